@@ -1,0 +1,79 @@
+//! A recording: one message in a file, as people keep and exchange them.
+//!
+//! Two forms are taken: a whole fedmsg body (`{"topic", "msg", …}`) and the archive form of
+//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
+
+use loopabull_model::{Body, Topic};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::{Envelope, Rejection};
+
+/// Takes a recorded message apart, which a verifier then accepts or refuses like any other.
+pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
+    let text = str::from_utf8(bytes).map_err(|_| Rejection::BodyNotUtf8)?;
+    Body::parse(text)?;
+    let shape = |reason: String| Rejection::BodyShape { reason };
+    let recording: Recording<'_> =
+        serde_json::from_str(text).map_err(|error| shape(error.to_string()))?;
+    let topic = Topic::try_from(recording.topic)?;
+    match (recording.msg, recording.body) {
+        (Some(_), None) => Envelope::from_parts(topic, bytes),
+        (None, Some(body)) => {
+            let body = serde_json::json!({
+                "topic": topic.as_str(),
+                "msg_id": recording.id,
+                "headers": recording.headers,
+                "msg": body,
+            });
+            Envelope::from_parts(topic, body.to_string().as_bytes())
+        }
+        _ => Err(shape("it needs either `msg` (fedmsg) or `body` (fedora-messaging)".to_owned())),
+    }
+}
+
+#[derive(Deserialize)]
+struct Recording<'a> {
+    topic: String,
+    id: Option<String>,
+    headers: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    msg: Option<&'a RawValue>,
+    body: Option<Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Verifier;
+
+    fn check(text: &str, expected: &str) {
+        let message =
+            Verifier::Off.verify(envelope_of_recording(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(serde_json::to_string(&message).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_fedmsg_body_is_taken_as_it_is() {
+        check(
+            r#"{"topic":"a.b","msg_id":"1","msg":{"n":1.50},"timestamp":3}"#,
+            r#"{"id":"1","topic":"a.b","sent_at":3,"body":{"n":1.50}}"#,
+        );
+    }
+
+    #[test]
+    fn the_archive_form_keeps_id_headers_and_body() {
+        check(
+            r#"{"body":{"n":123456789012345678901},"headers":{"sent-at":"x"},"id":"7","queue":null,"topic":"a.b"}"#,
+            r#"{"id":"7","topic":"a.b","headers":[["sent-at","x"]],"body":{"n":123456789012345678901}}"#,
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [r#"{"topic":"a.b"}"#, r#"{"msg":1}"#, "[]", "", r#"{"topic":"/","msg":1}"#] {
+            assert!(envelope_of_recording(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

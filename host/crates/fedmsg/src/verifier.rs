@@ -1,0 +1,107 @@
+//! A verifier: turns an envelope into a message, or refuses it.
+//!
+//! The one place where a message is made from the wire. Today it knows only `Off`: envelopes are
+//! believed as they are, which an operator has to ask for in so many words.
+
+use std::fmt::Write;
+
+use loopabull_model::{Body, Message, MessageId};
+use sha2::{Digest, Sha256};
+
+use crate::{Envelope, Rejection};
+
+/// Decides which envelopes are believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verifier {
+    /// Signatures are not looked at: whoever can reach the socket can start a task.
+    Off,
+}
+
+impl Verifier {
+    /// Turns an envelope into a message, or refuses it.
+    ///
+    /// The topic of the body must be the topic of the envelope: the bus filters by the second, a
+    /// signature covers the first, and whoever may differ in them starts another task than was
+    /// signed for.
+    pub fn verify(&self, envelope: Envelope) -> Result<Message, Rejection> {
+        let Envelope { topic, text, fields } = envelope;
+        if fields.topic.is_some_and(|inner| inner != topic.as_str()) {
+            return Err(Rejection::TopicMismatch { envelope: topic.to_string() });
+        }
+        let Some(msg) = fields.msg else {
+            return Err(Rejection::BodyShape { reason: "missing field `msg`".to_owned() });
+        };
+        let id = match fields.msg_id {
+            Some(id) => MessageId::try_from(id)?,
+            None => id_of_content(&text),
+        };
+        let headers = fields.headers.into_iter().flatten();
+        let headers = headers.map(|(name, value)| match value {
+            serde_json::Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        });
+        let sent_at = fields.timestamp.and_then(|number| number.as_f64()).map(|s| s as i64);
+        let body = Body::parse(msg.get())?;
+        Ok(Message::from_verified(id, topic, headers.collect(), sent_at, None, body))
+    }
+}
+
+/// Makes an id for a message that has none (old fedmsg, and other publishers): the same bytes
+/// have the same id, so that a message that comes twice can be recognised.
+fn id_of_content(text: &str) -> MessageId {
+    let mut id = String::from("sha256:");
+    for byte in Sha256::digest(text.as_bytes()) {
+        write!(id, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    MessageId::try_from(id).expect("71 hexadecimal characters are an id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verify(body: &str) -> Result<Message, Rejection> {
+        Verifier::Off.verify(Envelope::parse(&[b"a.b", body.as_bytes()], 2)?)
+    }
+
+    fn check(body: &str, expected: &str) {
+        assert_eq!(verify(body).unwrap_err().reason(), expected, "{body}");
+    }
+
+    #[test]
+    fn the_message_is_what_the_body_says() {
+        let message = verify(
+            r#"{"topic":"a.b","msg_id":"2017-1","timestamp":1504642719.23539,"i":1,"username":null,
+                "headers":{"sent-at":"x","n":1},"msg":{"n": 1e5}}"#,
+        )
+        .unwrap();
+        assert_eq!(message.id.as_str(), "2017-1");
+        assert_eq!(message.sent_at, Some(1_504_642_719));
+        let headers = [("n".to_owned(), "1".to_owned()), ("sent-at".to_owned(), "x".to_owned())];
+        assert_eq!(message.headers, headers);
+        assert_eq!(message.body.as_str(), r#"{"n": 1e5}"#);
+    }
+
+    #[test]
+    fn a_message_without_an_id_gets_one_of_its_content() {
+        let first = verify(r#"{"msg":1}"#).unwrap();
+        assert_eq!(first.id, verify(r#"{"msg":1}"#).unwrap().id);
+        assert_ne!(first.id, verify(r#"{"msg":2}"#).unwrap().id);
+    }
+
+    #[test]
+    fn another_topic_inside_is_refused() {
+        check(r#"{"topic":"a.c","msg":{}}"#, "topic-mismatch");
+    }
+
+    #[test]
+    fn a_body_without_payload_is_refused() {
+        check(r#"{"topic":"a.b"}"#, "body-shape");
+    }
+
+    #[test]
+    fn an_id_that_would_break_a_log_line_is_refused() {
+        check(r#"{"msg":1,"msg_id":"a\nb"}"#, "bad-message-id");
+        check(r#"{"msg":1,"msg_id":""}"#, "bad-message-id");
+    }
+}

@@ -1,0 +1,305 @@
+//! What a program that was started by `loopabull-launch` gets, seen from inside that program.
+//!
+//! Owns the promises of the launcher's help. Must not know how they are kept: it runs the real
+//! launcher, with real programs behind it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the launcher itself is under test, so nothing can start it but the test"
+)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use loopabull_launcher::{Confinement, Limits, exit};
+
+const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
+
+fn confined(program: &str, arguments: &[&str]) -> Confinement {
+    Confinement {
+        directory: "/".into(),
+        environment: Vec::new(),
+        limits: Limits::default(),
+        program: program.into(),
+        arguments: arguments.iter().map(OsString::from).collect(),
+    }
+}
+
+fn launcher(confinement: &Confinement) -> Command {
+    let mut command = Command::new(LAUNCHER);
+    command.args(confinement.to_args());
+    command
+}
+
+/// Runs the launcher behind a shell that first does `setup`.
+fn launcher_after(setup: &str, confinement: &Confinement) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), LAUNCHER]);
+    command.args(confinement.to_args());
+    command
+}
+
+fn output(mut command: Command) -> Output {
+    command.output().expect("the launcher was built")
+}
+
+fn stdout(command: Command) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("these programs print text")
+}
+
+fn refused(command: Command, code: u8, message: &str) {
+    let output = output(command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr, format!("loopabull-launch: {message}\n"));
+    assert_eq!(output.status.code(), Some(i32::from(code)));
+    assert_eq!(output.stdout, b"");
+}
+
+/// Returns what is behind `name:` in /proc/self/status.
+fn status_field(status: &str, name: &str) -> String {
+    let prefix = format!("{name}:");
+    let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.expect("the kernel prints this field").trim().into()
+}
+
+/// Returns the soft and the hard limit in /proc/self/limits.
+fn limit(limits: &str, name: &str) -> (String, String) {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name));
+    let mut words = line.expect("the kernel prints it").split_whitespace();
+    let mut word = || words.next().expect("two numbers in each line").to_owned();
+    (word(), word())
+}
+
+fn both(limit: &str) -> (String, String) {
+    (limit.into(), limit.into())
+}
+
+/// Returns the process id, process group and session in /proc/self/stat.
+fn ids(stat: &str) -> [String; 3] {
+    let words: Vec<&str> = stat.split(' ').collect();
+    [words[0], words[4], words[5]].map(str::to_owned)
+}
+
+#[test]
+fn new_privileges_are_ruled_out() {
+    let status = stdout(launcher(&confined("/bin/cat", &["/proc/self/status"])));
+    assert_eq!(status_field(&status, "NoNewPrivs"), "1");
+}
+
+#[test]
+fn environment_holds_the_named_variables_and_nothing_else() {
+    let mut confinement = confined("/usr/bin/env", &[]);
+    confinement.environment = vec!["WANTED".into(), "EMPTY".into(), "WANTED".into()];
+    let mut command = launcher(&confinement);
+    command.env("WANTED", "a=b").env("EMPTY", "");
+    command.env("SECRET", "hunter2");
+    assert_eq!(stdout(command), "EMPTY=\nWANTED=a=b\n");
+}
+
+#[test]
+fn variable_that_is_not_set_is_skipped() {
+    let mut confinement = confined("/usr/bin/env", &[]);
+    confinement.environment = vec!["LOOPABULL_UNSET".into()];
+    let mut command = launcher(&confinement);
+    command.env_remove("LOOPABULL_UNSET");
+    assert_eq!(stdout(command), "");
+}
+
+#[test]
+fn descriptors_beyond_the_first_three_are_closed() {
+    let confinement = confined("/bin/ls", &["/proc/self/fd"]);
+    let command = launcher_after("exec 9</etc/passwd 5>&1", &confinement);
+    // Descriptor 3 is the directory that ls itself reads.
+    assert_eq!(stdout(command), "0\n1\n2\n3\n");
+}
+
+#[test]
+fn limits_have_their_defaults() {
+    let limits = stdout(launcher(&confined("/bin/cat", &["/proc/self/limits"])));
+    assert_eq!(limit(&limits, "Max core file size"), both("0"));
+    assert_eq!(limit(&limits, "Max open files"), both("1024"));
+}
+
+#[test]
+fn limits_are_set_for_good() {
+    let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
+    confinement.limits = Limits {
+        open_files: 64,
+        file_size: Some(1_048_576),
+        cpu_seconds: Some(30),
+        memory: Some(1_073_741_824),
+    };
+    let limits = stdout(launcher(&confinement));
+    assert_eq!(limit(&limits, "Max core file size"), both("0"));
+    assert_eq!(limit(&limits, "Max open files"), both("64"));
+    assert_eq!(limit(&limits, "Max file size"), both("1048576"));
+    assert_eq!(limit(&limits, "Max cpu time"), both("30"));
+    assert_eq!(limit(&limits, "Max address space"), both("1073741824"));
+}
+
+#[test]
+fn limit_never_raises_what_is_inherited() {
+    let confinement = confined("/bin/cat", &["/proc/self/limits"]);
+    let limits = stdout(launcher_after("ulimit -n 100", &confinement));
+    assert_eq!(limit(&limits, "Max open files"), both("100"));
+}
+
+#[test]
+fn files_are_the_owners_alone() {
+    let command = launcher_after("umask 0", &confined("/bin/sh", &["-c", "umask"]));
+    assert_eq!(stdout(command), "0077\n");
+}
+
+#[test]
+fn process_leads_its_own_group_and_session() {
+    let command = launcher(&confined("/bin/cat", &["/proc/self/stat"]));
+    let [process, group, session] = ids(&stdout(command));
+    assert_eq!((&group, &session), (&process, &process));
+}
+
+#[test]
+fn process_that_leads_a_group_already_keeps_it() {
+    let mut command = launcher(&confined("/bin/cat", &["/proc/self/stat"]));
+    command.process_group(0);
+    let [process, group, _] = ids(&stdout(command));
+    assert_eq!(group, process);
+}
+
+#[test]
+fn program_has_the_process_id_that_the_parent_knows() {
+    let mut command = launcher(&confined("/bin/sh", &["-c", "kill -9 $$"]));
+    let status = command.status().expect("the launcher was built");
+    assert_eq!(status.signal(), Some(9));
+}
+
+#[test]
+fn signals_are_reset() {
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--block-signal=TERM", "--ignore-signal=PIPE", LAUNCHER]);
+    command.args(confined("/bin/cat", &["/proc/self/status"]).to_args());
+    let status = stdout(command);
+    assert_eq!(status_field(&status, "SigBlk"), "0000000000000000");
+    let ignored = u64::from_str_radix(&status_field(&status, "SigIgn"), 16);
+    assert_eq!(ignored.expect("a mask in hexadecimal") & (1 << 12), 0);
+}
+
+#[test]
+fn program_starts_in_the_directory() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let directory = directory.path().canonicalize().expect("it was just made");
+    let mut confinement = confined("/bin/sh", &["-c", "pwd -P"]);
+    confinement.directory.clone_from(&directory);
+    let printed = stdout(launcher(&confinement));
+    assert_eq!(Path::new(printed.trim_end()), directory);
+}
+
+#[test]
+fn arguments_arrive_as_they_were_given() {
+    let arguments = ["%s\\n", "--env", "--", "", "a b", "é"];
+    let command = launcher(&confined("/usr/bin/printf", &arguments));
+    assert_eq!(stdout(command), "--env\n--\n\na b\né\n");
+}
+
+#[test]
+fn exit_code_of_the_program_is_passed_on() {
+    let output = output(launcher(&confined("/bin/sh", &["-c", "exit 3"])));
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn missing_program_is_not_found() {
+    refused(
+        launcher(&confined("/nonexistent/program", &[])),
+        exit::NOT_FOUND,
+        "cannot execute `/nonexistent/program`: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn file_without_permission_cannot_be_executed() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let program = directory.path().join("program");
+    fs::write(&program, "#!/bin/sh\n").expect("the directory is ours");
+    let program = program.to_str().expect("temporary names are text");
+    refused(
+        launcher(&confined(program, &[])),
+        exit::CANNOT_EXECUTE,
+        &format!("cannot execute `{program}`: Permission denied (os error 13)"),
+    );
+}
+
+#[test]
+fn missing_directory_fails_its_layer() {
+    let mut confinement = confined("/bin/true", &[]);
+    confinement.directory = "/nonexistent".into();
+    refused(
+        launcher(&confinement),
+        exit::LAYER_FAILED,
+        "cannot enter directory `/nonexistent`: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn complaint_is_one_line_whatever_the_path_holds() {
+    refused(
+        launcher(&confined("/nonexistent\nprogram", &[])),
+        exit::NOT_FOUND,
+        "cannot execute `/nonexistent?program`: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn relative_program_is_bad_usage() {
+    refused(
+        launcher(&confined("true", &[])),
+        exit::USAGE,
+        "program `true` is not an absolute path",
+    );
+}
+
+#[test]
+fn unknown_option_is_bad_usage_and_named() {
+    let mut command = Command::new(LAUNCHER);
+    command.args(["--frobnicate", "--", "/bin/true"]);
+    refused(command, exit::USAGE, "unknown option `--frobnicate`");
+}
+
+#[test]
+fn help_names_every_option_and_exit_code() {
+    let mut command = Command::new(LAUNCHER);
+    command.arg("--help");
+    let help = stdout(command);
+    let mut confinement = confined("/bin/true", &[]);
+    confinement.environment = vec!["NAME".into()];
+    confinement.limits = Limits {
+        open_files: Limits::DEFAULT_OPEN_FILES,
+        file_size: Some(1),
+        cpu_seconds: Some(1),
+        memory: Some(1),
+    };
+    for argument in confinement.to_args() {
+        let argument = argument.to_str().expect("all of these are text");
+        if argument.starts_with("--") {
+            assert!(help.contains(argument), "{argument}");
+        }
+    }
+    assert!(help.contains(&format!("(default {})", Limits::DEFAULT_OPEN_FILES)));
+    let codes = [exit::USAGE, exit::LAYER_FAILED, exit::CANNOT_EXECUTE, exit::NOT_FOUND];
+    for code in codes {
+        assert!(help.contains(&format!("{code:>5}  ")), "{code}");
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    let mut command = Command::new(LAUNCHER);
+    command.arg("--version");
+    let expected = format!("loopabull-launch {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(command), expected);
+}

@@ -1,0 +1,134 @@
+//! The body of a message: JSON text that has been read to its end once.
+//!
+//! Owns the promise that the text is JSON that every task can be given: not too deep, and every
+//! string a real Unicode string. Keeps the text as it came, so that numbers keep their digits.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The deepest nesting of arrays and objects that is taken.
+///
+/// It is serde_json's own limit; Python's is about a thousand. No real bus message comes near.
+pub const MAX_DEPTH: usize = 127;
+
+/// JSON text, checked.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub struct Body(Box<RawValue>);
+
+/// Why a text cannot be the body of a message.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("body is nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error("body has a lone surrogate at line {line}, column {column}")]
+    LoneSurrogate { line: usize, column: usize },
+    #[error("body is not JSON: {reason}")]
+    NotJson { reason: String },
+}
+
+impl Body {
+    /// Checks a JSON text and keeps it.
+    pub fn parse(text: &str) -> Result<Self, BodyError> {
+        // `RawValue` alone only skims the text: it takes lone surrogates, which are no Unicode.
+        serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
+        serde_json::from_str(text).map(Self).map_err(BodyError::from)
+    }
+
+    /// Returns the JSON text, without space around it.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Returns the body as a tree.
+    pub fn to_value(&self) -> Value {
+        serde_json::from_str(self.as_str()).expect("a body was read to its end when it was made")
+    }
+}
+
+impl From<serde_json::Error> for BodyError {
+    fn from(error: serde_json::Error) -> Self {
+        // serde_json has no public codes; its texts for these two are covered by tests below.
+        let reason = error.to_string();
+        if reason.starts_with("recursion limit exceeded") {
+            Self::TooDeep
+        } else if reason.contains("surrogate") || reason.contains("unexpected end of hex escape") {
+            Self::LoneSurrogate { line: error.line(), column: error.column() }
+        } else {
+            Self::NotJson { reason }
+        }
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Body {}
+
+impl fmt::Debug for Body {
+    /// Tells the length only: bodies are not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.as_str().len())
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Self::parse(raw.get()).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let text = r#"{"big":123456789012345678901234567890,"float":1504642719.23539}"#;
+        let body = Body::parse(text).unwrap();
+        assert_eq!(body.as_str(), text);
+        assert_eq!(serde_json::to_string(&body.to_value()).unwrap(), text);
+    }
+
+    #[test]
+    fn lone_surrogates_are_refused_by_name() {
+        for text in
+            [r#""\ud800""#, r#""\ud800x""#, r#""\udc00""#, r#"{"\ud800":1}"#, r#""\ud800\u0041""#]
+        {
+            let error = Body::parse(text).unwrap_err();
+            assert!(matches!(error, BodyError::LoneSurrogate { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn surrogate_pairs_are_unicode() {
+        assert_eq!(Body::parse(r#""\ud83d\ude00""#).unwrap().to_value(), "😀");
+    }
+
+    #[test]
+    fn depth_is_limited_by_name() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(Body::parse(&nested(MAX_DEPTH)).is_ok());
+        assert!(matches!(Body::parse(&nested(MAX_DEPTH + 1)), Err(BodyError::TooDeep)));
+        assert!(matches!(Body::parse(&"[".repeat(1_000_000)), Err(BodyError::TooDeep)));
+    }
+
+    #[test]
+    fn other_text_is_not_json() {
+        for text in ["", "{", "NaN", "{'a':1}", "[1,]", "\u{feff}{}", "1 2"] {
+            assert!(matches!(Body::parse(text), Err(BodyError::NotJson { .. })), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_inside_another_document_is_checked_too() {
+        assert!(serde_json::from_str::<Body>(r#"["\ud800"]"#).is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! The words of loopabull-host: what a message is, which tasks want it, what an attempt came to
+//! and what becomes of the delivery.
+//!
+//! Everything here is pure: no I/O, no clock, no runtime. Everything else may use it; it uses
+//! nothing of ours.
+
+mod body;
+mod manifest;
+mod message;
+mod outcome;
+mod pattern;
+mod routes;
+mod run;
+mod settlement;
+mod task;
+mod topic;
+
+pub use body::{Body, BodyError, MAX_DEPTH};
+pub use manifest::{Limits, Manifest, ManifestError};
+pub use message::{Message, MessageId, MessageIdError};
+pub use outcome::{Exceeded, Outcome};
+pub use pattern::{PatternError, TopicPattern};
+pub use routes::Routes;
+pub use run::{Attempt, Output, Run, RunId};
+pub use settlement::{RetryPolicy, Settlement};
+pub use task::{Task, TaskKind, TaskName, TaskNameError};
+pub use topic::{Topic, TopicError};

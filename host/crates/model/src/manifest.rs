@@ -1,0 +1,119 @@
+//! A manifest: `NAME.toml` beside `NAME.wasm` or `NAME.yml`.
+//!
+//! Owns the keys and their defaults. Reads text; opening the file is the catalog's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer};
+
+use crate::{RetryPolicy, TopicPattern};
+
+/// What an operator says of a task. Every key is optional.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Manifest {
+    /// The topics that the task wants; without it the name of the task is the topic.
+    pub topics: Option<Vec<TopicPattern>>,
+    pub limits: Limits,
+    pub retry: RetryPolicy,
+    /// Plain values that the task may ask for.
+    pub config: BTreeMap<String, String>,
+}
+
+/// How much a run may use.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Wall-clock time of one run, for example `"90s"` or `"20m"`. Default: 30 s for a component,
+    /// 15 min for a playbook.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Option<Duration>,
+    /// Memory of one run. For a component the sum of its linear memories and tables, default
+    /// 64 MiB; for a playbook the address space of each of its processes, default unlimited.
+    pub memory: Option<ByteSize>,
+    /// How much of the output is kept with the run. Default 64 KiB.
+    pub output: ByteSize,
+}
+
+/// Why a text is not a manifest. It tells the line and the key.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(String);
+
+impl Manifest {
+    /// Reads a manifest.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: None, memory: None, output: ByteSize::kib(64) }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let duration = humantime::parse_duration(&text).map_err(serde::de::Error::custom)?;
+    if duration.is_zero() {
+        return Err(serde::de::Error::custom("the timeout must be longer than nothing"));
+    }
+    Ok(Some(duration))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(text: &str, expected: &str) {
+        let error = Manifest::parse(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let manifest = Manifest::parse(
+            r##"
+            topics = ["org.fedoraproject.*.buildsys.build.state.change", "a.#"]
+            [limits]
+            timeout = "5s"
+            memory = "32MiB"
+            output = "1KiB"
+            [retry]
+            max_attempts = 2
+            [config]
+            greeting = "hello"
+            "##,
+        )
+        .unwrap();
+        assert_eq!(manifest.topics.unwrap()[1].to_string(), "a.#");
+        assert_eq!(manifest.limits.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(manifest.limits.memory, Some(ByteSize::mib(32)));
+        assert_eq!(manifest.limits.output, ByteSize::kib(1));
+        assert_eq!(manifest.retry.max_attempts.get(), 2);
+        assert_eq!(manifest.config["greeting"], "hello");
+    }
+
+    #[test]
+    fn an_empty_manifest_is_the_default() {
+        assert_eq!(Manifest::parse("").unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        check_error("topic = ['a']", "unknown field `topic`");
+        check_error("[limits]\ntime = '5s'", "unknown field `time`");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_line() {
+        check_error("\ntopics = ['a..b']", "line 2");
+        check_error("topics = ['a..b']", "topic pattern `a..b` has an empty word");
+        check_error("[limits]\ntimeout = 'soon'", "timeout");
+        check_error("[limits]\ntimeout = '0s'", "longer than nothing");
+        check_error("[retry]\nmax_attempts = 0", "max_attempts");
+    }
+}

@@ -1,0 +1,115 @@
+//! What an attempt came to. A task that fails is an outcome, never an error of ours.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What an attempt came to.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The task dealt with the message.
+    Success,
+    /// The task says that it may work later.
+    Retry { reason: String },
+    /// The task says that it never will.
+    Reject { reason: String },
+    /// The component trapped, or ended itself by `exit`.
+    Trap { reason: String },
+    /// The playbook ended with an exit status other than 0, or by a signal.
+    Exit { status: String },
+    /// The task asked for more than it may use.
+    Limit { exceeded: Exceeded },
+    /// The task could not be started. Our trouble or the machine's, not the message's.
+    NotStarted { reason: String },
+    /// The run was cut short because the daemon stops.
+    Cancelled,
+}
+
+/// Which limit a run ran into.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "limit", rename_all = "kebab-case")]
+pub enum Exceeded {
+    /// The wall-clock time.
+    Deadline { allowed: Duration },
+    /// The memory, in bytes.
+    Memory { allowed: u64, wanted: u64 },
+}
+
+impl Outcome {
+    /// Every name that [`Outcome::name`] returns.
+    pub const NAMES: [&'static str; 9] = [
+        "success",
+        "retry",
+        "reject",
+        "trap",
+        "exit",
+        "deadline",
+        "memory",
+        "not-started",
+        "cancelled",
+    ];
+
+    /// Returns the short name for tables, labels and filters.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Retry { .. } => "retry",
+            Self::Reject { .. } => "reject",
+            Self::Trap { .. } => "trap",
+            Self::Exit { .. } => "exit",
+            Self::Limit { exceeded: Exceeded::Deadline { .. } } => "deadline",
+            Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
+            Self::NotStarted { .. } => "not-started",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Tells whether the message has been dealt with.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Success)
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Tells the outcome with its reason, for a person.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success | Self::Cancelled => f.write_str(self.name()),
+            Self::Retry { reason }
+            | Self::Reject { reason }
+            | Self::Trap { reason }
+            | Self::NotStarted { reason } => write!(f, "{}: {reason}", self.name()),
+            Self::Exit { status } => write!(f, "{}: {status}", self.name()),
+            Self::Limit { exceeded: Exceeded::Deadline { allowed } } => {
+                write!(f, "deadline: still running after {}", humantime::format_duration(*allowed))
+            }
+            Self::Limit { exceeded: Exceeded::Memory { allowed, wanted } } => {
+                write!(f, "memory: wanted {wanted} bytes of {allowed} allowed")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_survives_its_json_form() {
+        let outcomes = [
+            Outcome::Success,
+            Outcome::Reject { reason: "no".into() },
+            Outcome::Limit {
+                exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },
+            },
+            Outcome::Limit { exceeded: Exceeded::Memory { allowed: 1, wanted: 2 } },
+        ];
+        for outcome in outcomes {
+            let json = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), outcome, "{json}");
+            assert!(Outcome::NAMES.contains(&outcome.name()));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Routes: which tasks want a topic.
+//!
+//! One table, built in one place and never changed after, so that it can be swapped whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::{Task, TaskName, Topic, TopicPattern};
+
+/// The table from topics to tasks.
+#[derive(Debug, Default)]
+pub struct Routes {
+    tasks: HashMap<TaskName, Arc<Task>>,
+    exact: HashMap<Topic, Vec<Arc<Task>>>,
+    wildcard: Vec<(TopicPattern, Arc<Task>)>,
+}
+
+impl Routes {
+    /// Builds the table. Of two tasks of one name the later is taken; the catalog offers one.
+    pub fn build(tasks: impl IntoIterator<Item = Task>) -> Self {
+        let mut routes = Self::default();
+        for task in tasks {
+            routes.tasks.insert(task.name.clone(), Arc::new(task));
+        }
+        // In the order of names, so that a topic's tasks are always queued in the same order.
+        let mut tasks: Vec<_> = routes.tasks.values().cloned().collect();
+        tasks.sort_by(|a, b| a.name.cmp(&b.name));
+        for task in tasks {
+            for pattern in task.patterns() {
+                match pattern.as_topic() {
+                    Some(topic) => routes.exact.entry(topic).or_default().push(Arc::clone(&task)),
+                    None => routes.wildcard.push((pattern, Arc::clone(&task))),
+                }
+            }
+        }
+        routes
+    }
+
+    /// Returns the tasks that want the topic, each once, in the order of their names.
+    pub fn resolve(&self, topic: &Topic) -> Vec<Arc<Task>> {
+        let exact = self.exact.get(topic).into_iter().flatten();
+        let wildcard = self.wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
+        let mut tasks: Vec<_> = exact.chain(wildcard.map(|(_, task)| task)).cloned().collect();
+        tasks.sort_by(|a, b| a.name.cmp(&b.name));
+        tasks.dedup_by(|a, b| a.name == b.name);
+        tasks
+    }
+
+    /// Returns the task of this name.
+    pub fn task(&self, name: &TaskName) -> Option<&Arc<Task>> {
+        self.tasks.get(name)
+    }
+
+    /// Returns all tasks in the order of their names.
+    pub fn tasks(&self) -> Vec<&Arc<Task>> {
+        let mut tasks: Vec<_> = self.tasks.values().collect();
+        tasks.sort_by(|a, b| a.name.cmp(&b.name));
+        tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Manifest, TaskKind};
+
+    fn task(name: &str, topics: Option<&[&str]>) -> Task {
+        let topics = topics.map(|topics| topics.iter().map(|&t| t.try_into().unwrap()).collect());
+        Task {
+            name: name.try_into().unwrap(),
+            kind: TaskKind::Component,
+            manifest: Manifest { topics, ..Manifest::default() },
+        }
+    }
+
+    fn check(tasks: Vec<Task>, topic: &str, expected: &[&str]) {
+        let found = Routes::build(tasks).resolve(&topic.try_into().unwrap());
+        assert_eq!(found.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_name_is_the_topic_by_default() {
+        check(vec![task("a.b", None), task("a.c", None)], "a.b", &["a.b"]);
+    }
+
+    #[test]
+    fn topics_in_the_manifest_replace_the_name() {
+        check(vec![task("a.b", Some(&["x"]))], "a.b", &[]);
+    }
+
+    #[test]
+    fn several_tasks_want_one_topic_each_once() {
+        let tasks = || {
+            vec![
+                task("z", Some(&["a.*", "a.#", "a.b"])),
+                task("a.b", None),
+                task("all", Some(&["#"])),
+            ]
+        };
+        check(tasks(), "a.b", &["a.b", "all", "z"]);
+        check(tasks(), "c", &["all"]);
+    }
+
+    #[test]
+    fn a_topic_without_a_task_has_none() {
+        check(vec![task("a.b", None)], "a.b.c", &[]);
+    }
+}

@@ -1,0 +1,141 @@
+//! A task: something that can be run for a topic.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::Manifest;
+use crate::topic::is_word_character;
+use crate::{Topic, TopicPattern};
+
+/// Something that can be run for a topic, with its manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    pub name: TaskName,
+    pub kind: TaskKind,
+    pub manifest: Manifest,
+}
+
+/// What a task is made of.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    /// A WebAssembly component, `NAME.wasm`.
+    Component,
+    /// An Ansible playbook, `NAME.yml`.
+    Playbook,
+}
+
+/// The name of a task: the name of its file without the ending.
+///
+/// Letters, digits and `-_+~:@.`, not starting with a dot or a dash: so that a topic can be a
+/// name, and a name is never a path, a hidden file or a command-line option.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskName(String);
+
+/// Why a text is not the name of a task.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{name}` is not a task name")]
+pub struct TaskNameError {
+    name: String,
+}
+
+impl Task {
+    /// Returns the topics that the task wants: those of its manifest, else its own name.
+    ///
+    /// Empty if the manifest names none and the name is not a topic: such a task is never run.
+    pub fn patterns(&self) -> Vec<TopicPattern> {
+        match &self.manifest.topics {
+            Some(topics) => topics.clone(),
+            None => {
+                Topic::try_from(self.name.as_str()).map(TopicPattern::from).into_iter().collect()
+            }
+        }
+    }
+}
+
+impl TaskKind {
+    /// Returns the word for this kind in output and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Playbook => "playbook",
+        }
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl TaskName {
+    /// The longest name, in bytes: with an ending it must still be a file name.
+    pub const MAX_BYTES: usize = 200;
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for TaskName {
+    type Error = TaskNameError;
+
+    fn try_from(name: String) -> Result<Self, TaskNameError> {
+        let fits = !name.is_empty()
+            && name.len() <= Self::MAX_BYTES
+            && !name.starts_with(['.', '-'])
+            && name.chars().all(|c| c == '.' || is_word_character(c));
+        if fits {
+            Ok(Self(name))
+        } else {
+            Err(TaskNameError { name: name.escape_debug().to_string() })
+        }
+    }
+}
+
+impl TryFrom<&str> for TaskName {
+    type Error = TaskNameError;
+
+    fn try_from(name: &str) -> Result<Self, TaskNameError> {
+        Self::try_from(name.to_owned())
+    }
+}
+
+impl From<TaskName> for String {
+    fn from(name: TaskName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_a_path_or_an_option() {
+        for name in ["", ".", "..", ".hidden", "-e", "a/b", "a\0", "a b", "ä"] {
+            assert!(TaskName::try_from(name).is_err(), "{name:?}");
+        }
+        assert!(TaskName::try_from("org.example.prod.thing-new").is_ok());
+    }
+
+    #[test]
+    fn without_topics_the_name_is_the_topic() {
+        let task = Task {
+            name: TaskName::try_from("org.example.thing").unwrap(),
+            kind: TaskKind::Playbook,
+            manifest: Manifest::default(),
+        };
+        assert_eq!(task.patterns(), [TopicPattern::try_from("org.example.thing").unwrap()]);
+    }
+}

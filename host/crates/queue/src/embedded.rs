@@ -1,0 +1,257 @@
+//! The embedded queue: a SQLite file of one machine.
+//!
+//! Owns the states of an entry (waiting, claimed, dead) and the claim of the whole file by one
+//! working process. Other processes may publish into it and look at it meanwhile.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use loopabull_model::{Message, Settlement, TaskName};
+use loopabull_store::Store;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Tag;
+use crate::{Delivery, Depth, QueueError};
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS entries (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task TEXT NOT NULL,
+        message TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'dead')),
+        attempt INTEGER NOT NULL DEFAULT 0,   -- how many were started
+        enqueued_ms INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL,              -- not before this time
+        reason TEXT                           -- why it is dead
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS waiting ON entries (due_ms, id) WHERE state = 'waiting';
+    CREATE INDEX IF NOT EXISTS not_waiting ON entries (state) WHERE state <> 'waiting';";
+
+/// How often an idle worker looks for entries of other processes.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A queue in a SQLite file.
+#[derive(Debug)]
+pub struct Embedded {
+    file: PathBuf,
+    store: Arc<Store>,
+    published: Arc<Notify>,
+    /// Held from the first `consume` on, for as long as the queue is open.
+    lock: Mutex<Option<File>>,
+}
+
+/// One worker's end of an embedded queue.
+#[derive(Debug)]
+pub struct Consumer {
+    store: Arc<Store>,
+    published: Arc<Notify>,
+}
+
+impl Embedded {
+    pub(crate) fn open(file: &Path) -> Result<Self, QueueError> {
+        let store = Arc::new(Store::open(file, SCHEMA)?);
+        let published = Arc::new(Notify::new());
+        Ok(Self { file: file.to_owned(), store, published, lock: Mutex::new(None) })
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        message: &Message,
+        task: &TaskName,
+    ) -> Result<(), QueueError> {
+        let message = serde_json::to_string(message).expect("a message is made of JSON types");
+        let (task, now) = (task.to_string(), now_ms());
+        let insert = move |connection: &Connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO entries (task, message, state, enqueued_ms, due_ms)
+                     VALUES (?1, ?2, 'waiting', ?3, ?3)",
+                )?
+                .execute(params![task, message, now])
+        };
+        self.store.change(insert).await?;
+        self.published.notify_one();
+        Ok(())
+    }
+
+    pub(crate) async fn consume(&self) -> Result<Consumer, QueueError> {
+        if self.claim_file()? {
+            // Nobody else can hold these claims: the process that made them is gone.
+            self.store
+                .change(|connection| {
+                    connection
+                        .execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])
+                })
+                .await?;
+        }
+        Ok(Consumer { store: Arc::clone(&self.store), published: Arc::clone(&self.published) })
+    }
+
+    pub(crate) async fn settle(
+        &self,
+        delivery: Delivery,
+        settlement: &Settlement,
+    ) -> Result<(), QueueError> {
+        let Tag::Embedded(id) = delivery.tag else {
+            unreachable!("a delivery is settled by the queue that made it");
+        };
+        let settlement = settlement.clone();
+        let changed =
+            self.store.change(move |connection| settle(connection, id, &settlement)).await?;
+        self.published.notify_one();
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(QueueError::LostClaim { message: delivery.message.id.to_string() })
+        }
+    }
+
+    pub(crate) async fn depth(&self) -> Result<Depth, QueueError> {
+        let now = now_ms();
+        let read = move |connection: &Connection| {
+            connection.query_row(
+                "SELECT count(*) FILTER (WHERE state = 'waiting'),
+                        count(*) FILTER (WHERE state = 'claimed'),
+                        count(*) FILTER (WHERE state = 'dead'),
+                        min(enqueued_ms) FILTER (WHERE state = 'waiting')
+                 FROM entries",
+                [],
+                |row| {
+                    let oldest: Option<i64> = row.get(3)?;
+                    Ok(Depth {
+                        waiting: row.get(0)?,
+                        claimed: Some(row.get(1)?),
+                        dead: row.get(2)?,
+                        oldest: oldest.map(|then| {
+                            Duration::from_millis(u64::try_from(now - then).unwrap_or_default())
+                        }),
+                    })
+                },
+            )
+        };
+        Ok(self.store.change(read).await?)
+    }
+
+    /// Makes this process the one that works the file. Returns whether it just became so.
+    fn claim_file(&self) -> Result<bool, QueueError> {
+        let mut held = self.lock.lock().expect("nothing panics while it holds this lock");
+        if held.is_some() {
+            return Ok(false);
+        }
+        let name = self.file.with_extension("lock");
+        let error = |source| QueueError::Lock { file: name.clone(), source };
+        let lock = File::create(&name).map_err(error)?;
+        match lock.try_lock() {
+            Ok(()) => *held = Some(lock),
+            Err(TryLockError::WouldBlock) => {
+                return Err(QueueError::Locked { file: self.file.clone() });
+            }
+            Err(TryLockError::Error(source)) => return Err(error(source)),
+        }
+        Ok(true)
+    }
+}
+
+impl Consumer {
+    pub(crate) async fn receive(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<Option<Delivery>, QueueError> {
+        while !stop.is_cancelled() {
+            let now = now_ms();
+            if let Some(claim) = self.store.change(move |connection| claim(connection, now)).await?
+            {
+                match claim.into_delivery() {
+                    Ok(delivery) => return Ok(Some(delivery)),
+                    Err((id, reason)) => {
+                        let dead = Settlement::DeadLetter { reason };
+                        self.store.change(move |connection| settle(connection, id, &dead)).await?;
+                    }
+                }
+                continue;
+            }
+            // All three may be dropped at any time: nothing is claimed while we wait.
+            tokio::select! {
+                () = self.published.notified() => (),
+                () = tokio::time::sleep(POLL) => (),
+                () = stop.cancelled() => (),
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Claim {
+    id: i64,
+    task: String,
+    message: String,
+    attempt: u32,
+}
+
+impl Claim {
+    /// Reads the entry; what cannot be read is named with its row, to be set aside.
+    fn into_delivery(self) -> Result<Delivery, (i64, String)> {
+        let message = serde_json::from_str(&self.message)
+            .map_err(|error| (self.id, format!("undecodable: {error}")))?;
+        let task = TaskName::try_from(self.task)
+            .map_err(|error| (self.id, format!("undecodable: {error}")))?;
+        Ok(Delivery { message, task, attempt: self.attempt, tag: Tag::Embedded(self.id) })
+    }
+}
+
+fn claim(connection: &Connection, now_ms: i64) -> rusqlite::Result<Option<Claim>> {
+    connection
+        .prepare_cached(
+            "UPDATE entries SET state = 'claimed', attempt = attempt + 1
+             WHERE id = (SELECT id FROM entries WHERE state = 'waiting' AND due_ms <= ?1
+                         ORDER BY due_ms, id LIMIT 1)
+             RETURNING id, task, message, attempt",
+        )?
+        .query_row([now_ms], |row| {
+            Ok(Claim {
+                id: row.get(0)?,
+                task: row.get(1)?,
+                message: row.get(2)?,
+                attempt: row.get(3)?,
+            })
+        })
+        .optional()
+}
+
+/// Returns how many rows changed: 1, or 0 if the claim is gone.
+fn settle(connection: &Connection, id: i64, settlement: &Settlement) -> rusqlite::Result<usize> {
+    let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
+        connection.prepare_cached(sql)?.execute(parameters)
+    };
+    match settlement {
+        Settlement::Ack => {
+            execute("DELETE FROM entries WHERE id = ?1 AND state = 'claimed'", &[&id])
+        }
+        Settlement::Retry { after } => {
+            let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            execute(
+                "UPDATE entries SET state = 'waiting', due_ms = ?2
+                 WHERE id = ?1 AND state = 'claimed'",
+                &[&id, &now_ms().saturating_add(pause)],
+            )
+        }
+        Settlement::DeadLetter { reason } => execute(
+            "UPDATE entries SET state = 'dead', reason = ?2 WHERE id = ?1 AND state = 'claimed'",
+            &[&id, reason],
+        ),
+        Settlement::GiveBack => execute(
+            "UPDATE entries SET state = 'waiting', attempt = attempt - 1
+             WHERE id = ?1 AND state = 'claimed'",
+            &[&id],
+        ),
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,26 @@
+//! What can go wrong with the queue itself. A task that fails is none of it.
+
+use std::path::PathBuf;
+
+use loopabull_store::StoreError;
+
+/// Why the queue could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("cannot use the queue file")]
+    Store(#[from] StoreError),
+    #[error("another process works the queue file `{file}`")]
+    Locked { file: PathBuf },
+    #[error("cannot lock the queue file `{file}`")]
+    Lock { file: PathBuf, source: std::io::Error },
+    #[error("RabbitMQ at `{broker}`: cannot {action}")]
+    Amqp { broker: String, action: &'static str, source: lapin::Error },
+    #[error("RabbitMQ at `{broker}`: no answer within {seconds} s to: {action}")]
+    Timeout { broker: String, action: &'static str, seconds: u64 },
+    #[error("RabbitMQ at `{broker}`: did not take the message for the queue `{queue}`: {reason}")]
+    NotConfirmed { broker: String, queue: String, reason: String },
+    #[error("RabbitMQ at `{broker}`: the consumer was cancelled")]
+    Cancelled { broker: String },
+    #[error("the claim on the delivery of message `{message}` is lost, it will come back")]
+    LostClaim { message: String },
+}

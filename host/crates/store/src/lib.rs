@@ -1,0 +1,231 @@
+//! One SQLite file behind one thread, with group commit.
+//!
+//! Owns how a file of ours is opened (WAL, `synchronous=FULL`, a busy timeout for the commands
+//! that look into it from other processes) and that a change is answered only when it is on disk.
+//! Knows nothing of what is stored: the queue and the journal bring their own SQL.
+//!
+//! Callers hand in closures. The thread takes all that wait, up to [`MAX_GROUP`], runs them in one
+//! transaction, commits once, and only then answers each. So a hundred publishers pay for one
+//! `fsync` together.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+/// How many changes share a commit at the most.
+pub const MAX_GROUP: usize = 256;
+
+/// How many changes may wait for the thread before a caller has to wait too.
+const MAX_WAITING: usize = 4096;
+
+/// How long a change waits for another process that holds the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A SQLite file with the thread that owns its connection.
+#[derive(Debug)]
+pub struct Store {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot open the file `{path}`")]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot start the thread of the file `{path}`")]
+    Thread { path: PathBuf, source: std::io::Error },
+    #[error("cannot change the file `{path}`")]
+    Change { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot commit to the file `{path}`: {reason}")]
+    Commit { path: PathBuf, reason: String },
+    #[error("the thread of the file `{path}` is gone")]
+    Gone { path: PathBuf },
+}
+
+/// Runs a change and keeps its result until the commit is known. Without a connection there is no
+/// transaction to run it in, and only its caller is answered.
+type Job = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
+/// Tells the caller, once it is known whether the commit worked.
+type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+impl Store {
+    /// Opens the file, makes it if there is none, and brings it to `schema` (statements that may
+    /// run again and again, `CREATE TABLE IF NOT EXISTS …`).
+    pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
+        let connection = connect(path, schema)
+            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let (jobs, waiting) = mpsc::sync_channel(MAX_WAITING);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || run(connection, waiting))
+            .map_err(|source| StoreError::Thread { path: path.to_owned(), source })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), path: path.to_owned() })
+    }
+
+    /// Runs a change and returns its result once it is on disk.
+    ///
+    /// A change that fails is undone alone; the others of its group stand.
+    pub async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let path = self.path.clone();
+        let mut job: Job = Box::new(move |connection| {
+            let result = connection.map(|connection| in_savepoint(connection, change));
+            Box::new(move |committed| {
+                let result = match (result, committed) {
+                    (Some(Err(source)), _) => Err(StoreError::Change { path, source }),
+                    (Some(Ok(value)), Ok(())) => Ok(value),
+                    (_, committed) => {
+                        let reason = committed.err().unwrap_or_default();
+                        Err(StoreError::Commit { path, reason })
+                    }
+                };
+                // Nobody waits any more if the caller was cancelled; the change stands.
+                drop(sender.send(result));
+            })
+        });
+        let jobs = self.jobs.as_ref().expect("the sender is taken only by drop");
+        loop {
+            job = match jobs.try_send(job) {
+                Ok(()) => break,
+                Err(mpsc::TrySendError::Full(job)) => job,
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(self.gone()),
+            };
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        receiver.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> StoreError {
+        StoreError::Gone { path: self.path.clone() }
+    }
+}
+
+impl Drop for Store {
+    /// Waits until everything that was handed in is on disk.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn connect(path: &Path, schema: &str) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(schema)?;
+    Ok(connection)
+}
+
+fn run(mut connection: Connection, waiting: mpsc::Receiver<Job>) {
+    let mut answers: Vec<Answer> = Vec::with_capacity(MAX_GROUP);
+    while let Ok(first) = waiting.recv() {
+        // IMMEDIATE: take the write lock at once, so that no read turns stale halfway.
+        let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => {
+                answers.push(first(Some(&transaction)));
+                while answers.len() < MAX_GROUP
+                    && let Ok(job) = waiting.try_recv()
+                {
+                    answers.push(job(Some(&transaction)));
+                }
+                transaction.commit().map_err(|error| error.to_string())
+            }
+            Err(error) => {
+                answers.push(first(None));
+                Err(error.to_string())
+            }
+        };
+        for answer in answers.drain(..) {
+            answer(committed.clone());
+        }
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("SAVEPOINT change")?;
+    let result = change(connection);
+    let end = if result.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
+    connection.execute_batch(end)?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY) STRICT";
+
+    fn insert(n: i64) -> impl FnOnce(&Connection) -> rusqlite::Result<usize> {
+        move |connection| connection.execute("INSERT INTO t VALUES (?1)", [n])
+    }
+
+    fn count(connection: &Connection) -> rusqlite::Result<i64> {
+        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let store = Store::open(&path, SCHEMA).unwrap();
+        for n in 0..1000 {
+            store.change(insert(n)).await.unwrap();
+        }
+        drop(store);
+        let store = Store::open(&path, SCHEMA).unwrap();
+        assert_eq!(store.change(count).await.unwrap(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_is_undone_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("a.db"), SCHEMA).unwrap();
+        let twice = |connection: &Connection| {
+            insert(2)(connection)?;
+            insert(1)(connection)
+        };
+        let (first, second, third) =
+            tokio::join!(store.change(insert(1)), store.change(twice), store.change(insert(3)));
+        assert!(first.is_ok() && third.is_ok());
+        assert!(matches!(second, Err(StoreError::Change { .. })));
+        assert_eq!(store.change(count).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn two_stores_share_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let stores = [Store::open(&path, SCHEMA).unwrap(), Store::open(&path, SCHEMA).unwrap()];
+        for n in 0..100 {
+            stores[n as usize % 2].change(insert(n)).await.unwrap();
+        }
+        assert_eq!(stores[0].change(count).await.unwrap(), 100);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "not a database, but long enough to look at ".repeat(30)).unwrap();
+        let error = Store::open(&path, SCHEMA).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot open the file `{}`", path.display()));
+    }
+}
