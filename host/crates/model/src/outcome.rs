@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Reason;
+
 /// What an attempt came to.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
@@ -12,17 +14,17 @@ pub enum Outcome {
     /// The task dealt with the message.
     Success,
     /// The task says that it may work later.
-    Retry { reason: String },
+    Retry { reason: Reason },
     /// The task says that it never will.
-    Reject { reason: String },
+    Reject { reason: Reason },
     /// The component trapped, or ended itself by `exit`.
-    Trap { reason: String },
+    Trap { reason: Reason },
     /// The playbook ended with an exit status other than 0, or by a signal.
-    Exit { status: String },
+    Exit { status: Reason },
     /// The task asked for more than it may use.
     Limit { exceeded: Exceeded },
     /// The task could not be started. Our trouble or the machine's, not the message's.
-    NotStarted { reason: String },
+    NotStarted { reason: Reason },
     /// The run was cut short because the daemon stops.
     Cancelled,
 }

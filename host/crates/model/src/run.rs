@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MessageId, Outcome, TaskKind, TaskName, Topic};
+use crate::{MessageId, Outcome, Output, TaskKind, TaskName, Topic};
 
 /// What a runner brings back of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,14 +14,6 @@ pub struct Attempt {
     pub output: Output,
     /// What the task noted about itself, in order.
     pub notes: Vec<(String, String)>,
-}
-
-/// Text that a task wrote, up to the cap.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Output {
-    pub text: String,
-    /// Bytes that the task wrote beyond the cap and that were thrown away.
-    pub dropped: u64,
 }
 
 /// The record of one attempt.

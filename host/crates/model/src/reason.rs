@@ -1,0 +1,84 @@
+//! Why something came out as it did, in one safe line.
+//!
+//! Most reasons were written by a task or hold what one wrote, so this is the border where such
+//! text becomes fit for a log line, a table and a terminal.
+
+use std::fmt::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// One line of at most [`Reason::MAX_CHARS`] characters, without control characters and without
+/// those that turn the direction of writing.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(from = "String", into = "String")]
+pub struct Reason(String);
+
+impl Reason {
+    /// The longest reason, in characters; the rest is cut, with a mark.
+    pub const MAX_CHARS: usize = 1000;
+
+    /// Returns the reason as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        let text = text.trim_end();
+        let mut line = String::with_capacity(text.len().min(Self::MAX_CHARS));
+        for (index, character) in text.chars().enumerate() {
+            if index == Self::MAX_CHARS {
+                line.push('…');
+                break;
+            }
+            if is_harmful(character) {
+                write!(line, "{}", character.escape_default()).expect("a string takes everything");
+            } else {
+                line.push(character);
+            }
+        }
+        Self(line)
+    }
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> String {
+        reason.0
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Tells whether a character could forge a line or turn one round (Unicode's bidirectional
+/// controls, UAX #9, and its line and paragraph separators).
+pub fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let reason = Reason::from("no\nPLAY RECAP \u{1b}[31m\u{202e}ok ä\n");
+        assert_eq!(reason.as_str(), "no\\nPLAY RECAP \\u{1b}[31m\\u{202e}ok ä");
+    }
+
+    #[test]
+    fn a_reason_is_short() {
+        assert_eq!(Reason::from("x".repeat(100_000)).as_str().chars().count(), 1001);
+    }
+}

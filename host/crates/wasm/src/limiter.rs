@@ -1,0 +1,57 @@
+//! The memory of a run: all linear memories and tables of a component together.
+//!
+//! wasmtime's own `StoreLimits` looks at each memory alone, and a component may have many.
+
+use wasmtime::ResourceLimiter;
+
+/// What an element of a table costs on the host, in bytes: a pointer.
+const ELEMENT_BYTES: u64 = 8;
+
+/// Sums up what a guest holds, and refuses to let it grow past what it may.
+pub(crate) struct Limiter {
+    allowed: u64,
+    held: u64,
+    /// What the guest would have held after the last growth that was refused.
+    pub(crate) refused: Option<u64>,
+}
+
+impl Limiter {
+    pub(crate) fn new(allowed: u64) -> Self {
+        Self { allowed, held: 0, refused: None }
+    }
+
+    pub(crate) fn allowed(&self) -> u64 {
+        self.allowed
+    }
+
+    fn grow(&mut self, current: usize, desired: usize, unit: u64) -> bool {
+        let more = (desired.saturating_sub(current) as u64).saturating_mul(unit);
+        let wanted = self.held.saturating_add(more);
+        if wanted > self.allowed {
+            self.refused = Some(wanted);
+            return false;
+        }
+        self.held = wanted;
+        true
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(current, desired, 1))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(current, desired, ELEMENT_BYTES))
+    }
+}

@@ -1,0 +1,32 @@
+;; A task without imports but the types: the smallest component of the world `task`.
+(component
+  (type $types (instance
+    (type $header (tuple string string))
+    (type $message (record
+      (field "id" string) (field "topic" string)
+      (field "headers" (list $header)) (field "body" (list u8))))
+    (export "message" (type (eq $message)))
+    (type $failure (variant (case "retry" string) (case "reject" string)))
+    (export "failure" (type (eq $failure)))))
+  (import "loopabull:task/types@0.1.0" (instance $t (type $types)))
+  (alias export $t "message" (type $message))
+  (alias export $t "failure" (type $failure))
+  (core module $m
+    (memory (export "memory") 1)
+    (global $free (mut i32) (i32.const 1024))
+    (data (i32.const 64) "no good")
+    (data (i32.const 96) "\01\00\00\00\01\00\00\00\40\00\00\00\07\00\00\00")
+    (data (i32.const 128) "\01\00\00\00\00\00\00\00\40\00\00\00\07\00\00\00")
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (global.set $free (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
+      (global.get $free)
+      (global.set $free (i32.add (global.get $free) (local.get 3))))
+    (func $deep (call $deep))
+    (func (export "handle") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+      BODY))
+  (core instance $i (instantiate $m))
+  (func $handle (param "message" $message) (result (result (error $failure)))
+    (canon lift (core func $i "handle") (memory (core memory $i "memory"))
+      (realloc (core func $i "cabi_realloc"))))
+  (instance $handler (export "handle" (func $handle)))
+  (export "loopabull:task/handler@0.1.0" (instance $handler)))
