@@ -1,1 +1,21 @@
-//! x
+//! loopabull-host: a message arrives on the bus, waits in a durable queue, and a worker runs the
+//! task of its topic: a WebAssembly component or an Ansible playbook.
+//!
+//! ARCHITECTURE.md walks one message through these modules.
+
+pub mod backoff;
+pub mod board;
+pub mod catalog;
+pub mod cli;
+mod commands;
+pub mod config;
+pub mod daemon;
+pub mod ingest;
+pub mod journal;
+pub mod metrics;
+pub mod playbook;
+pub mod runner;
+pub mod shutdown;
+pub mod variables;
+pub mod web;
+pub mod worker;

@@ -1,1 +1,62 @@
-fn main() {}
+//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo tasks`.
+//!
+//! Each command makes sure of what it needs, says in one line what it does, and keeps the output
+//! of the programs it starts under `target/xtask`, to be shown when one fails.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
+mod command;
+mod demo;
+mod install;
+mod repository;
+mod tasks;
+mod test;
+mod wasm_target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command did not do what it was asked for.
+const FAILED: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 64;
+
+/// What cargo cannot do.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds everything, plays a few dozen messages and shows the runs
+    Demo(demo::Options),
+    /// Installs what the tests need and runs them all
+    Test(test::Options),
+    /// Builds the example tasks into `tasks/`
+    Tasks,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) => {
+            drop(help.print());
+            return if help.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Tasks => tasks::build(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            FAILED.into()
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The command line. The doc comments here are the help texts.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::config::{Config, ConfigError, Verify};
+use crate::daemon::Role;
+
+/// Everything was done as asked.
+pub const DONE: u8 = 0;
+/// Something failed; the message on standard error says what.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration cannot be used.
+pub const BAD_USAGE: u8 = 64;
+
+/// Runs a task for each message of a bus.
+///
+/// Without a command it is the daemon: messages come in from fedmsg, wait in a durable queue, and
+/// workers run the task of their topic. A task is a file: `tasks/NAME.wasm`, a WebAssembly
+/// component, or `playbooks/NAME.yml`, an Ansible playbook. NAME is the topic, unless a manifest
+/// `NAME.toml` beside it says `topics = ["org.example.*.thing.#"]`.
+///
+///     loopabull-host --workers 5 --fedmsg tcp://127.0.0.1:4001 --unsigned
+///
+/// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. SIGTERM drains:
+/// nothing new is taken and what runs may end; a second SIGTERM gives it back at once.
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Read settings from this TOML file; flags win over it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of components and their manifests [default: tasks]
+    #[arg(long, global = true, value_name = "DIR")]
+    tasks: Option<PathBuf>,
+    /// Directory of playbooks and their manifests [default: playbooks]
+    #[arg(long, global = true, value_name = "DIR")]
+    playbooks: Option<PathBuf>,
+    /// Directory of the journal and of the embedded queue [default: state]
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Keep the queue in this RabbitMQ, not in the state directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LOOPABULL_AMQP_URL",
+        hide_env_values = true
+    )]
+    amqp_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct DaemonFlags {
+    /// How many messages are worked at a time [default: 5]
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// Subscribe to this fedmsg publisher (ZeroMQ); may be given again
+    #[arg(long, value_name = "ENDPOINT")]
+    fedmsg: Vec<String>,
+    /// Take only topics that start so; may be given again [default: all]
+    #[arg(long, value_name = "PREFIX")]
+    topic: Vec<String>,
+    /// Take messages without looking at signatures
+    ///
+    /// Whoever can publish on the endpoints can then start tasks. This version cannot check
+    /// signatures yet, so a fedmsg source needs this flag, or `verify = "off"` under `[fedmsg]`.
+    #[arg(long)]
+    unsigned: bool,
+    /// Serve /livez, /readyz, /metrics and /status here [default: 127.0.0.1:8480]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Do only a part of the road: take messages in, or work them
+    #[arg(long, value_enum, default_value_t)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(commands::check::CheckArgs),
+    Test(commands::test::TestArgs),
+    Inject(commands::inject::InjectArgs),
+    Status(commands::status::StatusArgs),
+    Runs(commands::runs::RunsArgs),
+}
+
+/// Why a command did not do what it was asked, and what the user can do.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a hint.
+    pub fn with_hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
+        Self { code: FAILED, error: error.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
+        let code = if error.is::<ConfigError>() { BAD_USAGE } else { FAILED };
+        Self { code, error, hint }
+    }
+}
+
+impl Cli {
+    /// Runs the command and returns its exit code.
+    pub fn run(self) -> ExitCode {
+        match self.dispatch() {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => {
+                let mut stderr = std::io::stderr().lock();
+                // If standard error is gone there is nobody to tell.
+                drop(writeln!(stderr, "loopabull-host: {:#}", failure.error));
+                if let Some(hint) = failure.hint {
+                    drop(writeln!(stderr, "hint: {hint}"));
+                }
+                ExitCode::from(failure.code)
+            }
+        }
+    }
+
+    fn dispatch(self) -> Result<u8, Failure> {
+        let mut config = self.settings.read()?;
+        match self.command {
+            None => {
+                let role = self.daemon.role;
+                self.daemon.apply(&mut config);
+                config.validate()?;
+                commands::daemon::run(&config, role)
+            }
+            Some(Command::Check(args)) => commands::check::run(&config, &args),
+            Some(Command::Test(args)) => commands::test::run(&config, &args),
+            Some(Command::Inject(args)) => commands::inject::run(&config, &args),
+            Some(Command::Status(args)) => commands::status::run(&config, &args),
+            Some(Command::Runs(args)) => commands::runs::run(&config, &args),
+        }
+    }
+}
+
+impl Settings {
+    fn read(&self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        set(&mut config.tasks, self.tasks.clone());
+        set(&mut config.playbooks, self.playbooks.clone());
+        set(&mut config.state, self.state.clone());
+        if let Some(url) = self.amqp_url.clone().filter(|url| !url.is_empty()) {
+            config.amqp_url = Some(url);
+        }
+        Ok(config)
+    }
+}
+
+impl DaemonFlags {
+    fn apply(self, config: &mut Config) {
+        set(&mut config.workers, self.workers);
+        set(&mut config.listen, self.listen);
+        set(&mut config.fedmsg.endpoints, Some(self.fedmsg).filter(|list| !list.is_empty()));
+        set(&mut config.fedmsg.topics, Some(self.topic).filter(|list| !list.is_empty()));
+        set(&mut config.fedmsg.verify, self.unsigned.then_some(Verify::Off));
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

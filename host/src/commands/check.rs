@@ -1,0 +1,109 @@
+//! `check`: is everything as it should be, before the daemon is started.
+
+use std::time::Duration;
+
+use clap::Args;
+use loopabull_model::{Task, TaskKind};
+use loopabull_queue::Queue;
+use loopabull_wasm::ComponentRunner;
+
+use crate::catalog::{Catalog, Listing, Severity};
+use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::table::Table;
+use crate::commands::{block_on, print};
+use crate::config::Config;
+use crate::daemon;
+use crate::playbook::Playbooks;
+use crate::runner;
+
+/// How long Ansible may take to read one playbook.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Check configuration, tasks and queue, and print what each task wants and may use
+///
+/// Components are compiled, playbooks are read by Ansible, the queue is opened. Exit status 0 only
+/// if all is well.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {}
+
+pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
+    let catalog = Catalog::load(Listing::read(config), &ComponentRunner::new()?);
+    let mut problems = Vec::new();
+    let mut notes = Vec::new();
+    for finding in &catalog.findings {
+        let line = format!("`{}`: {}", finding.file.display(), finding.text);
+        match finding.severity {
+            Severity::Note => notes.push(line),
+            Severity::Problem => problems.push(line),
+        }
+    }
+    let mut table =
+        Table::new(&["TASK", "KIND", "TOPICS", "TIMEOUT", "MEMORY", "ATTEMPTS", "GRANTS"]);
+    for task in catalog.routes.tasks() {
+        table.push(row(task));
+    }
+    print(&table.render())?;
+    daemon::make_state(config)?;
+    block_on(async {
+        check_playbooks(config, &catalog, &mut problems).await;
+        if let Err(error) = Queue::open(&config.queue()).await {
+            problems.push(format!("{:#}", anyhow::Error::new(error)));
+        }
+    })?;
+    for note in &notes {
+        print(&format!("note: {note}\n"))?;
+    }
+    for problem in &problems {
+        print(&format!("problem: {problem}\n"))?;
+    }
+    if problems.is_empty() {
+        print("all is well\n")?;
+    }
+    Ok(if problems.is_empty() { DONE } else { FAILED })
+}
+
+async fn check_playbooks(config: &Config, catalog: &Catalog, problems: &mut Vec<String>) {
+    let tasks = catalog.routes.tasks();
+    let names: Vec<_> =
+        tasks.iter().filter(|t| t.kind == TaskKind::Playbook).map(|t| &t.name).collect();
+    if names.is_empty() {
+        return;
+    }
+    match Playbooks::open(config) {
+        Ok(playbooks) => {
+            for name in names {
+                if let Err(complaint) = playbooks.check(name, PATIENCE).await {
+                    problems.push(format!("`{name}.yml`: {complaint}"));
+                }
+            }
+        }
+        Err(error) => {
+            let hint = error.hint();
+            problems.push(format!("{:#}\nhint: {hint}", anyhow::Error::new(error)));
+        }
+    }
+}
+
+fn row(task: &Task) -> Vec<String> {
+    let manifest = &task.manifest;
+    let topics: Vec<String> = task.patterns().iter().map(ToString::to_string).collect();
+    let memory = match (manifest.limits.memory, task.kind) {
+        (Some(memory), _) => memory.to_string(),
+        (None, TaskKind::Component) => bytesize::ByteSize(runner::COMPONENT_MEMORY).to_string(),
+        (None, TaskKind::Playbook) => "unlimited".to_owned(),
+    };
+    let grants = match task.kind {
+        TaskKind::Component => "none",
+        // Until the launcher confines it, a playbook can do what the daemon's user can.
+        TaskKind::Playbook => "the daemon's user",
+    };
+    vec![
+        task.name.to_string(),
+        task.kind.to_string(),
+        topics.join(" "),
+        humantime::format_duration(runner::timeout(task)).to_string(),
+        memory,
+        manifest.retry.max_attempts.to_string(),
+        grants.to_owned(),
+    ]
+}

@@ -1,0 +1,157 @@
+//! `runs`: the journal of this host.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use loopabull_model::{Run, RunId};
+
+use crate::cli::{DONE, Failure};
+use crate::commands::table::Table;
+use crate::commands::{block_on, print};
+use crate::config::Config;
+use crate::journal::{Filter, Journal};
+
+/// Show the runs of this host
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    command: Option<RunsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+}
+
+/// List runs, the newest first
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Only runs of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Only runs with this outcome
+    #[arg(long, value_parser = loopabull_model::Outcome::NAMES)]
+    outcome: Option<String>,
+    /// Only runs on this message
+    #[arg(long, value_name = "ID")]
+    message: Option<String>,
+    /// How many at the most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u32,
+    /// Print a JSON object for each run, with its output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show one run with its output
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The id, as `runs list` shows it
+    id: String,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(config: &Config, args: &RunsArgs) -> Result<u8, Failure> {
+    let default = || ListArgs { task: None, outcome: None, message: None, limit: 20, json: false };
+    match &args.command {
+        None => list(&config.state, &default()),
+        Some(RunsCommand::List(args)) => list(&config.state, args),
+        Some(RunsCommand::Show(args)) => show(&config.state, args),
+    }
+}
+
+fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
+    let journal = open(state)?;
+    let filter = Filter {
+        task: args.task.clone(),
+        outcome: args.outcome.clone(),
+        message: args.message.clone(),
+        limit: args.limit,
+    };
+    let runs = block_on(journal.list(filter))??;
+    if args.json {
+        for run in &runs {
+            print(&json(run))?;
+        }
+        return Ok(DONE);
+    }
+    let headings = ["STARTED", "TASK", "KIND", "MESSAGE", "ATTEMPT", "TOOK", "OUTCOME", "RUN"];
+    let mut table = Table::new(&headings);
+    for run in &runs {
+        table.push(vec![
+            started(run),
+            run.task.to_string(),
+            run.kind.to_string(),
+            run.message_id.to_string(),
+            run.attempt.to_string(),
+            took(run),
+            run.outcome.to_string(),
+            run.id.to_string(),
+        ]);
+    }
+    print(&table.render())?;
+    Ok(DONE)
+}
+
+fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
+    let journal = open(state)?;
+    let Some(run) = block_on(journal.find(RunId::new(args.id.as_str())))?? else {
+        let error = anyhow!("there is no run `{}`", args.id);
+        return Err(Failure::with_hint(error, "`loopabull-host runs list` shows the newest"));
+    };
+    if args.json {
+        print(&json(&run))?;
+        return Ok(DONE);
+    }
+    let mut table = Table::new(&["run", run.id.as_str()]);
+    let mut line = |name: &str, value: String| table.push(vec![name.to_owned(), value]);
+    line("task", format!("{} ({})", run.task, run.kind));
+    line("message", run.message_id.to_string());
+    line("topic", run.topic.to_string());
+    line("attempt", run.attempt.to_string());
+    line("worker", run.worker.to_string());
+    line("started", started(&run));
+    line("took", took(&run));
+    line("outcome", run.outcome.to_string());
+    for (key, value) in &run.notes {
+        line("note", format!("{key} = {value}"));
+    }
+    print(&table.render())?;
+    print("\n")?;
+    // A task's output may hold anything: on a terminal only its lines are kept.
+    let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
+    print(&run.output.text.chars().filter(plain).collect::<String>())?;
+    if run.output.dropped > 0 {
+        print(&format!("\n… {} bytes more were not kept\n", run.output.dropped))?;
+    }
+    Ok(DONE)
+}
+
+fn open(state: &Path) -> Result<Journal, Failure> {
+    if state.join("journal.db").exists() {
+        return Ok(Journal::open(state)?);
+    }
+    let error = anyhow!("there is no journal in `{}`", state.display());
+    Err(Failure::with_hint(error, "name the daemon's state directory with `--state`"))
+}
+
+fn json(run: &Run) -> String {
+    serde_json::to_string(run).expect("a run is made of JSON types") + "\n"
+}
+
+fn started(run: &Run) -> String {
+    let time = jiff::Timestamp::from_millisecond(run.started_at_ms);
+    time.map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+fn took(run: &Run) -> String {
+    match run.duration.as_micros() {
+        micros @ 0..1000 => format!("{micros} µs"),
+        micros @ 1000..1_000_000 => format!("{} ms", micros / 1000),
+        micros => format!("{:.1} s", micros as f64 / 1e6),
+    }
+}

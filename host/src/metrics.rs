@@ -1,0 +1,160 @@
+//! The metrics: one struct of all of them, in the Prometheus text form.
+//!
+//! Labels are closed sets or names that an operator gave: never a topic, an id or a word that a
+//! message contains.
+
+use std::sync::atomic::AtomicU64;
+
+use loopabull_model::Run;
+use loopabull_queue::Depth;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// All metrics of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    /// What came from a source, before anything was looked at.
+    pub envelopes: Family<Source, Counter>,
+    /// What was not taken, by reason.
+    pub rejections: Family<Rejected, Counter>,
+    /// Messages that passed verification.
+    pub messages: Counter,
+    /// Messages that no task wanted.
+    pub unrouted: Counter,
+    /// Entries put into the queue, one for each message and task.
+    pub entries: Family<ByTask, Counter>,
+    runs: Family<Ran, Counter>,
+    run_seconds: Family<ByKind, Histogram>,
+    queue: Family<State, Gauge<u64, AtomicU64>>,
+    oldest_seconds: Gauge<f64, AtomicU64>,
+}
+
+/// Label: which source.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Source {
+    pub source: &'static str,
+}
+
+/// Label: why an envelope was rejected.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Rejected {
+    pub reason: &'static str,
+}
+
+/// Label: which task.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByTask {
+    pub task: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Ran {
+    task: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct State {
+    state: &'static str,
+}
+
+impl Metrics {
+    /// Makes all metrics; those with a closed set of labels stand at zero from the start.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("loopabull");
+        let metrics = Self {
+            envelopes: Family::default(),
+            rejections: Family::default(),
+            messages: Counter::default(),
+            unrouted: Counter::default(),
+            entries: Family::default(),
+            runs: Family::default(),
+            // From a millisecond, a component, to a quarter of an hour, a long playbook.
+            run_seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0])
+            }),
+            queue: Family::default(),
+            oldest_seconds: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "envelopes_received",
+            "What came from a source",
+            metrics.envelopes.clone(),
+        );
+        registry.register("envelopes_rejected", "What was not taken", metrics.rejections.clone());
+        registry.register(
+            "messages_accepted",
+            "Messages that passed verification",
+            metrics.messages.clone(),
+        );
+        registry.register(
+            "messages_unrouted",
+            "Messages that no task wanted",
+            metrics.unrouted.clone(),
+        );
+        registry.register(
+            "entries_published",
+            "Entries put into the queue",
+            metrics.entries.clone(),
+        );
+        registry.register("runs", "Attempts that ended", metrics.runs.clone());
+        registry.register_with_unit(
+            "run_duration",
+            "How long attempts took",
+            Unit::Seconds,
+            metrics.run_seconds.clone(),
+        );
+        registry.register("queue_entries", "Entries in the queue", metrics.queue.clone());
+        registry.register_with_unit(
+            "queue_oldest",
+            "Age of the oldest waiting entry",
+            Unit::Seconds,
+            metrics.oldest_seconds.clone(),
+        );
+        for reason in loopabull_fedmsg::Rejection::REASONS {
+            drop(metrics.rejections.get_or_create(&Rejected { reason }));
+        }
+        Self { registry, ..metrics }
+    }
+
+    /// Counts a run.
+    pub fn count_run(&self, run: &Run) {
+        let labels = Ran { task: run.task.to_string(), outcome: run.outcome.name() };
+        self.runs.get_or_create(&labels).inc();
+        let kind = ByKind { kind: run.kind.as_str() };
+        self.run_seconds.get_or_create(&kind).observe(run.duration.as_secs_f64());
+    }
+
+    /// Returns all metrics as text, with the queue as it is now.
+    pub fn encode(&self, depth: Option<Depth>) -> String {
+        if let Some(depth) = depth {
+            let set = |state, count| self.queue.get_or_create(&State { state }).set(count);
+            set("waiting", depth.waiting);
+            set("dead", depth.dead);
+            if let Some(claimed) = depth.claimed {
+                set("claimed", claimed);
+            }
+            self.oldest_seconds.set(depth.oldest.unwrap_or_default().as_secs_f64());
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

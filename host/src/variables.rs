@@ -1,0 +1,190 @@
+//! How a message reaches Ansible: two variables in a YAML file, every string marked `!unsafe`.
+//!
+//! Ansible takes strings in extra variables for templates and runs the Jinja in them, in every
+//! version from 2.14 to 2.21 that was tried; `!unsafe` on each single scalar is the one form that
+//! all of them respect, and on a mapping it loses the data before 2.19. Keys are not templated.
+//! Nothing of a message stands at the top level, where it could set a connection or override a
+//! variable of the play.
+//!
+//! The file is YAML and never JSON (it starts with `---`), so that `__ansible_vault` and
+//! `__ansible_unsafe` stay plain keys. It is pure ASCII: whatever is not printable ASCII is an
+//! escape of YAML 1.1.
+
+use std::fmt::Write;
+
+use loopabull_model::Message;
+use serde_json::{Map, Number, Value};
+
+/// YAML 1.1 allows longer keys only in another form, and nobody has them.
+const MAX_KEY: usize = 1000;
+/// Python refuses to read integers with more than 4300 digits.
+const MAX_DIGITS: usize = 4000;
+
+/// Facts of the run that stand beside the message.
+#[derive(Clone, Copy, Debug)]
+pub struct RunFacts<'a> {
+    pub run_id: &'a str,
+    pub attempt: u32,
+}
+
+/// Why a message cannot be given to a playbook.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum UnwritableError {
+    #[error("a key of the message has {length} characters, playbooks take {MAX_KEY}")]
+    KeyTooLong { length: usize },
+    #[error("a number of the message has {length} digits, playbooks take {MAX_DIGITS}")]
+    NumberTooLong { length: usize },
+}
+
+/// Returns the text of the variables file: `msg`, the body, and `loopabull`, all about the message.
+pub fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
+    let mut loopabull = Map::new();
+    let mut set = |key: &str, value: Value| loopabull.insert(key.to_owned(), value);
+    set("id", message.id.as_str().into());
+    set("topic", message.topic.as_str().into());
+    set("sent_at", message.sent_at.into());
+    set("signer", message.signer.clone().into());
+    set("headers", message.headers.iter().map(|(k, v)| vec![k.clone(), v.clone()]).collect());
+    set("run_id", facts.run_id.into());
+    set("attempt", facts.attempt.into());
+    let mut text = String::from("---\n\"msg\": ");
+    write_value(&mut text, &message.body.to_value())?;
+    text.push_str("\n\"loopabull\": ");
+    write_value(&mut text, &Value::Object(loopabull))?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> {
+    match value {
+        Value::Null => text.push_str("null"),
+        Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
+        Value::Number(number) => write_number(text, number)?,
+        Value::String(string) => {
+            text.push_str("!unsafe ");
+            write_string(text, string);
+        }
+        Value::Array(values) => {
+            text.push('[');
+            for (index, value) in values.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                write_value(text, value)?;
+            }
+            text.push(']');
+        }
+        Value::Object(map) => {
+            text.push('{');
+            for (index, (key, value)) in map.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                let length = key.chars().count();
+                if length > MAX_KEY {
+                    return Err(UnwritableError::KeyTooLong { length });
+                }
+                // The explicit form: an implicit key may not be longer than 1024 characters, and
+                // its escapes can be ten times as long as the key.
+                text.push_str("? ");
+                write_string(text, key);
+                text.push_str(" : ");
+                write_value(text, value)?;
+            }
+            text.push('}');
+        }
+    }
+    Ok(())
+}
+
+/// Writes a number with its digits. YAML 1.1 takes `1e5` for a string: a float needs a dot, and its
+/// exponent a sign.
+fn write_number(text: &mut String, number: &Number) -> Result<(), UnwritableError> {
+    let digits = number.as_str();
+    if digits.len() > MAX_DIGITS {
+        return Err(UnwritableError::NumberTooLong { length: digits.len() });
+    }
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (digits, None),
+    };
+    text.push_str(mantissa);
+    if let Some(exponent) = exponent {
+        text.push_str(if mantissa.contains('.') { "e" } else { ".0e" });
+        text.push_str(if exponent.starts_with(['+', '-']) { "" } else { "+" });
+        text.push_str(exponent);
+    }
+    Ok(())
+}
+
+fn write_string(text: &mut String, string: &str) {
+    text.push('"');
+    for character in string.chars() {
+        let code = u32::from(character);
+        let written = match character {
+            '"' | '\\' => write!(text, "\\{character}"),
+            ' '..='~' => {
+                text.push(character);
+                Ok(())
+            }
+            _ if code <= 0xff => write!(text, "\\x{code:02x}"),
+            _ if code <= 0xffff => write!(text, "\\u{code:04x}"),
+            _ => write!(text, "\\U{code:08x}"),
+        };
+        written.expect("a string takes everything");
+    }
+    text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use loopabull_fedmsg::{Envelope, Verifier};
+
+    use super::*;
+
+    fn written(msg: &str) -> Result<String, UnwritableError> {
+        let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
+        let message = Verifier::Off.verify(Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap());
+        let facts = RunFacts { run_id: "r-1", attempt: 2 };
+        write(&message.unwrap(), facts)
+    }
+
+    fn check(msg: &str, expected: &str) {
+        let text = written(msg).unwrap();
+        assert_eq!(text.lines().nth(1).unwrap(), format!("\"msg\": {expected}"));
+    }
+
+    #[test]
+    fn every_string_is_unsafe_and_no_key_is() {
+        check(
+            r#"{"a":"{{ x }}","{{ k }}":["y",{"b":"z"}]}"#,
+            r#"{? "a" : !unsafe "{{ x }}", ? "{{ k }}" : [!unsafe "y", {? "b" : !unsafe "z"}]}"#,
+        );
+    }
+
+    #[test]
+    fn the_file_is_yaml_with_two_variables() {
+        let text = written("null").unwrap();
+        let keys: Vec<&str> = text.lines().map(|l| l.split(':').next().unwrap()).collect();
+        assert_eq!(keys, ["---", "\"msg\"", "\"loopabull\""]);
+    }
+
+    #[test]
+    fn numbers_are_numbers_of_yaml_1_1() {
+        check("123456789012345678901234567890", "123456789012345678901234567890");
+        check("[0,-1,-0,1.5,1e5,1E+5,1.25e-7]", "[0, -1, -0, 1.5, 1.0e+5, 1.0e+5, 1.25e-7]");
+        let long = "1".repeat(5000);
+        assert_eq!(written(&long), Err(UnwritableError::NumberTooLong { length: 5000 }));
+    }
+
+    #[test]
+    fn strings_are_ascii_escapes() {
+        check(
+            r#""q\"b\\n\n\u0000\u007fé€😀""#,
+            r#"!unsafe "q\"b\\n\x0a\x00\x7f\xe9\u20ac\U0001f600""#,
+        );
+    }
+
+    #[test]
+    fn a_key_too_long_for_yaml_is_refused() {
+        let key = "k".repeat(1001);
+        let error = written(&format!(r#"{{"{key}":1}}"#)).unwrap_err();
+        assert_eq!(error, UnwritableError::KeyTooLong { length: 1001 });
+    }
+}

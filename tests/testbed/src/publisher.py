@@ -1,0 +1,30 @@
+"""Publishes with the real fedmsg library what it reads from standard input.
+
+Each line is a JSON object with "modname", "topic", "msg" and "count"; the answer is a line with
+the JSON list of the msg_ids. The first line of all, "ready", says that the socket is bound.
+The configuration comes from `fedmsg.d` in the current folder.
+"""
+
+import json
+import sys
+
+import fedmsg
+
+
+def main():
+    fedmsg.init(name="bench.localhost")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        ids = []
+        for _ in range(command["count"]):
+            fedmsg.publish(
+                modname=command["modname"],
+                topic=command["topic"],
+                msg=command["msg"],
+                pre_fire_hook=lambda message: ids.append(message["msg_id"]),
+            )
+        print(json.dumps(ids), flush=True)
+
+
+main()

@@ -1,0 +1,164 @@
+//! A Python with the original fedmsg, and a publisher that runs in it.
+//!
+//! `cargo xtask test` makes the Python environment and names it in [`ENVIRONMENT`]; a test binary
+//! started by hand finds it where the last such run left it.
+#![expect(clippy::disallowed_methods, reason = "tests start servers")]
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// The environment variable that names the interpreter.
+const ENVIRONMENT: &str = "LOOPABULL_TEST_PYTHON";
+const SCRIPT: &str = include_str!("publisher.py");
+/// For the start of a Python and for one command; on two busy cores.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Publishes messages with the original fedmsg library, unsigned, from a PUB socket.
+///
+/// Topics begin with [`FedmsgPublisher::TOPIC_PREFIX`]. It is killed on drop, and ends by itself
+/// when the test process does.
+#[derive(Debug)]
+pub struct FedmsgPublisher {
+    process: Child,
+    commands: ChildStdin,
+    answers: Receiver<String>,
+    port: u16,
+    folder: TempDir,
+}
+
+/// Returns the Python interpreter that has `fedmsg` and `fedora_messaging`.
+///
+/// # Panics
+///
+/// If there is none; the text says what to do.
+pub fn python() -> PathBuf {
+    let left_by_xtask =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-venv/bin/python");
+    let python = std::env::var_os(ENVIRONMENT).map_or_else(left_by_xtask, PathBuf::from);
+    assert!(python.exists(), "there is no Python with fedmsg; run `cargo xtask test`");
+    python
+}
+
+impl FedmsgPublisher {
+    /// What every topic begins with: fedmsg's `topic_prefix` and `environment`.
+    pub const TOPIC_PREFIX: &str = "org.example.prod";
+
+    /// Starts a publisher on a free port; its socket is bound when this returns.
+    ///
+    /// # Panics
+    ///
+    /// If there is no Python with fedmsg or it does not start; the text says what to do.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("loopabull-fedmsg-").tempdir();
+        let folder = folder.expect("a temporary folder");
+        let port = free_port();
+        configure(folder.path(), port).expect("the temporary folder can be written");
+        let log = File::create(folder.path().join("log")).expect("a file in a new folder");
+        let mut process = Command::new(python())
+            .args(["-c", SCRIPT])
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("Python can be started");
+        let commands = process.stdin.take().expect("standard input is piped");
+        let stdout = process.stdout.take().expect("standard output is piped");
+        let (sender, answers) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let publisher = Self { process, commands, answers, port, folder };
+        let ready = publisher.answer();
+        assert_eq!(ready, "ready", "the first line of the publisher");
+        publisher
+    }
+
+    /// Returns what a SUB socket connects to.
+    pub fn endpoint(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.port)
+    }
+
+    /// Publishes `count` messages with the topic `PREFIX.modname.topic` and the body `msg_json`,
+    /// a JSON value, and returns their ids in order.
+    ///
+    /// A PUB socket drops what nobody has subscribed to. A test that must not lose the first
+    /// message publishes a topic of no importance again and again until the subscriber has counted
+    /// one; from there on nothing is lost until a thousand wait.
+    ///
+    /// # Panics
+    ///
+    /// If `msg_json` is not JSON, or the publisher does not answer within a minute.
+    pub fn publish(
+        &mut self,
+        modname: &str,
+        topic: &str,
+        msg_json: &str,
+        count: u32,
+    ) -> Vec<String> {
+        let msg: serde_json::Value = serde_json::from_str(msg_json).expect("the body is JSON");
+        let command = serde_json::json!({
+            "modname": modname,
+            "topic": topic,
+            "msg": msg,
+            "count": count,
+        });
+        if writeln!(self.commands, "{command}").is_err() {
+            panic!("the publisher has ended:\n{}", self.log());
+        }
+        serde_json::from_str(&self.answer()).expect("the answer is a list of ids")
+    }
+
+    fn answer(&self) -> String {
+        match self.answers.recv_timeout(LIMIT) {
+            Ok(line) => line,
+            Err(error) => panic!("no answer from the publisher ({error}):\n{}", self.log()),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for FedmsgPublisher {
+    fn drop(&mut self) {
+        // Both fail only if it has ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn configure(folder: &Path, port: u16) -> io::Result<()> {
+    fs::create_dir(folder.join("fedmsg.d"))?;
+    // `post_init_sleep` is fedmsg's own wait for subscribers; the tests wait by themselves.
+    let config = format!(
+        r#"config = dict(
+    endpoints={{"bench.localhost": ["tcp://127.0.0.1:{port}"]}},
+    topic_prefix="org.example",
+    environment="prod",
+    sign_messages=False,
+    validate_signatures=False,
+    post_init_sleep=0.01,
+    high_water_mark=0,
+)
+"#
+    );
+    fs::write(folder.join("fedmsg.d/base.py"), config)
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback address can be bound");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

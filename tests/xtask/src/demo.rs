@@ -1,0 +1,200 @@
+//! `cargo xtask demo`: the daemon at work, on a fresh machine, without a bus or a broker.
+//!
+//! Builds the host and the example tasks, starts the daemon, plays messages over a real ZeroMQ
+//! socket and checks that each was run once.
+
+mod daemon;
+mod interrupt;
+mod messages;
+mod progress;
+mod publisher;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::command::{cargo, path_with, say, show};
+use crate::{install, repository, tasks};
+use daemon::{Daemon, Run, Setup, Status};
+use interrupt::Interrupt;
+use messages::{Play, Script};
+use progress::Progress;
+use publisher::Publisher;
+
+/// For everything after the builds.
+const LIMIT: Duration = Duration::from_secs(5 * 60);
+/// How often the daemon is asked how far it is.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the command line says.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Leave the daemon running afterwards, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+
+    /// Use this RabbitMQ for the queue instead of the embedded one
+    #[arg(long, value_name = "URL")]
+    amqp_url: Option<String>,
+}
+
+/// Plays the demo.
+///
+/// # Errors
+///
+/// If something cannot be built or started, or a message has not been run exactly once.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let ansible = match install::ansible_playbook() {
+        Ok(program) => Some(program),
+        Err(error) => {
+            say(&format!("{error:#}"));
+            say("going on with the component tasks alone");
+            None
+        }
+    };
+    tasks::build()?;
+    let mut build = cargo();
+    build.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
+    show("building the host", &mut build)?;
+
+    let script = messages::script(if ansible.is_some() { Play::All } else { Play::Components });
+    let interrupt = Interrupt::listen()?;
+    let publisher = Publisher::bind()?;
+    let deadline = Instant::now() + LIMIT;
+    let mut daemon = start(options, ansible.as_deref(), &publisher, deadline)?;
+
+    publisher.wait_for_subscriber(&script, deadline, &interrupt)?;
+    say(&format!("playing {} messages", script.messages.len()));
+    publisher.send(&script)?;
+    let status = watch(&mut daemon, &script, deadline, &interrupt)?;
+    if !options.stay {
+        daemon.stop()?;
+    }
+
+    daemon.print_runs()?;
+    let runs = daemon.runs()?;
+    let result = judge(&script, &status, &runs);
+    if let Err(error) = &result {
+        say(&format!("not as expected: {error:#}; see `{}`", daemon.log().display()));
+    } else {
+        println!(
+            "\n{} messages: {} runs of components, {} of playbooks, {} unrouted, {} rejected.",
+            script.messages.len(),
+            runs.iter().filter(|run| run.kind == "component").count(),
+            runs.iter().filter(|run| run.kind == "playbook").count(),
+            status.unrouted,
+            status.rejected,
+        );
+    }
+    if options.stay {
+        stay(&mut daemon, &publisher, &interrupt)?;
+    }
+    result
+}
+
+/// Starts the daemon in a fresh folder and waits until it is ready.
+fn start(
+    options: &Options,
+    ansible: Option<&Path>,
+    publisher: &Publisher,
+    deadline: Instant,
+) -> Result<Daemon> {
+    let folder = fresh_folder()?;
+    let playbooks = match ansible {
+        Some(_) => repository::root().join("playbooks"),
+        // The daemon does not start with playbooks that it cannot run.
+        None => {
+            let empty = folder.join("playbooks");
+            fs::create_dir(&empty).with_context(|| format!("cannot make `{}`", empty.display()))?;
+            empty
+        }
+    };
+    say("starting the daemon");
+    let setup = Setup {
+        folder,
+        playbooks,
+        endpoint: publisher.endpoint().to_owned(),
+        amqp_url: options.amqp_url.clone(),
+        path: ansible.map(path_with).transpose()?,
+    };
+    Daemon::start(setup, deadline)
+}
+
+fn fresh_folder() -> Result<PathBuf> {
+    let folder = repository::target().join("demo");
+    let cannot = || format!("cannot make a fresh `{}`", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(cannot)?;
+    }
+    fs::create_dir_all(&folder).with_context(cannot)?;
+    Ok(folder)
+}
+
+/// Shows how far the daemon is, until everything has been run or nothing more can be expected.
+fn watch(
+    daemon: &mut Daemon,
+    script: &Script,
+    deadline: Instant,
+    interrupt: &Interrupt,
+) -> Result<Status> {
+    let expected = script.expected.len() as u64;
+    let mut progress = Progress::default();
+    loop {
+        let status = daemon.status()?;
+        progress
+            .show(&format!("{} of {expected} runs, {} waiting", status.succeeded, status.waiting));
+        // A broker's queue may hold messages of somebody else: then the count says too little.
+        let done = status.succeeded >= expected
+            && status.rejected + status.accepted >= script.messages.len() as u64
+            && judge(script, &status, &daemon.runs()?).is_ok();
+        let hopeless = status.dead > 0 && status.waiting == 0 && status.claimed == Some(0);
+        if done || hopeless || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        ensure!(!interrupt.is_set(), "interrupted");
+        std::thread::sleep(TICK);
+    }
+}
+
+/// Compares what was run with what was to be run.
+fn judge(script: &Script, status: &Status, runs: &[Run]) -> Result<()> {
+    let mut missing = Vec::new();
+    for expected in &script.expected {
+        let times = runs.iter().filter(|run| run.succeeded && expected.is(run)).count();
+        if times != 1 {
+            missing.push(format!("{}: {times} successful runs", expected));
+        }
+    }
+    if status.unrouted < script.unrouted {
+        missing.push(format!("{} of {} unrouted messages", status.unrouted, script.unrouted));
+    }
+    if status.rejected < script.rejected {
+        missing.push(format!("{} of {} rejected messages", status.rejected, script.rejected));
+    }
+    if !missing.is_empty() {
+        bail!("{}", missing.join("; "));
+    }
+    Ok(())
+}
+
+/// Leaves the daemon to the reader until Ctrl-C.
+fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Result<()> {
+    println!(
+        "\nThe daemon goes on until Ctrl-C. It listens to {}. To look around:\n\
+         \n    curl http://{listen}/status\
+         \n    curl http://{listen}/metrics\
+         \n    {}\n",
+        publisher.endpoint(),
+        daemon.runs_command_line(),
+        listen = daemon.listen(),
+    );
+    while !interrupt.is_set() {
+        daemon.check_alive()?;
+        std::thread::sleep(TICK);
+    }
+    say("stopping the daemon");
+    daemon.stop()
+}

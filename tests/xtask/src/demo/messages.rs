@@ -1,0 +1,221 @@
+//! What the demo plays: messages of our own making, in the form that fedmsg gives them.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::daemon::Run;
+
+const GREETING: &str = "org.example.demo.greeting.new";
+const BUILD: &str = "org.fedoraproject.prod.buildsys.build.state.change";
+const HELLO: &str = "org.example.demo.hello";
+/// Nobody wants these.
+const UNROUTED: [&str; 2] = ["org.example.demo.weather.report", "org.example.demo.lost.umbrella"];
+
+/// Who greets, and how.
+const GREETINGS: [(&str, &str); 14] = [
+    ("barn", "the hay is in"),
+    ("dairy", "twelve cans are ready at the gate"),
+    ("orchard", "the early pears are ripe"),
+    ("mill", "the wheel turns again"),
+    ("forge", "two horseshoes are done"),
+    ("bakery", "rye today, oats tomorrow"),
+    ("meadow", "the fence at the brook is mended"),
+    ("well", "clear water down to the stones"),
+    ("stable", "the brown mare has a foal"),
+    ("kitchen", "there is soup"),
+    ("garden", "too many beans, please come"),
+    ("cellar", "the cider has settled"),
+    ("workshop", "the cart has four wheels now"),
+    ("tower", "nothing to be seen but cows"),
+];
+
+/// Packages that are built, with the state that Koji reports: 0 building, 1 complete, 2 deleted,
+/// 3 failed, 4 canceled.
+const BUILDS: [(&str, &str, i64); 10] = [
+    ("haywain", "1.4.0", 0),
+    ("haywain", "1.4.0", 1),
+    ("cowbell", "0.9.2", 0),
+    ("cowbell", "0.9.2", 3),
+    ("milkmaid", "3.1", 0),
+    ("milkmaid", "3.1", 4),
+    ("pasture", "2.0.7", 1),
+    ("pasture-docs", "2.0.7", 1),
+    ("oldgate", "0.1", 2),
+    ("lasso", "5.5", 3),
+];
+
+/// Who is answered by a playbook.
+const HELLOS: [(&str, &str); 9] = [
+    ("heron", "hello from the pond"),
+    ("owl", "hello from the beam"),
+    ("swallow", "hello from the eaves"),
+    ("fox", "hello from the hedge"),
+    ("hare", "hello from the field"),
+    ("mole", "hello from below"),
+    ("stork", "hello from the chimney"),
+    ("toad", "hello from the wall"),
+    ("wren", "hello from the woodpile"),
+];
+
+/// Which messages are played.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Play {
+    /// Those for components and those for playbooks.
+    All,
+    /// Those for components.
+    Components,
+}
+
+/// What is played, and what is to come of it.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// The frames of each message.
+    pub(crate) messages: Vec<Vec<Vec<u8>>>,
+    /// The runs: one for each message that a task wants.
+    pub(crate) expected: Vec<Expected>,
+    /// How many messages no task wants.
+    pub(crate) unrouted: u64,
+    /// How many messages are none.
+    pub(crate) rejected: u64,
+}
+
+/// A run that is to succeed once.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    message_id: String,
+    task: &'static str,
+    kind: &'static str,
+}
+
+impl Expected {
+    /// Returns whether this is the run.
+    pub(crate) fn is(&self, run: &Run) -> bool {
+        run.message_id == self.message_id && run.task == self.task && run.kind == self.kind
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}` for message {}", self.kind, self.task, self.message_id)
+    }
+}
+
+/// Makes the messages, each with a new id.
+pub(crate) fn script(play: Play) -> Script {
+    let mut script = Script::default();
+    let mut hellos = HELLOS.iter();
+    let mut builds = BUILDS.iter().zip(1_u64..);
+    // In turns, as on a bus, so that both kinds of tasks run at the same time.
+    for (from, text) in GREETINGS {
+        script.expect("component", "greet", GREETING, &json!({"from": from, "text": text}));
+        if let Some(((name, version, state), number)) = builds.next() {
+            let body = build(name, version, *state, number);
+            script.expect("component", "flag-commit-build", BUILD, &body);
+        }
+        if play == Play::All
+            && let Some((from, text)) = hellos.next()
+        {
+            script.expect("playbook", HELLO, HELLO, &json!({"from": from, "text": text}));
+        }
+    }
+    for topic in UNROUTED {
+        script.add(topic, &json!({"seen": "by nobody"}));
+        script.unrouted += 1;
+    }
+    // fedmsg sends two frames.
+    script.messages.push(vec![GREETING.into(), b"{}".to_vec(), b"one too many".to_vec()]);
+    script.rejected += 1;
+    script
+}
+
+impl Script {
+    fn expect(&mut self, kind: &'static str, task: &'static str, topic: &str, msg: &Value) {
+        let message_id = self.add(topic, msg);
+        self.expected.push(Expected { message_id, task, kind });
+    }
+
+    /// Adds a message and returns its id.
+    fn add(&mut self, topic: &str, msg: &Value) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let id = format!("{}-{}", year(now), Uuid::new_v4());
+        let body = json!({
+            "topic": topic,
+            "msg": msg,
+            "msg_id": id,
+            "timestamp": now,
+            "i": self.messages.len() + 1,
+            "username": "demo",
+        });
+        self.messages.push(vec![topic.into(), body.to_string().into_bytes()]);
+        id
+    }
+}
+
+/// What Koji says when the state of a build changes.
+fn build(name: &str, version: &str, state: i64, number: u64) -> Value {
+    // Not the name of any commit: the same for all builds of a package.
+    let commit = format!("{:0>40x}", name.bytes().fold(7_u64, |sum, b| sum * 31 + u64::from(b)));
+    json!({
+        "attribute": "state",
+        "build_id": 7000 + number,
+        "epoch": null,
+        "instance": "primary",
+        "name": name,
+        "new": state,
+        "old": if state == 0 { Value::Null } else { json!(0) },
+        "owner": "demo",
+        "release": "1.fc44",
+        "request": [
+            format!("git+https://src.fedoraproject.org/rpms/{name}.git#{commit}"),
+            "rawhide",
+            {},
+        ],
+        "task_id": 9000 + number,
+        "version": version,
+    })
+}
+
+/// Returns the year of a time in seconds since 1970; some hours off around New Year.
+fn year(seconds: u64) -> u64 {
+    const SECONDS_PER_YEAR: u64 = 31_556_952;
+    1970 + seconds / SECONDS_PER_YEAR
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_message_has_an_id_of_its_own() {
+        let script = script(Play::All);
+        let ids: HashSet<_> = script.expected.iter().map(|run| &run.message_id).collect();
+        assert_eq!(ids.len(), GREETINGS.len() + BUILDS.len() + HELLOS.len());
+        assert_eq!(script.messages.len(), ids.len() + UNROUTED.len() + 1);
+    }
+
+    #[test]
+    fn topic_stands_in_both_frames() {
+        for frames in script(Play::All).messages.iter().filter(|frames| frames.len() == 2) {
+            let body: Value = serde_json::from_slice(&frames[1]).unwrap();
+            assert_eq!(body["topic"].as_str().unwrap().as_bytes(), frames[0]);
+        }
+    }
+
+    #[test]
+    fn playbooks_can_be_left_out() {
+        let script = script(Play::Components);
+        assert!(script.expected.iter().all(|run| run.kind == "component"));
+        assert_eq!(script.expected.len(), GREETINGS.len() + BUILDS.len());
+    }
+
+    #[test]
+    fn year_is_the_calendars() {
+        assert_eq!(year(1_700_000_000), 2023);
+        assert_eq!(year(1_800_000_000), 2027);
+    }
+}

@@ -1,0 +1,141 @@
+//! The programs that the demo and the tests need and cargo does not build.
+//!
+//! Whatever is there already is used. As root, Debian packages are installed; Python packages go
+//! into environments under `target`. Where neither may be done, the error says in one line what
+//! to run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::{command, on_path, output, run, say};
+use crate::repository;
+
+const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// For a package list, an installation or a Python environment, over a slow line.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// pyOpenSSL 24.3 has no `load_crl`, without which fedmsg believes that it cannot verify.
+const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fedora-messaging"];
+const ANSIBLE: &[&str] = &["ansible-core"];
+
+/// Installs packages, and keeps their services from being started meanwhile: the tests start
+/// servers of their own.
+const APT_INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+apt-get install -y --no-install-recommends --no-remove -o DPkg::Lock::Timeout=120 "$@"
+"#;
+
+/// Makes sure of `ansible-playbook` and returns where it is.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn ansible_playbook() -> Result<PathBuf> {
+    if let Some(found) = on_path("ansible-playbook") {
+        return Ok(found);
+    }
+    if is_root()
+        && let Err(error) = apt(&["ansible-core"])
+    {
+        say(&format!("{error:#}"));
+    }
+    if let Some(found) = on_path("ansible-playbook") {
+        return Ok(found);
+    }
+    let hint = "`ansible-playbook` is missing; run as root: apt-get install ansible-core";
+    Ok(python_environment("ansible-venv", ANSIBLE).context(hint)?.join("ansible-playbook"))
+}
+
+/// Makes sure of RabbitMQ.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn rabbitmq() -> Result<()> {
+    if Path::new(RABBITMQ).exists() {
+        return Ok(());
+    }
+    apt(&["rabbitmq-server"])?;
+    ensure!(Path::new(RABBITMQ).exists(), "`rabbitmq-server` is installed without `{RABBITMQ}`");
+    Ok(())
+}
+
+/// Makes sure of a Python with the original fedmsg and returns the interpreter.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn fedmsg_python() -> Result<PathBuf> {
+    Ok(python_environment("test-venv", FEDMSG)?.join("python"))
+}
+
+/// Installs Debian packages.
+///
+/// # Errors
+///
+/// If we may not or it fails; the text says what to do.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" ");
+    if !is_root() || on_path("apt-get").is_none() {
+        bail!("missing on this machine; run as root: apt-get install {names}");
+    }
+    let known = output(command("apt-cache").arg("show").args(packages)).is_ok();
+    if !known {
+        apt_update()?;
+    }
+    let install = || {
+        let mut install = command("sh");
+        install.args(["-c", APT_INSTALL, "apt"]).args(packages);
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        run(&format!("installing {}", packages.join(", ")), &mut install, LIMIT)
+    };
+    match install() {
+        // The list may be older than what the mirror still has.
+        Err(_) if known => {
+            apt_update()?;
+            install()
+        }
+        done => done,
+    }
+}
+
+fn apt_update() -> Result<()> {
+    run("updating the list of packages", command("apt-get").arg("update"), LIMIT)
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Makes sure of a Python environment and returns its folder of programs.
+fn python_environment(name: &str, requirements: &[&str]) -> Result<PathBuf> {
+    let folder = repository::target().join(name);
+    let programs = folder.join("bin");
+    // Written last: says that the environment is whole, and of what.
+    let marker = folder.join("requirements.txt");
+    let wanted = requirements.join("\n") + "\n";
+    if fs::read_to_string(&marker).is_ok_and(|found| found == wanted)
+        && output(command(programs.join("python")).arg("--version")).is_ok()
+    {
+        return Ok(programs);
+    }
+    if output(command("python3").args(["-c", "import ensurepip, venv"])).is_err() {
+        apt(&["python3-venv"])?;
+    }
+    let mut venv = command("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(&folder);
+    run(&format!("making the Python environment target/{name}"), &mut venv, LIMIT)?;
+    let mut pip = command(programs.join("python"));
+    pip.args(["-m", "pip", "install", "--no-input"]).args(requirements);
+    run(&format!("installing from PyPI {}", requirements.join(", ")), &mut pip, LIMIT)?;
+    fs::write(&marker, wanted).with_context(|| format!("cannot write `{}`", marker.display()))?;
+    Ok(programs)
+}

@@ -1,0 +1,90 @@
+//! `cargo tasks`: builds the example tasks and leaves each component beside its manifest.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::command::{say, show};
+use crate::repository;
+use crate::wasm_target::{TRIPLE, WasmTarget};
+
+/// Builds the example tasks to `tasks/NAME.wasm`.
+///
+/// # Errors
+///
+/// If the compiler cannot be had, or a task does not compile.
+pub(crate) fn build() -> Result<()> {
+    let folder = repository::tasks();
+    let names = names(&folder)?;
+    let target = WasmTarget::find_or_install()?;
+    show("building the example tasks", &mut target.build_command())?;
+    let built = folder.join("target").join(TRIPLE).join("release");
+    for name in &names {
+        let component = built.join(artifact(name));
+        let place = folder.join(format!("{name}.wasm"));
+        replace(&component, &place)
+            .with_context(|| format!("cannot copy `{}`", component.display()))?;
+    }
+    say(&format!("in tasks/: {}", names.join(", ")));
+    Ok(())
+}
+
+/// Returns the names of the tasks: the folders that hold a package.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let cannot = || format!("cannot read `{}`", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        if entry.path().join("Cargo.toml").is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Returns the file name that cargo gives the component of a package.
+fn artifact(name: &str) -> String {
+    format!("{}.wasm", name.replace('-', "_"))
+}
+
+/// Copies in one step: a daemon that looks meanwhile sees the old component or the new one.
+fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
+    let part = to.with_extension(format!("wasm.{}.part", std::process::id()));
+    fs::copy(from, &part)?;
+    fs::rename(&part, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_with_a_package_are_tasks() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["flag-commit-build", "greet"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("Cargo.toml"), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("target")).unwrap();
+        fs::write(folder.path().join("Cargo.toml"), "").unwrap();
+        assert_eq!(names(folder.path()).unwrap(), ["flag-commit-build", "greet"]);
+    }
+
+    #[test]
+    fn component_is_named_as_cargo_names_libraries() {
+        assert_eq!(artifact("flag-commit-build"), "flag_commit_build.wasm");
+    }
+
+    #[test]
+    fn component_replaces_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["new.wasm", "task.wasm"].map(|name| folder.path().join(name));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        replace(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
