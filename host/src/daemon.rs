@@ -174,6 +174,8 @@ impl Daemon {
     /// port.
     pub async fn wait(mut self) -> Result<Stopped, DaemonError> {
         let ended = tokio::select! {
+            // First: once it is told to drain, a part that ends does what it should.
+            biased;
             () = self.shutdown.drain.cancelled() => None,
             Some(part) = self.parts.join_next() => Some(part.err().map(|e| e.to_string())),
             Some(web) = self.web.join_next() => Some(Some(format!("the port: {web:?}"))),

@@ -109,7 +109,7 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
     if let Some(status) = wait_only(child, limit)? {
         return Ok(Some(status));
     }
-    terminate(child);
+    terminate(child)?;
     if wait_only(child, GRACE)?.is_none() {
         child.kill().context("cannot kill a child")?;
         child.wait().context("cannot wait for a child")?;
@@ -118,9 +118,12 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
 }
 
 /// Sends SIGTERM to a child that has not been waited for.
-pub(crate) fn terminate(child: &Child) {
-    // Fails only if the child has ended by itself.
-    drop(kill_process(Pid::from_child(child), Signal::TERM));
+///
+/// # Errors
+///
+/// If the child is not ours to stop.
+pub(crate) fn terminate(child: &Child) -> Result<()> {
+    kill_process(Pid::from_child(child), Signal::TERM).context("cannot stop a child")
 }
 
 /// Returns where a program is, if it is on the `PATH`.
@@ -136,7 +139,12 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 /// If the folder cannot be part of a `PATH`.
 pub(crate) fn path_with(program: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(program.parent().map(Path::to_owned));
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    if let Some(folder) = program.parent()
+        && !folders.iter().any(|known| known == folder)
+    {
+        folders.push(folder.to_owned());
+    }
     env::join_paths(folders).with_context(|| format!("cannot use `{}`", program.display()))
 }
 

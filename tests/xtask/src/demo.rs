@@ -198,3 +198,57 @@ fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Re
     say("stopping the daemon");
     daemon.stop()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a script without faults leaves behind.
+    fn played() -> (Script, Status, Vec<Run>) {
+        let script = messages::script(Play::All);
+        let runs: Vec<Run> = script.expected.iter().map(messages::Expected::succeed).collect();
+        let status = Status {
+            waiting: 0,
+            claimed: Some(0),
+            dead: 0,
+            accepted: 35,
+            rejected: script.rejected,
+            unrouted: script.unrouted,
+            succeeded: runs.len() as u64,
+        };
+        (script, status, runs)
+    }
+
+    #[test]
+    fn one_success_for_each_message_is_what_is_wanted() {
+        let (script, status, runs) = played();
+        assert!(judge(&script, &status, &runs).is_ok());
+    }
+
+    #[test]
+    fn failed_attempt_before_a_success_is_no_fault() {
+        let (script, status, mut runs) = played();
+        runs.push(Run { succeeded: false, ..script.expected[0].succeed() });
+        assert!(judge(&script, &status, &runs).is_ok());
+    }
+
+    #[test]
+    fn missing_and_repeated_runs_are_named() {
+        let (script, status, mut runs) = played();
+        runs[0] = script.expected[1].succeed();
+        let error = judge(&script, &status, &runs).unwrap_err().to_string();
+        let expected = [
+            format!("{}: 0 successful runs", script.expected[0]),
+            format!("{}: 2 successful runs", script.expected[1]),
+        ];
+        assert_eq!(error, expected.join("; "));
+    }
+
+    #[test]
+    fn counters_must_show_what_was_not_run() {
+        let (script, status, runs) = played();
+        let status = Status { rejected: 0, unrouted: 1, ..status };
+        let error = judge(&script, &status, &runs).unwrap_err().to_string();
+        assert_eq!(error, "1 of 2 unrouted messages; 0 of 1 rejected messages");
+    }
+}

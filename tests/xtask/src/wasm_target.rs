@@ -106,9 +106,7 @@ impl WasmTarget {
         if !debian_is_complete() {
             install::apt(DEBIAN_PACKAGES)?;
         }
-        let wasm_linker = newest_wasm_linker(&file_names(Path::new("/usr/bin")))
-            .context("there is no `wasm-ld` in `/usr/bin`")?;
-        let wasm_linker = Path::new("/usr/bin").join(wasm_linker);
+        let wasm_linker = wasm_linker().context("there is no `wasm-ld` in `/usr/bin`")?;
         Ok(Self::Debian { component_linker: component_linker()?, wasm_linker })
     }
 }
@@ -138,22 +136,24 @@ fn rustup_may_install(setting: Option<&OsStr>) -> bool {
 fn debian_is_complete() -> bool {
     Path::new(DEBIAN_CARGO).is_file()
         && Path::new(DEBIAN_LIBC).join("libc.a").is_file()
-        && newest_wasm_linker(&file_names(Path::new("/usr/bin"))).is_some()
+        && wasm_linker().is_some()
         && has_in_sysroot(DEBIAN_RUSTC.as_ref(), "lib/rustlib/src/rust/library")
 }
 
-fn file_names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+fn wasm_linker() -> Option<PathBuf> {
+    let folder = Path::new("/usr/bin");
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    newest_wasm_linker(names).map(|name| folder.join(name))
 }
 
 /// Returns the `wasm-ld-NN` with the largest number, else `wasm-ld`.
-fn newest_wasm_linker(names: &[String]) -> Option<&String> {
+fn newest_wasm_linker(names: impl Iterator<Item = String>) -> Option<String> {
     let version = |name: &str| match name.strip_prefix("wasm-ld")? {
         "" => Some(0),
         rest => rest.strip_prefix('-')?.parse::<u32>().ok(),
     };
-    names.iter().filter(|name| version(name).is_some()).max_by_key(|name| version(name))
+    names.filter(|name| version(name).is_some()).max_by_key(|name| version(name))
 }
 
 fn component_linker() -> Result<PathBuf> {
@@ -181,8 +181,8 @@ mod tests {
     use super::*;
 
     fn check(names: &[&str], expected: Option<&str>) {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        assert_eq!(newest_wasm_linker(&names).map(String::as_str), expected);
+        let newest = newest_wasm_linker(names.iter().map(|&name| name.to_owned()));
+        assert_eq!(newest.as_deref(), expected);
     }
 
     #[test]

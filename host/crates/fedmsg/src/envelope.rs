@@ -34,7 +34,15 @@ pub(crate) struct Fields {
     /// Whole seconds, or with a fraction in old versions.
     pub(crate) timestamp: Option<serde_json::Number>,
     pub(crate) headers: Option<BTreeMap<String, Value>>,
+    #[serde(default, deserialize_with = "present")]
     pub(crate) msg: Option<Box<RawValue>>,
+}
+
+/// Reads a value that may be `null` and is there all the same, where serde would say `None`.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
 }
 
 impl Envelope {

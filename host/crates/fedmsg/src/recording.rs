@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::envelope::present;
 use crate::{Envelope, Rejection};
 
 /// Takes a recorded message apart, which a verifier then accepts or refuses like any other.
@@ -15,7 +16,7 @@ pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
     let text = str::from_utf8(bytes).map_err(|_| Rejection::BodyNotUtf8)?;
     Body::parse(text)?;
     let shape = |reason: String| Rejection::BodyShape { reason };
-    let recording: Recording<'_> =
+    let recording: Recording =
         serde_json::from_str(text).map_err(|error| shape(error.to_string()))?;
     let topic = Topic::try_from(recording.topic)?;
     match (recording.msg, recording.body) {
@@ -34,13 +35,14 @@ pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
 }
 
 #[derive(Deserialize)]
-struct Recording<'a> {
+struct Recording {
     topic: String,
     id: Option<String>,
     headers: Option<Map<String, Value>>,
-    #[serde(borrow)]
-    msg: Option<&'a RawValue>,
-    body: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    msg: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "present")]
+    body: Option<Box<RawValue>>,
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Daemon {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        terminate(&child);
+        terminate(&child)?;
         match wait(&mut child, GRACE)? {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("the daemon ended with {status}"),
@@ -227,7 +227,10 @@ impl Run {
 }
 
 fn host() -> Command {
-    command(repository::binaries().join("loopabull-host"))
+    let mut host = command(repository::binaries().join("loopabull-host"));
+    // The demo has the queue that its own command line says.
+    host.env_remove("LOOPABULL_AMQP_URL");
+    host
 }
 
 #[cfg(test)]

@@ -1,0 +1,272 @@
+//! A bed for one test: directories of its own, the daemon in them, and what to ask it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use loopabull_model::Run;
+use serde_json::Value;
+
+/// How long anything may take on a busy machine before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Directories for one test.
+pub(crate) struct Bed {
+    folder: tempfile::TempDir,
+}
+
+/// The daemon, as a process.
+pub(crate) struct Daemon {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let bed = Self { folder: tempfile::tempdir().unwrap() };
+        for folder in ["tasks", "playbooks"] {
+            fs::create_dir(bed.path(folder)).unwrap();
+        }
+        bed
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
+        fs::write(self.path(name), text).unwrap();
+        self
+    }
+
+    /// Puts an example task there, with its manifest.
+    pub(crate) fn add_example(&self, name: &str) -> &Self {
+        let tasks = repository().join("tasks");
+        for ending in ["wasm", "toml"] {
+            let file = format!("{name}.{ending}");
+            let bytes = fs::read(tasks.join(&file));
+            let bytes =
+                bytes.unwrap_or_else(|_| panic!("task `{name}` is not built; run `cargo tasks`"));
+            self.write(&format!("tasks/{file}"), bytes);
+        }
+        self
+    }
+
+    /// Puts a component there that wants `topic` and whose `handle` has this body in WAT.
+    pub(crate) fn add_guest(&self, name: &str, topic: &str, manifest: &str, body: &str) -> &Self {
+        let wat = include_str!("../../host/crates/wasm/tests/guests/guest.wat");
+        let wasm = wat::parse_str(wat.replace("BODY", body)).unwrap();
+        self.write(&format!("tasks/{name}.wasm"), wasm);
+        self.write(&format!("tasks/{name}.toml"), format!("topics = ['{topic}']\n{manifest}"))
+    }
+
+    /// Puts a playbook there whose only play has these tasks.
+    pub(crate) fn add_playbook(&self, name: &str, manifest: &str, tasks: &str) -> &Self {
+        let play = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
+        self.write(&format!("playbooks/{name}.yml"), format!("{play}{tasks}"));
+        self.write(&format!("playbooks/{name}.toml"), manifest)
+    }
+
+    /// The executable, in this bed, with no environment of ours that it would listen to.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loopabull-host"));
+        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
+        command.env_remove("LOOPABULL_AMQP_URL").env_remove("RUST_LOG").env("COLUMNS", "100");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, with this standard input, and returns what it printed.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> String {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stdout));
+        text(&output.stdout)
+    }
+
+    /// Injects messages, a JSON document each.
+    pub(crate) fn inject(&self, messages: &[String]) {
+        self.run_with_input(&["inject", "-"], &messages.join("\n"));
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Daemon {
+        let notice = self.path("state/daemon.json");
+        drop(fs::remove_file(&notice));
+        let log = fs::File::options().create(true).append(true).open(self.path("daemon.log"));
+        let child = self
+            .command(&["--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        let mut daemon = Daemon { child, address: String::new(), log: self.path("daemon.log") };
+        let notice = wait_for("the daemon to be ready", || {
+            let ended = daemon.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {}", self.log());
+            serde_json::from_str::<Value>(&fs::read_to_string(&notice).ok()?).ok()
+        });
+        daemon.address = notice["listen"].as_str().unwrap().to_owned();
+        daemon
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// All runs in the journal, the newest first.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        if !self.path("state/journal.db").exists() {
+            return Vec::new();
+        }
+        let output = self.run(&["runs", "list", "--json", "--limit", "1000000"]);
+        let text = text(&output.stdout);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// How many runs there are of each task and outcome, as `task outcome`.
+    pub(crate) fn tally(&self) -> BTreeMap<String, usize> {
+        let mut tally = BTreeMap::new();
+        for run in self.runs() {
+            *tally.entry(format!("{} {}", run.task, run.outcome.name())).or_default() += 1;
+        }
+        tally
+    }
+}
+
+impl Daemon {
+    pub(crate) fn id(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Asks the operator's port; returns the status and the body.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let url = format!("http://{}{path}", self.address);
+        let mut response = ureq::Agent::from(config).get(url).call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status").1).unwrap()
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.status()["counts"][name].as_u64().unwrap()
+    }
+
+    /// Returns one value of the metrics, by the whole name with its labels.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let metrics = self.get("/metrics").1;
+        let line = metrics
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    /// Waits until nothing waits and nothing runs.
+    pub(crate) fn wait_until_idle(&self) {
+        wait_for("the queue to be empty", || {
+            let status = self.status();
+            let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
+            let queue = &status["queue"];
+            (idle && queue["waiting"] == 0 && queue["claimed"].as_u64().unwrap_or(0) == 0)
+                .then_some(())
+        });
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.id()]).status().unwrap();
+        assert!(kill.success());
+    }
+
+    /// Waits for the end and returns the exit code; none if a signal ended it.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let status = wait_for("the daemon to end", || self.child.try_wait().unwrap());
+        status.code()
+    }
+
+    /// Drains the daemon, which must end well.
+    pub(crate) fn stop(self) {
+        self.signal("TERM");
+        let log = self.log.clone();
+        let code = self.wait();
+        assert_eq!(code, Some(0), "{}", fs::read_to_string(log).unwrap_or_default());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits until there is something to return.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A fedmsg body.
+pub(crate) fn message(id: &str, topic: &str, msg: &str) -> String {
+    format!(r#"{{"topic":"{topic}","msg_id":"{id}","timestamp":1,"i":1,"msg":{msg}}}"#)
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A publisher of ours, for what the real one would never send. It knows when it has a subscriber.
+pub(crate) struct Publisher {
+    socket: zmq::Socket,
+    pub(crate) endpoint: String,
+}
+
+impl Publisher {
+    pub(crate) fn start() -> Self {
+        let socket = zmq::Context::new().socket(zmq::XPUB).unwrap();
+        socket.set_linger(0).unwrap();
+        socket.set_sndhwm(0).unwrap();
+        socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+        drop(listener);
+        socket.bind(&endpoint).unwrap();
+        Self { socket, endpoint }
+    }
+
+    pub(crate) fn wait_for_subscriber(&self) {
+        assert_eq!(self.socket.recv_bytes(0).unwrap(), b"\x01", "a subscription to everything");
+    }
+
+    pub(crate) fn send(&self, frames: &[&[u8]]) {
+        self.socket.send_multipart(frames, 0).unwrap();
+    }
+}

@@ -1,0 +1,204 @@
+//! The command line: what each command says, and its exit code.
+
+use insta::assert_snapshot;
+
+use crate::bed::{Bed, message, text};
+
+/// Runs a command and returns its exit code, standard output and standard error as one text, with
+/// the bed's own folder written as `BED`.
+fn session(bed: &Bed, arguments: &[&str]) -> String {
+    let output = bed.run(arguments);
+    let code = output.status.code().unwrap();
+    let all = format!("{}{}[exit status {code}]", text(&output.stdout), text(&output.stderr));
+    all.replace(bed.path("").to_str().unwrap().trim_end_matches('/'), "BED")
+}
+
+#[test]
+fn the_short_help_names_every_command_and_flag() {
+    assert_snapshot!(session(&Bed::new(), &["-h"]), @"
+    Runs a task for each message of a bus.
+
+    Usage: loopabull-host [OPTIONS] [COMMAND]
+
+    Commands:
+      check   Check configuration, tasks and queue, and print what each task wants and may use
+      test    Run one recorded message through its task now, without bus and queue
+      inject  Put recorded messages into the queue, as a source would
+      status  Show the queue, the workers and what they run, the sources, and the runs so far
+      runs    Show the runs of this host
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+          --config <FILE>      Read settings from this TOML file; flags win over it
+          --tasks <DIR>        Directory of components and their manifests [default: tasks]
+          --playbooks <DIR>    Directory of playbooks and their manifests [default: playbooks]
+          --state <DIR>        Directory of the journal and of the embedded queue [default: state]
+          --amqp-url <URL>     Keep the queue in this RabbitMQ, not in the state directory [env:
+                               LOOPABULL_AMQP_URL]
+          --workers <N>        How many messages are worked at a time [default: 5]
+          --fedmsg <ENDPOINT>  Subscribe to this fedmsg publisher (ZeroMQ); may be given again
+          --topic <PREFIX>     Take only topics that start so; may be given again [default: all]
+          --unsigned           Take messages without looking at signatures
+          --listen <ADDR>      Serve /livez, /readyz, /metrics and /status here [default:
+                               127.0.0.1:8480]
+          --role <ROLE>        Do only a part of the road: take messages in, or work them [default: all]
+                               [possible values: all, ingest, work]
+      -h, --help               Print help (see more with '--help')
+      -V, --version            Print version
+    [exit status 0]
+    ");
+}
+
+#[test]
+fn a_source_without_signatures_has_to_be_asked_for() {
+    let said = session(&Bed::new(), &["--fedmsg", "tcp://127.0.0.1:1"]);
+    assert_snapshot!(said, @r#"
+    loopabull-host: fedmsg endpoints need signatures checked, which this version cannot do
+    hint: on a bus where everyone may start your tasks, say so: `--unsigned`, or `verify = "off"` under `[fedmsg]`
+    [exit status 64]
+    "#);
+}
+
+#[test]
+fn an_unknown_key_of_the_configuration_is_named() {
+    let bed = Bed::new();
+    bed.write("loopabull.toml", "worker = 5\n");
+    assert_snapshot!(session(&bed, &["--config", "loopabull.toml"]), @"
+    loopabull-host: cannot use the configuration `loopabull.toml`: TOML parse error at line 1, column 1
+      |
+    1 | worker = 5
+      | ^^^^^^
+    unknown field `worker`, expected one of `workers`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `grace`, `fedmsg`, `playbook`
+    [exit status 64]
+    ");
+    assert_snapshot!(session(&bed, &["--config", "missing.toml"]), @"
+    loopabull-host: cannot read the configuration `missing.toml`: No such file or directory (os error 2)
+    [exit status 64]
+    ");
+}
+
+#[test]
+fn a_broker_that_is_away_at_start_is_named_without_its_password() {
+    let said = session(&Bed::new(), &["--amqp-url", "amqp://u:secret@127.0.0.1:1/v", "status"]);
+    assert!(said.contains("RabbitMQ at `127.0.0.1:1/v`: cannot connect"), "{said}");
+    assert!(!said.contains("secret"));
+}
+
+#[test]
+fn check_shows_what_each_task_wants_and_may_use() {
+    let bed = Bed::new();
+    bed.add_guest("a.component", "org.*.thing.#", "[limits]\ntimeout = '5s'", "i32.const 0");
+    bed.add_guest("both", "b", "", "i32.const 0");
+    bed.write("playbooks/both.yml", "- hosts: localhost\n");
+    bed.add_playbook("org.example.play", "", "    - debug: { msg: x }\n");
+    assert_snapshot!(session(&bed, &["check"]), @"
+    TASK              KIND       TOPICS            TIMEOUT  MEMORY     ATTEMPTS  GRANTS
+    a.component       component  org.*.thing.#     5s       64.0 MiB   3         none
+    both              component  b                 30s      64.0 MiB   3         none
+    org.example.play  playbook   org.example.play  15m      unlimited  3         the daemon's user
+    note: `tasks/both.wasm`: the component is the task, playbook `both.yml` is not run
+    all is well
+    [exit status 0]
+    ");
+}
+
+#[test]
+fn check_fails_for_what_cannot_run() {
+    let bed = Bed::new();
+    bed.write("tasks/empty.wasm", "(module)");
+    bed.write("tasks/world.wasm", wat::parse_str("(component)").unwrap());
+    bed.write("tasks/key.wasm", "").write("tasks/key.toml", "topic = 'x'");
+    bed.write("playbooks/alone.toml", "");
+    bed.write("playbooks/broken.yml", "- hosts: [\n");
+    let said = session(&bed, &["check"]);
+    for part in [
+        "problem: `empty.wasm`: it is not a component",
+        "problem: `world.wasm`: it does not fit the world `loopabull:task/task@0.1.0`",
+        "unknown field `topic`",
+        "note: `playbooks/alone.toml`: a manifest without `alone.yml`",
+        "problem: `broken.yml`: exit: exit status",
+        "[exit status 1]",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn a_message_goes_through_its_task_without_a_queue() {
+    let bed = Bed::new();
+    bed.add_guest("good", "x", "", "i32.const 0").add_guest("bad", "y", "", "i32.const 96");
+    bed.add_guest("worse", "y", "", "unreachable");
+    bed.write("x.json", message("m-1", "x", "{}"));
+    assert_snapshot!(session(&bed, &["test", "x", "x.json"]), @"
+    good on message m-1: success
+    [exit status 0]
+    ");
+    assert_snapshot!(session(&bed, &["test", "bad", "x.json"]), @"
+    bad on message m-1: reject: no good
+    [exit status 1]
+    ");
+    assert_snapshot!(session(&bed, &["test", "y", "x.json"]), @"
+    loopabull-host: several tasks want the topic `y`
+    hint: name one: bad, worse
+    [exit status 1]
+    ");
+    assert_snapshot!(session(&bed, &["test", "z", "x.json"]), @"
+    loopabull-host: there is no task `z`, and no task wants such a topic
+    hint: `loopabull-host check` lists the tasks
+    [exit status 1]
+    ");
+    bed.write("none.json", "");
+    assert_snapshot!(session(&bed, &["test", "x", "none.json"]), @"
+    loopabull-host: cannot use `none.json`: there is no JSON document in it
+    [exit status 1]
+    ");
+}
+
+#[test]
+fn injected_messages_wait_until_a_daemon_works_them() {
+    let bed = Bed::new();
+    bed.add_guest("good", "x", "", "i32.const 0");
+    let archive = r#"{"body":{},"headers":{},"id":"m-2","queue":null,"topic":"x"}"#;
+    let both = format!("{}\n{archive}\n", message("m-1", "x", "{}"));
+    bed.write("two.json", both).write("bad.json", r#"{"topic":"x"}"#);
+    bed.write("unwanted.json", message("m-3", "nobody", "{}"));
+    assert_snapshot!(session(&bed, &["runs"]), @"
+    loopabull-host: there is no journal in `state`
+    hint: name the daemon's state directory with `--state`
+    [exit status 1]
+    ");
+    assert_snapshot!(session(&bed, &["inject", "two.json", "unwanted.json"]), @"
+    no task wants topic `nobody`
+    3 messages, 2 entries queued, 0 refused
+    [exit status 0]
+    ");
+    assert_snapshot!(session(&bed, &["inject", "bad.json"]), @"
+    refused: `bad.json`, document 1: body does not have the keys of fedmsg: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
+    0 messages, 0 entries queued, 1 refused
+    [exit status 1]
+    ");
+    let status = session(&bed, &["status"]);
+    assert!(status.starts_with("daemon   not running\nqueue    2 waiting, 0 running, oldest "));
+    assert!(status.ends_with("; 0 dead letters\n[exit status 1]"), "{status}");
+
+    let daemon = bed.start(&["--workers", "2"]);
+    daemon.wait_until_idle();
+    assert_snapshot!(session(&bed, &["status"]), @"
+    daemon   ready
+    WORKER  TASK  MESSAGE  ATTEMPT  SECONDS
+    1       idle
+    2       idle
+    queue    0 waiting, 0 running; 0 dead letters
+    runs     2 success
+    [exit status 0]
+    ");
+    let id = bed.runs()[0].id.to_string();
+    let shown = session(&bed, &["runs", "show", &id]);
+    assert!(shown.contains("outcome  success") && shown.contains("task     good (component)"));
+    assert_snapshot!(session(&bed, &["runs", "show", "none"]), @"
+    loopabull-host: there is no run `none`
+    hint: `loopabull-host runs list` shows the newest
+    [exit status 1]
+    ");
+    daemon.stop();
+}

@@ -1,0 +1,53 @@
+//! Garbage on the socket: each piece is counted under its reason, and the next message is worked.
+
+use crate::bed::{Bed, Publisher, message, wait_for};
+
+#[test]
+fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
+    let bed = Bed::new();
+    bed.add_guest("good", "org.example.good", "", "i32.const 0");
+    let publisher = Publisher::start();
+    let daemon = bed.start(&["--unsigned", "--fedmsg", &publisher.endpoint]);
+    publisher.wait_for_subscriber();
+
+    let good = message("m-good", "org.example.good", "{}");
+    let large = format!(r#"{{"msg":"{}"}}"#, "a".repeat(50 << 20));
+    let deep = format!(r#"{{"msg":{}}}"#, "[".repeat(100_000));
+    let long_topic = "a".repeat(300);
+    let body = good.as_bytes();
+    let garbage: [(&str, &[&[u8]]); 18] = [
+        ("frame-count", &[b"org.example.good"]),
+        ("frame-count", &[b"org.example.good", body, b"more"]),
+        ("topic-not-utf8", &[b"\xff\xfe", body]),
+        ("bad-topic", &[b"org/example", body]),
+        ("bad-topic", &[b"../../../etc/passwd", body]),
+        ("bad-topic", &[b"org..example", body]),
+        ("bad-topic", &[b"org.\0", body]),
+        ("bad-topic", &[long_topic.as_bytes(), body]),
+        ("bad-topic", &[b"", body]),
+        ("body-not-utf8", &[b"org.example.good", b"{\"msg\":\"\xff\"}"]),
+        ("body-not-json", &[b"org.example.good", b"{"]),
+        ("body-not-json", &[b"org.example.good", b""]),
+        ("body-too-large", &[b"org.example.good", large.as_bytes()]),
+        ("body-too-deep", &[b"org.example.good", deep.as_bytes()]),
+        ("lone-surrogate", &[b"org.example.good", br#"{"msg":"\ud800"}"#]),
+        ("body-shape", &[b"org.example.good", b"[]"]),
+        ("topic-mismatch", &[b"org.example.other", body]),
+        ("bad-message-id", &[b"org.example.good", br#"{"msg":1,"msg_id":"a b"}"#]),
+    ];
+    for (number, (_, frames)) in garbage.iter().enumerate() {
+        publisher.send(frames);
+        let id = format!("m-{number}");
+        let good = message(&id, "org.example.good", "{}");
+        publisher.send(&[b"org.example.good", good.as_bytes()]);
+    }
+    wait_for("the good ones", || (daemon.count("runs") >= 18).then_some(()));
+    for reason in loopabull_fedmsg::Rejection::REASONS {
+        let expected = garbage.iter().filter(|(name, _)| *name == reason).count();
+        assert!(expected > 0, "there is no garbage for {reason}");
+        let name = format!("loopabull_envelopes_rejected_total{{reason=\"{reason}\"}}");
+        assert_eq!(daemon.metric(&name), Some(expected as f64), "{reason}");
+    }
+    daemon.stop();
+    assert_eq!(bed.tally(), [("good success".to_owned(), 18)].into());
+}

@@ -1,0 +1,151 @@
+//! Hostile messages reach a playbook as plain data, or are refused. Nothing in them is executed.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, text};
+
+/// A playbook that uses the message in every way that has run a template before, and writes down
+/// what it got.
+fn bed() -> (Bed, PathBuf) {
+    let bed = Bed::new();
+    let got = bed.path("got.json");
+    let tasks = format!(
+        "    - debug: {{ msg: 'connection is {{{{ ansible_connection }}}}' }}
+    - debug: {{ var: msg }}
+    - debug: {{ msg: '{{{{ msg }}}}' }}
+    - set_fact: {{ copied: '{{{{ msg }}}}' }}
+    - debug: {{ msg: '{{{{ item }}}}' }}
+      loop: '{{{{ [copied] }}}}'
+    - debug: {{ msg: '{{{{ indirect }}}}' }}
+      vars: {{ indirect: '{{{{ copied }}}}' }}
+    - copy: {{ content: '{{{{ msg | to_json }}}}', dest: '{}' }}
+",
+        got.display()
+    );
+    bed.add_playbook("org.example.hostile", "", &tasks);
+    (bed, got)
+}
+
+/// Runs the playbook on this body and compares what it got with what was sent.
+fn check(msg: &Value) {
+    let (bed, got) = bed();
+    let pwned = bed.path("pwned");
+    let msg = serde_json::to_string(msg).unwrap().replace("PWNED", pwned.to_str().unwrap());
+    let file = format!(r#"{{"topic":"org.example.hostile","msg_id":"m-1","msg":{msg}}}"#);
+    bed.write("message.json", file);
+    let output = bed.run(&["test", "org.example.hostile", "message.json"]);
+    let output = text(&output.stdout);
+    assert!(!pwned.exists(), "it was executed: {output}");
+    assert!(output.ends_with("message m-1: success\n"), "{}", tail(&output));
+    assert!(output.contains("connection is local"), "{}", &output[..500]);
+    let got: Value = serde_json::from_str(&fs::read_to_string(got).unwrap()).unwrap();
+    let sent: Value = serde_json::from_str(&msg).unwrap();
+    assert!(got == sent, "sent and got differ:\n{}\n{}", short(&sent), short(&got));
+}
+
+fn tail(text: &str) -> String {
+    text.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect()
+}
+
+fn short(value: &Value) -> String {
+    value.to_string().chars().take(2000).collect()
+}
+
+#[test]
+fn templates_in_values_stay_text() {
+    check(&json!({
+        "plain": "{{ lookup('pipe','touch PWNED') }}",
+        "nested": [{"deep": ["{{ lookup('pipe','touch PWNED') }}"]}],
+        "statement": "{% for x in [1] %}{{ lookup('pipe','touch PWNED') }}{% endfor %}",
+        "half": "{{ lookup('pipe',",
+        "comment": "{# x #}",
+    }));
+}
+
+#[test]
+fn templates_in_keys_stay_text() {
+    check(&json!({"{{ lookup('pipe','touch PWNED') }}": {"{{ inner }}": 1}, "{% raw %}": 2}));
+}
+
+#[test]
+fn variables_of_the_connection_stay_inside_the_message() {
+    check(&json!({
+        "ansible_connection": "ssh",
+        "ansible_ssh_common_args": "-o ProxyCommand='touch PWNED'",
+        "ansible_python_interpreter": "PWNED",
+        "ansible_become": true,
+        "msg": {"hosts": "all"},
+        "hostvars": {},
+    }));
+}
+
+#[test]
+fn markers_of_ansible_are_plain_keys() {
+    check(&json!({
+        "vault": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n00"},
+        "unsafe": {"__ansible_unsafe": "{{ lookup('pipe','touch PWNED') }}"},
+        "type": {"__ansible_type": "x"},
+    }));
+    check(&json!({"__ansible_vault": "x"}));
+}
+
+#[test]
+fn a_string_of_a_megabyte_arrives_whole() {
+    check(&json!({"text": "{{ x }} é😀 ".repeat(100_000)}));
+}
+
+#[test]
+fn strings_that_look_like_yaml_stay_strings() {
+    check(&json!({
+        "words": ["yes", "no", "null", "~", "1e5", "0x10", "1_000", "12:30:45", "2026-11-22", ""],
+        "tags": ["!!python/object/apply:os.system ['touch PWNED']", "!vault |", "&a", "*a", "<<"],
+        "quotes": ["\"", "\\", "'", "a\"b\\c", "- x", "a: b", "# x", "---", "...", "}", "]"],
+        "yes": 1, "null": 2, "<<": {"merged": true}, "=": 3, "": 4,
+    }));
+}
+
+#[test]
+fn every_kind_of_character_arrives() {
+    let controls: String = (0..0xa0).filter_map(char::from_u32).collect();
+    check(&json!({
+        "controls": controls,
+        "separators": "\u{85}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}\u{200b}\u{202e}",
+        "planes": "é€\u{e000}😀\u{10ffff}",
+        "lines": "a\r\nb\n\n  c\t ",
+    }));
+}
+
+#[test]
+fn numbers_arrive_as_numbers() {
+    check(&json!([0, -1, 1.5, 123_456_789_012_i64, true, false, null, [], {}]));
+    let big: Value = serde_json::from_str("[123456789012345678901234567890]").unwrap();
+    check(&big);
+}
+
+#[test]
+fn deep_nesting_arrives() {
+    check(&(0..60).fold(json!("{{ x }}"), |inner, _| json!([{"k": inner}])));
+}
+
+/// Runs the playbook on this body, which must be refused for this reason before Ansible starts.
+fn check_refused(msg: &str, expected: &str) {
+    let (bed, got) = bed();
+    let file = format!(r#"{{"topic":"org.example.hostile","msg_id":"m-1","msg":{msg}}}"#);
+    bed.write("message.json", file);
+    let output = bed.run(&["test", "org.example.hostile", "message.json"]);
+    let output = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.contains(expected), "{output}");
+    assert!(!got.exists());
+}
+
+#[test]
+fn what_python_could_not_take_is_refused() {
+    check_refused(r#""\ud800""#, "lone surrogate");
+    check_refused(&"1".repeat(5000), "a number of the message has 5000 digits");
+    let key = "k".repeat(2000);
+    check_refused(&format!(r#"{{"{key}":1}}"#), "a key of the message has 2000 characters");
+    check_refused(&("[".repeat(500) + &"]".repeat(500)), "nested deeper");
+}

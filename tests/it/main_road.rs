@@ -1,0 +1,93 @@
+//! The main road: the real Python fedmsg publishes, the right task runs for each message, and the
+//! journal holds every message exactly once. The same on both queues.
+
+use std::collections::BTreeMap;
+
+use loopabull_model::Run;
+use loopabull_testbed::{FedmsgPublisher, Rabbit};
+
+use crate::bed::{Bed, Daemon, wait_for};
+
+const GREETINGS: u32 = 40;
+const HELLOS: u32 = 6;
+
+fn bed() -> Bed {
+    let bed = Bed::new();
+    bed.add_example("greet");
+    let say = "    - debug: { msg: '{{ msg.from }} in {{ loopabull.topic }}' }\n";
+    bed.add_playbook("org.example.prod.demo.hello", "", say);
+    bed
+}
+
+/// A publisher drops what it sends before the subscription has reached it: ping until one arrives.
+fn wait_until_subscribed(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
+    wait_for("the first message", || {
+        publisher.publish("test", "ping", "{}", 1);
+        (daemon.count("accepted") > 0).then_some(())
+    });
+}
+
+fn publish_everything(publisher: &mut FedmsgPublisher) -> BTreeMap<String, &'static str> {
+    let greeting = r#"{"from":"ä {{ 7 * 7 }}","text":"one two three"}"#;
+    let greetings = publisher.publish("greeting", "new", greeting, GREETINGS);
+    let hellos = publisher.publish("demo", "hello", r#"{"from":"{{ 7 * 7 }}"}"#, HELLOS);
+    publisher.publish("demo", "nobody.wants.this", "{}", 3);
+    let greetings = greetings.into_iter().map(|id| (id, "greet"));
+    greetings.chain(hellos.into_iter().map(|id| (id, "org.example.prod.demo.hello"))).collect()
+}
+
+fn check_journal(runs: &[Run], expected: &BTreeMap<String, &'static str>) {
+    let found: Vec<(String, &str)> =
+        runs.iter().map(|run| (run.message_id.to_string(), run.task.as_str())).collect();
+    let distinct: BTreeMap<String, &str> = found.iter().cloned().collect();
+    assert_eq!(found.len(), distinct.len(), "a message was run twice");
+    let expected: BTreeMap<String, &str> =
+        expected.iter().map(|(id, &task)| (id.clone(), task)).collect();
+    assert_eq!(distinct, expected);
+    assert!(runs.iter().all(|run| run.outcome.is_success() && run.attempt == 1));
+    let greeting = runs.iter().find(|run| run.task.as_str() == "greet").unwrap();
+    assert!(greeting.output.text.contains("ä {{ 7 * 7 }}"), "{}", greeting.output.text);
+    let hello = runs.iter().find(|run| run.task.as_str() != "greet").unwrap();
+    assert!(
+        hello.output.text.contains("{{ 7 * 7 }} in org.example.prod.demo.hello"),
+        "{}",
+        hello.output.text
+    );
+}
+
+#[test]
+fn real_fedmsg_through_rabbitmq() {
+    let vhost = Rabbit::shared().vhost();
+    let (bed, url) = (bed(), vhost.url());
+    let mut publisher = FedmsgPublisher::start();
+    let endpoint = publisher.endpoint();
+    let daemon =
+        bed.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url]);
+    wait_until_subscribed(&mut publisher, &daemon);
+    let expected = publish_everything(&mut publisher);
+    wait_for("all messages", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
+    assert!(vhost.list_queues().contains("workers\t"));
+    daemon.wait_until_idle();
+    daemon.stop();
+    vhost.wait_for_queues("workers\t0\nworkers.dead\t0");
+    check_journal(&bed.runs(), &expected);
+}
+
+#[test]
+fn real_fedmsg_through_the_embedded_queue() {
+    let bed = bed();
+    let mut publisher = FedmsgPublisher::start();
+    let endpoint = publisher.endpoint();
+    let daemon = bed.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint]);
+    wait_until_subscribed(&mut publisher, &daemon);
+    let expected = publish_everything(&mut publisher);
+    wait_for("all messages", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
+    daemon.wait_until_idle();
+    assert_eq!(daemon.get("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(daemon.get("/livez").0, 200);
+    let published = daemon.metric("loopabull_entries_published_total{task=\"greet\"}");
+    assert_eq!(published, Some(f64::from(GREETINGS)));
+    assert!(daemon.count("unrouted") >= 3);
+    daemon.stop();
+    check_journal(&bed.runs(), &expected);
+}

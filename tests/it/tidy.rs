@@ -1,0 +1,182 @@
+//! House rules that a machine can hold: STYLE.md says them in words.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bed::repository;
+
+/// The longest file. At 350 lines one looks for the second noun.
+const MAX_LINES: usize = 500;
+
+fn rust_files() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for folder in ["host", "guest-sdk", "tests", "tasks"] {
+        collect(&repository().join(folder), &mut files);
+    }
+    assert!(files.len() > 50, "only {} files were found", files.len());
+    files
+}
+
+fn collect(folder: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().unwrap() != "target" {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            files.push((path, text));
+        }
+    }
+}
+
+/// Fails with the name of each file that does not pass.
+fn check(rule: &str, passes: impl Fn(&Path, &str) -> bool) {
+    let files = rust_files();
+    let bad: Vec<_> =
+        files.iter().filter(|(path, text)| !passes(path, text)).map(|(path, _)| path).collect();
+    assert!(bad.is_empty(), "{rule}: {bad:#?}");
+}
+
+#[test]
+fn no_file_is_too_long() {
+    check("split it", |_, text| text.lines().count() <= MAX_LINES);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    check("a module doc comes first", |_, text| text.starts_with("//!"));
+}
+
+#[test]
+fn modules_are_files_of_their_name() {
+    check("name.rs, not name/mod.rs", |path, _| path.file_name().unwrap() != "mod.rs");
+}
+
+#[test]
+fn open_ends_are_not_in_the_tree() {
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+    ];
+    check("no open ends", |_, text| !words.iter().any(|word| text.contains(word)));
+}
+
+#[test]
+fn a_message_is_made_from_the_wire_in_one_place() {
+    let call = concat!("Message::", "from_verified(");
+    let callers: Vec<_> =
+        rust_files().into_iter().filter(|(_, text)| text.contains(call)).map(|(p, _)| p).collect();
+    assert_eq!(callers.len(), 1, "{callers:?}");
+    assert!(callers[0].ends_with("host/crates/fedmsg/src/verifier.rs"));
+}
+
+#[test]
+fn only_the_queue_knows_amqp_and_only_wasm_knows_wasmtime() {
+    let only = |word: &'static str, home: &'static str| {
+        check(word, move |path, text| {
+            let path = path.to_str().unwrap();
+            !text.contains(word) || path.contains(home) || path.contains("/tests/")
+        });
+    };
+    only("lapin::", "crates/queue/");
+    only("wasmtime::", "crates/wasm/");
+    only("zmq::", "host/src/ingest/");
+}
+
+#[test]
+fn unsafe_is_written_in_one_file() {
+    check("unsafe belongs into the launcher's sys.rs", |path, text| {
+        let is_home = path.ends_with("launcher/src/sys.rs");
+        is_home || !text.contains(concat!("unsafe", " {"))
+    });
+}
+
+#[test]
+fn model_does_no_io_and_knows_no_clock() {
+    let words = ["std::fs", "std::net", "std::env", "SystemTime", "Instant", "tokio"];
+    check("model is pure", |path, text| {
+        !path.to_str().unwrap().contains("crates/model/") || !words.iter().any(|w| text.contains(w))
+    });
+}
+
+#[test]
+fn every_test_file_is_named_in_main() {
+    let folder = repository().join("tests/it");
+    let main = fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(name == "main" || main.contains(&format!("mod {name};")), "{name} is not run");
+    }
+}
+
+#[test]
+fn every_task_has_a_test_and_a_manifest() {
+    let tasks = repository().join("tasks");
+    let mut count = 0;
+    for entry in fs::read_dir(&tasks).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.join("Cargo.toml").exists() {
+            continue;
+        }
+        count += 1;
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let test = folder.join(format!("tests/{}.rs", name.replace('-', "_")));
+        assert!(
+            test.exists() || folder.join(format!("tests/{name}.rs")).exists(),
+            "{name}: no test"
+        );
+        assert!(tasks.join(format!("{name}.toml")).exists(), "{name}: no manifest");
+    }
+    assert!(count >= 2);
+}
+
+#[test]
+fn error_messages_are_lower_case_clauses() {
+    for (path, text) in rust_files() {
+        for line in text.lines().filter(|line| line.trim_start().starts_with("#[error(\"")) {
+            let said = line.split('"').nth(1).unwrap();
+            let first = said.chars().next().unwrap();
+            // A product's own name keeps its capital.
+            let proper = said.starts_with("RabbitMQ");
+            assert!(!first.is_uppercase() || proper, "{}: {said}", path.display());
+            assert!(!said.ends_with('.'), "{}: {said}", path.display());
+        }
+    }
+}
+
+#[test]
+fn queue_fedmsg_and_launcher_build_without_wasmtime() {
+    for package in ["loopabull-queue", "loopabull-fedmsg", "loopabull-launcher"] {
+        let tree = std::process::Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--edges", "normal,build,dev", "--prefix", "none"])
+            .args(["--package", package])
+            .current_dir(repository())
+            .output()
+            .unwrap();
+        let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+        assert!(tree.starts_with(package), "cargo has no tree of {package}");
+        assert!(!tree.contains("wasmtime"), "{package} builds wasmtime");
+    }
+}
+
+/// The walk in ARCHITECTURE.md names functions as `file.rs: name`; each must be there.
+#[test]
+fn the_walk_of_one_message_matches_the_code() {
+    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let walk = text.split("## The walk of one message").nth(1).unwrap();
+    let walk = walk.split("\n## ").next().unwrap();
+    let mut steps = 0;
+    for step in walk.split('`').skip(1).step_by(2) {
+        let Some((file, function)) = step.split_once(": ") else { continue };
+        let path = repository().join(file);
+        let code = fs::read_to_string(&path)
+            .unwrap_or_else(|_| panic!("the walk names `{file}`, which is not there"));
+        let found = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(found.iter().any(|f| code.contains(f)), "`{file}` has no function `{function}`");
+        steps += 1;
+    }
+    assert!(steps >= 12, "the walk names {steps} functions");
+}
