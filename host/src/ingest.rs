@@ -84,6 +84,8 @@ impl Ingest {
             self.board.set_trouble(TROUBLE, &error);
             tracing::error!(message.id = %message.id, "cannot queue message {}: {error}", message.id);
             if self.shutdown.cancel.is_cancelled() {
+                self.metrics.lost.inc();
+                tracing::error!(message.id = %message.id, "message {} is lost", message.id);
                 return;
             }
             backoff.pause(&self.shutdown.cancel).await;

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub unrouted: Counter,
     /// Entries put into the queue, one for each message and task.
     pub entries: Family<ByTask, Counter>,
+    /// Entries that the queue had not taken when the daemon had to stop.
+    pub lost: Counter,
     runs: Family<Ran, Counter>,
     run_seconds: Family<ByKind, Histogram>,
     queue: Family<State, Gauge<u64, AtomicU64>>,
@@ -78,6 +80,7 @@ impl Metrics {
             messages: Counter::default(),
             unrouted: Counter::default(),
             entries: Family::default(),
+            lost: Counter::default(),
             runs: Family::default(),
             // From a millisecond, a component, to a quarter of an hour, a long playbook.
             run_seconds: Family::new_with_constructor(|| {
@@ -108,6 +111,8 @@ impl Metrics {
             "Entries put into the queue",
             metrics.entries.clone(),
         );
+        let help = "Entries that the queue had not taken when the daemon had to stop";
+        registry.register("entries_lost", help, metrics.lost.clone());
         registry.register("runs", "Attempts that ended", metrics.runs.clone());
         registry.register_with_unit(
             "run_duration",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{RetryPolicy, Run, RunId, Settlement, TaskKind};
-use loopabull_queue::{Delivery, Queue};
+use loopabull_queue::{Delivery, Queue, QueueError};
 
 use crate::backoff::Backoff;
 use crate::board::Board;
@@ -71,7 +71,7 @@ impl Worker {
                     "message {} already had its run, settled without another",
                     delivery.message.id,
                 );
-                return self.queue.settle(delivery, &Settlement::Ack).await.map_err(chain);
+                return self.settle(&delivery, &Settlement::Ack).await;
             }
         }
         let run = self.run(&delivery).await;
@@ -82,7 +82,7 @@ impl Worker {
         self.metrics.count_run(&run);
         self.board.count_run(&run);
         self.record(run).await?;
-        self.queue.settle(delivery, &settlement).await.map_err(chain)
+        self.settle(&delivery, &settlement).await
     }
 
     async fn run(&self, delivery: &Delivery) -> Run {
@@ -111,22 +111,58 @@ impl Worker {
 
     /// Records the run, and waits until it can: a delivery is not settled before.
     async fn record(&self, run: Run) -> Result<(), String> {
-        const TROUBLE: &str = "journal";
-        let mut backoff = Backoff::default();
-        loop {
-            let Err(error) = self.journal.record(run.clone()).await else {
-                self.board.clear_trouble(TROUBLE);
-                return Ok(());
-            };
-            let error = chain(error);
-            self.board.set_trouble(TROUBLE, &error);
-            if self.shutdown.drain.is_cancelled() {
-                // Not settled, so the message comes back after the restart.
-                return Err(error);
-            }
-            tracing::error!(run.id = %run.id, "cannot record run {}: {error}", run.id);
-            backoff.pause(&self.shutdown.drain).await;
+        let mut trouble = Trouble::of(self, "journal");
+        while let Err(error) = self.journal.record(run.clone()).await {
+            trouble.wait_out(chain(error)).await?;
         }
+        Ok(())
+    }
+
+    /// Settles the delivery, and waits until it can, unless the claim is lost: then the queue will
+    /// deliver it again, and the journal knows.
+    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<(), String> {
+        let mut trouble = Trouble::of(self, "queue");
+        while let Err(error) = self.queue.settle(delivery, settlement).await {
+            if matches!(error, QueueError::LostClaim { .. }) {
+                return Err(chain(error));
+            }
+            trouble.wait_out(chain(error)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Trouble with what has to be done before the next delivery may be taken. It is over when this is
+/// dropped.
+struct Trouble<'a> {
+    worker: &'a Worker,
+    what: String,
+    backoff: Backoff,
+}
+
+impl<'a> Trouble<'a> {
+    fn of(worker: &'a Worker, what: &str) -> Self {
+        let what = format!("worker {}, {what}", worker.number);
+        Self { worker, what, backoff: Backoff::default() }
+    }
+
+    /// Waits before the next try; gives up when the daemon drains, since what is not settled comes
+    /// back after the restart.
+    async fn wait_out(&mut self, error: String) -> Result<(), String> {
+        let drain = &self.worker.shutdown.drain;
+        if drain.is_cancelled() {
+            return Err(error);
+        }
+        self.worker.board.set_trouble(&self.what, &error);
+        tracing::error!(worker = self.worker.number, "{}: {error}, trying again", self.what);
+        self.backoff.pause(drain).await;
+        Ok(())
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        self.worker.board.clear_trouble(&self.what);
     }
 }
 

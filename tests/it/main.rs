@@ -7,6 +7,7 @@
 mod bed;
 mod command_line;
 mod drain;
+mod examples;
 mod failing_tasks;
 mod garbage;
 mod hostile_messages;

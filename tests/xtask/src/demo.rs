@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(5 * 60);
 const TICK: Duration = Duration::from_millis(200);
 
 /// What the command line says.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Leave the daemon running afterwards, until Ctrl-C
     #[arg(long)]
@@ -105,7 +105,7 @@ fn start(
     let folder = fresh_folder()?;
     let playbooks = match ansible {
         Some(_) => repository::root().join("playbooks"),
-        // The daemon does not start with playbooks that it cannot run.
+        // Each playbook would be a problem in the log, and none of them is played.
         None => {
             let empty = folder.join("playbooks");
             fs::create_dir(&empty).with_context(|| format!("cannot make `{}`", empty.display()))?;

@@ -7,7 +7,7 @@ use clap::Args;
 use loopabull_testbed::Rabbit;
 
 use crate::command::{cargo, path_with, say, show};
-use crate::{install, repository, tasks};
+use crate::{demo, install, repository, tasks};
 
 /// The name under which `loopabull_testbed::python` looks for the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
@@ -57,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     test.env(Rabbit::ENVIRONMENT, rabbit.name()).env(PYTHON, python).env("PATH", path);
     failed.note("tests", show("testing the workspace", &mut test));
     failed.note("tests of the tasks", test_tasks(options));
+    failed.note("demo", demo::run(&demo::Options::default()));
 
     if !failed.0.is_empty() {
         bail!("failed: {}", failed.0.join(", "));

@@ -126,22 +126,27 @@ impl Amqp {
 
     pub(crate) async fn settle(
         &self,
-        delivery: Delivery,
+        delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<(), QueueError> {
         let Delivery { message, task, attempt, tag } = delivery;
         let Tag::Amqp(claim) = tag else {
             unreachable!("a delivery is settled by the queue that made it");
         };
+        let lost = || QueueError::LostClaim { message: message.id.to_string() };
+        if !claim.acker.usable() {
+            // Its channel is gone and the broker delivers it again: a copy would make two of it.
+            return Err(lost());
+        }
         // A copy is confirmed before the old one is acknowledged: a crash in between makes two of
         // them, never none.
         match settlement {
             Settlement::Ack => (),
             // The pause is the retry ladder's, which does not exist yet: attempts follow at once.
-            Settlement::Retry { .. } => self.send(&self.entry(&message, &task, attempt)).await?,
-            Settlement::GiveBack => self.send(&self.entry(&message, &task, attempt - 1)).await?,
+            Settlement::Retry { .. } => self.send(&self.entry(message, task, *attempt)).await?,
+            Settlement::GiveBack => self.send(&self.entry(message, task, attempt - 1)).await?,
             Settlement::DeadLetter { reason } => {
-                let mut entry = self.entry(&message, &task, attempt);
+                let mut entry = self.entry(message, task, *attempt);
                 entry.queue = self.dead_letters();
                 entry.headers.push((REASON, long(reason)));
                 self.send(&entry).await?;
@@ -150,7 +155,7 @@ impl Amqp {
         // `false`: the channel died under us, and the broker will deliver the entry again.
         match self.broker.wait("acknowledge", claim.acker.ack(BasicAckOptions::default())).await {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(QueueError::LostClaim { message: message.id.to_string() }),
+            Ok(false) | Err(_) => Err(lost()),
         }
     }
 

@@ -5,13 +5,13 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{Message, Settlement, TaskName};
 use loopabull_store::Store;
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Tag;
@@ -40,8 +40,8 @@ pub struct Embedded {
     file: PathBuf,
     store: Arc<Store>,
     published: Arc<Notify>,
-    /// Held from the first `consume` on, for as long as the queue is open.
-    lock: Mutex<Option<File>>,
+    /// Made by the first `consume`, held for as long as the queue is open.
+    lock: OnceCell<File>,
 }
 
 /// One worker's end of an embedded queue.
@@ -55,7 +55,7 @@ impl Embedded {
     pub(crate) fn open(file: &Path) -> Result<Self, QueueError> {
         let store = Arc::new(Store::open(file, SCHEMA)?);
         let published = Arc::new(Notify::new());
-        Ok(Self { file: file.to_owned(), store, published, lock: Mutex::new(None) })
+        Ok(Self { file: file.to_owned(), store, published, lock: OnceCell::new() })
     }
 
     pub(crate) async fn publish(
@@ -79,21 +79,14 @@ impl Embedded {
     }
 
     pub(crate) async fn consume(&self) -> Result<Consumer, QueueError> {
-        if self.claim_file()? {
-            // Nobody else can hold these claims: the process that made them is gone.
-            self.store
-                .change(|connection| {
-                    connection
-                        .execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])
-                })
-                .await?;
-        }
+        // The others wait here until the first is done: what they claim must not be taken back.
+        self.lock.get_or_try_init(|| self.take_over()).await?;
         Ok(Consumer { store: Arc::clone(&self.store), published: Arc::clone(&self.published) })
     }
 
     pub(crate) async fn settle(
         &self,
-        delivery: Delivery,
+        delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<(), QueueError> {
         let Tag::Embedded(id) = delivery.tag else {
@@ -136,23 +129,24 @@ impl Embedded {
         Ok(self.store.change(read).await?)
     }
 
-    /// Makes this process the one that works the file. Returns whether it just became so.
-    fn claim_file(&self) -> Result<bool, QueueError> {
-        let mut held = self.lock.lock().expect("nothing panics while it holds this lock");
-        if held.is_some() {
-            return Ok(false);
-        }
+    /// Makes this process the one that works the file, and takes back what an earlier one had
+    /// claimed: nobody else can hold those claims, the process that made them is gone.
+    async fn take_over(&self) -> Result<File, QueueError> {
         let name = self.file.with_extension("lock");
         let error = |source| QueueError::Lock { file: name.clone(), source };
         let lock = File::create(&name).map_err(error)?;
         match lock.try_lock() {
-            Ok(()) => *held = Some(lock),
+            Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
                 return Err(QueueError::Locked { file: self.file.clone() });
             }
             Err(TryLockError::Error(source)) => return Err(error(source)),
         }
-        Ok(true)
+        let take_back = |connection: &Connection| {
+            connection.execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])
+        };
+        self.store.change(take_back).await?;
+        Ok(lock)
     }
 }
 

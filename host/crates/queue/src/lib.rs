@@ -87,9 +87,12 @@ impl Queue {
     }
 
     /// Carries out what was decided about a delivery. Returns once that is durable.
+    ///
+    /// After [`QueueError::LostClaim`] there is nothing left to settle: the entry will be delivered
+    /// again. After another error it may be tried again.
     pub async fn settle(
         &self,
-        delivery: Delivery,
+        delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<(), QueueError> {
         match self {

@@ -109,7 +109,7 @@ async fn deliveries_come_in_the_order_of_publishing(bed: Bed) {
     for number in 0..20 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.message.id, message(number).id);
-        queue.settle(delivery, &Settlement::Ack).await.unwrap();
+        queue.settle(&delivery, &Settlement::Ack).await.unwrap();
     }
 }
 
@@ -120,7 +120,7 @@ async fn an_acknowledged_delivery_is_gone(bed: Bed) {
     let mut consumer = queue.consume().await.unwrap();
     for _ in 0..2 {
         let delivery = receive(&mut consumer).await;
-        queue.settle(delivery, &Settlement::Ack).await.unwrap();
+        queue.settle(&delivery, &Settlement::Ack).await.unwrap();
     }
     drop((consumer, queue));
     wait_for_depth(&bed.open().await, 0, 0).await;
@@ -134,7 +134,7 @@ async fn a_retry_is_the_next_attempt(bed: Bed) {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.attempt, attempt);
         assert_eq!(delivery.message, message(1));
-        queue.settle(delivery, &Settlement::Retry { after: Duration::ZERO }).await.unwrap();
+        queue.settle(&delivery, &Settlement::Retry { after: Duration::ZERO }).await.unwrap();
     }
 }
 
@@ -144,7 +144,7 @@ async fn a_dead_letter_leaves_the_queue_and_is_counted(bed: Bed) {
     let mut consumer = queue.consume().await.unwrap();
     let delivery = receive(&mut consumer).await;
     let reason = "it is no good: ä\n".to_owned();
-    queue.settle(delivery, &Settlement::DeadLetter { reason }).await.unwrap();
+    queue.settle(&delivery, &Settlement::DeadLetter { reason }).await.unwrap();
     drop(consumer);
     wait_for_depth(&queue, 0, 1).await;
 }
@@ -156,7 +156,7 @@ async fn a_given_back_delivery_costs_no_attempt(bed: Bed) {
     for _ in 0..3 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.attempt, 1);
-        queue.settle(delivery, &Settlement::GiveBack).await.unwrap();
+        queue.settle(&delivery, &Settlement::GiveBack).await.unwrap();
     }
 }
 
@@ -189,7 +189,7 @@ async fn workers_share_the_entries(bed: Bed) {
             let mut seen = Vec::new();
             while let Some(delivery) = consumer.receive(&stop).await.unwrap() {
                 seen.push(delivery.message.id.to_string());
-                queue.settle(delivery, &Settlement::Ack).await.unwrap();
+                queue.settle(&delivery, &Settlement::Ack).await.unwrap();
             }
             seen
         });
@@ -222,6 +222,33 @@ async fn only_one_process_works_a_queue_file() {
     assert!(error.starts_with("another process works the queue file `"), "{error}");
     // But others may publish into it.
     publish(&second, [1]).await;
+}
+
+/// The first worker takes back what a dead process had claimed. Those that start beside it must not
+/// lose to that what they have just claimed themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_that_start_together_take_back_only_what_was_left() {
+    for _ in 0..20 {
+        let bed = Bed::Embedded(tempfile::tempdir().unwrap());
+        let dead = bed.open().await;
+        publish(&dead, 0..10).await;
+        let mut consumer = dead.consume().await.unwrap();
+        for _ in 0..5 {
+            receive(&mut consumer).await;
+        }
+        drop((consumer, dead));
+        let queue = std::sync::Arc::new(bed.open().await);
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let queue = queue.clone();
+            workers.spawn(async move {
+                let mut consumer = queue.consume().await.unwrap();
+                receive(&mut consumer).await.message.id
+            });
+        }
+        let ids: HashSet<_> = workers.join_all().await.into_iter().collect();
+        assert_eq!(ids.len(), 10, "each entry was claimed by one worker");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,79 @@
+//! The example tasks and playbooks, as a newcomer finds them: they pass `check`, and each does what
+//! it says on a message of our own making.
+
+use std::process::Command;
+
+use crate::bed::{Bed, message, repository, text};
+
+/// The executable on the repository's own tasks and playbooks, with the state of this bed.
+fn on_the_examples(bed: &Bed, arguments: &[&str]) -> Command {
+    let mut command = bed.command(arguments);
+    command.arg("--tasks").arg(repository().join("tasks"));
+    command.arg("--playbooks").arg(repository().join("playbooks"));
+    command
+}
+
+/// Runs a message through the one task of this topic, and returns what was printed.
+fn check(topic: &str, msg: &str) -> String {
+    let bed = Bed::new();
+    bed.write("message.json", message("m-1", topic, msg));
+    let output = on_the_examples(&bed, &["test", topic, "message.json"]).output().unwrap();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn check_is_content_with_all_of_them() {
+    let output = on_the_examples(&Bed::new(), &["check"]).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said} (if a task is not built: run `cargo tasks`)");
+    for name in ["greet", "flag-commit-build", "org.example.demo.hello", "retire-package"] {
+        assert!(said.lines().any(|line| line.starts_with(name)), "{name} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn greet_greets() {
+    let said = check("org.example.prod.greeting.new", r#"{"from":"Ada","text":"one two"}"#);
+    assert!(said.contains(", Ada!"), "{said}");
+    assert!(said.contains("note: words = 2"), "{said}");
+    assert!(said.ends_with("greet on message m-1: success\n"), "{said}");
+    let said = check("org.example.prod.greeting.new", r#"{"from":1}"#);
+    assert!(said.contains("reject: body does not fit the task"), "{said}");
+}
+
+#[test]
+fn flag_commit_build_logs_the_flag_it_would_send() {
+    let build = |state: u32| {
+        format!(
+            r#"{{"build_id":7,"name":"fish","version":"4.0","release":"1.fc99","epoch":null,
+                "instance":"primary","old":0,"new":{state},"owner":"ada","task_id":11,
+                "request":["git+https://src.fedoraproject.org/rpms/fish.git#{}","f99",{{}}]}}"#,
+            "0123456789abcdef0123456789abcdef01234567",
+        )
+    };
+    let topic = "org.fedoraproject.prod.buildsys.build.state.change";
+    let said = check(topic, &build(1));
+    assert!(
+        said.contains("note: flag = fish@0123456789abcdef0123456789abcdef01234567 success"),
+        "{said}"
+    );
+    assert!(check(topic, &build(3)).contains(" failure"));
+    assert!(check(topic, &build(2)).contains("note: skipped"));
+}
+
+#[test]
+fn the_playbooks_use_the_message() {
+    let said = check("org.example.demo.hello", r#"{"from":"Ada","text":"{{ 1 + 1 }}"}"#);
+    assert!(said.contains("Ada says: {{ 1 + 1 }} (attempt 1)"), "{said}");
+    let push = |files: &str| {
+        format!(
+            r#"{{"commit":{{"repo":"fish","branch":"rawhide","summary":"no longer needed",
+                "stats":{{"files":{files}}}}}}}"#
+        )
+    };
+    let topic = "org.fedoraproject.prod.git.receive";
+    let said = check(topic, &push(r#"{"dead.package":{}}"#));
+    assert!(said.contains("koji block-pkg rawhide fish (no longer needed)"), "{said}");
+    let said = check(topic, &push(r#"{"fish.spec":{}}"#));
+    assert!(!said.contains("block-pkg") && said.ends_with("success\n"), "{said}");
+}
