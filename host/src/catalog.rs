@@ -135,6 +135,8 @@ impl Listing {
                 stems.push(stem.to_owned());
             } else if found == ending {
                 self.problem(folder.join(&name), "not a file of this directory".to_owned());
+            } else if found == "yaml" && ending == "yml" {
+                self.note(folder.join(&name), "not a task: playbooks end in `.yml`".to_owned());
             } else if found == "toml" && stem != "Cargo" {
                 manifests.push(stem.to_owned());
             }
@@ -262,6 +264,11 @@ mod tests {
             &[("a", TaskKind::Component)],
             &["the component is the task, playbook `a.yml` is not run"],
         );
+    }
+
+    #[test]
+    fn a_playbook_with_another_ending_is_noted() {
+        check(&[("playbooks/a.yaml", "")], &[], &["not a task: playbooks end in `.yml`"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
 use crate::config::{Config, ConfigError, Verify};
-use crate::daemon::Role;
+use crate::daemon::{DaemonError, Role};
 
 /// Everything was done as asked.
 pub const DONE: u8 = 0;
@@ -117,7 +117,9 @@ impl Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
+        let hint = error.downcast_ref().and_then(ConfigError::hint);
+        let hint = hint.or_else(|| error.downcast_ref().and_then(DaemonError::hint));
+        let hint = hint.map(str::to_owned);
         let code = if error.is::<ConfigError>() { BAD_USAGE } else { FAILED };
         Self { code, error, hint }
     }

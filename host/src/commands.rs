@@ -18,6 +18,12 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes text of others to standard output: lines stay, what moves a cursor goes.
+pub(crate) fn print_plain(text: &str) -> io::Result<()> {
+    let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
+    print(&text.chars().filter(plain).collect::<String>())
+}
+
 /// Runs an async command to its end.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Runtime::new()?.block_on(future))

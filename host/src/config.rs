@@ -77,8 +77,8 @@ pub enum ConfigError {
     Parse { path: PathBuf, reason: String },
     #[error("fedmsg endpoints need signatures checked, which this version cannot do")]
     Unverified,
-    #[error("`workers` is {workers}, it must be 1 to 1000")]
-    Workers { workers: u32 },
+    #[error("`{key}` is {value}, it must be 1 to 1000")]
+    Range { key: &'static str, value: u32 },
 }
 
 impl ConfigError {
@@ -107,8 +107,11 @@ impl Config {
 
     /// Checks what no single key can say.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=1000).contains(&self.workers) {
-            return Err(ConfigError::Workers { workers: self.workers });
+        // AMQP takes a prefetch of 0 for "without limit".
+        for (key, value) in [("workers", self.workers), ("prefetch", self.prefetch.into())] {
+            if !(1..=1000).contains(&value) {
+                return Err(ConfigError::Range { key, value });
+            }
         }
         if !self.fedmsg.endpoints.is_empty() && self.fedmsg.verify != Verify::Off {
             return Err(ConfigError::Unverified);

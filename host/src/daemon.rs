@@ -3,6 +3,7 @@
 //! Owns every tokio task of the process outside the queue. A part that ends before it was told to,
 //! by an error or a panic, ends the daemon with an error: nothing stops in silence.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::ingest::fedmsg::{self, SourceError};
 use crate::journal::Journal;
+use crate::leftovers;
 use crate::metrics::Metrics;
 use crate::playbook::Playbooks;
 use crate::runner::Runner;
@@ -35,6 +37,9 @@ use crate::worker::Worker;
 
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
+
+/// How long the port may take to finish its answers.
+const WEB_GRACE: Duration = Duration::from_secs(1);
 
 /// The running daemon.
 pub struct Daemon {
@@ -47,6 +52,8 @@ pub struct Daemon {
     source: Option<JoinHandle<()>>,
     grace: Duration,
     notice: PathBuf,
+    /// Held as long as the daemon runs.
+    _lock: File,
 }
 
 /// What the daemon does of the road of a message.
@@ -73,6 +80,12 @@ pub struct Notice {
 pub enum DaemonError {
     #[error("cannot make the state directory `{path}`")]
     State { path: PathBuf, source: std::io::Error },
+    #[error("another daemon uses the state directory `{path}`")]
+    StateInUse { path: PathBuf },
+    #[error("cannot lock the state directory `{path}`")]
+    Lock { path: PathBuf, source: std::io::Error },
+    #[error("cannot clear what an earlier daemon left in `{path}`")]
+    Leftovers { path: PathBuf, source: std::io::Error },
     #[error("cannot write `{path}`")]
     Notice { path: PathBuf, source: std::io::Error },
     #[error("cannot open the journal")]
@@ -87,6 +100,17 @@ pub enum DaemonError {
     Source(#[from] SourceError),
     #[error("a part of the daemon ended by itself: {reason}")]
     PartEnded { reason: String },
+}
+
+impl DaemonError {
+    /// Returns what the operator can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::StateInUse { .. } => Some("give each daemon a directory of its own: `--state`"),
+            Self::Listen { .. } => Some("name a free address with `--listen`, port 0 for any"),
+            _ => None,
+        }
+    }
 }
 
 /// How the daemon stopped.
@@ -113,6 +137,8 @@ impl Daemon {
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
         make_state(config)?;
+        let lock = lock_state(config)?;
+        sweep(config)?;
         let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
         let runner = Arc::new(runner(config)?);
         let queue = Queue::open(&config.queue()).await.map_err(DaemonError::Queue)?;
@@ -167,7 +193,7 @@ impl Daemon {
         write_notice(&notice, address)?;
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
-        Ok(Self { address, shutdown, parts, web, web_stop, source, grace, notice })
+        Ok(Self { address, shutdown, parts, web, web_stop, source, grace, notice, _lock: lock })
     }
 
     /// Waits until it is told to stop, then stops: first the sources, then the workers, then the
@@ -183,7 +209,10 @@ impl Daemon {
         self.shutdown.drain.cancel();
         let stopped = self.drain().await;
         self.web_stop.cancel();
-        while self.web.join_next().await.is_some() {}
+        // A client that is slow, or does not mean to end, is not waited for.
+        let served = async { while self.web.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(WEB_GRACE, served).await);
+        self.web.abort_all();
         if let Some(source) = self.source.take() {
             // It looks every 200 ms whether anybody listens; nobody does any more.
             drop(tokio::task::spawn_blocking(move || source.join()).await);
@@ -210,7 +239,9 @@ impl Daemon {
             Some(result) => result,
             None => {
                 stopped = Stopped::Cancelled;
-                tracing::warn!("cancelling the runs that are left, their messages are given back");
+                tracing::warn!(
+                    "cancelling what is left; the messages of cancelled runs are given back"
+                );
                 cancel.cancel();
                 tokio::time::timeout(LAST_GRACE, join_all(&mut self.parts)).await.unwrap_or_else(
                     |_| Err(DaemonError::PartEnded { reason: "it did not end in time".to_owned() }),
@@ -265,6 +296,31 @@ pub(crate) fn make_state(config: &Config) -> Result<(), DaemonError> {
         .mode(0o700)
         .create(&path)
         .map_err(|source| DaemonError::State { path, source })
+}
+
+/// Makes this the one daemon of its state directory.
+fn lock_state(config: &Config) -> Result<File, DaemonError> {
+    let path = config.state.clone();
+    match File::create(path.join("daemon.lock")).map(|file| (file.try_lock(), file)) {
+        Ok((Ok(()), file)) => Ok(file),
+        Ok((Err(TryLockError::WouldBlock), _)) => Err(DaemonError::StateInUse { path }),
+        Ok((Err(TryLockError::Error(source)), _)) | Err(source) => {
+            Err(DaemonError::Lock { path, source })
+        }
+    }
+}
+
+/// Ends what a daemon that was killed has left running, before its messages are run again.
+fn sweep(config: &Config) -> Result<(), DaemonError> {
+    let Ok(path) = config.state.join("runs").canonicalize() else { return Ok(()) };
+    let killed = leftovers::sweep(&path);
+    let killed = killed.map_err(|source| DaemonError::Leftovers { path, source })?;
+    if killed > 0 {
+        tracing::warn!(
+            "killed {killed} processes of playbooks that an earlier daemon left running"
+        );
+    }
+    Ok(())
 }
 
 fn write_notice(path: &std::path::Path, listen: SocketAddr) -> Result<(), DaemonError> {

@@ -47,8 +47,7 @@ impl Ingest {
             let Some(received) = next else { return };
             self.board.receive(&received.endpoint);
             self.metrics.envelopes.get_or_create(&Source { source: "fedmsg" }).inc();
-            let frames: Vec<&[u8]> = received.frames.iter().map(Vec::as_slice).collect();
-            match Envelope::parse(&frames, received.count) {
+            match received.envelope {
                 Ok(envelope) => self.take(envelope).await,
                 Err(rejection) => self.reject(&rejection),
             }

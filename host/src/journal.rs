@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use loopabull_model::{MessageId, Outcome, Run, RunId, TaskName};
+use loopabull_model::{EntryId, Outcome, Run, RunId};
 use loopabull_store::{Store, StoreError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
         id TEXT PRIMARY KEY,
+        entry TEXT NOT NULL,
         message_id TEXT NOT NULL,
         topic TEXT NOT NULL,
         task TEXT NOT NULL,
@@ -27,7 +28,8 @@ const SCHEMA: &str = "
         output TEXT NOT NULL,
         notes TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS runs_of_message ON runs (message_id, task);
+    CREATE INDEX IF NOT EXISTS runs_of_entry ON runs (entry, outcome_name);
+    CREATE INDEX IF NOT EXISTS runs_of_message ON runs (message_id);
     CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_at_ms);";
 
 /// The runs of this host.
@@ -57,22 +59,17 @@ impl Journal {
         self.store.change(move |connection| insert(connection, &run)).await.map(|_| ())
     }
 
-    /// Tells whether a message has had a successful run of this task.
-    pub async fn has_succeeded(
-        &self,
-        message: &MessageId,
-        task: &TaskName,
-    ) -> Result<bool, StoreError> {
-        let (message, task) = (message.to_string(), task.to_string());
+    /// Tells whether an entry of the queue has had a successful run.
+    pub async fn has_succeeded(&self, entry: &EntryId) -> Result<bool, StoreError> {
+        let entry = entry.as_str().to_owned();
         let query = move |connection: &Connection| {
             connection.query_row(
-                "SELECT EXISTS (SELECT 1 FROM runs
-                 WHERE message_id = ?1 AND task = ?2 AND outcome_name = 'success')",
-                [message, task],
+                "SELECT EXISTS (SELECT 1 FROM runs WHERE entry = ?1 AND outcome_name = 'success')",
+                [entry],
                 |row| row.get(0),
             )
         };
-        self.store.change(query).await
+        self.store.read(query).await
     }
 
     /// Returns the newest runs that match, the newest first.
@@ -91,7 +88,7 @@ impl Journal {
                 )?
                 .collect()
         };
-        self.store.change(query).await
+        self.store.read(query).await
     }
 
     /// Returns one run.
@@ -99,7 +96,7 @@ impl Journal {
         let query = move |connection: &Connection| {
             connection.query_row("SELECT * FROM runs WHERE id = ?1", [id.as_str()], read).optional()
         };
-        self.store.change(query).await
+        self.store.read(query).await
     }
 
     /// Returns how many runs there are of each outcome.
@@ -110,15 +107,16 @@ impl Journal {
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         };
-        self.store.change(query).await
+        self.store.read(query).await
     }
 }
 
 fn insert(connection: &Connection, run: &Run) -> rusqlite::Result<usize> {
     connection
-        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)")?
+        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
         .execute(params![
             run.id.as_str(),
+            run.entry.as_str(),
             run.message_id.as_str(),
             run.topic.as_str(),
             run.task.as_str(),
@@ -137,6 +135,7 @@ fn insert(connection: &Connection, run: &Run) -> rusqlite::Result<usize> {
 fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         id: RunId::new(row.get::<_, String>("id")?),
+        entry: EntryId::new(row.get::<_, String>("entry")?),
         message_id: checked(row, "message_id")?,
         topic: checked(row, "topic")?,
         task: checked(row, "task")?,
@@ -180,6 +179,7 @@ mod tests {
     fn run(id: &str, message: &str, outcome: Outcome) -> Run {
         Run {
             id: RunId::new(id),
+            entry: EntryId::new(format!("entry of {message}")),
             message_id: message.try_into().unwrap(),
             topic: "a.b".try_into().unwrap(),
             task: "t".try_into().unwrap(),
@@ -208,12 +208,12 @@ mod tests {
     async fn only_a_success_counts_as_one() {
         let state = tempfile::tempdir().unwrap();
         let journal = Journal::open(state.path()).unwrap();
-        let (message, task) = ("m-1".try_into().unwrap(), "t".try_into().unwrap());
+        let entry = EntryId::new("entry of m-1");
         journal.record(run("r-1", "m-1", Outcome::Retry { reason: "x".into() })).await.unwrap();
-        assert!(!journal.has_succeeded(&message, &task).await.unwrap());
+        assert!(!journal.has_succeeded(&entry).await.unwrap());
         journal.record(run("r-2", "m-1", Outcome::Success)).await.unwrap();
-        assert!(journal.has_succeeded(&message, &task).await.unwrap());
-        assert!(!journal.has_succeeded(&message, &"u".try_into().unwrap()).await.unwrap());
+        assert!(journal.has_succeeded(&entry).await.unwrap());
+        assert!(!journal.has_succeeded(&EntryId::new("another")).await.unwrap());
     }
 
     #[tokio::test]

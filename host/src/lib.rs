@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod ingest;
 pub mod journal;
+pub mod leftovers;
 pub mod metrics;
 pub mod playbook;
 pub mod runner;

@@ -133,9 +133,11 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Counts a run.
-    pub fn count_run(&self, run: &Run) {
-        let labels = Ran { task: run.task.to_string(), outcome: run.outcome.name() };
+    /// Counts a run. A task that is not loaded has no label of its own: its name came from the
+    /// queue, where others can put what they like.
+    pub fn count_run(&self, run: &Run, is_loaded: bool) {
+        let task = if is_loaded { run.task.to_string() } else { "(not loaded)".to_owned() };
+        let labels = Ran { task, outcome: run.outcome.name() };
         self.runs.get_or_create(&labels).inc();
         let kind = ByKind { kind: run.kind.as_str() };
         self.run_seconds.get_or_create(&kind).observe(run.duration.as_secs_f64());

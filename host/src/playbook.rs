@@ -175,7 +175,12 @@ impl Playbooks {
             Err(reason) => Err(reason),
         };
         // Whatever the playbook left there is its own temporary work; the journal has the output.
-        if let Err(error) = std::fs::remove_dir_all(folder) {
+        // It may be a large tree, so not on this thread.
+        let gone = folder.to_owned();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(gone)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!("cannot remove `{}`: {error}", folder.display());
         }
         attempt
@@ -316,7 +321,8 @@ async fn wait(
     signal(group, Signal::TERM);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         signal(group, Signal::KILL);
-        if let Err(error) = child.wait().await {
+        // The launcher makes the group; before that there is only itself.
+        if let Err(error) = child.kill().await {
             return Ended::Lost(error);
         }
     }

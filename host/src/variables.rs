@@ -34,6 +34,8 @@ pub enum UnwritableError {
     KeyTooLong { length: usize },
     #[error("a number of the message has {length} digits, playbooks take {MAX_DIGITS}")]
     NumberTooLong { length: usize },
+    #[error("a number of the message is too large for a float: {digits}")]
+    NumberTooLarge { digits: String },
 }
 
 /// Returns the text of the variables file: `msg`, the body, and `loopabull`, all about the message.
@@ -99,6 +101,9 @@ fn write_number(text: &mut String, number: &Number) -> Result<(), UnwritableErro
     let digits = number.as_str();
     if digits.len() > MAX_DIGITS {
         return Err(UnwritableError::NumberTooLong { length: digits.len() });
+    }
+    if digits.contains(['.', 'e', 'E']) && !digits.parse::<f64>().is_ok_and(f64::is_finite) {
+        return Err(UnwritableError::NumberTooLarge { digits: digits.to_owned() });
     }
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),
@@ -169,6 +174,8 @@ mod tests {
     fn numbers_are_numbers_of_yaml_1_1() {
         check("123456789012345678901234567890", "123456789012345678901234567890");
         check("[0,-1,-0,1.5,1e5,1E+5,1.25e-7]", "[0, -1, -0, 1.5, 1.0e+5, 1.0e+5, 1.25e-7]");
+        let large = UnwritableError::NumberTooLarge { digits: "1e+400".into() };
+        assert_eq!(written("[1e400]"), Err(large));
         let long = "1".repeat(5000);
         assert_eq!(written(&long), Err(UnwritableError::NumberTooLong { length: 5000 }));
     }

@@ -59,6 +59,7 @@ async fn readyz(State(web): State<Arc<Web>>) -> Response {
     if web.drain.is_cancelled() {
         troubles.push("draining: nothing new is taken".to_owned());
     }
+    troubles.extend(web.queue.trouble());
     if web.depth().await.is_none() {
         troubles.push("queue: it does not answer".to_owned());
     }

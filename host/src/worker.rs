@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{RetryPolicy, Run, RunId, Settlement, TaskKind};
-use loopabull_queue::{Delivery, Queue, QueueError};
+use loopabull_queue::{Consumer, Delivery, Queue, QueueError};
 
 use crate::backoff::Backoff;
 use crate::board::Board;
@@ -49,39 +49,51 @@ impl Worker {
         trouble: &str,
     ) -> Result<(), String> {
         let mut consumer = self.queue.consume().await.map_err(chain)?;
-        backoff.reset();
         self.board.clear_trouble(trouble);
         while let Some(delivery) = consumer.receive(&self.shutdown.drain).await.map_err(chain)? {
+            backoff.reset();
             self.board.start(self.number, &delivery);
-            let settled = self.work_on(delivery).await;
+            let settled = self.work_on(delivery, &mut consumer).await;
             self.board.finish(self.number);
             settled?;
         }
         Ok(())
     }
 
-    async fn work_on(&self, delivery: Delivery) -> Result<(), String> {
-        // An attempt after the first may follow a crash between record and settle.
-        if delivery.attempt > 1 {
-            let succeeded = self.journal.has_succeeded(&delivery.message.id, &delivery.task).await;
-            if succeeded.map_err(chain)? {
-                tracing::info!(
-                    message.id = %delivery.message.id,
-                    task.name = %delivery.task,
-                    "message {} already had its run, settled without another",
-                    delivery.message.id,
-                );
-                return self.settle(&delivery, &Settlement::Ack).await;
-            }
-        }
-        let run = self.run(&delivery).await;
+    async fn work_on(&self, delivery: Delivery, consumer: &mut Consumer) -> Result<(), String> {
         let task = self.runner.catalog.routes.task(&delivery.task);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
-        let settlement = policy.decide(&run.outcome, run.attempt);
-        log(&run, &settlement);
-        self.metrics.count_run(&run);
-        self.board.count_run(&run);
-        self.record(run).await?;
+        // An attempt after the first may follow a crash between record and settle.
+        let settlement = if delivery.attempt > 1 && self.has_succeeded(&delivery).await? {
+            tracing::info!(
+                message.id = %delivery.message.id,
+                task.name = %delivery.task,
+                "message {} already had its run, settled without another",
+                delivery.message.id,
+            );
+            Settlement::Ack
+        } else if let Some(refused) = policy.refuse(delivery.attempt) {
+            tracing::error!(
+                message.id = %delivery.message.id,
+                task.name = %delivery.task,
+                "message {} is set aside: {refused:?}",
+                delivery.message.id,
+            );
+            refused
+        } else {
+            let run = self.run(&delivery).await;
+            let settlement = policy.decide(&run.outcome, run.attempt);
+            log(&run, &settlement);
+            self.metrics.count_run(&run, task.is_some());
+            self.board.count_run(&run);
+            self.record(run).await?;
+            settlement
+        };
+        if self.shutdown.drain.is_cancelled()
+            && let Err(error) = consumer.stop().await
+        {
+            tracing::warn!(worker = self.number, "{}", chain(error));
+        }
         self.settle(&delivery, &settlement).await
     }
 
@@ -95,6 +107,7 @@ impl Worker {
         let kind = self.runner.catalog.routes.task(task).map_or(TaskKind::Playbook, |t| t.kind);
         Run {
             id,
+            entry: delivery.entry.clone(),
             message_id: message.id.clone(),
             topic: message.topic.clone(),
             task: task.clone(),
@@ -106,6 +119,16 @@ impl Worker {
             outcome: attempted.outcome,
             output: attempted.output,
             notes: attempted.notes,
+        }
+    }
+
+    async fn has_succeeded(&self, delivery: &Delivery) -> Result<bool, String> {
+        let mut trouble = Trouble::of(self, "journal");
+        loop {
+            match self.journal.has_succeeded(&delivery.entry).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => trouble.wait_out(chain(error)).await?,
+            }
         }
     }
 

@@ -154,6 +154,10 @@ impl Daemon {
         self.child.id().to_string()
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Asks the operator's port; returns the status and the body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();

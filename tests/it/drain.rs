@@ -1,6 +1,8 @@
 //! SIGTERM drains; a second one gives back what runs.
 
-use crate::bed::{Bed, message, wait_for};
+use std::io::Write;
+
+use crate::bed::{Bed, message, text, wait_for};
 
 /// A playbook that says when it runs, and then waits for a file to appear.
 fn bed() -> Bed {
@@ -33,6 +35,30 @@ fn a_run_may_end_and_nothing_new_is_taken() {
     let daemon = bed.start(&["--workers", "1"]);
     wait_for("the other message", || (daemon.count("succeeded") == 1).then_some(()));
     daemon.stop();
+}
+
+#[test]
+fn a_client_that_does_not_end_does_not_keep_the_daemon() {
+    let bed = bed();
+    let daemon = bed.start(&[]);
+    let mut client = std::net::TcpStream::connect(daemon.address()).unwrap();
+    client.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").unwrap();
+    // It is being served once another has been.
+    assert_eq!(daemon.get("/livez").0, 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused() {
+    let bed = bed();
+    let daemon = bed.start(&[]);
+    let output = bed.run(&["--listen", "127.0.0.1:0"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("another daemon uses the state directory `state`\nhint: "), "{said}");
+    assert!(bed.path("state/daemon.json").exists());
+    daemon.stop();
+    assert!(!bed.path("state/daemon.json").exists());
 }
 
 #[test]

@@ -68,8 +68,8 @@ fn playbooks_that_fail_have_named_outcomes_and_leave_nothing_behind() {
     assert!(left.is_empty(), "{left:?}");
     let pid = std::fs::read_to_string(pid).unwrap();
     wait_for("the sleeper to be gone", || {
-        let gone = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
-        gone.map_or(true, |cmdline| !cmdline.contains("sleep")).then_some(())
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
+        line.map_or(true, |line| !line.contains("sleep")).then_some(())
     });
 }
 

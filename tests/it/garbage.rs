@@ -13,9 +13,17 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
     let good = message("m-good", "org.example.good", "{}");
     let large = format!(r#"{{"msg":"{}"}}"#, "a".repeat(50 << 20));
     let deep = format!(r#"{{"msg":{}}}"#, "[".repeat(100_000));
+    // Layers of text in text: each would be read with a depth counted anew, until the stack ends.
+    let mut reserved = "[".repeat(120) + &"]".repeat(120);
+    for _ in 0..12 {
+        let text = serde_json::to_string(&reserved).unwrap();
+        let layer = format!(r#"{{"$serde_json::private::RawValue":{text}}}"#);
+        reserved = "[".repeat(100) + &layer + &"]".repeat(100);
+    }
+    let reserved = format!(r#"{{"msg":{reserved}}}"#);
     let long_topic = "a".repeat(300);
     let body = good.as_bytes();
-    let garbage: [(&str, &[&[u8]]); 18] = [
+    let garbage: [(&str, &[&[u8]]); 19] = [
         ("frame-count", &[b"org.example.good"]),
         ("frame-count", &[b"org.example.good", body, b"more"]),
         ("topic-not-utf8", &[b"\xff\xfe", body]),
@@ -31,6 +39,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         ("body-too-large", &[b"org.example.good", large.as_bytes()]),
         ("body-too-deep", &[b"org.example.good", deep.as_bytes()]),
         ("lone-surrogate", &[b"org.example.good", br#"{"msg":"\ud800"}"#]),
+        ("reserved-key", &[b"org.example.good", reserved.as_bytes()]),
         ("body-shape", &[b"org.example.good", b"[]"]),
         ("topic-mismatch", &[b"org.example.other", body]),
         ("bad-message-id", &[b"org.example.good", br#"{"msg":1,"msg_id":"a b"}"#]),
@@ -41,7 +50,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         let good = message(&id, "org.example.good", "{}");
         publisher.send(&[b"org.example.good", good.as_bytes()]);
     }
-    wait_for("the good ones", || (daemon.count("runs") >= 18).then_some(()));
+    wait_for("the good ones", || (daemon.count("runs") >= 19).then_some(()));
     for reason in loopabull_fedmsg::Rejection::REASONS {
         let expected = garbage.iter().filter(|(name, _)| *name == reason).count();
         assert!(expected > 0, "there is no garbage for {reason}");
@@ -49,5 +58,5 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         assert_eq!(daemon.metric(&name), Some(expected as f64), "{reason}");
     }
     daemon.stop();
-    assert_eq!(bed.tally(), [("good success".to_owned(), 18)].into());
+    assert_eq!(bed.tally(), [("good success".to_owned(), 19)].into());
 }

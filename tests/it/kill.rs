@@ -45,6 +45,65 @@ fn check(bed: &Bed, count: usize, flags: &[&str]) {
     assert_eq!(twice, 0, "no message that had succeeded was run again");
 }
 
+/// A playbook outlives a daemon that is killed; the next daemon ends it before it runs again.
+#[test]
+fn a_playbook_that_outlived_its_daemon_does_not_run_beside_its_repetition() {
+    let bed = Bed::new();
+    let (pids, go) = (bed.path("pids"), bed.path("go"));
+    let tasks = format!(
+        "    - shell: echo $$ >> {}; while ! test -e {}; do sleep 0.1; done\n",
+        pids.display(),
+        go.display()
+    );
+    bed.add_playbook("waits", "", &tasks);
+    let daemon = bed.start(&[]);
+    bed.inject(&[message("m-1", "waits", "{}")]);
+    let running = |count: usize| {
+        let pids = std::fs::read_to_string(&pids).unwrap_or_default();
+        let pids: Vec<String> = pids.lines().map(str::to_owned).collect();
+        (pids.len() == count).then_some(pids)
+    };
+    let first = wait_for("the playbook to run", || running(1));
+    daemon.signal("KILL");
+    assert_eq!(daemon.wait(), None);
+    assert!(is_alive(&first[0]), "it outlived its daemon");
+    let daemon = bed.start(&[]);
+    wait_for("the playbook to run again", || running(2));
+    assert!(!is_alive(&first[0]), "it was ended");
+    std::fs::write(go, "").unwrap();
+    daemon.wait_until_idle();
+    daemon.stop();
+    let runs = bed.runs();
+    assert_eq!(runs.len(), 1);
+    assert_eq!((runs[0].outcome.name(), runs[0].attempt), ("success", 2));
+}
+
+/// A process that has ended and that nobody has waited for has no command line any more.
+fn is_alive(pid: &str) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+/// An entry that takes the daemon with it each time is set aside after its last attempt.
+#[test]
+fn a_message_that_kills_its_daemon_is_set_aside() {
+    let bed = Bed::new();
+    let running = bed.path("running");
+    let tasks = format!("    - shell: touch {}; sleep 600\n", running.display());
+    bed.add_playbook("kills", "[retry]\nmax_attempts = 2", &tasks);
+    bed.inject(&[message("m-1", "kills", "{}")]);
+    for _ in 0..2 {
+        let daemon = bed.start(&[]);
+        wait_for("the playbook to run", || running.exists().then_some(()));
+        daemon.signal("KILL");
+        assert_eq!(daemon.wait(), None);
+        std::fs::remove_file(&running).unwrap();
+    }
+    let daemon = bed.start(&[]);
+    wait_for("the dead letter", || (daemon.status()["queue"]["dead"] == 1).then_some(()));
+    assert!(!running.exists());
+    daemon.stop();
+}
+
 #[test]
 fn ten_thousand_messages_survive_a_kill_with_the_embedded_queue() {
     check(&Bed::new(), 10_000, &[]);

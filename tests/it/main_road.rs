@@ -73,6 +73,27 @@ fn real_fedmsg_through_rabbitmq() {
     check_journal(&bed.runs(), &expected);
 }
 
+/// Many machines: one takes messages in, another works them.
+#[test]
+fn one_host_takes_in_and_another_works() {
+    let vhost = Rabbit::shared().vhost();
+    let (ingest_bed, work_bed, url) = (bed(), bed(), vhost.url());
+    let mut publisher = FedmsgPublisher::start();
+    let endpoint = publisher.endpoint();
+    let source = ["--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url];
+    let ingest = ingest_bed.start(&[&["--role", "ingest"], &source[..]].concat());
+    let work = work_bed.start(&[&["--role", "work"], &source[..]].concat());
+    wait_until_subscribed(&mut publisher, &ingest);
+    let expected = publish_everything(&mut publisher);
+    wait_for("all messages", || (work.count("runs") as usize >= expected.len()).then_some(()));
+    work.wait_until_idle();
+    assert_eq!(work.count("accepted"), 0);
+    work.stop();
+    ingest.stop();
+    assert!(ingest_bed.runs().is_empty());
+    check_journal(&work_bed.runs(), &expected);
+}
+
 #[test]
 fn real_fedmsg_through_the_embedded_queue() {
     let bed = bed();

@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct CheckArgs {}
 
 pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
+    config.validate()?;
     let catalog = Catalog::load(Listing::read(config), &ComponentRunner::new()?);
     let mut problems = Vec::new();
     let mut notes = Vec::new();

@@ -79,7 +79,7 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<String> {
 /// Returns the messages of a text, one for each JSON document in it.
 pub(crate) fn messages_in(text: &str) -> impl Iterator<Item = Result<Message, String>> {
     serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().map(|document| {
-        let document = document.map_err(|error| error.to_string())?;
+        let document = document.map_err(|error| format!("{error}; the rest was not read"))?;
         envelope_of_recording(document.get().as_bytes())
             .and_then(|envelope| Verifier::Off.verify(envelope))
             .map_err(|rejection| rejection.to_string())

@@ -8,7 +8,7 @@ use loopabull_model::{Run, RunId};
 
 use crate::cli::{DONE, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::journal::{Filter, Journal};
 
@@ -122,9 +122,7 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     }
     print(&table.render())?;
     print("\n")?;
-    // A task's output may hold anything: on a terminal only its lines are kept.
-    let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
-    print(&run.output.text.chars().filter(plain).collect::<String>())?;
+    print_plain(&run.output.text)?;
     if run.output.dropped > 0 {
         print(&format!("\n… {} bytes more were not kept\n", run.output.dropped))?;
     }

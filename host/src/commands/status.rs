@@ -9,7 +9,7 @@ use loopabull_queue::Queue;
 use crate::board::{QueueStatus, Status};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::Notice;
 use crate::journal::Journal;
@@ -37,7 +37,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     }
     let queue = match &status {
         Some(status) => {
-            print(&daemon_text(status))?;
+            print_plain(&daemon_text(status))?;
             None
         }
         None => {

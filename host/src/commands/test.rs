@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Listing};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::inject::{messages_in, read};
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon;
 use crate::playbook::Playbooks;
@@ -45,12 +45,12 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
         Playbooks::open(config).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
     let runner = Runner { components, playbooks, catalog };
     let attempt = block_on(run_once(&runner, &task, &message))?;
-    print(&attempt.output.text)?;
+    print_plain(&attempt.output.text)?;
     if attempt.output.dropped > 0 {
         print(&format!("… {} bytes more\n", attempt.output.dropped))?;
     }
     for (key, value) in &attempt.notes {
-        print(&format!("note: {key} = {value}\n"))?;
+        print_plain(&format!("note: {key} = {value}\n"))?;
     }
     print(&format!("{task} on message {}: {}\n", message.id, attempt.outcome))?;
     Ok(if attempt.outcome.is_success() { DONE } else { FAILED })

@@ -1,12 +1,14 @@
 //! The fedmsg source: ZeroMQ SUB sockets in a thread of their own.
 //!
-//! Owns the sockets and their limits. Hands on frames as they came and believes nothing. One thread
-//! waits for all sockets, so that ZeroMQ never blocks the runtime; when the road behind it is full
-//! it waits, and ZeroMQ's own bounded queue fills up.
+//! Owns the sockets and their limits. Takes envelopes apart where it receives them, so that what is
+//! refused is not carried further, and believes nothing. One thread waits for all sockets, so that
+//! ZeroMQ never blocks the runtime; when the road behind it is full it waits, and ZeroMQ's own
+//! bounded queue fills up.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use loopabull_fedmsg::{Envelope, Rejection};
 use tokio::sync::mpsc;
 use zmq::{Context, PollEvents, Socket, SocketType};
 
@@ -15,21 +17,19 @@ use crate::config::Fedmsg;
 /// The largest frame that ZeroMQ takes, in bytes; a peer that sends a larger one is disconnected.
 /// Between this and the parser's limit a body is received, counted and refused.
 const MAX_FRAME: i64 = 64 << 20;
-/// How many messages ZeroMQ holds for us per endpoint; it drops those beyond.
-const HIGH_WATER_MARK: i32 = 1000;
+/// How many messages ZeroMQ holds for us per endpoint; the publisher holds, or drops, those beyond.
+/// ZeroMQ has no limit to the number of frames of a message, nor to the bytes of all of them.
+const HIGH_WATER_MARK: i32 = 100;
 /// How many messages may be on their way from the thread to the runtime.
-const CHANNEL: usize = 64;
+const CHANNEL: usize = 16;
 /// How often the thread looks whether anybody still wants its messages.
 const TICK: Duration = Duration::from_millis(200);
 
-/// One multipart message from a socket.
+/// What came from a socket.
 #[derive(Debug)]
 pub struct Received {
     pub endpoint: String,
-    /// The first two frames.
-    pub frames: Vec<Vec<u8>>,
-    /// How many frames there were.
-    pub count: usize,
+    pub envelope: Result<Envelope, Rejection>,
 }
 
 /// The running source. Ends when the receiver is dropped.
@@ -96,8 +96,8 @@ fn run(sockets: &[(String, Socket)], sender: &mpsc::Sender<Received>) {
         let readable: Vec<bool> = items.iter().map(zmq::PollItem::is_readable).collect();
         for ((endpoint, socket), _) in sockets.iter().zip(readable).filter(|(_, ready)| *ready) {
             match receive(socket) {
-                Ok((frames, count)) => {
-                    let received = Received { endpoint: endpoint.clone(), frames, count };
+                Ok(envelope) => {
+                    let received = Received { endpoint: endpoint.clone(), envelope };
                     if sender.blocking_send(received).is_err() {
                         return;
                     }
@@ -109,8 +109,8 @@ fn run(sockets: &[(String, Socket)], sender: &mpsc::Sender<Received>) {
     }
 }
 
-/// Receives all frames of one message and keeps the first two.
-fn receive(socket: &Socket) -> zmq::Result<(Vec<Vec<u8>>, usize)> {
+/// Receives all frames of one message and takes it apart. Only the first two frames are kept.
+fn receive(socket: &Socket) -> zmq::Result<Result<Envelope, Rejection>> {
     let mut frames = Vec::with_capacity(2);
     let mut count = 0;
     loop {
@@ -118,10 +118,11 @@ fn receive(socket: &Socket) -> zmq::Result<(Vec<Vec<u8>>, usize)> {
         let frame = socket.recv_msg(zmq::DONTWAIT)?;
         count += 1;
         if frames.len() < 2 {
-            frames.push(frame.to_vec());
+            frames.push(frame);
         }
         if !socket.get_rcvmore()? {
-            return Ok((frames, count));
+            let frames: Vec<&[u8]> = frames.iter().map(|frame| &**frame).collect();
+            return Ok(Envelope::parse(&frames, count));
         }
     }
 }

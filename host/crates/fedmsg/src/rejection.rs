@@ -29,7 +29,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every reason that [`Rejection::reason`] returns.
-    pub const REASONS: [&'static str; 11] = [
+    pub const REASONS: [&'static str; 12] = [
         "frame-count",
         "topic-not-utf8",
         "bad-topic",
@@ -38,6 +38,7 @@ impl Rejection {
         "body-not-json",
         "body-too-deep",
         "lone-surrogate",
+        "reserved-key",
         "body-shape",
         "topic-mismatch",
         "bad-message-id",
@@ -54,6 +55,7 @@ impl Rejection {
             Self::Body(BodyError::NotJson { .. }) => "body-not-json",
             Self::Body(BodyError::TooDeep) => "body-too-deep",
             Self::Body(BodyError::LoneSurrogate { .. }) => "lone-surrogate",
+            Self::Body(BodyError::ReservedKey) => "reserved-key",
             Self::BodyShape { .. } => "body-shape",
             Self::TopicMismatch { .. } => "topic-mismatch",
             Self::MessageId(_) => "bad-message-id",

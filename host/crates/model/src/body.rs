@@ -26,13 +26,20 @@ pub enum BodyError {
     TooDeep,
     #[error("body has a lone surrogate at line {line}, column {column}")]
     LoneSurrogate { line: usize, column: usize },
+    #[error("body has a key that is reserved: it starts with `{RESERVED}`")]
+    ReservedKey,
     #[error("body is not JSON: {reason}")]
     NotJson { reason: String },
 }
 
+/// How serde_json marks numbers and raw text among themselves. It would take such a key from
+/// outside for its own: read the text in its value as JSON, with a depth counted anew.
+const RESERVED: &str = "$serde_json::private::";
+
 impl Body {
     /// Checks a JSON text and keeps it.
     pub fn parse(text: &str) -> Result<Self, BodyError> {
+        scan(text)?;
         // `RawValue` alone only skims the text: it takes lone surrogates, which are no Unicode.
         serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
         serde_json::from_str(text).map(Self).map_err(BodyError::from)
@@ -47,6 +54,43 @@ impl Body {
     pub fn to_value(&self) -> Value {
         serde_json::from_str(self.as_str()).expect("a body was read to its end when it was made")
     }
+}
+
+/// Looks for what must not even reach serde_json: too deep nesting and reserved keys. Whether the
+/// text is JSON is not asked here.
+fn scan(text: &str) -> Result<(), BodyError> {
+    let bytes = text.as_bytes();
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let start = at;
+                while bytes.get(at).is_some_and(|&byte| byte != b'"') {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                if is_reserved(text.get(start - 1..at).unwrap_or_default()) {
+                    return Err(BodyError::ReservedKey);
+                }
+            }
+            _ => (),
+        }
+        if depth > MAX_DEPTH {
+            return Err(BodyError::TooDeep);
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a string, with its quotes and escapes, starts as a reserved key does.
+fn is_reserved(quoted: &str) -> bool {
+    let raw = quoted.get(1..).unwrap_or_default();
+    raw.starts_with(RESERVED)
+        || (raw.contains('\\')
+            && serde_json::from_str::<String>(quoted).is_ok_and(|text| text.starts_with(RESERVED)))
 }
 
 impl From<serde_json::Error> for BodyError {
@@ -118,6 +162,27 @@ mod tests {
         assert!(Body::parse(&nested(MAX_DEPTH)).is_ok());
         assert!(matches!(Body::parse(&nested(MAX_DEPTH + 1)), Err(BodyError::TooDeep)));
         assert!(matches!(Body::parse(&"[".repeat(1_000_000)), Err(BodyError::TooDeep)));
+    }
+
+    #[test]
+    fn reserved_keys_are_refused_by_name() {
+        let nested = |key: &str| format!(r#"{{"x":[{{"{key}":"{{\"evil\":[1,2]}}"}}]}}"#);
+        for key in [
+            "$serde_json::private::RawValue",
+            "$serde_json::private::Number",
+            r"\u0024serde_json::private::RawValue",
+            r"$serde\u005fjson::private::Number",
+        ] {
+            let error = Body::parse(&nested(key)).unwrap_err();
+            assert!(matches!(error, BodyError::ReservedKey), "{key}: {error}");
+        }
+        assert!(Body::parse(&nested("$serde_json")).is_ok());
+        assert!(Body::parse(r#"["a\\", "b\"$serde_json::private::RawValue"]"#).is_ok());
+    }
+
+    #[test]
+    fn brackets_in_strings_are_not_depth() {
+        assert!(Body::parse(&format!("[\"{}\\\"\"]", "[".repeat(1000))).is_ok());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
 pub use reason::{Reason, is_harmful};
 pub use routes::Routes;
-pub use run::{Attempt, Run, RunId};
+pub use run::{Attempt, EntryId, Run, RunId};
 pub use settlement::{RetryPolicy, Settlement};
 pub use task::{Task, TaskKind, TaskName, TaskNameError};
 pub use topic::{Topic, TopicError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::Outcome;
+use crate::{Outcome, Reason};
 
 /// What becomes of a delivery after one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,7 +18,7 @@ pub enum Settlement {
     /// The message comes back after a pause, as the next attempt.
     Retry { after: Duration },
     /// The message is set aside for a person to look at.
-    DeadLetter { reason: String },
+    DeadLetter { reason: Reason },
     /// The message goes back untouched: the attempt does not count.
     GiveBack,
 }
@@ -32,15 +32,23 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Tells what becomes of a delivery whose attempt may not even start: all that it had were
+    /// started and none was settled, because the process ended with each.
+    pub fn refuse(&self, attempt: u32) -> Option<Settlement> {
+        let max = self.max_attempts;
+        let reason = format!("all {max} attempts ended with the process that ran them");
+        (attempt > max.get()).then(|| Settlement::DeadLetter { reason: reason.into() })
+    }
+
     /// Decides what becomes of a delivery whose attempt, counted from 1, had this outcome.
     pub fn decide(&self, outcome: &Outcome, attempt: u32) -> Settlement {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::GiveBack,
-            Outcome::Reject { .. } => Settlement::DeadLetter { reason: outcome.to_string() },
+            Outcome::Reject { .. } => Settlement::DeadLetter { reason: outcome.to_string().into() },
             // The queue counts the attempts, so a crash of ours cannot set them back.
             _ if attempt >= self.max_attempts.get() => Settlement::DeadLetter {
-                reason: format!("{outcome} (attempt {attempt}, the last)"),
+                reason: format!("{outcome} (attempt {attempt}, the last)").into(),
             },
             _ => Settlement::Retry { after: Duration::ZERO },
         }
@@ -83,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_rejected_message_is_set_aside_at_once() {
-        let reason = "reject: no package".to_owned();
+        let reason = "reject: no package".into();
         check(
             Outcome::Reject { reason: "no package".into() },
             1,
@@ -94,6 +102,12 @@ mod tests {
     #[test]
     fn a_cancelled_run_costs_no_attempt() {
         check(Outcome::Cancelled, 3, Settlement::GiveBack);
+    }
+
+    #[test]
+    fn an_attempt_past_the_last_does_not_start() {
+        assert_eq!(RetryPolicy::default().refuse(3), None);
+        assert!(matches!(RetryPolicy::default().refuse(4), Some(Settlement::DeadLetter { .. })));
     }
 
     proptest! {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use loopabull_model::{Message, TaskName};
+use loopabull_model::{EntryId, Message, TaskName};
 
 /// One entry of the queue, handed to one worker for one attempt.
 #[derive(Debug)]
 pub struct Delivery {
+    /// The same for every attempt.
+    pub entry: EntryId,
     pub message: Message,
     pub task: TaskName,
     /// Which attempt this is, counted from 1 over crashes and restarts of everything.

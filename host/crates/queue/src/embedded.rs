@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{Message, Settlement, TaskName};
+use loopabull_model::{EntryId, Message, Reason, Settlement, TaskName};
 use loopabull_store::Store;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Notify, OnceCell};
@@ -20,16 +20,17 @@ use crate::{Delivery, Depth, QueueError};
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
+        entry TEXT NOT NULL,
         task TEXT NOT NULL,
-        message TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'dead')),
         attempt INTEGER NOT NULL DEFAULT 0,   -- how many were started
         enqueued_ms INTEGER NOT NULL,
-        due_ms INTEGER NOT NULL,              -- not before this time
-        reason TEXT                           -- why it is dead
+        due_ms INTEGER NOT NULL DEFAULT 0,    -- a retry waits until then
+        reason TEXT,                          -- why it is dead
+        message TEXT NOT NULL                 -- the last, so that the others are near
     ) STRICT;
     CREATE INDEX IF NOT EXISTS waiting ON entries (due_ms, id) WHERE state = 'waiting';
-    CREATE INDEX IF NOT EXISTS not_waiting ON entries (state) WHERE state <> 'waiting';";
+    CREATE INDEX IF NOT EXISTS by_state ON entries (state, enqueued_ms);";
 
 /// How often an idle worker looks for entries of other processes.
 const POLL: Duration = Duration::from_millis(200);
@@ -65,13 +66,14 @@ impl Embedded {
     ) -> Result<(), QueueError> {
         let message = serde_json::to_string(message).expect("a message is made of JSON types");
         let (task, now) = (task.to_string(), now_ms());
+        let entry = uuid::Uuid::new_v4().simple().to_string();
         let insert = move |connection: &Connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO entries (task, message, state, enqueued_ms, due_ms)
-                     VALUES (?1, ?2, 'waiting', ?3, ?3)",
+                    "INSERT INTO entries (entry, task, message, state, enqueued_ms)
+                     VALUES (?1, ?2, ?3, 'waiting', ?4)",
                 )?
-                .execute(params![task, message, now])
+                .execute(params![entry, task, message, now])
         };
         self.store.change(insert).await?;
         self.published.notify_one();
@@ -105,28 +107,25 @@ impl Embedded {
 
     pub(crate) async fn depth(&self) -> Result<Depth, QueueError> {
         let now = now_ms();
-        let read = move |connection: &Connection| {
-            connection.query_row(
-                "SELECT count(*) FILTER (WHERE state = 'waiting'),
-                        count(*) FILTER (WHERE state = 'claimed'),
-                        count(*) FILTER (WHERE state = 'dead'),
-                        min(enqueued_ms) FILTER (WHERE state = 'waiting')
-                 FROM entries",
-                [],
-                |row| {
-                    let oldest: Option<i64> = row.get(3)?;
-                    Ok(Depth {
-                        waiting: row.get(0)?,
-                        claimed: Some(row.get(1)?),
-                        dead: row.get(2)?,
-                        oldest: oldest.map(|then| {
-                            Duration::from_millis(u64::try_from(now - then).unwrap_or_default())
-                        }),
-                    })
-                },
-            )
+        let count = |connection: &Connection| {
+            connection
+                .prepare("SELECT state, count(*), min(enqueued_ms) FROM entries GROUP BY state")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<rusqlite::Result<Vec<(String, u64, i64)>>>()
         };
-        Ok(self.store.change(read).await?)
+        let mut depth = Depth { claimed: Some(0), ..Depth::default() };
+        for (state, count, oldest) in self.store.read(count).await? {
+            match state.as_str() {
+                "waiting" => {
+                    depth.waiting = count;
+                    let age = u64::try_from(now.saturating_sub(oldest)).unwrap_or_default();
+                    depth.oldest = Some(Duration::from_millis(age));
+                }
+                "claimed" => depth.claimed = Some(count),
+                _ => depth.dead = count,
+            }
+        }
+        Ok(depth)
     }
 
     /// Makes this process the one that works the file, and takes back what an earlier one had
@@ -161,6 +160,7 @@ impl Consumer {
             {
                 match claim.into_delivery() {
                     Ok(delivery) => return Ok(Some(delivery)),
+                    // Should this fail, the entry is taken back after the restart.
                     Err((id, reason)) => {
                         let dead = Settlement::DeadLetter { reason };
                         self.store.change(move |connection| settle(connection, id, &dead)).await?;
@@ -181,6 +181,7 @@ impl Consumer {
 
 struct Claim {
     id: i64,
+    entry: String,
     task: String,
     message: String,
     attempt: u32,
@@ -188,12 +189,13 @@ struct Claim {
 
 impl Claim {
     /// Reads the entry; what cannot be read is named with its row, to be set aside.
-    fn into_delivery(self) -> Result<Delivery, (i64, String)> {
+    fn into_delivery(self) -> Result<Delivery, (i64, Reason)> {
         let message = serde_json::from_str(&self.message)
-            .map_err(|error| (self.id, format!("undecodable: {error}")))?;
+            .map_err(|error| (self.id, format!("undecodable: {error}").into()))?;
         let task = TaskName::try_from(self.task)
-            .map_err(|error| (self.id, format!("undecodable: {error}")))?;
-        Ok(Delivery { message, task, attempt: self.attempt, tag: Tag::Embedded(self.id) })
+            .map_err(|error| (self.id, format!("undecodable: {error}").into()))?;
+        let (entry, tag) = (EntryId::new(self.entry), Tag::Embedded(self.id));
+        Ok(Delivery { entry, message, task, attempt: self.attempt, tag })
     }
 }
 
@@ -203,14 +205,15 @@ fn claim(connection: &Connection, now_ms: i64) -> rusqlite::Result<Option<Claim>
             "UPDATE entries SET state = 'claimed', attempt = attempt + 1
              WHERE id = (SELECT id FROM entries WHERE state = 'waiting' AND due_ms <= ?1
                          ORDER BY due_ms, id LIMIT 1)
-             RETURNING id, task, message, attempt",
+             RETURNING id, entry, task, message, attempt",
         )?
         .query_row([now_ms], |row| {
             Ok(Claim {
                 id: row.get(0)?,
-                task: row.get(1)?,
-                message: row.get(2)?,
-                attempt: row.get(3)?,
+                entry: row.get(1)?,
+                task: row.get(2)?,
+                message: row.get(3)?,
+                attempt: row.get(4)?,
             })
         })
         .optional()
@@ -235,7 +238,7 @@ fn settle(connection: &Connection, id: i64, settlement: &Settlement) -> rusqlite
         }
         Settlement::DeadLetter { reason } => execute(
             "UPDATE entries SET state = 'dead', reason = ?2 WHERE id = ?1 AND state = 'claimed'",
-            &[&id, reason],
+            &[&id, &reason.as_str()],
         ),
         Settlement::GiveBack => execute(
             "UPDATE entries SET state = 'waiting', attempt = attempt - 1

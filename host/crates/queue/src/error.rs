@@ -21,6 +21,6 @@ pub enum QueueError {
     NotConfirmed { broker: String, queue: String, reason: String },
     #[error("RabbitMQ at `{broker}`: the consumer was cancelled")]
     Cancelled { broker: String },
-    #[error("the claim on the delivery of message `{message}` is lost, it will come back")]
+    #[error("the claim on the delivery of message `{message}` is lost")]
     LostClaim { message: String },
 }

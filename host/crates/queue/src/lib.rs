@@ -101,6 +101,14 @@ impl Queue {
         }
     }
 
+    /// Tells what keeps the queue from taking messages although it answers, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Amqp(queue) => queue.trouble(),
+        }
+    }
+
     /// Returns how full the queue is.
     pub async fn depth(&self) -> Result<Depth, QueueError> {
         match self {
@@ -122,6 +130,15 @@ impl Consumer {
         match self {
             Self::Embedded(consumer) => consumer.receive(stop).await,
             Self::Amqp(consumer) => consumer.receive(stop).await,
+        }
+    }
+
+    /// Takes nothing more, and gives back what a broker has sent ahead. Call it before the last
+    /// delivery is settled: a broker that hears of the settlement first sends the next one.
+    pub async fn stop(&mut self) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Amqp(consumer) => consumer.stop().await,
         }
     }
 }

@@ -54,6 +54,7 @@ conformance! {
     published_entries_survive_reopening
     workers_share_the_entries
     a_stopped_worker_receives_nothing
+    an_entry_keeps_its_id_over_its_attempts
 }
 
 fn message(number: u32) -> Message {
@@ -143,7 +144,7 @@ async fn a_dead_letter_leaves_the_queue_and_is_counted(bed: Bed) {
     publish(&queue, [1]).await;
     let mut consumer = queue.consume().await.unwrap();
     let delivery = receive(&mut consumer).await;
-    let reason = "it is no good: ä\n".to_owned();
+    let reason = "it is no good: ä\n".into();
     queue.settle(&delivery, &Settlement::DeadLetter { reason }).await.unwrap();
     drop(consumer);
     wait_for_depth(&queue, 0, 1).await;
@@ -210,6 +211,115 @@ async fn a_stopped_worker_receives_nothing(bed: Bed) {
     assert!(consumer.receive(&stop).await.unwrap().is_none());
     drop(consumer);
     wait_for_depth(&queue, 1, 0).await;
+}
+
+async fn an_entry_keeps_its_id_over_its_attempts(bed: Bed) {
+    let queue = bed.open().await;
+    // Twice the same message: two entries.
+    publish(&queue, [1, 1]).await;
+    let mut consumer = queue.consume().await.unwrap();
+    let first = receive(&mut consumer).await;
+    queue.settle(&first, &Settlement::Retry { after: Duration::ZERO }).await.unwrap();
+    let second = receive(&mut consumer).await;
+    queue.settle(&second, &Settlement::Ack).await.unwrap();
+    let again = receive(&mut consumer).await;
+    assert_eq!(again.entry, first.entry);
+    assert_ne!(again.entry, second.entry);
+    assert_eq!(again.message.id, second.message.id);
+}
+
+/// What the broker has sent ahead has cost no attempt when a worker stops.
+#[tokio::test]
+async fn a_stopped_worker_gives_back_what_was_sent_ahead() {
+    let vhost = Rabbit::shared().vhost();
+    let config = Config::Amqp { url: vhost.url(), name: "workers".into(), prefetch: 10 };
+    let queue = Queue::open(&config).await.unwrap();
+    publish(&queue, 0..20).await;
+    for _ in 0..3 {
+        let mut consumer = queue.consume().await.unwrap();
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        consumer.stop().await.unwrap();
+        queue.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    wait_for_depth(&queue, 17, 0).await;
+    let mut consumer = queue.consume().await.unwrap();
+    for _ in 0..17 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        queue.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_was_deleted_is_made_anew() {
+    let vhost = Rabbit::shared().vhost();
+    let name = vhost.name.clone();
+    let bed = Bed::Amqp(vhost);
+    let queue = bed.open().await;
+    let mut consumer = queue.consume().await.unwrap();
+    Rabbit::shared().ctl(&["delete_queue", "-p", &name, "workers"]);
+    assert!(consumer.receive(&CancellationToken::new()).await.is_err());
+    let mut consumer = queue.consume().await.unwrap();
+    publish(&queue, [1]).await;
+    assert_eq!(receive(&mut consumer).await.message, message(1));
+}
+
+#[tokio::test]
+async fn a_huge_key_in_a_body_that_cannot_be_read_stops_nobody() {
+    let vhost = Rabbit::shared().vhost();
+    let url = vhost.url();
+    let bed = Bed::Amqp(vhost);
+    let queue = bed.open().await;
+    let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let mut headers = lapin::types::FieldTable::default();
+    for name in ["loopabull-entry", "loopabull-task"] {
+        headers.insert(name.into(), lapin::types::AMQPValue::LongString("a".into()));
+    }
+    let body = format!("{{\"{}\":1}}", "k".repeat(200_000));
+    let publish_raw = channel.basic_publish(
+        "".into(),
+        "workers".into(),
+        lapin::options::BasicPublishOptions::default(),
+        body.as_bytes(),
+        lapin::BasicProperties::default().with_headers(headers),
+    );
+    publish_raw.await.unwrap().await.unwrap();
+    publish(&queue, [1]).await;
+    let mut consumer = queue.consume().await.unwrap();
+    assert_eq!(receive(&mut consumer).await.message, message(1));
+    wait_for_depth(&queue, 0, 1).await;
+}
+
+/// A broker with an alarm takes what was sent when the alarm is over: once.
+#[tokio::test]
+async fn a_blocked_broker_is_told_of_and_takes_each_entry_once() {
+    // A node of its own: an alarm stops every publisher of a node.
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let bed = Bed::Amqp(rabbit.vhost());
+    let queue = std::sync::Arc::new(bed.open().await);
+    publish(&queue, [1]).await;
+    assert_eq!(queue.trouble(), None);
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let blocked = tokio::spawn({
+        let queue = queue.clone();
+        async move { publish(&queue, [2]).await }
+    });
+    let mut trouble = None;
+    for _ in 0..600 {
+        trouble = queue.trouble();
+        if trouble.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(trouble.unwrap().ends_with("takes no messages: memory or disk alarm"));
+    assert!(!blocked.is_finished());
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    blocked.await.unwrap();
+    wait_for_depth(&queue, 2, 0).await;
+    assert_eq!(queue.trouble(), None);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A SQLite file with the thread that owns its connection.
 #[derive(Debug)]
 pub struct Store {
-    jobs: Option<mpsc::SyncSender<Job>>,
+    changes: Option<mpsc::SyncSender<Change>>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
 }
@@ -42,6 +42,8 @@ pub enum StoreError {
     Thread { path: PathBuf, source: std::io::Error },
     #[error("cannot change the file `{path}`")]
     Change { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot read the file `{path}`")]
+    Read { path: PathBuf, source: rusqlite::Error },
     #[error("cannot commit to the file `{path}`: {reason}")]
     Commit { path: PathBuf, reason: String },
     #[error("the thread of the file `{path}` is gone")]
@@ -50,7 +52,7 @@ pub enum StoreError {
 
 /// Runs a change and keeps its result until the commit is known. Without a connection there is no
 /// transaction to run it in, and only its caller is answered.
-type Job = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
+type Change = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 /// Tells the caller, once it is known whether the commit worked.
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
@@ -60,13 +62,13 @@ impl Store {
     pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
         let connection = connect(path, schema)
             .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-        let (jobs, waiting) = mpsc::sync_channel(MAX_WAITING);
+        let (changes, waiting) = mpsc::sync_channel(MAX_WAITING);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || run(connection, waiting))
             .map_err(|source| StoreError::Thread { path: path.to_owned(), source })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), path: path.to_owned() })
+        Ok(Self { changes: Some(changes), thread: Some(thread), path: path.to_owned() })
     }
 
     /// Runs a change and returns its result once it is on disk.
@@ -79,7 +81,7 @@ impl Store {
     {
         let (sender, receiver) = oneshot::channel();
         let path = self.path.clone();
-        let mut job: Job = Box::new(move |connection| {
+        let mut waiting: Change = Box::new(move |connection| {
             let result = connection.map(|connection| in_savepoint(connection, change));
             Box::new(move |committed| {
                 let result = match (result, committed) {
@@ -94,16 +96,33 @@ impl Store {
                 drop(sender.send(result));
             })
         });
-        let jobs = self.jobs.as_ref().expect("the sender is taken only by drop");
+        let changes = self.changes.as_ref().expect("the sender is taken only by drop");
         loop {
-            job = match jobs.try_send(job) {
+            waiting = match changes.try_send(waiting) {
                 Ok(()) => break,
-                Err(mpsc::TrySendError::Full(job)) => job,
+                Err(mpsc::TrySendError::Full(change)) => change,
                 Err(mpsc::TrySendError::Disconnected(_)) => return Err(self.gone()),
             };
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         receiver.await.map_err(|_| self.gone())?
+    }
+
+    /// Runs a query on a connection of its own: it sees what is committed, and neither waits for
+    /// changes nor makes one wait.
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let path = self.path.clone();
+        let read = move || {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            query(&connection)
+        };
+        let result = tokio::task::spawn_blocking(read).await.map_err(|_| self.gone())?;
+        result.map_err(|source| StoreError::Read { path: self.path.clone(), source })
     }
 
     fn gone(&self) -> StoreError {
@@ -114,7 +133,7 @@ impl Store {
 impl Drop for Store {
     /// Waits until everything that was handed in is on disk.
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        drop(self.changes.take());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
@@ -131,17 +150,20 @@ fn connect(path: &Path, schema: &str) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn run(mut connection: Connection, waiting: mpsc::Receiver<Job>) {
+fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(MAX_GROUP);
     while let Ok(first) = waiting.recv() {
         // IMMEDIATE: take the write lock at once, so that no read turns stale halfway.
         let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 answers.push(first(Some(&transaction)));
+                // SQLite ends a transaction by itself when the disk is full; what came after that
+                // would be committed while its caller is told that it failed.
                 while answers.len() < MAX_GROUP
-                    && let Ok(job) = waiting.try_recv()
+                    && !transaction.is_autocommit()
+                    && let Ok(change) = waiting.try_recv()
                 {
-                    answers.push(job(Some(&transaction)));
+                    answers.push(change(Some(&transaction)));
                 }
                 transaction.commit().map_err(|error| error.to_string())
             }
@@ -217,7 +239,7 @@ mod tests {
         for n in 0..100 {
             stores[n as usize % 2].change(insert(n)).await.unwrap();
         }
-        assert_eq!(stores[0].change(count).await.unwrap(), 100);
+        assert_eq!(stores[0].read(count).await.unwrap(), 100);
     }
 
     #[test]

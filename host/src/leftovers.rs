@@ -1,0 +1,79 @@
+//! What a daemon that was killed has left behind: playbooks that still run, and their directories.
+//!
+//! A playbook and everything that it started has the run's directory as its `HOME`, and that is how
+//! they are found. It must be gone before its message is run again.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Kills what still runs in the directories beneath `runs`, and removes them. Returns how many
+/// processes were killed. Only the one daemon of a state directory may call this, before it starts
+/// a playbook.
+pub fn sweep(runs: &Path) -> io::Result<usize> {
+    let mut killed = BTreeSet::new();
+    // Again until a look finds none: what is killed may have been about to start another, and takes
+    // a moment to go.
+    while kill_those_at_home_in(runs, &mut killed)? {
+        std::thread::yield_now();
+    }
+    for entry in fs::read_dir(runs)? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    Ok(killed.len())
+}
+
+/// Returns whether there was any.
+fn kill_those_at_home_in(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<bool> {
+    let mut home = OsString::from("HOME=");
+    home.push(runs);
+    let mut home = home.into_vec();
+    home.push(b'/');
+    let mut found = false;
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Another user's process cannot be read, and one that has ended has no environment.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home))
+            && Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+        {
+            killed.insert(pid);
+            found = true;
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test needs a process to be left behind")]
+    fn what_lives_in_a_run_directory_is_killed_and_the_directory_removed() {
+        let runs = tempfile::tempdir().unwrap();
+        let home = runs.path().join("r-1");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("message.yml"), "---").unwrap();
+        let mut sleep = Command::new("/bin/sleep");
+        sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
+        let mut inside = sleep.spawn().unwrap();
+        let mut outside = sleep.env("HOME", runs.path()).spawn().unwrap();
+        assert_eq!(sweep(runs.path()).unwrap(), 1);
+        assert!(!inside.wait().unwrap().success());
+        assert!(outside.try_wait().unwrap().is_none());
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+        assert!(!home.exists());
+    }
+}
