@@ -59,9 +59,15 @@
 //! ```toml
 //! [lib]
 //! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! loopabull-task = { path = "loopabull-host/guest-sdk" } # in a checkout of loopabull-host
+//! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
-//! `cargo build --release --target wasm32-wasip2` makes the component. `cargo test` needs
+//! `cargo build --release --target wasm32-wasip2` makes the component. Copy it to
+//! `tasks/NAME.wasm` of the daemon: NAME is the task's name, so mind that cargo writes
+//! underscores where the package has dashes. `cargo test` needs
 //! no Wasm. Each message gets a fresh instance, which a small stack makes cheaper: the
 //! tasks in loopabull's own repository have a `build.rs` to copy that asks for 64 KiB.
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -31,7 +32,7 @@ pub struct Listing {
 /// The tasks, ready to run.
 #[derive(Default)]
 pub struct Catalog {
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     pub components: BTreeMap<TaskName, Component>,
     pub findings: Vec<Finding>,
 }
@@ -181,7 +182,7 @@ impl Catalog {
                 _ => loaded.push(task),
             }
         }
-        catalog.routes = Routes::build(loaded);
+        catalog.routes = Arc::new(Routes::build(loaded));
         catalog
     }
 }

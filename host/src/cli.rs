@@ -85,7 +85,7 @@ struct DaemonFlags {
     /// Serve /livez, /readyz, /metrics and /status here [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Do only a part of the road: take messages in, or work them
+    /// Do only a part of the road: take messages in, or work them; needs `--amqp-url`
     #[arg(long, value_enum, default_value_t)]
     role: Role,
 }
@@ -149,6 +149,9 @@ impl Cli {
                 let role = self.daemon.role;
                 self.daemon.apply(&mut config);
                 config.validate()?;
+                if role != Role::All && config.amqp_url.is_none() {
+                    return Err(ConfigError::RoleWithoutBroker.into());
+                }
                 commands::daemon::run(&config, role)
             }
             Some(Command::Check(args)) => commands::check::run(&config, &args),

@@ -77,6 +77,10 @@ pub enum ConfigError {
     Parse { path: PathBuf, reason: String },
     #[error("fedmsg endpoints need signatures checked, which this version cannot do")]
     Unverified,
+    #[error(
+        "`--role` divides the road over several daemons, which the embedded queue cannot serve"
+    )]
+    RoleWithoutBroker,
     #[error("`{key}` is {value}, it must be 1 to 1000")]
     Range { key: &'static str, value: u32 },
 }
@@ -89,6 +93,7 @@ impl ConfigError {
                 "on a bus where everyone may start your tasks, say so: `--unsigned`, or \
                  `verify = \"off\"` under `[fedmsg]`",
             ),
+            Self::RoleWithoutBroker => Some("put the queue into a RabbitMQ with `--amqp-url`"),
             _ => None,
         }
     }

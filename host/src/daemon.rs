@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use loopabull_fedmsg::Verifier;
+use loopabull_model::TaskKind;
 use loopabull_queue::{Queue, QueueError};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
@@ -29,7 +30,7 @@ use crate::ingest::fedmsg::{self, SourceError};
 use crate::journal::Journal;
 use crate::leftovers;
 use crate::metrics::Metrics;
-use crate::playbook::Playbooks;
+use crate::playbook::{PlaybookError, Playbooks};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 use crate::web::Web;
@@ -96,6 +97,8 @@ pub enum DaemonError {
     Engine(#[from] EngineError),
     #[error("cannot listen on `{address}`")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot run playbooks")]
+    Playbooks(#[source] PlaybookError),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("a part of the daemon ended by itself: {reason}")]
@@ -106,6 +109,7 @@ impl DaemonError {
     /// Returns what the operator can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Playbooks(error) => Some(error.hint()),
             Self::StateInUse { .. } => Some("give each daemon a directory of its own: `--state`"),
             Self::Listen { .. } => Some("name a free address with `--listen`, port 0 for any"),
             _ => None,
@@ -140,7 +144,7 @@ impl Daemon {
         let lock = lock_state(config)?;
         sweep(config)?;
         let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
-        let runner = Arc::new(runner(config)?);
+        let runner = Arc::new(runner(config, role)?);
         let queue = Queue::open(&config.queue()).await.map_err(DaemonError::Queue)?;
         let queue = Arc::new(queue);
         let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new()));
@@ -177,7 +181,7 @@ impl Daemon {
             );
             let ingest = Ingest {
                 verifier: Verifier::Off,
-                runner,
+                routes: Arc::clone(&runner.catalog.routes),
                 queue: Arc::clone(&queue),
                 board: Arc::clone(&board),
                 metrics: Arc::clone(&metrics),
@@ -208,6 +212,8 @@ impl Daemon {
         };
         self.shutdown.drain.cancel();
         let stopped = self.drain().await;
+        // What has not ended by now is dropped where it waits.
+        self.parts.shutdown().await;
         self.web_stop.cancel();
         // A client that is slow, or does not mean to end, is not waited for.
         let served = async { while self.web.join_next().await.is_some() {} };
@@ -263,7 +269,7 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
 }
 
 /// Loads the tasks and finds what runs them; logs what is wrong with single ones.
-fn runner(config: &Config) -> Result<Runner, DaemonError> {
+fn runner(config: &Config, role: Role) -> Result<Runner, DaemonError> {
     let components = ComponentRunner::new()?;
     let catalog = Catalog::load(Listing::read(config), &components);
     for finding in &catalog.findings {
@@ -280,11 +286,14 @@ fn runner(config: &Config) -> Result<Runner, DaemonError> {
     if tasks.is_empty() {
         tracing::warn!("there is no task: every message will be counted and dropped");
     }
-    let playbooks = Playbooks::open(config).map_err(|error| {
-        let reason = format!("{:#}", anyhow::Error::new(error));
-        tracing::warn!("playbooks cannot be run: {reason}");
-        reason
-    });
+    let playbooks = Playbooks::open(config, "runs");
+    // A daemon that cannot run a task it has would only turn its messages into dead letters.
+    let is_needed =
+        role != Role::Ingest && tasks.iter().any(|task| task.kind == TaskKind::Playbook);
+    let playbooks = match playbooks {
+        Err(error) if is_needed => return Err(DaemonError::Playbooks(error)),
+        playbooks => playbooks.map_err(|error| error.to_string()),
+    };
     Ok(Runner { components, playbooks, catalog })
 }
 

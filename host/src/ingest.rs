@@ -1,7 +1,7 @@
 //! Ingest: the common road of all sources.
 //!
 //! Owns what becomes of an envelope: rejected and counted, accepted and counted as unrouted, or put
-//! into the queue once for each task that wants it. Knows no socket and no runner.
+//! into the queue once for each task that wants it. Does not know how a task is run.
 //!
 //! Before it on the path of a message: a source. After it: [`Queue::publish`].
 
@@ -10,7 +10,7 @@ pub mod fedmsg;
 use std::sync::Arc;
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
-use loopabull_model::Message;
+use loopabull_model::{Message, Routes, TaskName};
 use loopabull_queue::Queue;
 use tokio::sync::mpsc;
 
@@ -18,13 +18,12 @@ use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::ingest::fedmsg::Received;
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
-use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 
 /// The common road of all sources.
 pub struct Ingest {
     pub verifier: Verifier,
-    pub runner: Arc<Runner>,
+    pub routes: Arc<Routes>,
     pub queue: Arc<Queue>,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
@@ -64,7 +63,7 @@ impl Ingest {
     async fn accept(&self, message: Message) {
         self.metrics.messages.inc();
         self.board.count(|counts| counts.accepted += 1);
-        let tasks = self.runner.catalog.routes.resolve(&message.topic);
+        let tasks = self.routes.resolve(&message.topic);
         if tasks.is_empty() {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);
@@ -75,22 +74,32 @@ impl Ingest {
     }
 
     /// Publishes, and waits until it can. Meanwhile the socket's own queue fills up.
-    async fn publish(&self, message: &Message, task: &loopabull_model::TaskName) {
+    async fn publish(&self, message: &Message, task: &TaskName) {
         const TROUBLE: &str = "ingest";
         let mut backoff = Backoff::default();
-        while let Err(error) = self.queue.publish(message, task).await {
+        loop {
+            // Given up only when the daemon must end; the entry may or may not have been taken.
+            let published = tokio::select! {
+                published = self.queue.publish(message, task) => published,
+                () = self.shutdown.cancel.cancelled() => return self.lose(message),
+            };
+            let Err(error) = published else { break };
             let error = format!("{:#}", anyhow::Error::new(error));
             self.board.set_trouble(TROUBLE, &error);
             tracing::error!(message.id = %message.id, "cannot queue message {}: {error}", message.id);
-            if self.shutdown.cancel.is_cancelled() {
-                self.metrics.lost.inc();
-                tracing::error!(message.id = %message.id, "message {} is lost", message.id);
-                return;
-            }
             backoff.pause(&self.shutdown.cancel).await;
         }
         self.board.clear_trouble(TROUBLE);
         self.metrics.entries.get_or_create(&ByTask { task: task.to_string() }).inc();
+    }
+
+    fn lose(&self, message: &Message) {
+        self.metrics.lost.inc();
+        tracing::error!(
+            message.id = %message.id,
+            "message {} is lost: the daemon ends and the queue has not taken it",
+            message.id,
+        );
     }
 
     fn reject(&self, rejection: &Rejection) {

@@ -11,6 +11,9 @@ use loopabull_store::{Store, StoreError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+/// Counts the changes to the schema that an older file does not survive.
+const VERSION: i32 = 1;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
         id TEXT PRIMARY KEY,
@@ -51,7 +54,7 @@ pub struct Filter {
 impl Journal {
     /// Opens the journal of a state directory; makes it if there is none.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
-        Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA)? })
+        Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA, VERSION)? })
     }
 
     /// Keeps a run. Returns once it is on disk.

@@ -9,21 +9,38 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Kills what still runs in the directories beneath `runs`, and removes them. Returns how many
-/// processes were killed. Only the one daemon of a state directory may call this, before it starts
-/// a playbook.
+/// How often we look whether all are gone, and the pause between: 10 s in all.
+const LOOKS: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Kills what still runs in the directories beneath `runs`, and removes them as far as that goes.
+/// Returns how many processes were killed. Only the one daemon of a state directory may call this,
+/// before it starts a playbook.
+///
+/// # Errors
+///
+/// If there still is one after 10 s.
 pub fn sweep(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
+    let mut looks = 0;
     // Again until a look finds none: what is killed may have been about to start another, and takes
     // a moment to go.
     while kill_those_at_home_in(runs, &mut killed)? {
-        std::thread::yield_now();
+        looks += 1;
+        if looks == LOOKS {
+            return Err(io::Error::other("a process of a playbook does not end by SIGKILL"));
+        }
+        std::thread::sleep(PAUSE);
     }
-    for entry in fs::read_dir(runs)? {
-        fs::remove_dir_all(entry?.path())?;
+    for entry in fs::read_dir(runs)?.flatten() {
+        // It may hold what its playbook made unremovable. The ids of runs are never used again.
+        if let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!("cannot remove `{}`: {error}", entry.path().display());
+        }
     }
     Ok(killed.len())
 }
@@ -65,6 +82,7 @@ mod tests {
         let home = runs.path().join("r-1");
         fs::create_dir(&home).unwrap();
         fs::write(home.join("message.yml"), "---").unwrap();
+        fs::write(runs.path().join("stray"), "no directory").unwrap();
         let mut sleep = Command::new("/bin/sleep");
         sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
         let mut inside = sleep.spawn().unwrap();

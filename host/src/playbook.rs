@@ -112,12 +112,13 @@ impl PlaybookError {
 }
 
 impl Playbooks {
-    /// Finds all that is needed to start playbooks. The state directory must exist.
-    pub fn open(config: &Config) -> Result<Self, PlaybookError> {
+    /// Finds all that is needed to start playbooks. The state directory must exist; the runs get
+    /// their directories in this folder of it.
+    pub fn open(config: &Config, runs: &str) -> Result<Self, PlaybookError> {
         let cannot = |source| PlaybookError::Folder { path: config.playbooks.clone(), source };
         let folder = config.playbooks.canonicalize().map_err(cannot)?;
         let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
-        let runs = config.state.join("runs");
+        let runs = config.state.join(runs);
         let cannot = |source| PlaybookError::Runs { path: runs.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&runs).map_err(cannot)?;
         let runs = runs.canonicalize().map_err(cannot)?;
@@ -137,17 +138,22 @@ impl Playbooks {
 
     /// Runs a playbook on one message. `cancel` ends it early.
     pub async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
-        let failed = |outcome| Attempt { outcome, output: Default::default(), notes: Vec::new() };
         let facts = RunFacts { run_id: call.run_id.as_str(), attempt: call.attempt };
         let variables = match variables::write(call.message, facts) {
             Ok(variables) => variables,
-            Err(error) => return failed(Outcome::Reject { reason: error.to_string().into() }),
+            Err(error) => {
+                return Attempt::without_output(Outcome::Reject {
+                    reason: error.to_string().into(),
+                });
+            }
         };
         let folder = self.runs.join(call.run_id.as_str());
         let limits = Watch { timeout: call.timeout, memory: call.memory, output: call.output };
         let give = Give::Variables(&variables);
         let attempt = self.start_and_watch(call.task, &folder, &give, limits, cancel).await;
-        attempt.unwrap_or_else(|reason| failed(Outcome::NotStarted { reason: reason.into() }))
+        attempt.unwrap_or_else(|reason| {
+            Attempt::without_output(Outcome::NotStarted { reason: reason.into() })
+        })
     }
 
     /// Lets Ansible read a playbook without running it. Returns what it complained of.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{Attempt, Message, Outcome, Output, RunId, Task, TaskKind, TaskName};
+use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
 use loopabull_wasm::ComponentRunner;
 use tokio_util::sync::CancellationToken;
 
@@ -86,7 +86,7 @@ impl Runner {
         tokio::select! {
             attempt = self.components.run(component, call) => attempt,
             // Dropping the run drops its instance, wherever it is: nothing of it is left.
-            () = cancel.cancelled() => without_output(Outcome::Cancelled),
+            () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }
 }
@@ -100,9 +100,5 @@ pub fn timeout(task: &Task) -> Duration {
 }
 
 fn not_started(reason: String) -> Attempt {
-    without_output(Outcome::NotStarted { reason: reason.into() })
-}
-
-fn without_output(outcome: Outcome) -> Attempt {
-    Attempt { outcome, output: Output::default(), notes: Vec::new() }
+    Attempt::without_output(Outcome::NotStarted { reason: reason.into() })
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{RetryPolicy, Run, RunId, Settlement, TaskKind};
+use loopabull_model::{Attempt, Outcome, RetryPolicy, Run, RunId, Settlement, TaskKind};
 use loopabull_queue::{Consumer, Delivery, Queue, QueueError};
 
 use crate::backoff::Backoff;
@@ -72,16 +72,8 @@ impl Worker {
                 delivery.message.id,
             );
             Settlement::Ack
-        } else if let Some(refused) = policy.refuse(delivery.attempt) {
-            tracing::error!(
-                message.id = %delivery.message.id,
-                task.name = %delivery.task,
-                "message {} is set aside: {refused:?}",
-                delivery.message.id,
-            );
-            refused
         } else {
-            let run = self.run(&delivery).await;
+            let run = self.run(&delivery, &policy).await;
             let settlement = policy.decide(&run.outcome, run.attempt);
             log(&run, &settlement);
             self.metrics.count_run(&run, task.is_some());
@@ -97,13 +89,16 @@ impl Worker {
         self.settle(&delivery, &settlement).await
     }
 
-    async fn run(&self, delivery: &Delivery) -> Run {
+    async fn run(&self, delivery: &Delivery, policy: &RetryPolicy) -> Run {
         let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
         let cancel = &self.shutdown.cancel;
         let (task, message, attempt) = (&delivery.task, &delivery.message, delivery.attempt);
-        let attempted = self.runner.run(task, message, &id, attempt, cancel).await;
+        let attempted = match policy.refuse(attempt) {
+            Some(reason) => Attempt::without_output(Outcome::NotStarted { reason }),
+            None => self.runner.run(task, message, &id, attempt, cancel).await,
+        };
         let kind = self.runner.catalog.routes.task(task).map_or(TaskKind::Playbook, |t| t.kind);
         Run {
             id,

@@ -41,8 +41,8 @@ fn the_short_help_names_every_command_and_flag() {
           --unsigned           Take messages without looking at signatures
           --listen <ADDR>      Serve /livez, /readyz, /metrics and /status here [default:
                                127.0.0.1:8480]
-          --role <ROLE>        Do only a part of the road: take messages in, or work them [default: all]
-                               [possible values: all, ingest, work]
+          --role <ROLE>        Do only a part of the road: take messages in, or work them; needs
+                               `--amqp-url` [default: all] [possible values: all, ingest, work]
       -h, --help               Print help (see more with '--help')
       -V, --version            Print version
     [exit status 0]

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::bed::{Bed, message, text, wait_for};
+use loopabull_testbed::Rabbit;
+
+use crate::bed::{Bed, Publisher, message, text, wait_for};
 
 /// A playbook that says when it runs, and then waits for a file to appear.
 fn bed() -> Bed {
@@ -46,6 +48,34 @@ fn a_client_that_does_not_end_does_not_keep_the_daemon() {
     // It is being served once another has been.
     assert_eq!(daemon.get("/livez").0, 200);
     daemon.stop();
+}
+
+/// Under an alarm the broker confirms nothing, and the source waits; the daemon ends all the same,
+/// and says what it could not queue.
+#[test]
+fn a_blocked_broker_does_not_keep_the_daemon() {
+    // A node of its own: an alarm stops every publisher of a node.
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let vhost = rabbit.vhost();
+    let (bed, publisher, url) = (bed(), Publisher::start(), vhost.url());
+    bed.add_guest("good", "x", "", "i32.const 0");
+    bed.write("loopabull.toml", "grace = '1s'\n");
+    let source = ["--unsigned", "--fedmsg", &publisher.endpoint, "--amqp-url", &url];
+    let daemon = bed.start(&[&["--config", "loopabull.toml"], &source[..]].concat());
+    publisher.wait_for_subscriber();
+    let send = |id: &str| publisher.send(&[b"x", message(id, "x", "{}").as_bytes()]);
+    send("m-1");
+    wait_for("the first message", || (daemon.count("runs") == 1).then_some(()));
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    // The broker tells of its alarm when it is published to.
+    send("m-2");
+    wait_for("readiness to go", || {
+        let (status, text) = daemon.get("/readyz");
+        (status == 503 && text.contains("memory or disk alarm")).then_some(())
+    });
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(1));
+    assert!(bed.log().contains("message m-2 is lost"), "{}", bed.log());
 }
 
 #[test]

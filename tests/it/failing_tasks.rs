@@ -90,7 +90,7 @@ fn a_playbook_sees_only_the_environment_that_was_built_for_it() {
     assert!(output.status.success(), "{}", text(&output.stdout));
     let environment = std::fs::read_to_string(got).unwrap();
     assert!(!environment.contains("secret"), "{environment}");
-    assert!(environment.lines().any(|line| line.starts_with("HOME=") && line.contains("/runs/")));
+    assert!(environment.lines().any(|line| line.starts_with("HOME=") && line.contains("/tries/")));
 }
 
 #[test]

@@ -21,9 +21,10 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         reserved = "[".repeat(100) + &layer + &"]".repeat(100);
     }
     let reserved = format!(r#"{{"msg":{reserved}}}"#);
+    let headers = format!(r#"{{"msg":1,"headers":{{"h":"{}"}}}}"#, "x".repeat(100_000));
     let long_topic = "a".repeat(300);
     let body = good.as_bytes();
-    let garbage: [(&str, &[&[u8]]); 19] = [
+    let garbage: [(&str, &[&[u8]]); 20] = [
         ("frame-count", &[b"org.example.good"]),
         ("frame-count", &[b"org.example.good", body, b"more"]),
         ("topic-not-utf8", &[b"\xff\xfe", body]),
@@ -41,6 +42,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         ("lone-surrogate", &[b"org.example.good", br#"{"msg":"\ud800"}"#]),
         ("reserved-key", &[b"org.example.good", reserved.as_bytes()]),
         ("body-shape", &[b"org.example.good", b"[]"]),
+        ("headers-too-large", &[b"org.example.good", headers.as_bytes()]),
         ("topic-mismatch", &[b"org.example.other", body]),
         ("bad-message-id", &[b"org.example.good", br#"{"msg":1,"msg_id":"a b"}"#]),
     ];
@@ -50,7 +52,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         let good = message(&id, "org.example.good", "{}");
         publisher.send(&[b"org.example.good", good.as_bytes()]);
     }
-    wait_for("the good ones", || (daemon.count("runs") >= 19).then_some(()));
+    wait_for("the good ones", || (daemon.count("runs") >= 20).then_some(()));
     for reason in loopabull_fedmsg::Rejection::REASONS {
         let expected = garbage.iter().filter(|(name, _)| *name == reason).count();
         assert!(expected > 0, "there is no garbage for {reason}");
@@ -58,5 +60,5 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         assert_eq!(daemon.metric(&name), Some(expected as f64), "{reason}");
     }
     daemon.stop();
-    assert_eq!(bed.tally(), [("good success".to_owned(), 19)].into());
+    assert_eq!(bed.tally(), [("good success".to_owned(), 20)].into());
 }

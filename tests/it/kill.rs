@@ -102,6 +102,8 @@ fn a_message_that_kills_its_daemon_is_set_aside() {
     wait_for("the dead letter", || (daemon.status()["queue"]["dead"] == 1).then_some(()));
     assert!(!running.exists());
     daemon.stop();
+    let outcome = bed.runs()[0].outcome.to_string();
+    assert_eq!(outcome, "not-started: attempt 2 of 2 was started and never settled");
 }
 
 #[test]

@@ -70,7 +70,7 @@ async fn check_playbooks(config: &Config, catalog: &Catalog, problems: &mut Vec<
     if names.is_empty() {
         return;
     }
-    match Playbooks::open(config) {
+    match Playbooks::open(config, "tries") {
         Ok(playbooks) => {
             for name in names {
                 if let Err(complaint) = playbooks.check(name, PATIENCE).await {

@@ -41,8 +41,8 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     let components = ComponentRunner::new()?;
     let catalog = Catalog::load(Listing::read(config), &components);
     let task = find(&catalog, &args.task)?.name.clone();
-    let playbooks =
-        Playbooks::open(config).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+    let playbooks = Playbooks::open(config, "tries")
+        .map_err(|error| format!("{:#}", anyhow::Error::new(error)));
     let runner = Runner { components, playbooks, catalog };
     let attempt = block_on(run_once(&runner, &task, &message))?;
     print_plain(&attempt.output.text)?;

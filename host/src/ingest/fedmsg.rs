@@ -19,7 +19,7 @@ use crate::config::Fedmsg;
 const MAX_FRAME: i64 = 64 << 20;
 /// How many messages ZeroMQ holds for us per endpoint; the publisher holds, or drops, those beyond.
 /// ZeroMQ has no limit to the number of frames of a message, nor to the bytes of all of them.
-const HIGH_WATER_MARK: i32 = 100;
+const HIGH_WATER_MARK: i32 = 16;
 /// How many messages may be on their way from the thread to the runtime.
 const CHANNEL: usize = 16;
 /// How often the thread looks whether anybody still wants its messages.

@@ -23,8 +23,10 @@ pub(crate) fn build() -> Result<()> {
     for name in &names {
         let component = built.join(artifact(name));
         let place = folder.join(format!("{name}.wasm"));
-        replace(&component, &place)
-            .with_context(|| format!("cannot copy `{}`", component.display()))?;
+        replace(&component, &place).with_context(|| {
+            let component = component.display();
+            format!("cannot copy `{component}`; is its package in `members` of tasks/Cargo.toml?")
+        })?;
     }
     say(&format!("in tasks/: {}", names.join(", ")));
     Ok(())

@@ -21,6 +21,8 @@ pub enum Rejection {
     Body(#[from] BodyError),
     #[error("body does not have the keys of fedmsg: {reason}")]
     BodyShape { reason: String },
+    #[error("headers have {length} bytes, the limit is {limit}")]
+    HeadersTooLarge { length: usize, limit: usize },
     #[error("envelope says topic `{envelope}`, body says another")]
     TopicMismatch { envelope: String },
     #[error(transparent)]
@@ -29,7 +31,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every reason that [`Rejection::reason`] returns.
-    pub const REASONS: [&'static str; 12] = [
+    pub const REASONS: [&'static str; 13] = [
         "frame-count",
         "topic-not-utf8",
         "bad-topic",
@@ -40,6 +42,7 @@ impl Rejection {
         "lone-surrogate",
         "reserved-key",
         "body-shape",
+        "headers-too-large",
         "topic-mismatch",
         "bad-message-id",
     ];
@@ -57,6 +60,7 @@ impl Rejection {
             Self::Body(BodyError::LoneSurrogate { .. }) => "lone-surrogate",
             Self::Body(BodyError::ReservedKey) => "reserved-key",
             Self::BodyShape { .. } => "body-shape",
+            Self::HeadersTooLarge { .. } => "headers-too-large",
             Self::TopicMismatch { .. } => "topic-mismatch",
             Self::MessageId(_) => "bad-message-id",
         }

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Envelope, Rejection};
 
+/// The most that the names and values of all headers may have together, in bytes.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
 /// Decides which envelopes are believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verifier {
@@ -40,9 +43,14 @@ impl Verifier {
             serde_json::Value::String(text) => (name, text),
             other => (name, other.to_string()),
         });
+        let headers: Vec<(String, String)> = headers.collect();
+        let length = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if length > MAX_HEADER_BYTES {
+            return Err(Rejection::HeadersTooLarge { length, limit: MAX_HEADER_BYTES });
+        }
         let sent_at = fields.timestamp.and_then(|number| number.as_f64()).map(|s| s as i64);
         let body = Body::parse(msg.get())?;
-        Ok(Message::from_verified(id, topic, headers.collect(), sent_at, None, body))
+        Ok(Message::from_verified(id, topic, headers, sent_at, None, body))
     }
 }
 
@@ -87,6 +95,13 @@ mod tests {
         let first = verify(r#"{"msg":1}"#).unwrap();
         assert_eq!(first.id, verify(r#"{"msg":1}"#).unwrap().id);
         assert_ne!(first.id, verify(r#"{"msg":2}"#).unwrap().id);
+    }
+
+    #[test]
+    fn headers_are_limited() {
+        let body = |length| format!(r#"{{"msg":1,"headers":{{"h":["{}"]}}}}"#, "x".repeat(length));
+        assert!(verify(&body(60_000)).is_ok());
+        check(&body(70_000), "headers-too-large");
     }
 
     #[test]

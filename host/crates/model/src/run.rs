@@ -16,6 +16,13 @@ pub struct Attempt {
     pub notes: Vec<(String, String)>,
 }
 
+impl Attempt {
+    /// An attempt that wrote nothing.
+    pub fn without_output(outcome: Outcome) -> Self {
+        Self { outcome, output: Output::default(), notes: Vec::new() }
+    }
+}
+
 /// The record of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Run {

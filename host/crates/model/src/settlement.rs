@@ -32,12 +32,12 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Tells what becomes of a delivery whose attempt may not even start: all that it had were
-    /// started and none was settled, because the process ended with each.
-    pub fn refuse(&self, attempt: u32) -> Option<Settlement> {
+    /// Tells why an attempt may not even start: the last one was started and never settled, because
+    /// the process that ran it ended, or its connection to the broker.
+    pub fn refuse(&self, attempt: u32) -> Option<Reason> {
         let max = self.max_attempts;
-        let reason = format!("all {max} attempts ended with the process that ran them");
-        (attempt > max.get()).then(|| Settlement::DeadLetter { reason: reason.into() })
+        let reason = || format!("attempt {max} of {max} was started and never settled").into();
+        (attempt > max.get()).then(reason)
     }
 
     /// Decides what becomes of a delivery whose attempt, counted from 1, had this outcome.
@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn an_attempt_past_the_last_does_not_start() {
         assert_eq!(RetryPolicy::default().refuse(3), None);
-        assert!(matches!(RetryPolicy::default().refuse(4), Some(Settlement::DeadLetter { .. })));
+        let reason = RetryPolicy::default().refuse(4).unwrap();
+        assert_eq!(reason.as_str(), "attempt 3 of 3 was started and never settled");
     }
 
     proptest! {

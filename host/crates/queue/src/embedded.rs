@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::Tag;
 use crate::{Delivery, Depth, QueueError};
 
+/// Counts the changes to the schema that an older file does not survive.
+const VERSION: i32 = 1;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -25,7 +28,7 @@ const SCHEMA: &str = "
         state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'dead')),
         attempt INTEGER NOT NULL DEFAULT 0,   -- how many were started
         enqueued_ms INTEGER NOT NULL,
-        due_ms INTEGER NOT NULL DEFAULT 0,    -- a retry waits until then
+        due_ms INTEGER NOT NULL,              -- a retry waits until then; the order of all
         reason TEXT,                          -- why it is dead
         message TEXT NOT NULL                 -- the last, so that the others are near
     ) STRICT;
@@ -54,7 +57,7 @@ pub struct Consumer {
 
 impl Embedded {
     pub(crate) fn open(file: &Path) -> Result<Self, QueueError> {
-        let store = Arc::new(Store::open(file, SCHEMA)?);
+        let store = Arc::new(Store::open(file, SCHEMA, VERSION)?);
         let published = Arc::new(Notify::new());
         Ok(Self { file: file.to_owned(), store, published, lock: OnceCell::new() })
     }
@@ -70,8 +73,8 @@ impl Embedded {
         let insert = move |connection: &Connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO entries (entry, task, message, state, enqueued_ms)
-                     VALUES (?1, ?2, ?3, 'waiting', ?4)",
+                    "INSERT INTO entries (entry, task, message, state, enqueued_ms, due_ms)
+                     VALUES (?1, ?2, ?3, 'waiting', ?4, ?4)",
                 )?
                 .execute(params![entry, task, message, now])
         };
@@ -202,8 +205,9 @@ impl Claim {
 fn claim(connection: &Connection, now_ms: i64) -> rusqlite::Result<Option<Claim>> {
     connection
         .prepare_cached(
+            // A first attempt waits for no time: the clock may have been set back.
             "UPDATE entries SET state = 'claimed', attempt = attempt + 1
-             WHERE id = (SELECT id FROM entries WHERE state = 'waiting' AND due_ms <= ?1
+             WHERE id = (SELECT id FROM entries WHERE state = 'waiting' AND (attempt = 0 OR due_ms <= ?1)
                          ORDER BY due_ms, id LIMIT 1)
              RETURNING id, entry, task, message, attempt",
         )?

@@ -55,6 +55,7 @@ conformance! {
     workers_share_the_entries
     a_stopped_worker_receives_nothing
     an_entry_keeps_its_id_over_its_attempts
+    a_retry_comes_before_what_was_published_later
 }
 
 fn message(number: u32) -> Message {
@@ -226,6 +227,23 @@ async fn an_entry_keeps_its_id_over_its_attempts(bed: Bed) {
     assert_eq!(again.entry, first.entry);
     assert_ne!(again.entry, second.entry);
     assert_eq!(again.message.id, second.message.id);
+}
+
+async fn a_retry_comes_before_what_was_published_later(bed: Bed) {
+    let queue = bed.open().await;
+    publish(&queue, [1]).await;
+    let mut consumer = queue.consume().await.unwrap();
+    let first = receive(&mut consumer).await;
+    // A clock of milliseconds must have moved on, or the two would have the same time.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    queue.settle(&first, &Settlement::Retry { after: Duration::ZERO }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    publish(&queue, [2, 3]).await;
+    for number in [1, 2, 3] {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.message.id, message(number).id);
+        queue.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
 }
 
 /// What the broker has sent ahead has cost no attempt when a worker stops.

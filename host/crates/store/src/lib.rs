@@ -38,6 +38,8 @@ pub struct Store {
 pub enum StoreError {
     #[error("cannot open the file `{path}`")]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("the file `{path}` has version {found}, this program needs {version}")]
+    Version { path: PathBuf, found: i32, version: i32 },
     #[error("cannot start the thread of the file `{path}`")]
     Thread { path: PathBuf, source: std::io::Error },
     #[error("cannot change the file `{path}`")]
@@ -58,10 +60,15 @@ type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 impl Store {
     /// Opens the file, makes it if there is none, and brings it to `schema` (statements that may
-    /// run again and again, `CREATE TABLE IF NOT EXISTS …`).
-    pub fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
-        let connection = connect(path, schema)
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    /// run again and again, `CREATE TABLE IF NOT EXISTS …`). A file of another version of the schema
+    /// is refused.
+    pub fn open(path: &Path, schema: &str, version: i32) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Open { path: path.to_owned(), source };
+        let connection = connect(path).map_err(cannot)?;
+        let found = bring_to(&connection, schema, version).map_err(cannot)?;
+        if found != version {
+            return Err(StoreError::Version { path: path.to_owned(), found, version });
+        }
         let (changes, waiting) = mpsc::sync_channel(MAX_WAITING);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
@@ -140,14 +147,24 @@ impl Drop for Store {
     }
 }
 
-fn connect(path: &Path, schema: &str) -> rusqlite::Result<Connection> {
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch(schema)?;
     Ok(connection)
+}
+
+/// Returns the version that the file has now. A file without a table has none yet.
+fn bring_to(connection: &Connection, schema: &str, version: i32) -> rusqlite::Result<i32> {
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
+    if count("SELECT count(*) FROM sqlite_schema")? == 0 {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {schema}; PRAGMA user_version = {version}; COMMIT"
+        ))?;
+    }
+    count("PRAGMA user_version")
 }
 
 fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
@@ -207,19 +224,19 @@ mod tests {
     async fn what_was_answered_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        let store = Store::open(&path, SCHEMA).unwrap();
+        let store = Store::open(&path, SCHEMA, 1).unwrap();
         for n in 0..1000 {
             store.change(insert(n)).await.unwrap();
         }
         drop(store);
-        let store = Store::open(&path, SCHEMA).unwrap();
+        let store = Store::open(&path, SCHEMA, 1).unwrap();
         assert_eq!(store.change(count).await.unwrap(), 1000);
     }
 
     #[tokio::test]
     async fn a_change_that_fails_is_undone_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("a.db"), SCHEMA).unwrap();
+        let store = Store::open(&folder.path().join("a.db"), SCHEMA, 1).unwrap();
         let twice = |connection: &Connection| {
             insert(2)(connection)?;
             insert(1)(connection)
@@ -235,7 +252,8 @@ mod tests {
     async fn two_stores_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        let stores = [Store::open(&path, SCHEMA).unwrap(), Store::open(&path, SCHEMA).unwrap()];
+        let stores =
+            [Store::open(&path, SCHEMA, 1).unwrap(), Store::open(&path, SCHEMA, 1).unwrap()];
         for n in 0..100 {
             stores[n as usize % 2].change(insert(n)).await.unwrap();
         }
@@ -243,11 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        drop(Store::open(&path, SCHEMA, 1).unwrap());
+        let error = Store::open(&path, SCHEMA, 2).unwrap_err().to_string();
+        assert!(error.ends_with("has version 1, this program needs 2"), "{error}");
+    }
+
+    #[test]
     fn a_file_that_is_no_database_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         std::fs::write(&path, "not a database, but long enough to look at ".repeat(30)).unwrap();
-        let error = Store::open(&path, SCHEMA).unwrap_err().to_string();
+        let error = Store::open(&path, SCHEMA, 1).unwrap_err().to_string();
         assert_eq!(error, format!("cannot open the file `{}`", path.display()));
     }
 }
