@@ -393,6 +393,25 @@ async fn a_body_that_cannot_be_read_is_set_aside_and_the_next_is_delivered() {
     check_set_aside(b"\xff not JSON", &[]).await;
 }
 
+/// Where a classic queue of the name is already there, it is used as it is.
+#[tokio::test]
+async fn a_classic_queue_that_was_there_before_us_works() {
+    let vhost = Rabbit::shared().vhost();
+    let url = vhost.url();
+    let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions::durable();
+    channel.queue_declare("workers".into(), options, Default::default()).await.unwrap();
+    let bed = Bed::Amqp(vhost);
+    publish(&bed.open().await, [1]).await;
+    for attempt in [1, 2] {
+        let queue = bed.open().await;
+        let mut consumer = queue.consume().await.unwrap();
+        assert_eq!(receive(&mut consumer).await.attempt, attempt);
+        // The process dies here: nothing is settled.
+    }
+}
+
 /// What is wrong with it is told in a header, which a frame of the broker must hold.
 #[tokio::test]
 async fn a_huge_key_in_a_body_that_cannot_be_read_stops_nobody() {

@@ -96,8 +96,10 @@ pub(super) fn read(claim: Claim) -> Result<Delivery, (Box<Claim>, Reason)> {
             serde_json::from_slice(&claim.data).map_err(|error| undecodable(&error))?;
         Ok((EntryId::new(entry), task, message))
     });
-    // Ours counts the copies, the broker's counts how often this copy came back from a crash.
-    let attempts = number(header(ATTEMPTS)).saturating_add(number(header(DELIVERY_COUNT)));
+    // Ours counts the copies, the broker's counts how often this copy came back from a crash. A
+    // classic queue that was there before us does not count, but it tells a second delivery.
+    let crashes = number(header(DELIVERY_COUNT)).max(claim.redelivered.into());
+    let attempts = number(header(ATTEMPTS)).saturating_add(crashes);
     match parts {
         Ok((entry, task, message)) => Ok(Delivery {
             entry,
