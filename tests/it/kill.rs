@@ -1,10 +1,10 @@
 //! kill -9 in the middle: nothing that was accepted is lost, and nothing that succeeded runs again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loopabull_testbed::Rabbit;
 
-use crate::bed::{Bed, message, wait_for};
+use crate::bed::{Bed, Publisher, message, wait_for};
 
 const GREETING: &str = r#"{"from":"x","text":"y"}"#;
 
@@ -43,6 +43,46 @@ fn check(bed: &Bed, count: usize, flags: &[&str]) {
     assert_eq!(successes.len(), count, "every accepted message has a successful run");
     let twice = successes.values().filter(|&&runs| runs > 1).count();
     assert_eq!(twice, 0, "no message that had succeeded was run again");
+}
+
+/// The ids of entries in a file of the daemon's.
+fn entries(bed: &Bed, file: &str, sql: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(bed.path(file)).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// A daemon that takes messages in from its socket is killed. What it had accepted stands in its own
+/// files, in the queue or as a run; every one of those has one successful run in the end.
+#[test]
+fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
+    const COUNT: usize = 5_000;
+    let bed = Bed::new();
+    bed.add_example("greet");
+    let publisher = Publisher::start();
+    let daemon = bed.start(&["--unsigned", "--fedmsg", &publisher.endpoint]);
+    publisher.wait_for_subscriber();
+    let topic = "org.example.prod.greeting.new";
+    for number in 0..COUNT {
+        let body = message(&format!("m-{number}"), topic, GREETING);
+        publisher.send(&[topic.as_bytes(), body.as_bytes()]);
+    }
+    wait_for("a tenth of the runs", || (daemon.count("runs") as usize >= COUNT / 10).then_some(()));
+    daemon.signal("KILL");
+    assert_eq!(daemon.wait(), None, "the signal ended it");
+    drop(publisher);
+    let mut accepted: BTreeSet<String> =
+        entries(&bed, "state/queue.db", "SELECT entry FROM entries").into_iter().collect();
+    accepted.extend(entries(&bed, "state/journal.db", "SELECT entry FROM runs"));
+    assert!(accepted.len() >= COUNT / 10, "only {} were accepted", accepted.len());
+
+    let daemon = bed.start(&[]);
+    daemon.wait_until_idle();
+    daemon.stop();
+    let sql = "SELECT entry FROM runs WHERE outcome_name = 'success'";
+    let worked = entries(&bed, "state/journal.db", sql);
+    assert_eq!(worked.len(), accepted.len(), "none was run twice");
+    assert_eq!(worked.into_iter().collect::<BTreeSet<_>>(), accepted, "each was run");
 }
 
 /// A playbook outlives a daemon that is killed; the next daemon ends it before it runs again.
