@@ -1,11 +1,16 @@
-//! Real servers for tests.
+//! Real servers for tests, and what is wrong with them on demand.
 //!
 //! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address, without systemd,
-//! beside whatever else the machine runs. A [`FedmsgPublisher`] is a PUB socket of the original
-//! fedmsg. Each dies with the process that started it, however that dies.
+//! beside whatever else the machine runs; it can be killed, frozen and started again. A
+//! [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each dies with the process that
+//! started it, however that dies.
 
+mod cluster;
+mod port;
+mod process;
 mod python;
 mod rabbit;
 
+pub use cluster::Cluster;
 pub use python::{FedmsgPublisher, python};
 pub use rabbit::{Rabbit, Vhost};

@@ -1,0 +1,193 @@
+//! Three RabbitMQ nodes that are one cluster.
+
+mod network;
+
+use std::time::{Duration, Instant};
+
+use self::network::Network;
+use crate::rabbit::node::{Node, Ports};
+use crate::{Rabbit, Vhost};
+
+const NODES: u8 = 3;
+/// For an election, and for a node to see what the others have seen.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Three RabbitMQ nodes that are one cluster. A part of it that is not the greater one pauses.
+///
+/// They are killed on drop, and when the test process ends.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Rabbit>,
+    /// After the nodes, which live in it. None if they share the loopback address.
+    network: Option<Network>,
+}
+
+impl Cluster {
+    /// Starts three nodes on the loopback address. They cannot be parted.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rabbit::start`].
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts three nodes on the loopback address, with further lines for their `rabbitmq.conf`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rabbit::start`].
+    pub fn start_with(conf: &str) -> Self {
+        // A node finds the others by the epmd that they share. Each keeper tries to start it, and
+        // it is no matter who comes first.
+        let epmd = Ports::free().epmd;
+        let node = |_| Node::on_loopback(Ports { epmd, ..Ports::free() });
+        Self::join((0..NODES).map(node).collect(), None, conf)
+    }
+
+    /// Starts three nodes that can be parted: each has an address and a network of its own. It
+    /// takes root and iproute2.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rabbit::start`], and without root.
+    pub fn start_apart() -> Self {
+        Self::start_apart_with("")
+    }
+
+    /// Starts three nodes that can be parted, with further lines for their `rabbitmq.conf`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start_apart`].
+    pub fn start_apart_with(conf: &str) -> Self {
+        let network = Network::start(NODES);
+        let node = |index| {
+            let host = network.host(usize::from(index));
+            Node::in_namespace(host.address, host.pid())
+        };
+        let nodes = (0..NODES).map(node).collect();
+        Self::join(nodes, Some(network), conf)
+    }
+
+    fn join(nodes: Vec<Node>, network: Option<Network>, conf: &str) -> Self {
+        let conf = &format!("cluster_partition_handling = pause_minority\n{conf}");
+        let nodes: Vec<Rabbit> = std::thread::scope(|scope| {
+            let start = |node| scope.spawn(move || Rabbit::start_node(node, conf));
+            let started: Vec<_> = nodes.into_iter().map(start).collect();
+            let wait = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join();
+            started.into_iter().map(|thread| wait(thread).expect("the node starts")).collect()
+        });
+        let first = nodes[0].erlang_name();
+        for node in &nodes[1..] {
+            node.stop_app();
+            node.ctl(&["join_cluster", &first]);
+            node.start_app();
+        }
+        let cluster = Self { nodes, network };
+        cluster.wait_until_joined();
+        cluster
+    }
+
+    /// Returns a node by its number, from 0 to 2.
+    pub fn node(&self, index: usize) -> &Rabbit {
+        &self.nodes[index]
+    }
+
+    /// Makes a vhost for one test, as the first node that runs has it; see [`Vhost::on`].
+    pub fn vhost(&self) -> Vhost {
+        let node = self.nodes.iter().find(|node| node.is_running());
+        node.expect("a node runs").vhost()
+    }
+
+    /// Returns the number of the node that leads a queue. It waits until one does that runs, and
+    /// asks the nodes that run and are not paused.
+    ///
+    /// # Panics
+    ///
+    /// If no node leads it within a minute and a half.
+    pub fn leader_of(&self, vhost: &Vhost, queue: &str) -> usize {
+        let ask = ["list_queues", "--no-table-headers", "--timeout", "10", "-p", &vhost.name];
+        let ask: Vec<&str> = ask.into_iter().chain(["name", "leader"]).collect();
+        let line = |leader: &Rabbit| format!("{queue}\t{}", leader.erlang_name());
+        wait("a leader", || {
+            let running = || self.nodes.iter().filter(|node| node.is_running());
+            let text = running().find_map(|node| node.try_ctl(&ask).ok())?;
+            self.nodes
+                .iter()
+                .position(|node| node.is_running() && text.lines().any(|found| found == line(node)))
+        })
+    }
+
+    /// Cuts a node off from the two others, and waits for nothing. Packets are lost in silence;
+    /// after some seconds the others take it for dead and it pauses. The tests still reach it.
+    ///
+    /// # Panics
+    ///
+    /// If the cluster was not started by [`Cluster::start_apart`].
+    pub fn isolate(&self, index: usize) {
+        for other in self.others(index) {
+            self.network().cut(index, other);
+        }
+    }
+
+    /// Joins a node to the others again, and waits until the three are one cluster.
+    ///
+    /// # Panics
+    ///
+    /// If they are not within a minute and a half.
+    pub fn reconnect(&self, index: usize) {
+        for other in self.others(index) {
+            self.network().mend(index, other);
+        }
+        self.wait_until_joined();
+    }
+
+    /// Waits until the node has seen that it is alone and has paused.
+    ///
+    /// # Panics
+    ///
+    /// If it has not within a minute and a half.
+    pub fn wait_until_paused(&self, index: usize) {
+        let ask = ["eval", "rabbit:is_running()."];
+        wait("the node to pause", || {
+            let answer = self.nodes[index].try_ctl(&ask);
+            answer.is_ok_and(|text| text.trim() == "false").then_some(())
+        });
+    }
+
+    /// Waits until every node runs and sees the two others.
+    ///
+    /// # Panics
+    ///
+    /// If it is not so within a minute and a half.
+    pub fn wait_until_joined(&self) {
+        let count = "length(rabbit_nodes:all_running()).";
+        let expected = self.nodes.len().to_string();
+        for node in &self.nodes {
+            wait("the nodes to see each other", || {
+                let answer = node.try_ctl(&["eval", count]);
+                answer.is_ok_and(|text| text.trim() == expected).then_some(())
+            });
+        }
+    }
+
+    fn network(&self) -> &Network {
+        self.network.as_ref().expect("only `Cluster::start_apart` makes nodes that can be parted")
+    }
+
+    fn others(&self, index: usize) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(move |other| *other != index)
+    }
+}
+
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < LIMIT, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

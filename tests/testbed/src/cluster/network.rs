@@ -1,0 +1,148 @@
+//! A network of its own for each node of a cluster: namespaces, joined by a bridge.
+//!
+//! The bridge lives in a namespace, too, so that nothing is left when the processes that hold the
+//! namespaces end, and those end with the test process. The tests' side has one address in the
+//! network and reaches every node, whatever is cut.
+#![expect(clippy::disallowed_methods, reason = "tests start servers")]
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process;
+
+/// Hosts behind one bridge.
+#[derive(Debug)]
+pub(super) struct Network {
+    hosts: Vec<Host>,
+    _bridge: Namespace,
+}
+
+/// A namespace with an address.
+#[derive(Debug)]
+pub(super) struct Host {
+    namespace: Namespace,
+    pub(super) address: Ipv4Addr,
+}
+
+/// A namespace that lasts as long as this process and one more, which it ends on drop.
+#[derive(Debug)]
+struct Namespace(Child);
+
+impl Network {
+    /// Makes a network with this many hosts.
+    pub(super) fn start(hosts: u8) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "only root can give the nodes a network that can be cut"
+        );
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 16;
+        let pid = std::process::id();
+        // Addresses that RFC 2544 keeps for tests of networks; sixteen for each network.
+        let address = |host: u8| {
+            let [_, _, high, low] = ((pid << 4 | number) << 4 | u32::from(host)).to_be_bytes();
+            let middle = 18 + (pid >> 8 & 1) as u8;
+            Ipv4Addr::new(198, middle, high, low)
+        };
+        let (ours, bridge) = (format!("lb{pid}n{number}"), Namespace::start());
+        run(&format!(
+            "ip link add {ours} type veth peer name ours netns {0}
+             ip address add {1}/28 dev {ours}
+             ip link set {ours} up",
+            bridge.pid(),
+            address(14),
+        ));
+        bridge.run("ip link add bridge type bridge\nip link set ours master bridge");
+        bridge.run("ip link set bridge up\nip link set ours up");
+        let start = |number: u8| {
+            let host = Host { namespace: Namespace::start(), address: address(number + 1) };
+            bridge.run(&format!(
+                "ip link add host{number} type veth peer name cable netns {}
+                 ip link set host{number} master bridge
+                 ip link set host{number} up",
+                host.namespace.pid()
+            ));
+            host.namespace.run(&format!(
+                "ip link set lo up
+                 ip address add {}/28 dev cable
+                 ip link set cable up",
+                host.address
+            ));
+            host
+        };
+        Self { hosts: (0..hosts).map(start).collect(), _bridge: bridge }
+    }
+
+    pub(super) fn host(&self, index: usize) -> &Host {
+        &self.hosts[index]
+    }
+
+    /// Loses every packet between two hosts. Nobody is told.
+    pub(super) fn cut(&self, one: usize, other: usize) {
+        // An address of Ethernet that nobody has.
+        self.on_both(one, other, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
+    }
+
+    /// Takes back what [`Network::cut`] did.
+    pub(super) fn mend(&self, one: usize, other: usize) {
+        self.on_both(one, other, "delete", "");
+    }
+
+    fn on_both(&self, one: usize, other: usize, verb: &str, what: &str) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (from, to) = (&self.hosts[from], self.hosts[to].address);
+            from.namespace.run(&format!("ip neighbour {verb} {to} dev cable {what}"));
+        }
+    }
+}
+
+impl Host {
+    /// Returns a process that is in the namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.namespace.pid()
+    }
+}
+
+impl Namespace {
+    fn start() -> Self {
+        let mut holder = Command::new("unshare");
+        // It reads until we end.
+        holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        let namespace = Self(holder.spawn().expect("util-linux is installed"));
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+        let pid = namespace.pid().to_string();
+        process::wait_until("a namespace", || of(&pid).is_some_and(|ns| Some(ns) != of("self")));
+        namespace
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Runs lines of a shell in the namespace.
+    fn run(&self, lines: &str) {
+        let namespace = format!("--net=/proc/{}/ns/net", self.pid());
+        succeed(Command::new("nsenter").args([&namespace, "--", "sh", "-ec", lines]), lines);
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Both fail only if it has ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn run(lines: &str) {
+    succeed(Command::new("sh").args(["-ec", lines]), lines);
+}
+
+fn succeed(command: &mut Command, what: &str) {
+    let output = command.stdin(Stdio::null()).output().expect("there is a shell");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}\n{stderr}(`ip` is in iproute2)");
+}

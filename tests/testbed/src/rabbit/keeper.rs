@@ -1,0 +1,82 @@
+//! The shell that owns a node: starts its server as often as it is told to, and ends with the test.
+//!
+//! It reads commands from standard input. That input ends when the test process does, by whatever
+//! way, and then the keeper kills the server and epmd and removes the folder. Both die with the
+//! keeper, too.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use super::node::Node;
+use crate::process;
+
+/// The server itself. The wrapper in `/usr/sbin` would change to the user `rabbitmq`.
+pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// Each of these programs becomes the next, so that `$!` is the Erlang VM in the end.
+const SCRIPT: &str = r#"
+exec 3<&0
+setpriv --pdeathsig KILL setsid epmd -port "$ERL_EPMD_PORT" -address "$ERL_EPMD_ADDRESS" \
+    </dev/null >/dev/null 2>&1 3<&- &
+epmd=$!
+server=
+while read -r command <&3; do
+    setpriv --pdeathsig KILL setsid "$1" </dev/null >>"$2/out" 2>&1 3<&- &
+    server=$!
+    echo "$server" >"$2/server.new" && mv "$2/server.new" "$2/server"
+done
+kill -9 $server $epmd 2>/dev/null
+wait
+rm -rf "$2"
+"#;
+
+/// The keeper of one node.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    base: PathBuf,
+    shell: Child,
+    /// Open for as long as the node shall run.
+    commands: Mutex<Option<ChildStdin>>,
+}
+
+impl Keeper {
+    /// Starts a keeper and epmd; no server yet.
+    pub(super) fn start(node: &Node) -> Self {
+        let mut shell = node.command("/bin/sh");
+        shell.args(["-c", SCRIPT, "keeper", SERVER]).arg(node.base()).stdin(Stdio::piped());
+        shell.stdout(Stdio::null()).stderr(Stdio::null());
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+        let mut shell = shell.spawn().expect("there is a shell");
+        let commands = Mutex::new(shell.stdin.take());
+        let keeper = Self { base: node.base().to_owned(), shell, commands };
+        // A server that finds no epmd starts one that nobody would end.
+        process::wait_until("epmd", || std::net::TcpStream::connect(node.epmd()).is_ok());
+        keeper
+    }
+
+    /// Starts the server. The one before it must be gone.
+    pub(super) fn start_server(&self) {
+        for old in ["server", "pid"] {
+            drop(fs::remove_file(self.base.join(old)));
+        }
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let commands = commands.as_mut().expect("it is taken on drop only");
+        commands.write_all(b"start\n").expect("the keeper lives as long as we do");
+        process::wait_until("the server to be started", || server(&self.base).is_some());
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.commands.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.shell.wait());
+    }
+}
+
+/// Returns the process of the Erlang VM that was started last.
+pub(super) fn server(base: &Path) -> Option<u32> {
+    fs::read_to_string(base.join("server")).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,58 @@
+//! A vhost of a node, made for one test.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Rabbit;
+use super::node::Node;
+
+/// A vhost of a node, made for one test.
+#[derive(Clone, Debug)]
+pub struct Vhost {
+    pub(super) node: Node,
+    pub name: String,
+}
+
+impl Vhost {
+    /// Returns the URL of the vhost.
+    pub fn url(&self) -> String {
+        self.url_at(self.node.amqp())
+    }
+
+    /// Returns the URL of the vhost for those who reach its node by another address: a proxy's.
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        format!("amqp://guest:guest@{address}/{}", self.name)
+    }
+
+    /// Returns the vhost as another node of its cluster has it.
+    pub fn on(&self, rabbit: &Rabbit) -> Self {
+        Self { node: rabbit.node.clone(), name: self.name.clone() }
+    }
+
+    /// Waits until `rabbitmqctl list_queues` prints these lines of `name<TAB>messages`, sorted. A
+    /// quorum queue tells the statistics its length only every few seconds.
+    ///
+    /// # Panics
+    ///
+    /// If it has not done so within a minute.
+    pub fn wait_for_queues(&self, expected: &str) {
+        let start = Instant::now();
+        loop {
+            let found = self.list_queues();
+            if found == expected {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{found:?} is not {expected:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Returns what `rabbitmqctl list_queues` prints of the vhost, sorted.
+    pub fn list_queues(&self) -> String {
+        let arguments = ["list_queues", "--no-table-headers", "-p", &self.name];
+        let text = super::succeed(&self.node, &arguments);
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,72 @@
+//! What a node does when it is harmed.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use loopabull_testbed::Rabbit;
+
+/// Connects and greets as a client of AMQP does; returns whether the node greets back in time.
+fn greets(rabbit: &Rabbit) -> bool {
+    let greet = || {
+        let mut stream = TcpStream::connect(rabbit.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+        stream.read(&mut [0; 8])
+    };
+    greet().is_ok_and(|length| length > 0)
+}
+
+#[test]
+fn killed_node_comes_back_with_its_data_on_its_port() {
+    let rabbit = Rabbit::start_with("consumer_timeout = 61000");
+    let timeout = "application:get_env(rabbit, consumer_timeout).";
+    assert_eq!(rabbit.ctl(&["eval", timeout]).trim(), "{ok,61000}");
+    let vhost = rabbit.vhost();
+    assert!(greets(&rabbit) && rabbit.is_running());
+    for _ in 0..2 {
+        rabbit.kill();
+        assert!(!greets(&rabbit) && !rabbit.is_running());
+        rabbit.restart();
+        assert!(greets(&rabbit));
+    }
+    assert!(rabbit.ctl(&["list_vhosts"]).contains(&vhost.name));
+}
+
+#[test]
+fn node_can_be_frozen_blocked_and_stopped() {
+    let rabbit = Rabbit::start();
+    rabbit.freeze();
+    assert!(!rabbit.is_running() && !greets(&rabbit));
+    rabbit.thaw();
+    assert!(greets(&rabbit));
+    let alarms = || rabbit.ctl(&["eval", "rabbit_alarm:get_alarms()."]);
+    rabbit.set_memory_alarm(true);
+    rabbit.set_disk_alarm(true);
+    assert!(alarms().contains("memory") && alarms().contains("disk"));
+    rabbit.set_memory_alarm(false);
+    rabbit.set_disk_alarm(false);
+    assert_eq!(alarms().trim(), "[]");
+    rabbit.close_all_connections("a test");
+    rabbit.stop_app();
+    assert!(!greets(&rabbit));
+    rabbit.start_app();
+    assert!(greets(&rabbit));
+}
+
+#[test]
+fn management_answers_on_its_own_port() {
+    let rabbit = Rabbit::start_with_management();
+    let address = rabbit.management_url().replace("http://guest:guest@", "");
+    let mut stream = TcpStream::connect(address).unwrap();
+    // `guest:guest` in base 64.
+    stream
+        .write_all(
+            b"GET /api/overview HTTP/1.0\r\nHost: x\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n",
+        )
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"rabbitmq_version\""), "{answer}");
+}
