@@ -137,6 +137,7 @@ impl Node {
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
             .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", &address)
+            .env("ERL_CRASH_DUMP", base.join("erl_crash.dump"))
             // With these two the script becomes the Erlang VM instead of waiting for it.
             .env("RABBITMQ_ALLOW_INPUT", "true")
             .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
