@@ -8,9 +8,11 @@
 mod cluster;
 mod port;
 mod process;
+mod proxy;
 mod python;
 mod rabbit;
 
 pub use cluster::Cluster;
+pub use proxy::Proxy;
 pub use python::{FedmsgPublisher, python};
 pub use rabbit::{Rabbit, Vhost};
