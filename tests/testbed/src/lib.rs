@@ -6,6 +6,7 @@
 //! started it, however that dies.
 
 mod cluster;
+pub mod oracle;
 mod port;
 mod process;
 mod proxy;

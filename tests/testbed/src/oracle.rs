@@ -1,0 +1,303 @@
+//! Says from the logs of a test what became of its messages.
+//!
+//! The logic is that of Jepsen's checker `total-queue`: what was confirmed must be done or dead, what
+//! is done must have been attempted. The publisher writes a [`Ledger`], `attempted ID` and
+//! `confirmed ID`; the task is a [`Recorder`], which writes `start ID ATTEMPT PID MILLIS` and
+//! `end ID ATTEMPT PID RC MILLIS`. Dead letters are the caller's to list. Each message is one for
+//! one task.
+
+mod ledger;
+mod recorder;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+pub use self::ledger::Ledger;
+pub use self::recorder::Recorder;
+pub use self::verdict::Verdict;
+
+/// What is known of the messages of a test.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    /// How often the publish of each message was begun.
+    pub attempted: BTreeMap<String, usize>,
+    pub confirmed: BTreeSet<String>,
+    /// In the order of the log.
+    pub starts: Vec<Start>,
+    /// In the order of the log.
+    pub ends: Vec<End>,
+    pub dead: BTreeSet<String>,
+    /// How many starts a message may have beyond its attempts, for each time it was published: a
+    /// run that is given back does not count as an attempt.
+    pub allowance: usize,
+}
+
+/// The start of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub run: RunKey,
+    /// In milliseconds since 1970.
+    pub at: u64,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    pub run: RunKey,
+    /// The code that the task ended with.
+    pub code: u8,
+    /// In milliseconds since 1970.
+    pub at: u64,
+}
+
+/// What the start and the end of a run have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RunKey {
+    pub id: String,
+    pub attempt: u32,
+    pub pid: u32,
+}
+
+impl Oracle {
+    /// Reads both logs. One that is not there is empty, and a last line that has no end was not
+    /// written: its writer was killed, or is writing.
+    ///
+    /// # Errors
+    ///
+    /// If a log cannot be read, or has a line that is no record.
+    pub fn read(
+        ledger: &Path,
+        task_log: &Path,
+        dead: impl IntoIterator<Item = String>,
+    ) -> io::Result<Self> {
+        let mut oracle = Self { dead: dead.into_iter().collect(), ..Self::default() };
+        for path in [ledger, task_log] {
+            let text = match fs::read_to_string(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                text => text?,
+            };
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            for line in whole.lines() {
+                let bad = || io::Error::other(format!("{}: no record: {line}", path.display()));
+                oracle.take(line).ok_or_else(bad)?;
+            }
+        }
+        Ok(oracle)
+    }
+
+    /// Says what became of the messages, each of which may have this many attempts.
+    pub fn check(&self, max_attempts: u32) -> Verdict {
+        let mut successes: BTreeMap<&str, usize> = BTreeMap::new();
+        for end in self.ends.iter().filter(|end| end.code == 0) {
+            *successes.entry(&end.run.id).or_default() += 1;
+        }
+        let is_done = |id: &str| successes.contains_key(id);
+        let seen = self.starts.iter().map(|start| &start.run.id);
+        let seen = seen.chain(self.ends.iter().map(|end| &end.run.id)).chain(&self.dead);
+        let is_lost = |id: &&String| !is_done(id) && !self.dead.contains(*id);
+        let is_recovered = |id: &&String| !self.confirmed.contains(*id) && is_done(id);
+        let duplicated = successes.iter().filter(|(_, times)| **times > 1);
+        Verdict {
+            attempted: self.attempted.len(),
+            confirmed: self.confirmed.len(),
+            done: successes.len(),
+            dead: self.dead.len(),
+            lost: self.confirmed.iter().filter(is_lost).cloned().collect(),
+            unexpected: seen.filter(|id| !self.attempted.contains_key(*id)).cloned().collect(),
+            recovered: self.attempted.keys().filter(is_recovered).cloned().collect(),
+            duplicated: duplicated.map(|(id, times)| ((*id).to_owned(), *times)).collect(),
+            overlapping: self.overlapping(),
+            over_limit: self.over_limit(max_attempts),
+        }
+    }
+
+    fn take(&mut self, line: &str) -> Option<()> {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let run = |id: &str, attempt: &str, pid: &str| {
+            let (attempt, pid) = (attempt.parse().ok()?, pid.parse().ok()?);
+            Some(RunKey { id: id.to_owned(), attempt, pid })
+        };
+        match fields[..] {
+            ["attempted", id] => *self.attempted.entry(id.to_owned()).or_default() += 1,
+            ["confirmed", id] => {
+                self.confirmed.insert(id.to_owned());
+            }
+            ["start", id, attempt, pid, at] => {
+                let run = run(id, attempt, pid)?;
+                self.starts.push(Start { run, at: at.parse().ok()? });
+            }
+            ["end", id, attempt, pid, code, at] => {
+                let (run, code) = (run(id, attempt, pid)?, code.parse().ok()?);
+                self.ends.push(End { run, code, at: at.parse().ok()? });
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Returns the messages of which two runs overlap. A run without an end was killed, nobody knows
+    /// when, and is left out.
+    fn overlapping(&self) -> BTreeSet<String> {
+        let mut begun: HashMap<&RunKey, Vec<u64>> = HashMap::new();
+        for start in self.starts.iter().rev() {
+            begun.entry(&start.run).or_default().push(start.at);
+        }
+        let mut spans: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+        for end in &self.ends {
+            // The first that is left, should two runs have had the same number.
+            if let Some(start) = begun.get_mut(&end.run).and_then(Vec::pop) {
+                spans.entry(&end.run.id).or_default().push((start, end.at));
+            }
+        }
+        let overlap = |spans: &mut Vec<(u64, u64)>| {
+            spans.sort_unstable();
+            // Sorted by their starts, some two overlap only if two neighbours do.
+            spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
+        };
+        let found = spans.iter_mut().filter_map(|(id, spans)| overlap(spans).then_some(*id));
+        found.map(str::to_owned).collect()
+    }
+
+    fn over_limit(&self, max_attempts: u32) -> BTreeSet<String> {
+        let mut starts: BTreeMap<&String, usize> = BTreeMap::new();
+        for start in &self.starts {
+            *starts.entry(&start.run.id).or_default() += 1;
+        }
+        let publishes = |id: &str| self.attempted.get(id).copied().unwrap_or(1);
+        let allowed = |id: &str| (max_attempts as usize + self.allowance) * publishes(id);
+        let often = starts.iter().filter(|(id, times)| **times > allowed(id));
+        let high = self.starts.iter().filter(|start| start.run.attempt > max_attempts);
+        often.map(|(id, _)| (*id).clone()).chain(high.map(|start| start.run.id.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges two logs with at most two attempts.
+    fn verdict(ledger: &str, task_log: &str, dead: &[&str]) -> Verdict {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("ledger"), folder.path().join("log"));
+        fs::write(&one, ledger).unwrap();
+        fs::write(&other, task_log).unwrap();
+        Oracle::read(&one, &other, dead.iter().map(|id| (*id).to_owned())).unwrap().check(2)
+    }
+
+    /// Checks the second line of the text: the one set that is bad.
+    fn check(ledger: &str, task_log: &str, dead: &[&str], expected: &str) {
+        let text = verdict(ledger, task_log, dead).to_string();
+        let bad: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(bad.join("; "), expected, "{text}");
+    }
+
+    const PUBLISHED: &str = "attempted a\nconfirmed a\n";
+    const RUN: &str = "start a 1 7 100\nend a 1 7 0 200\n";
+
+    #[test]
+    fn confirmed_and_done_once_is_well() {
+        check(PUBLISHED, RUN, &[], "");
+        verdict(PUBLISHED, RUN, &[]).assert_nothing_lost();
+    }
+
+    #[test]
+    fn confirmed_and_never_run_is_lost() {
+        check(PUBLISHED, "", &[], "lost: a");
+    }
+
+    #[test]
+    fn confirmed_and_never_successful_is_lost() {
+        check(PUBLISHED, "start a 1 7 100\nend a 1 7 1 200\n", &[], "lost: a");
+        check(PUBLISHED, "start a 1 7 100\n", &[], "lost: a");
+    }
+
+    #[test]
+    fn dead_letter_is_not_lost() {
+        check(PUBLISHED, "", &["a"], "");
+    }
+
+    #[test]
+    fn unconfirmed_is_not_lost() {
+        check("attempted a\n", "", &[], "");
+    }
+
+    #[test]
+    #[should_panic(expected = "1 lost")]
+    fn loss_fails_the_test() {
+        verdict(PUBLISHED, "", &[]).assert_nothing_lost();
+    }
+
+    #[test]
+    fn run_or_dead_without_an_attempt_is_unexpected() {
+        check("", RUN, &[], "unexpected: a");
+        check("", "", &["a"], "unexpected: a");
+    }
+
+    #[test]
+    fn done_without_a_confirm_is_recovered() {
+        let verdict = verdict("attempted a\nattempted b\n", RUN, &[]);
+        assert_eq!(verdict.recovered, BTreeSet::from(["a".to_owned()]));
+        check("attempted a\n", RUN, &[], "");
+    }
+
+    #[test]
+    fn done_twice_is_duplicated() {
+        let again = format!("{RUN}start a 2 8 300\nend a 2 8 0 400\n");
+        check(PUBLISHED, &again, &[], "duplicated: a (2 times)");
+        let failed_first = "start a 1 7 100\nend a 1 7 1 200\nstart a 2 8 300\nend a 2 8 0 400\n";
+        check(PUBLISHED, failed_first, &[], "");
+    }
+
+    #[test]
+    fn runs_at_the_same_time_overlap() {
+        let log = "start a 1 7 100\nstart a 2 8 199\nend a 1 7 1 200\nend a 2 8 0 300\n";
+        check(PUBLISHED, log, &[], "overlapping: a");
+        let one_after_the_other = log.replace("199", "200");
+        check(PUBLISHED, &one_after_the_other, &[], "");
+        let inside = "start a 1 7 100\nstart a 2 8 150\nend a 2 8 1 160\nend a 1 7 0 300\n";
+        check(PUBLISHED, inside, &[], "overlapping: a");
+    }
+
+    #[test]
+    fn run_without_an_end_overlaps_nothing() {
+        check(PUBLISHED, "start a 1 7 100\nstart a 2 8 150\nend a 2 8 0 200\n", &[], "");
+    }
+
+    #[test]
+    fn attempt_beyond_the_limit_is_over_it() {
+        check(PUBLISHED, "start a 3 7 100\nend a 3 7 0 200\n", &[], "over limit: a");
+    }
+
+    #[test]
+    fn more_starts_than_attempts_are_over_the_limit() {
+        let log = format!("start a 1 5 10\nstart a 1 6 20\n{RUN}");
+        check(PUBLISHED, &log, &[], "over limit: a");
+        // Published twice it may run twice as often.
+        check(&format!("attempted a\n{PUBLISHED}"), &log, &[], "");
+    }
+
+    #[test]
+    fn counts_are_in_one_line_and_ten_ids_are_named() {
+        let ledger: String =
+            (10..22).map(|n| format!("attempted m-{n}\nconfirmed m-{n}\n")).collect();
+        let text = verdict(&ledger, "", &[]).to_string();
+        assert_eq!(
+            text,
+            "12 attempted, 12 confirmed, 0 done, 0 dead; 12 lost, 0 unexpected, 0 recovered, \
+             0 duplicated, 0 overlapping, 0 over limit\n\
+             lost: m-10, m-11, m-12, m-13, m-14, m-15, m-16, m-17, m-18, m-19 and 2 more"
+        );
+    }
+
+    #[test]
+    fn half_a_line_at_the_end_was_not_written() {
+        check(&format!("{PUBLISHED}confirmed"), &format!("{RUN}start a 2"), &[], "");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        fs::write(&path, "confirmed\nattempted a\n").unwrap();
+        assert!(Oracle::read(&path, &path, []).is_err(), "in the middle it is a fault");
+    }
+}

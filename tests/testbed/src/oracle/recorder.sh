@@ -1,0 +1,85 @@
+# Stands in for ansible-playbook: records its start and its end, and does in between what the body
+# of the message says. Called as SCRIPT --inventory X --extra-vars @FILE PLAYBOOK.yml.
+# Without a process of its own, but for `sleep`: a load test starts it thousands of times.
+
+# Sets `now` to the milliseconds since 1970. EPOCHREALTIME is bash's, in microseconds.
+look_at_clock() {
+    if [ -n "$EPOCHREALTIME" ]; then
+        now=${EPOCHREALTIME%[.,]*}${EPOCHREALTIME#*[.,]}
+        now=${now%???}
+    else
+        now=$(date +%s%3N)
+    fi
+}
+
+# Sets `number` to what stands in $1 under the key $2, or to nothing.
+number_of() {
+    case $1 in
+    *"? \"$2\" : "*)
+        number=${1#*"? \"$2\" : "}
+        number=${number%%[!0-9]*}
+        ;;
+    *) number= ;;
+    esac
+}
+
+# Kills the daemon: the launcher became this script, so it is the parent. If it is dead already
+# the parent is somebody else.
+kill_daemon() {
+    read -r parent <"/proc/$PPID/comm" && case $parent in
+    loopabull*) kill -9 "$PPID" ;;
+    esac
+}
+
+file=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --syntax-check) exit 0 ;;
+    --extra-vars) file=${2#@} ;;
+    esac
+    shift
+done
+
+body=
+while IFS= read -r line; do
+    case $line in
+    '"msg": '*) body=$line ;;
+    '"loopabull": '*) message=$line ;;
+    esac
+done <"$file" || exit 99
+
+id=${message#*'? "id" : !unsafe "'}
+id=${id%%\"*}
+number_of "$message" attempt
+attempt=$number
+look_at_clock
+printf '%s\n' "start $id $attempt $$ $now" >>"$log" || exit 99
+
+# Nothing is looked for in a large body: it would take the shell minutes.
+[ ${#body} -lt 4096 ] || body=
+number_of "$body" sleep_ms
+if [ "${number:-0}" -gt 0 ]; then
+    fraction=00$((number % 1000))
+    sleep "$((number / 1000)).${fraction#"${fraction%???}"}"
+fi
+
+number_of "$body" exit
+code=${number:-0}
+kill=
+case $body in
+*'? "kill" : !unsafe "before-end"'*) kill=before ;;
+*'? "kill" : !unsafe "after-end"'*) kill=after ;;
+esac
+number_of "$body" until
+if [ -n "$number" ] && [ "$attempt" -gt "$number" ]; then
+    code=0 kill=
+fi
+
+if [ "$kill" = before ]; then
+    kill_daemon
+    kill -9 $$
+fi
+look_at_clock
+printf '%s\n' "end $id $attempt $$ $code $now" >>"$log" || exit 99
+[ "$kill" != after ] || kill_daemon
+exit "$code"
