@@ -316,7 +316,9 @@ mod tests {
             proxy.cut();
             let mut rest = Vec::new();
             // The end, or a reset; what was on its way may still come.
-            drop((&stream).read_to_end(&mut rest));
+            if let Err(error) = (&stream).read_to_end(&mut rest) {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
             assert_eq!(proxy.open(), 0);
             proxy.hold(false);
             proxy.swallow(false);
