@@ -27,6 +27,21 @@ fn another_node_leads_when_the_leader_is_killed() {
 }
 
 #[test]
+fn another_node_leads_when_the_leader_falls_silent() {
+    let cluster = Cluster::start();
+    let vhost = cluster.vhost();
+    declare(&cluster, &vhost, 2);
+    cluster.node(2).freeze();
+    assert_ne!(cluster.leader_of(&vhost, "q"), 2);
+    cluster.node(2).thaw();
+    // It is back before it has seen that it was away, so it never pauses and stays parted.
+    cluster.node(2).stop_app();
+    cluster.node(2).start_app();
+    cluster.wait_until_joined();
+    assert_eq!(vhost.on(cluster.node(2)).list_queues(), "q\t0");
+}
+
+#[test]
 fn node_that_is_cut_off_pauses_and_comes_back() {
     let cluster = Cluster::start_apart();
     let vhost = cluster.vhost();

@@ -24,7 +24,10 @@ fn killed_node_comes_back_with_its_data_on_its_port() {
     assert_eq!(rabbit.ctl(&["eval", timeout]).trim(), "{ok,61000}");
     let vhost = rabbit.vhost();
     assert!(greets(&rabbit) && rabbit.is_running());
-    for _ in 0..2 {
+    for is_frozen in [false, true] {
+        if is_frozen {
+            rabbit.freeze();
+        }
         rabbit.kill();
         assert!(!greets(&rabbit) && !rabbit.is_running());
         rabbit.restart();

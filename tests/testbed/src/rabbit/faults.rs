@@ -36,7 +36,9 @@ impl Rabbit {
         process::wait_until("the node to be stopped", || process::is_stopped(self.server()));
     }
 
-    /// Lets a frozen node go on.
+    /// Lets a frozen node go on. A node of a cluster that was frozen until the others took it for
+    /// dead, after some twelve seconds, stays parted from them: it takes [`Rabbit::stop_app`] and
+    /// [`Rabbit::start_app`], or a restart, to join it again.
     pub fn thaw(&self) {
         process::signal(self.server(), Signal::CONT);
         process::wait_until("the node to go on", || !process::is_stopped(self.server()));

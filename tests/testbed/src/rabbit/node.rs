@@ -155,3 +155,16 @@ fn folder() -> PathBuf {
     let base = tempfile::Builder::new().prefix("loopabull-rabbit-").tempdir();
     base.expect("a temporary folder").keep()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_read_as_it_was_written() {
+        let name = "1:2:3:/tmp/a:b";
+        let node = Node::from_text(name).unwrap();
+        assert_eq!(node.amqp().to_string(), "127.0.0.1:1");
+        assert_eq!(node.to_text(), name);
+    }
+}
