@@ -20,6 +20,15 @@ pub fn deadline() -> Duration {
     Duration::from_millis(host::context::deadline_ms())
 }
 
+/// Asks for a pause before the next attempt, if this run ends in a retry.
+///
+/// Without it the pause is that of the task's manifest. Reads as
+/// `context::retry_after(Duration::from_secs(90)); return retry("the mirror is not synced");`. The
+/// host caps it at seven days, and takes the last one if there are several.
+pub fn retry_after(pause: Duration) {
+    host::context::retry_after_ms(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+}
+
 /// Keeps a short remark with the run.
 ///
 /// It is shown wherever the run is listed. The host caps number and length.

@@ -52,6 +52,10 @@ mod stand_in {
             with(|host| u64::try_from(host.deadline.as_millis()).unwrap_or(u64::MAX))
         }
 
+        pub(crate) fn retry_after_ms(ms: u64) {
+            with(|host| host.retry_after = Some(std::time::Duration::from_millis(ms)));
+        }
+
         pub(crate) fn note(key: &str, value: &str) {
             with(|host| host.notes.push((key.to_owned(), value.to_owned())));
         }

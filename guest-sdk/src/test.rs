@@ -94,7 +94,7 @@ impl Delivery {
         let Delivery { id, topic, headers, body, host } = self;
         let (result, host) =
             host::run(host, || Message::from_parts(id, topic, headers, &body).and_then(task));
-        Run { result, log: host.log, notes: host.notes }
+        Run { result, log: host.log, notes: host.notes, retry_after: host.retry_after }
     }
 }
 
@@ -107,6 +107,8 @@ pub struct Run {
     pub log: Vec<Line>,
     /// The notes, in order.
     pub notes: Vec<(String, String)>,
+    /// The pause before the next attempt that the task asked for.
+    pub retry_after: Option<Duration>,
 }
 
 impl Run {
@@ -154,6 +156,7 @@ pub(crate) struct Host {
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) log: Vec<Line>,
     pub(crate) notes: Vec<(String, String)>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Default for Host {
@@ -165,6 +168,7 @@ impl Default for Host {
             config: BTreeMap::new(),
             log: Vec::new(),
             notes: Vec::new(),
+            retry_after: None,
         }
     }
 }
@@ -196,6 +200,16 @@ mod tests {
         assert_eq!(run.notes[1], ("left".to_owned(), "250".to_owned()));
         assert_eq!(run.note("left"), Some("less"));
         assert_eq!(run.note("right"), None);
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_shows() {
+        let run = message("org.example", "{}").run(|_: Message| {
+            context::retry_after(Duration::from_secs(90));
+            crate::retry("not yet")
+        });
+        assert_eq!(run.result, crate::retry("not yet"));
+        assert_eq!(run.retry_after, Some(Duration::from_secs(90)));
     }
 
     #[test]

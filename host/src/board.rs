@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use loopabull_model::Run;
+use loopabull_model::{QueueName, Run};
 use loopabull_queue::{Delivery, Depth};
 use serde::{Deserialize, Serialize};
+
+use crate::pauses::{Pause, Target};
 
 /// What the daemon is doing right now.
 #[derive(Debug, Default)]
@@ -19,7 +21,7 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct State {
-    workers: BTreeMap<u32, Option<(Work, Instant)>>,
+    workers: BTreeMap<u32, (QueueName, Option<(Work, Instant)>)>,
     sources: BTreeMap<String, (u64, Option<Instant>)>,
     counts: Counts,
     /// What does not work, by whom.
@@ -31,7 +33,8 @@ struct State {
 pub struct Status {
     pub workers: Vec<WorkerStatus>,
     pub sources: Vec<SourceStatus>,
-    pub queue: Option<QueueStatus>,
+    pub queues: Vec<QueueStatus>,
+    pub pauses: Vec<PauseStatus>,
     pub counts: Counts,
     pub troubles: Vec<String>,
 }
@@ -40,6 +43,7 @@ pub struct Status {
 #[derive(Debug, Deserialize, Serialize)]
 pub struct WorkerStatus {
     pub number: u32,
+    pub queue: QueueName,
     pub work: Option<Work>,
     pub seconds: Option<u64>,
 }
@@ -60,10 +64,21 @@ pub struct SourceStatus {
     pub seconds_since_last: Option<u64>,
 }
 
-/// How full the queue is.
+/// Something that rests, and why.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct PauseStatus {
+    pub target: Target,
+    #[serde(flatten)]
+    pub pause: Pause,
+}
+
+/// How full a queue is: see [`Depth`].
 #[derive(Debug, Deserialize, Serialize)]
 pub struct QueueStatus {
+    pub name: QueueName,
     pub waiting: u64,
+    pub later: u64,
+    pub held: u64,
     pub claimed: Option<u64>,
     pub dead: u64,
     pub oldest_seconds: Option<u64>,
@@ -80,9 +95,9 @@ pub struct Counts {
 }
 
 impl Board {
-    /// Sets up the workers, all idle.
-    pub fn add_workers(&self, count: u32) {
-        self.state().workers.extend((1..=count).map(|number| (number, None)));
+    /// Sets up a worker, which is idle.
+    pub fn add_worker(&self, number: u32, queue: &QueueName) {
+        self.state().workers.insert(number, (queue.clone(), None));
     }
 
     /// Sets up a source, which has received nothing yet.
@@ -114,16 +129,16 @@ impl Board {
     /// Notes what a worker runs.
     pub fn start(&self, worker: u32, delivery: &Delivery) {
         let work = Work {
-            task: delivery.task.to_string(),
-            message_id: delivery.message.id.to_string(),
+            task: delivery.entry.task.to_string(),
+            message_id: delivery.entry.message.id.to_string(),
             attempt: delivery.attempt,
         };
-        self.state().workers.insert(worker, Some((work, Instant::now())));
+        self.set_work(worker, Some((work, Instant::now())));
     }
 
     /// Notes that a worker is idle.
     pub fn finish(&self, worker: u32) {
-        self.state().workers.insert(worker, None);
+        self.set_work(worker, None);
     }
 
     /// Notes that something does not work.
@@ -141,16 +156,17 @@ impl Board {
         self.state().troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect()
     }
 
-    /// Returns everything, with the depth of the queue if it could be had.
-    pub fn status(&self, depth: Option<Depth>) -> Status {
+    /// Returns everything, with the depth of the queues that could be had.
+    pub fn status(&self, depths: Vec<(QueueName, Depth)>, pauses: Vec<PauseStatus>) -> Status {
         let troubles = self.troubles();
         let state = self.state();
         Status {
             workers: state
                 .workers
                 .iter()
-                .map(|(&number, work)| WorkerStatus {
+                .map(|(&number, (queue, work))| WorkerStatus {
                     number,
+                    queue: queue.clone(),
                     work: work.as_ref().map(|(work, _)| work.clone()),
                     seconds: work.as_ref().map(|(_, since)| since.elapsed().as_secs()),
                 })
@@ -164,9 +180,16 @@ impl Board {
                     seconds_since_last: last.map(|last| last.elapsed().as_secs()),
                 })
                 .collect(),
-            queue: depth.map(QueueStatus::from),
+            queues: depths.into_iter().map(QueueStatus::from).collect(),
+            pauses,
             counts: state.counts,
             troubles,
+        }
+    }
+
+    fn set_work(&self, worker: u32, work: Option<(Work, Instant)>) {
+        if let Some((_, slot)) = self.state().workers.get_mut(&worker) {
+            *slot = work;
         }
     }
 
@@ -175,9 +198,12 @@ impl Board {
     }
 }
 
-impl From<Depth> for QueueStatus {
-    fn from(depth: Depth) -> Self {
+impl From<(QueueName, Depth)> for QueueStatus {
+    fn from((name, depth): (QueueName, Depth)) -> Self {
         Self {
+            name,
+            later: depth.later,
+            held: depth.held,
             waiting: depth.waiting,
             claimed: depth.claimed,
             dead: depth.dead,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use loopabull_model::{QueueName, QueueNameError};
 
 use crate::commands;
 use crate::config::{Config, ConfigError, Verify};
@@ -27,8 +28,9 @@ pub const BAD_USAGE: u8 = 64;
 ///
 ///     loopabull-host --workers 5 --fedmsg tcp://127.0.0.1:4001 --unsigned
 ///
-/// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. SIGTERM drains:
-/// nothing new is taken and what runs may end; a second SIGTERM gives it back at once.
+/// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. What fails is tried
+/// again after 10 s, 1 min, 10 min and 1 h, and is then a dead letter. SIGTERM drains: nothing new is
+/// taken and what runs may end; a second SIGTERM gives it back at once.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 pub struct Cli {
@@ -67,9 +69,12 @@ struct Settings {
 
 #[derive(Debug, Args)]
 struct DaemonFlags {
-    /// How many messages are worked at a time [default: 5]
+    /// How many messages of the queue `workers` are worked at a time [default: 5]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
+    /// How many of another queue, to which a manifest sends its task; may be given again
+    #[arg(long, value_name = "NAME=N", value_parser = queue_workers)]
+    queue: Vec<(QueueName, u32)>,
     /// Subscribe to this fedmsg publisher (ZeroMQ); may be given again
     #[arg(long, value_name = "ENDPOINT")]
     fedmsg: Vec<String>,
@@ -97,6 +102,10 @@ enum Command {
     Inject(commands::inject::InjectArgs),
     Status(commands::status::StatusArgs),
     Runs(commands::runs::RunsArgs),
+    DeadLetters(commands::dead_letters::DeadLettersArgs),
+    Pause(commands::pause::PauseArgs),
+    Resume(commands::pause::ResumeArgs),
+    Broker(commands::broker::BrokerArgs),
 }
 
 /// Why a command did not do what it was asked, and what the user can do.
@@ -112,15 +121,21 @@ impl Failure {
     pub fn with_hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
         Self { code: FAILED, error: error.into(), hint: Some(hint.into()) }
     }
+
+    /// The same with another exit code.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let hint = error.downcast_ref().and_then(ConfigError::hint);
+        let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
         let hint = hint.or_else(|| error.downcast_ref().and_then(DaemonError::hint));
-        let hint = hint.map(str::to_owned);
-        let code = if error.is::<ConfigError>() { BAD_USAGE } else { FAILED };
+        let is_usage = error.is::<ConfigError>()
+            || matches!(error.downcast_ref(), Some(DaemonError::TooLong(_)));
+        let code = if is_usage { BAD_USAGE } else { FAILED };
         Self { code, error, hint }
     }
 }
@@ -159,6 +174,10 @@ impl Cli {
             Some(Command::Inject(args)) => commands::inject::run(&config, &args),
             Some(Command::Status(args)) => commands::status::run(&config, &args),
             Some(Command::Runs(args)) => commands::runs::run(&config, &args),
+            Some(Command::DeadLetters(args)) => commands::dead_letters::run(&config, &args),
+            Some(Command::Pause(args)) => commands::pause::pause(&config, &args),
+            Some(Command::Resume(args)) => commands::pause::resume(&config, &args),
+            Some(Command::Broker(args)) => commands::broker::run(&config, &args),
         }
     }
 }
@@ -182,11 +201,21 @@ impl Settings {
 impl DaemonFlags {
     fn apply(self, config: &mut Config) {
         set(&mut config.workers, self.workers);
+        for (name, workers) in self.queue {
+            config.queues.entry(name).or_default().workers = workers;
+        }
         set(&mut config.listen, self.listen);
         set(&mut config.fedmsg.endpoints, Some(self.fedmsg).filter(|list| !list.is_empty()));
         set(&mut config.fedmsg.topics, Some(self.topic).filter(|list| !list.is_empty()));
         set(&mut config.fedmsg.verify, self.unsigned.then_some(Verify::Off));
     }
+}
+
+fn queue_workers(text: &str) -> Result<(QueueName, u32), String> {
+    let (name, workers) = text.split_once('=').ok_or("it must be NAME=N")?;
+    let name = name.parse().map_err(|error: QueueNameError| error.to_string())?;
+    let workers = workers.parse().map_err(|_| format!("`{workers}` is not a number"))?;
+    Ok((name, workers))
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {

@@ -1,8 +1,11 @@
 //! One file per subcommand. Data goes to standard output, everything else to standard error.
 
+pub(crate) mod broker;
 pub(crate) mod check;
 pub(crate) mod daemon;
+pub(crate) mod dead_letters;
 pub(crate) mod inject;
+pub(crate) mod pause;
 pub(crate) mod runs;
 pub(crate) mod status;
 mod table;
@@ -27,4 +30,12 @@ pub(crate) fn print_plain(text: &str) -> io::Result<()> {
 /// Runs an async command to its end.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Runtime::new()?.block_on(future))
+}
+
+/// A point in time for people; `-` if nobody knows it.
+pub(crate) fn time(ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) if ms > 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        _ => "-".to_owned(),
+    }
 }

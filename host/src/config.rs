@@ -3,18 +3,23 @@
 //! Owns the keys and their defaults. Every key is optional; an unknown one is an error that names
 //! it with its line. Relative paths are taken from where the daemon is started.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use loopabull_model::{QueueName, Task};
+use loopabull_queue::{Place, QueueConfig};
 use serde::{Deserialize, Deserializer};
 
 /// What an operator can set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How many deliveries are worked at a time.
+    /// How many deliveries of the queue `workers` are worked at a time.
     pub workers: u32,
+    /// The other queues. One that only a manifest names has one worker.
+    pub queues: BTreeMap<QueueName, NamedQueue>,
     /// Where components and their manifests are.
     pub tasks: PathBuf,
     /// Where playbooks and their manifests are.
@@ -27,11 +32,36 @@ pub struct Config {
     pub amqp_url: Option<String>,
     /// How many deliveries RabbitMQ hands a worker in advance.
     pub prefetch: u16,
+    /// The HTTP API of RabbitMQ's management plugin, `http://user:password@host:15672`: asked for
+    /// acknowledgement timeouts.
+    pub management_url: Option<String>,
+    /// What `consumer_timeout` in rabbitmq.conf is. Default: what the broker's version has.
+    #[serde(deserialize_with = "some_duration")]
+    pub consumer_timeout: Option<Duration>,
+    /// Starts also if tasks may run longer than the broker waits for an acknowledgement.
+    pub ignore_consumer_timeout: bool,
     /// How long running tasks may go on after SIGTERM.
     #[serde(deserialize_with = "duration")]
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub playbook: Playbook,
+}
+
+/// One queue beside `workers`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamedQueue {
+    /// How many of its deliveries are worked at a time. One is strictly serial on this host.
+    pub workers: u32,
+    /// Serial over all hosts: one worker has the queue, another takes over when that is gone.
+    pub exclusive_order: bool,
+}
+
+/// A queue with its workers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StaffedQueue {
+    pub config: QueueConfig,
+    pub workers: u32,
 }
 
 /// The fedmsg source.
@@ -82,7 +112,11 @@ pub enum ConfigError {
     )]
     RoleWithoutBroker,
     #[error("`{key}` is {value}, it must be 1 to 1000")]
-    Range { key: &'static str, value: u32 },
+    Range { key: String, value: u32 },
+    #[error("queue `{queue}` has an exclusive order and {workers} workers")]
+    ExclusiveOrder { queue: QueueName, workers: u32 },
+    #[error("queue `workers` has its workers by the key `workers`, not under `[queues]`")]
+    DefaultQueue,
 }
 
 impl ConfigError {
@@ -94,6 +128,7 @@ impl ConfigError {
                  `verify = \"off\"` under `[fedmsg]`",
             ),
             Self::RoleWithoutBroker => Some("put the queue into a RabbitMQ with `--amqp-url`"),
+            Self::ExclusiveOrder { .. } => Some("give it one worker: only one can have it"),
             _ => None,
         }
     }
@@ -113,10 +148,22 @@ impl Config {
     /// Checks what no single key can say.
     pub fn validate(&self) -> Result<(), ConfigError> {
         // AMQP takes a prefetch of 0 for "without limit".
-        for (key, value) in [("workers", self.workers), ("prefetch", self.prefetch.into())] {
+        let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
+        let own = own.map(|(key, value)| (key.to_owned(), value));
+        let named =
+            self.queues.iter().map(|(n, queue)| (format!("queues.{n}.workers"), queue.workers));
+        for (key, value) in own.into_iter().chain(named) {
             if !(1..=1000).contains(&value) {
                 return Err(ConfigError::Range { key, value });
             }
+        }
+        if self.queues.contains_key(&QueueName::default()) {
+            return Err(ConfigError::DefaultQueue);
+        }
+        let overstaffed = |queue: &NamedQueue| queue.exclusive_order && queue.workers > 1;
+        if let Some((queue, named)) = self.queues.iter().find(|(_, queue)| overstaffed(queue)) {
+            let (queue, workers) = (queue.clone(), named.workers);
+            return Err(ConfigError::ExclusiveOrder { queue, workers });
         }
         if !self.fedmsg.endpoints.is_empty() && self.fedmsg.verify != Verify::Off {
             return Err(ConfigError::Unverified);
@@ -124,16 +171,42 @@ impl Config {
         Ok(())
     }
 
-    /// Returns where the queue is.
-    pub fn queue(&self) -> loopabull_queue::Config {
-        match &self.amqp_url {
-            Some(url) => loopabull_queue::Config::Amqp {
-                url: url.clone(),
-                name: loopabull_queue::Queue::DEFAULT_NAME.to_owned(),
-                prefetch: self.prefetch,
-            },
-            None => loopabull_queue::Config::Embedded { file: self.state.join("queue.db") },
+    /// Returns all queues with their workers, `workers` first: those of the configuration, and those
+    /// that only manifests name.
+    pub fn staffed_queues<'a>(
+        &self,
+        tasks: impl IntoIterator<Item = &'a Task>,
+    ) -> Vec<StaffedQueue> {
+        let mut named = self.queues.clone();
+        for task in tasks {
+            named.entry(task.manifest.queue.clone()).or_default();
         }
+        named.remove(&QueueName::default());
+        let first =
+            StaffedQueue { config: QueueConfig::new(QueueName::default()), workers: self.workers };
+        let others = named.into_iter().map(|(name, queue)| StaffedQueue {
+            config: QueueConfig {
+                exclusive_order: queue.exclusive_order,
+                ..QueueConfig::new(name)
+            },
+            workers: queue.workers,
+        });
+        std::iter::once(first).chain(others).collect()
+    }
+
+    /// Returns where the queues are, and which.
+    pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
+        let place = match &self.amqp_url {
+            Some(url) => Place::Amqp {
+                url: url.clone(),
+                prefetch: self.prefetch,
+                management: self.management_url.clone(),
+                ack_timeout: self.consumer_timeout,
+            },
+            None => Place::Embedded { file: self.state.join("queue.db") },
+        };
+        let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
+        loopabull_queue::Config { place, queues }
     }
 }
 
@@ -141,16 +214,26 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             workers: 5,
+            queues: BTreeMap::new(),
             tasks: "tasks".into(),
             playbooks: "playbooks".into(),
             state: "state".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8480)),
             amqp_url: None,
             prefetch: 1,
+            management_url: None,
+            consumer_timeout: None,
+            ignore_consumer_timeout: false,
             grace: Duration::from_secs(30),
             fedmsg: Fedmsg::default(),
             playbook: Playbook::default(),
         }
+    }
+}
+
+impl Default for NamedQueue {
+    fn default() -> Self {
+        Self { workers: 1, exclusive_order: false }
     }
 }
 
@@ -165,9 +248,38 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_only_a_manifest_names_has_one_worker() {
+        let config: Config = toml::from_str("[queues.fast]\nworkers = 3").unwrap();
+        let task = |queue: &str| Task {
+            name: queue.try_into().unwrap(),
+            kind: loopabull_model::TaskKind::Playbook,
+            manifest: loopabull_model::Manifest {
+                queue: queue.try_into().unwrap(),
+                ..Default::default()
+            },
+        };
+        let tasks = [task("slow"), task("workers"), task("fast")];
+        let queues = config.staffed_queues(&tasks);
+        let found: Vec<_> =
+            queues.iter().map(|queue| (queue.config.name.as_str(), queue.workers)).collect();
+        assert_eq!(found, [("workers", 5), ("fast", 3), ("slow", 1)]);
+    }
+
+    #[test]
+    fn an_exclusive_order_has_one_worker() {
+        let config: Config =
+            toml::from_str("[queues.a]\nworkers = 2\nexclusive_order = true").unwrap();
+        assert!(matches!(config.validate(), Err(ConfigError::ExclusiveOrder { .. })));
+    }
 
     #[test]
     fn a_source_without_verification_has_to_be_asked_for() {

@@ -3,10 +3,8 @@
 //! Owns every tokio task of the process outside the queue. A part that ends before it was told to,
 //! by an error or a panic, ends the daemon with an error: nothing stops in silence.
 
-use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,33 +12,36 @@ use std::time::Duration;
 
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
-use loopabull_queue::{Queue, QueueError};
+use loopabull_queue::{QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::ack_timeout::{self, TooLong};
 use crate::catalog::{Catalog, Listing, Severity};
-use crate::config::Config;
+use crate::config::{Config, StaffedQueue};
 use crate::ingest::Ingest;
 use crate::ingest::fedmsg::{self, SourceError};
 use crate::journal::Journal;
-use crate::leftovers;
-use crate::metrics::Metrics;
+use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
+use crate::state::{self, Notice, StateError};
 use crate::web::Web;
 use crate::worker::Worker;
+use crate::workplace::{Breakers, Running, Workplace};
 
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the port may take to finish its answers.
 const WEB_GRACE: Duration = Duration::from_secs(1);
+
+/// How often the pauses that commands make are looked for.
+const PAUSES_TICK: Duration = Duration::from_millis(300);
 
 /// The running daemon.
 pub struct Daemon {
@@ -69,30 +70,19 @@ pub enum Role {
     Work,
 }
 
-/// How other commands find the daemon of a state directory: the file `daemon.json` in it.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Notice {
-    pub pid: u32,
-    pub listen: SocketAddr,
-}
-
 /// Why the daemon cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    #[error("cannot make the state directory `{path}`")]
-    State { path: PathBuf, source: std::io::Error },
-    #[error("another daemon uses the state directory `{path}`")]
-    StateInUse { path: PathBuf },
-    #[error("cannot lock the state directory `{path}`")]
-    Lock { path: PathBuf, source: std::io::Error },
-    #[error("cannot clear what an earlier daemon left in `{path}`")]
-    Leftovers { path: PathBuf, source: std::io::Error },
-    #[error("cannot write `{path}`")]
-    Notice { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("cannot open the journal")]
     Journal(#[source] StoreError),
-    #[error("cannot open the queue")]
-    Queue(#[source] QueueError),
+    #[error("cannot open the pauses")]
+    Pauses(#[source] StoreError),
+    #[error("cannot open the queues")]
+    Queues(#[source] QueueError),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    TooLong(Vec<TooLong>),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("cannot listen on `{address}`")]
@@ -107,11 +97,14 @@ pub enum DaemonError {
 
 impl DaemonError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Playbooks(error) => Some(error.hint()),
-            Self::StateInUse { .. } => Some("give each daemon a directory of its own: `--state`"),
-            Self::Listen { .. } => Some("name a free address with `--listen`, port 0 for any"),
+            Self::Playbooks(error) => Some(error.hint().to_owned()),
+            Self::State(error) => error.hint().map(str::to_owned),
+            Self::Listen { .. } => {
+                Some("name a free address with `--listen`, port 0 for any".to_owned())
+            }
+            Self::TooLong(tasks) => tasks.first().map(TooLong::hint),
             _ => None,
         }
     }
@@ -126,13 +119,6 @@ pub enum Stopped {
     Cancelled,
 }
 
-impl Notice {
-    /// Where the notice of a state directory is.
-    pub fn path(state: &std::path::Path) -> PathBuf {
-        state.join("daemon.json")
-    }
-}
-
 impl Daemon {
     /// Starts everything. What cannot work at all is an error here, before anything is taken in.
     pub async fn start(
@@ -140,40 +126,34 @@ impl Daemon {
         role: Role,
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
-        make_state(config)?;
-        let lock = lock_state(config)?;
-        sweep(config)?;
-        let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
-        let runner = Arc::new(runner(config, role)?);
-        let queue = Queue::open(&config.queue()).await.map_err(DaemonError::Queue)?;
-        let queue = Arc::new(queue);
-        let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new()));
+        state::make(&config.state)?;
+        let lock = state::lock(&config.state)?;
+        state::sweep(&config.state)?;
+        let place = Arc::new(workplace(config, role, shutdown.clone()).await?);
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
 
         let mut parts = JoinSet::new();
+        let queues = staffed_queues(config, &place);
         if role != Role::Ingest {
-            board.add_workers(config.workers);
-            for number in 1..=config.workers {
-                let worker = Worker {
-                    number,
-                    queue: Arc::clone(&queue),
-                    runner: Arc::clone(&runner),
-                    journal: Arc::clone(&journal),
-                    board: Arc::clone(&board),
-                    metrics: Arc::clone(&metrics),
-                    shutdown: shutdown.clone(),
-                };
+            place.look_back().await;
+            let staff = queues
+                .iter()
+                .flat_map(|queue| std::iter::repeat_n(&queue.config.name, queue.workers as usize));
+            for (number, queue) in (1..).zip(staff) {
+                place.board.add_worker(number, queue);
+                let worker = Worker { number, queue: queue.clone(), place: Arc::clone(&place) };
                 parts.spawn(worker.work());
             }
+            parts.spawn(keep_pauses(Arc::clone(&place)));
         }
         let mut source = None;
         if role != Role::Work && !config.fedmsg.endpoints.is_empty() {
             let fedmsgs = fedmsg::start(&config.fedmsg)?;
             for endpoint in &config.fedmsg.endpoints {
-                board.add_source(endpoint);
+                place.board.add_source(endpoint);
                 tracing::info!("subscribed to `{endpoint}`");
             }
             tracing::warn!(
@@ -181,20 +161,26 @@ impl Daemon {
             );
             let ingest = Ingest {
                 verifier: Verifier::Off,
-                routes: Arc::clone(&runner.catalog.routes),
-                queue: Arc::clone(&queue),
-                board: Arc::clone(&board),
-                metrics: Arc::clone(&metrics),
+                routes: Arc::clone(&place.runner.catalog.routes),
+                queues: Arc::clone(&place.queues),
+                board: Arc::clone(&place.board),
+                metrics: Arc::clone(&place.metrics),
                 shutdown: shutdown.clone(),
             };
             parts.spawn(ingest.run(fedmsgs.received));
             source = Some(fedmsgs.thread);
         }
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
-        let port = Web { board, metrics, queue, drain: shutdown.drain.clone() };
+        let port = Web {
+            board: Arc::clone(&place.board),
+            metrics: Arc::clone(&place.metrics),
+            queues: Arc::clone(&place.queues),
+            names: queues.into_iter().map(|queue| queue.config.name).collect(),
+            pauses: Arc::clone(&place.pauses),
+            drain: shutdown.drain.clone(),
+        };
         web.spawn(port.serve(listener, web_stop.clone()));
-        let notice = Notice::path(&config.state);
-        write_notice(&notice, address)?;
+        let notice = Notice::write(&config.state, address)?;
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
         Ok(Self { address, shutdown, parts, web, web_stop, source, grace, notice, _lock: lock })
@@ -268,6 +254,86 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
     result
 }
 
+/// Opens what all workers share.
+async fn workplace(
+    config: &Config,
+    role: Role,
+    shutdown: Shutdown,
+) -> Result<Workplace, DaemonError> {
+    let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
+    let pauses = Arc::new(Pauses::open(&config.state).map_err(DaemonError::Pauses)?);
+    pauses.refresh().await.map_err(DaemonError::Pauses)?;
+    // A stopped worker stops with its daemon.
+    for target in pauses.known().keys().filter(|target| matches!(target, Target::Worker(_))) {
+        pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
+    }
+    let runner = Arc::new(runner(config, role)?);
+    let tasks = || runner.catalog.routes.tasks().into_iter().map(Arc::as_ref);
+    let queues = Queues::open(&config.queues(tasks())).await.map_err(DaemonError::Queues)?;
+    if role != Role::Ingest {
+        let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
+        if !too_long.is_empty() && !config.ignore_consumer_timeout {
+            return Err(DaemonError::TooLong(too_long));
+        }
+        for task in too_long {
+            tracing::warn!("{task}: its messages will be delivered again while it runs");
+        }
+    }
+    Ok(Workplace {
+        queues: Arc::new(queues),
+        runner,
+        journal,
+        pauses,
+        board: Arc::default(),
+        metrics: Arc::default(),
+        shutdown,
+        breakers: Breakers::default(),
+        running: Running::default(),
+    })
+}
+
+fn staffed_queues(config: &Config, place: &Workplace) -> Vec<StaffedQueue> {
+    let tasks = place.runner.catalog.routes.tasks();
+    config.staffed_queues(tasks.into_iter().map(Arc::as_ref))
+}
+
+/// Hears of pauses that were made or ended by commands, and lets go what waited for that.
+async fn keep_pauses(place: Arc<Workplace>) {
+    let drain = &place.shutdown.drain;
+    let tasks = place.runner.catalog.routes.tasks();
+    // What an earlier daemon held may have been resumed since.
+    let mut to_release: Vec<_> = tasks.iter().map(|task| Target::Task(task.name.clone())).collect();
+    to_release.retain(|target| !place.pauses.rests(target));
+    while !drain.is_cancelled() {
+        let mut left = Vec::new();
+        for target in to_release {
+            let Target::Task(name) = &target else { continue };
+            let queue = place.runner.catalog.routes.task(name);
+            let queue = queue.map(|task| task.manifest.queue.clone()).unwrap_or_default();
+            if let Err(error) = place.queues.release(&queue, name).await {
+                tracing::warn!("cannot release {target} yet: {:#}", anyhow::Error::new(error));
+                left.push(target);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSES_TICK) => (),
+            () = drain.cancelled() => (),
+        }
+        match place.pauses.refresh().await {
+            Ok(resumed) => {
+                for target in &resumed {
+                    tracing::info!("{target} is resumed");
+                }
+                left.extend(resumed);
+            }
+            Err(error) => {
+                tracing::error!("cannot read the pauses: {:#}", anyhow::Error::new(error))
+            }
+        }
+        to_release = left;
+    }
+}
+
 /// Loads the tasks and finds what runs them; logs what is wrong with single ones.
 fn runner(config: &Config, role: Role) -> Result<Runner, DaemonError> {
     let components = ComponentRunner::new()?;
@@ -295,52 +361,4 @@ fn runner(config: &Config, role: Role) -> Result<Runner, DaemonError> {
         playbooks => playbooks.map_err(|error| error.to_string()),
     };
     Ok(Runner { components, playbooks, catalog })
-}
-
-/// Makes the state directory, which only its owner can look into.
-pub(crate) fn make_state(config: &Config) -> Result<(), DaemonError> {
-    let path = config.state.clone();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&path)
-        .map_err(|source| DaemonError::State { path, source })
-}
-
-/// Makes this the one daemon of its state directory.
-fn lock_state(config: &Config) -> Result<File, DaemonError> {
-    let path = config.state.clone();
-    match File::create(path.join("daemon.lock")).map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), file)) => Ok(file),
-        Ok((Err(TryLockError::WouldBlock), _)) => Err(DaemonError::StateInUse { path }),
-        Ok((Err(TryLockError::Error(source)), _)) | Err(source) => {
-            Err(DaemonError::Lock { path, source })
-        }
-    }
-}
-
-/// Ends what a daemon that was killed has left running, before its messages are run again.
-fn sweep(config: &Config) -> Result<(), DaemonError> {
-    let Ok(path) = config.state.join("runs").canonicalize() else { return Ok(()) };
-    let killed = leftovers::sweep(&path);
-    let killed = killed.map_err(|source| DaemonError::Leftovers { path, source })?;
-    if killed > 0 {
-        tracing::warn!(
-            "killed {killed} processes of playbooks that an earlier daemon left running"
-        );
-    }
-    Ok(())
-}
-
-fn write_notice(path: &std::path::Path, listen: SocketAddr) -> Result<(), DaemonError> {
-    let notice = Notice { pid: std::process::id(), listen };
-    let text = serde_json::to_string(&notice).expect("a notice is made of JSON types");
-    let folder = path.parent().unwrap_or(std::path::Path::new("."));
-    tempfile::NamedTempFile::new_in(folder)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.persist(path).map_err(|error| error.error)
-        })
-        .map(|_| ())
-        .map_err(|source| DaemonError::Notice { path: path.to_owned(), source })
 }

@@ -3,18 +3,17 @@
 //! Owns what becomes of an envelope: rejected and counted, accepted and counted as unrouted, or put
 //! into the queue once for each task that wants it. Does not know how a task is run.
 //!
-//! Before it on the path of a message: a source. After it: [`Queue::publish`].
+//! Before it on the path of a message: a source. After it: [`Queues::publish`].
 
 pub mod fedmsg;
 
 use std::sync::Arc;
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
-use loopabull_model::{Message, Routes, TaskName};
-use loopabull_queue::Queue;
+use loopabull_model::{Entry, EntryId, Message, Routes};
+use loopabull_queue::{Backoff, Queues};
 use tokio::sync::mpsc;
 
-use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::ingest::fedmsg::Received;
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
@@ -24,7 +23,7 @@ use crate::shutdown::Shutdown;
 pub struct Ingest {
     pub verifier: Verifier,
     pub routes: Arc<Routes>,
-    pub queue: Arc<Queue>,
+    pub queues: Arc<Queues>,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
@@ -69,18 +68,26 @@ impl Ingest {
             self.board.count(|counts| counts.unrouted += 1);
         }
         for task in tasks {
-            self.publish(&message, &task.name).await;
+            let entry = Entry {
+                id: EntryId::new(uuid::Uuid::new_v4().simple().to_string()),
+                queue: task.manifest.queue.clone(),
+                task: task.name.clone(),
+                message: message.clone(),
+            };
+            self.publish(&entry).await;
         }
     }
 
-    /// Publishes, and waits until it can. Meanwhile the socket's own queue fills up.
-    async fn publish(&self, message: &Message, task: &TaskName) {
+    /// Publishes, and waits until it can. Meanwhile the socket's own queue fills up. What may have been
+    /// taken already is published again under the same id.
+    async fn publish(&self, entry: &Entry) {
+        let message = &entry.message;
         const TROUBLE: &str = "ingest";
         let mut backoff = Backoff::default();
         loop {
             // Given up only when the daemon must end; the entry may or may not have been taken.
             let published = tokio::select! {
-                published = self.queue.publish(message, task) => published,
+                published = self.queues.publish(entry) => published,
                 () = self.shutdown.cancel.cancelled() => return self.lose(message),
             };
             let Err(error) = published else { break };
@@ -90,7 +97,7 @@ impl Ingest {
             backoff.pause(&self.shutdown.cancel).await;
         }
         self.board.clear_trouble(TROUBLE);
-        self.metrics.entries.get_or_create(&ByTask { task: task.to_string() }).inc();
+        self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
     }
 
     fn lose(&self, message: &Message) {

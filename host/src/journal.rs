@@ -6,13 +6,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use loopabull_model::{EntryId, Outcome, Run, RunId};
+use loopabull_model::{EntryId, Outcome, Run, RunId, TaskName};
 use loopabull_store::{Store, StoreError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Counts the changes to the schema that an older file does not survive.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
@@ -31,6 +31,16 @@ const SCHEMA: &str = "
         output TEXT NOT NULL,
         notes TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS starts (     -- attempts that were begun and not recorded
+        entry TEXT PRIMARY KEY,
+        task TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        cut_off INTEGER NOT NULL DEFAULT 0  -- 1: the daemon that began it is gone
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS crashes (    -- how often in a row a daemon died with this task
+        task TEXT PRIMARY KEY,
+        count INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS runs_of_entry ON runs (entry, outcome_name);
     CREATE INDEX IF NOT EXISTS runs_of_message ON runs (message_id);
     CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_at_ms);";
@@ -39,6 +49,25 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub struct Journal {
     store: Store,
+}
+
+/// What the journal makes of an attempt that is to begin.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Begun {
+    /// It may start, as this attempt: earlier ones that were cut off count.
+    Run { attempt: u32 },
+    /// The entry has had its successful run, and only the queue does not know.
+    Succeeded,
+    /// This attempt or a later one has had its run, and only the queue does not know.
+    Ended { outcome: Outcome, attempt: u32 },
+}
+
+/// A task that was running when earlier daemons died.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Crashed {
+    pub task: TaskName,
+    /// How many daemons in a row, with no success of it in between.
+    pub count: u32,
 }
 
 /// Which runs are wanted.
@@ -62,17 +91,38 @@ impl Journal {
         self.store.change(move |connection| insert(connection, &run)).await.map(|_| ())
     }
 
-    /// Tells whether an entry of the queue has had a successful run.
-    pub async fn has_succeeded(&self, entry: &EntryId) -> Result<bool, StoreError> {
-        let entry = entry.as_str().to_owned();
-        let query = move |connection: &Connection| {
-            connection.query_row(
-                "SELECT EXISTS (SELECT 1 FROM runs WHERE entry = ?1 AND outcome_name = 'success')",
-                [entry],
-                |row| row.get(0),
-            )
+    /// Notes that an attempt begins, or says why it must not. Returns once that is on disk.
+    pub async fn begin(
+        &self,
+        entry: &EntryId,
+        task: &TaskName,
+        attempt: u32,
+    ) -> Result<Begun, StoreError> {
+        let (entry, task) = (entry.clone(), task.clone());
+        self.store.change(move |connection| begin(connection, &entry, &task, attempt)).await
+    }
+
+    /// Returns the tasks that were running when the last daemon died. Each is told of once.
+    pub async fn take_crashed(&self) -> Result<Vec<Crashed>, StoreError> {
+        let take = |connection: &Connection| {
+            connection.execute(
+                "INSERT INTO crashes SELECT DISTINCT task, 1 FROM starts WHERE cut_off = 0
+                 ON CONFLICT (task) DO UPDATE SET count = count + 1",
+                [],
+            )?;
+            let crashed = connection
+                .prepare(
+                    "SELECT task, count FROM crashes
+                     WHERE task IN (SELECT task FROM starts WHERE cut_off = 0) ORDER BY task",
+                )?
+                .query_map([], |row| {
+                    Ok(Crashed { task: checked(row, "task")?, count: row.get(1)? })
+                })?
+                .collect();
+            connection.execute("UPDATE starts SET cut_off = 1 WHERE cut_off = 0", [])?;
+            crashed
         };
-        self.store.read(query).await
+        self.store.change(take).await
     }
 
     /// Returns the newest runs that match, the newest first.
@@ -114,7 +164,52 @@ impl Journal {
     }
 }
 
+fn begin(
+    connection: &Connection,
+    entry: &EntryId,
+    task: &TaskName,
+    attempt: u32,
+) -> rusqlite::Result<Begun> {
+    // A cancelled run is given back uncounted: it is no attempt.
+    let ended = connection
+        .prepare_cached(
+            "SELECT attempt, outcome FROM runs WHERE entry = ?1 AND outcome_name <> 'cancelled'
+             ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
+        )?
+        .query_row([entry.as_str()], |row| {
+            Ok((row.get::<_, u32>("attempt")?, from_json::<Outcome>(row, "outcome")?))
+        })
+        .optional()?;
+    let mut next = attempt;
+    match ended {
+        Some((_, outcome)) if outcome.is_success() => return Ok(Begun::Succeeded),
+        Some((ended, outcome)) if ended >= attempt => {
+            return Ok(Begun::Ended { outcome, attempt: ended });
+        }
+        _ => (),
+    }
+    let cut_off = connection
+        .prepare_cached("SELECT attempt FROM starts WHERE entry = ?1")?
+        .query_row([entry.as_str()], |row| row.get::<_, u32>(0))
+        .optional()?;
+    if let Some(cut_off) = cut_off {
+        next = next.max(cut_off.saturating_add(1));
+    }
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO starts (entry, task, attempt) VALUES (?1, ?2, ?3)")?
+        .execute(params![entry.as_str(), task.as_str(), next])?;
+    Ok(Begun::Run { attempt: next })
+}
+
 fn insert(connection: &Connection, run: &Run) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("DELETE FROM starts WHERE entry = ?1")?
+        .execute([run.entry.as_str()])?;
+    if run.outcome.is_success() {
+        connection
+            .prepare_cached("DELETE FROM crashes WHERE task = ?1")?
+            .execute([run.task.as_str()])?;
+    }
     connection
         .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
         .execute(params![
@@ -200,23 +295,72 @@ mod tests {
     #[tokio::test]
     async fn a_run_is_found_as_it_was_recorded() {
         let state = tempfile::tempdir().unwrap();
-        let failed = run("r-1", "m-1", Outcome::Retry { reason: "later".into() });
+        let failed = run("r-1", "m-1", retry());
         Journal::open(state.path()).unwrap().record(failed.clone()).await.unwrap();
         let journal = Journal::open(state.path()).unwrap();
         assert_eq!(journal.find(RunId::new("r-1")).await.unwrap(), Some(failed));
         assert_eq!(journal.find(RunId::new("r-2")).await.unwrap(), None);
     }
 
+    async fn begin(journal: &Journal, attempt: u32) -> Begun {
+        let (entry, task) = (EntryId::new("entry of m-1"), "t".try_into().unwrap());
+        journal.begin(&entry, &task, attempt).await.unwrap()
+    }
+
+    fn retry() -> Outcome {
+        Outcome::Retry { reason: "x".into(), after: None }
+    }
+
     #[tokio::test]
-    async fn only_a_success_counts_as_one() {
+    async fn an_entry_that_succeeded_does_not_begin_again() {
         let state = tempfile::tempdir().unwrap();
         let journal = Journal::open(state.path()).unwrap();
-        let entry = EntryId::new("entry of m-1");
-        journal.record(run("r-1", "m-1", Outcome::Retry { reason: "x".into() })).await.unwrap();
-        assert!(!journal.has_succeeded(&entry).await.unwrap());
-        journal.record(run("r-2", "m-1", Outcome::Success)).await.unwrap();
-        assert!(journal.has_succeeded(&entry).await.unwrap());
-        assert!(!journal.has_succeeded(&EntryId::new("another")).await.unwrap());
+        journal.record(run("r-1", "m-1", Outcome::Success)).await.unwrap();
+        assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
+        assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
+        let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
+        assert_eq!(other.unwrap(), Begun::Run { attempt: 1 });
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_had_its_run_is_not_run_again() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::open(state.path()).unwrap();
+        assert_eq!(begin(&journal, 1).await, Begun::Run { attempt: 1 });
+        journal.record(run("r-1", "m-1", retry())).await.unwrap();
+        assert_eq!(begin(&journal, 1).await, Begun::Ended { outcome: retry(), attempt: 1 });
+        assert_eq!(begin(&journal, 2).await, Begun::Run { attempt: 2 });
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_cut_off_counts_and_a_cancelled_one_does_not() {
+        let state = tempfile::tempdir().unwrap();
+        for attempt in 1..4 {
+            let journal = Journal::open(state.path()).unwrap();
+            assert_eq!(begin(&journal, 1).await, Begun::Run { attempt });
+        }
+        let journal = Journal::open(state.path()).unwrap();
+        journal.record(run("r-1", "m-1", Outcome::Cancelled)).await.unwrap();
+        assert_eq!(begin(&journal, 1).await, Begun::Run { attempt: 1 });
+    }
+
+    #[tokio::test]
+    async fn tasks_that_were_running_when_daemons_died_are_counted_until_they_succeed() {
+        let state = tempfile::tempdir().unwrap();
+        let die = async || {
+            let journal = Journal::open(state.path()).unwrap();
+            let crashed = journal.take_crashed().await.unwrap();
+            assert_eq!(journal.take_crashed().await.unwrap(), []);
+            begin(&journal, 1).await;
+            crashed.into_iter().map(|crashed| crashed.count).collect::<Vec<_>>()
+        };
+        assert_eq!(die().await, [0; 0]);
+        assert_eq!(die().await, [1]);
+        assert_eq!(die().await, [2]);
+        let journal = Journal::open(state.path()).unwrap();
+        journal.record(run("r-1", "m-2", Outcome::Success)).await.unwrap();
+        drop(journal);
+        assert_eq!(die().await, [1]);
     }
 
     #[tokio::test]

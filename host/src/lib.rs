@@ -3,20 +3,24 @@
 //!
 //! ARCHITECTURE.md walks one message through these modules.
 
-pub mod backoff;
+mod ack_timeout;
 pub mod board;
 pub mod catalog;
 pub mod cli;
 mod commands;
 pub mod config;
 pub mod daemon;
+mod foreign;
 pub mod ingest;
 pub mod journal;
 pub mod leftovers;
 pub mod metrics;
+pub mod pauses;
 pub mod playbook;
 pub mod runner;
 pub mod shutdown;
+pub mod state;
 pub mod variables;
 pub mod web;
 pub mod worker;
+pub mod workplace;

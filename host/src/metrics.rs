@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use loopabull_model::Run;
+use loopabull_model::{QueueName, Run};
 use loopabull_queue::Depth;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,6 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::pauses::Target;
 
 /// All metrics of the daemon.
 pub struct Metrics {
@@ -33,7 +35,10 @@ pub struct Metrics {
     runs: Family<Ran, Counter>,
     run_seconds: Family<ByKind, Histogram>,
     queue: Family<State, Gauge<u64, AtomicU64>>,
-    oldest_seconds: Gauge<f64, AtomicU64>,
+    oldest_seconds: Family<OfQueue, Gauge<f64, AtomicU64>>,
+    /// Deliveries that a broker had given to somebody else before they were settled.
+    pub lost_claims: Counter,
+    paused: Family<OfKind, Gauge<u64, AtomicU64>>,
 }
 
 /// Label: which source.
@@ -67,7 +72,18 @@ struct ByKind {
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct State {
+    queue: String,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfQueue {
+    queue: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfKind {
+    kind: &'static str,
 }
 
 impl Metrics {
@@ -87,7 +103,9 @@ impl Metrics {
                 Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0])
             }),
             queue: Family::default(),
-            oldest_seconds: Gauge::default(),
+            oldest_seconds: Family::default(),
+            lost_claims: Counter::default(),
+            paused: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -120,6 +138,9 @@ impl Metrics {
             Unit::Seconds,
             metrics.run_seconds.clone(),
         );
+        let help = "Deliveries that a broker gave to somebody else before they were settled";
+        registry.register("claims_lost", help, metrics.lost_claims.clone());
+        registry.register("paused", "What rests, by hand or by itself", metrics.paused.clone());
         registry.register("queue_entries", "Entries in the queue", metrics.queue.clone());
         registry.register_with_unit(
             "queue_oldest",
@@ -143,16 +164,34 @@ impl Metrics {
         self.run_seconds.get_or_create(&kind).observe(run.duration.as_secs_f64());
     }
 
-    /// Returns all metrics as text, with the queue as it is now.
-    pub fn encode(&self, depth: Option<Depth>) -> String {
-        if let Some(depth) = depth {
-            let set = |state, count| self.queue.get_or_create(&State { state }).set(count);
+    /// Returns all metrics as text, with the queues and pauses as they are now.
+    pub fn encode<'a>(
+        &self,
+        depths: &[(QueueName, Depth)],
+        pauses: impl Iterator<Item = &'a Target>,
+    ) -> String {
+        for (name, depth) in depths {
+            let queue = name.to_string();
+            let set = |state, count| {
+                self.queue.get_or_create(&State { queue: queue.clone(), state }).set(count)
+            };
             set("waiting", depth.waiting);
+            set("later", depth.later);
+            set("held", depth.held);
             set("dead", depth.dead);
             if let Some(claimed) = depth.claimed {
                 set("claimed", claimed);
             }
-            self.oldest_seconds.set(depth.oldest.unwrap_or_default().as_secs_f64());
+            let oldest = depth.oldest.unwrap_or_default().as_secs_f64();
+            self.oldest_seconds.get_or_create(&OfQueue { queue: queue.clone() }).set(oldest);
+        }
+        let mut counts = [("task", 0), ("queue", 0), ("worker", 0)];
+        for target in pauses {
+            let kind = target.kind();
+            counts.iter_mut().filter(|(k, _)| *k == kind).for_each(|(_, count)| *count += 1);
+        }
+        for (kind, count) in counts {
+            self.paused.get_or_create(&OfKind { kind }).set(count);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");

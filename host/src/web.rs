@@ -15,12 +15,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use loopabull_queue::{Depth, Queue};
+use loopabull_model::QueueName;
+use loopabull_queue::{Depth, Queues};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::board::{Board, PauseStatus};
 use crate::metrics::Metrics;
+use crate::pauses::Pauses;
 
 /// How long a look at the queue may take before the answer goes without it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,7 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Web {
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
-    pub queue: Arc<Queue>,
+    pub queues: Arc<Queues>,
+    pub names: Vec<QueueName>,
+    pub pauses: Arc<Pauses>,
     pub drain: CancellationToken,
 }
 
@@ -49,18 +53,33 @@ impl Web {
         axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
-    async fn depth(&self) -> Option<Depth> {
-        tokio::time::timeout(PATIENCE, self.queue.depth()).await.ok()?.ok()
+    /// Returns how full the queues are that answer in time.
+    async fn depths(&self) -> Vec<(QueueName, Depth)> {
+        let look = async {
+            let mut depths = Vec::new();
+            for name in &self.names {
+                if let Ok(depth) = self.queues.depth(name).await {
+                    depths.push((name.clone(), depth));
+                }
+            }
+            depths
+        };
+        tokio::time::timeout(PATIENCE, look).await.unwrap_or_default()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = self.board.troubles();
+        troubles.extend(self.queues.trouble());
+        troubles
     }
 }
 
 async fn readyz(State(web): State<Arc<Web>>) -> Response {
-    let mut troubles = web.board.troubles();
+    let mut troubles = web.troubles();
     if web.drain.is_cancelled() {
         troubles.push("draining: nothing new is taken".to_owned());
     }
-    troubles.extend(web.queue.trouble());
-    if web.depth().await.is_none() {
+    if web.depths().await.len() < web.names.len() {
         troubles.push("queue: it does not answer".to_owned());
     }
     if troubles.is_empty() {
@@ -71,12 +90,18 @@ async fn readyz(State(web): State<Arc<Web>>) -> Response {
 
 async fn metrics(State(web): State<Arc<Web>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = web.metrics.encode(web.depth().await);
+    let text = web.metrics.encode(&web.depths().await, web.pauses.known().keys());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn status(State(web): State<Arc<Web>>) -> Response {
-    let status = web.board.status(web.depth().await);
+    let pauses = web.pauses.known();
+    let pauses = pauses
+        .iter()
+        .map(|(target, pause)| PauseStatus { target: target.clone(), pause: pause.clone() })
+        .collect();
+    let mut status = web.board.status(web.depths().await, pauses);
+    status.troubles = web.troubles();
     let text = serde_json::to_string(&status).expect("a status is made of JSON types");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

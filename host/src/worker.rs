@@ -1,112 +1,204 @@
-//! A worker: one slot that works one delivery at a time.
+//! A worker: one slot that works one delivery of one queue at a time.
 //!
-//! Owns the order receive → run → decide → record → settle. Whatever a task does, the worker goes
-//! on with the next delivery; trouble with queue or journal is waited out.
+//! Owns the order receive → begin → run → decide → record → settle. Whatever a task does, the worker
+//! goes on with the next delivery, unless the task's manifest wants it to stop; trouble with queue or
+//! journal is waited out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{Attempt, Outcome, RetryPolicy, Run, RunId, Settlement, TaskKind};
-use loopabull_queue::{Consumer, Delivery, Queue, QueueError};
+use loopabull_model::{
+    Attempt, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
+};
+use loopabull_queue::{Backoff, Consumer, Delivery, QueueError, Received};
 
-use crate::backoff::Backoff;
-use crate::board::Board;
-use crate::journal::Journal;
-use crate::metrics::Metrics;
-use crate::runner::Runner;
-use crate::shutdown::Shutdown;
+use crate::journal::Begun;
+use crate::pauses::Target;
+use crate::workplace::Workplace;
 
-/// One slot that works one delivery at a time.
+/// How long a delivery waits whose entry is still being worked here.
+const SECOND_COPY: Duration = Duration::from_secs(10);
+
+/// One slot that works one delivery of one queue at a time.
 pub struct Worker {
-    /// Counted from 1.
+    /// Counted from 1 over all queues.
     pub number: u32,
-    pub queue: Arc<Queue>,
-    pub runner: Arc<Runner>,
-    pub journal: Arc<Journal>,
-    pub board: Arc<Board>,
-    pub metrics: Arc<Metrics>,
-    pub shutdown: Shutdown,
+    pub queue: QueueName,
+    pub place: Arc<Workplace>,
+}
+
+/// What a delivery comes to, once it has been looked at.
+struct Decided {
+    settlement: Settlement,
+    /// Why this worker stops, if it does.
+    stops: Option<String>,
 }
 
 impl Worker {
     /// Works until it is told to drain.
     pub async fn work(self) {
-        let trouble = format!("worker {}", self.number);
+        let drain = self.place.shutdown.drain.clone();
+        let (trouble, rest) = (format!("worker {}", self.number), self.rest());
         let mut backoff = Backoff::default();
-        while !self.shutdown.drain.is_cancelled() {
-            let worked = self.work_while_connected(&mut backoff, &trouble).await;
-            if let Err(error) = worked {
-                self.board.set_trouble(&trouble, &error);
-                tracing::warn!(worker = self.number, "{error}, trying again");
-                backoff.pause(&self.shutdown.drain).await;
+        while !drain.is_cancelled() {
+            let known = self.place.pauses.known();
+            if let Some(pause) = known.get(&rest[0]) {
+                self.place.board.set_trouble(&trouble, &format!("stopped: {}", pause.reason));
+            }
+            if rest.iter().any(|target| known.contains_key(target)) {
+                tokio::select! {
+                    () = self.place.pauses.wait(&rest, false) => (),
+                    () = drain.cancelled() => (),
+                }
+                self.place.board.clear_trouble(&trouble);
+                continue;
+            }
+            match self.work_until_rest(&mut backoff, &rest).await {
+                Ok(()) => self.place.board.clear_trouble(&trouble),
+                Err(error) => {
+                    self.place.board.set_trouble(&trouble, &error);
+                    tracing::warn!(worker = self.number, "{error}, trying again");
+                    backoff.pause(&drain).await;
+                }
             }
         }
     }
 
-    async fn work_while_connected(
+    /// What makes this worker rest: itself first, and its queue.
+    fn rest(&self) -> [Target; 2] {
+        [Target::Worker(self.number), Target::Queue(self.queue.clone())]
+    }
+
+    async fn work_until_rest(
         &self,
         backoff: &mut Backoff,
-        trouble: &str,
+        rest: &[Target; 2],
     ) -> Result<(), String> {
-        let mut consumer = self.queue.consume().await.map_err(chain)?;
-        self.board.clear_trouble(trouble);
-        while let Some(delivery) = consumer.receive(&self.shutdown.drain).await.map_err(chain)? {
+        let mut consumer = self.place.queues.consume(&self.queue).await.map_err(chain)?;
+        self.place.board.clear_trouble(&format!("worker {}", self.number));
+        let worked = self.work_with(&mut consumer, backoff, rest).await;
+        if let Err(error) = consumer.close().await {
+            tracing::warn!(worker = self.number, "{}", chain(error));
+        }
+        worked
+    }
+
+    async fn work_with(
+        &self,
+        consumer: &mut Consumer,
+        backoff: &mut Backoff,
+        rest: &[Target; 2],
+    ) -> Result<(), String> {
+        let pauses = &self.place.pauses;
+        while !rest.iter().any(|target| pauses.rests(target)) {
+            let stop = self.place.shutdown.drain.child_token();
+            let received = {
+                let receive = consumer.receive(&stop);
+                tokio::pin!(receive);
+                tokio::select! {
+                    received = &mut receive => received,
+                    () = pauses.wait(rest, true) => {
+                        // It must not be dropped: a claim may be on its way to the disk.
+                        stop.cancel();
+                        receive.await
+                    }
+                }
+            };
+            let Some(received) = received.map_err(chain)? else { return Ok(()) };
             backoff.reset();
-            self.board.start(self.number, &delivery);
-            let settled = self.work_on(delivery, &mut consumer).await;
-            self.board.finish(self.number);
-            settled?;
+            match received {
+                Received::Delivery(delivery) => self.work_on(delivery, consumer).await?,
+                Received::Foreign(foreign) => self.place.route(&self.queue, &foreign).await?,
+            }
         }
         Ok(())
     }
 
-    async fn work_on(&self, delivery: Delivery, consumer: &mut Consumer) -> Result<(), String> {
-        let task = self.runner.catalog.routes.task(&delivery.task);
-        let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
-        // An attempt after the first may follow a crash between record and settle.
-        let settlement = if delivery.attempt > 1 && self.has_succeeded(&delivery).await? {
-            tracing::info!(
-                message.id = %delivery.message.id,
-                task.name = %delivery.task,
-                "message {} already had its run, settled without another",
-                delivery.message.id,
-            );
-            Settlement::Ack
-        } else {
-            let run = self.run(&delivery, &policy).await;
-            let settlement = policy.decide(&run.outcome, run.attempt);
-            log(&run, &settlement);
-            self.metrics.count_run(&run, task.is_some());
-            self.board.count_run(&run);
-            self.record(run).await?;
-            settlement
-        };
-        if self.shutdown.drain.is_cancelled()
+    /// Works one delivery, from what is to be done with it to its settlement.
+    async fn work_on(&self, mut delivery: Delivery, consumer: &mut Consumer) -> Result<(), String> {
+        self.place.board.start(self.number, &delivery);
+        let decided = self.decide(&mut delivery).await;
+        self.place.board.finish(self.number);
+        let Decided { settlement, stops } = decided?;
+        if self.place.shutdown.drain.is_cancelled()
             && let Err(error) = consumer.stop().await
         {
             tracing::warn!(worker = self.number, "{}", chain(error));
         }
-        self.settle(&delivery, &settlement).await
+        let settled = self.settle(&delivery, &settlement).await;
+        if let Some(reason) = stops {
+            self.place.pause(Target::Worker(self.number), &reason.into()).await;
+        }
+        settled
+    }
+
+    /// Decides what becomes of a delivery, mostly by running its task.
+    async fn decide(&self, delivery: &mut Delivery) -> Result<Decided, String> {
+        let place = &self.place;
+        let only = |settlement| Ok(Decided { settlement, stops: None });
+        let entry = delivery.entry.clone();
+        if place.pauses.rests(&Target::Task(entry.task.clone())) {
+            return only(Settlement::Hold);
+        }
+        // The broker took our claim for lost and delivered the entry again, while it runs.
+        let Some(_held) = place.running.start(&entry.id) else {
+            tracing::warn!(message.id = %entry.message.id, "message {} is being worked already", entry.message.id);
+            return only(Settlement::GiveBack { after: SECOND_COPY });
+        };
+        let task = place.runner.catalog.routes.task(&entry.task);
+        let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
+        match self.begin(delivery).await? {
+            Begun::Succeeded => {
+                tracing::info!(
+                    message.id = %entry.message.id,
+                    task.name = %entry.task,
+                    "message {} already had its run, settled without another",
+                    entry.message.id,
+                );
+                return only(Settlement::Ack);
+            }
+            Begun::Ended { outcome, attempt } => {
+                delivery.attempt = attempt;
+                return only(policy.decide(&outcome, attempt, fastrand::f64()));
+            }
+            Begun::Run { attempt } => delivery.attempt = attempt,
+        }
+        let run = self.run(delivery, &policy).await;
+        let settlement = policy.decide(&run.outcome, run.attempt, fastrand::f64());
+        let stops = policy.stops_worker(&run.outcome);
+        let stops = stops
+            .then(|| format!("task `{}` on message {}: {}", run.task, run.message_id, run.outcome));
+        log(&run, &settlement);
+        place.metrics.count_run(&run, task.is_some());
+        place.board.count_run(&run);
+        if let Some(task) = task {
+            place.watch_over(task, &run).await;
+        }
+        let output = run.output.text.clone();
+        self.record(run).await?;
+        Ok(Decided { settlement: with_output(settlement, output), stops })
     }
 
     async fn run(&self, delivery: &Delivery, policy: &RetryPolicy) -> Run {
         let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
-        let cancel = &self.shutdown.cancel;
-        let (task, message, attempt) = (&delivery.task, &delivery.message, delivery.attempt);
+        let cancel = &self.place.shutdown.cancel;
+        let (task, message, attempt) =
+            (&delivery.entry.task, &delivery.entry.message, delivery.attempt);
+        let runner = &self.place.runner;
         let attempted = match policy.refuse(attempt) {
             Some(reason) => Attempt::without_output(Outcome::NotStarted { reason }),
-            None => self.runner.run(task, message, &id, attempt, cancel).await,
+            None => runner.run(task, message, &id, attempt, cancel).await,
         };
-        let kind = self.runner.catalog.routes.task(task).map_or(TaskKind::Playbook, |t| t.kind);
+        let kind = |task: &Arc<Task>| task.kind;
         Run {
             id,
-            entry: delivery.entry.clone(),
+            entry: delivery.entry.id.clone(),
             message_id: message.id.clone(),
             topic: message.topic.clone(),
             task: task.clone(),
-            kind,
+            kind: runner.catalog.routes.task(task).map_or(TaskKind::Playbook, kind),
             attempt,
             worker: self.number,
             started_at_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -117,11 +209,13 @@ impl Worker {
         }
     }
 
-    async fn has_succeeded(&self, delivery: &Delivery) -> Result<bool, String> {
+    /// Notes in the journal that the attempt begins, and waits until it can: nothing is run before.
+    async fn begin(&self, delivery: &Delivery) -> Result<Begun, String> {
         let mut trouble = Trouble::of(self, "journal");
+        let entry = &delivery.entry;
         loop {
-            match self.journal.has_succeeded(&delivery.entry).await {
-                Ok(answer) => return Ok(answer),
+            match self.place.journal.begin(&entry.id, &entry.task, delivery.attempt).await {
+                Ok(begun) => return Ok(begun),
                 Err(error) => trouble.wait_out(chain(error)).await?,
             }
         }
@@ -130,7 +224,7 @@ impl Worker {
     /// Records the run, and waits until it can: a delivery is not settled before.
     async fn record(&self, run: Run) -> Result<(), String> {
         let mut trouble = Trouble::of(self, "journal");
-        while let Err(error) = self.journal.record(run.clone()).await {
+        while let Err(error) = self.place.journal.record(run.clone()).await {
             trouble.wait_out(chain(error)).await?;
         }
         Ok(())
@@ -140,9 +234,11 @@ impl Worker {
     /// deliver it again, and the journal knows.
     async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<(), String> {
         let mut trouble = Trouble::of(self, "queue");
-        while let Err(error) = self.queue.settle(delivery, settlement).await {
+        while let Err(error) = self.place.queues.settle(delivery, settlement).await {
             if matches!(error, QueueError::LostClaim { .. }) {
-                return Err(chain(error));
+                self.place.metrics.lost_claims.inc();
+                tracing::warn!(worker = self.number, "{error}, the journal will know it again");
+                return Ok(());
             }
             trouble.wait_out(chain(error)).await?;
         }
@@ -167,11 +263,11 @@ impl<'a> Trouble<'a> {
     /// Waits before the next try; gives up when the daemon drains, since what is not settled comes
     /// back after the restart.
     async fn wait_out(&mut self, error: String) -> Result<(), String> {
-        let drain = &self.worker.shutdown.drain;
+        let drain = &self.worker.place.shutdown.drain;
         if drain.is_cancelled() {
             return Err(error);
         }
-        self.worker.board.set_trouble(&self.what, &error);
+        self.worker.place.board.set_trouble(&self.what, &error);
         tracing::error!(worker = self.worker.number, "{}: {error}, trying again", self.what);
         self.backoff.pause(drain).await;
         Ok(())
@@ -180,18 +276,21 @@ impl<'a> Trouble<'a> {
 
 impl Drop for Trouble<'_> {
     fn drop(&mut self) {
-        self.worker.board.clear_trouble(&self.what);
+        self.worker.place.board.clear_trouble(&self.what);
+    }
+}
+
+/// A dead letter takes along what its last run printed.
+fn with_output(settlement: Settlement, output: String) -> Settlement {
+    match settlement {
+        Settlement::DeadLetter { reason, .. } => Settlement::DeadLetter { reason, output },
+        settlement => settlement,
     }
 }
 
 /// One line for each outcome.
 fn log(run: &Run, settlement: &Settlement) {
-    let settlement = match settlement {
-        Settlement::Ack => "done",
-        Settlement::Retry { .. } => "tried again",
-        Settlement::DeadLetter { .. } => "set aside",
-        Settlement::GiveBack => "given back",
-    };
+    let settlement = settlement.as_str();
     let duration_ms = u64::try_from(Duration::as_millis(&run.duration)).unwrap_or(u64::MAX);
     macro_rules! line {
         ($level:ident) => {
@@ -220,6 +319,6 @@ fn log(run: &Run, settlement: &Settlement) {
 }
 
 /// An error with its sources, in one line.
-fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+pub(crate) fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }

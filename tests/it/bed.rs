@@ -170,6 +170,11 @@ impl Daemon {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }
 
+    /// How full the queue `workers` is: `waiting`, `later`, `held`, `claimed` or `dead`.
+    pub(crate) fn depth(&self, what: &str) -> Option<u64> {
+        self.status()["queues"][0][what].as_u64()
+    }
+
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.status()["counts"][name].as_u64().unwrap()
     }
@@ -188,9 +193,13 @@ impl Daemon {
         wait_for("the queue to be empty", || {
             let status = self.status();
             let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
-            let queue = &status["queue"];
-            (idle && queue["waiting"] == 0 && queue["claimed"].as_u64().unwrap_or(0) == 0)
-                .then_some(())
+            let is_empty = |queue: &Value| {
+                ["waiting", "later", "claimed"]
+                    .iter()
+                    .all(|key| queue[key].as_u64().unwrap_or(0) == 0)
+            };
+            let queues = status["queues"].as_array()?;
+            (idle && !queues.is_empty() && queues.iter().all(is_empty)).then_some(())
         });
     }
 

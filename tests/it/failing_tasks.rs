@@ -5,8 +5,7 @@ use crate::bed::{Bed, message, text, wait_for};
 #[test]
 fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
     let bed = Bed::new();
-    let manifest =
-        "[limits]\ntimeout = '300ms'\nmemory = '1MiB'\noutput = '1KiB'\n[retry]\nmax_attempts = 2";
+    let manifest = "[limits]\ntimeout = '300ms'\nmemory = '1MiB'\noutput = '1KiB'\n[retry]\nmax_attempts = 2\npauses = ['100ms']";
     bed.add_guest("loops", "a", manifest, "(loop $l br $l) unreachable");
     let grow =
         "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable";
@@ -24,7 +23,7 @@ fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
     bed.inject(&[message("m-1", "a", "{}"), message("m-2", "a", "{}")]);
     daemon.wait_until_idle();
     assert_eq!(daemon.get("/readyz").0, 200);
-    assert_eq!(daemon.status()["queue"]["dead"], 10);
+    assert_eq!(daemon.depth("dead"), Some(10));
     daemon.stop();
     let expected = [
         ("floods success", 2),
@@ -48,7 +47,9 @@ fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
 fn playbooks_that_fail_have_named_outcomes_and_leave_nothing_behind() {
     let bed = Bed::new();
     let manifest = |timeout: &str| {
-        format!("topics = ['a']\n[limits]\ntimeout = '{timeout}'\n[retry]\nmax_attempts = 2")
+        format!(
+            "topics = ['a']\n[limits]\ntimeout = '{timeout}'\n[retry]\nmax_attempts = 2\npauses = ['100ms']"
+        )
     };
     bed.add_playbook("fails", &manifest("60s"), "    - command: /bin/false\n");
     bed.add_playbook("broken", &manifest("60s"), "    - no_such_module: {}\n");

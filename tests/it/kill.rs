@@ -129,7 +129,7 @@ fn a_message_that_kills_its_daemon_is_set_aside() {
     let bed = Bed::new();
     let running = bed.path("running");
     let tasks = format!("    - shell: touch {}; sleep 600\n", running.display());
-    bed.add_playbook("kills", "[retry]\nmax_attempts = 2", &tasks);
+    bed.add_playbook("kills", "[retry]\nmax_attempts = 2\npauses = ['100ms']", &tasks);
     bed.inject(&[message("m-1", "kills", "{}")]);
     for _ in 0..2 {
         let daemon = bed.start(&[]);
@@ -139,7 +139,7 @@ fn a_message_that_kills_its_daemon_is_set_aside() {
         std::fs::remove_file(&running).unwrap();
     }
     let daemon = bed.start(&[]);
-    wait_for("the dead letter", || (daemon.status()["queue"]["dead"] == 1).then_some(()));
+    wait_for("the dead letter", || (daemon.depth("dead") == Some(1)).then_some(()));
     assert!(!running.exists());
     daemon.stop();
     let outcome = bed.runs()[0].outcome.to_string();

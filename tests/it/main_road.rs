@@ -69,7 +69,9 @@ fn real_fedmsg_through_rabbitmq() {
     assert!(vhost.list_queues().contains("workers\t"));
     daemon.wait_until_idle();
     daemon.stop();
-    vhost.wait_for_queues("workers\t0\nworkers.dead\t0");
+    let queues = [".dead", ".wait.10m", ".wait.10s", ".wait.1h", ".wait.1m", ".wait.1s"];
+    let empty: String = queues.iter().map(|name| format!("\nworkers{name}\t0")).collect();
+    vhost.wait_for_queues(&format!("workers\t0{empty}"));
     check_journal(&bed.runs(), &expected);
 }
 

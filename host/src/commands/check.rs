@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use clap::Args;
 use loopabull_model::{Task, TaskKind};
-use loopabull_queue::Queue;
+use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
+use crate::ack_timeout;
 use crate::catalog::{Catalog, Listing, Severity};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print};
 use crate::config::Config;
-use crate::daemon;
 use crate::playbook::Playbooks;
 use crate::runner;
+use crate::state;
 
 /// How long Ansible may take to read one playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,16 +40,22 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
         }
     }
     let mut table =
-        Table::new(&["TASK", "KIND", "TOPICS", "TIMEOUT", "MEMORY", "ATTEMPTS", "GRANTS"]);
+        Table::new(&["TASK", "KIND", "TOPICS", "QUEUE", "TIMEOUT", "MEMORY", "ATTEMPTS", "GRANTS"]);
     for task in catalog.routes.tasks() {
         table.push(row(task));
     }
     print(&table.render())?;
-    daemon::make_state(config)?;
+    state::make(&config.state)?;
     block_on(async {
         check_playbooks(config, &catalog, &mut problems).await;
-        if let Err(error) = Queue::open(&config.queue()).await {
-            problems.push(format!("{:#}", anyhow::Error::new(error)));
+        let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
+        match Queues::open(&config.queues(tasks())).await {
+            Ok(queues) => {
+                for task in ack_timeout::too_long(config, &queues, tasks()).await {
+                    problems.push(format!("{task}\nhint: {}", task.hint()));
+                }
+            }
+            Err(error) => problems.push(format!("{:#}", anyhow::Error::new(error))),
         }
     })?;
     for note in &notes {
@@ -102,9 +109,10 @@ fn row(task: &Task) -> Vec<String> {
         task.name.to_string(),
         task.kind.to_string(),
         topics.join(" "),
+        manifest.queue.to_string(),
         humantime::format_duration(runner::timeout(task)).to_string(),
         memory,
-        manifest.retry.max_attempts.to_string(),
+        manifest.retry.max_attempts().to_string(),
         grants.to_owned(),
     ]
 }

@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use loopabull_fedmsg::{Verifier, envelope_of_recording};
-use loopabull_model::{Message, Routes};
-use loopabull_queue::Queue;
+use loopabull_model::{Entry, EntryId, Message, Routes};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Listing;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
-use crate::daemon;
+use crate::state;
+
+/// How often a broker that does not take an entry is asked again: for some minutes.
+const TRIES: u32 = 20;
 
 /// Put recorded messages into the queue, as a source would
 ///
@@ -29,10 +33,12 @@ pub(crate) struct InjectArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
-    let routes = Routes::build(Listing::read(config).tasks);
-    daemon::make_state(config)?;
+    let tasks = Listing::read(config).tasks;
+    let queues = config.queues(&tasks);
+    let routes = Routes::build(tasks);
+    state::make(&config.state)?;
     block_on(async {
-        let queue = Queue::open(&config.queue()).await?;
+        let queues = Queues::open(&queues).await?;
         let (mut entries, mut messages, mut bad) = (0_u64, 0_u64, 0_u64);
         for file in &args.files {
             let text = read(file)?;
@@ -55,7 +61,13 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
                     print(&format!("no task wants topic `{}`\n", message.topic))?;
                 }
                 for task in tasks {
-                    queue.publish(&message, &task.name).await?;
+                    let entry = Entry {
+                        id: EntryId::new(uuid::Uuid::new_v4().simple().to_string()),
+                        queue: task.manifest.queue.clone(),
+                        task: task.name.clone(),
+                        message: message.clone(),
+                    };
+                    publish(&queues, &entry).await?;
                     entries += 1;
                 }
             }
@@ -63,6 +75,19 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
         print(&format!("{messages} messages, {entries} entries queued, {bad} refused\n"))?;
         Ok(if bad == 0 { DONE } else { FAILED })
     })?
+}
+
+/// Publishes, and goes on through a broker that is away for a while: the id tells that it is one.
+async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
+    let mut backoff = Backoff::default();
+    for _ in 0..TRIES {
+        match queues.publish(entry).await {
+            Err(error) => tracing::warn!("{error}, trying again"),
+            done => return done,
+        }
+        backoff.pause(&CancellationToken::new()).await;
+    }
+    queues.publish(entry).await
 }
 
 /// Reads a file, or standard input if it is called `-`.

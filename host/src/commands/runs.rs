@@ -8,7 +8,7 @@ use loopabull_model::{Run, RunId};
 
 use crate::cli::{DONE, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain};
+use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
 use crate::journal::{Filter, Journal};
 
@@ -83,7 +83,7 @@ fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
     let mut table = Table::new(&headings);
     for run in &runs {
         table.push(vec![
-            started(run),
+            time(run.started_at_ms),
             run.task.to_string(),
             run.kind.to_string(),
             run.message_id.to_string(),
@@ -114,7 +114,7 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     line("topic", run.topic.to_string());
     line("attempt", run.attempt.to_string());
     line("worker", run.worker.to_string());
-    line("started", started(&run));
+    line("started", time(run.started_at_ms));
     line("took", took(&run));
     line("outcome", run.outcome.to_string());
     for (key, value) in &run.notes {
@@ -139,11 +139,6 @@ fn open(state: &Path) -> Result<Journal, Failure> {
 
 fn json(run: &Run) -> String {
     serde_json::to_string(run).expect("a run is made of JSON types") + "\n"
-}
-
-fn started(run: &Run) -> String {
-    let time = jiff::Timestamp::from_millisecond(run.started_at_ms);
-    time.map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 fn took(run: &Run) -> String {

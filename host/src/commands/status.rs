@@ -4,20 +4,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use loopabull_queue::Queue;
+use loopabull_queue::Queues;
 
-use crate::board::{QueueStatus, Status};
+use crate::board::{PauseStatus, QueueStatus, Status};
+use crate::catalog::Listing;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain};
+use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
-use crate::daemon::Notice;
 use crate::journal::Journal;
+use crate::pauses::{Pause, Pauses};
+use crate::state::Notice;
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Show the queue, the workers and what they run, the sources, and the runs so far
+/// Show the queues, the workers and what they run, the sources, and the runs so far
 ///
 /// Asks the daemon of the state directory; without one it looks at the queue and the journal
 /// itself. Exit status 0 if a daemon runs and is ready.
@@ -29,25 +31,24 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
-    let status = ask_daemon(&config.state);
+    let mut status = ask_daemon(&config.state);
     if args.json {
         let text = serde_json::to_string(&status).expect("a status is made of JSON types");
         print(&(text + "\n"))?;
         return Ok(code(status.as_ref()));
     }
-    let queue = match &status {
-        Some(status) => {
-            print_plain(&daemon_text(status))?;
-            None
-        }
-        None => {
-            print("daemon   not running\n")?;
-            look_at_queue(config)?
-        }
+    match &status {
+        Some(status) => print_plain(&daemon_text(status))?,
+        None => print("daemon   not running\n")?,
+    }
+    let (queues, pauses) = match status.as_mut() {
+        Some(status) => (std::mem::take(&mut status.queues), std::mem::take(&mut status.pauses)),
+        None => (look_at_queues(config)?, look_at_pauses(config)?),
     };
-    if let Some(queue) = status.as_ref().and_then(|status| status.queue.as_ref()).or(queue.as_ref())
-    {
-        print(&queue_text(queue))?;
+    print(&queues_text(&queues))?;
+    for PauseStatus { target, pause } in &pauses {
+        let Pause { reason, since_ms } = pause;
+        print_plain(&format!("paused   {target} since {}: {reason}\n", time(*since_ms)))?;
     }
     if config.state.join("journal.db").exists() {
         let journal = Journal::open(&config.state)?;
@@ -74,23 +75,47 @@ fn ask_daemon(state: &Path) -> Option<Status> {
     serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
 }
 
-fn look_at_queue(config: &Config) -> Result<Option<QueueStatus>, Failure> {
+fn look_at_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let depth = block_on(async { Queue::open(&config.queue()).await?.depth().await })??;
-    Ok(Some(depth.into()))
+    let queues = config.queues(&Listing::read(config).tasks);
+    let depths = block_on(async {
+        let open = Queues::open(&queues).await?;
+        let mut depths = Vec::new();
+        for queue in &queues.queues {
+            depths.push((queue.name.clone(), open.depth(&queue.name).await?).into());
+        }
+        Ok::<_, loopabull_queue::QueueError>(depths)
+    })??;
+    Ok(depths)
 }
 
-fn queue_text(queue: &QueueStatus) -> String {
-    let claimed = queue.claimed.map(|count| format!(", {count} running")).unwrap_or_default();
-    let oldest = match queue.oldest_seconds {
-        Some(seconds) if queue.waiting > 0 => {
-            format!(", oldest {}", humantime::format_duration(Duration::from_secs(seconds)))
-        }
-        _ => String::new(),
-    };
-    format!("queue    {} waiting{claimed}{oldest}; {} dead letters\n", queue.waiting, queue.dead)
+fn look_at_pauses(config: &Config) -> Result<Vec<PauseStatus>, Failure> {
+    if !config.state.join("control.db").exists() {
+        return Ok(Vec::new());
+    }
+    let pauses = block_on(Pauses::open(&config.state)?.list())??;
+    Ok(pauses.into_iter().map(|(target, pause)| PauseStatus { target, pause }).collect())
+}
+
+fn queues_text(queues: &[QueueStatus]) -> String {
+    let headings = ["QUEUE", "WAITING", "OLDEST", "LATER", "HELD", "RUNNING", "DEAD LETTERS"];
+    let mut table = Table::new(&headings);
+    for queue in queues {
+        let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0);
+        let oldest = oldest.map(|s| humantime::format_duration(Duration::from_secs(s)).to_string());
+        table.push(vec![
+            queue.name.to_string(),
+            queue.waiting.to_string(),
+            oldest.unwrap_or_else(|| "-".to_owned()),
+            queue.later.to_string(),
+            queue.held.to_string(),
+            queue.claimed.map_or("-".to_owned(), |count| count.to_string()),
+            queue.dead.to_string(),
+        ]);
+    }
+    if queues.is_empty() { String::new() } else { table.render() }
 }
 
 fn daemon_text(status: &Status) -> String {
@@ -112,9 +137,9 @@ fn daemon_text(status: &Status) -> String {
         };
         text.push_str(&format!("source   {}: {} received, {last}\n", source.name, source.received));
     }
-    let mut table = Table::new(&["WORKER", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);
+    let mut table = Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);
     for worker in &status.workers {
-        let mut row = vec![worker.number.to_string()];
+        let mut row = vec![worker.number.to_string(), worker.queue.to_string()];
         match &worker.work {
             Some(work) => row.extend([
                 work.task.clone(),

@@ -13,9 +13,9 @@ use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::inject::{messages_in, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
-use crate::daemon;
 use crate::playbook::Playbooks;
 use crate::runner::Runner;
+use crate::state;
 
 /// Run one recorded message through its task now, without bus and queue
 ///
@@ -37,7 +37,7 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     let message = message
         .and_then(|message| message.map_err(anyhow::Error::msg))
         .with_context(|| format!("cannot use `{}`", args.message.display()))?;
-    daemon::make_state(config)?;
+    state::make(&config.state)?;
     let components = ComponentRunner::new()?;
     let catalog = Catalog::load(Listing::read(config), &components);
     let task = find(&catalog, &args.task)?.name.clone();

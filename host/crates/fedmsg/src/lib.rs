@@ -5,11 +5,13 @@
 //! Nothing here panics, whatever the bytes.
 
 mod envelope;
+mod foreign;
 mod recording;
 mod rejection;
 mod verifier;
 
 pub use envelope::{Envelope, MAX_BODY_BYTES};
+pub use foreign::{Properties, envelope_of_foreign};
 pub use recording::envelope_of_recording;
 pub use rejection::Rejection;
 pub use verifier::Verifier;

@@ -5,12 +5,16 @@
 //! nothing of ours.
 
 mod body;
+mod breaker;
+mod entry;
 mod manifest;
 mod message;
 mod outcome;
 mod output;
 mod pattern;
+mod queue_name;
 mod reason;
+mod retry;
 mod routes;
 mod run;
 mod settlement;
@@ -18,14 +22,18 @@ mod task;
 mod topic;
 
 pub use body::{Body, BodyError, MAX_DEPTH};
+pub use breaker::{Breaker, BreakerPolicy};
+pub use entry::{Entry, EntryId};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use message::{Message, MessageId, MessageIdError};
 pub use outcome::{Exceeded, Outcome};
 pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
+pub use queue_name::{QueueName, QueueNameError};
 pub use reason::{Reason, is_harmful};
+pub use retry::{JITTER, OnFailure, RetryPolicy};
 pub use routes::Routes;
-pub use run::{Attempt, EntryId, Run, RunId};
-pub use settlement::{RetryPolicy, Settlement};
+pub use run::{Attempt, Run, RunId};
+pub use settlement::Settlement;
 pub use task::{Task, TaskKind, TaskName, TaskNameError};
 pub use topic::{Topic, TopicError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::{RetryPolicy, TopicPattern};
+use crate::{BreakerPolicy, QueueName, RetryPolicy, TopicPattern};
 
 /// What an operator says of a task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -16,8 +16,11 @@ use crate::{RetryPolicy, TopicPattern};
 pub struct Manifest {
     /// The topics that the task wants; without it the name of the task is the topic.
     pub topics: Option<Vec<TopicPattern>>,
+    /// The queue in which its messages wait. Default: `workers`.
+    pub queue: QueueName,
     pub limits: Limits,
     pub retry: RetryPolicy,
+    pub breaker: BreakerPolicy,
     /// Plain values that the task may ask for.
     pub config: BTreeMap<String, String>,
 }
@@ -28,7 +31,7 @@ pub struct Manifest {
 pub struct Limits {
     /// Wall-clock time of one run, for example `"90s"` or `"20m"`. Default: 30 s for a component,
     /// 15 min for a playbook.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_duration")]
     pub timeout: Option<Duration>,
     /// Memory of one run. For a component the sum of its linear memories and tables, default
     /// 64 MiB; for a playbook the address space of each of its processes, default unlimited.
@@ -55,13 +58,18 @@ impl Default for Limits {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// Reads `"90s"` or `"20m"`.
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let duration = humantime::parse_duration(&text).map_err(serde::de::Error::custom)?;
     if duration.is_zero() {
-        return Err(serde::de::Error::custom("the timeout must be longer than nothing"));
+        return Err(serde::de::Error::custom("it must be longer than nothing"));
     }
-    Ok(Some(duration))
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -78,12 +86,18 @@ mod tests {
         let manifest = Manifest::parse(
             r##"
             topics = ["org.fedoraproject.*.buildsys.build.state.change", "a.#"]
+            queue = "slow"
             [limits]
             timeout = "5s"
             memory = "32MiB"
             output = "1KiB"
             [retry]
+            on_failure = "retry"
             max_attempts = 2
+            pauses = ["1s", "1h"]
+            [breaker]
+            failures = 3
+            window = "1m"
             [config]
             greeting = "hello"
             "##,
@@ -93,7 +107,10 @@ mod tests {
         assert_eq!(manifest.limits.timeout, Some(Duration::from_secs(5)));
         assert_eq!(manifest.limits.memory, Some(ByteSize::mib(32)));
         assert_eq!(manifest.limits.output, ByteSize::kib(1));
-        assert_eq!(manifest.retry.max_attempts.get(), 2);
+        assert_eq!(manifest.queue.as_str(), "slow");
+        assert_eq!(manifest.retry.max_attempts(), 2);
+        assert_eq!(manifest.breaker.failures, 3);
+        assert_eq!(manifest.breaker.window, Duration::from_mins(1));
         assert_eq!(manifest.config["greeting"], "hello");
     }
 

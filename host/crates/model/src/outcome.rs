@@ -14,7 +14,12 @@ pub enum Outcome {
     /// The task dealt with the message.
     Success,
     /// The task says that it may work later.
-    Retry { reason: Reason },
+    Retry {
+        reason: Reason,
+        /// How long it wants to be left alone, if it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Duration>,
+    },
     /// The task says that it never will.
     Reject { reason: Reason },
     /// The component trapped, or ended itself by `exit`.
@@ -72,6 +77,12 @@ impl Outcome {
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Success)
     }
+
+    /// Tells whether the task failed. One that rejects a message has done its work, and one that
+    /// was cancelled has not had the time.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, Self::Success | Self::Reject { .. } | Self::Cancelled)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -79,7 +90,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success | Self::Cancelled => f.write_str(self.name()),
-            Self::Retry { reason }
+            Self::Retry { reason, .. }
             | Self::Reject { reason }
             | Self::Trap { reason }
             | Self::NotStarted { reason } => write!(f, "{}: {reason}", self.name()),
@@ -103,6 +114,7 @@ mod tests {
         let outcomes = [
             Outcome::Success,
             Outcome::Reject { reason: "no".into() },
+            Outcome::Retry { reason: "no".into(), after: Some(Duration::from_millis(5)) },
             Outcome::Limit {
                 exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },
             },

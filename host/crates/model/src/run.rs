@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MessageId, Outcome, Output, TaskKind, TaskName, Topic};
+use crate::{EntryId, MessageId, Outcome, Output, TaskKind, TaskName, Topic};
 
 /// What a runner brings back of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,25 +48,6 @@ pub struct Run {
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct RunId(String);
-
-/// The id of an entry of the queue: one message for one task, however often it is delivered.
-///
-/// A message's own id will not do: the publisher chooses it, and may choose it twice.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
-#[serde(transparent)]
-pub struct EntryId(String);
-
-impl EntryId {
-    /// Takes a text as the id of an entry.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 impl RunId {
     /// Takes a text as the id of a run. The journal looks it up or finds nothing.

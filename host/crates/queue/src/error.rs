@@ -1,10 +1,10 @@
-//! What can go wrong with the queue itself. A task that fails is none of it.
+//! What can go wrong with the queues themselves. A task that fails is none of it.
 
 use std::path::PathBuf;
 
 use loopabull_store::StoreError;
 
-/// Why the queue could not do what it was asked.
+/// Why a queue could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     #[error("cannot use the queue file")]
@@ -17,10 +17,12 @@ pub enum QueueError {
     Amqp { broker: String, action: &'static str, source: lapin::Error },
     #[error("RabbitMQ at `{broker}`: no answer within {seconds} s to: {action}")]
     Timeout { broker: String, action: &'static str, seconds: u64 },
+    #[error("RabbitMQ at `{broker}`: not connected: {reason}")]
+    Away { broker: String, reason: String },
+    #[error("RabbitMQ at `{broker}`: the connection was lost while it should {action}")]
+    Lost { broker: String, action: &'static str },
     #[error("RabbitMQ at `{broker}`: did not take the message for the queue `{queue}`: {reason}")]
     NotConfirmed { broker: String, queue: String, reason: String },
-    #[error("RabbitMQ at `{broker}`: the consumer was cancelled")]
-    Cancelled { broker: String },
     #[error("the claim on the delivery of message `{message}` is lost")]
     LostClaim { message: String },
 }

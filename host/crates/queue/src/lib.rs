@@ -1,88 +1,128 @@
-//! The durable work queue: one entry for each message and task.
+//! The durable work queues: one entry for each message and task.
 //!
 //! Two backends behind one type, held to the same behaviour by one conformance suite
 //! (`tests/conformance.rs`): [`Embedded`](embedded::Embedded), a SQLite file for one machine, and
 //! [`Amqp`](amqp::Amqp), RabbitMQ for many. All AMQP lives here.
 //!
-//! What both promise: an entry that `publish` returned for is on disk. It leaves the queue only by
-//! [`Queue::settle`]. An entry that was received and not settled, because we died, comes back, and
-//! that attempt counts.
+//! What both promise: an entry that `publish` returned for is on disk. It leaves its queue only by
+//! [`Queues::settle`], or by a person's verdict on a dead letter. An entry that was received and not
+//! settled, because we died, comes back.
 //!
 //! Before it on the path of a message: ingest. After it: the worker.
 
 mod amqp;
+mod backoff;
+mod dead_letter;
 mod delivery;
 mod embedded;
 mod error;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{Message, Settlement, TaskName};
+use loopabull_model::{Entry, QueueName, Reason, Settlement, TaskName};
 use tokio_util::sync::CancellationToken;
 
-pub use delivery::{Delivery, Depth};
+pub use amqp::{AckTimeout, AckTimeoutSource, Change, Plan, StandingOf};
+pub use backoff::Backoff;
+pub use dead_letter::{Burial, DeadLetter, MAX_OUTPUT, Verdict};
+pub use delivery::{Delivery, Depth, Foreign, Received};
 pub use error::QueueError;
 
-/// Where the queue is.
+/// Where the queues are, and which.
 #[derive(Clone, Debug)]
-pub enum Config {
+pub struct Config {
+    pub place: Place,
+    pub queues: Vec<QueueConfig>,
+}
+
+/// Where the queues are.
+#[derive(Clone, Debug)]
+pub enum Place {
     /// In a SQLite file of this machine.
     Embedded { file: PathBuf },
     /// In RabbitMQ.
     Amqp {
         /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
         url: String,
-        /// The queue's name. Dead letters go to the same name with `.dead` behind it.
-        name: String,
         /// How many deliveries the broker hands a worker before it has settled the first. 1 where
         /// tasks are slow; components gain by more.
         prefetch: u16,
+        /// The broker's HTTP API, `http://user:password@host:15672`, if it is to be asked.
+        management: Option<String>,
+        /// The broker's acknowledgement timeout, if the operator says it.
+        ack_timeout: Option<Duration>,
     },
 }
 
-/// The durable work queue.
-#[derive(Debug)]
-pub enum Queue {
-    Embedded(embedded::Embedded),
-    Amqp(Box<amqp::Amqp>),
+/// One queue.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct QueueConfig {
+    pub name: QueueName,
+    /// Only one worker of all hosts works the queue at a time.
+    pub exclusive_order: bool,
 }
 
-/// One worker's end of the queue: at most one delivery at a time.
+impl QueueConfig {
+    /// A queue without special wishes.
+    pub fn new(name: QueueName) -> Self {
+        Self { name, exclusive_order: false }
+    }
+}
+
+impl Plan {
+    /// Looks at what stands on the broker and changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the queues are embedded: they have no broker.
+    pub async fn of(config: &Config) -> Result<Self, QueueError> {
+        amqp::Amqp::plan(config).await
+    }
+}
+
+/// The durable work queues.
+#[derive(Debug)]
+pub enum Queues {
+    Embedded(embedded::Embedded),
+    Amqp(Arc<amqp::Amqp>),
+}
+
+/// One worker's end of a queue: at most one delivery at a time.
 #[derive(Debug)]
 pub enum Consumer {
     Embedded(embedded::Consumer),
     Amqp(Box<amqp::Consumer>),
 }
 
-impl Queue {
-    /// The name of the default queue.
-    pub const DEFAULT_NAME: &str = "workers";
-
-    /// Opens the queue; makes it if there is none.
+impl Queues {
+    /// Opens the queues; makes those that are missing.
     pub async fn open(config: &Config) -> Result<Self, QueueError> {
-        match config {
-            Config::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
-            Config::Amqp { url, name, prefetch } => {
-                amqp::Amqp::open(url, name, *prefetch).await.map(Box::new).map(Self::Amqp)
+        match &config.place {
+            Place::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
+            Place::Amqp { .. } => amqp::Amqp::open(config).await.map(Self::Amqp),
+        }
+    }
+
+    /// Puts an entry into its queue. Returns once it is durable: on disk here, or confirmed by the
+    /// broker. After an error it may or may not be in the queue; it may be published again under the
+    /// same id, and is worked once.
+    pub async fn publish(&self, entry: &Entry) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.publish(entry).await,
+            Self::Amqp(queues) => queues.publish(entry).await,
+        }
+    }
+
+    /// Returns a new worker's end of a queue. The first one of an embedded file makes this process
+    /// its only worker, and takes back what an earlier process had received and not settled.
+    pub async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.consume(queue).await.map(Consumer::Embedded),
+            Self::Amqp(queues) => {
+                Ok(Consumer::Amqp(Box::new(amqp::Consumer::new(Arc::clone(queues), queue))))
             }
-        }
-    }
-
-    /// Puts a message for a task into the queue. Returns once it is durable: on disk here, or
-    /// confirmed by the broker.
-    pub async fn publish(&self, message: &Message, task: &TaskName) -> Result<(), QueueError> {
-        match self {
-            Self::Embedded(queue) => queue.publish(message, task).await,
-            Self::Amqp(queue) => queue.publish(message, task).await,
-        }
-    }
-
-    /// Returns a new worker's end. The first one of an embedded queue makes this process its only
-    /// worker, and takes back what an earlier process had received and not settled.
-    pub async fn consume(&self) -> Result<Consumer, QueueError> {
-        match self {
-            Self::Embedded(queue) => queue.consume().await.map(Consumer::Embedded),
-            Self::Amqp(queue) => queue.consume().await.map(Box::new).map(Consumer::Amqp),
         }
     }
 
@@ -96,49 +136,113 @@ impl Queue {
         settlement: &Settlement,
     ) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(queue) => queue.settle(delivery, settlement).await,
-            Self::Amqp(queue) => queue.settle(delivery, settlement).await,
+            Self::Embedded(queues) => queues.settle(delivery, settlement).await,
+            Self::Amqp(queues) => queues.settle(delivery, settlement).await,
         }
     }
 
-    /// Tells what keeps the queue from taking messages although it answers, if anything does.
+    /// Replaces something foreign by the entries that were made of it, none if no task wants it.
+    pub async fn replace(&self, foreign: &Foreign, entries: &[Entry]) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(_) => unreachable!("an embedded queue holds entries only"),
+            Self::Amqp(queues) => queues.replace(foreign, entries).await,
+        }
+    }
+
+    /// Moves something foreign from a queue to its dead letters.
+    pub async fn refuse(
+        &self,
+        queue: &QueueName,
+        foreign: &Foreign,
+        reason: &Reason,
+    ) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(_) => unreachable!("an embedded queue holds entries only"),
+            Self::Amqp(queues) => queues.refuse(queue, foreign, reason).await,
+        }
+    }
+
+    /// Lets the entries of a task that were held go on, before those that came after them.
+    pub async fn release(&self, queue: &QueueName, task: &TaskName) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.release(queue, task).await,
+            Self::Amqp(queues) => queues.release(queue, task).await,
+        }
+    }
+
+    /// Shows each dead letter of a queue to `judge` and does with it what that says.
+    pub async fn judge_dead_letters(
+        &self,
+        queue: &QueueName,
+        judge: impl FnMut(&DeadLetter) -> Verdict + Send,
+    ) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.judge_dead_letters(queue, judge).await,
+            Self::Amqp(queues) => queues.judge_dead_letters(queue, judge).await,
+        }
+    }
+
+    /// Tells what keeps the queues from working, if anything does.
     pub fn trouble(&self) -> Option<String> {
         match self {
             Self::Embedded(_) => None,
-            Self::Amqp(queue) => queue.trouble(),
+            Self::Amqp(queues) => queues.trouble(),
         }
     }
 
-    /// Returns how full the queue is.
-    pub async fn depth(&self) -> Result<Depth, QueueError> {
+    /// Returns how full a queue is.
+    pub async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
         match self {
-            Self::Embedded(queue) => queue.depth().await,
-            Self::Amqp(queue) => queue.depth().await,
+            Self::Embedded(queues) => queues.depth(queue).await,
+            Self::Amqp(queues) => queues.depth(queue).await,
+        }
+    }
+
+    /// Returns how long a broker waits for an acknowledgement; none if it waits for ever.
+    pub async fn ack_timeout(&self, queue: &QueueName) -> Option<AckTimeout> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Amqp(queues) => queues.ack_timeout(queue).await,
         }
     }
 }
 
 impl Consumer {
-    /// Waits for the next delivery; returns `None` once `stop` is cancelled.
+    /// Waits for the next delivery; returns `None` once `stop` is cancelled. What is lost on the way,
+    /// a connection or a queue, is made anew.
     ///
     /// Do not drop the future before it is ready: cancel `stop`. A claim that is already on its way
     /// to the disk is not undone by forgetting about it.
     pub async fn receive(
         &mut self,
         stop: &CancellationToken,
-    ) -> Result<Option<Delivery>, QueueError> {
+    ) -> Result<Option<Received>, QueueError> {
         match self {
             Self::Embedded(consumer) => consumer.receive(stop).await,
-            Self::Amqp(consumer) => consumer.receive(stop).await,
+            Self::Amqp(consumer) => Ok(consumer.receive(stop).await),
         }
     }
 
-    /// Takes nothing more, and gives back what a broker has sent ahead. Call it before the last
-    /// delivery is settled: a broker that hears of the settlement first sends the next one.
+    /// Takes nothing more. Call it before the last delivery is settled: a broker that hears of the
+    /// settlement first sends the next one.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {
             Self::Embedded(_) => Ok(()),
             Self::Amqp(consumer) => consumer.stop().await,
         }
     }
+
+    /// Ends the worker's part, after its last delivery is settled. One that is only dropped ends too,
+    /// but out of order: others may be given later entries before those that it had been sent ahead.
+    pub async fn close(self) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Amqp(consumer) => consumer.close().await,
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use loopabull_model::{RunId, is_harmful};
 use wasmtime::component::ResourceTable;
@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) limiter: Limiter,
     pub(crate) output: Streams,
     pub(crate) notes: Vec<(String, String)>,
+    /// The pause that the guest asked for.
+    pub(crate) retry_after: Option<Duration>,
     run_id: RunId,
     attempt: u32,
     deadline: Instant,
@@ -48,6 +50,7 @@ impl Host {
             limiter: Limiter::new(call.memory),
             output,
             notes: Vec::new(),
+            retry_after: None,
             run_id: call.run_id.clone(),
             attempt: call.attempt,
             deadline,
@@ -78,6 +81,10 @@ impl context::Host for Host {
     fn deadline_ms(&mut self) -> u64 {
         let left = self.deadline.saturating_duration_since(Instant::now());
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn retry_after_ms(&mut self, ms: u64) {
+        self.retry_after = Some(Duration::from_millis(ms));
     }
 
     fn note(&mut self, key: String, value: String) {

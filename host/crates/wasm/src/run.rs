@@ -41,7 +41,9 @@ pub(crate) async fn run(engine: &Engine, pre: &TaskPre<Host>, call: Call<'_>) ->
     let output = host.output.to_output();
     let outcome = match called {
         Ok(Ok(Ok(()))) => Outcome::Success,
-        Ok(Ok(Err(Failure::Retry(reason)))) => Outcome::Retry { reason: reason.into() },
+        Ok(Ok(Err(Failure::Retry(reason)))) => {
+            Outcome::Retry { reason: reason.into(), after: host.retry_after }
+        }
         Ok(Ok(Err(Failure::Reject(reason)))) => Outcome::Reject { reason: reason.into() },
         Ok(Err(error)) => outcome_of_error(&error, host, &output, call.timeout),
         Err(_) => deadline_passed(call.timeout),

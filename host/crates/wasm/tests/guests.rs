@@ -63,7 +63,14 @@ async fn ok_is_success() {
 #[tokio::test]
 async fn a_failure_keeps_its_kind_and_reason() {
     check("i32.const 96", Outcome::Reject { reason: "no good".into() }).await;
-    check("i32.const 128", Outcome::Retry { reason: "no good".into() }).await;
+    check("i32.const 128", Outcome::Retry { reason: "no good".into(), after: None }).await;
+}
+
+#[tokio::test]
+async fn a_pause_that_was_asked_for_comes_with_the_retry() {
+    let attempt = run_wat(include_str!("guests/pause.wat"), SHORT).await;
+    let after = Some(Duration::from_millis(1500));
+    assert_eq!(attempt.outcome, Outcome::Retry { reason: "no good".into(), after });
 }
 
 #[tokio::test]

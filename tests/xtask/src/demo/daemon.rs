@@ -117,10 +117,14 @@ impl Daemon {
             let number = status[table][key].as_u64();
             number.with_context(|| format!("`{url}` has no number `{table}.{key}`"))
         };
+        let queue = &status["queues"][0];
+        let in_queue = |key: &str| {
+            queue[key].as_u64().with_context(|| format!("`{url}` has no number `queues.0.{key}`"))
+        };
         Ok(Status {
-            waiting: number("queue", "waiting")?,
-            claimed: status["queue"]["claimed"].as_u64(),
-            dead: number("queue", "dead")?,
+            waiting: in_queue("waiting")? + in_queue("later")?,
+            claimed: queue["claimed"].as_u64(),
+            dead: in_queue("dead")?,
             accepted: number("counts", "accepted")?,
             rejected: number("counts", "rejected")?,
             unrouted: number("counts", "unrouted")?,

@@ -1,89 +1,158 @@
-//! One worker's end: a channel of its own with its consumer.
+//! One worker's end: a channel of its own with its consumer, made anew whenever it is lost.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use lapin::Channel;
-use lapin::message::Delivery as Claim;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
-use loopabull_model::Reason;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use loopabull_model::{QueueName, Settlement};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::Broker;
-use super::entry::{self, Entry};
-use super::publisher::Publisher;
-use crate::delivery::Tag;
-use crate::{Delivery, QueueError};
+use super::entry::{self, Read};
+use super::session::Session;
+use super::topology::Station;
+use super::{Amqp, Raw};
+use crate::{Backoff, QueueError, Received};
 
-/// One worker's end: a channel of its own with its consumer.
+/// One worker's end of a queue.
 #[derive(Debug)]
 pub struct Consumer {
-    pub(super) broker: Broker,
-    pub(super) publisher: Arc<Publisher>,
-    pub(super) channel: Channel,
-    pub(super) stream: lapin::Consumer,
-    pub(super) queue: String,
-    pub(super) dead_letters: String,
-    pub(super) stopped: bool,
+    amqp: Arc<Amqp>,
+    queue: QueueName,
+    line: Option<Line>,
+    backoff: Backoff,
+    stopped: bool,
+}
+
+/// What is lost together: a channel and its consumer.
+#[derive(Debug)]
+struct Line {
+    session: Arc<Session>,
+    channel: Channel,
+    stream: lapin::Consumer,
 }
 
 impl Consumer {
-    pub(crate) async fn receive(
-        &mut self,
-        stop: &CancellationToken,
-    ) -> Result<Option<Delivery>, QueueError> {
-        while !stop.is_cancelled() {
-            // The stream keeps a delivery that it has not handed out, so it may be dropped here.
-            let next = tokio::select! {
-                next = self.stream.next() => next,
-                () = stop.cancelled() => break,
-            };
-            // `None` is the broker's cancel (the queue was deleted, its node went away), not an end.
-            let next =
-                next.ok_or_else(|| QueueError::Cancelled { broker: self.broker.name.clone() })?;
-            match entry::read(next.map_err(|source| self.broker.error("receive", source))?) {
-                Ok(delivery) => return Ok(Some(delivery)),
-                Err((claim, reason)) => self.set_aside(&claim, &reason).await?,
-            }
-        }
-        self.stop().await?;
-        Ok(None)
+    pub(crate) fn new(amqp: Arc<Amqp>, queue: &QueueName) -> Self {
+        Self { amqp, queue: queue.clone(), line: None, backoff: Backoff::default(), stopped: false }
     }
 
-    /// Gives back what the broker had sent ahead. A channel that is simply closed gives it back
-    /// too, but the broker would count it as an attempt.
+    pub(crate) async fn receive(&mut self, stop: &CancellationToken) -> Option<Received> {
+        while !stop.is_cancelled() && !self.stopped {
+            match self.next(stop).await {
+                Ok(Some(received)) => {
+                    self.backoff.reset();
+                    return Some(received);
+                }
+                Ok(None) => (),
+                Err(error) => {
+                    let error = super::chain(&error);
+                    tracing::warn!("queue `{}`: {error}, consuming again", self.queue);
+                    // Dropped, so that the broker delivers to others what it had sent here.
+                    self.line = None;
+                    self.backoff.pause(stop).await;
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes nothing more. The channel stays, for the delivery that the worker still has.
+    ///
+    /// What the broker had sent ahead goes back to its place. In an exclusive order the next worker
+    /// must not start before the last delivery is settled, so there the consumer stays until `close`.
     pub(crate) async fn stop(&mut self) -> Result<(), QueueError> {
-        if std::mem::replace(&mut self.stopped, true) {
+        if self.amqp.config(&self.queue).exclusive_order
+            || std::mem::replace(&mut self.stopped, true)
+        {
             return Ok(());
         }
-        let tag = self.stream.tag();
-        let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
-        self.broker.wait("stop consuming", cancel).await?;
-        while let Some(next) = self.stream.next().await {
-            let claim = next.map_err(|source| self.broker.error("receive", source))?;
-            match entry::read(claim) {
-                Ok(delivery) => {
-                    let copy = Entry::again(&self.queue, &delivery, delivery.attempt - 1);
-                    if let Tag::Amqp(claim) = &delivery.tag {
-                        self.replace(claim, &copy).await?;
-                    }
-                }
-                Err((claim, reason)) => self.set_aside(&claim, &reason).await?,
-            }
+        let Some(line) = self.line.as_mut() else { return Ok(()) };
+        let cancel = line.channel.basic_cancel(line.stream.tag(), BasicCancelOptions::default());
+        line.session.step("stop consuming", cancel).await?;
+        while let Some(Ok(raw)) = line.stream.next().await {
+            let back = raw.acker.reject(BasicRejectOptions { requeue: true });
+            line.session.step("give back", back).await?;
         }
         Ok(())
     }
 
-    /// Moves an entry that cannot be read to the dead letters.
-    async fn set_aside(&self, claim: &Claim, reason: &Reason) -> Result<(), QueueError> {
-        let copy = Entry::unread(&self.dead_letters, claim).with_reason(reason);
-        self.replace(claim, &copy).await
+    /// Closes the channel: what was sent ahead and not handed out goes back, and the consumer ends,
+    /// in one step.
+    pub(crate) async fn close(mut self) -> Result<(), QueueError> {
+        let Some(line) = self.line.take() else { return Ok(()) };
+        let close = line.channel.close(200, ShortString::from("the worker stops"));
+        line.session.step("close the channel", close).await
     }
 
-    /// Publishes a copy and then lets go of the old one.
-    async fn replace(&self, claim: &Claim, copy: &Entry) -> Result<(), QueueError> {
-        self.publisher.send(copy).await?;
-        let ack = claim.acker.ack(BasicAckOptions::default());
-        self.broker.wait("acknowledge", ack).await.map(|_| ())
+    /// Waits for what comes next; nothing, if it was not for a worker.
+    async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
+        let is_usable = |line: &Line| line.session.is_up() && line.channel.status().connected();
+        if !self.line.as_ref().is_some_and(is_usable) {
+            self.line = None;
+            let opened = tokio::select! {
+                opened = self.open() => opened?,
+                () = stop.cancelled() => return Ok(None),
+            };
+            self.line = Some(opened);
+        }
+        let line = self.line.as_mut().expect("it was made above");
+        let generation = line.session.generation;
+        if let Some(raw) =
+            self.amqp.next_released(&line.session, &line.channel, &self.queue).await?
+        {
+            return self.look_at(generation, raw, true).await;
+        }
+        // The stream keeps a delivery that it has not handed out, so it may be dropped here.
+        let next = tokio::select! {
+            next = line.stream.next() => next,
+            () = self.amqp.released.notified() => return Ok(None),
+            () = stop.cancelled() => return Ok(None),
+        };
+        match next {
+            Some(Ok(raw)) => self.look_at(generation, raw, false).await,
+            Some(Err(source)) => Err(self.amqp.broker.error("receive", source)),
+            // The broker's cancel (the queue was deleted, its node went away), not an end.
+            None => Err(self.amqp.broker.lost("consume")),
+        }
+    }
+
+    async fn look_at(
+        &self,
+        generation: u64,
+        raw: Raw,
+        was_held: bool,
+    ) -> Result<Option<Received>, QueueError> {
+        match entry::read(&self.queue, generation, raw) {
+            Read::Entry(delivery, left) if !left.is_zero() => {
+                self.amqp.settle(&delivery, &Settlement::GiveBack { after: left }).await?;
+            }
+            // Behind those of its task that were held before it.
+            Read::Entry(delivery, _) if !was_held && self.amqp.hold_back(&delivery).await? => (),
+            Read::Entry(delivery, _) => return Ok(Some(Received::Delivery(*delivery))),
+            Read::Foreign(foreign) => return Ok(Some(Received::Foreign(*foreign))),
+            Read::Broken(claim, reason) => self.amqp.bury(&self.queue, &claim, &reason).await?,
+        }
+        Ok(None)
+    }
+
+    async fn open(&self) -> Result<Line, QueueError> {
+        let session = self.amqp.supervisor.session().await?;
+        self.amqp.make_sure_of(&session, &self.queue, &Station::Work).await?;
+        let channel = session.channel().await?;
+        // Lapin would not set it again after a recovery of its own; here every channel is new.
+        let qos = channel.basic_qos(self.amqp.prefetch, BasicQosOptions::default());
+        session.step("set the prefetch", qos).await?;
+        let consume = channel.basic_consume(
+            self.queue.as_str().into(),
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let stream = session.step("consume the queue", consume).await?;
+        Ok(Line { session, channel, stream })
     }
 }

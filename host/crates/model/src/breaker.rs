@@ -1,0 +1,106 @@
+//! The circuit breaker of a task: when it is paused by itself.
+//!
+//! Owns the rule and the count. Has no clock: times come from the caller.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::Outcome;
+use crate::manifest::duration;
+
+/// When a task is paused by itself.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreakerPolicy {
+    /// After so many failures in a row; 0 switches the breaker off. Default 10.
+    pub failures: u32,
+    /// Within so long. Default 10 min.
+    #[serde(deserialize_with = "duration")]
+    pub window: Duration,
+}
+
+/// Counts the failures in a row of one task.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    /// When the newest failures were, in time since whatever the caller counts from.
+    failures: VecDeque<Duration>,
+}
+
+impl Breaker {
+    /// Counts an outcome; tells whether the task is to be paused. A message that a task rejects is
+    /// no failure of the task, and no success either.
+    pub fn count(&mut self, policy: &BreakerPolicy, outcome: &Outcome, now: Duration) -> bool {
+        if outcome.is_success() {
+            self.failures.clear();
+        }
+        if !outcome.is_failure() || policy.failures == 0 {
+            return false;
+        }
+        self.failures.push_back(now);
+        let most = usize::try_from(policy.failures).unwrap_or(usize::MAX);
+        if self.failures.len() > most {
+            self.failures.pop_front();
+        }
+        let since = self.failures.front().map(|first| now.saturating_sub(*first));
+        let is_tripped =
+            self.failures.len() == most && since.is_some_and(|since| since <= policy.window);
+        if is_tripped {
+            self.failures.clear();
+        }
+        is_tripped
+    }
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { failures: 10, window: Duration::from_mins(10) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `x` fails, `.` succeeds, `r` rejects; a second lies between two. Tells when it trips.
+    fn check(failures: u32, window: u64, outcomes: &str, expected: &[usize]) {
+        let policy = BreakerPolicy { failures, window: Duration::from_secs(window) };
+        let mut breaker = Breaker::default();
+        let mut tripped = Vec::new();
+        for (index, letter) in outcomes.chars().enumerate() {
+            let outcome = match letter {
+                'x' => Outcome::Trap { reason: "x".into() },
+                'r' => Outcome::Reject { reason: "x".into() },
+                _ => Outcome::Success,
+            };
+            if breaker.count(&policy, &outcome, Duration::from_secs(index as u64)) {
+                tripped.push(index);
+            }
+        }
+        assert_eq!(tripped, expected, "{outcomes}");
+    }
+
+    #[test]
+    fn failures_in_a_row_trip_it() {
+        check(3, 60, "xxx", &[2]);
+        check(3, 60, "xx.xx.xxx", &[8]);
+        check(3, 60, "xxxxxx", &[2, 5]);
+    }
+
+    #[test]
+    fn a_rejected_message_neither_counts_nor_clears() {
+        check(2, 60, "xrx", &[2]);
+        check(2, 60, "rrrr", &[]);
+    }
+
+    #[test]
+    fn failures_far_apart_do_not() {
+        check(3, 1, "xxxxxx", &[]);
+    }
+
+    #[test]
+    fn it_can_be_switched_off() {
+        check(0, 60, "xxxxxx", &[]);
+    }
+}

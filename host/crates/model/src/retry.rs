@@ -1,0 +1,260 @@
+//! The retry policy of a task: when a failed message is tried again, and when no more.
+//!
+//! Owns the ladder of pauses and the decision from outcome and attempt. Has neither clock nor dice:
+//! the caller brings the chance that spreads the pauses.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::{Outcome, Reason, Settlement};
+
+/// How much longer than its step of the ladder a pause may be, so that messages that failed
+/// together do not come back together.
+pub const JITTER: f64 = 0.2;
+
+/// What becomes of messages that a task fails on.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// What follows a failure. Default: another attempt.
+    pub on_failure: OnFailure,
+    /// How many attempts a message has before it is set aside, at most 50. Default: one more than
+    /// there are pauses.
+    #[serde(deserialize_with = "attempts")]
+    max_attempts: Option<NonZeroU32>,
+    /// The pauses after the first, the second … attempt; the last one serves all further ones.
+    /// Default: 10 s, 1 min, 10 min, 1 h.
+    #[serde(deserialize_with = "pauses")]
+    pauses: Vec<Duration>,
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Another attempt after a pause; after the last one the message is set aside.
+    #[default]
+    Retry,
+    /// The message is set aside at once.
+    DeadLetter,
+    /// The message is set aside at once, and the worker that ran it takes nothing more until it is
+    /// resumed by hand.
+    StopWorker,
+}
+
+impl RetryPolicy {
+    /// The most attempts that a message may have.
+    pub const MOST_ATTEMPTS: u32 = 50;
+    /// The shortest pause: nothing is tried again at once.
+    pub const SHORTEST: Duration = Duration::from_millis(100);
+    /// The longest pause, also of those that a task asks for.
+    pub const LONGEST: Duration = Duration::from_hours(7 * 24);
+
+    /// Returns how many attempts a message has.
+    pub fn max_attempts(&self) -> u32 {
+        let by_pauses = u32::try_from(self.pauses.len()).unwrap_or(u32::MAX).saturating_add(1);
+        self.max_attempts.map_or(by_pauses.min(Self::MOST_ATTEMPTS), NonZeroU32::get)
+    }
+
+    /// Tells why an attempt may not even start: the last one was started and never settled, because
+    /// the process that ran it ended.
+    pub fn refuse(&self, attempt: u32) -> Option<Reason> {
+        let max = self.max_attempts();
+        let reason = || format!("attempt {max} of {max} was started and never settled").into();
+        (attempt > max).then(reason)
+    }
+
+    /// Decides what becomes of a delivery whose attempt, counted from 1, had this outcome. `chance`
+    /// is from 0 to 1 and makes the pause up to [`JITTER`] longer.
+    pub fn decide(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Settlement {
+        match outcome {
+            Outcome::Success => Settlement::Ack,
+            Outcome::Cancelled => Settlement::GiveBack { after: Duration::ZERO },
+            Outcome::Reject { .. } => Settlement::dead_letter(outcome.to_string()),
+            _ if self.on_failure != OnFailure::Retry => Settlement::dead_letter(format!(
+                "{outcome} (attempt {attempt}; its task is not tried again)"
+            )),
+            _ if attempt >= self.max_attempts() => {
+                Settlement::dead_letter(format!("{outcome} (attempt {attempt}, the last)"))
+            }
+            _ => Settlement::Retry { after: self.pause(outcome, attempt, chance) },
+        }
+    }
+
+    /// Tells whether a worker stops after this outcome.
+    pub fn stops_worker(&self, outcome: &Outcome) -> bool {
+        self.on_failure == OnFailure::StopWorker && outcome.is_failure()
+    }
+
+    fn pause(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Duration {
+        let step = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        let ladder = self.pauses.get(step).or(self.pauses.last()).copied();
+        let asked = match outcome {
+            Outcome::Retry { after, .. } => *after,
+            _ => None,
+        };
+        let pause = asked.or(ladder).unwrap_or(Self::SHORTEST);
+        let pause = pause.clamp(Self::SHORTEST, Self::LONGEST);
+        pause.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0))
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        let pauses = [10, 60, 600, 3600].map(Duration::from_secs).to_vec();
+        Self { on_failure: OnFailure::default(), max_attempts: None, pauses }
+    }
+}
+
+fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let attempts = NonZeroU32::deserialize(deserializer)?;
+    let most = RetryPolicy::MOST_ATTEMPTS;
+    if attempts.get() > most {
+        let reason = format!("max_attempts must be 1 to {most}, {attempts} is not");
+        return Err(serde::de::Error::custom(reason));
+    }
+    Ok(Some(attempts))
+}
+
+fn pauses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    use serde::de::Error;
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let (shortest, longest) = (RetryPolicy::SHORTEST, RetryPolicy::LONGEST);
+    let pause = |text: &String| {
+        let pause = humantime::parse_duration(text).map_err(D::Error::custom)?;
+        if (shortest..=longest).contains(&pause) {
+            return Ok(pause);
+        }
+        let (shortest, longest) =
+            (humantime::format_duration(shortest), humantime::format_duration(longest));
+        Err(D::Error::custom(format!("a pause must be {shortest} to {longest}, `{text}` is not")))
+    };
+    texts.iter().map(pause).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(text: &str) -> RetryPolicy {
+        toml::from_str(text).unwrap()
+    }
+
+    fn failure() -> Outcome {
+        Outcome::Retry { reason: "koji is away".into(), after: None }
+    }
+
+    fn check(policy: &RetryPolicy, outcome: &Outcome, attempt: u32, expected: Settlement) {
+        assert_eq!(policy.decide(outcome, attempt, 0.0), expected);
+    }
+
+    fn retry(seconds: u64) -> Settlement {
+        Settlement::Retry { after: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn success_is_acknowledged() {
+        check(&RetryPolicy::default(), &Outcome::Success, 1, Settlement::Ack);
+        check(&RetryPolicy::default(), &Outcome::Success, 99, Settlement::Ack);
+    }
+
+    #[test]
+    fn a_failure_climbs_the_ladder_and_is_set_aside() {
+        for (attempt, seconds) in [(1, 10), (2, 60), (3, 600), (4, 3600)] {
+            check(&RetryPolicy::default(), &failure(), attempt, retry(seconds));
+        }
+        let dead = Settlement::dead_letter("retry: koji is away (attempt 5, the last)".to_owned());
+        check(&RetryPolicy::default(), &failure(), 5, dead);
+    }
+
+    #[test]
+    fn the_last_pause_serves_further_attempts() {
+        let policy = policy("max_attempts = 4\npauses = ['1s', '2s']");
+        for (attempt, seconds) in [(1, 1), (2, 2), (3, 2)] {
+            check(&policy, &failure(), attempt, retry(seconds));
+        }
+        assert!(matches!(policy.decide(&failure(), 4, 0.0), Settlement::DeadLetter { .. }));
+    }
+
+    #[test]
+    fn a_task_that_asks_for_a_pause_gets_it() {
+        let after = Some(Duration::from_secs(7));
+        let outcome = Outcome::Retry { reason: "x".into(), after };
+        check(&RetryPolicy::default(), &outcome, 1, retry(7));
+        let after = Some(Duration::MAX);
+        let outcome = Outcome::Retry { reason: "x".into(), after };
+        let longest = Settlement::Retry { after: RetryPolicy::LONGEST };
+        check(&RetryPolicy::default(), &outcome, 1, longest);
+        let outcome = Outcome::Retry { reason: "x".into(), after: Some(Duration::ZERO) };
+        let shortest = Settlement::Retry { after: RetryPolicy::SHORTEST };
+        check(&RetryPolicy::default(), &outcome, 1, shortest);
+    }
+
+    #[test]
+    fn a_rejected_message_is_set_aside_at_once() {
+        let outcome = Outcome::Reject { reason: "no package".into() };
+        let dead = Settlement::dead_letter("reject: no package".to_owned());
+        check(&RetryPolicy::default(), &outcome, 1, dead);
+    }
+
+    #[test]
+    fn a_cancelled_run_costs_no_attempt() {
+        let back = Settlement::GiveBack { after: Duration::ZERO };
+        check(&RetryPolicy::default(), &Outcome::Cancelled, 3, back);
+    }
+
+    #[test]
+    fn an_attempt_past_the_last_does_not_start() {
+        assert_eq!(RetryPolicy::default().refuse(5), None);
+        let reason = RetryPolicy::default().refuse(6).unwrap();
+        assert_eq!(reason.as_str(), "attempt 5 of 5 was started and never settled");
+    }
+
+    #[test]
+    fn a_task_that_is_not_tried_again_is_set_aside_at_its_first_failure() {
+        for (word, stops) in [("dead-letter", false), ("stop-worker", true)] {
+            let policy = policy(&format!("on_failure = '{word}'"));
+            assert!(matches!(policy.decide(&failure(), 1, 0.0), Settlement::DeadLetter { .. }));
+            assert_eq!(policy.stops_worker(&failure()), stops);
+            assert!(!policy.stops_worker(&Outcome::Success));
+            assert!(!policy.stops_worker(&Outcome::Cancelled));
+        }
+    }
+
+    #[test]
+    fn a_pause_of_nothing_is_refused() {
+        let error = toml::from_str::<RetryPolicy>("pauses = ['0s']").unwrap_err().to_string();
+        assert!(error.contains("a pause must be 100ms to 7days, `0s` is not"), "{error}");
+    }
+
+    #[test]
+    fn attempts_have_a_limit() {
+        let error = toml::from_str::<RetryPolicy>("max_attempts = 51").unwrap_err().to_string();
+        assert!(error.contains("max_attempts must be 1 to 50, 51 is not"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_failure_is_tried_for_ever_or_at_once(
+            max in 1_u32..=50, attempt in 1_u32..80, chance in 0.0..1.0_f64,
+        ) {
+            let policy = policy(&format!("max_attempts = {max}"));
+            match policy.decide(&failure(), attempt, chance) {
+                Settlement::Retry { after } => {
+                    prop_assert!(attempt < max);
+                    prop_assert!(after >= Duration::from_secs(10));
+                    prop_assert!(after <= Duration::from_secs(3600).mul_f64(1.0 + JITTER));
+                }
+                settlement => {
+                    prop_assert!(attempt >= max);
+                    let is_dead = matches!(settlement, Settlement::DeadLetter { .. });
+                    prop_assert!(is_dead);
+                }
+            }
+        }
+    }
+}

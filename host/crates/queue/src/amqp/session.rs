@@ -1,0 +1,240 @@
+//! The session: the connections to the broker, watched and made anew for ever.
+//!
+//! One connection publishes and another consumes, because a broker that is short of memory or disk
+//! stops reading from publishers, and acknowledgements must still get through. Whatever goes wrong
+//! with one of the two ends the session: nothing of it is used again, and the supervisor makes the
+//! next one, with a higher generation. Lapin's own recovery is not used: it forgets the prefetch and
+//! gives up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{Channel, Confirmation, Connection};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::broker::{Broker, PATIENCE};
+use super::entry::Outgoing;
+use crate::{Backoff, QueueError};
+
+/// How often the supervisor looks whether the connections live.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a session that ended may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The connections to the broker, from one loss to the next.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Counts the sessions.
+    pub(super) generation: u64,
+    broker: Broker,
+    publishing: Connection,
+    consuming: Connection,
+    publisher: Channel,
+    ended: CancellationToken,
+}
+
+/// What became of something published.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Published {
+    /// The broker has it.
+    Confirmed,
+    /// There is no such queue.
+    NoQueue,
+}
+
+/// Keeps a session.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    broker: Broker,
+    state: watch::Receiver<State>,
+    /// Aborted when this is dropped.
+    _task: JoinSet<()>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Up(Arc<Session>),
+    Down(String),
+}
+
+impl Supervisor {
+    /// Makes the first session, and sees to the others.
+    pub(super) async fn start(broker: Broker) -> Result<Self, QueueError> {
+        let first = Arc::new(Session::start(&broker, 1).await?);
+        let (sender, state) = watch::channel(State::Up(Arc::clone(&first)));
+        let mut task = JoinSet::new();
+        task.spawn(keep(broker.clone(), first, sender));
+        Ok(Self { broker, state, _task: task })
+    }
+
+    /// Returns the present session, and waits a while for it if there is none.
+    pub(super) async fn session(&self) -> Result<Arc<Session>, QueueError> {
+        let mut state = self.state.clone();
+        let is_up = |state: &State| matches!(state, State::Up(session) if session.is_up());
+        let up = tokio::time::timeout(PATIENCE, state.wait_for(is_up)).await;
+        if let Ok(Ok(state)) = up
+            && let State::Up(session) = &*state
+        {
+            return Ok(Arc::clone(session));
+        }
+        let reason = match &*self.state.borrow() {
+            State::Down(reason) => reason.clone(),
+            State::Up(_) => "the connection was lost".to_owned(),
+        };
+        Err(QueueError::Away { broker: self.broker.name.clone(), reason })
+    }
+
+    /// Tells what is wrong with the connections, if anything is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down(reason) => Some(format!("not connected: {reason}")),
+            State::Up(session) if session.is_blocked() => {
+                Some("takes no messages: memory or disk alarm".to_owned())
+            }
+            State::Up(_) => None,
+        }
+    }
+}
+
+/// Watches a session until it ends, then makes the next one, for ever.
+async fn keep(broker: Broker, mut session: Arc<Session>, state: watch::Sender<State>) {
+    let never = CancellationToken::new();
+    let mut backoff = Backoff::default();
+    let mut generation = session.generation;
+    loop {
+        session.watch().await;
+        tracing::warn!("RabbitMQ at `{}`: the connection was lost, connecting again", broker.name);
+        state.send_replace(State::Down("the connection was lost".to_owned()));
+        session.close().await;
+        session = loop {
+            backoff.pause(&never).await;
+            generation += 1;
+            match Session::start(&broker, generation).await {
+                Ok(session) => break Arc::new(session),
+                Err(error) => {
+                    let reason = crate::amqp::chain(&error);
+                    tracing::warn!("{reason}, trying again");
+                    state.send_replace(State::Down(reason));
+                }
+            }
+        };
+        backoff.reset();
+        tracing::info!("RabbitMQ at `{}`: connected again", broker.name);
+        state.send_replace(State::Up(Arc::clone(&session)));
+    }
+}
+
+impl Session {
+    async fn start(broker: &Broker, generation: u64) -> Result<Self, QueueError> {
+        let publishing = broker.connect("publish").await?;
+        let consuming = broker.connect("work").await?;
+        let publisher = broker.wait("open a channel", publishing.create_channel()).await?;
+        let confirms = publisher.confirm_select(ConfirmSelectOptions::default());
+        broker.wait("ask for confirms", confirms).await?;
+        let (broker, ended) = (broker.clone(), CancellationToken::new());
+        Ok(Self { generation, broker, publishing, consuming, publisher, ended })
+    }
+
+    /// Tells whether it is worth a try.
+    pub(super) fn is_up(&self) -> bool {
+        !self.ended.is_cancelled()
+            && self.publishing.status().connected()
+            && self.consuming.status().connected()
+            && self.publisher.status().connected()
+    }
+
+    /// Tells whether the broker has stopped reading from publishers.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.publishing.status().blocked()
+    }
+
+    /// Ends the session: something is wrong that may be the connections' fault.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Opens a channel on the consuming connection.
+    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+        self.step("open a channel", self.consuming.create_channel()).await
+    }
+
+    /// Waits for a step on the broker. One that is not answered in time ends the session.
+    pub(super) async fn step<T>(
+        &self,
+        action: &'static str,
+        step: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, QueueError> {
+        let result = tokio::select! {
+            result = self.broker.wait(action, step) => result,
+            () = self.ended.cancelled() => return Err(self.broker.lost(action)),
+        };
+        if matches!(result, Err(QueueError::Timeout { .. })) {
+            self.end();
+        }
+        result
+    }
+
+    /// Publishes and waits for the broker's word.
+    ///
+    /// The wait has no limit but the session's: a broker with an alarm takes what we sent when the
+    /// alarm is over, and whoever had sent it again by then would have made two of it.
+    pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<Published, QueueError> {
+        let send = async {
+            while self.is_blocked() {
+                tokio::time::sleep(TICK).await;
+            }
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let name = ShortString::from(outgoing.name.as_str());
+            let properties = outgoing.properties();
+            self.publisher
+                .basic_publish(ShortString::default(), name, options, &outgoing.body, properties)
+                .await?
+                .await
+        };
+        let confirmation = tokio::select! {
+            confirmation = send => confirmation,
+            () = self.ended.cancelled() => return Err(self.broker.lost("publish")),
+        };
+        let reason = match confirmation {
+            Ok(Confirmation::Ack(None)) => return Ok(Published::Confirmed),
+            // 312, "no route": the one thing for which a mandatory message comes back.
+            Ok(Confirmation::Ack(Some(_))) => return Ok(Published::NoQueue),
+            Ok(Confirmation::Nack(_)) => "it was refused".to_owned(),
+            Ok(Confirmation::NotRequested) => "confirms are off".to_owned(),
+            Err(error) => {
+                self.end();
+                return Err(self.broker.error("publish", error));
+            }
+        };
+        let (broker, queue) = (self.broker.name.clone(), outgoing.name.clone());
+        Err(QueueError::NotConfirmed { broker, queue, reason })
+    }
+
+    /// Returns once the session is over.
+    async fn watch(&self) {
+        while self.is_up() {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => (),
+                () = self.ended.cancelled() => (),
+            }
+        }
+        self.ended.cancel();
+    }
+
+    /// Closes what is still open; a connection that leads nowhere is not waited for.
+    async fn close(&self) {
+        let goodbye = || ShortString::from("the session is over");
+        let both = async {
+            tokio::join!(
+                self.consuming.close(200, goodbye()),
+                self.publishing.close(200, goodbye())
+            )
+        };
+        // Whether it works does not matter: nothing of it is used again.
+        drop(tokio::time::timeout(GOODBYE, both).await);
+    }
+}

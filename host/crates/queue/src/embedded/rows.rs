@@ -1,0 +1,215 @@
+//! The rows of the embedded queues: the schema, and the statements that change them.
+
+use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use crate::dead_letter::{self, Burial, DeadLetter};
+use crate::delivery::Tag;
+use crate::{Delivery, Verdict, now_ms};
+
+/// Counts the changes to the schema that an older file does not survive.
+pub(super) const VERSION: i32 = 2;
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS entries (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue TEXT NOT NULL,
+        entry TEXT NOT NULL UNIQUE,
+        task TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'held', 'dead')),
+        attempts INTEGER NOT NULL DEFAULT 0,  -- how many were settled
+        claims INTEGER NOT NULL DEFAULT 0,    -- how many were never settled, since the last that was
+        queued_ms INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL,              -- a retry waits until then; the order of all
+        died_ms INTEGER NOT NULL DEFAULT 0,
+        reason TEXT NOT NULL DEFAULT '',      -- why it is dead
+        output TEXT NOT NULL DEFAULT '',      -- of its last run, if it is dead
+        history TEXT NOT NULL DEFAULT '[]',   -- its earlier lives
+        message TEXT NOT NULL                 -- the last, so that the others are near
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS waiting ON entries (queue, due_ms, id) WHERE state = 'waiting';
+    CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
+
+/// What has no pause waits for no time: the clock may have been set back. The index is named, because
+/// the planner would take `by_state` and sort all that waits for each claim.
+const CLAIM: &str = "
+    UPDATE entries SET state = 'claimed', claims = claims + 1
+    WHERE id = (SELECT id FROM entries INDEXED BY waiting
+                WHERE queue = ?1 AND state = 'waiting' AND (due_ms = queued_ms OR due_ms <= ?2)
+                ORDER BY due_ms, id LIMIT 1)
+    RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history";
+
+/// How often an entry may be claimed and not settled. The journal counts attempts that were cut off;
+/// this is for the case that it cannot, and the counterpart of a broker's delivery limit.
+const MOST_CLAIMS: u32 = crate::amqp::DELIVERY_LIMIT;
+
+/// Puts an entry in; one that is there already stays as it is.
+pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
+    let message = serde_json::to_string(&entry.message).expect("a message is made of JSON types");
+    let sql =
+        "INSERT OR IGNORE INTO entries (queue, entry, task, message, state, queued_ms, due_ms)
+               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?5)";
+    let (queue, id, task) = (entry.queue.as_str(), entry.id.as_str(), entry.task.as_str());
+    connection.prepare_cached(sql)?.execute(params![queue, id, task, message, now_ms()])
+}
+
+/// Claims the next entry of a queue. One that cannot be delivered is a dead letter, and another is
+/// looked for.
+pub(super) fn claim(connection: &Connection, queue: &str) -> rusqlite::Result<Option<Delivery>> {
+    loop {
+        let mut statement = connection.prepare_cached(CLAIM)?;
+        let claimed = statement.query_row(params![queue, now_ms()], |row| {
+            Ok((row.get("id")?, row.get("claims")?, row.get("attempts")?, delivery(row)))
+        });
+        let Some((id, claims, attempts, delivery)) = claimed.optional()? else { return Ok(None) };
+        let reason = match delivery {
+            Ok(delivery) if u32::le(&claims, &MOST_CLAIMS) => return Ok(Some(delivery)),
+            Ok(_) => format!("claimed {MOST_CLAIMS} times and never settled"),
+            Err(reason) => reason,
+        };
+        settle(connection, id, attempts, &Settlement::dead_letter(reason))?;
+    }
+}
+
+/// Settles a claim after so many attempts. Returns how many rows changed: 1, or 0 if the claim is
+/// gone.
+pub(super) fn settle(
+    connection: &Connection,
+    id: i64,
+    attempts: u32,
+    settlement: &Settlement,
+) -> rusqlite::Result<usize> {
+    let execute = |set: &str, parameters: &[&dyn ToSql]| {
+        let sql = format!(
+            "UPDATE entries SET {set}, attempts = ?2, claims = 0
+             WHERE id = ?1 AND state = 'claimed'"
+        );
+        connection.prepare_cached(&sql)?.execute(parameters)
+    };
+    match settlement {
+        Settlement::Ack => connection
+            .prepare_cached("DELETE FROM entries WHERE id = ?1 AND state = 'claimed'")?
+            .execute([id]),
+        Settlement::DeadLetter { reason, output } => execute(
+            "state = 'dead', reason = ?3, output = ?4, died_ms = ?5",
+            &[&id, &attempts, &reason.as_str(), &dead_letter::tail(output), &now_ms()],
+        ),
+        Settlement::Hold => execute("state = 'held'", &[&id, &attempts]),
+        // Without a pause it keeps its place.
+        Settlement::GiveBack { after } if after.is_zero() => {
+            execute("state = 'waiting'", &[&id, &attempts])
+        }
+        Settlement::Retry { after } | Settlement::GiveBack { after } => {
+            let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            let due = now_ms().saturating_add(pause);
+            execute("state = 'waiting', due_ms = ?3", &[&id, &attempts, &due])
+        }
+    }
+}
+
+/// Returns dead letters of a queue behind a row, with their rows.
+pub(super) fn dead_letters(
+    connection: &Connection,
+    queue: &str,
+    after: i64,
+) -> rusqlite::Result<Vec<(i64, DeadLetter)>> {
+    connection
+        .prepare(
+            "SELECT * FROM entries WHERE queue = ?1 AND state = 'dead' AND id > ?2
+             ORDER BY id LIMIT 200",
+        )?
+        .query_map(params![queue, after], |row| Ok((row.get("id")?, dead_letter(row)?)))?
+        .collect()
+}
+
+/// Carries out a verdict on a dead letter, unless somebody else was faster.
+pub(super) fn carry_out(
+    connection: &Connection,
+    id: i64,
+    letter: &DeadLetter,
+    verdict: Verdict,
+) -> rusqlite::Result<usize> {
+    let dead = "WHERE id = ?1 AND entry = ?2 AND state = 'dead'";
+    let entry = letter.id.as_str();
+    match verdict {
+        Verdict::Keep => Ok(0),
+        Verdict::Drop => {
+            connection.execute(&format!("DELETE FROM entries {dead}"), params![id, entry])
+        }
+        Verdict::Requeue => {
+            let history = dead_letter::remember(letter.history.clone(), letter.burial.clone());
+            let history = serde_json::to_string(&history).expect("burials are made of JSON types");
+            let sql = format!(
+                "UPDATE entries
+                 SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, due_ms = ?4,
+                     reason = '', output = '', died_ms = 0, history = ?5 {dead}"
+            );
+            let reborn = letter.id.reborn();
+            connection.execute(&sql, params![id, entry, reborn.as_str(), now_ms(), history])
+        }
+    }
+}
+
+/// Reads an entry, or says why it cannot be read.
+fn delivery(row: &Row<'_>) -> Result<Delivery, String> {
+    fn text<T: rusqlite::types::FromSql>(row: &Row<'_>, column: &str) -> Result<T, String> {
+        row.get(column).map_err(undecodable)
+    }
+    let message: String = text(row, "message")?;
+    let history: String = text(row, "history")?;
+    let queue: String = text(row, "queue")?;
+    Ok(Delivery {
+        entry: Entry {
+            id: EntryId::new(text::<String>(row, "entry")?),
+            queue: queue.try_into().map_err(undecodable)?,
+            task: TaskName::try_from(text::<String>(row, "task")?).map_err(undecodable)?,
+            message: serde_json::from_str(&message).map_err(undecodable)?,
+        },
+        attempt: text::<u32>(row, "attempts")?.saturating_add(1),
+        queued_at_ms: text(row, "queued_ms")?,
+        history: serde_json::from_str(&history).map_err(undecodable)?,
+        tag: Tag::Embedded(text(row, "id")?),
+    })
+}
+
+fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let message: String = row.get("message")?;
+    let queue: String = row.get("queue")?;
+    Ok(DeadLetter {
+        id: EntryId::new(row.get::<_, String>("entry")?),
+        queue: queue.try_into().unwrap_or_default(),
+        task: TaskName::try_from(row.get::<_, String>("task")?).ok(),
+        message: serde_json::from_str(&message).map_err(|error| error.to_string()),
+        body: message.into_bytes(),
+        burial: Burial {
+            reason: row.get("reason")?,
+            attempts: row.get("attempts")?,
+            queued_at_ms: row.get("queued_ms")?,
+            died_at_ms: row.get("died_ms")?,
+        },
+        output: row.get("output")?,
+        history: serde_json::from_str(&row.get::<_, String>("history")?).unwrap_or_default(),
+    })
+}
+
+fn undecodable(error: impl std::fmt::Display) -> String {
+    let reason = Reason::from(format!("undecodable: {error}"));
+    reason.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_does_not_sort_what_waits() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {CLAIM}")).unwrap();
+        let plan: Vec<String> =
+            statement.query_map(["", ""], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains("USING INDEX waiting"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+}

@@ -1,0 +1,239 @@
+//! What only the queues in RabbitMQ do, and what they do when it fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::Settlement;
+use loopabull_queue::{QueueError, Queues, Verdict};
+use loopabull_testbed::Rabbit;
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::{Bed, config, consume, entry, judge, publish, receive, wait_for_depth};
+
+/// What the broker has sent ahead has cost no attempt when a worker stops.
+#[tokio::test]
+async fn a_stopped_worker_gives_back_what_was_sent_ahead() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 10)).await.unwrap();
+    publish(&queues, 0..20).await;
+    for _ in 0..3 {
+        let mut consumer = consume(&queues).await;
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        consumer.stop().await.unwrap();
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    wait_for_depth(&queues, 17, 0).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..17 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+/// The broker cancels the consumer and the stream ends on a healthy channel (lapin's edge c).
+#[tokio::test]
+async fn a_queue_that_was_deleted_is_made_anew() {
+    let vhost = Rabbit::shared().vhost();
+    let name = vhost.name.clone();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [0]).await;
+    let delivery = receive(&mut consumer).await;
+    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    let waiting = tokio::spawn(async move { (receive(&mut consumer).await, consumer) });
+    for queue in ["workers", "workers.dead", "workers.wait.1s"] {
+        Rabbit::shared().ctl(&["delete_queue", "-p", &name, queue]);
+    }
+    // A publisher finds no queue and makes it, or the worker has been faster.
+    publish(&queues, [1]).await;
+    let (delivery, mut consumer) = waiting.await.unwrap();
+    assert_eq!(delivery.entry, entry(1));
+    // The others are made when they are needed.
+    let retry = Settlement::Retry { after: Duration::from_millis(100) };
+    queues.settle(&delivery, &retry).await.unwrap();
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.attempt, 2);
+    queues.settle(&delivery, &Settlement::dead_letter("x")).await.unwrap();
+    wait_for_depth(&queues, 0, 1).await;
+}
+
+/// Everything is made anew, with the prefetch that lapin's own recovery forgets (edge a), and a claim
+/// of the old connection is not settled on the new one (edge b).
+#[tokio::test]
+async fn a_connection_that_was_closed_is_made_anew_with_its_prefetch() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 3)).await.unwrap());
+    let prefetches = || {
+        rabbit.ctl(&["list_consumers", "--no-table-headers", "-p", &vhost.name, "prefetch_count"])
+    };
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [1]).await;
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(prefetches(), "3\n");
+    rabbit.ctl(&["close_all_connections", "-p", &vhost.name, "a test"]);
+    let error = loop {
+        // Until the connection's end is seen the acknowledgement goes into the void, as a lost one.
+        match queues.settle(&delivery, &Settlement::Retry { after: Duration::from_secs(1) }).await {
+            Err(QueueError::LostClaim { message }) => break message,
+            Ok(()) => panic!("it was settled on a connection that is closed"),
+            Err(error) => tracing::info!("{error}"),
+        }
+    };
+    assert_eq!(error, "m-1");
+    let again = receive(&mut consumer).await;
+    assert_eq!((again.entry, again.attempt), (entry(1), 1));
+    assert_eq!(prefetches(), "3\n");
+}
+
+#[tokio::test]
+async fn a_broker_that_was_killed_is_waited_for() {
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let vhost = rabbit.vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    publish(&queues, 0..10).await;
+    let mut consumer = consume(&queues).await;
+    let first = receive(&mut consumer).await;
+    queues.settle(&first, &Settlement::Ack).await.unwrap();
+    rabbit.kill();
+    let waiting = tokio::spawn(async move {
+        let delivery = receive(&mut consumer).await;
+        (delivery, consumer)
+    });
+    while queues.trouble().is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(queues.trouble().unwrap().contains(": not connected: "));
+    rabbit.restart();
+    let (mut delivery, mut consumer) = waiting.await.unwrap();
+    let mut seen = BTreeSet::new();
+    loop {
+        // Claims of before are lost, and come again.
+        match queues.settle(&delivery, &Settlement::Ack).await {
+            Ok(()) => drop(seen.insert(delivery.entry.id.to_string())),
+            Err(QueueError::LostClaim { .. }) => (),
+            Err(error) => panic!("{error}"),
+        }
+        if (1..10).all(|number| seen.contains(entry(number).id.as_str())) {
+            break;
+        }
+        delivery = receive(&mut consumer).await;
+    }
+    assert_eq!(queues.trouble(), None);
+}
+
+/// A broker with an alarm takes what was sent when the alarm is over: once. Acknowledgements get
+/// through meanwhile (lapin's edge d).
+#[tokio::test]
+async fn a_blocked_broker_is_told_of_and_takes_each_entry_once() {
+    // A node of its own: an alarm stops every publisher of a node.
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let bed = Bed::Amqp(rabbit.vhost());
+    let queues = Arc::new(bed.open().await);
+    publish(&queues, [1]).await;
+    assert_eq!(queues.trouble(), None);
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let blocked = tokio::spawn({
+        let queues = queues.clone();
+        async move { publish(&queues, [2]).await }
+    });
+    let mut trouble = None;
+    for _ in 0..600 {
+        trouble = queues.trouble();
+        if trouble.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(trouble.unwrap().ends_with("takes no messages: memory or disk alarm"));
+    let delivery = receive(&mut consume(&queues).await).await;
+    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    assert!(!blocked.is_finished());
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    blocked.await.unwrap();
+    wait_for_depth(&queues, 1, 0).await;
+    assert_eq!(queues.trouble(), None);
+}
+
+#[tokio::test]
+async fn rabbitmqctl_shows_the_queues_by_their_names() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    publish(&queues, 0..3).await;
+    // A quorum queue tells the statistics its length every few seconds.
+    vhost.wait_for_queues(
+        "workers\t3\nworkers.dead\t0\nworkers.wait.10m\t0\nworkers.wait.10s\t0\n\
+         workers.wait.1h\t0\nworkers.wait.1m\t0\nworkers.wait.1s\t0",
+    );
+    let kinds =
+        Rabbit::shared().ctl(&["list_queues", "-p", &vhost.name, "name", "type", "durable"]);
+    assert!(kinds.contains("workers\tquorum\ttrue"), "{kinds}");
+}
+
+/// Where a classic queue of the name is already there, it is used as it is.
+#[tokio::test]
+async fn a_classic_queue_that_was_there_before_us_works() {
+    let vhost = Rabbit::shared().vhost();
+    let url = vhost.url();
+    let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions::durable();
+    channel.queue_declare("workers".into(), options, Default::default()).await.unwrap();
+    publish(&Queues::open(&config(&vhost.url(), 1)).await.unwrap(), [1]).await;
+    for _ in [1, 2] {
+        let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+        let mut consumer = consume(&queues).await;
+        assert_eq!(receive(&mut consumer).await.entry, entry(1));
+        // The process dies here: nothing is settled.
+    }
+}
+
+/// An entry that takes every host with it is set aside by the broker, where we find it.
+#[tokio::test]
+async fn an_entry_past_the_delivery_limit_is_among_the_dead_letters() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    publish(&queues, [1]).await;
+    for _ in 0..=100 {
+        receive(&mut consume(&queues).await).await;
+    }
+    wait_for_depth(&queues, 0, 1).await;
+    let letters = judge(&queues, |_| Verdict::Keep).await;
+    assert_eq!(letters[0].id, entry(1).id);
+    assert_eq!(letters[0].burial.reason, "set aside by the broker: delivery_limit");
+}
+
+#[tokio::test]
+async fn one_worker_of_all_works_a_queue_in_exclusive_order() {
+    let vhost = Rabbit::shared().vhost();
+    let mut config = config(&vhost.url(), 1);
+    config.queues[0].exclusive_order = true;
+    let (one, two) = (Queues::open(&config).await.unwrap(), Queues::open(&config).await.unwrap());
+    let (mut first, mut second) = (consume(&one).await, consume(&two).await);
+    publish(&one, 0..4).await;
+    for number in 0..2 {
+        let delivery = receive(&mut first).await;
+        assert_eq!(delivery.entry, entry(number));
+        let stop = CancellationToken::new();
+        let other = tokio::time::timeout(Duration::from_millis(100), second.receive(&stop)).await;
+        assert!(other.is_err(), "{other:?}");
+        one.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    // The next one takes over, in order.
+    first.close().await.unwrap();
+    for number in 2..4 {
+        let delivery = receive(&mut second).await;
+        assert_eq!(delivery.entry, entry(number));
+        two.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_an_error_that_names_it() {
+    let url = "amqp://user:secret@127.0.0.1:1/%2f";
+    let error = Queues::open(&config(url, 1)).await.unwrap_err().to_string();
+    assert_eq!(error, "RabbitMQ at `127.0.0.1:1//`: cannot connect");
+}

@@ -1,0 +1,333 @@
+//! What a queue promises, asked of both backends in the same words.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loopabull_model::Settlement;
+use loopabull_queue::{Received, Verdict};
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::{
+    Bed, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth, workers,
+};
+
+macro_rules! conformance {
+    ($($name:ident)*) => {
+        mod embedded {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Bed::embedded()).await;
+            })*
+        }
+        mod amqp {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Bed::amqp()).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    what_was_published_is_delivered_unchanged
+    an_entry_that_is_published_again_is_known_by_its_id
+    deliveries_come_in_the_order_of_publishing
+    an_acknowledged_delivery_is_gone
+    a_retry_is_the_next_attempt_after_its_pause
+    a_pause_between_two_steps_of_the_ladder_is_kept
+    a_dead_letter_tells_how_it_came_to_that
+    dead_letters_are_kept_dropped_or_requeued_one_by_one
+    a_requeued_dead_letter_has_all_its_attempts_and_remembers
+    a_given_back_delivery_costs_no_attempt
+    a_given_back_delivery_can_have_a_pause
+    an_unsettled_delivery_comes_back
+    published_entries_survive_reopening
+    workers_share_the_entries
+    a_stopped_worker_receives_nothing
+    a_held_entry_waits_for_its_task_and_others_go_on
+    held_entries_come_before_those_that_came_after_them
+    queues_do_not_mix
+}
+
+async fn what_was_published_is_delivered_unchanged(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let delivery = receive(&mut consume(&queues).await).await;
+    assert_eq!(delivery.entry, entry(1));
+    assert_eq!(delivery.attempt, 1);
+}
+
+/// Whoever is not sure that an entry was taken publishes it again: the id tells.
+async fn an_entry_that_is_published_again_is_known_by_its_id(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1, 1, 2]).await;
+    let mut consumer = consume(&queues).await;
+    let mut ids = Vec::new();
+    while ids.last() != Some(&entry(2).id) {
+        let delivery = receive(&mut consumer).await;
+        ids.push(delivery.entry.id.clone());
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    ids.dedup();
+    assert_eq!(ids, [entry(1).id, entry(2).id]);
+}
+
+async fn deliveries_come_in_the_order_of_publishing(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, 0..20).await;
+    let mut consumer = consume(&queues).await;
+    for number in 0..20 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry, entry(number));
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+async fn an_acknowledged_delivery_is_gone(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1, 2]).await;
+    wait_for_depth(&queues, 2, 0).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..2 {
+        let delivery = receive(&mut consumer).await;
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    drop((consumer, queues));
+    wait_for_depth(&bed.open().await, 0, 0).await;
+}
+
+/// Publishes one entry, settles its first delivery so, and returns how long it was away.
+async fn pause_of(bed: &Bed, settlement: Settlement, attempt: u32) -> Duration {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let mut consumer = consume(&queues).await;
+    let delivery = receive(&mut consumer).await;
+    let start = Instant::now();
+    queues.settle(&delivery, &settlement).await.unwrap();
+    wait_for(&queues, |depth| depth.later == 1).await;
+    let again = receive(&mut consumer).await;
+    let pause = start.elapsed();
+    assert_eq!(again.entry, entry(1));
+    assert_eq!(again.attempt, attempt);
+    assert_eq!(again.queued_at_ms, delivery.queued_at_ms);
+    pause
+}
+
+async fn a_retry_is_the_next_attempt_after_its_pause(bed: Bed) {
+    let after = Duration::from_millis(1100);
+    let pause = pause_of(&bed, Settlement::Retry { after }, 2).await;
+    assert!(pause >= after, "{pause:?}");
+}
+
+/// On a broker it is made of several stays, of which none counts.
+async fn a_pause_between_two_steps_of_the_ladder_is_kept(bed: Bed) {
+    let after = Duration::from_millis(2500);
+    let pause = pause_of(&bed, Settlement::Retry { after }, 2).await;
+    assert!(pause >= after, "{pause:?}");
+}
+
+async fn a_given_back_delivery_can_have_a_pause(bed: Bed) {
+    let after = Duration::from_millis(500);
+    let pause = pause_of(&bed, Settlement::GiveBack { after }, 1).await;
+    assert!(pause >= after, "{pause:?}");
+}
+
+async fn a_dead_letter_tells_how_it_came_to_that(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let mut consumer = consume(&queues).await;
+    let mut delivery = receive(&mut consumer).await;
+    // The journal knew of two attempts that were cut off.
+    delivery.attempt = 3;
+    let dead = Settlement::DeadLetter {
+        reason: "it is no good: ä\n".into(),
+        output: format!("{}the end", "x".repeat(10_000)),
+    };
+    queues.settle(&delivery, &dead).await.unwrap();
+    wait_for_depth(&queues, 0, 1).await;
+    let letters = judge(&queues, |_| Verdict::Keep).await;
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!((&letter.id, letter.task.as_ref()), (&entry(1).id, Some(&entry(1).task)));
+    assert_eq!(letter.message, Ok(message(1)));
+    assert_eq!(letter.burial.reason, "it is no good: ä");
+    assert_eq!(letter.burial.attempts, 3);
+    assert_eq!(letter.burial.queued_at_ms, delivery.queued_at_ms);
+    assert!(letter.burial.died_at_ms >= delivery.queued_at_ms);
+    assert!(letter.output.ends_with("the end"));
+    assert_eq!(letter.output.len(), loopabull_queue::MAX_OUTPUT);
+    // It was only looked at.
+    wait_for_depth(&queues, 0, 1).await;
+}
+
+async fn dead_letters_are_kept_dropped_or_requeued_one_by_one(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, 0..6).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..6 {
+        let delivery = receive(&mut consumer).await;
+        queues.settle(&delivery, &Settlement::dead_letter("x")).await.unwrap();
+    }
+    wait_for_depth(&queues, 0, 6).await;
+    let of = |number: u32| move |id: &loopabull_model::EntryId| *id == entry(number).id;
+    let letters = judge(&queues, |letter| match &letter.id {
+        id if of(1)(id) || of(4)(id) => Verdict::Requeue,
+        id if of(2)(id) => Verdict::Drop,
+        _ => Verdict::Keep,
+    })
+    .await;
+    assert_eq!(letters.len(), 6);
+    for number in [1, 4] {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry.message, message(number));
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+    wait_for_depth(&queues, 0, 3).await;
+    let left = judge(&queues, |_| Verdict::Keep).await;
+    let left: Vec<_> = left.into_iter().map(|letter| letter.id).collect();
+    assert_eq!(left, [0, 3, 5].map(|number| entry(number).id));
+}
+
+async fn a_requeued_dead_letter_has_all_its_attempts_and_remembers(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let mut consumer = consume(&queues).await;
+    for life in 1..=3 {
+        let mut delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        delivery.attempt = 5;
+        let reason = format!("death {life}");
+        queues.settle(&delivery, &Settlement::dead_letter(reason)).await.unwrap();
+        wait_for_depth(&queues, 0, 1).await;
+        let letters = judge(&queues, |_| Verdict::Requeue).await;
+        let reasons: Vec<_> = letters[0].history.iter().map(|b| b.reason.as_str()).collect();
+        assert_eq!(reasons, ["death 1", "death 2"][..life - 1]);
+        assert!(letters[0].history.iter().all(|burial| burial.attempts == 5));
+    }
+    // Another life is another entry: the runs of the earlier ones are not its own.
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.entry.id.as_str(), "e-1~4");
+}
+
+async fn a_given_back_delivery_costs_no_attempt(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..3 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        let back = Settlement::GiveBack { after: Duration::ZERO };
+        queues.settle(&delivery, &back).await.unwrap();
+    }
+}
+
+/// What the attempt came to is the journal's to know: the queue only brings the entry again.
+async fn an_unsettled_delivery_comes_back(bed: Bed) {
+    for life in 1..=3 {
+        let queues = bed.open().await;
+        if life == 1 {
+            publish(&queues, [1]).await;
+        }
+        let mut consumer = consume(&queues).await;
+        assert_eq!(receive(&mut consumer).await.entry, entry(1));
+        // The process dies here: nothing is settled.
+    }
+}
+
+async fn published_entries_survive_reopening(bed: Bed) {
+    publish(&bed.open().await, 0..5).await;
+    wait_for_depth(&bed.open().await, 5, 0).await;
+}
+
+async fn workers_share_the_entries(bed: Bed) {
+    let queues = Arc::new(bed.open().await);
+    publish(&queues, 0..100).await;
+    let stop = CancellationToken::new();
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (queues, stop) = (queues.clone(), stop.clone());
+        workers.spawn(async move {
+            let mut consumer = consume(&queues).await;
+            let mut seen = Vec::new();
+            while let Some(received) = consumer.receive(&stop).await.unwrap() {
+                let Received::Delivery(delivery) = received else { panic!("{received:?}") };
+                seen.push(delivery.entry.id.to_string());
+                queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+            }
+            seen
+        });
+    }
+    wait_for_depth(&queues, 0, 0).await;
+    stop.cancel();
+    let seen: Vec<String> = workers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(seen.len(), 100);
+    assert_eq!(seen.into_iter().collect::<HashSet<_>>().len(), 100);
+}
+
+async fn a_stopped_worker_receives_nothing(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, [1]).await;
+    let mut consumer = consume(&queues).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    assert!(consumer.receive(&stop).await.unwrap().is_none());
+    consumer.close().await.unwrap();
+    wait_for_depth(&queues, 1, 0).await;
+}
+
+async fn a_held_entry_waits_for_its_task_and_others_go_on(bed: Bed) {
+    let queues = bed.open().await;
+    let mut other = entry(2);
+    other.task = "other.task".try_into().unwrap();
+    publish(&queues, [1]).await;
+    queues.publish(&other).await.unwrap();
+    let mut consumer = consume(&queues).await;
+    let held = receive(&mut consumer).await;
+    queues.settle(&held, &Settlement::Hold).await.unwrap();
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.entry, other);
+    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
+    // Releasing another task is nothing to it.
+    queues.release(&workers(), &other.task).await.unwrap();
+    wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
+    queues.release(&workers(), &entry(1).task).await.unwrap();
+    let delivery = receive(&mut consumer).await;
+    assert_eq!((&delivery.entry, delivery.attempt), (&entry(1), 1));
+}
+
+async fn held_entries_come_before_those_that_came_after_them(bed: Bed) {
+    let queues = bed.open().await;
+    publish(&queues, 0..3).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..3 {
+        let delivery = receive(&mut consumer).await;
+        queues.settle(&delivery, &Settlement::Hold).await.unwrap();
+    }
+    publish(&queues, 3..6).await;
+    wait_for(&queues, |depth| depth.held == 3).await;
+    queues.release(&workers(), &entry(0).task).await.unwrap();
+    consumer.close().await.unwrap();
+    let mut consumer = consume(&queues).await;
+    for number in 0..6 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry, entry(number));
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+async fn queues_do_not_mix(bed: Bed) {
+    let queues = bed.open().await;
+    let slow = loopabull_model::QueueName::try_from("slow").unwrap();
+    let mut entry = entry(1);
+    entry.queue = slow.clone();
+    queues.publish(&entry).await.unwrap();
+    publish(&queues, [2]).await;
+    assert_eq!(receive(&mut consume(&queues).await).await.entry, crate::bed::entry(2));
+    let mut consumer = queues.consume(&slow).await.unwrap();
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.entry, entry);
+    queues.settle(&delivery, &Settlement::dead_letter("x")).await.unwrap();
+    assert_eq!(judge(&queues, |_| Verdict::Keep).await.len(), 0);
+    let depth = queues.depth(&slow).await.unwrap();
+    assert_eq!(depth.waiting, 0);
+}

@@ -1,0 +1,249 @@
+//! `dead-letters`: what was set aside, and what becomes of it.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use loopabull_model::{QueueName, TaskName, TopicPattern};
+use loopabull_queue::{Burial, DeadLetter, Queues, Verdict};
+
+use crate::catalog::Listing;
+use crate::cli::{BAD_USAGE, DONE, Failure};
+use crate::commands::table::Table;
+use crate::commands::{block_on, print, print_plain, time};
+use crate::config::Config;
+use crate::state;
+
+/// Show, requeue or drop messages that were set aside
+#[derive(Debug, Args)]
+pub(crate) struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: Option<DeadLettersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLettersCommand {
+    /// List dead letters, the oldest first
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// Print a JSON object for each, with its message and output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one dead letter with the end of its output, its message and its earlier lives
+    Show {
+        /// The id, as `dead-letters list` shows it
+        id: String,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put dead letters back into their queue: they have all their attempts again
+    Requeue(Choice),
+    /// Throw dead letters away
+    Drop(Choice),
+}
+
+#[derive(Debug, Args)]
+struct Choice {
+    /// The ids, as `dead-letters list` shows them
+    id: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// All that there are
+    #[arg(long, conflicts_with_all = ["id", "queue", "task", "topic", "reason", "older_than"])]
+    all: bool,
+}
+
+/// Which dead letters are meant: those that fit everything that is given.
+#[derive(Debug, Default, Args)]
+struct Filter {
+    /// Only those of this queue
+    #[arg(long, value_name = "NAME")]
+    queue: Option<QueueName>,
+    /// Only those of this task
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
+    task: Option<TaskName>,
+    /// Only those whose topic fits this pattern: `*` is one word, `#` any number
+    #[arg(long, value_name = "PATTERN", value_parser = |text: &str| TopicPattern::try_from(text))]
+    topic: Option<TopicPattern>,
+    /// Only those whose reason holds this text
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Only those that were set aside longer ago, for example `2d`
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+}
+
+pub(crate) fn run(config: &Config, args: &DeadLettersArgs) -> Result<u8, Failure> {
+    match &args.command {
+        None => list(config, &Filter::default(), false),
+        Some(DeadLettersCommand::List { filter, json }) => list(config, filter, *json),
+        Some(DeadLettersCommand::Show { id, json }) => show(config, id, *json),
+        Some(DeadLettersCommand::Requeue(choice)) => judge(config, choice, Verdict::Requeue),
+        Some(DeadLettersCommand::Drop(choice)) => judge(config, choice, Verdict::Drop),
+    }
+}
+
+fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
+    let headings = ["DIED", "QUEUE", "TASK", "MESSAGE", "ATTEMPTS", "REASON", "ID"];
+    let mut table = Table::new(&headings);
+    let mut lines = String::new();
+    look_through(config, filter.queue.as_ref(), |letter| {
+        if filter.fits(letter) && json {
+            lines.push_str(&to_json(letter));
+        } else if filter.fits(letter) {
+            let message = letter.message.as_ref();
+            table.push(vec![
+                time(letter.burial.died_at_ms),
+                letter.queue.to_string(),
+                letter.task.as_ref().map_or("-".to_owned(), ToString::to_string),
+                message.map_or("-".to_owned(), |message| message.id.to_string()),
+                letter.burial.attempts.to_string(),
+                shortened(&letter.burial.reason),
+                letter.id.to_string(),
+            ]);
+        }
+        Verdict::Keep
+    })?;
+    print(if json { lines } else { table.render() }.as_str())?;
+    Ok(DONE)
+}
+
+fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
+    let mut found = None;
+    look_through(config, None, |letter| {
+        if letter.id.as_str() == id {
+            found = Some(letter.clone());
+        }
+        Verdict::Keep
+    })?;
+    let Some(letter) = found else { return Err(unknown(id)) };
+    if json {
+        print(&to_json(&letter))?;
+        return Ok(DONE);
+    }
+    let mut table = Table::new(&["id", letter.id.as_str()]);
+    let mut line = |name: &str, value: String| table.push(vec![name.to_owned(), value]);
+    line("queue", letter.queue.to_string());
+    if let Some(task) = &letter.task {
+        line("task", task.to_string());
+    }
+    match &letter.message {
+        Ok(message) => {
+            line("message", message.id.to_string());
+            line("topic", message.topic.to_string());
+        }
+        Err(reason) => line("message", reason.clone()),
+    }
+    for burial in letter.history.iter().chain([&letter.burial]) {
+        let Burial { reason, attempts, queued_at_ms, died_at_ms } = burial;
+        line("queued", time(*queued_at_ms));
+        line("died", format!("{} after {attempts} attempts: {reason}", time(*died_at_ms)));
+    }
+    print(&table.render())?;
+    if !letter.output.is_empty() {
+        print("\n")?;
+        print_plain(&(letter.output.trim_end().to_owned() + "\n"))?;
+    }
+    let body = match &letter.message {
+        Ok(message) => message.body.as_str().to_owned(),
+        Err(_) => String::from_utf8_lossy(&letter.body).into_owned(),
+    };
+    print("\n")?;
+    print_plain(&(body + "\n"))?;
+    Ok(DONE)
+}
+
+fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failure> {
+    if choice.id.is_empty() && choice.filter.is_empty() && !choice.all {
+        let error = anyhow!("nothing says which dead letters are meant");
+        let hint = "name ids, or a filter such as `--task NAME`, or `--all`";
+        return Err(Failure::with_hint(error, hint).with_code(BAD_USAGE));
+    }
+    let mut left: Vec<&str> = choice.id.iter().map(String::as_str).collect();
+    let mut count = 0_u64;
+    look_through(config, choice.filter.queue.as_ref(), |letter| {
+        let is_named = left.iter().position(|id| *id == letter.id.as_str());
+        let is_meant = choice.id.is_empty() || is_named.is_some();
+        if !is_meant || !choice.filter.fits(letter) {
+            return Verdict::Keep;
+        }
+        if let Some(index) = is_named {
+            left.remove(index);
+        }
+        count += 1;
+        verdict
+    })?;
+    let done = if verdict == Verdict::Requeue { "requeued" } else { "dropped" };
+    print(&format!("{count} {done}\n"))?;
+    match left.first() {
+        Some(id) => Err(unknown(id)),
+        None => Ok(DONE),
+    }
+}
+
+/// Shows all dead letters of a queue, or of all queues, to `judge`.
+fn look_through(
+    config: &Config,
+    queue: Option<&QueueName>,
+    mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
+) -> Result<(), Failure> {
+    let tasks = Listing::read(config).tasks;
+    let mut queues = config.queues(&tasks);
+    if let Some(queue) = queue {
+        if !queues.queues.iter().any(|config| config.name == *queue) {
+            queues.queues.push(loopabull_queue::QueueConfig::new(queue.clone()));
+        }
+        queues.queues.retain(|config| config.name == *queue);
+    }
+    state::make(&config.state)?;
+    block_on(async {
+        let open = Queues::open(&queues).await?;
+        for queue in &queues.queues {
+            open.judge_dead_letters(&queue.name, &mut judge).await?;
+        }
+        Ok(())
+    })?
+}
+
+impl Filter {
+    fn is_empty(&self) -> bool {
+        let Self { queue, task, topic, reason, older_than } = self;
+        queue.is_none()
+            && task.is_none()
+            && topic.is_none()
+            && reason.is_none()
+            && older_than.is_none()
+    }
+
+    /// The queue is not looked at: only its dead letters come here.
+    fn fits(&self, letter: &DeadLetter) -> bool {
+        let topic = letter.message.as_ref().ok().map(|message| &message.topic);
+        let died = Duration::from_millis(letter.burial.died_at_ms.try_into().unwrap_or(0));
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + died);
+        self.task.as_ref().is_none_or(|task| letter.task.as_ref() == Some(task))
+            && self.topic.as_ref().is_none_or(|p| topic.is_some_and(|topic| p.matches(topic)))
+            && self.reason.as_ref().is_none_or(|text| letter.burial.reason.contains(text.as_str()))
+            && self.older_than.is_none_or(|oldest| age.is_ok_and(|age| age >= oldest))
+    }
+}
+
+fn to_json(letter: &DeadLetter) -> String {
+    serde_json::to_string(letter).expect("a dead letter is made of JSON types") + "\n"
+}
+
+fn shortened(reason: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut short: String = reason.chars().take(LONGEST).collect();
+    if short.len() < reason.len() {
+        short.push('…');
+    }
+    short
+}
+
+fn unknown(id: &str) -> Failure {
+    let error = anyhow!("there is no dead letter `{id}`");
+    Failure::with_hint(error, "`loopabull-host dead-letters` lists them")
+}

@@ -1,0 +1,67 @@
+//! What others put into a work queue: routed at the worker, as ingest routes what comes from a bus.
+//!
+//! Before it on the path of a message: the worker, which received it. After it: the queues of the
+//! tasks that want it.
+
+use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
+use loopabull_model::{Entry, EntryId, Message, QueueName, Reason};
+use loopabull_queue::Foreign;
+
+use crate::metrics::{ByTask, Rejected, Source};
+use crate::worker::chain;
+use crate::workplace::Workplace;
+
+impl Workplace {
+    /// Replaces something foreign by an entry for each task that wants it; what cannot be read is a
+    /// dead letter.
+    pub(crate) async fn route(&self, queue: &QueueName, foreign: &Foreign) -> Result<(), String> {
+        self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
+        let properties = Properties {
+            // Through the default exchange the queue's own name is the key.
+            topic: Some(foreign.routing_key.as_str()).filter(|key| *key != queue.as_str()),
+            message_id: foreign.message_id.as_deref(),
+            headers: &foreign.headers,
+        };
+        let message = envelope_of_foreign(&foreign.body, properties)
+            .and_then(|envelope| Verifier::Off.verify(envelope));
+        let message = match message {
+            Ok(message) => message,
+            Err(rejection) => {
+                let reason = rejection.reason();
+                self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
+                self.board.count(|counts| counts.rejected += 1);
+                let reason = Reason::from(format!("undecodable: {rejection}"));
+                return self.queues.refuse(queue, foreign, &reason).await.map_err(chain);
+            }
+        };
+        self.metrics.messages.inc();
+        self.board.count(|counts| counts.accepted += 1);
+        let entries = self.entries_of(&message);
+        if entries.is_empty() {
+            self.metrics.unrouted.inc();
+            self.board.count(|counts| counts.unrouted += 1);
+        }
+        self.queues.replace(foreign, &entries).await.map_err(chain)?;
+        for entry in &entries {
+            self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of a message. If we die before it is replaced it comes again, and its
+    /// publisher's id tells that the entries are the same; one without an id may be worked twice.
+    fn entries_of(&self, message: &Message) -> Vec<Entry> {
+        let has_own_id = !message.id.as_str().starts_with("sha256:");
+        let entry = |task: std::sync::Arc<loopabull_model::Task>| Entry {
+            id: if has_own_id {
+                EntryId::derived(&message.id, &task.name)
+            } else {
+                EntryId::new(uuid::Uuid::new_v4().simple().to_string())
+            },
+            queue: task.manifest.queue.clone(),
+            task: task.name.clone(),
+            message: message.clone(),
+        };
+        self.runner.catalog.routes.resolve(&message.topic).into_iter().map(entry).collect()
+    }
+}

@@ -1,0 +1,149 @@
+//! The workplace: what all workers of a daemon share.
+//!
+//! Owns the rules that concern more than one delivery: which entries are being worked right now, and
+//! when a task is paused by itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use loopabull_model::{Breaker, EntryId, Reason, Run, Task, TaskName};
+use loopabull_queue::Queues;
+
+use crate::board::Board;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::pauses::{Pauses, Target};
+use crate::runner::Runner;
+use crate::shutdown::Shutdown;
+
+/// How many daemons in a row may die with a task before it is paused.
+const MOST_CRASHES: u32 = 3;
+
+/// What all workers of a daemon share.
+pub struct Workplace {
+    pub queues: Arc<Queues>,
+    pub runner: Arc<Runner>,
+    pub journal: Arc<Journal>,
+    pub pauses: Arc<Pauses>,
+    pub board: Arc<Board>,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: Shutdown,
+    pub breakers: Breakers,
+    pub running: Running,
+}
+
+/// The circuit breakers of all tasks.
+#[derive(Debug)]
+pub struct Breakers {
+    started: Instant,
+    by_task: Mutex<HashMap<TaskName, Breaker>>,
+}
+
+/// The entries that are being worked.
+#[derive(Debug, Default)]
+pub struct Running(Mutex<HashSet<EntryId>>);
+
+/// One entry that is being worked, until this is dropped.
+#[derive(Debug)]
+pub struct Held<'a> {
+    running: &'a Running,
+    entry: EntryId,
+}
+
+impl Workplace {
+    /// Counts what a run came to, and pauses its task if it failed too often in a row.
+    pub async fn watch_over(&self, task: &Task, run: &Run) {
+        if let Some(reason) = self.breakers.count(task, run) {
+            self.pause(Target::Task(task.name.clone()), &reason).await;
+        }
+    }
+
+    /// Pauses the tasks that were running each time when the last daemons died.
+    pub async fn look_back(&self) {
+        match self.journal.take_crashed().await {
+            Ok(crashed) => {
+                for crashed in crashed {
+                    tracing::warn!(
+                        task.name = %crashed.task,
+                        "task `{}` was running when the last daemon died",
+                        crashed.task,
+                    );
+                    if crashed.count >= MOST_CRASHES {
+                        let reason =
+                            format!("it was running when the last {} daemons died", crashed.count);
+                        self.pause(Target::Task(crashed.task), &reason.into()).await;
+                    }
+                }
+            }
+            Err(error) => tracing::error!("cannot look back: {:#}", anyhow::Error::new(error)),
+        }
+    }
+
+    /// Lets something rest by itself.
+    pub async fn pause(&self, target: Target, reason: &Reason) {
+        tracing::error!("{target} is paused: {reason}; `loopabull-host resume` ends that");
+        if let Err(error) = self.pauses.pause(target, reason).await {
+            tracing::error!("cannot keep the pause: {:#}", anyhow::Error::new(error));
+        }
+    }
+}
+
+impl Default for Breakers {
+    fn default() -> Self {
+        Self { started: Instant::now(), by_task: Mutex::default() }
+    }
+}
+
+impl Breakers {
+    /// Counts the outcome of a run; returns why its task is to be paused.
+    fn count(&self, task: &Task, run: &Run) -> Option<Reason> {
+        let policy = &task.manifest.breaker;
+        let mut by_task = self.by_task.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = by_task.entry(task.name.clone()).or_default();
+        let is_tripped = breaker.count(policy, &run.outcome, self.started.elapsed());
+        let window = humantime::format_duration(policy.window);
+        is_tripped.then(|| {
+            let failures = policy.failures;
+            format!(
+                "it failed {failures} times in a row within {window}, the last: {}",
+                run.outcome
+            )
+            .into()
+        })
+    }
+}
+
+impl Running {
+    /// Notes that an entry is being worked, unless it is already.
+    pub fn start(&self, entry: &EntryId) -> Option<Held<'_>> {
+        let is_new = self.entries().insert(entry.clone());
+        is_new.then(|| Held { running: self, entry: entry.clone() })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashSet<EntryId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.running.entries().remove(&self.entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_worked_once_at_a_time() {
+        let running = Running::default();
+        let entry = EntryId::new("e");
+        let held = running.start(&entry);
+        assert!(held.is_some());
+        assert!(running.start(&entry).is_none());
+        drop(held);
+        assert!(running.start(&entry).is_some());
+    }
+}
