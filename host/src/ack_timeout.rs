@@ -1,6 +1,7 @@
 //! The broker's acknowledgement timeout against the tasks': a task that may run longer must not
 //! start, because the broker would deliver its message again while it runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
 use crate::runner;
+
+/// What a run takes beside its timeout: to be ended, recorded and settled.
+const TO_SETTLE: Duration = Duration::from_secs(30);
 
 /// A task that may run longer than the broker waits.
 #[derive(Clone, Debug)]
@@ -28,13 +32,17 @@ pub(crate) async fn too_long<'a>(
     tasks: impl IntoIterator<Item = &'a Task>,
 ) -> Vec<TooLong> {
     let mut found = Vec::new();
+    let mut known = BTreeMap::new();
     for task in tasks {
         let queue = &task.manifest.queue;
-        let Some(broker) = queues.ack_timeout(queue).await else { continue };
+        if !known.contains_key(queue) {
+            known.insert(queue.clone(), queues.ack_timeout(queue).await);
+        }
+        let Some(broker) = known[queue].clone() else { continue };
         let timeout = runner::timeout(task);
         // What was sent ahead waits for the runs before it, and the broker's clock runs.
         let needed = timeout.saturating_mul(u32::from(config.prefetch));
-        if needed >= broker.limit {
+        if needed + TO_SETTLE >= broker.limit {
             let (task, queue) = (task.name.clone(), queue.clone());
             found.push(TooLong { task, queue, timeout, needed, broker });
         }

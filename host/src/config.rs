@@ -178,17 +178,20 @@ impl Config {
         tasks: impl IntoIterator<Item = &'a Task>,
     ) -> Vec<StaffedQueue> {
         let mut named = self.queues.clone();
+        let mut tasks_of = BTreeMap::<_, Vec<_>>::new();
         for task in tasks {
-            named.entry(task.manifest.queue.clone()).or_default();
+            let queue = &task.manifest.queue;
+            named.entry(queue.clone()).or_default();
+            tasks_of.entry(queue.clone()).or_default().push(task.name.clone());
         }
         named.remove(&QueueName::default());
-        let first =
-            StaffedQueue { config: QueueConfig::new(QueueName::default()), workers: self.workers };
+        let mut new = |name: QueueName| QueueConfig {
+            tasks: tasks_of.remove(&name).unwrap_or_default(),
+            ..QueueConfig::new(name)
+        };
+        let first = StaffedQueue { config: new(QueueName::default()), workers: self.workers };
         let others = named.into_iter().map(|(name, queue)| StaffedQueue {
-            config: QueueConfig {
-                exclusive_order: queue.exclusive_order,
-                ..QueueConfig::new(name)
-            },
+            config: QueueConfig { exclusive_order: queue.exclusive_order, ..new(name) },
             workers: queue.workers,
         });
         std::iter::once(first).chain(others).collect()

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
-use loopabull_queue::{QueueError, Queues};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
@@ -297,40 +297,32 @@ fn staffed_queues(config: &Config, place: &Workplace) -> Vec<StaffedQueue> {
     config.staffed_queues(tasks.into_iter().map(Arc::as_ref))
 }
 
-/// Hears of pauses that were made or ended by commands, and lets go what waited for that.
+/// Hears of pauses that were made or ended by commands, and lets go what is held of tasks that do not
+/// rest: again and again, since a worker may hold an entry of a task that was just resumed.
 async fn keep_pauses(place: Arc<Workplace>) {
+    const TROUBLE: &str = "pauses";
     let drain = &place.shutdown.drain;
-    let tasks = place.runner.catalog.routes.tasks();
-    // What an earlier daemon held may have been resumed since.
-    let mut to_release: Vec<_> = tasks.iter().map(|task| Target::Task(task.name.clone())).collect();
-    to_release.retain(|target| !place.pauses.rests(target));
+    let mut backoff = Backoff::default();
     while !drain.is_cancelled() {
-        let mut left = Vec::new();
-        for target in to_release {
-            let Target::Task(name) = &target else { continue };
-            let queue = place.runner.catalog.routes.task(name);
-            let queue = queue.map(|task| task.manifest.queue.clone()).unwrap_or_default();
-            if let Err(error) = place.queues.release(&queue, name).await {
-                tracing::warn!("cannot release {target} yet: {:#}", anyhow::Error::new(error));
-                left.push(target);
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(PAUSES_TICK) => (),
-            () = drain.cancelled() => (),
-        }
-        match place.pauses.refresh().await {
-            Ok(resumed) => {
-                for target in &resumed {
-                    tracing::info!("{target} is resumed");
+        let kept = tokio::select! {
+            kept = place.hear_of_pauses() => kept,
+            () = drain.cancelled() => return,
+        };
+        match kept {
+            Ok(()) => {
+                place.board.clear_trouble(TROUBLE);
+                backoff.reset();
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSES_TICK) => (),
+                    () = drain.cancelled() => (),
                 }
-                left.extend(resumed);
             }
             Err(error) => {
-                tracing::error!("cannot read the pauses: {:#}", anyhow::Error::new(error))
+                place.board.set_trouble(TROUBLE, &error);
+                tracing::error!("{TROUBLE}: {error}, trying again");
+                backoff.pause(drain).await;
             }
         }
-        to_release = left;
     }
 }
 

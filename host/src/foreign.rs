@@ -5,16 +5,19 @@
 
 use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason};
-use loopabull_queue::Foreign;
+use loopabull_queue::{Foreign, QueueError};
 
 use crate::metrics::{ByTask, Rejected, Source};
-use crate::worker::chain;
 use crate::workplace::Workplace;
 
 impl Workplace {
     /// Replaces something foreign by an entry for each task that wants it; what cannot be read is a
     /// dead letter.
-    pub(crate) async fn route(&self, queue: &QueueName, foreign: &Foreign) -> Result<(), String> {
+    pub(crate) async fn route(
+        &self,
+        queue: &QueueName,
+        foreign: &Foreign,
+    ) -> Result<(), QueueError> {
         self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
         let properties = Properties {
             // Through the default exchange the queue's own name is the key.
@@ -31,7 +34,7 @@ impl Workplace {
                 self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
                 self.board.count(|counts| counts.rejected += 1);
                 let reason = Reason::from(format!("undecodable: {rejection}"));
-                return self.queues.refuse(queue, foreign, &reason).await.map_err(chain);
+                return self.queues.refuse(queue, foreign, &reason).await;
             }
         };
         self.metrics.messages.inc();
@@ -41,20 +44,20 @@ impl Workplace {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);
         }
-        self.queues.replace(foreign, &entries).await.map_err(chain)?;
+        self.queues.replace(foreign, &entries).await?;
         for entry in &entries {
             self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
         }
         Ok(())
     }
 
-    /// Makes the entries of a message. If we die before it is replaced it comes again, and its
-    /// publisher's id tells that the entries are the same; one without an id may be worked twice.
+    /// Makes the entries of a message. If we die before it is replaced it comes again, and must give
+    /// the same entries; one without an id of its own may be meant twice, and is worked twice.
     fn entries_of(&self, message: &Message) -> Vec<Entry> {
         let has_own_id = !message.id.as_str().starts_with("sha256:");
         let entry = |task: std::sync::Arc<loopabull_model::Task>| Entry {
             id: if has_own_id {
-                EntryId::derived(&message.id, &task.name)
+                EntryId::derived(message, &task.name)
             } else {
                 EntryId::new(uuid::Uuid::new_v4().simple().to_string())
             },

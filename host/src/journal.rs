@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use loopabull_model::{EntryId, Outcome, Run, RunId, TaskName};
+use loopabull_model::{EntryId, Outcome, Output, RetryPolicy, Run, RunId, TaskName};
 use loopabull_store::{Store, StoreError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -34,8 +34,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS starts (     -- attempts that were begun and not recorded
         entry TEXT PRIMARY KEY,
         task TEXT NOT NULL,
-        attempt INTEGER NOT NULL,
-        cut_off INTEGER NOT NULL DEFAULT 0  -- 1: the daemon that began it is gone
+        running INTEGER NOT NULL,           -- 0: the daemon that began it is gone
+        cut_offs INTEGER NOT NULL,          -- how often one was gone
+        waited INTEGER NOT NULL             -- 1: it has had its pause since
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS crashes (    -- how often in a row a daemon died with this task
         task TEXT PRIMARY KEY,
@@ -54,12 +55,15 @@ pub struct Journal {
 /// What the journal makes of an attempt that is to begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Begun {
-    /// It may start, as this attempt: earlier ones that were cut off count.
-    Run { attempt: u32 },
+    /// It may start. So often its daemon has died while it was run.
+    Run { cut_offs: u32 },
+    /// It has to wait: it was running when more than one daemon died, and is to be run apart from
+    /// what was running beside it.
+    Wait { cut_offs: u32 },
     /// The entry has had its successful run, and only the queue does not know.
     Succeeded,
     /// This attempt or a later one has had its run, and only the queue does not know.
-    Ended { outcome: Outcome, attempt: u32 },
+    Ended { outcome: Outcome, attempt: u32, output: String },
 }
 
 /// A task that was running when earlier daemons died.
@@ -106,20 +110,24 @@ impl Journal {
     pub async fn take_crashed(&self) -> Result<Vec<Crashed>, StoreError> {
         let take = |connection: &Connection| {
             connection.execute(
-                "INSERT INTO crashes SELECT DISTINCT task, 1 FROM starts WHERE cut_off = 0
+                "INSERT INTO crashes SELECT DISTINCT task, 1 FROM starts WHERE running = 1
                  ON CONFLICT (task) DO UPDATE SET count = count + 1",
                 [],
             )?;
             let crashed = connection
                 .prepare(
                     "SELECT task, count FROM crashes
-                     WHERE task IN (SELECT task FROM starts WHERE cut_off = 0) ORDER BY task",
+                     WHERE task IN (SELECT task FROM starts WHERE running = 1) ORDER BY task",
                 )?
                 .query_map([], |row| {
                     Ok(Crashed { task: checked(row, "task")?, count: row.get(1)? })
                 })?
                 .collect();
-            connection.execute("UPDATE starts SET cut_off = 1 WHERE cut_off = 0", [])?;
+            connection.execute(
+                "UPDATE starts SET running = 0, waited = 0, cut_offs = cut_offs + 1
+                 WHERE running = 1",
+                [],
+            )?;
             crashed
         };
         self.store.change(take).await
@@ -173,32 +181,39 @@ fn begin(
     // A cancelled run is given back uncounted: it is no attempt.
     let ended = connection
         .prepare_cached(
-            "SELECT attempt, outcome FROM runs WHERE entry = ?1 AND outcome_name <> 'cancelled'
+            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name <> 'cancelled'
              ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
         )?
         .query_row([entry.as_str()], |row| {
-            Ok((row.get::<_, u32>("attempt")?, from_json::<Outcome>(row, "outcome")?))
+            let outcome = from_json::<Outcome>(row, "outcome")?;
+            Ok((row.get::<_, u32>("attempt")?, outcome, from_json::<Output>(row, "output")?))
         })
         .optional()?;
-    let mut next = attempt;
     match ended {
-        Some((_, outcome)) if outcome.is_success() => return Ok(Begun::Succeeded),
-        Some((ended, outcome)) if ended >= attempt => {
-            return Ok(Begun::Ended { outcome, attempt: ended });
+        Some((_, outcome, _)) if outcome.is_success() => return Ok(Begun::Succeeded),
+        Some((ended, outcome, output)) if ended >= attempt => {
+            return Ok(Begun::Ended { outcome, attempt: ended, output: output.text });
         }
         _ => (),
     }
-    let cut_off = connection
-        .prepare_cached("SELECT attempt FROM starts WHERE entry = ?1")?
-        .query_row([entry.as_str()], |row| row.get::<_, u32>(0))
+    let earlier = connection
+        .prepare_cached("SELECT running, cut_offs, waited FROM starts WHERE entry = ?1")?
+        .query_row([entry.as_str()], |row| {
+            Ok((row.get::<_, bool>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
+        })
         .optional()?;
-    if let Some(cut_off) = cut_off {
-        next = next.max(cut_off.saturating_add(1));
-    }
+    let (cut_offs, waited) = match earlier {
+        None => (0, false),
+        // This daemon began it and could not record it.
+        Some((true, cut_offs, _)) => (cut_offs.saturating_add(1), false),
+        Some((false, cut_offs, waited)) => (cut_offs, waited),
+    };
+    // One that is not run any more does not have to wait for that.
+    let waits = (2..RetryPolicy::MOST_CUT_OFFS).contains(&cut_offs) && !waited;
     connection
-        .prepare_cached("INSERT OR REPLACE INTO starts (entry, task, attempt) VALUES (?1, ?2, ?3)")?
-        .execute(params![entry.as_str(), task.as_str(), next])?;
-    Ok(Begun::Run { attempt: next })
+        .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![entry.as_str(), task.as_str(), !waits, cut_offs, waits])?;
+    Ok(if waits { Begun::Wait { cut_offs } } else { Begun::Run { cut_offs } })
 }
 
 fn insert(connection: &Connection, run: &Run) -> rusqlite::Result<usize> {
@@ -270,7 +285,7 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite
 
 #[cfg(test)]
 mod tests {
-    use loopabull_model::{Output, TaskKind};
+    use loopabull_model::TaskKind;
 
     use super::*;
 
@@ -319,29 +334,39 @@ mod tests {
         assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
         assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
         let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
-        assert_eq!(other.unwrap(), Begun::Run { attempt: 1 });
+        assert_eq!(other.unwrap(), Begun::Run { cut_offs: 0 });
     }
 
     #[tokio::test]
     async fn an_attempt_that_had_its_run_is_not_run_again() {
         let state = tempfile::tempdir().unwrap();
         let journal = Journal::open(state.path()).unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Run { attempt: 1 });
+        assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
         journal.record(run("r-1", "m-1", retry())).await.unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Ended { outcome: retry(), attempt: 1 });
-        assert_eq!(begin(&journal, 2).await, Begun::Run { attempt: 2 });
+        let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
+        assert_eq!(begin(&journal, 1).await, ended);
+        assert_eq!(begin(&journal, 2).await, Begun::Run { cut_offs: 0 });
     }
 
     #[tokio::test]
-    async fn an_attempt_that_was_cut_off_counts_and_a_cancelled_one_does_not() {
+    async fn what_was_cut_off_more_than_once_waits_before_it_is_run_again() {
         let state = tempfile::tempdir().unwrap();
-        for attempt in 1..4 {
+        let expected = [
+            vec![Begun::Run { cut_offs: 0 }],
+            vec![Begun::Run { cut_offs: 1 }],
+            vec![Begun::Wait { cut_offs: 2 }, Begun::Run { cut_offs: 2 }],
+            vec![Begun::Run { cut_offs: 3 }],
+        ];
+        for life in expected {
             let journal = Journal::open(state.path()).unwrap();
-            assert_eq!(begin(&journal, 1).await, Begun::Run { attempt });
+            journal.take_crashed().await.unwrap();
+            for begun in life {
+                assert_eq!(begin(&journal, 1).await, begun);
+            }
         }
         let journal = Journal::open(state.path()).unwrap();
         journal.record(run("r-1", "m-1", Outcome::Cancelled)).await.unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Run { attempt: 1 });
+        assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
     }
 
     #[tokio::test]
@@ -351,7 +376,8 @@ mod tests {
             let journal = Journal::open(state.path()).unwrap();
             let crashed = journal.take_crashed().await.unwrap();
             assert_eq!(journal.take_crashed().await.unwrap(), []);
-            begin(&journal, 1).await;
+            let entry = EntryId::new(uuid::Uuid::new_v4().to_string());
+            journal.begin(&entry, &"t".try_into().unwrap(), 1).await.unwrap();
             crashed.into_iter().map(|crashed| crashed.count).collect::<Vec<_>>()
         };
         assert_eq!(die().await, [0; 0]);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{QueueName, Reason, TaskName};
@@ -32,6 +32,8 @@ const SCHEMA: &str = "
 pub struct Pauses {
     store: Store,
     known: watch::Sender<Arc<Known>>,
+    /// What could not be written, for as long as this process lives.
+    unwritten: Mutex<Known>,
 }
 
 type Known = BTreeMap<Target, Pause>;
@@ -91,14 +93,18 @@ impl Pauses {
     /// Opens the pauses of a state directory. What rests is known after the first `refresh`.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
-        Ok(Self { store, known: watch::Sender::new(Arc::default()) })
+        Ok(Self { store, known: watch::Sender::new(Arc::default()), unwritten: Mutex::default() })
     }
 
-    /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk.
+    /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk;
+    /// after an error it rests as long as this process lives.
     pub async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let reason = reason.clone();
+        let pause = Pause { reason: reason.to_string(), since_ms: since };
+        self.unwritten().insert(target.clone(), pause);
+        self.show();
+        let (reason, written) = (reason.clone(), target.clone());
         let insert = move |connection: &Connection| {
             connection.execute(
                 "INSERT OR IGNORE INTO pauses VALUES (?1, ?2, ?3, ?4)",
@@ -106,11 +112,13 @@ impl Pauses {
             )
         };
         self.store.change(insert).await?;
+        self.unwritten().remove(&written);
         self.refresh().await.map(|_| ())
     }
 
     /// Ends a pause; tells whether there was one.
     pub async fn resume(&self, target: Target) -> Result<bool, StoreError> {
+        self.unwritten().remove(&target);
         let delete = move |connection: &Connection| {
             connection.execute(
                 "DELETE FROM pauses WHERE kind = ?1 AND name = ?2",
@@ -124,7 +132,9 @@ impl Pauses {
 
     /// Reads the file, and returns what rested before and does not any more.
     pub async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
-        let known = Arc::new(self.list().await?);
+        let mut known = self.list().await?;
+        known.extend(self.unwritten().clone());
+        let known = Arc::new(known);
         let old = self.known.borrow().clone();
         if old != known {
             self.known.send_replace(Arc::clone(&known));
@@ -151,6 +161,16 @@ impl Pauses {
     /// Returns all that rests, as it was last read.
     pub fn known(&self) -> Arc<BTreeMap<Target, Pause>> {
         self.known.borrow().clone()
+    }
+
+    /// Adds what is not written to what is known.
+    fn show(&self) {
+        let unwritten = self.unwritten().clone();
+        self.known.send_modify(|known| Arc::make_mut(known).extend(unwritten));
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Known> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whether something rests.

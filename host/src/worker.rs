@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use loopabull_model::{
     Attempt, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
 };
-use loopabull_queue::{Backoff, Consumer, Delivery, QueueError, Received};
+use loopabull_queue::{Backoff, Consumer, Delivery, Foreign, QueueError, Received};
 
 use crate::journal::Begun;
 use crate::pauses::Target;
@@ -18,6 +18,13 @@ use crate::workplace::Workplace;
 
 /// How long a delivery waits whose entry is still being worked here.
 const SECOND_COPY: Duration = Duration::from_secs(10);
+
+/// How long a delivery may take to be settled once everything was cancelled.
+const LAST_TRY: Duration = Duration::from_secs(3);
+
+/// How long an entry waits that was running when two daemons died, by chance down to a half, so that it
+/// does not run beside the others that were; with each further one as long again.
+const APART: Duration = Duration::from_secs(5);
 
 /// One slot that works one delivery of one queue at a time.
 pub struct Worker {
@@ -105,11 +112,20 @@ impl Worker {
                 }
             };
             let Some(received) = received.map_err(chain)? else { return Ok(()) };
-            backoff.reset();
             match received {
                 Received::Delivery(delivery) => self.work_on(delivery, consumer).await?,
-                Received::Foreign(foreign) => self.place.route(&self.queue, &foreign).await?,
+                Received::Foreign(foreign) => self.route(&foreign).await?,
             }
+            backoff.reset();
+        }
+        Ok(())
+    }
+
+    /// Routes what others put into the queue, and waits until it can.
+    async fn route(&self, foreign: &Foreign) -> Result<(), String> {
+        let mut trouble = Trouble::of(self, "queue");
+        while let Err(error) = self.place.route(&self.queue, foreign).await {
+            trouble.wait_out(chain(error)).await?;
         }
         Ok(())
     }
@@ -137,6 +153,9 @@ impl Worker {
         let place = &self.place;
         let only = |settlement| Ok(Decided { settlement, stops: None });
         let entry = delivery.entry.clone();
+        if place.shutdown.drain.is_cancelled() {
+            return only(Settlement::GiveBack { after: Duration::ZERO });
+        }
         if place.pauses.rests(&Target::Task(entry.task.clone())) {
             return only(Settlement::Hold);
         }
@@ -147,7 +166,7 @@ impl Worker {
         };
         let task = place.runner.catalog.routes.task(&entry.task);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
-        match self.begin(delivery).await? {
+        let cut_offs = match self.begin(delivery).await? {
             Begun::Succeeded => {
                 tracing::info!(
                     message.id = %entry.message.id,
@@ -157,13 +176,19 @@ impl Worker {
                 );
                 return only(Settlement::Ack);
             }
-            Begun::Ended { outcome, attempt } => {
+            Begun::Ended { outcome, attempt, output } => {
                 delivery.attempt = attempt;
-                return only(policy.decide(&outcome, attempt, fastrand::f64()));
+                let settlement = policy.decide(&outcome, attempt, fastrand::f64());
+                return only(with_output(settlement, output));
             }
-            Begun::Run { attempt } => delivery.attempt = attempt,
-        }
-        let run = self.run(delivery, &policy).await;
+            Begun::Wait { cut_offs } => {
+                let chance = 0.5 + fastrand::f64() / 2.0;
+                let after = APART.saturating_mul(cut_offs - 1).mul_f64(chance);
+                return only(Settlement::GiveBack { after });
+            }
+            Begun::Run { cut_offs } => cut_offs,
+        };
+        let run = self.run(delivery, &policy, cut_offs).await;
         let settlement = policy.decide(&run.outcome, run.attempt, fastrand::f64());
         let stops = policy.stops_worker(&run.outcome);
         let stops = stops
@@ -179,7 +204,7 @@ impl Worker {
         Ok(Decided { settlement: with_output(settlement, output), stops })
     }
 
-    async fn run(&self, delivery: &Delivery, policy: &RetryPolicy) -> Run {
+    async fn run(&self, delivery: &Delivery, policy: &RetryPolicy, cut_offs: u32) -> Run {
         let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
@@ -187,8 +212,8 @@ impl Worker {
         let (task, message, attempt) =
             (&delivery.entry.task, &delivery.entry.message, delivery.attempt);
         let runner = &self.place.runner;
-        let attempted = match policy.refuse(attempt) {
-            Some(reason) => Attempt::without_output(Outcome::NotStarted { reason }),
+        let attempted = match policy.refuse(attempt, cut_offs) {
+            Some(reason) => Attempt::without_output(Outcome::Refused { reason }),
             None => runner.run(task, message, &id, attempt, cancel).await,
         };
         let kind = |task: &Arc<Task>| task.kind;
@@ -234,7 +259,14 @@ impl Worker {
     /// deliver it again, and the journal knows.
     async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<(), String> {
         let mut trouble = Trouble::of(self, "queue");
-        while let Err(error) = self.place.queues.settle(delivery, settlement).await {
+        loop {
+            // Given up only when the daemon must end: what is not settled comes back, and the journal
+            // knows it.
+            let settled = tokio::select! {
+                settled = self.place.queues.settle(delivery, settlement) => settled,
+                () = self.given_up() => return Ok(()),
+            };
+            let Err(error) = settled else { return Ok(()) };
             if matches!(error, QueueError::LostClaim { .. }) {
                 self.place.metrics.lost_claims.inc();
                 tracing::warn!(worker = self.number, "{error}, the journal will know it again");
@@ -242,7 +274,12 @@ impl Worker {
             }
             trouble.wait_out(chain(error)).await?;
         }
-        Ok(())
+    }
+
+    /// Returns a while after everything was cancelled: what answers at once may still be settled.
+    async fn given_up(&self) {
+        self.place.shutdown.cancel.cancelled().await;
+        tokio::time::sleep(LAST_TRY).await;
     }
 }
 

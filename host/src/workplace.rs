@@ -16,9 +16,11 @@ use crate::metrics::Metrics;
 use crate::pauses::{Pauses, Target};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
+use crate::worker::chain;
 
-/// How many daemons in a row may die with a task before it is paused.
-const MOST_CRASHES: u32 = 3;
+/// How many daemons in a row may die with a task before it is paused. A single entry is not run any
+/// more after fewer.
+const MOST_CRASHES: u32 = 5;
 
 /// What all workers of a daemon share.
 pub struct Workplace {
@@ -76,15 +78,27 @@ impl Workplace {
                     }
                 }
             }
-            Err(error) => tracing::error!("cannot look back: {:#}", anyhow::Error::new(error)),
+            Err(error) => tracing::error!("cannot look back: {}", chain(error)),
         }
+    }
+
+    /// Reads what rests, and releases what is held of tasks that do not.
+    pub async fn hear_of_pauses(&self) -> Result<(), String> {
+        for target in self.pauses.refresh().await.map_err(chain)? {
+            tracing::info!("{target} is resumed");
+        }
+        let tasks = self.runner.catalog.routes.tasks().into_iter();
+        let awake = tasks.filter(|task| !self.pauses.rests(&Target::Task(task.name.clone())));
+        let awake: Vec<_> =
+            awake.map(|task| (task.manifest.queue.clone(), task.name.clone())).collect();
+        self.queues.release(&awake).await.map_err(chain)
     }
 
     /// Lets something rest by itself.
     pub async fn pause(&self, target: Target, reason: &Reason) {
         tracing::error!("{target} is paused: {reason}; `loopabull-host resume` ends that");
         if let Err(error) = self.pauses.pause(target, reason).await {
-            tracing::error!("cannot keep the pause: {:#}", anyhow::Error::new(error));
+            tracing::error!("the pause ends with this daemon: {}", chain(error));
         }
     }
 }

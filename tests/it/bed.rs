@@ -35,6 +35,11 @@ impl Bed {
         bed
     }
 
+    /// The launcher that the daemon under test uses.
+    pub(crate) fn launcher() -> PathBuf {
+        Path::new(env!("CARGO_BIN_EXE_loopabull-host")).with_file_name("loopabull-launch")
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -190,7 +195,12 @@ impl Daemon {
 
     /// Waits until nothing waits and nothing runs.
     pub(crate) fn wait_until_idle(&self) {
-        wait_for("the queue to be empty", || {
+        self.wait_until_idle_for(PATIENCE);
+    }
+
+    /// The same with another limit.
+    pub(crate) fn wait_until_idle_for(&self, patience: Duration) {
+        wait_at_most(patience, "the queue to be empty", || {
             let status = self.status();
             let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
             let is_empty = |queue: &Value| {
@@ -232,13 +242,17 @@ impl Drop for Daemon {
 }
 
 /// Waits until there is something to return.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, what, look)
+}
+
+fn wait_at_most<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        assert!(start.elapsed() < patience, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -3,14 +3,26 @@
 //! installs what they need.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
+#![expect(clippy::print_stdout, reason = "a test under the oracle shows what it counted")]
 
 mod bed;
+mod broker;
+mod broker_faults;
 mod command_line;
+mod dead_letters;
+mod disk_full;
 mod drain;
 mod examples;
 mod failing_tasks;
+mod foreign;
 mod garbage;
+mod host_faults;
 mod hostile_messages;
 mod kill;
 mod main_road;
+mod named_queues;
+mod pauses;
+mod several;
+mod soak;
 mod tidy;
+mod witness;

@@ -17,7 +17,11 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
         let shutdown = Shutdown::default();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let daemon = Daemon::start(config, role, shutdown.clone()).await?;
+        let daemon = tokio::select! {
+            daemon = Daemon::start(config, role, shutdown.clone()) => daemon?,
+            // Nothing has been taken yet.
+            () = either(&mut terminate, &mut interrupt) => return Ok(DONE),
+        };
         let wait = daemon.wait();
         tokio::pin!(wait);
         let stopped = loop {

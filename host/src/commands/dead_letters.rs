@@ -1,18 +1,18 @@
 //! `dead-letters`: what was set aside, and what becomes of it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use loopabull_model::{QueueName, TaskName, TopicPattern};
-use loopabull_queue::{Burial, DeadLetter, Queues, Verdict};
+use loopabull_queue::{Burial, DeadLetter, QueueConfig, Queues, Verdict};
 
 use crate::catalog::Listing;
 use crate::cli::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
-use crate::state;
 
 /// Show, requeue or drop messages that were set aside
 #[derive(Debug, Args)]
@@ -162,18 +162,14 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
         let hint = "name ids, or a filter such as `--task NAME`, or `--all`";
         return Err(Failure::with_hint(error, hint).with_code(BAD_USAGE));
     }
-    let mut left: Vec<&str> = choice.id.iter().map(String::as_str).collect();
-    let mut count = 0_u64;
-    look_through(config, choice.filter.queue.as_ref(), |letter| {
-        let is_named = left.iter().position(|id| *id == letter.id.as_str());
-        let is_meant = choice.id.is_empty() || is_named.is_some();
+    let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
+    let count = look_through(config, choice.filter.queue.as_ref(), |letter| {
+        // There may be two of one id: a copy of which the broker's confirm was lost.
+        let is_meant = choice.id.is_empty() || choice.id.iter().any(|id| id == letter.id.as_str());
         if !is_meant || !choice.filter.fits(letter) {
             return Verdict::Keep;
         }
-        if let Some(index) = is_named {
-            left.remove(index);
-        }
-        count += 1;
+        left.remove(letter.id.as_str());
         verdict
     })?;
     let done = if verdict == Verdict::Requeue { "requeued" } else { "dropped" };
@@ -184,27 +180,28 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
     }
 }
 
-/// Shows all dead letters of a queue, or of all queues, to `judge`.
+/// Shows all dead letters of a queue, or of all queues, to `judge`. Returns how many it changed.
 fn look_through(
     config: &Config,
     queue: Option<&QueueName>,
     mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let tasks = Listing::read(config).tasks;
     let mut queues = config.queues(&tasks);
     if let Some(queue) = queue {
-        if !queues.queues.iter().any(|config| config.name == *queue) {
-            queues.queues.push(loopabull_queue::QueueConfig::new(queue.clone()));
-        }
-        queues.queues.retain(|config| config.name == *queue);
+        // Also one that no manifest names any more.
+        queues.queues = vec![QueueConfig::new(queue.clone())];
     }
-    state::make(&config.state)?;
+    if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
+        return Ok(0);
+    }
     block_on(async {
-        let open = Queues::open(&queues).await?;
+        let look = Queues::look(&queues).await?;
+        let mut count = 0;
         for queue in &queues.queues {
-            open.judge_dead_letters(&queue.name, &mut judge).await?;
+            count += look.judge_dead_letters(&queue.name, &mut judge).await?;
         }
-        Ok(())
+        Ok(count)
     })?
 }
 

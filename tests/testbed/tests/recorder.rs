@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use loopabull_testbed::oracle::{Ledger, Oracle, Recorder};
 
@@ -88,16 +88,31 @@ fn start_and_end_are_recorded() {
 #[test]
 fn message_says_the_code() {
     check(1, r#"{? "exit" : 7}"#, "alive 7", "start m-1 1, end m-1 1 7");
-    check(2, r#"{? "exit" : 7, ? "until" : 1}"#, "alive 0", "start m-1 2, end m-1 2 0");
+}
+
+/// Starts count and not attempts: what is cut off is started again within the same attempt.
+#[test]
+fn after_so_many_starts_it_does_no_harm() {
+    let harms = [
+        (r#"{? "exit" : 7, ? "until" : 2}"#, ["alive 7", "alive 7", "alive 0"]),
+        (r#"{? "kill" : !unsafe "before-end", ? "until" : 1}"#, ["", "alive 0", "alive 0"]),
+    ];
+    for (body, says) in harms {
+        let bed = Bed::new();
+        for says in says {
+            let output = bed.run("", "m-1", 1, body);
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), says);
+        }
+        // Another message has starts of its own.
+        let output = bed.run("", "m-2", 1, body);
+        assert_ne!(String::from_utf8_lossy(&output.stdout).trim(), "alive 0");
+    }
 }
 
 #[test]
 fn daemon_is_killed_before_or_after_the_end_is_recorded() {
     check(1, r#"{? "kill" : !unsafe "before-end"}"#, "", "start m-1 1");
     check(1, r#"{? "kill" : !unsafe "after-end"}"#, "", "start m-1 1, end m-1 1 0");
-    let until = r#"{? "kill" : !unsafe "before-end", ? "until" : 2}"#;
-    check(2, until, "", "start m-1 2");
-    check(3, until, "alive 0", "start m-1 3, end m-1 3 0");
 }
 
 #[test]
@@ -133,8 +148,6 @@ fn records_of_many_at_once_are_whole_and_judged() {
             });
         }
     });
-    // Far more than it takes; a run that takes tens of milliseconds is of no use for a load.
-    assert!(start.elapsed() < Duration::from_secs(20), "200 runs took {:?}", start.elapsed());
     println!("200 runs took {:?}", start.elapsed());
     let verdict = bed.oracle().check(1);
     assert_eq!((verdict.attempted, verdict.confirmed, verdict.done), (200, 200, 200));

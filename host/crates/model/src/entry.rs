@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Message, MessageId, QueueName, TaskName};
+use crate::{Message, QueueName, TaskName};
 
 /// One message for one task, in the queue of that task.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,10 +29,16 @@ impl EntryId {
     }
 
     /// Makes the id of an entry that may have to be made from the same message again, after a
-    /// crash: the same message id and task give the same.
-    pub fn derived(message: &MessageId, task: &TaskName) -> Self {
-        let digest = Sha256::new().chain_update(message.as_str()).chain_update([0]);
-        let digest = digest.chain_update(task.as_str()).finalize();
+    /// crash: the same message, to the last byte of its body, and the same task give the same.
+    pub fn derived(message: &Message, task: &TaskName) -> Self {
+        let mut digest = Sha256::new();
+        for part in
+            [task.as_str(), message.id.as_str(), message.topic.as_str(), message.body.as_str()]
+        {
+            digest.update(part);
+            digest.update([0]);
+        }
+        let digest = digest.finalize();
         Self(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
@@ -44,6 +50,12 @@ impl EntryId {
             None => (self.0.as_str(), 1),
         };
         Self(format!("{first}~{}", life.saturating_add(1)))
+    }
+
+    /// Tells whether a text of others can be an id: 1 to 100 letters, digits, `-` and `~`.
+    pub fn is_valid(text: &str) -> bool {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '~');
+        (1..=100).contains(&text.len()) && text.chars().all(fits)
     }
 
     /// Returns the id as text.
@@ -71,12 +83,21 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_id_depends_on_message_and_task() {
-        let id = |message: &str, task: &str| {
-            EntryId::derived(&message.try_into().unwrap(), &task.try_into().unwrap())
+    fn a_derived_id_depends_on_all_of_message_and_task() {
+        let id = |id: &str, topic: &str, body: &str, task: &str| {
+            let json = format!(r#"{{"id":"{id}","topic":"{topic}","body":{body}}}"#);
+            EntryId::derived(&serde_json::from_str(&json).unwrap(), &task.try_into().unwrap())
         };
-        assert_eq!(id("m", "t"), id("m", "t"));
-        assert_ne!(id("m", "t"), id("m", "u"));
-        assert_ne!(id("m", "tt"), id("mt", "t"));
+        let first = id("m", "a", "1", "t");
+        assert!(EntryId::is_valid(first.as_str()));
+        assert_eq!(id("m", "a", "1", "t"), first);
+        for other in [
+            id("n", "a", "1", "t"),
+            id("m", "b", "1", "t"),
+            id("m", "a", "2", "t"),
+            id("m", "a", "1", "u"),
+        ] {
+            assert_ne!(other, first);
+        }
     }
 }

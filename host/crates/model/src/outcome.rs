@@ -30,6 +30,8 @@ pub enum Outcome {
     Limit { exceeded: Exceeded },
     /// The task could not be started. Our trouble or the machine's, not the message's.
     NotStarted { reason: Reason },
+    /// The task was not started and never will be for this entry.
+    Refused { reason: Reason },
     /// The run was cut short because the daemon stops.
     Cancelled,
 }
@@ -46,7 +48,7 @@ pub enum Exceeded {
 
 impl Outcome {
     /// Every name that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "success",
         "retry",
         "reject",
@@ -55,6 +57,7 @@ impl Outcome {
         "deadline",
         "memory",
         "not-started",
+        "refused",
         "cancelled",
     ];
 
@@ -69,6 +72,7 @@ impl Outcome {
             Self::Limit { exceeded: Exceeded::Deadline { .. } } => "deadline",
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
             Self::NotStarted { .. } => "not-started",
+            Self::Refused { .. } => "refused",
             Self::Cancelled => "cancelled",
         }
     }
@@ -79,9 +83,12 @@ impl Outcome {
     }
 
     /// Tells whether the task failed. One that rejects a message has done its work, and one that
-    /// was cancelled has not had the time.
+    /// was refused or cancelled has not had the chance.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Success | Self::Reject { .. } | Self::Cancelled)
+        !matches!(
+            self,
+            Self::Success | Self::Reject { .. } | Self::Refused { .. } | Self::Cancelled
+        )
     }
 }
 
@@ -93,7 +100,8 @@ impl fmt::Display for Outcome {
             Self::Retry { reason, .. }
             | Self::Reject { reason }
             | Self::Trap { reason }
-            | Self::NotStarted { reason } => write!(f, "{}: {reason}", self.name()),
+            | Self::NotStarted { reason }
+            | Self::Refused { reason } => write!(f, "{}: {reason}", self.name()),
             Self::Exit { status } => write!(f, "{}: {status}", self.name()),
             Self::Limit { exceeded: Exceeded::Deadline { allowed } } => {
                 write!(f, "deadline: still running after {}", humantime::format_duration(*allowed))

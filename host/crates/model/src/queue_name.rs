@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of a queue: 1 to 60 letters, digits, `-` and `_`.
+/// The name of a queue: 1 to 40 letters, digits, `-` and `_`.
 ///
 /// No dots: what belongs to a queue on a broker is named after it with a dot behind (`workers.dead`).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
@@ -13,14 +13,14 @@ pub struct QueueName(String);
 
 /// Why a text is not the name of a queue.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{name}` is not a queue name: it needs 1 to 60 letters, digits, `-` and `_`")]
+#[error("`{name}` is not a queue name: it needs 1 to 40 letters, digits, `-` and `_`")]
 pub struct QueueNameError {
     name: String,
 }
 
 impl QueueName {
     /// The longest name, in bytes.
-    pub const MAX_BYTES: usize = 60;
+    pub const MAX_BYTES: usize = 40;
 
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_name_leaves_the_dot_to_us() {
-        for name in ["", "a.b", "a b", "ä", "a/b", &"a".repeat(61)] {
+        for name in ["", "a.b", "a b", "ä", "a/b", &"a".repeat(41)] {
             assert!(QueueName::try_from(name).is_err(), "{name:?}");
         }
         assert_eq!(QueueName::try_from("slow-1").unwrap().as_str(), "slow-1");

@@ -47,6 +47,8 @@ pub enum OnFailure {
 impl RetryPolicy {
     /// The most attempts that a message may have.
     pub const MOST_ATTEMPTS: u32 = 50;
+    /// How often a daemon may die while an entry is run, before the entry is not run any more.
+    pub const MOST_CUT_OFFS: u32 = 3;
     /// The shortest pause: nothing is tried again at once.
     pub const SHORTEST: Duration = Duration::from_millis(100);
     /// The longest pause, also of those that a task asks for.
@@ -58,12 +60,17 @@ impl RetryPolicy {
         self.max_attempts.map_or(by_pauses.min(Self::MOST_ATTEMPTS), NonZeroU32::get)
     }
 
-    /// Tells why an attempt may not even start: the last one was started and never settled, because
-    /// the process that ran it ended.
-    pub fn refuse(&self, attempt: u32) -> Option<Reason> {
+    /// Tells why an attempt may not even start: the daemon died each time that the entry was run, or
+    /// all its attempts were made under a policy that allowed more.
+    ///
+    /// What was cut off by the end of its daemon is counted apart from the attempts: most of what was
+    /// running then has done nothing wrong.
+    pub fn refuse(&self, attempt: u32, cut_offs: u32) -> Option<Reason> {
         let max = self.max_attempts();
-        let reason = || format!("attempt {max} of {max} was started and never settled").into();
-        (attempt > max).then(reason)
+        if cut_offs >= Self::MOST_CUT_OFFS {
+            return Some(format!("its daemon died {cut_offs} times while it was run").into());
+        }
+        (attempt > max).then(|| format!("it has had {max} attempts, which are all").into())
     }
 
     /// Decides what becomes of a delivery whose attempt, counted from 1, had this outcome. `chance`
@@ -72,7 +79,9 @@ impl RetryPolicy {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::GiveBack { after: Duration::ZERO },
-            Outcome::Reject { .. } => Settlement::dead_letter(outcome.to_string()),
+            Outcome::Reject { .. } | Outcome::Refused { .. } => {
+                Settlement::dead_letter(outcome.to_string())
+            }
             _ if self.on_failure != OnFailure::Retry => Settlement::dead_letter(format!(
                 "{outcome} (attempt {attempt}; its task is not tried again)"
             )),
@@ -202,16 +211,25 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_was_refused_is_set_aside() {
+        let outcome = Outcome::Refused { reason: "no more".into() };
+        check(&RetryPolicy::default(), &outcome, 1, Settlement::dead_letter("refused: no more"));
+    }
+
+    #[test]
     fn a_cancelled_run_costs_no_attempt() {
         let back = Settlement::GiveBack { after: Duration::ZERO };
         check(&RetryPolicy::default(), &Outcome::Cancelled, 3, back);
     }
 
     #[test]
-    fn an_attempt_past_the_last_does_not_start() {
-        assert_eq!(RetryPolicy::default().refuse(5), None);
-        let reason = RetryPolicy::default().refuse(6).unwrap();
-        assert_eq!(reason.as_str(), "attempt 5 of 5 was started and never settled");
+    fn what_takes_its_daemon_with_it_each_time_does_not_start_again() {
+        let policy = RetryPolicy::default();
+        assert_eq!(policy.refuse(5, 2), None);
+        let reason = policy.refuse(1, 3).unwrap();
+        assert_eq!(reason.as_str(), "its daemon died 3 times while it was run");
+        let reason = policy.refuse(6, 0).unwrap();
+        assert_eq!(reason.as_str(), "it has had 5 attempts, which are all");
     }
 
     #[test]

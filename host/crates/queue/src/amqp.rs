@@ -12,17 +12,18 @@ mod broker;
 mod consumer;
 mod dead_letters;
 mod entry;
+mod held;
 mod plan;
 mod session;
+mod standing;
 mod topology;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use lapin::types::AMQPValue;
 use loopabull_model::{Entry, QueueName, Reason, Settlement, TaskName};
 use tokio::sync::{Mutex, Notify};
 
@@ -30,7 +31,7 @@ use crate::delivery::Tag;
 use crate::{Config, Delivery, Depth, Foreign, Place, QueueConfig, QueueError};
 use broker::{Broker, Version};
 use entry::Outgoing;
-use session::{Published, Session, Supervisor};
+use session::{Published, Supervisor};
 use topology::Station;
 
 pub use ack_timeout::{AckTimeout, AckTimeoutSource};
@@ -41,10 +42,8 @@ pub(crate) use topology::DELIVERY_LIMIT;
 /// What the broker delivered, as lapin hands it over.
 type Raw = lapin::message::Delivery;
 
-/// The AMQP reply codes "not found", "access refused" and "precondition failed".
-const NOT_FOUND: u16 = 404;
-const ACCESS_REFUSED: u16 = 403;
-const PRECONDITION_FAILED: u16 = 406;
+/// A lock for each task of a queue.
+type Turns = BTreeMap<(QueueName, TaskName), Arc<Mutex<()>>>;
 
 /// The queues in RabbitMQ.
 #[derive(Debug)]
@@ -60,10 +59,12 @@ pub struct Amqp {
     as_declared: StdMutex<BTreeSet<QueueName>>,
     /// Tasks that have a queue for what is held.
     held: StdMutex<BTreeSet<(QueueName, TaskName)>>,
-    /// Tasks whose held entries are being worked. Held over `await` on purpose: an entry that comes
-    /// while the last held one is taken must be put behind it or delivered, not both.
-    releasing: Mutex<BTreeSet<(QueueName, TaskName)>>,
+    /// Tasks whose held entries are being worked. The lock of each keeps an entry that comes while the
+    /// last held one is taken from being left behind.
+    releasing: StdMutex<Turns>,
     released: Notify,
+    /// What keeps a queue from being consumed.
+    troubles: StdMutex<BTreeMap<QueueName, String>>,
 }
 
 /// A delivery that the broker waits to hear of.
@@ -71,15 +72,9 @@ pub struct Amqp {
 pub(crate) struct Claim {
     /// Of the session that it came by.
     generation: u64,
+    /// Whether it was taken from what is held.
+    was_held: bool,
     raw: Box<Raw>,
-}
-
-/// How a queue on the broker stands to what we would make.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Standing {
-    Missing,
-    Same,
-    Differs(String),
 }
 
 impl Amqp {
@@ -90,12 +85,18 @@ impl Amqp {
             for station in Station::always() {
                 amqp.declare(&session, &queue.name, &station).await?;
             }
+            for task in &queue.tasks {
+                let held = Station::Held(task.clone());
+                if amqp.count(&session, &queue.name, &held).await?.is_some() {
+                    amqp.note_held(&queue.name, task);
+                }
+            }
         }
         drop(session);
         Ok(Arc::new(amqp))
     }
 
-    async fn connect(config: &Config) -> Result<Self, QueueError> {
+    pub(crate) async fn connect(config: &Config) -> Result<Self, QueueError> {
         let Place::Amqp { url, prefetch, management, ack_timeout } = &config.place else {
             unreachable!("the caller looked at the place");
         };
@@ -110,8 +111,9 @@ impl Amqp {
             stated_ack_timeout: *ack_timeout,
             as_declared: StdMutex::default(),
             held: StdMutex::default(),
-            releasing: Mutex::default(),
+            releasing: StdMutex::default(),
             released: Notify::new(),
+            troubles: StdMutex::default(),
         })
     }
 
@@ -135,10 +137,17 @@ impl Amqp {
             Settlement::GiveBack { after } if !after.is_zero() => {
                 Some(Outgoing::later(delivery, attempts, *after))
             }
-            Settlement::GiveBack { .. } => Some(Outgoing::again(delivery, Station::Work, attempts)),
+            // To its place. The broker counts that towards its limit, which is far.
+            Settlement::GiveBack { .. } => return self.reject(&delivery.tag).await,
             Settlement::DeadLetter { reason, output } => {
                 let copy = Outgoing::again(delivery, Station::Dead, attempts);
                 Some(copy.buried(reason, output))
+            }
+            // Its task was paused again: the others of it stay where they are, too.
+            Settlement::Hold if claim(&delivery.tag).was_held => {
+                let key = (delivery.entry.queue.clone(), delivery.entry.task.clone());
+                lock(&self.releasing).remove(&key);
+                return self.reject(&delivery.tag).await;
             }
             Settlement::Hold => {
                 let station = Station::Held(delivery.entry.task.clone());
@@ -169,23 +178,7 @@ impl Amqp {
         foreign: &Foreign,
         reason: &Reason,
     ) -> Result<(), QueueError> {
-        let copy = Outgoing::unread(queue, Station::Dead, foreign.raw()).buried(reason, "");
-        self.send(&copy).await?;
-        self.acknowledge(&foreign.tag).await.map(|_| ())
-    }
-
-    pub(crate) async fn release(
-        &self,
-        queue: &QueueName,
-        task: &TaskName,
-    ) -> Result<(), QueueError> {
-        let session = self.supervisor.session().await?;
-        if self.count(&session, queue, &Station::Held(task.clone())).await?.is_some() {
-            self.note_held(queue, task);
-            self.releasing.lock().await.insert((queue.clone(), task.clone()));
-            self.released.notify_waiters();
-        }
-        Ok(())
+        self.bury(queue, &foreign.tag, reason).await
     }
 
     pub(crate) async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
@@ -199,7 +192,7 @@ impl Amqp {
                 Station::Wait(_) | Station::Held(_) => depth.later += count,
             }
         }
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = lock(&self.held).clone();
         for (_, task) in held.into_iter().filter(|(of, _)| of == queue) {
             depth.held += self.count(&session, queue, &Station::Held(task)).await?.unwrap_or(0);
         }
@@ -207,8 +200,21 @@ impl Amqp {
     }
 
     pub(crate) fn trouble(&self) -> Option<String> {
-        let trouble = self.supervisor.trouble()?;
-        Some(format!("RabbitMQ at `{}`: {trouble}", self.broker.name))
+        if let Some(trouble) = self.supervisor.trouble() {
+            return Some(format!("RabbitMQ at `{}`: {trouble}", self.broker.name));
+        }
+        let troubles = lock(&self.troubles);
+        let (queue, trouble) = troubles.first_key_value()?;
+        Some(format!("queue `{queue}` is not consumed: {trouble}"))
+    }
+
+    /// Notes what keeps a queue from being consumed, or that nothing does.
+    fn set_trouble(&self, queue: &QueueName, trouble: Option<String>) {
+        let mut troubles = lock(&self.troubles);
+        match trouble {
+            Some(trouble) => drop(troubles.insert(queue.clone(), trouble)),
+            None => drop(troubles.remove(queue)),
+        }
     }
 
     /// Publishes and waits for the confirm; makes the queue if it is gone.
@@ -249,153 +255,20 @@ impl Amqp {
             && session.is_ok_and(|session| session.generation == claim.generation)
     }
 
-    /// Sets aside an entry of ours that cannot be read.
-    async fn bury(
-        &self,
-        queue: &QueueName,
-        claim: &Claim,
-        reason: &Reason,
-    ) -> Result<(), QueueError> {
-        self.send(&Outgoing::unread(queue, Station::Dead, &claim.raw).buried(reason, "")).await?;
+    /// Gives a delivery back to its place in the queue.
+    async fn reject(&self, tag: &Tag) -> Result<(), QueueError> {
         let session = self.supervisor.session().await?;
-        if session.generation == claim.generation {
-            let ack = claim.raw.acker.ack(BasicAckOptions::default());
-            session.step("acknowledge", ack).await?;
-        }
+        let back = claim(tag).raw.acker.reject(BasicRejectOptions { requeue: true });
+        // Whatever goes wrong with the channel gives it back, too.
+        drop(session.step("give back", back).await);
         Ok(())
     }
 
-    /// Puts an entry behind those of its task that were held, if they are being worked now.
-    async fn hold_back(&self, delivery: &Delivery) -> Result<bool, QueueError> {
-        let Entry { queue, task, .. } = &delivery.entry;
-        let releasing = self.releasing.lock().await;
-        if !releasing.contains(&(queue.clone(), task.clone())) {
-            return Ok(false);
-        }
-        self.settle(delivery, &Settlement::Hold).await?;
-        Ok(true)
-    }
-
-    /// Takes the next entry of a task that was resumed, if there is one.
-    async fn next_released(
-        &self,
-        session: &Session,
-        channel: &Channel,
-        queue: &QueueName,
-    ) -> Result<Option<Raw>, QueueError> {
-        let mut releasing = self.releasing.lock().await;
-        while let Some(next) = releasing.iter().find(|(of, _)| of == queue).cloned() {
-            let name = Station::Held(next.1.clone()).name(queue);
-            let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
-            match session.step("get what was held", get).await {
-                Ok(Some(got)) => return Ok(Some(got.delivery)),
-                Ok(None) => {
-                    releasing.remove(&next);
-                }
-                Err(error) => {
-                    if reply_code(&error) == Some(NOT_FOUND) {
-                        releasing.remove(&next);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes a queue on the broker, unless it is there, with whatever arguments.
-    async fn declare(
-        &self,
-        session: &Session,
-        queue: &QueueName,
-        station: &Station,
-    ) -> Result<(), QueueError> {
-        let name = station.name(queue);
-        match self.stand(session, queue, station).await? {
-            Standing::Missing => {
-                let arguments = station.arguments(&self.config(queue), self.version);
-                let channel = session.channel().await?;
-                let declare =
-                    channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
-                session.step("declare the queue", declare).await?;
-            }
-            Standing::Same => (),
-            Standing::Differs(reason) => {
-                tracing::warn!(
-                    "queue `{name}` is not as we would make it, and is used as it is; \
-                     `loopabull-host broker plan` tells more: {reason}"
-                );
-                return Ok(());
-            }
-        }
-        if *station == Station::Work {
-            let mut known = self.as_declared.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(queue.clone());
-        }
-        Ok(())
-    }
-
-    /// Makes a queue on the broker if it is missing, and compares nothing.
-    async fn make_sure_of(
-        &self,
-        session: &Session,
-        queue: &QueueName,
-        station: &Station,
-    ) -> Result<(), QueueError> {
-        match self.count(session, queue, station).await? {
-            Some(_) => Ok(()),
-            None => self.declare(session, queue, station).await,
-        }
-    }
-
-    /// Looks at a queue on the broker: first passively, which needs no permission to make one.
-    async fn stand(
-        &self,
-        session: &Session,
-        queue: &QueueName,
-        station: &Station,
-    ) -> Result<Standing, QueueError> {
-        if self.count(session, queue, station).await?.is_none() {
-            return Ok(Standing::Missing);
-        }
-        let channel = session.channel().await?;
-        let arguments = station.arguments(&self.config(queue), self.version);
-        let name = ShortString::from(station.name(queue));
-        let declare = channel.queue_declare(name, QueueDeclareOptions::durable(), arguments);
-        match session.step("compare the queue", declare).await {
-            Ok(_) => Ok(Standing::Same),
-            Err(error) => match reply_code(&error) {
-                Some(PRECONDITION_FAILED | ACCESS_REFUSED) => Ok(Standing::Differs(chain(&error))),
-                _ => Err(error),
-            },
-        }
-    }
-
-    /// Returns how many entries wait in a queue on the broker; none if there is no such queue.
-    async fn count(
-        &self,
-        session: &Session,
-        queue: &QueueName,
-        station: &Station,
-    ) -> Result<Option<u64>, QueueError> {
-        let channel = session.channel().await?;
-        match self.look_at(session, &channel, &station.name(queue)).await {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if reply_code(&error) == Some(NOT_FOUND) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns how many entries wait in a queue on the broker that must be there.
-    async fn look_at(
-        &self,
-        session: &Session,
-        channel: &Channel,
-        name: &str,
-    ) -> Result<u64, QueueError> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declare = channel.queue_declare(name.into(), passive, FieldTable::default());
-        Ok(session.step("look at the queue", declare).await?.message_count().into())
+    /// Sets aside what cannot be read.
+    async fn bury(&self, queue: &QueueName, tag: &Tag, reason: &Reason) -> Result<(), QueueError> {
+        let copy = Outgoing::unread(queue, Station::Dead, &claim(tag).raw).buried(reason, "");
+        self.send(&copy).await?;
+        self.acknowledge(tag).await.map(|_| ())
     }
 
     fn config(&self, queue: &QueueName) -> QueueConfig {
@@ -404,18 +277,7 @@ impl Amqp {
     }
 
     fn is_as_declared(&self, queue: &QueueName) -> bool {
-        self.as_declared.lock().unwrap_or_else(PoisonError::into_inner).contains(queue)
-    }
-
-    fn note_held(&self, queue: &QueueName, task: &TaskName) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert((queue.clone(), task.clone()));
-    }
-}
-
-impl Foreign {
-    fn raw(&self) -> &Raw {
-        &claim(&self.tag).raw
+        lock(&self.as_declared).contains(queue)
     }
 }
 
@@ -426,13 +288,9 @@ fn claim(tag: &Tag) -> &Claim {
     }
 }
 
-/// Returns the reply code by which the broker refused something.
-fn reply_code(error: &QueueError) -> Option<u16> {
-    let QueueError::Amqp { source, .. } = error else { return None };
-    match source.kind() {
-        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
-        _ => None,
-    }
+/// Locks for a moment; nobody holds it over an `await`.
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error with its sources, in one line.

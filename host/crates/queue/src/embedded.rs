@@ -81,21 +81,15 @@ impl Embedded {
         }
     }
 
-    pub(crate) async fn release(
-        &self,
-        queue: &QueueName,
-        task: &TaskName,
-    ) -> Result<(), QueueError> {
-        let (queue, task) = (queue.to_string(), task.to_string());
-        let release = move |connection: &Connection| {
-            connection.execute(
-                "UPDATE entries SET state = 'waiting'
-                 WHERE queue = ?1 AND task = ?2 AND state = 'held'",
-                params![queue, task],
-            )
+    pub(crate) async fn release(&self, tasks: &[(QueueName, TaskName)]) -> Result<(), QueueError> {
+        let held: Vec<(String, String)> = self.store.read(rows::held).await?;
+        let is_wanted = |(queue, task): &(String, String)| {
+            tasks.iter().any(|(of, name)| of.as_str() == queue && name.as_str() == task)
         };
-        self.store.change(release).await?;
-        self.published.notify_waiters();
+        for (queue, task) in held.into_iter().filter(is_wanted) {
+            self.store.change(move |connection| rows::release(connection, &queue, &task)).await?;
+            self.published.notify_waiters();
+        }
         Ok(())
     }
 
@@ -103,15 +97,15 @@ impl Embedded {
         &self,
         queue: &QueueName,
         mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
-    ) -> Result<(), QueueError> {
-        let mut last = 0;
+    ) -> Result<u64, QueueError> {
+        let (mut last, mut done) = (0, 0);
         loop {
             let name = queue.to_string();
             let page = move |connection: &Connection| rows::dead_letters(connection, &name, last);
             let page = self.store.read(page).await?;
             if page.is_empty() {
                 self.published.notify_one();
-                return Ok(());
+                return Ok(done);
             }
             for (id, letter) in page {
                 last = id;
@@ -120,7 +114,7 @@ impl Embedded {
                     let change = move |connection: &Connection| {
                         rows::carry_out(connection, id, &letter, verdict)
                     };
-                    self.store.change(change).await?;
+                    done += self.store.change(change).await? as u64;
                 }
             }
         }

@@ -23,6 +23,10 @@ pub enum QueueError {
     Lost { broker: String, action: &'static str },
     #[error("RabbitMQ at `{broker}`: did not take the message for the queue `{queue}`: {reason}")]
     NotConfirmed { broker: String, queue: String, reason: String },
+    #[error(
+        "RabbitMQ at `{broker}`: queue `{queue}` was made without an exclusive order: {reason}"
+    )]
+    NotExclusive { broker: String, queue: String, reason: String },
     #[error("the claim on the delivery of message `{message}` is lost")]
     LostClaim { message: String },
 }

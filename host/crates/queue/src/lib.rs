@@ -1,7 +1,7 @@
 //! The durable work queues: one entry for each message and task.
 //!
 //! Two backends behind one type, held to the same behaviour by one conformance suite
-//! (`tests/conformance.rs`): [`Embedded`](embedded::Embedded), a SQLite file for one machine, and
+//! (`tests/queues/conformance.rs`): [`Embedded`](embedded::Embedded), a SQLite file for one machine, and
 //! [`Amqp`](amqp::Amqp), RabbitMQ for many. All AMQP lives here.
 //!
 //! What both promise: an entry that `publish` returned for is on disk. It leaves its queue only by
@@ -62,12 +62,14 @@ pub struct QueueConfig {
     pub name: QueueName,
     /// Only one worker of all hosts works the queue at a time.
     pub exclusive_order: bool,
+    /// The tasks that we know to use it.
+    pub tasks: Vec<TaskName>,
 }
 
 impl QueueConfig {
     /// A queue without special wishes.
     pub fn new(name: QueueName) -> Self {
-        Self { name, exclusive_order: false }
+        Self { name, exclusive_order: false, tasks: Vec::new() }
     }
 }
 
@@ -102,6 +104,14 @@ impl Queues {
         match &config.place {
             Place::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
             Place::Amqp { .. } => amqp::Amqp::open(config).await.map(Self::Amqp),
+        }
+    }
+
+    /// Opens the queues to look at them, and makes none.
+    pub async fn look(config: &Config) -> Result<Self, QueueError> {
+        match &config.place {
+            Place::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
+            Place::Amqp { .. } => Ok(Self::Amqp(Arc::new(amqp::Amqp::connect(config).await?))),
         }
     }
 
@@ -162,20 +172,22 @@ impl Queues {
         }
     }
 
-    /// Lets the entries of a task that were held go on, before those that came after them.
-    pub async fn release(&self, queue: &QueueName, task: &TaskName) -> Result<(), QueueError> {
+    /// Lets what is held of these tasks, each with its queue, go on before what came after it. To be
+    /// called again and again: a task may be held by one hand while another releases it.
+    pub async fn release(&self, tasks: &[(QueueName, TaskName)]) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(queues) => queues.release(queue, task).await,
-            Self::Amqp(queues) => queues.release(queue, task).await,
+            Self::Embedded(queues) => queues.release(tasks).await,
+            Self::Amqp(queues) => queues.release(tasks).await,
         }
     }
 
-    /// Shows each dead letter of a queue to `judge` and does with it what that says.
+    /// Shows each dead letter of a queue to `judge` and does with it what that says. Returns how many
+    /// were requeued or dropped.
     pub async fn judge_dead_letters(
         &self,
         queue: &QueueName,
         judge: impl FnMut(&DeadLetter) -> Verdict + Send,
-    ) -> Result<(), QueueError> {
+    ) -> Result<u64, QueueError> {
         match self {
             Self::Embedded(queues) => queues.judge_dead_letters(queue, judge).await,
             Self::Amqp(queues) => queues.judge_dead_letters(queue, judge).await,

@@ -260,6 +260,38 @@ mod tests {
         assert_eq!(stores[0].read(count).await.unwrap(), 100);
     }
 
+    /// A crash may leave any part of the last transaction on disk: the file opens again, with all that
+    /// was committed before, and with the last one wholly or not at all.
+    #[tokio::test]
+    async fn a_file_cut_at_every_byte_of_its_last_transaction_opens_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, log) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
+        let store = Store::open(&path, SCHEMA, 1).unwrap();
+        for n in 0..10 {
+            store.change(insert(n)).await.unwrap();
+        }
+        let before = std::fs::metadata(&log).unwrap().len() as usize;
+        store.change(insert(10)).await.unwrap();
+        let (main, log) = (std::fs::read(&path).unwrap(), std::fs::read(log).unwrap());
+        assert!(log.len() > before);
+        let cut_at = |length: usize| {
+            let copy = folder.path().join(format!("{length}.db"));
+            std::fs::write(&copy, &main).unwrap();
+            std::fs::write(copy.with_extension("db-wal"), &log[..length]).unwrap();
+            let connection = connect(&copy).unwrap();
+            assert_eq!(bring_to(&connection, SCHEMA, 1).unwrap(), 1);
+            insert(11)(&connection).unwrap();
+            let rows = count(&connection).unwrap();
+            drop(connection);
+            std::fs::remove_file(copy).unwrap();
+            rows
+        };
+        for length in before..log.len() {
+            assert_eq!(cut_at(length), 10 + 1, "{length} of {} bytes", log.len());
+        }
+        assert_eq!(cut_at(log.len()), 11 + 1);
+    }
+
     #[test]
     fn a_file_of_another_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ const BASH: &str = "/bin/bash";
 /// - `"exit": N`: it ends with this code, and not with 0;
 /// - `"kill": "before-end"`: it kills the daemon and itself, and there is no record of an end;
 /// - `"kill": "after-end"`: it records its end and then kills the daemon;
-/// - `"until": N`: in attempts after the Nth it neither kills nor fails.
+/// - `"until": N`: after the Nth start for this message it neither kills nor fails.
 ///
 /// It kills its parent only if that is named `loopabull...`.
 #[derive(Debug)]

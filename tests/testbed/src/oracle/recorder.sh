@@ -71,8 +71,12 @@ case $body in
 *'? "kill" : !unsafe "after-end"'*) kill=after ;;
 esac
 number_of "$body" until
-if [ -n "$number" ] && [ "$attempt" -gt "$number" ]; then
-    code=0 kill=
+if [ -n "$number" ]; then
+    # What is cut off is started again within the same attempt, so the starts are counted here.
+    starts=1
+    while [ -e "$log.$id.$starts" ]; do starts=$((starts + 1)); done
+    : >"$log.$id.$starts"
+    [ "$starts" -le "$number" ] || code=0 kill=
 fi
 
 if [ "$kill" = before ]; then

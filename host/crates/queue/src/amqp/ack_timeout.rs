@@ -61,11 +61,13 @@ impl Amqp {
         let version = self.version.unwrap_or(LONGER);
         let has_policy = version >= QUEUE_ACK_TIMEOUT;
         let found = |limit, source| Some(AckTimeout { limit, source, has_policy });
-        if let Some(limit) = self.ask_management(queue).await {
-            return found(limit, Management);
-        }
-        if has_policy && self.is_as_declared(queue) {
-            return found(OUR_ACK_TIMEOUT, Queue);
+        match self.ask_management(queue).await {
+            Some(Some(limit)) if has_policy => return found(limit, Management),
+            Some(_) => (),
+            None if has_policy && self.is_as_declared(queue) => {
+                return found(OUR_ACK_TIMEOUT, Queue);
+            }
+            None => (),
         }
         if let Some(limit) = self.stated_ack_timeout {
             return found(limit, Configuration);
@@ -77,14 +79,14 @@ impl Amqp {
         }
     }
 
-    /// Asks the HTTP API for what the queue or a policy says.
-    async fn ask_management(&self, queue: &QueueName) -> Option<Duration> {
+    /// Asks the HTTP API for what the queue or a policy says, if anything; none if it does not answer.
+    async fn ask_management(&self, queue: &QueueName) -> Option<Option<Duration>> {
         let base = self.management.as_ref()?.trim_end_matches('/');
         let vhost = percent(self.broker.vhost());
         let url = format!("{base}/api/queues/{vhost}/{queue}");
         let asked = tokio::task::spawn_blocking(move || ask(&url)).await;
         match asked.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(answer) => timeout_in(&answer),
+            Ok(answer) => Some(timeout_in(&answer)),
             Err(error) => {
                 tracing::warn!("cannot ask RabbitMQ's HTTP API about queue `{queue}`: {error}");
                 None

@@ -12,6 +12,8 @@ use crate::QueueError;
 
 /// How long one step on the broker may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a connection may take to be made: there are no heartbeats yet, and a cable may be cut.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Seconds between two heartbeats, unless the URL says otherwise. A connection on which nothing came
 /// for two of them is dead.
 const HEARTBEAT: u16 = 15;
@@ -49,7 +51,8 @@ impl Broker {
     pub(super) async fn connect(&self, role: &str) -> Result<Connection, QueueError> {
         let name = LongString::from(format!("loopabull-host ({role})"));
         let properties = ConnectionProperties::default().with_connection_name(name);
-        self.wait("connect", Connection::connect_uri(self.uri.clone(), properties)).await
+        let connect = Connection::connect_uri(self.uri.clone(), properties);
+        self.wait_for(CONNECT, "connect", connect).await
     }
 
     /// Asks the broker for its version, by the first step of a handshake that goes no further (AMQP
@@ -71,7 +74,7 @@ impl Broker {
             stream.read_exact(&mut frame).await.ok()?;
             version_in(&frame)
         };
-        tokio::time::timeout(PATIENCE, ask).await.ok().flatten()
+        tokio::time::timeout(CONNECT, ask).await.ok().flatten()
     }
 
     /// Waits for a step on the broker, but not for ever.
@@ -80,12 +83,21 @@ impl Broker {
         action: &'static str,
         step: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, QueueError> {
-        match tokio::time::timeout(PATIENCE, step).await {
+        self.wait_for(PATIENCE, action, step).await
+    }
+
+    async fn wait_for<T>(
+        &self,
+        patience: Duration,
+        action: &'static str,
+        step: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, QueueError> {
+        match tokio::time::timeout(patience, step).await {
             Ok(result) => result.map_err(|source| self.error(action, source)),
             Err(_) => Err(QueueError::Timeout {
                 broker: self.name.clone(),
                 action,
-                seconds: PATIENCE.as_secs(),
+                seconds: patience.as_secs(),
             }),
         }
     }

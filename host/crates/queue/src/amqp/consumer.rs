@@ -51,6 +51,7 @@ impl Consumer {
                 Err(error) => {
                     let error = super::chain(&error);
                     tracing::warn!("queue `{}`: {error}, consuming again", self.queue);
+                    self.amqp.set_trouble(&self.queue, Some(error));
                     // Dropped, so that the broker delivers to others what it had sent here.
                     self.line = None;
                     self.backoff.pause(stop).await;
@@ -98,19 +99,27 @@ impl Consumer {
                 () = stop.cancelled() => return Ok(None),
             };
             self.line = Some(opened);
+            self.amqp.set_trouble(&self.queue, None);
         }
         let line = self.line.as_mut().expect("it was made above");
         let generation = line.session.generation;
-        if let Some(raw) =
-            self.amqp.next_released(&line.session, &line.channel, &self.queue).await?
-        {
+        // Before the look, so that none is missed that comes after it.
+        let released = self.amqp.released.notified();
+        tokio::pin!(released);
+        released.as_mut().enable();
+        let held = self.amqp.next_released(&line.session, &line.channel, &self.queue).await?;
+        if let Some(raw) = held {
             return self.look_at(generation, raw, true).await;
         }
         // The stream keeps a delivery that it has not handed out, so it may be dropped here.
         let next = tokio::select! {
-            next = line.stream.next() => next,
-            () = self.amqp.released.notified() => return Ok(None),
+            // First: what is handed out after it would be worked.
+            biased;
             () = stop.cancelled() => return Ok(None),
+            () = released => return Ok(None),
+            // A stream of lapin's does not end with a connection whose heartbeat was missed.
+            () = line.session.over() => return Err(self.amqp.broker.lost("consume")),
+            next = line.stream.next() => next,
         };
         match next {
             Some(Ok(raw)) => self.look_at(generation, raw, false).await,
@@ -126,7 +135,7 @@ impl Consumer {
         raw: Raw,
         was_held: bool,
     ) -> Result<Option<Received>, QueueError> {
-        match entry::read(&self.queue, generation, raw) {
+        match entry::read(&self.queue, generation, was_held, raw) {
             Read::Entry(delivery, left) if !left.is_zero() => {
                 self.amqp.settle(&delivery, &Settlement::GiveBack { after: left }).await?;
             }
@@ -134,7 +143,7 @@ impl Consumer {
             Read::Entry(delivery, _) if !was_held && self.amqp.hold_back(&delivery).await? => (),
             Read::Entry(delivery, _) => return Ok(Some(Received::Delivery(*delivery))),
             Read::Foreign(foreign) => return Ok(Some(Received::Foreign(*foreign))),
-            Read::Broken(claim, reason) => self.amqp.bury(&self.queue, &claim, &reason).await?,
+            Read::Broken(tag, reason) => self.amqp.bury(&self.queue, &tag, &reason).await?,
         }
         Ok(None)
     }

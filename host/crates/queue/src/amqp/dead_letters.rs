@@ -17,13 +17,13 @@ impl Amqp {
         &self,
         queue: &QueueName,
         mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
-    ) -> Result<(), QueueError> {
+    ) -> Result<u64, QueueError> {
         let session = self.supervisor.session().await?;
-        self.make_sure_of(&session, queue, &Station::Dead).await?;
+        // Those that come while we look are for the next time.
+        let count = self.count(&session, queue, &Station::Dead).await?.unwrap_or(0);
+        let mut done = 0;
         let name = Station::Dead.name(queue);
         let channel = session.channel().await?;
-        // Those that come while we look are for the next time.
-        let count = self.look_at(&session, &channel, &name).await?;
         for _ in 0..count {
             let get = channel
                 .basic_get(ShortString::from(name.as_str()), BasicGetOptions { no_ack: false });
@@ -34,11 +34,17 @@ impl Amqp {
                 self.send(&Outgoing::requeued(&letter, &got.delivery)).await?;
             }
             if verdict != Verdict::Keep {
-                let claim = Claim { generation: session.generation, raw: Box::new(got.delivery) };
-                self.acknowledge(&Tag::Amqp(claim)).await?;
+                let claim = Claim {
+                    generation: session.generation,
+                    was_held: false,
+                    raw: Box::new(got.delivery),
+                };
+                // A requeued one of which the broker has not heard is there twice, under one id.
+                done += u64::from(self.acknowledge(&Tag::Amqp(claim)).await?);
             }
         }
         let goodbye = channel.close(200, ShortString::from("looked through"));
-        session.step("close the channel", goodbye).await
+        session.step("close the channel", goodbye).await?;
+        Ok(done)
     }
 }

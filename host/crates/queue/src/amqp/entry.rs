@@ -31,12 +31,15 @@ const OUTPUT: &str = "loopabull-output";
 const HISTORY: &str = "loopabull-history";
 /// By which something foreign came to us, before we moved it.
 const ROUTING_KEY: &str = "loopabull-routing-key";
-/// The broker's own, on what it set aside by itself.
-const DEATH: &str = "x-first-death-reason";
+/// The broker's own, on what it set aside by itself: RabbitMQ 4 has the first, all have the second.
+const LAST_DEATH: &str = "x-last-death-reason";
+const DEATHS: &str = "x-death";
 
 /// The most that the headers of others may take, in bytes, when we move what they are on: all
-/// headers must fit into one frame, which has 128 KiB by default.
-const MAX_FOREIGN_HEADERS: usize = 64 << 10;
+/// headers must fit into one frame, which has 128 KiB by default, or the broker ends the connection.
+const MAX_FOREIGN_HEADERS: usize = 32 << 10;
+/// The most that the earlier lives may take, in bytes.
+const MAX_HISTORY: usize = 32 << 10;
 
 /// What is published: a new entry, or a further copy of one.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(super) enum Read {
     Entry(Box<Delivery>, Duration),
     Foreign(Box<Foreign>),
     /// An entry of ours that cannot be read.
-    Broken(Claim, Reason),
+    Broken(Tag, Reason),
 }
 
 impl Outgoing {
@@ -105,7 +108,11 @@ impl Outgoing {
         let message_id = raw.properties.message_id().as_ref().map(ToString::to_string);
         let theirs = raw.properties.headers().clone().unwrap_or_default();
         let is_ours = |name: &str| name.starts_with("loopabull-") || name.starts_with("x-");
-        let size: usize = theirs.inner().values().map(|value| format!("{value:?}").len()).sum();
+        let size = |(name, value): (&ShortString, &AMQPValue)| {
+            // The form for people is never shorter than that of the wire.
+            name.as_str().len() + format!("{value:?}").len() + 16
+        };
+        let size: usize = theirs.inner().iter().map(size).sum();
         let mut headers = FieldTable::default();
         if size <= MAX_FOREIGN_HEADERS {
             for (name, value) in theirs.inner() {
@@ -125,6 +132,9 @@ impl Outgoing {
         };
         if !copy.headers.contains_key(ROUTING_KEY) {
             copy.set(ROUTING_KEY, long(raw.routing_key.as_str()));
+        }
+        if copy.headers.inner().get(ROUTING_KEY).is_some_and(|key| format!("{key:?}").len() > 300) {
+            copy.set(ROUTING_KEY, long(""));
         }
         copy
     }
@@ -176,7 +186,9 @@ impl Outgoing {
         outgoing.set(QUEUED, AMQPValue::LongLongInt(queued_ms));
         if !history.is_empty() {
             let history = serde_json::to_string(history).expect("burials are made of JSON types");
-            outgoing.set(HISTORY, long(&history));
+            if history.len() <= MAX_HISTORY {
+                outgoing.set(HISTORY, long(&history));
+            }
         }
         outgoing
     }
@@ -187,8 +199,8 @@ impl Outgoing {
 }
 
 /// Reads what the broker delivered from a queue.
-pub(super) fn read(queue: &QueueName, generation: u64, raw: Raw) -> Read {
-    let claim = Claim { generation, raw: Box::new(raw) };
+pub(super) fn read(queue: &QueueName, generation: u64, was_held: bool, raw: Raw) -> Read {
+    let claim = Claim { generation, was_held, raw: Box::new(raw) };
     let headers = Headers(&claim.raw);
     let left = Duration::from_millis(headers.number(LEFT).try_into().unwrap_or(0));
     if headers.text(ENTRY).is_none() && headers.text(TASK).is_none() {
@@ -214,7 +226,7 @@ pub(super) fn read(queue: &QueueName, generation: u64, raw: Raw) -> Read {
             };
             Read::Entry(Box::new(delivery), left)
         }
-        Err(reason) => Read::Broken(claim, reason.into()),
+        Err(reason) => Read::Broken(Tag::Amqp(claim), reason.into()),
     }
 }
 
@@ -223,11 +235,11 @@ pub(super) fn read_dead(queue: &QueueName, raw: &Raw) -> DeadLetter {
     let headers = Headers(raw);
     let entry = headers.entry(queue);
     let broker = || {
-        let word = headers.text(DEATH).unwrap_or_else(|| "an unknown reason".to_owned());
+        let word = headers.death().unwrap_or_else(|| "an unknown reason".to_owned());
         format!("set aside by the broker: {word}")
     };
     DeadLetter {
-        id: EntryId::new(headers.text(ENTRY).unwrap_or_else(|| fingerprint(raw))),
+        id: EntryId::new(headers.id().unwrap_or_else(|| fingerprint(raw))),
         queue: queue.clone(),
         task: headers.text(TASK).and_then(|task| TaskName::try_from(task).ok()),
         message: entry.map(|entry| entry.message),
@@ -290,6 +302,24 @@ impl Headers<'_> {
         u32::try_from(self.number(ATTEMPTS).max(0)).unwrap_or(u32::MAX)
     }
 
+    fn id(&self) -> Option<String> {
+        self.text(ENTRY).filter(|id| EntryId::is_valid(id))
+    }
+
+    /// Why the broker moved it here.
+    fn death(&self) -> Option<String> {
+        if let Some(reason) = self.text(LAST_DEATH) {
+            return Some(reason);
+        }
+        let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
+        // The newest is the first.
+        let AMQPValue::FieldTable(newest) = deaths.as_slice().first()? else { return None };
+        match newest.inner().get("reason")? {
+            AMQPValue::LongString(reason) => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+
     fn history(&self) -> Vec<Burial> {
         let history = self.text(HISTORY).and_then(|text| serde_json::from_str(&text).ok());
         history.unwrap_or_default()
@@ -299,7 +329,9 @@ impl Headers<'_> {
         let text =
             |name: &str| self.text(name).ok_or_else(|| format!("undecodable: no header `{name}`"));
         let undecodable = |error: &dyn std::fmt::Display| format!("undecodable: {error}");
-        let id = EntryId::new(text(ENTRY)?);
+        text(ENTRY)?;
+        let id = self.id().ok_or_else(|| format!("undecodable: `{ENTRY}` is no id of an entry"))?;
+        let id = EntryId::new(id);
         let task = TaskName::try_from(text(TASK)?).map_err(|error| undecodable(&error))?;
         let message: Message =
             serde_json::from_slice(&self.0.data).map_err(|error| undecodable(&error))?;

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::Amqp;
+use super::standing::Standing;
 use super::topology::{DEFAULT_DELIVERY_LIMIT, DELIVERY_LIMIT, QUEUE_ACK_TIMEOUT, Station};
-use super::{Amqp, Standing};
 use crate::{Config, QueueError};
 
 /// What is to be done on the broker.
@@ -52,7 +53,7 @@ impl Amqp {
                     Standing::Same => StandingOf::Same,
                     Standing::Differs(reason) => StandingOf::Differs { reason },
                 };
-                let arguments = station.arguments(queue, amqp.version);
+                let arguments = station.arguments(queue);
                 let arguments: Vec<String> = arguments
                     .inner()
                     .iter()
@@ -78,7 +79,7 @@ impl Amqp {
             return warnings;
         };
         let differs = |change: &Change| matches!(change.standing, StandingOf::Differs { .. });
-        if changes.iter().any(differs) {
+        if changes.iter().any(|change| differs(change) && !change.queue.contains('.')) {
             let command = format!(
                 "rabbitmqctl set_policy loopabull '^NAME$' \
                  '{{\"delivery-limit\":{DELIVERY_LIMIT},\"dead-letter-exchange\":\"\",\
@@ -95,6 +96,14 @@ impl Amqp {
                  overflow the broker falls back to at most once without a word"
                     .to_owned(),
             );
+        }
+        if version >= DEFAULT_DELIVERY_LIMIT
+            && changes.iter().any(|change| differs(change) && change.queue.ends_with(".dead"))
+        {
+            warnings.push(format!(
+                "a queue of dead letters differs: RabbitMQ {version} drops a dead letter that was \
+                 looked at 20 times, unless a policy gives the queue a high `delivery-limit`"
+            ));
         }
         if version < QUEUE_ACK_TIMEOUT {
             warnings.push(format!(

@@ -6,13 +6,14 @@
 //! next one, with a higher generation. Lapin's own recovery is not used: it forgets the prefetch and
 //! gives up.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,10 @@ use crate::{Backoff, QueueError};
 
 /// How often the supervisor looks whether the connections live.
 const TICK: Duration = Duration::from_millis(200);
+/// How many channels publish at the most.
+const PUBLISHERS: usize = 32;
+/// How long a session must have lived for the next one to be made at once.
+const SOLID: Duration = Duration::from_secs(30);
 /// How long a session that ended may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -33,7 +38,12 @@ pub(super) struct Session {
     broker: Broker,
     publishing: Connection,
     consuming: Connection,
-    publisher: Channel,
+    /// Channels with confirms that nobody publishes on.
+    idle: Mutex<Vec<Channel>>,
+    /// How many may publish at a time.
+    publishers: Semaphore,
+    /// How many have waited long for a confirm.
+    stalled: AtomicUsize,
     ended: CancellationToken,
 }
 
@@ -95,6 +105,9 @@ impl Supervisor {
             State::Up(session) if session.is_blocked() => {
                 Some("takes no messages: memory or disk alarm".to_owned())
             }
+            State::Up(session) if session.stalled.load(Ordering::Relaxed) > 0 => {
+                Some(format!("has not confirmed a message for {} s", PATIENCE.as_secs()))
+            }
             State::Up(_) => None,
         }
     }
@@ -106,7 +119,11 @@ async fn keep(broker: Broker, mut session: Arc<Session>, state: watch::Sender<St
     let mut backoff = Backoff::default();
     let mut generation = session.generation;
     loop {
+        let since = Instant::now();
         session.watch().await;
+        if since.elapsed() >= SOLID {
+            backoff.reset();
+        }
         tracing::warn!("RabbitMQ at `{}`: the connection was lost, connecting again", broker.name);
         state.send_replace(State::Down("the connection was lost".to_owned()));
         session.close().await;
@@ -122,7 +139,6 @@ async fn keep(broker: Broker, mut session: Arc<Session>, state: watch::Sender<St
                 }
             }
         };
-        backoff.reset();
         tracing::info!("RabbitMQ at `{}`: connected again", broker.name);
         state.send_replace(State::Up(Arc::clone(&session)));
     }
@@ -132,11 +148,16 @@ impl Session {
     async fn start(broker: &Broker, generation: u64) -> Result<Self, QueueError> {
         let publishing = broker.connect("publish").await?;
         let consuming = broker.connect("work").await?;
-        let publisher = broker.wait("open a channel", publishing.create_channel()).await?;
-        let confirms = publisher.confirm_select(ConfirmSelectOptions::default());
-        broker.wait("ask for confirms", confirms).await?;
-        let (broker, ended) = (broker.clone(), CancellationToken::new());
-        Ok(Self { generation, broker, publishing, consuming, publisher, ended })
+        Ok(Self {
+            generation,
+            broker: broker.clone(),
+            publishing,
+            consuming,
+            idle: Mutex::default(),
+            publishers: Semaphore::new(PUBLISHERS),
+            stalled: AtomicUsize::new(0),
+            ended: CancellationToken::new(),
+        })
     }
 
     /// Tells whether it is worth a try.
@@ -144,7 +165,6 @@ impl Session {
         !self.ended.is_cancelled()
             && self.publishing.status().connected()
             && self.consuming.status().connected()
-            && self.publisher.status().connected()
     }
 
     /// Tells whether the broker has stopped reading from publishers.
@@ -155,6 +175,11 @@ impl Session {
     /// Ends the session: something is wrong that may be the connections' fault.
     pub(super) fn end(&self) {
         self.ended.cancel();
+    }
+
+    /// Returns once the session is over.
+    pub(super) async fn over(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Opens a channel on the consuming connection.
@@ -178,25 +203,26 @@ impl Session {
         result
     }
 
-    /// Publishes and waits for the broker's word.
+    /// Publishes and waits for the broker's word, on a channel that nobody else publishes on
+    /// meanwhile: lapin can give one publish the confirm, or the return, of another on its channel.
     ///
     /// The wait has no limit but the session's: a broker with an alarm takes what we sent when the
     /// alarm is over, and whoever had sent it again by then would have made two of it.
     pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<Published, QueueError> {
-        let send = async {
+        let publish = async {
+            let _permit = self.publishers.acquire().await.expect("it is never closed");
             while self.is_blocked() {
                 tokio::time::sleep(TICK).await;
             }
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let name = ShortString::from(outgoing.name.as_str());
-            let properties = outgoing.properties();
-            self.publisher
-                .basic_publish(ShortString::default(), name, options, &outgoing.body, properties)
-                .await?
-                .await
+            let channel = self.publisher().await?;
+            let confirmation = self.wait_for_confirm(send(&channel, outgoing)).await;
+            if confirmation.is_ok() {
+                self.idle_channels().push(channel);
+            }
+            confirmation.map_err(|error| self.broker.error("publish", error))
         };
         let confirmation = tokio::select! {
-            confirmation = send => confirmation,
+            confirmation = publish => confirmation,
             () = self.ended.cancelled() => return Err(self.broker.lost("publish")),
         };
         let reason = match confirmation {
@@ -207,14 +233,44 @@ impl Session {
             Ok(Confirmation::NotRequested) => "confirms are off".to_owned(),
             Err(error) => {
                 self.end();
-                return Err(self.broker.error("publish", error));
+                return Err(error);
             }
         };
         let (broker, queue) = (self.broker.name.clone(), outgoing.name.clone());
         Err(QueueError::NotConfirmed { broker, queue, reason })
     }
 
-    /// Returns once the session is over.
+    /// Returns a channel with confirms that nobody publishes on.
+    async fn publisher(&self) -> Result<Channel, QueueError> {
+        let idle = self.idle_channels().pop();
+        if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
+            return Ok(channel);
+        }
+        let open = self.publishing.create_channel();
+        let channel = self.broker.wait("open a channel", open).await?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        self.broker.wait("ask for confirms", confirms).await?;
+        Ok(channel)
+    }
+
+    /// Waits, and counts among the stalled after a while.
+    async fn wait_for_confirm(
+        &self,
+        confirm: impl Future<Output = lapin::Result<Confirmation>>,
+    ) -> lapin::Result<Confirmation> {
+        tokio::pin!(confirm);
+        if let Ok(confirmation) = tokio::time::timeout(PATIENCE, &mut confirm).await {
+            return confirmation;
+        }
+        let _stalled = Stalled::count(&self.stalled);
+        confirm.await
+    }
+
+    fn idle_channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the connections, and returns once the session is over.
     async fn watch(&self) {
         while self.is_up() {
             tokio::select! {
@@ -236,5 +292,31 @@ impl Session {
         };
         // Whether it works does not matter: nothing of it is used again.
         drop(tokio::time::timeout(GOODBYE, both).await);
+    }
+}
+
+async fn send(channel: &Channel, outgoing: &Outgoing) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let name = ShortString::from(outgoing.name.as_str());
+    let properties = outgoing.properties();
+    channel
+        .basic_publish(ShortString::default(), name, options, &outgoing.body, properties)
+        .await?
+        .await
+}
+
+/// One that has waited long, until this is dropped.
+struct Stalled<'a>(&'a AtomicUsize);
+
+impl<'a> Stalled<'a> {
+    fn count(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -21,14 +21,13 @@ pub(crate) const DELIVERY_LIMIT: u32 = 100;
 /// The first version of RabbitMQ that takes an acknowledgement timeout for a queue (3.12.0, release
 /// notes).
 pub(super) const QUEUE_ACK_TIMEOUT: Version = Version(3, 12, 0);
-/// The acknowledgement timeout of our queues, where a queue may have one. Always the same: a broker
-/// does not compare it when a queue is declared again (seen on 3.10.8 and 4.0.5), so one that was
-/// meant to change would not.
+/// The acknowledgement timeout of our queues. Brokers before 3.12 keep it and do not heed it, and none
+/// compares it when a queue is declared again (seen on 3.10.8 and 4.0.5): so it is always the same.
 pub(super) const OUR_ACK_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// The first version that limits deliveries, to 20, if nobody says otherwise, and drops what passes
-/// that (4.0, release notes). It takes -1 for no
-/// limit, where 3.10 sets everything aside at once (seen on 4.0.5 and 3.10.8).
+/// that (4.0, release notes). No limit would be -1, by which 3.10 sets everything aside at once (seen
+/// on 3.10.8): a very high one means the same to all.
 pub(super) const DEFAULT_DELIVERY_LIMIT: Version = Version(4, 0, 0);
 
 /// Where an entry stands on the broker.
@@ -124,7 +123,7 @@ impl Station {
     /// What the broker moves by itself, out of a waiting queue or at the delivery limit, it moves
     /// without loss only by the strategy `at-least-once`, and that it has only for queues that
     /// refuse publishers when they are full (RabbitMQ, "Dead Letter Exchanges" for quorum queues).
-    pub(super) fn arguments(&self, config: &QueueConfig, version: Option<Version>) -> FieldTable {
+    pub(super) fn arguments(&self, config: &QueueConfig) -> FieldTable {
         let mut table = FieldTable::default();
         let mut set = |name: &str, value| {
             table.insert(ShortString::from(name), value);
@@ -148,17 +147,13 @@ impl Station {
                 if config.exclusive_order {
                     set("x-single-active-consumer", AMQPValue::Boolean(true));
                 }
-                if version.is_some_and(|version| version >= QUEUE_ACK_TIMEOUT) {
-                    let timeout = i64::try_from(OUR_ACK_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
-                    set("x-consumer-timeout", AMQPValue::LongLongInt(timeout));
-                }
+                let timeout = i64::try_from(OUR_ACK_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+                set("x-consumer-timeout", AMQPValue::LongLongInt(timeout));
             }
             Self::Wait(_) => (),
             // Who looks through them must not use them up.
             Self::Dead | Self::Held(_) => {
-                if version.is_some_and(|version| version >= DEFAULT_DELIVERY_LIMIT) {
-                    set("x-delivery-limit", AMQPValue::LongInt(-1));
-                }
+                set("x-delivery-limit", AMQPValue::LongInt(i32::MAX));
             }
         }
         table

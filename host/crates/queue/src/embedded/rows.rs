@@ -28,15 +28,21 @@ pub(super) const SCHEMA: &str = "
         message TEXT NOT NULL                 -- the last, so that the others are near
     ) STRICT;
     CREATE INDEX IF NOT EXISTS waiting ON entries (queue, due_ms, id) WHERE state = 'waiting';
+    CREATE INDEX IF NOT EXISTS without_pause ON entries (queue, due_ms, id)
+        WHERE state = 'waiting' AND due_ms = queued_ms;
     CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
 
-/// What has no pause waits for no time: the clock may have been set back. The index is named, because
-/// the planner would take `by_state` and sort all that waits for each claim.
+/// The indexes are named, because the planner would take `by_state` and sort all that waits for each
+/// claim.
+const NEXT_DUE: &str = "
+    SELECT id FROM entries INDEXED BY waiting
+    WHERE queue = ?1 AND state = 'waiting' AND due_ms <= ?2 ORDER BY due_ms, id LIMIT 1";
+/// What has no pause waits for no time: the clock may have been set back.
+const NEXT_WITHOUT_PAUSE: &str = "
+    SELECT id FROM entries INDEXED BY without_pause
+    WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
 const CLAIM: &str = "
-    UPDATE entries SET state = 'claimed', claims = claims + 1
-    WHERE id = (SELECT id FROM entries INDEXED BY waiting
-                WHERE queue = ?1 AND state = 'waiting' AND (due_ms = queued_ms OR due_ms <= ?2)
-                ORDER BY due_ms, id LIMIT 1)
+    UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
     RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history";
 
 /// How often an entry may be claimed and not settled. The journal counts attempts that were cut off;
@@ -57,18 +63,47 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
 /// looked for.
 pub(super) fn claim(connection: &Connection, queue: &str) -> rusqlite::Result<Option<Delivery>> {
     loop {
+        let Some(id) = next(connection, queue)? else { return Ok(None) };
         let mut statement = connection.prepare_cached(CLAIM)?;
-        let claimed = statement.query_row(params![queue, now_ms()], |row| {
-            Ok((row.get("id")?, row.get("claims")?, row.get("attempts")?, delivery(row)))
-        });
-        let Some((id, claims, attempts, delivery)) = claimed.optional()? else { return Ok(None) };
+        let (claims, attempts, delivery): (u32, _, _) = statement
+            .query_row([id], |row| Ok((row.get("claims")?, row.get("attempts")?, delivery(row))))?;
         let reason = match delivery {
-            Ok(delivery) if u32::le(&claims, &MOST_CLAIMS) => return Ok(Some(delivery)),
+            Ok(delivery) if claims <= MOST_CLAIMS => return Ok(Some(delivery)),
             Ok(_) => format!("claimed {MOST_CLAIMS} times and never settled"),
             Err(reason) => reason,
         };
         settle(connection, id, attempts, &Settlement::dead_letter(reason))?;
     }
+}
+
+fn next(connection: &Connection, queue: &str) -> rusqlite::Result<Option<i64>> {
+    let due = connection
+        .prepare_cached(NEXT_DUE)?
+        .query_row(params![queue, now_ms()], |row| row.get(0))
+        .optional()?;
+    match due {
+        Some(id) => Ok(Some(id)),
+        None => connection
+            .prepare_cached(NEXT_WITHOUT_PAUSE)?
+            .query_row([queue], |row| row.get(0))
+            .optional(),
+    }
+}
+
+/// Returns the queues and tasks of which something is held.
+pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    connection
+        .prepare("SELECT DISTINCT queue, task FROM entries WHERE state = 'held'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// Lets what is held of a task go on, at the place that it had.
+pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE entries SET state = 'waiting' WHERE queue = ?1 AND task = ?2 AND state = 'held'",
+        [queue, task],
+    )
 }
 
 /// Settles a claim after so many attempts. Returns how many rows changed: 1, or 0 if the claim is
@@ -205,11 +240,20 @@ mod tests {
     fn a_claim_does_not_sort_what_waits() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(SCHEMA).unwrap();
-        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {CLAIM}")).unwrap();
-        let plan: Vec<String> =
-            statement.query_map(["", ""], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
-        let plan = plan.join("\n");
-        assert!(plan.contains("USING INDEX waiting"), "{plan}");
-        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        let check = |sql: &str, parameters: &[&str], expected: &str| {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let parameters = rusqlite::params_from_iter(parameters);
+            let plan: Vec<String> = statement
+                .query_map(parameters, |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains(expected), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        };
+        // By a range, so that what is to wait is not walked through.
+        check(NEXT_DUE, &["", ""], "INDEX waiting (queue=? AND due_ms<?)");
+        check(NEXT_WITHOUT_PAUSE, &[""], "INDEX without_pause (queue=?)");
     }
 }

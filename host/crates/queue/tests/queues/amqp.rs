@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use loopabull_model::Settlement;
 use loopabull_queue::{QueueError, Queues, Verdict};
-use loopabull_testbed::Rabbit;
+use loopabull_testbed::{Proxy, Rabbit};
 use tokio_util::sync::CancellationToken;
 
-use crate::bed::{Bed, config, consume, entry, judge, publish, receive, wait_for_depth};
+use crate::bed::{
+    Bed, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth, workers,
+};
 
 /// What the broker has sent ahead has cost no attempt when a worker stops.
 #[tokio::test]
@@ -154,7 +156,13 @@ async fn a_blocked_broker_is_told_of_and_takes_each_entry_once() {
     assert!(!blocked.is_finished());
     rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
     blocked.await.unwrap();
-    wait_for_depth(&queues, 1, 0).await;
+    let mut consumer = consume(&queues).await;
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.entry, entry(2));
+    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    // A second copy would come before this one.
+    publish(&queues, [3]).await;
+    assert_eq!(receive(&mut consumer).await.entry, entry(3));
     assert_eq!(queues.trouble(), None);
 }
 
@@ -218,8 +226,12 @@ async fn one_worker_of_all_works_a_queue_in_exclusive_order() {
         let delivery = receive(&mut first).await;
         assert_eq!(delivery.entry, entry(number));
         let stop = CancellationToken::new();
-        let other = tokio::time::timeout(Duration::from_millis(100), second.receive(&stop)).await;
-        assert!(other.is_err(), "{other:?}");
+        let stop_soon = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stop.cancel();
+        };
+        let (other, ()) = tokio::join!(second.receive(&stop), stop_soon);
+        assert!(other.unwrap().is_none());
         one.settle(&delivery, &Settlement::Ack).await.unwrap();
     }
     // The next one takes over, in order.
@@ -231,9 +243,90 @@ async fn one_worker_of_all_works_a_queue_in_exclusive_order() {
     }
 }
 
+/// A queue that was made without it cannot give an exclusive order.
+#[tokio::test]
+async fn an_exclusive_order_that_cannot_be_had_is_an_error() {
+    let vhost = Rabbit::shared().vhost();
+    let mut config = config(&vhost.url(), 1);
+    drop(Queues::open(&config).await.unwrap());
+    config.queues[0].exclusive_order = true;
+    let error = Queues::open(&config).await.unwrap_err().to_string();
+    assert!(error.contains("queue `workers` was made without an exclusive order"), "{error}");
+}
+
+/// Many publish at once, some into a queue that is gone: each is told of its own message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_publish_has_its_own_confirm() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    let mut publishers = tokio::task::JoinSet::new();
+    for publisher in 0..8 {
+        let queues = queues.clone();
+        publishers.spawn(async move {
+            for number in 0..50 {
+                let mut entry = entry(publisher * 100 + number);
+                if publisher % 2 == 1 {
+                    // Made when the first message for it comes back.
+                    entry.queue = format!("other-{publisher}-{number}").try_into().unwrap();
+                }
+                queues.publish(&entry).await.unwrap();
+            }
+        });
+    }
+    publishers.join_all().await;
+    wait_for_depth(&queues, 200, 0).await;
+    for publisher in [1, 3, 5, 7] {
+        for number in 0..50 {
+            let queue = format!("other-{publisher}-{number}").try_into().unwrap();
+            assert_eq!(queues.depth(&queue).await.unwrap().waiting, 1, "{queue}");
+        }
+    }
+}
+
+/// Whoever may publish may set headers; one that does not fit is not carried on.
+#[tokio::test]
+async fn headers_that_would_not_fit_into_a_frame_end_no_connection() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let names: Vec<String> = (0..480).map(|n| format!("{n:0>250}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    crate::foreign::publish_raw(&vhost, "", "workers", b"x", &names).await;
+    let mut consumer = consume(&queues).await;
+    let loopabull_queue::Received::Foreign(foreign) = receive_any(&mut consumer).await else {
+        panic!("it is none of ours")
+    };
+    queues.refuse(&workers(), &foreign, &"no JSON".into()).await.unwrap();
+    wait_for_depth(&queues, 0, 1).await;
+    assert_eq!(judge(&queues, |_| Verdict::Keep).await[0].body, b"x");
+    assert_eq!(queues.trouble(), None);
+}
+
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_an_error_that_names_it() {
     let url = "amqp://user:secret@127.0.0.1:1/%2f";
     let error = Queues::open(&config(url, 1)).await.unwrap_err().to_string();
     assert_eq!(error, "RabbitMQ at `127.0.0.1:1//`: cannot connect");
+}
+
+/// The connection stays open and leads nowhere. A worker that waits for its next delivery hears of it
+/// by the heartbeat alone (lapin's edge f): its stream does not end.
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_made_anew() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    let proxy = Proxy::start(rabbit.address());
+    let url = vhost.url_at(proxy.address()) + "?heartbeat=1";
+    let queues = Arc::new(Queues::open(&config(&url, 1)).await.unwrap());
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [1]).await;
+    let delivery = receive(&mut consumer).await;
+    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    let waiting = tokio::spawn(async move { receive(&mut consumer).await.entry });
+    proxy.swallow(true);
+    while queues.trouble().is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.swallow(false);
+    publish(&queues, [2]).await;
+    assert_eq!(waiting.await.unwrap(), entry(2));
 }

@@ -31,7 +31,9 @@ impl Bed {
             Self::Amqp(vhost) => amqp_place(&vhost.url(), 1),
         };
         let slow = QueueConfig::new("slow".try_into().unwrap());
-        Config { place, queues: vec![QueueConfig::new(QueueName::default()), slow] }
+        let mut workers = QueueConfig::new(QueueName::default());
+        workers.tasks.push(entry(1).task);
+        Config { place, queues: vec![workers, slow] }
     }
 
     pub(crate) async fn open(&self) -> Queues {

@@ -1,0 +1,70 @@
+//! A queue `workers` that others fill: each form is routed, and what is none of them is set aside.
+
+use loopabull_testbed::{Rabbit, python};
+
+use crate::bed::{Bed, text, wait_for};
+
+/// Publishes with the Python client that fedora-messaging uses: `exchange`, `key`, `body`, one each.
+const PUBLISH: &str = r##"
+import sys, json, pika
+connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+channel = connection.channel()
+channel.confirm_delivery()
+channel.queue_bind("workers", "amq.topic", "#")
+for exchange, key, body in json.loads(sys.stdin.read()):
+    properties = pika.BasicProperties(
+        delivery_mode=2, message_id="id-of-" + key, headers={"fedora_messaging_severity": 20}
+    )
+    channel.basic_publish(exchange, key, body.encode("utf-8", "surrogateescape"), properties)
+connection.close()
+"##;
+
+#[test]
+fn bodies_of_others_are_routed_or_set_aside() {
+    let vhost = Rabbit::shared().vhost();
+    let (url, bed) = (vhost.url(), Bed::new());
+    let topic = "org.fedoraproject.prod.thing.new";
+    bed.add_guest("good", topic, "", "i32.const 0");
+    bed.add_guest("also", "org.fedoraproject.#", "queue = 'slow'", "i32.const 0");
+    let daemon = bed.start(&["--amqp-url", &url]);
+    let whole = format!(
+        r#"{{"topic":"{topic}","msg_id":"2026-whole","i":1,"timestamp":7,"username":"x","msg":{{"n":1}}}}"#
+    );
+    let wrapped =
+        format!(r#"{{"topic":"{topic}","body":{}}}"#, whole.replace("2026-whole", "2026-wrapped"));
+    let bodies = [
+        ("", "workers", wrapped.as_str()),
+        ("", "workers", whole.as_str()),
+        ("amq.topic", topic, r#"{"n":1}"#),
+        ("amq.topic", "nobody.wants.this", r#"{"n":1}"#),
+        ("", "workers", r#"{"n":1}"#),
+        ("", "workers", "no JSON"),
+        ("amq.topic", topic, "[1]"),
+    ];
+    let mut publish = std::process::Command::new(python())
+        .args(["-c", PUBLISH, &url])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = serde_json::to_vec(&bodies).unwrap();
+    std::io::Write::write_all(&mut publish.stdin.take().unwrap(), &input).unwrap();
+    assert!(publish.wait().unwrap().success());
+    wait_for("all to be worked or set aside", || {
+        (daemon.count("runs") == 6 && daemon.depth("dead") == Some(3)).then_some(())
+    });
+    daemon.wait_until_idle();
+    assert_eq!(daemon.count("unrouted"), 1);
+    assert_eq!(daemon.count("rejected"), 3);
+    assert_eq!(
+        bed.tally(),
+        [("also success".to_owned(), 3), ("good success".to_owned(), 3)].into()
+    );
+    let mut ids: Vec<_> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids, ["2026-whole", "2026-wrapped", &format!("id-of-{topic}")]);
+    let letters = bed.run(&["dead-letters", "--amqp-url", &url]);
+    let letters = text(&letters.stdout);
+    assert_eq!(letters.matches("undecodable: ").count(), 3, "{letters}");
+    daemon.stop();
+}

@@ -1,0 +1,140 @@
+//! All faults at random while two hosts work: nothing is lost, and a host that lives through all of it
+//! does not grow.
+
+use std::time::{Duration, Instant};
+
+use loopabull_testbed::{Proxy, Rabbit};
+
+use crate::bed::{Daemon, wait_for};
+use crate::witness::Witness;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    /// Memory, in KiB.
+    rss: usize,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Usage {
+    fn of(daemon: &Daemon) -> Self {
+        let process = format!("/proc/{}", daemon.id());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let number = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let descriptors = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+        Self { rss: number("VmRSS:"), descriptors, threads: number("Threads:") }
+    }
+
+    /// The middle of each value.
+    fn median(samples: &[Self]) -> Self {
+        let middle = |value: fn(&Self) -> usize| {
+            let mut values: Vec<_> = samples.iter().map(value).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        Self {
+            rss: middle(|usage| usage.rss),
+            descriptors: middle(|usage| usage.descriptors),
+            threads: middle(|usage| usage.threads),
+        }
+    }
+}
+
+fn check(seconds: u64) {
+    let rabbit = Rabbit::start();
+    let proxy = Proxy::start(rabbit.address());
+    let url = rabbit.vhost().url_at(proxy.address()) + "?heartbeat=2";
+    let witness = Witness::new(&["--amqp-url", &url], 20);
+    let (victim, survivor) = (witness.host(), witness.host());
+    let killed = witness.start(&victim, &["--workers", "2"]);
+    let living = witness.start(&survivor, &["--workers", "3"]);
+    let messages = usize::try_from(seconds).unwrap() * 10;
+    let mut samples = Vec::new();
+    let mut faults = Vec::new();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let killed = witness.publish_during(&victim, messages, r#"{"sleep_ms":10}"#, || {
+        let mut killed = killed;
+        let mut chance = u64::from(std::process::id());
+        while Instant::now() < end {
+            // xorshift64: the order of the faults is printed, and need not be good.
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            let fault = chance % 7;
+            faults.push(fault);
+            match fault {
+                0 => {
+                    killed.signal("KILL");
+                    assert_eq!(killed.wait(), None);
+                    killed = start_again(&witness, &victim);
+                }
+                1 => {
+                    rabbit.kill();
+                    rabbit.restart();
+                }
+                2 => rabbit.close_all_connections("a soak"),
+                3 => {
+                    proxy.swallow(true);
+                    std::thread::sleep(Duration::from_secs(3));
+                    proxy.swallow(false);
+                }
+                4 => {
+                    rabbit.set_memory_alarm(true);
+                    std::thread::sleep(Duration::from_secs(1));
+                    rabbit.set_memory_alarm(false);
+                }
+                5 => {
+                    killed.signal("STOP");
+                    std::thread::sleep(Duration::from_secs(5));
+                    killed.signal("CONT");
+                }
+                _ => proxy.cut(),
+            }
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(250));
+                samples.push(Usage::of(&living));
+            }
+        }
+        killed
+    });
+    for daemon in [&killed, &living] {
+        wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+        daemon.wait_until_idle_for(Duration::from_secs(300));
+    }
+    let verdict = witness.verdict(&victim);
+    println!("faults {faults:?}\n{verdict}");
+    verdict.assert_nothing_lost();
+    assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
+    let quarter = samples.len() / 4;
+    let early = Usage::median(&samples[quarter..2 * quarter]);
+    let late = Usage::median(&samples[samples.len() - quarter..]);
+    println!("second quarter {early:?}\nlast quarter   {late:?}");
+    assert!(late.rss <= early.rss * 5 / 4 + 8192, "{early:?} {late:?}");
+    assert!(late.descriptors <= early.descriptors + 12, "{early:?} {late:?}");
+    assert!(late.threads <= early.threads + 12, "{early:?} {late:?}");
+    killed.stop();
+    living.stop();
+}
+
+/// The broker may be away just now: a daemon does not start without it, and is started again.
+fn start_again(witness: &Witness, host: &crate::bed::Bed) -> Daemon {
+    wait_for("the broker to take a command", || {
+        host.run(&witness.with(&["broker", "plan"])).status.success().then_some(())
+    });
+    witness.start(host, &["--workers", "2"])
+}
+
+#[test]
+fn a_short_soak_of_all_faults() {
+    check(40);
+}
+
+#[test]
+#[ignore = "twenty minutes: `cargo xtask soak` runs it"]
+fn soak_of_all_faults() {
+    check(1200);
+}

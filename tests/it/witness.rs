@@ -1,0 +1,168 @@
+//! A witness: knows from outside of the daemon what was published, what was run and what was lost.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use loopabull_testbed::oracle::{Ledger, Oracle, Recorder, Verdict};
+use serde_json::Value;
+
+use crate::bed::{Bed, Daemon, message, text, wait_for};
+
+/// The topic that the recorder's playbook wants.
+pub(crate) const TOPIC: &str = "org.example.work";
+
+/// A publisher and a task that write down what they do, and hosts that run the task.
+pub(crate) struct Witness {
+    folder: tempfile::TempDir,
+    script: PathBuf,
+    ledger: Ledger,
+    /// What every command and daemon is started with.
+    pub(crate) flags: Vec<String>,
+    max_attempts: u32,
+}
+
+impl Witness {
+    pub(crate) fn new(flags: &[&str], max_attempts: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = Recorder::write(folder.path());
+        let ledger = Ledger::open(&folder.path().join("ledger")).unwrap();
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self { folder, script, ledger, flags, max_attempts }
+    }
+
+    /// A host with the recorder as its only task.
+    pub(crate) fn host(&self) -> Bed {
+        self.host_with("")
+    }
+
+    /// The same with further lines in its configuration.
+    pub(crate) fn host_with(&self, config: &str) -> Bed {
+        let bed = Bed::new();
+        let script = self.script.display();
+        bed.write(
+            "loopabull.toml",
+            format!("grace = '5s'\n{config}\n[playbook]\nansible_playbook = '{script}'\n"),
+        );
+        bed.write("playbooks/record.yml", "the recorder does not read it\n");
+        let manifest = format!(
+            "topics = ['{TOPIC}']\n[retry]\nmax_attempts = {}\npauses = ['200ms']\n\
+             [breaker]\nfailures = 0\n",
+            self.max_attempts
+        );
+        bed.write("playbooks/record.toml", manifest);
+        bed
+    }
+
+    /// The flags with others behind them.
+    pub(crate) fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        let own = ["--config", "loopabull.toml"].into_iter();
+        own.chain(self.flags.iter().map(String::as_str)).chain(more.iter().copied()).collect()
+    }
+
+    pub(crate) fn start(&self, host: &Bed, more: &[&str]) -> Daemon {
+        host.start(&self.with(more))
+    }
+
+    /// Publishes messages with this body, all of them in one command. They count as confirmed if it
+    /// says so, which is returned.
+    pub(crate) fn publish(&self, host: &Bed, numbers: Range<usize>, body: &str) -> bool {
+        let ids: Vec<String> = numbers.map(|number| format!("m-{number}")).collect();
+        let messages: Vec<String> = ids.iter().map(|id| message(id, TOPIC, body)).collect();
+        host.write("batch.json", messages.join("\n"));
+        ids.iter().for_each(|id| self.ledger.attempted(id));
+        let inject = self.with(&["inject", "batch.json"]);
+        let output = host.command(&inject).stderr(Stdio::piped()).output().unwrap();
+        if output.status.success() {
+            ids.iter().for_each(|id| self.ledger.confirmed(id));
+        } else {
+            println!("not confirmed: {}", text(&output.stderr));
+        }
+        output.status.success()
+    }
+
+    /// Publishes in batches while `harm` is done, until so many are confirmed, and waits until all of
+    /// those are done. Returns what `harm` returns.
+    pub(crate) fn publish_during<T: Send>(
+        &self,
+        host: &Bed,
+        count: usize,
+        body: &str,
+        harm: impl FnOnce() -> T + Send,
+    ) -> T {
+        const BATCH: usize = 25;
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut first, mut confirmed) = (0, 0);
+                while confirmed < count {
+                    if self.publish(host, first..first + BATCH, body) {
+                        confirmed += BATCH;
+                    } else {
+                        std::thread::sleep(Duration::from_millis(500));
+                    }
+                    first += BATCH;
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            let harmed = harm();
+            wait_for("everything to be published", || done.load(Ordering::SeqCst).then_some(()));
+            self.wait_until_done(host, count);
+            harmed
+        })
+    }
+
+    /// How many runs have been started so far.
+    pub(crate) fn starts(&self) -> usize {
+        self.log().lines().filter(|line| line.starts_with("start ")).count()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(Recorder::log(self.folder.path())).unwrap_or_default()
+    }
+
+    /// Waits until so many runs have been started.
+    pub(crate) fn wait_for_starts(&self, count: usize) {
+        wait_for("runs to start", || (self.starts() >= count).then_some(()));
+    }
+
+    /// Waits until so many messages have been done or are dead letters: a queue that was just found
+    /// again may look empty for a moment.
+    pub(crate) fn wait_until_done(&self, host: &Bed, count: usize) {
+        let start = std::time::Instant::now();
+        loop {
+            let ends = self.log().lines().filter(|line| line.starts_with("end ")).count();
+            if ends >= count {
+                let verdict = self.verdict(host);
+                if verdict.done + verdict.dead >= count {
+                    return;
+                }
+            }
+            assert!(start.elapsed() < Duration::from_secs(900), "{ends} of {count} have ended");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Looks at all logs and at the dead letters.
+    pub(crate) fn verdict(&self, host: &Bed) -> Verdict {
+        self.oracle(host).check(self.max_attempts)
+    }
+
+    pub(crate) fn oracle(&self, host: &Bed) -> Oracle {
+        let output = host.run(&self.with(&["dead-letters", "list", "--json"]));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let dead = text(&output.stdout);
+        let id = |line: &str| {
+            let letter: Value = serde_json::from_str(line).unwrap();
+            letter["message"]["id"].as_str().map(str::to_owned)
+        };
+        let dead: Vec<String> = dead.lines().filter_map(id).collect();
+        let ledger = self.folder.path().join("ledger");
+        let mut oracle = Oracle::read(&ledger, &Recorder::log(self.folder.path()), dead).unwrap();
+        // What was cut off by the end of its daemon is started again within the same attempt.
+        oracle.allowance = loopabull_model::RetryPolicy::MOST_CUT_OFFS as usize;
+        oracle
+    }
+}
