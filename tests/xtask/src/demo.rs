@@ -4,9 +4,7 @@
 //! socket and checks that each was run once.
 
 mod daemon;
-mod interrupt;
 mod messages;
-mod progress;
 mod publisher;
 
 use std::fs;
@@ -17,11 +15,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::command::{cargo, path_with, say, show};
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
 use crate::{install, repository, tasks};
 use daemon::{Daemon, Run, Setup, Status};
-use interrupt::Interrupt;
 use messages::{Play, Script};
-use progress::Progress;
 use publisher::Publisher;
 
 /// For everything after the builds.

@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// pyOpenSSL 24.3 has no `load_crl`, without which fedmsg believes that it cannot verify.
 const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fedora-messaging"];
 const ANSIBLE: &[&str] = &["ansible-core"];
+/// loopabull brings its own ansible and fedmsg, and forgets pika.
+const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
 
 /// Installs packages, and keeps their services from being started meanwhile: the tests start
 /// servers of their own.
@@ -68,6 +70,19 @@ pub(crate) fn rabbitmq() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure of `ip`, with which a test takes a node out of its network.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn network_tools() -> Result<()> {
+    let known = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"];
+    if known.iter().any(|path| Path::new(path).exists()) {
+        return Ok(());
+    }
+    apt(&["iproute2"])
+}
+
 /// Makes sure of a Python with the original fedmsg and returns the interpreter.
 ///
 /// # Errors
@@ -75,6 +90,21 @@ pub(crate) fn rabbitmq() -> Result<()> {
 /// If it is missing and cannot be installed; the text says what to do.
 pub(crate) fn fedmsg_python() -> Result<PathBuf> {
     Ok(python_environment("test-venv", FEDMSG)?.join("python"))
+}
+
+/// Makes sure of a Python with the other runners of tasks and returns the interpreter.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn peers_python() -> Result<PathBuf> {
+    // loopabull 0.0.7 is written for the module `imp`, which Python 3.12 no longer has.
+    let old_enough =
+        |python: &&str| output(command(python).args(["-W", "ignore", "-c", "import imp"])).is_ok();
+    let python = ["python3", "python3.11", "python3.10", "python3.9"].into_iter().find(old_enough);
+    let python =
+        python.context("loopabull 0.0.7 needs Python 3.11 or older; install `python3.11`")?;
+    Ok(python_environment_of(python, "peers-venv", PEERS)?.join("python"))
 }
 
 /// Installs Debian packages.
@@ -117,6 +147,10 @@ fn is_root() -> bool {
 
 /// Makes sure of a Python environment and returns its folder of programs.
 fn python_environment(name: &str, requirements: &[&str]) -> Result<PathBuf> {
+    python_environment_of("python3", name, requirements)
+}
+
+fn python_environment_of(python: &str, name: &str, requirements: &[&str]) -> Result<PathBuf> {
     let folder = repository::target().join(name);
     let programs = folder.join("bin");
     // Written last: says that the environment is whole, and of what.
@@ -127,10 +161,10 @@ fn python_environment(name: &str, requirements: &[&str]) -> Result<PathBuf> {
     {
         return Ok(programs);
     }
-    if output(command("python3").args(["-c", "import ensurepip, venv"])).is_err() {
+    if output(command(python).args(["-c", "import ensurepip, venv"])).is_err() {
         apt(&["python3-venv"])?;
     }
-    let mut venv = command("python3");
+    let mut venv = command(python);
     venv.args(["-m", "venv", "--clear"]).arg(&folder);
     run(&format!("making the Python environment target/{name}"), &mut venv, LIMIT)?;
     let mut pip = command(programs.join("python"));

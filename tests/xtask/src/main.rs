@@ -1,4 +1,5 @@
-//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo tasks`.
+//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo xtask losses`,
+//! `cargo tasks`.
 //!
 //! Each command makes sure of what it needs, says in one line what it does, and keeps the output
 //! of the programs it starts under `target/xtask`, to be shown when one fails.
@@ -7,7 +8,11 @@
 mod command;
 mod demo;
 mod install;
+mod interrupt;
+mod losses;
+mod progress;
 mod repository;
+mod soak;
 mod tasks;
 mod test;
 mod wasm_target;
@@ -33,8 +38,12 @@ struct Cli {
 enum Command {
     /// Builds everything, plays a few dozen messages and shows the runs
     Demo(demo::Options),
+    /// Kills hosts and brokers, ours and other people's, and counts what each of them loses
+    Losses(losses::Options),
     /// Installs what the tests need and runs them all
     Test(test::Options),
+    /// Runs the faults of the tests for minutes: kills, a cluster, everything at random
+    Soak(soak::Options),
     /// Builds the example tasks into `tasks/`
     Tasks,
 }
@@ -49,7 +58,9 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Losses(options) => losses::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Tasks => tasks::build(),
     };
     match done {

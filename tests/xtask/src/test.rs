@@ -40,6 +40,7 @@ impl Failed {
 /// If a tool is missing or anything failed; the text names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::rabbitmq()?;
+    install::network_tools()?;
     let path = path_with(&install::ansible_playbook()?)?;
     let python = install::fedmsg_python()?;
 

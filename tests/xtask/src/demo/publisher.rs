@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use zmq::{Socket, SocketType};
 
-use super::interrupt::Interrupt;
 use super::messages::Script;
+use crate::interrupt::Interrupt;
 
 /// How long one look at the socket takes, in milliseconds.
 const TICK: i32 = 100;

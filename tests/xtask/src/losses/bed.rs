@@ -1,0 +1,254 @@
+//! What a round stands on: a fresh folder with everything that a system needs, and its part of the
+//! broker.
+//!
+//! `host/` is the working directory of everything that a kill takes. Beside it are the logs, the
+//! stand-in for `ansible-playbook` and the configuration, which survive.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use loopabull_testbed::oracle::{Oracle, Recorder, Verdict};
+use loopabull_testbed::{Rabbit, Vhost};
+
+use super::host::Host;
+use super::ours::Ours;
+use super::publisher::Publisher;
+use super::system::System;
+use crate::command::command;
+
+/// The topic, routing key and playbook of every message.
+pub(super) const TOPIC: &str = "org.example.prod.losses.run";
+/// The queue of the Python loopabull.
+const QUEUE: &str = "loopabull";
+/// How many tasks run at a time, in every system.
+pub(super) const WORKERS: usize = 5;
+
+/// What the Python loopabull starts as its `ansible-playbook`.
+const PLAYBOOK: &str = include_str!("loopabull_playbook.sh");
+const SCRIPTS: [(&str, &str); 3] = [
+    ("celery_app.py", include_str!("celery_app.py")),
+    ("publish_celery.py", include_str!("publish_celery.py")),
+    ("publish_amqp.py", include_str!("publish_amqp.py")),
+];
+
+/// The programs of all systems.
+pub(super) struct Programs {
+    /// Where `loopabull-host` is.
+    pub(super) binaries: PathBuf,
+    /// A Python with the peers.
+    pub(super) python: PathBuf,
+}
+
+/// The place of one round.
+pub(super) struct Bed<'a> {
+    system: System,
+    folder: PathBuf,
+    programs: &'a Programs,
+    rabbit: &'a Rabbit,
+    vhost: Vhost,
+    ours: Ours,
+}
+
+impl<'a> Bed<'a> {
+    /// Prepares a fresh folder and a fresh vhost.
+    pub(super) fn new(
+        system: System,
+        folder: PathBuf,
+        programs: &'a Programs,
+        rabbit: &'a Rabbit,
+    ) -> Result<Self> {
+        let cannot = || format!("cannot make a fresh `{}`", folder.display());
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(cannot)?;
+        }
+        let vhost = rabbit.vhost();
+        let url = (system == System::HostRabbit).then(|| vhost.url());
+        let ours = Ours::new(&programs.binaries, &folder, url);
+        let bed = Self { system, folder, programs, rabbit, vhost, ours };
+        bed.write_files().with_context(|| format!("cannot write `{}`", bed.folder.display()))?;
+        Ok(bed)
+    }
+
+    /// Returns the broker.
+    pub(super) fn rabbit(&self) -> &Rabbit {
+        self.rabbit
+    }
+
+    /// Returns where the tasks write.
+    pub(super) fn task_log(&self) -> PathBuf {
+        Recorder::log(&self.bin())
+    }
+
+    /// Returns the host with its workers, none of which is started.
+    pub(super) fn host(&self) -> Result<Host> {
+        let here = self.folder.join("host");
+        let mut workers = match self.system {
+            System::HostRabbit | System::HostEmbedded => vec![self.ours.daemon()],
+            System::Loopabull => (0..WORKERS).map(|_| self.loopabull()).collect(),
+            System::CeleryEarly | System::CeleryLate | System::CeleryQuorum => vec![self.celery()],
+        };
+        for worker in &mut workers {
+            let log = self.append("host.log")?;
+            let copy = log.try_clone().context("cannot copy a file descriptor")?;
+            worker.stdin(Stdio::null()).stdout(log).stderr(copy);
+            worker.current_dir(&here).process_group(0);
+        }
+        Ok(Host::new(here, workers))
+    }
+
+    /// Returns the publisher, started.
+    pub(super) fn publisher(&self) -> Result<Publisher> {
+        let (log, errors) = (self.ledger(), self.append("publisher.err")?);
+        match self.system {
+            System::HostRabbit | System::HostEmbedded => {
+                Publisher::inject(self.ours.inject(), &log, errors)
+            }
+            System::Loopabull => {
+                let mut publish = self.script("publish_amqp.py");
+                publish.args([&self.vhost.url(), QUEUE, "amq.topic", TOPIC]);
+                Publisher::script(publish, &log, errors)
+            }
+            System::CeleryEarly | System::CeleryLate | System::CeleryQuorum => {
+                Publisher::script(self.script("publish_celery.py"), &log, errors)
+            }
+        }
+    }
+
+    /// Returns how many messages wait or are worked, if that can be said now.
+    pub(super) fn unsettled(&self) -> Option<u64> {
+        match self.system {
+            System::HostEmbedded => self.ours.unsettled(),
+            // A pause is a stay in a queue beside it.
+            System::HostRabbit => {
+                self.queued(|name| name.starts_with("workers") && name != "workers.dead")
+            }
+            System::Loopabull => self.queued(|name| name == QUEUE),
+            System::CeleryEarly | System::CeleryLate | System::CeleryQuorum => {
+                self.queued(|name| name == "celery")
+            }
+        }
+    }
+
+    /// Ends whatever keeps the system from working, as an operator would, and says what it was.
+    pub(super) fn resume(&self) -> Result<Vec<String>> {
+        if self.system.is_ours() { self.ours.resume() } else { Ok(Vec::new()) }
+    }
+
+    /// Returns the messages that were set aside, each with its reason. Only ours sets any aside.
+    pub(super) fn dead_letters(&self) -> Result<BTreeMap<String, String>> {
+        if self.system.is_ours() { self.ours.dead_letters() } else { Ok(BTreeMap::new()) }
+    }
+
+    /// Judges what became of the messages, of which these were set aside.
+    pub(super) fn judge(&self, dead: impl IntoIterator<Item = String>) -> Result<Verdict> {
+        let oracle = Oracle::read(&self.ledger(), &self.task_log(), dead);
+        // How often a message may be tried is each system's own.
+        Ok(oracle.context("cannot judge the logs")?.check(u32::MAX))
+    }
+
+    /// Counts what is in all queues with such a name.
+    fn queued(&self, is_meant: impl Fn(&str) -> bool) -> Option<u64> {
+        let queues = self.vhost.list_queues();
+        let queues = queues.lines().filter_map(|line| line.split_once('\t'));
+        let mut found = queues.filter(|(name, _)| is_meant(name)).peekable();
+        found.peek()?;
+        found.map(|(_, count)| count.parse::<u64>().ok()).sum()
+    }
+
+    /// Where the publisher writes.
+    fn ledger(&self) -> PathBuf {
+        self.folder.join("publisher.log")
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
+    fn loopabull(&self) -> Command {
+        let mut worker = command(&self.programs.python);
+        worker.args(["-W", "ignore"]).arg(self.programs.python.with_file_name("loopabull"));
+        worker.arg(self.folder.join("loopabull.yml"));
+        // It leaves a file of variables behind for each message.
+        worker.env("TMPDIR", self.folder.join("tmp"));
+        worker
+    }
+
+    fn celery(&self) -> Command {
+        let mut worker = self.python();
+        worker.args(["-m", "celery", "--app", "celery_app", "worker", "--pool", "prefork"]);
+        worker.args(["--concurrency", &WORKERS.to_string(), "--loglevel", "info"]);
+        worker
+    }
+
+    fn script(&self, name: &str) -> Command {
+        let mut python = self.python();
+        python.arg(self.folder.join("scripts").join(name)).current_dir(&self.folder);
+        python
+    }
+
+    fn python(&self) -> Command {
+        let mut python = command(&self.programs.python);
+        let acks = if self.system == System::CeleryEarly { "early" } else { "late" };
+        let queue = if self.system == System::CeleryQuorum { "quorum" } else { "classic" };
+        python.env("PYTHONPATH", self.folder.join("scripts")).env("LOSSES_ACKS", acks);
+        python.env("LOSSES_QUEUE", queue);
+        python.env("LOSSES_LOG", self.task_log()).env("LOSSES_BROKER", self.vhost.url());
+        // Celery warns on each start that it runs as root.
+        python.env("C_FORCE_ROOT", "1");
+        python
+    }
+
+    fn append(&self, name: &str) -> Result<File> {
+        let path = self.folder.join(name);
+        let file = File::options().create(true).append(true).open(&path);
+        file.with_context(|| format!("cannot write `{}`", path.display()))
+    }
+
+    fn write_files(&self) -> std::io::Result<()> {
+        for folder in ["bin", "host", "playbooks", "scripts", "tasks", "tmp"] {
+            fs::create_dir_all(self.folder.join(folder))?;
+        }
+        let recorder = Recorder::write(&self.bin());
+        let playbook = self.bin().join("loopabull_playbook.sh");
+        fs::write(&playbook, PLAYBOOK)?;
+        fs::set_permissions(&playbook, fs::Permissions::from_mode(0o755))?;
+        for (name, text) in SCRIPTS {
+            fs::write(self.folder.join("scripts").join(name), text)?;
+        }
+        fs::write(self.folder.join("ansible.cfg"), "")?;
+        fs::write(self.task_log(), "")?;
+        fs::write(self.folder.join("loopabull.yml"), self.loopabull_yml(&playbook))?;
+        self.ours.write_files(&recorder)
+    }
+
+    /// The Python loopabull with a queue that is kept: of its own accord it asks for one that goes
+    /// with its connection.
+    fn loopabull_yml(&self, playbook: &Path) -> String {
+        let (folder, playbook) = (self.folder.display(), playbook.display());
+        let (host, port) = ("127.0.0.1", self.rabbit.address().port());
+        let vhost = &self.vhost.name;
+        format!(
+            "loglevel: info\n\
+             ansible:\n\
+             \x20 playbooks_dir: {folder}/playbooks\n\
+             \x20 cfg_file_path: {folder}/ansible.cfg\n\
+             \x20 playbook_cmd: {playbook}\n\
+             routing_keys: [{TOPIC}]\n\
+             plugins:\n\
+             \x20 looper:\n\
+             \x20   name: fedmsgrabbitmq\n\
+             \x20   credentials: {{username: guest, password: guest}}\n\
+             \x20   rabbitmq: {{host: {host}, port: {port}, virtual_host: {vhost}}}\n\
+             \x20   routing_keys: [{TOPIC}]\n\
+             \x20   exchange: {{name: amq.topic}}\n\
+             \x20   channel_queue:\n\
+             \x20     {{name: {QUEUE}, durable: true, exclusive: false, auto_delete: false}}\n\
+             \x20 translator: {{name: rkname}}\n"
+        )
+    }
+}

@@ -1,0 +1,41 @@
+"""The Celery application of `cargo xtask losses`: one task, which does what the stand-in for
+ansible-playbook does.
+
+LOSSES_BROKER is the URL of the broker, LOSSES_LOG the file to write to, LOSSES_ACKS "early" (Celery's
+default: acknowledged before the task runs) or "late" (after it, and given back if its process dies),
+LOSSES_QUEUE "classic" (the default) or "quorum".
+Everything else is as Celery has it, but for the publisher, which waits for the broker's confirms.
+"""
+
+import os
+import time
+
+from celery import Celery
+
+LATE = os.environ["LOSSES_ACKS"] == "late"
+
+app = Celery("losses", broker=os.environ["LOSSES_BROKER"])
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"confirm_publish": True},
+    task_acks_late=LATE,
+    task_default_queue_type=os.environ["LOSSES_QUEUE"],
+    task_ignore_result=True,
+    task_reject_on_worker_lost=LATE,
+)
+log = os.open(os.environ["LOSSES_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def write(*words):
+    """Appends a line in one write."""
+    os.write(log, (" ".join(str(word) for word in words) + "\n").encode())
+
+
+@app.task(bind=True, name="losses.run")
+def run(self, id):
+    """Works for 20 ms."""
+    attempt = 2 if self.request.delivery_info.get("redelivered") else 1
+    pid = os.getpid()
+    write("start", id, attempt, pid, time.time_ns() // 1_000_000)
+    time.sleep(0.02)
+    write("end", id, attempt, pid, 0, time.time_ns() // 1_000_000)

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Stands between the Python loopabull and the recorder: puts the message, whose id is the only
+# `m-NUMBER` in the file of variables, into the form that loopabull-host gives it, and becomes the
+# recorder. Loopabull does not know the number of an attempt. Called as SCRIPT PLAYBOOK.yml -e @FILE.
+for argument; do
+    case $argument in
+    @*) file=${argument#@} ;;
+    esac
+done
+IFS= read -r -d '' text <"$file"
+[[ $text =~ m-[0-9]+ ]] || exit 4
+{
+    echo '"msg": {? "sleep_ms" : 20}'
+    echo "\"loopabull\": {? \"attempt\" : 1, ? \"id\" : !unsafe \"${BASH_REMATCH[0]}\"}"
+} >"$file"
+exec "${0%/*}/recorder" --extra-vars "@$file"

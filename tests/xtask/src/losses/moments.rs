@@ -1,0 +1,84 @@
+//! When the fault of a round strikes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::chance::Chance;
+
+/// A blow comes up to this many milliseconds later than the start of the task that it was drawn for.
+const LATER: u64 = 60;
+/// Between two blows that are not drawn.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The moments of a round.
+#[derive(Debug)]
+pub(super) enum Moments {
+    /// Each when so many tasks have been started.
+    Drawn { chance: Chance, left: VecDeque<u64> },
+    /// Every second until so many tasks have been started.
+    EverySecond { last: Instant, until: u64 },
+}
+
+impl Moments {
+    /// Draws so many moments from the starts of so many tasks.
+    pub(super) fn draw(seed: u64, count: usize, tasks: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let left = chance.row(count, last(tasks)).into();
+        Self::Drawn { chance, left }
+    }
+
+    /// Strikes every second for so many tasks.
+    pub(super) fn every_second(tasks: u64) -> Self {
+        Self::EverySecond { last: Instant::now(), until: last(tasks) }
+    }
+
+    /// Tells whether no blow comes any more, now that so many tasks have been started.
+    pub(super) fn are_over(&self, started: u64) -> bool {
+        match self {
+            Self::Drawn { left, .. } => left.is_empty(),
+            Self::EverySecond { until, .. } => started >= *until,
+        }
+    }
+
+    /// Takes the next moment if it has come, and says how much later the blow is.
+    pub(super) fn take(&mut self, started: u64) -> Option<Duration> {
+        match self {
+            Self::Drawn { chance, left } => {
+                left.pop_front_if(|moment| started >= *moment)?;
+                Some(Duration::from_millis(chance.below(LATER)))
+            }
+            Self::EverySecond { last, until } => {
+                let is_due = started < *until && last.elapsed() >= SECOND;
+                is_due.then(|| *last = Instant::now()).map(|()| Duration::ZERO)
+            }
+        }
+    }
+}
+
+/// Not in the last messages, so that each blow has something to meet.
+fn last(tasks: u64) -> u64 {
+    (tasks * 9 / 10).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_drawn_moment_comes_once() {
+        let mut moments = Moments::draw(1, 3, 100);
+        assert!(!moments.are_over(0) && moments.take(0).is_none());
+        for _ in 0..3 {
+            assert!(!moments.are_over(100));
+            assert!(moments.take(100).is_some_and(|later| later < Duration::from_millis(LATER)));
+        }
+        assert!(moments.are_over(100) && moments.take(100).is_none());
+    }
+
+    #[test]
+    fn every_second_ends_before_the_last_tasks() {
+        let mut moments = Moments::every_second(100);
+        assert!(moments.take(0).is_none(), "a second has not passed");
+        assert!(!moments.are_over(89) && moments.are_over(90));
+    }
+}

@@ -1,0 +1,22 @@
+"""Sends a task to Celery for each id on standard input, and prints `attempted ID` before and
+`confirmed ID` after. What the broker does not confirm is not sent again: an id stands for one message.
+"""
+
+import sys
+
+from celery_app import run
+
+
+def main():
+    for line in sys.stdin:
+        id = line.strip()
+        print("attempted", id, flush=True)
+        try:
+            run.apply_async((id,), retry=False)
+        except Exception as error:
+            print(f"cannot publish {id}: {error!r}", file=sys.stderr, flush=True)
+            continue
+        print("confirmed", id, flush=True)
+
+
+main()
