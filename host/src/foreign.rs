@@ -1,4 +1,5 @@
-//! What others put into a work queue: routed at the worker, as ingest routes what comes from a bus.
+//! What others put into a work queue: routed at the worker, as ingest routes what comes from a bus,
+//! but that what no task wants is set aside.
 //!
 //! Before it on the path of a message: the worker, which received it. After it: the queues of the
 //! tasks that want it.
@@ -11,8 +12,8 @@ use crate::metrics::{ByTask, Rejected, Source};
 use crate::workplace::Workplace;
 
 impl Workplace {
-    /// Replaces something foreign by an entry for each task that wants it; what cannot be read is a
-    /// dead letter.
+    /// Replaces something foreign by an entry for each task that wants it; what cannot be read, or is
+    /// wanted by none, is a dead letter.
     pub(crate) async fn route(
         &self,
         queue: &QueueName,
@@ -41,8 +42,11 @@ impl Workplace {
         self.board.count(|counts| counts.accepted += 1);
         let entries = self.entries_of(&message);
         if entries.is_empty() {
+            // It was in a queue already, so it is not simply dropped as on a bus.
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);
+            let reason = Reason::from(format!("no task wants topic `{}`", message.topic));
+            return self.queues.refuse(queue, foreign, &reason).await;
         }
         self.queues.replace(foreign, &entries).await?;
         for entry in &entries {

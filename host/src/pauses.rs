@@ -32,7 +32,7 @@ const SCHEMA: &str = "
 pub struct Pauses {
     store: Store,
     known: watch::Sender<Arc<Known>>,
-    /// What could not be written, for as long as this process lives.
+    /// What is not written yet.
     unwritten: Mutex<Known>,
 }
 
@@ -97,23 +97,25 @@ impl Pauses {
     }
 
     /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk;
-    /// after an error it rests as long as this process lives.
+    /// after an error it rests all the same, and is written by a later `refresh`.
     pub async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let pause = Pause { reason: reason.to_string(), since_ms: since };
         self.unwritten().insert(target.clone(), pause);
         self.show();
-        let (reason, written) = (reason.clone(), target.clone());
+        self.refresh().await.map(|_| ())
+    }
+
+    async fn write(&self, target: &Target, pause: &Pause) -> Result<(), StoreError> {
+        let (target, pause) = (target.clone(), pause.clone());
         let insert = move |connection: &Connection| {
             connection.execute(
                 "INSERT OR IGNORE INTO pauses VALUES (?1, ?2, ?3, ?4)",
-                params![target.kind(), target.name(), reason.as_str(), since],
+                params![target.kind(), target.name(), pause.reason, pause.since_ms],
             )
         };
-        self.store.change(insert).await?;
-        self.unwritten().remove(&written);
-        self.refresh().await.map(|_| ())
+        self.store.change(insert).await.map(|_| ())
     }
 
     /// Ends a pause; tells whether there was one.
@@ -132,6 +134,11 @@ impl Pauses {
 
     /// Reads the file, and returns what rested before and does not any more.
     pub async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
+        let unwritten = self.unwritten().clone();
+        for (target, pause) in unwritten {
+            self.write(&target, &pause).await?;
+            self.unwritten().remove(&target);
+        }
         let mut known = self.list().await?;
         known.extend(self.unwritten().clone());
         let known = Arc::new(known);

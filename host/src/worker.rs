@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{
-    Attempt, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
+    Attempt, Entry, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
 };
 use loopabull_queue::{Backoff, Consumer, Delivery, Foreign, QueueError, Received};
 
@@ -19,7 +19,7 @@ use crate::workplace::Workplace;
 /// How long a delivery waits whose entry is still being worked here.
 const SECOND_COPY: Duration = Duration::from_secs(10);
 
-/// How long a delivery may take to be settled once everything was cancelled.
+/// How long a delivery may take to be settled once everything was cancelled, and a goodbye.
 const LAST_TRY: Duration = Duration::from_secs(3);
 
 /// How long an entry waits that was running when two daemons died, by chance down to a half, so that it
@@ -84,10 +84,17 @@ impl Worker {
         let mut consumer = self.place.queues.consume(&self.queue).await.map_err(chain)?;
         self.place.board.clear_trouble(&format!("worker {}", self.number));
         let worked = self.work_with(&mut consumer, backoff, rest).await;
-        if let Err(error) = consumer.close().await {
-            tracing::warn!(worker = self.number, "{}", chain(error));
-        }
+        self.say_goodbye(consumer.close()).await;
         worked
+    }
+
+    /// Does what is polite towards a broker, which finds out by itself if that cannot be done.
+    async fn say_goodbye(&self, goodbye: impl Future<Output = Result<(), QueueError>>) {
+        match tokio::time::timeout(LAST_TRY, goodbye).await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => tracing::warn!(worker = self.number, "{}", chain(error)),
+            Err(_) => tracing::warn!(worker = self.number, "the broker does not answer"),
+        }
     }
 
     async fn work_with(
@@ -136,10 +143,8 @@ impl Worker {
         let decided = self.decide(&mut delivery).await;
         self.place.board.finish(self.number);
         let Decided { settlement, stops } = decided?;
-        if self.place.shutdown.drain.is_cancelled()
-            && let Err(error) = consumer.stop().await
-        {
-            tracing::warn!(worker = self.number, "{}", chain(error));
+        if self.place.shutdown.drain.is_cancelled() {
+            self.say_goodbye(consumer.stop()).await;
         }
         let settled = self.settle(&delivery, &settlement).await;
         if let Some(reason) = stops {
@@ -179,7 +184,9 @@ impl Worker {
             Begun::Ended { outcome, attempt, output } => {
                 delivery.attempt = attempt;
                 let settlement = policy.decide(&outcome, attempt, fastrand::f64());
-                return only(with_output(settlement, output));
+                let stops = policy.stops_worker(&outcome);
+                let stops = stops.then(|| stop_reason(&entry, &outcome));
+                return Ok(Decided { settlement: with_output(settlement, output), stops });
             }
             Begun::Wait { cut_offs } => {
                 let chance = 0.5 + fastrand::f64() / 2.0;
@@ -191,8 +198,7 @@ impl Worker {
         let run = self.run(delivery, &policy, cut_offs).await;
         let settlement = policy.decide(&run.outcome, run.attempt, fastrand::f64());
         let stops = policy.stops_worker(&run.outcome);
-        let stops = stops
-            .then(|| format!("task `{}` on message {}: {}", run.task, run.message_id, run.outcome));
+        let stops = stops.then(|| stop_reason(&entry, &run.outcome));
         log(&run, &settlement);
         place.metrics.count_run(&run, task.is_some());
         place.board.count_run(&run);
@@ -315,6 +321,11 @@ impl Drop for Trouble<'_> {
     fn drop(&mut self) {
         self.worker.place.board.clear_trouble(&self.what);
     }
+}
+
+/// Why a worker stops.
+fn stop_reason(entry: &Entry, outcome: &Outcome) -> String {
+    format!("task `{}` on message {}: {outcome}", entry.task, entry.message.id)
 }
 
 /// A dead letter takes along what its last run printed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loopabull_testbed::{Proxy, Rabbit};
 
 use crate::bed::{Daemon, wait_for};
-use crate::witness::Witness;
+use crate::witness::{MIXED, Witness};
 
 const MESSAGES: usize = 300;
 /// Heartbeats that tell of a dead connection within seconds.
@@ -17,7 +17,7 @@ fn check(rabbit: &Rabbit, url: &str, harm: impl Fn(&Daemon) + Sync) {
     let witness = Witness::new(&["--amqp-url", url], 5);
     let host = witness.host();
     let daemon = witness.start(&host, &[]);
-    witness.publish_during(&host, MESSAGES, r#"{"sleep_ms":20}"#, || {
+    witness.publish_during(&host, MESSAGES, MIXED, || {
         for round in 1..=3 {
             witness.wait_for_starts(round * MESSAGES / 5);
             harm(&daemon);

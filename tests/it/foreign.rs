@@ -26,6 +26,17 @@ fn bodies_of_others_are_routed_or_set_aside() {
     let topic = "org.fedoraproject.prod.thing.new";
     bed.add_guest("good", topic, "", "i32.const 0");
     bed.add_guest("also", "org.fedoraproject.#", "queue = 'slow'", "i32.const 0");
+    // An old queue, which was there and filled before us.
+    let old = "import sys, pika\n\
+        channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()\n\
+        channel.queue_declare('workers', durable=True)\n\
+        channel.basic_publish('', 'workers', sys.argv[2])";
+    let first = format!(
+        r#"{{"topic":"{topic}","body":{{"topic":"{topic}","msg_id":"2026-old","i":1,"msg":{{}}}}}}"#
+    );
+    let filled =
+        std::process::Command::new(python()).args(["-c", old, &url, &first]).status().unwrap();
+    assert!(filled.success());
     let daemon = bed.start(&["--amqp-url", &url]);
     let whole = format!(
         r#"{{"topic":"{topic}","msg_id":"2026-whole","i":1,"timestamp":7,"username":"x","msg":{{"n":1}}}}"#
@@ -50,21 +61,22 @@ fn bodies_of_others_are_routed_or_set_aside() {
     std::io::Write::write_all(&mut publish.stdin.take().unwrap(), &input).unwrap();
     assert!(publish.wait().unwrap().success());
     wait_for("all to be worked or set aside", || {
-        (daemon.count("runs") == 6 && daemon.depth("dead") == Some(3)).then_some(())
+        (daemon.count("runs") == 8 && daemon.depth("dead") == Some(4)).then_some(())
     });
     daemon.wait_until_idle();
     assert_eq!(daemon.count("unrouted"), 1);
     assert_eq!(daemon.count("rejected"), 3);
     assert_eq!(
         bed.tally(),
-        [("also success".to_owned(), 3), ("good success".to_owned(), 3)].into()
+        [("also success".to_owned(), 4), ("good success".to_owned(), 4)].into()
     );
     let mut ids: Vec<_> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids, ["2026-whole", "2026-wrapped", &format!("id-of-{topic}")]);
+    assert_eq!(ids, ["2026-old", "2026-whole", "2026-wrapped", &format!("id-of-{topic}")]);
     let letters = bed.run(&["dead-letters", "--amqp-url", &url]);
     let letters = text(&letters.stdout);
     assert_eq!(letters.matches("undecodable: ").count(), 3, "{letters}");
+    assert!(letters.contains("no task wants topic `nobody.wants.this`"), "{letters}");
     daemon.stop();
 }

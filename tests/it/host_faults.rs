@@ -6,14 +6,14 @@ use std::time::Duration;
 use loopabull_testbed::{Proxy, Rabbit, Vhost};
 
 use crate::bed::{Bed, wait_for};
-use crate::witness::Witness;
+use crate::witness::{MIXED, Witness};
 
 /// Kills the host so often while it works so many messages, and starts it again. The moments are
 /// spread over the runs and, by the clock, over the steps of a run.
 fn check_kills(witness: &Witness, kills: usize, messages: usize) {
     let host = witness.host();
     let mut daemon = witness.start(&host, &[]);
-    let daemon = witness.publish_during(&host, messages, r#"{"sleep_ms":5}"#, || {
+    let daemon = witness.publish_during(&host, messages, MIXED, || {
         for kill in 1..=kills {
             witness.wait_for_starts(kill * messages / (kills + 1));
             let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
@@ -30,6 +30,7 @@ fn check_kills(witness: &Witness, kills: usize, messages: usize) {
     verdict.assert_nothing_lost();
     assert_eq!(verdict.confirmed, messages);
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
+    assert!(verdict.overlapping.is_empty() && verdict.dead == 0, "{verdict}");
     // A second run only where a kill came between the end of the task and its record: no more than
     // five workers for each kill.
     assert!(verdict.duplicated.len() <= kills * 5, "{verdict}");

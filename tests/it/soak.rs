@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use loopabull_testbed::{Proxy, Rabbit};
 
 use crate::bed::{Daemon, wait_for};
-use crate::witness::Witness;
+use crate::witness::{MIXED, Witness};
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ fn check(seconds: u64) {
     let mut samples = Vec::new();
     let mut faults = Vec::new();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let killed = witness.publish_during(&victim, messages, r#"{"sleep_ms":10}"#, || {
+    let killed = witness.publish_during(&victim, messages, MIXED, || {
         let mut killed = killed;
         let mut chance = u64::from(std::process::id());
         while Instant::now() < end {

@@ -14,6 +14,10 @@ use crate::bed::{Bed, Daemon, message, text, wait_for};
 /// The topic that the recorder's playbook wants.
 pub(crate) const TOPIC: &str = "org.example.work";
 
+/// Every fourth message of this body fails at its first start, so that retries are on their way too.
+pub(crate) const MIXED: &str = r#"{"sleep_ms":10}"#;
+const FAILS_ONCE: &str = r#"{"sleep_ms":10,"exit":1,"until":1}"#;
+
 /// A publisher and a task that write down what they do, and hosts that run the task.
 pub(crate) struct Witness {
     folder: tempfile::TempDir,
@@ -70,7 +74,11 @@ impl Witness {
     /// says so, which is returned.
     pub(crate) fn publish(&self, host: &Bed, numbers: Range<usize>, body: &str) -> bool {
         let ids: Vec<String> = numbers.map(|number| format!("m-{number}")).collect();
-        let messages: Vec<String> = ids.iter().map(|id| message(id, TOPIC, body)).collect();
+        let fails = |index: usize| body == MIXED && index.is_multiple_of(4);
+        let body = |index| if fails(index) { FAILS_ONCE } else { body };
+        let messages = ids.iter().enumerate();
+        let messages: Vec<String> =
+            messages.map(|(index, id)| message(id, TOPIC, body(index))).collect();
         host.write("batch.json", messages.join("\n"));
         ids.iter().for_each(|id| self.ledger.attempted(id));
         let inject = self.with(&["inject", "batch.json"]);

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use lapin::types::AMQPValue;
 use loopabull_model::{Entry, QueueName, Reason, Settlement, TaskName};
@@ -72,8 +73,8 @@ pub struct Amqp {
 pub(crate) struct Claim {
     /// Of the session that it came by.
     generation: u64,
-    /// Whether it was taken from what is held.
-    was_held: bool,
+    /// The channel by which it was taken from what is held, open until it is settled.
+    held_on: Option<Channel>,
     raw: Box<Raw>,
 }
 
@@ -85,12 +86,6 @@ impl Amqp {
             for station in Station::always() {
                 amqp.declare(&session, &queue.name, &station).await?;
             }
-            for task in &queue.tasks {
-                let held = Station::Held(task.clone());
-                if amqp.count(&session, &queue.name, &held).await?.is_some() {
-                    amqp.note_held(&queue.name, task);
-                }
-            }
         }
         drop(session);
         Ok(Arc::new(amqp))
@@ -101,7 +96,7 @@ impl Amqp {
             unreachable!("the caller looked at the place");
         };
         let broker = Broker::new(url)?;
-        Ok(Self {
+        let amqp = Self {
             supervisor: Supervisor::start(broker.clone()).await?,
             version: broker.version().await,
             broker,
@@ -114,7 +109,17 @@ impl Amqp {
             releasing: StdMutex::default(),
             released: Notify::new(),
             troubles: StdMutex::default(),
-        })
+        };
+        let session = amqp.supervisor.session().await?;
+        for queue in &amqp.configs {
+            for task in &queue.tasks {
+                let held = Station::Held(task.clone());
+                if amqp.count(&session, &queue.name, &held).await?.is_some() {
+                    amqp.note_held(&queue.name, task);
+                }
+            }
+        }
+        Ok(amqp)
     }
 
     pub(crate) async fn publish(&self, entry: &Entry) -> Result<(), QueueError> {
@@ -144,7 +149,7 @@ impl Amqp {
                 Some(copy.buried(reason, output))
             }
             // Its task was paused again: the others of it stay where they are, too.
-            Settlement::Hold if claim(&delivery.tag).was_held => {
+            Settlement::Hold if claim(&delivery.tag).held_on.is_some() => {
                 let key = (delivery.entry.queue.clone(), delivery.entry.task.clone());
                 lock(&self.releasing).remove(&key);
                 return self.reject(&delivery.tag).await;
@@ -157,6 +162,10 @@ impl Amqp {
         };
         if let Some(copy) = copy {
             self.send(&copy).await?;
+            if let Station::Held(task) = &copy.station {
+                // Again: whoever found none meanwhile has forgotten of it.
+                self.note_held(&copy.queue, task);
+            }
         }
         if self.acknowledge(&delivery.tag).await? { Ok(()) } else { Err(lost()) }
     }

@@ -62,7 +62,10 @@ impl Amqp {
         let has_policy = version >= QUEUE_ACK_TIMEOUT;
         let found = |limit, source| Some(AckTimeout { limit, source, has_policy });
         match self.ask_management(queue).await {
-            Some(Some(limit)) if has_policy => return found(limit, Management),
+            // Older brokers keep such an argument and do not heed it.
+            Some(Some(limit)) if has_policy || self.version.is_none() => {
+                return found(limit, Management);
+            }
             Some(_) => (),
             None if has_policy && self.is_as_declared(queue) => {
                 return found(OUR_ACK_TIMEOUT, Queue);

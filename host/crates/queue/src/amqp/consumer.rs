@@ -74,11 +74,15 @@ impl Consumer {
         let Some(line) = self.line.as_mut() else { return Ok(()) };
         let cancel = line.channel.basic_cancel(line.stream.tag(), BasicCancelOptions::default());
         line.session.step("stop consuming", cancel).await?;
-        while let Some(Ok(raw)) = line.stream.next().await {
+        loop {
+            let next = tokio::select! {
+                next = line.stream.next() => next,
+                () = line.session.over() => return Ok(()),
+            };
+            let Some(Ok(raw)) = next else { return Ok(()) };
             let back = raw.acker.reject(BasicRejectOptions { requeue: true });
             line.session.step("give back", back).await?;
         }
-        Ok(())
     }
 
     /// Closes the channel: what was sent ahead and not handed out goes back, and the consumer ends,
@@ -107,9 +111,9 @@ impl Consumer {
         let released = self.amqp.released.notified();
         tokio::pin!(released);
         released.as_mut().enable();
-        let held = self.amqp.next_released(&line.session, &line.channel, &self.queue).await?;
-        if let Some(raw) = held {
-            return self.look_at(generation, raw, true).await;
+        let held = self.amqp.next_released(&line.session, &self.queue).await?;
+        if let Some((raw, channel)) = held {
+            return self.look_at(generation, raw, Some(channel)).await;
         }
         // The stream keeps a delivery that it has not handed out, so it may be dropped here.
         let next = tokio::select! {
@@ -122,7 +126,7 @@ impl Consumer {
             next = line.stream.next() => next,
         };
         match next {
-            Some(Ok(raw)) => self.look_at(generation, raw, false).await,
+            Some(Ok(raw)) => self.look_at(generation, raw, None).await,
             Some(Err(source)) => Err(self.amqp.broker.error("receive", source)),
             // The broker's cancel (the queue was deleted, its node went away), not an end.
             None => Err(self.amqp.broker.lost("consume")),
@@ -133,9 +137,10 @@ impl Consumer {
         &self,
         generation: u64,
         raw: Raw,
-        was_held: bool,
+        held_on: Option<Channel>,
     ) -> Result<Option<Received>, QueueError> {
-        match entry::read(&self.queue, generation, was_held, raw) {
+        let was_held = held_on.is_some();
+        match entry::read(&self.queue, generation, held_on, raw) {
             Read::Entry(delivery, left) if !left.is_zero() => {
                 self.amqp.settle(&delivery, &Settlement::GiveBack { after: left }).await?;
             }

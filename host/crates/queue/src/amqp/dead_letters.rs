@@ -36,7 +36,7 @@ impl Amqp {
             if verdict != Verdict::Keep {
                 let claim = Claim {
                     generation: session.generation,
-                    was_held: false,
+                    held_on: None,
                     raw: Box::new(got.delivery),
                 };
                 // A requeued one of which the broker has not heard is there twice, under one id.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, TaskName};
 
 use super::topology::{Station, Stay};
@@ -99,7 +99,11 @@ impl Outgoing {
                 };
                 Self::of(&entry, Station::Work, 0, now_ms(), &history)
             }
-            _ => Self::unread(&letter.queue, Station::Work, raw),
+            _ => {
+                let mut copy = Self::unread(&letter.queue, Station::Work, raw);
+                copy.set_history(&history);
+                copy
+            }
         }
     }
 
@@ -116,7 +120,7 @@ impl Outgoing {
         let mut headers = FieldTable::default();
         if size <= MAX_FOREIGN_HEADERS {
             for (name, value) in theirs.inner() {
-                if !is_ours(name.as_str()) || name.as_str() == ROUTING_KEY {
+                if !is_ours(name.as_str()) || [ROUTING_KEY, HISTORY].contains(&name.as_str()) {
                     headers.insert(name.clone(), value.clone());
                 }
             }
@@ -131,7 +135,8 @@ impl Outgoing {
             headers,
         };
         if !copy.headers.contains_key(ROUTING_KEY) {
-            copy.set(ROUTING_KEY, long(raw.routing_key.as_str()));
+            let key = Headers(raw).first_key().unwrap_or_else(|| raw.routing_key.to_string());
+            copy.set(ROUTING_KEY, long(&key));
         }
         if copy.headers.inner().get(ROUTING_KEY).is_some_and(|key| format!("{key:?}").len() > 300) {
             copy.set(ROUTING_KEY, long(""));
@@ -184,13 +189,19 @@ impl Outgoing {
         outgoing.set(TASK, long(entry.task.as_str()));
         outgoing.set(ATTEMPTS, AMQPValue::LongUInt(attempts));
         outgoing.set(QUEUED, AMQPValue::LongLongInt(queued_ms));
-        if !history.is_empty() {
-            let history = serde_json::to_string(history).expect("burials are made of JSON types");
-            if history.len() <= MAX_HISTORY {
-                outgoing.set(HISTORY, long(&history));
+        outgoing.set_history(history);
+        outgoing
+    }
+
+    /// Remembers the earlier lives, the newest first if there is no room for all.
+    fn set_history(&mut self, history: &[Burial]) {
+        for first in 0..history.len() {
+            let text = serde_json::to_string(&history[first..]);
+            let text = text.expect("burials are made of JSON types");
+            if text.len() <= MAX_HISTORY {
+                return self.set(HISTORY, long(&text));
             }
         }
-        outgoing
     }
 
     fn set(&mut self, name: &str, value: AMQPValue) {
@@ -199,8 +210,8 @@ impl Outgoing {
 }
 
 /// Reads what the broker delivered from a queue.
-pub(super) fn read(queue: &QueueName, generation: u64, was_held: bool, raw: Raw) -> Read {
-    let claim = Claim { generation, was_held, raw: Box::new(raw) };
+pub(super) fn read(queue: &QueueName, generation: u64, held_on: Option<Channel>, raw: Raw) -> Read {
+    let claim = Claim { generation, held_on, raw: Box::new(raw) };
     let headers = Headers(&claim.raw);
     let left = Duration::from_millis(headers.number(LEFT).try_into().unwrap_or(0));
     if headers.text(ENTRY).is_none() && headers.text(TASK).is_none() {
@@ -304,6 +315,17 @@ impl Headers<'_> {
 
     fn id(&self) -> Option<String> {
         self.text(ENTRY).filter(|id| EntryId::is_valid(id))
+    }
+
+    /// By which key it was published, if the broker has moved it since.
+    fn first_key(&self) -> Option<String> {
+        let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
+        let AMQPValue::FieldTable(oldest) = deaths.as_slice().last()? else { return None };
+        let AMQPValue::FieldArray(keys) = oldest.inner().get("routing-keys")? else { return None };
+        match keys.as_slice().first()? {
+            AMQPValue::LongString(key) => Some(key.to_string()),
+            _ => None,
+        }
     }
 
     /// Why the broker moved it here.

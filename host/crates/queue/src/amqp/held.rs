@@ -28,6 +28,9 @@ impl Amqp {
             if count.is_some_and(|count| count > 0) {
                 lock(&self.releasing).insert(key.clone(), Arc::default());
                 self.released.notify_waiters();
+            } else {
+                // Noted again by whoever holds one.
+                lock(&self.held).remove(key);
             }
         }
         Ok(())
@@ -48,19 +51,22 @@ impl Amqp {
 
     /// Takes the next entry of a task that was resumed, if there is one. Does not wait for a task of
     /// which somebody else takes or adds one.
+    ///
+    /// It comes with a channel of its own: on the worker's the broker may have sent another one ahead,
+    /// and would take both for lost if that had to wait too long.
     pub(super) async fn next_released(
         &self,
         session: &Session,
-        channel: &Channel,
         queue: &QueueName,
-    ) -> Result<Option<Raw>, QueueError> {
+    ) -> Result<Option<(Raw, Channel)>, QueueError> {
         let releasing = lock(&self.releasing).clone();
         for (key, turn) in releasing.into_iter().filter(|((of, _), _)| of == queue) {
             let Ok(_turn) = turn.try_lock() else { continue };
             let name = Station::Held(key.1.clone()).name(queue);
+            let channel = session.channel().await?;
             let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
             match session.step("get what was held", get).await {
-                Ok(Some(got)) => return Ok(Some(got.delivery)),
+                Ok(Some(got)) => return Ok(Some((got.delivery, channel))),
                 Ok(None) => drop(lock(&self.releasing).remove(&key)),
                 Err(error) => {
                     if is_missing(&error) {

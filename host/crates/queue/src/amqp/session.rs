@@ -214,12 +214,14 @@ impl Session {
             while self.is_blocked() {
                 tokio::time::sleep(TICK).await;
             }
-            let channel = self.publisher().await?;
-            let confirmation = self.wait_for_confirm(send(&channel, outgoing)).await;
-            if confirmation.is_ok() {
+            let publish = async {
+                let channel = self.publisher().await?;
+                let confirmation = send(&channel, outgoing).await?;
                 self.idle_channels().push(channel);
-            }
-            confirmation.map_err(|error| self.broker.error("publish", error))
+                Ok(confirmation)
+            };
+            let published = self.wait_for_confirm(publish).await;
+            published.map_err(|error| self.broker.error("publish", error))
         };
         let confirmation = tokio::select! {
             confirmation = publish => confirmation,
@@ -240,16 +242,15 @@ impl Session {
         Err(QueueError::NotConfirmed { broker, queue, reason })
     }
 
-    /// Returns a channel with confirms that nobody publishes on.
-    async fn publisher(&self) -> Result<Channel, QueueError> {
+    /// Returns a channel with confirms that nobody publishes on. Not limited in time, as little as what
+    /// is published on it: a broker with an alarm does not read what it is asked either.
+    async fn publisher(&self) -> lapin::Result<Channel> {
         let idle = self.idle_channels().pop();
         if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
             return Ok(channel);
         }
-        let open = self.publishing.create_channel();
-        let channel = self.broker.wait("open a channel", open).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        self.broker.wait("ask for confirms", confirms).await?;
+        let channel = self.publishing.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     }
 
