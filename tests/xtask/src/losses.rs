@@ -40,7 +40,10 @@ and goes on. The queue is the one that each system declares: a quorum queue for 
 durable classic queue for the others unless the row says otherwise, which forgets acknowledgements when
 the broker is killed.
 `loopabull-host inject` confirms 20 messages at once or none, the other publishers each by itself.
-Kills: how often the fault came. The faults below the kills are played to loopabull-host only.
+Kills: how often the fault came, also if the system was not back from the one before and had little to
+lose. Nothing new is published while the broker is killed or stopped; what is being published meets a
+kill, and hardly ever a stop, which takes a second to begin. Faults other than kills are played to
+loopabull-host only.
 loopabull-host tries a message 5 times, 100 ms apart, and its circuit breaker is off.
 [1] With `durable: true, exclusive: false, auto_delete: false`. Its own defaults are the opposite
 (`durable: false, exclusive: true, auto_delete: true`): that queue goes with its process, and five
