@@ -11,11 +11,12 @@ use std::net::TcpListener;
 const LOW: u64 = 12_000;
 const HIGH: u64 = 32_000;
 
-/// Returns a port of the loopback address that nobody listens on.
+/// Returns a port that nobody listens on.
 pub(crate) fn free() -> u16 {
     let random = RandomState::new();
     (0..1000_u32)
         .filter_map(|number| u16::try_from(LOW + random.hash_one(number) % (HIGH - LOW)).ok())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("the loopback address has a free port")
+        // On any address: some servers listen on all of them.
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("there is a free port")
 }
