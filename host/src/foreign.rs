@@ -5,7 +5,7 @@
 //! tasks that want it.
 
 use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
-use loopabull_model::{Entry, EntryId, Message, QueueName, Reason};
+use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
 use loopabull_queue::{Foreign, QueueError};
 
 use crate::metrics::{ByTask, Rejected, Source};
@@ -59,16 +59,14 @@ impl Workplace {
     /// the same entries; one without an id of its own may be meant twice, and is worked twice.
     fn entries_of(&self, message: &Message) -> Vec<Entry> {
         let has_own_id = !message.id.as_str().starts_with("sha256:");
-        let entry = |task: std::sync::Arc<loopabull_model::Task>| Entry {
-            id: if has_own_id {
+        let id = |task: &Task| {
+            if has_own_id {
                 EntryId::derived(message, &task.name)
             } else {
                 EntryId::new(uuid::Uuid::new_v4().simple().to_string())
-            },
-            queue: task.manifest.queue.clone(),
-            task: task.name.clone(),
-            message: message.clone(),
+            }
         };
-        self.runner.catalog.routes.resolve(&message.topic).into_iter().map(entry).collect()
+        let tasks = self.runner.catalog.routes.resolve(&message.topic);
+        tasks.iter().map(|task| Entry::new(id(task), task, message)).collect()
     }
 }

@@ -68,12 +68,8 @@ impl Ingest {
             self.board.count(|counts| counts.unrouted += 1);
         }
         for task in tasks {
-            let entry = Entry {
-                id: EntryId::new(uuid::Uuid::new_v4().simple().to_string()),
-                queue: task.manifest.queue.clone(),
-                task: task.name.clone(),
-                message: message.clone(),
-            };
+            let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
+            let entry = Entry::new(id, &task, &message);
             self.publish(&entry).await;
         }
     }

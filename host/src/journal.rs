@@ -389,6 +389,31 @@ mod tests {
         assert_eq!(die().await, [1]);
     }
 
+    /// A crash may leave any part of the last transaction on disk. The journal opens again and holds
+    /// what was recorded before; of the last run all or nothing.
+    #[tokio::test]
+    async fn a_journal_cut_at_every_byte_of_its_last_transaction_opens_again() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::open(state.path()).unwrap();
+        for number in 0..5 {
+            let id = format!("r-{number}");
+            journal.record(run(&id, "m-1", Outcome::Success)).await.unwrap();
+        }
+        let files = ["journal.db", "journal.db-wal"].map(|name| state.path().join(name));
+        let before = std::fs::metadata(&files[1]).unwrap().len() as usize;
+        journal.record(run("r-5", "m-1", Outcome::Success)).await.unwrap();
+        let [file, log] = files.map(|path| std::fs::read(path).unwrap());
+        assert!(log.len() > before);
+        for length in before..=log.len() {
+            let cut = tempfile::tempdir().unwrap();
+            std::fs::write(cut.path().join("journal.db"), &file).unwrap();
+            std::fs::write(cut.path().join("journal.db-wal"), &log[..length]).unwrap();
+            let runs = Journal::open(cut.path()).unwrap().count().await.unwrap();
+            let expected = if length == log.len() { 6 } else { 5 };
+            assert_eq!(runs, [("success".to_owned(), expected)], "{length} of {}", log.len());
+        }
+    }
+
     #[tokio::test]
     async fn a_list_is_filtered_and_limited() {
         let state = tempfile::tempdir().unwrap();

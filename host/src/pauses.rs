@@ -34,6 +34,9 @@ pub struct Pauses {
     known: watch::Sender<Arc<Known>>,
     /// What is not written yet.
     unwritten: Mutex<Known>,
+    /// Held over `await` on purpose: of two that read the file the later must also be the last to say
+    /// what it holds.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 type Known = BTreeMap<Target, Pause>;
@@ -93,7 +96,12 @@ impl Pauses {
     /// Opens the pauses of a state directory. What rests is known after the first `refresh`.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
-        Ok(Self { store, known: watch::Sender::new(Arc::default()), unwritten: Mutex::default() })
+        Ok(Self {
+            store,
+            known: watch::Sender::new(Arc::default()),
+            unwritten: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk;
@@ -134,6 +142,7 @@ impl Pauses {
 
     /// Reads the file, and returns what rested before and does not any more.
     pub async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
+        let _refreshing = self.refreshing.lock().await;
         let unwritten = self.unwritten().clone();
         for (target, pause) in unwritten {
             self.write(&target, &pause).await?;

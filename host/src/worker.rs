@@ -165,7 +165,7 @@ impl Worker {
             return only(Settlement::Hold);
         }
         // The broker took our claim for lost and delivered the entry again, while it runs.
-        let Some(_held) = place.running.start(&entry.id) else {
+        let Some(_in_work) = place.running.start(&entry.id) else {
             tracing::warn!(message.id = %entry.message.id, "message {} is being worked already", entry.message.id);
             return only(Settlement::GiveBack { after: SECOND_COPY });
         };

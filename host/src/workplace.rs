@@ -48,7 +48,7 @@ pub struct Running(Mutex<HashSet<EntryId>>);
 
 /// One entry that is being worked, until this is dropped.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct InWork<'a> {
     running: &'a Running,
     entry: EntryId,
 }
@@ -130,9 +130,9 @@ impl Breakers {
 
 impl Running {
     /// Notes that an entry is being worked, unless it is already.
-    pub fn start(&self, entry: &EntryId) -> Option<Held<'_>> {
+    pub fn start(&self, entry: &EntryId) -> Option<InWork<'_>> {
         let is_new = self.entries().insert(entry.clone());
-        is_new.then(|| Held { running: self, entry: entry.clone() })
+        is_new.then(|| InWork { running: self, entry: entry.clone() })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashSet<EntryId>> {
@@ -140,7 +140,7 @@ impl Running {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for InWork<'_> {
     fn drop(&mut self) {
         self.running.entries().remove(&self.entry);
     }
@@ -154,10 +154,10 @@ mod tests {
     fn an_entry_is_worked_once_at_a_time() {
         let running = Running::default();
         let entry = EntryId::new("e");
-        let held = running.start(&entry);
-        assert!(held.is_some());
+        let in_work = running.start(&entry);
+        assert!(in_work.is_some());
         assert!(running.start(&entry).is_none());
-        drop(held);
+        drop(in_work);
         assert!(running.start(&entry).is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loopabull_testbed::{Proxy, Rabbit};
 
-use crate::bed::{Daemon, wait_for};
+use crate::bed::{Daemon, wait_at_most, wait_for};
 use crate::witness::{MIXED, Witness};
 
 const MESSAGES: usize = 300;
@@ -159,15 +159,14 @@ fn a_drain_without_the_broker_loses_nothing() {
 
 /// The broker takes a delivery for lost while its task runs. What it then delivers again waits until
 /// the run is over, and is known.
-#[test]
-fn a_task_longer_than_the_acknowledgement_timeout() {
-    // The broker looks once a minute unless it is told otherwise, and 3.10 takes no less in its
-    // configuration file; the variable is read for each new channel.
-    let rabbit = Rabbit::start_with("consumer_timeout = 10000");
-    rabbit.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 2000)."]);
+fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
+    let rabbit = Rabbit::start_with(&format!("consumer_timeout = {}", seconds * 1000));
+    // How often the broker looks, for each new channel; 3.10 takes it by no configuration file.
+    let tick = format!("application:set_env(rabbit, channel_tick_interval, {tick_ms}).");
+    rabbit.ctl(&["eval", &tick]);
     let url = rabbit.vhost().url();
     let witness = Witness::new(&["--amqp-url", &url], 5);
-    let host = witness.host_with("consumer_timeout = '10s'");
+    let host = witness.host_with(&format!("consumer_timeout = '{seconds}s'"));
     let output = host.run(&witness.with(&["--listen", "127.0.0.1:0"]));
     let said = crate::bed::text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
@@ -177,14 +176,27 @@ fn a_task_longer_than_the_acknowledgement_timeout() {
     let config = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
     host.write("loopabull.toml", format!("ignore_consumer_timeout = true\n{config}"));
     let daemon = witness.start(&host, &["--workers", "3"]);
-    witness.publish(&host, 0..1, r#"{"sleep_ms":30000}"#);
-    wait_for("the second delivery", || {
+    witness.publish(&host, 0..1, &format!(r#"{{"sleep_ms":{task_ms}}}"#));
+    let patience = Duration::from_millis(task_ms) + crate::bed::PATIENCE;
+    wait_at_most(patience, "the second delivery", || {
         host.log().contains("is being worked already").then_some(())
     });
-    daemon.wait_until_idle();
+    daemon.wait_until_idle_for(patience);
     assert_eq!(witness.starts(), 1, "it was not run beside itself or again");
     let verdict = witness.verdict(&host);
     verdict.assert_nothing_lost();
     assert_eq!(verdict.done, 1);
     daemon.stop();
+}
+
+#[test]
+fn a_task_longer_than_the_acknowledgement_timeout() {
+    check_ack_timeout(10, 2_000, 30_000);
+}
+
+/// With the broker's own minute between two looks.
+#[test]
+#[ignore = "minutes: `cargo xtask soak` runs it"]
+fn soak_ack_timeout() {
+    check_ack_timeout(60, 60_000, 180_000);
 }

@@ -2,12 +2,12 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_queue::{Plan, Queues, StandingOf};
+use loopabull_queue::{Plan, Queues, Standing};
 
 use crate::catalog::Listing;
 use crate::cli::{DONE, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 
 /// Show or make the queues on RabbitMQ
@@ -51,10 +51,10 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     let mut table = Table::new(&["", "QUEUE", "ARGUMENTS"]);
     for change in &plan.changes {
         let sign = match (&change.standing, is_plan) {
-            (StandingOf::Missing, true) => "missing",
-            (StandingOf::Missing, false) => "made",
-            (StandingOf::Same, _) => "there",
-            (StandingOf::Differs { .. }, _) => "differs",
+            (Standing::Missing, true) => "missing",
+            (Standing::Missing, false) => "made",
+            (Standing::Same, _) => "there",
+            (Standing::Differs { .. }, _) => "differs",
         };
         table.push(vec![sign.to_owned(), change.queue.clone(), change.arguments.clone()]);
     }
@@ -63,8 +63,8 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     }
     print(&table.render())?;
     for change in &plan.changes {
-        if let StandingOf::Differs { reason } = &change.standing {
-            print(&format!("differs: `{}`: {reason}\n", change.queue))?;
+        if let Standing::Differs { reason } = &change.standing {
+            print_plain(&format!("differs: `{}`: {reason}\n", change.queue))?;
         }
     }
     for warning in &plan.warnings {

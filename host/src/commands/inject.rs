@@ -61,12 +61,8 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
                     print(&format!("no task wants topic `{}`\n", message.topic))?;
                 }
                 for task in tasks {
-                    let entry = Entry {
-                        id: EntryId::new(uuid::Uuid::new_v4().simple().to_string()),
-                        queue: task.manifest.queue.clone(),
-                        task: task.name.clone(),
-                        message: message.clone(),
-                    };
+                    let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
+                    let entry = Entry::new(id, &task, &message);
                     publish(&queues, &entry).await?;
                     entries += 1;
                 }

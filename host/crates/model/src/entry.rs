@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Message, QueueName, TaskName};
+use crate::{Message, QueueName, Task, TaskName};
 
 /// One message for one task, in the queue of that task.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -12,6 +12,14 @@ pub struct Entry {
     pub queue: QueueName,
     pub task: TaskName,
     pub message: Message,
+}
+
+impl Entry {
+    /// Makes the entry of a message for a task that wants it.
+    pub fn new(id: EntryId, task: &Task, message: &Message) -> Self {
+        let (queue, task) = (task.manifest.queue.clone(), task.name.clone());
+        Self { id, queue, task, message: message.clone() }
+    }
 }
 
 /// The id of an entry, the same however often it is published or delivered.

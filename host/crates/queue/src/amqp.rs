@@ -37,7 +37,8 @@ use topology::Station;
 
 pub use ack_timeout::{AckTimeout, AckTimeoutSource};
 pub(crate) use consumer::Consumer;
-pub use plan::{Change, Plan, StandingOf};
+pub use plan::{Change, Plan};
+pub use standing::Standing;
 pub(crate) use topology::DELIVERY_LIMIT;
 
 /// What the broker delivered, as lapin hands it over.

@@ -23,21 +23,9 @@ pub struct Plan {
 pub struct Change {
     pub queue: String,
     #[serde(flatten)]
-    pub standing: StandingOf,
+    pub standing: Standing,
     /// The arguments that we would declare it with.
     pub arguments: String,
-}
-
-/// How a queue stands to what we would make.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(tag = "standing", rename_all = "kebab-case")]
-pub enum StandingOf {
-    /// It is missing and will be made.
-    Missing,
-    /// It is as we would make it.
-    Same,
-    /// It is there with other arguments, or we may not compare them, and is used as it is.
-    Differs { reason: String },
 }
 
 impl Amqp {
@@ -48,11 +36,7 @@ impl Amqp {
         let mut changes = Vec::new();
         for queue in &config.queues {
             for station in Station::always() {
-                let standing = match amqp.stand(&session, &queue.name, &station).await? {
-                    Standing::Missing => StandingOf::Missing,
-                    Standing::Same => StandingOf::Same,
-                    Standing::Differs(reason) => StandingOf::Differs { reason },
-                };
+                let standing = amqp.stand(&session, &queue.name, &station).await?;
                 let arguments = station.arguments(queue);
                 let arguments: Vec<String> = arguments
                     .inner()
@@ -78,7 +62,7 @@ impl Amqp {
             );
             return warnings;
         };
-        let differs = |change: &Change| matches!(change.standing, StandingOf::Differs { .. });
+        let differs = |change: &Change| matches!(change.standing, Standing::Differs { .. });
         if changes.iter().any(|change| differs(change) && !change.queue.contains('.')) {
             let command = format!(
                 "rabbitmqctl set_policy loopabull '^NAME$' \

@@ -4,6 +4,7 @@ use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
 use loopabull_model::QueueName;
+use serde::Serialize;
 
 use super::session::Session;
 use super::topology::Station;
@@ -16,11 +17,15 @@ const ACCESS_REFUSED: u16 = 403;
 const PRECONDITION_FAILED: u16 = 406;
 
 /// How a queue on the broker stands to what we would make.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Standing {
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "standing", rename_all = "kebab-case")]
+pub enum Standing {
+    /// It is missing and will be made.
     Missing,
+    /// It is as we would make it.
     Same,
-    Differs(String),
+    /// It is there with other arguments, or we may not compare them, and is used as it is.
+    Differs { reason: String },
 }
 
 impl Amqp {
@@ -41,13 +46,13 @@ impl Amqp {
                 session.step("declare the queue", declare).await?;
             }
             Standing::Same => (),
-            Standing::Differs(reason)
+            Standing::Differs { reason }
                 if *station == Station::Work && self.config(queue).exclusive_order =>
             {
                 let (broker, queue) = (self.broker.name.clone(), queue.to_string());
                 return Err(QueueError::NotExclusive { broker, queue, reason });
             }
-            Standing::Differs(reason) => {
+            Standing::Differs { reason } => {
                 tracing::warn!(
                     "queue `{name}` is not as we would make it, and is used as it is; \
                      `loopabull-host broker plan` tells more: {reason}"
@@ -91,7 +96,9 @@ impl Amqp {
         match session.step("compare the queue", declare).await {
             Ok(_) => Ok(Standing::Same),
             Err(error) => match reply_code(&error) {
-                Some(PRECONDITION_FAILED | ACCESS_REFUSED) => Ok(Standing::Differs(chain(&error))),
+                Some(PRECONDITION_FAILED | ACCESS_REFUSED) => {
+                    Ok(Standing::Differs { reason: chain(&error) })
+                }
                 _ => Err(error),
             },
         }

@@ -62,3 +62,27 @@ async fn an_entry_that_is_never_settled_is_set_aside_in_the_end() {
     let letters = judge(&queues, |_| Verdict::Keep).await;
     assert_eq!(letters[0].burial.reason, "claimed 100 times and never settled");
 }
+
+/// A crash may leave any part of the last transaction on disk. The file opens again and holds what was
+/// published before; of the last entry all or nothing.
+#[tokio::test]
+async fn a_queue_file_cut_at_every_byte_of_its_last_transaction_opens_again() {
+    let bed = Bed::embedded();
+    let Bed::Embedded(folder) = &bed else { unreachable!() };
+    let (file, log) = (folder.path().join("queue.db"), folder.path().join("queue.db-wal"));
+    let queues = bed.open().await;
+    publish(&queues, 0..5).await;
+    let before = std::fs::metadata(&log).unwrap().len() as usize;
+    publish(&queues, [5]).await;
+    let (file, log) = (std::fs::read(file).unwrap(), std::fs::read(log).unwrap());
+    assert!(log.len() > before);
+    for length in before..=log.len() {
+        let cut = tempfile::tempdir().unwrap();
+        std::fs::write(cut.path().join("queue.db"), &file).unwrap();
+        std::fs::write(cut.path().join("queue.db-wal"), &log[..length]).unwrap();
+        let cut = Bed::Embedded(cut);
+        let queues = cut.open().await;
+        let waiting = queues.depth(&crate::bed::workers()).await.unwrap().waiting;
+        assert_eq!(waiting, if length == log.len() { 6 } else { 5 }, "{length} of {}", log.len());
+    }
+}
