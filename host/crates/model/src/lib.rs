@@ -7,6 +7,8 @@
 mod body;
 mod breaker;
 mod entry;
+mod http_grant;
+mod http_origin;
 mod manifest;
 mod message;
 mod outcome;
@@ -24,6 +26,8 @@ mod topic;
 pub use body::{Body, BodyError, MAX_DEPTH};
 pub use breaker::{Breaker, BreakerPolicy};
 pub use entry::{Entry, EntryId};
+pub use http_grant::{AddressBlock, HttpGrant, HttpGrantError};
+pub use http_origin::{AuthorityError, HttpHost, HttpOrigin, HttpScheme};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use message::{Message, MessageId, MessageIdError};
 pub use outcome::{Exceeded, Outcome};
