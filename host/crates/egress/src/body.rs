@@ -1,0 +1,226 @@
+//! The two bodies of an exchange, counted and limited while they stream.
+//!
+//! A body that goes beyond its limit ends in an error, never in a shorter body that looks whole.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use loopabull_model::HttpOrigin;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep};
+
+use crate::connection;
+use crate::error::SendError;
+use crate::exchange::Progress;
+use crate::limits::EgressLimits;
+
+/// Why the body of a request ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyFault {
+    #[error("the component broke it off")]
+    Component { source: Box<dyn Error + Send + Sync> },
+    #[error("it is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("it is not as long as `content-length` says")]
+    Length,
+}
+
+/// The body of a request. Its trailers are not sent.
+#[derive(Debug)]
+pub(crate) struct RequestBody<B> {
+    inner: Pin<Box<B>>,
+    sent: u64,
+    limit: u64,
+    length: Option<u64>,
+    progress: Arc<Progress>,
+}
+
+/// The body of a response.
+///
+/// Ends in an error if it is larger than the limit, if nothing comes for too long, if the whole
+/// exchange takes too long, or if the connection is closed or dropped before its end.
+#[derive(Debug)]
+pub struct ResponseBody {
+    /// None after the end and after an error.
+    incoming: Option<Incoming>,
+    origin: HttpOrigin,
+    received: u64,
+    limit: u64,
+    /// Since when a reader waits, and how long it may.
+    waiting: Option<Pin<Box<Sleep>>>,
+    between_bytes: Duration,
+    deadline: Pin<Box<Sleep>>,
+    total: Duration,
+    progress: Arc<Progress>,
+    /// Held until the end, so that the exchange counts as one under way.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<B: Body> RequestBody<B> {
+    /// Wraps a body. Fails if it is known to be of another length than `content-length` says, or
+    /// to be too large.
+    pub(crate) fn new(
+        body: B,
+        limit: u64,
+        length: Option<u64>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, BodyFault> {
+        let known = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        if known.is_some_and(|known| known > limit) {
+            return Err(BodyFault::TooLarge { limit });
+        }
+        if length.is_some() && known.is_some() && known != length {
+            return Err(BodyFault::Length);
+        }
+        Ok(Self { inner: Box::pin(body), sent: 0, limit, length, progress })
+    }
+
+    fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        self.progress.request_broke(&fault);
+        Poll::Ready(Some(Err(fault)))
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let frame = match std::task::ready!(self.inner.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => frame.into_data().ok(),
+            Some(Err(error)) => {
+                return self.fail(BodyFault::Component { source: error.into() });
+            }
+            None => None,
+        };
+        let Some(piece) = frame else {
+            let is_short = self.length.is_some_and(|length| self.sent < length);
+            return if is_short { self.fail(BodyFault::Length) } else { Poll::Ready(None) };
+        };
+        let sent = self.sent.saturating_add(piece.len() as u64);
+        if sent > self.limit {
+            let limit = self.limit;
+            return self.fail(BodyFault::TooLarge { limit });
+        }
+        if self.length.is_some_and(|length| sent > length) {
+            return self.fail(BodyFault::Length);
+        }
+        self.sent = sent;
+        self.progress.sent(sent);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl ResponseBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        origin: HttpOrigin,
+        limits: &EgressLimits,
+        deadline: Instant,
+        progress: Arc<Progress>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let permit = (!incoming.is_end_stream()).then_some(permit);
+        Self {
+            incoming: Some(incoming),
+            origin,
+            received: 0,
+            limit: limits.response_body_bytes,
+            waiting: None,
+            between_bytes: limits.between_bytes,
+            deadline: Box::pin(tokio::time::sleep_until(deadline)),
+            total: limits.total,
+            progress,
+            permit,
+        }
+    }
+
+    fn end(&mut self) {
+        self.incoming = None;
+        self.permit = None;
+    }
+
+    fn fail(&mut self, error: SendError) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        self.end();
+        self.progress.failed(&error);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = SendError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        let this = &mut *self;
+        let Some(incoming) = this.incoming.as_mut() else {
+            return Poll::Ready(None);
+        };
+        if this.deadline.as_mut().poll(cx).is_ready() {
+            let error = SendError::TotalTimeout { origin: this.origin.clone(), limit: this.total };
+            return this.fail(error);
+        }
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.waiting = None;
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.received = this.received.saturating_add(bytes as u64);
+                this.progress.received(this.received);
+                if this.received > this.limit {
+                    let origin = this.origin.clone();
+                    return this.fail(SendError::ResponseBody { origin, limit: this.limit });
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => this.fail(if this.progress.is_request_broken() {
+                SendError::RequestBody { source: error.into() }
+            } else {
+                connection::broken(&this.origin, error)
+            }),
+            Poll::Ready(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let limit = this.between_bytes;
+                let waiting =
+                    this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                std::task::ready!(waiting.as_mut().poll(cx));
+                let origin = this.origin.clone();
+                this.fail(SendError::BetweenBytesTimeout { origin, limit })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}

@@ -1,0 +1,107 @@
+//! Whose certificates are believed.
+//!
+//! Owns the configuration of TLS: the roots of the system and perhaps one file of others, the
+//! provider that the queue's TLS has too, HTTP/1.1 and no client certificate. It is loaded once
+//! and shared by all tasks.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use loopabull_model::{HttpHost, HttpOrigin};
+
+use crate::error::SendError;
+
+/// The roots that certificates of servers are checked against; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    config: Arc<ClientConfig>,
+    roots: usize,
+}
+
+/// Why the roots cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("cannot read certificates from `{path}`")]
+    Read { path: PathBuf, source: pem::Error },
+    #[error("`{path}` has no certificate")]
+    Empty { path: PathBuf },
+    #[error("`{path}` has a certificate that is no root")]
+    Root { path: PathBuf, source: rustls::Error },
+    #[error("cannot set TLS up")]
+    Provider { source: rustls::Error },
+}
+
+impl Trust {
+    /// Loads the roots of the system, and those of a PEM file beside them. Reads files.
+    ///
+    /// Roots of the system that cannot be read are left out; `roots` tells how many there are.
+    /// Fails if the extra file cannot be read or holds anything that is no root.
+    pub fn load(extra: Option<&Path>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = extra {
+            add_file(&mut roots, path)?;
+        }
+        let count = roots.len();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|source| TrustError::Provider { source })?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), roots: count })
+    }
+
+    /// Returns the number of roots. With none no server is believed.
+    pub fn roots(&self) -> usize {
+        self.roots
+    }
+
+    /// Makes a connection one of TLS. The certificate must be for the host of the origin.
+    pub(crate) async fn secure(
+        &self,
+        origin: &HttpOrigin,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, SendError> {
+        let name = match &origin.host {
+            HttpHost::Address(address) => ServerName::from(*address),
+            HttpHost::Name(name) => ServerName::try_from(name.clone()).map_err(|error| {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, error);
+                SendError::Tls { origin: origin.clone(), source }
+            })?,
+        };
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        connector.connect(name, stream).await.map_err(|source| {
+            let origin = origin.clone();
+            match source.get_ref().and_then(|error| error.downcast_ref()) {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    SendError::Certificate { origin, source }
+                }
+                _ => SendError::Tls { origin, source },
+            }
+        })
+    }
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
+    let read = |source| TrustError::Read { path: path.to_owned(), source };
+    let before = roots.len();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(read)? {
+        roots
+            .add(certificate.map_err(read)?)
+            .map_err(|source| TrustError::Root { path: path.to_owned(), source })?;
+    }
+    if roots.len() == before {
+        return Err(TrustError::Empty { path: path.to_owned() });
+    }
+    Ok(())
+}
