@@ -51,6 +51,11 @@ pub(crate) async fn too_long<'a>(
 }
 
 impl TooLong {
+    /// Returns which task it is.
+    pub fn task(&self) -> &TaskName {
+        &self.task
+    }
+
     /// Returns what the operator can do, with the exact line.
     pub fn hint(&self) -> String {
         let enough = self.needed + Duration::from_mins(5);

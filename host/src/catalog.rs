@@ -1,315 +1,175 @@
-//! The catalog: which tasks there are.
+//! The catalog: the tasks, ready to run.
 //!
-//! Owns the reading of the two directories. File names come from our own listing, beneath a
-//! directory that was opened once by cap-std; nothing that a message contains is ever part of one.
-//! What is wrong with one task is a finding and does not stop the others.
+//! Owns what is loaded and what is refused. It is never changed: a new one is made beside it and
+//! swapped in whole, so a run has one version of everything from its beginning to its end.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use loopabull_model::{Manifest, Routes, Task, TaskKind, TaskName};
+use loopabull_model::{Routes, Task, TaskKind, TaskName};
 use loopabull_wasm::{Component, ComponentRunner};
 
 use crate::config::Config;
-
-/// The largest component that is read, in bytes.
-const MAX_COMPONENT: u64 = 64 << 20;
-/// The largest manifest that is read, in bytes.
-const MAX_MANIFEST: u64 = 64 << 10;
-
-/// The tasks as the directories name them; nothing is compiled yet.
-#[derive(Debug, Default)]
-pub struct Listing {
-    pub tasks: Vec<Task>,
-    pub findings: Vec<Finding>,
-    components: Option<Dir>,
-}
+use crate::listing::{Finding, Listing, Severity, Stamp};
+use crate::{runner, secrets};
 
 /// The tasks, ready to run.
 #[derive(Default)]
 pub struct Catalog {
+    /// All tasks, those too that are refused: what comes for them must not be lost.
     pub routes: Arc<Routes>,
-    pub components: BTreeMap<TaskName, Component>,
     pub findings: Vec<Finding>,
+    components: BTreeMap<TaskName, Component>,
+    refused: BTreeMap<TaskName, String>,
+    /// Tasks that go on with an older version, and why.
+    outdated: BTreeMap<TaskName, String>,
+    stamps: BTreeMap<TaskName, Stamp>,
 }
 
-/// Something that an operator should know about a task or a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Finding {
-    pub severity: Severity,
-    /// The file that it is about.
-    pub file: PathBuf,
-    pub text: String,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Severity {
-    /// Nothing is broken.
-    Note,
-    /// A task is not loaded.
-    Problem,
-}
-
-impl Listing {
-    /// Lists the components and playbooks of the configuration.
-    pub fn read(config: &Config) -> Self {
-        let mut listing = Self::default();
-        let mut tasks = BTreeMap::new();
-        listing.read_folder(&config.playbooks, "yml", TaskKind::Playbook, &mut tasks);
-        listing.components =
-            listing.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
-        listing.tasks = tasks.into_values().collect();
+impl Catalog {
+    /// Loads the tasks of a listing. What has not changed since `before` is taken from there; what has
+    /// changed and cannot be loaded stays as it was there.
+    pub fn load(
+        config: &Config,
+        listing: &Listing,
+        runner: &ComponentRunner,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut catalog = Self { findings: listing.findings.clone(), ..Self::default() };
+        let mut tasks = Vec::new();
         for task in &listing.tasks {
-            if task.patterns().is_empty() {
-                listing.findings.push(Finding {
-                    severity: Severity::Problem,
-                    file: PathBuf::from(task.name.as_str()),
-                    text: "its name is not a topic and no manifest names `topics`".to_owned(),
-                });
-            }
-        }
-        listing
-    }
-
-    fn read_folder(
-        &mut self,
-        folder: &Path,
-        ending: &str,
-        kind: TaskKind,
-        tasks: &mut BTreeMap<TaskName, Task>,
-    ) -> Option<Dir> {
-        let dir = match Dir::open_ambient_dir(folder, ambient_authority()) {
-            Ok(dir) => dir,
-            Err(error) => {
-                self.note(folder.to_owned(), format!("cannot open the directory: {error}"));
-                return None;
-            }
-        };
-        for stem in self.stems(&dir, folder, ending) {
-            let file = folder.join(format!("{stem}.{ending}"));
-            let name = match TaskName::try_from(stem) {
-                Ok(name) => name,
-                Err(error) => {
-                    self.problem(file, error.to_string());
-                    continue;
-                }
+            let name = &task.name;
+            let stamp = listing.stamp(name).cloned().unwrap_or_default();
+            let is_known = |before: &&Self| before.stamps.get(name) == Some(&stamp);
+            let loaded = match before.filter(is_known).and_then(|before| before.loaded(task)) {
+                Some(known) => Ok(known),
+                None => prepare(config, listing, task, runner),
             };
-            match read_manifest(&dir, &name) {
-                Ok(manifest) => {
-                    let task = Task { name: name.clone(), kind, manifest };
-                    if tasks.insert(name.clone(), task).is_some() {
-                        self.note(
-                            file,
-                            format!("the component is the task, playbook `{name}.yml` is not run"),
-                        );
-                    }
+            match (loaded, before.and_then(|before| before.older(name))) {
+                (Ok(component), _) => {
+                    catalog.components.extend(component.map(|c| (name.clone(), c)));
+                    catalog.stamps.insert(name.clone(), stamp);
+                    tasks.push(task.clone());
                 }
-                Err(reason) => self.problem(folder.join(format!("{name}.toml")), reason),
+                (Err(reason), Some((older, component))) => {
+                    catalog.components.extend(component.map(|c| (name.clone(), c)));
+                    catalog.find(task, format!("the version before goes on: {reason}"));
+                    catalog.outdated.insert(name.clone(), reason);
+                    tasks.push(older);
+                }
+                (Err(reason), None) => {
+                    catalog.find(task, reason.clone());
+                    catalog.refused.insert(name.clone(), reason);
+                    tasks.push(task.clone());
+                }
             }
         }
-        Some(dir)
+        catalog.routes = Arc::new(Routes::build(tasks));
+        catalog
     }
 
-    /// Returns the names of the regular files with this ending, without it, in order. Notes the
-    /// manifests that stand alone.
-    fn stems(&mut self, dir: &Dir, folder: &Path, ending: &str) -> Vec<String> {
-        let mut stems = Vec::new();
-        let mut manifests = Vec::new();
-        let entries = match dir.entries() {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.problem(folder.to_owned(), format!("cannot list the directory: {error}"));
-                return stems;
+    /// Returns the component of a task.
+    pub fn component(&self, name: &TaskName) -> Option<&Component> {
+        self.components.get(name)
+    }
+
+    /// Returns why a task must not run, if that is so.
+    pub fn refused(&self, name: &TaskName) -> Option<&str> {
+        self.refused.get(name).map(String::as_str)
+    }
+
+    /// Returns what is wrong with tasks, by their names, in one clause each.
+    pub fn troubles(&self) -> impl Iterator<Item = (&TaskName, String)> {
+        let refused = self.refused.iter().map(|(name, why)| (name, format!("refused: {why}")));
+        let outdated = self.outdated.iter().map(|(name, why)| {
+            (name, format!("its new version is refused, the old one runs: {why}"))
+        });
+        refused.chain(outdated)
+    }
+
+    /// Makes a task that was loaded go on as it was before, or refuses it.
+    pub(crate) fn revert(&mut self, name: &TaskName, before: &Self, reason: String) {
+        let Some(task) = self.routes.task(name).cloned() else { return };
+        self.components.remove(name);
+        self.stamps.remove(name);
+        let mut tasks: Vec<Task> = self.routes.tasks().into_iter().map(|t| (**t).clone()).collect();
+        tasks.retain(|task| task.name != *name);
+        match before.older(name) {
+            Some((older, component)) => {
+                self.components.extend(component.map(|c| (name.clone(), c)));
+                self.find(&task, format!("the version before goes on: {reason}"));
+                self.outdated.insert(name.clone(), reason);
+                tasks.push(older);
             }
+            None => {
+                self.find(&task, reason.clone());
+                self.refused.insert(name.clone(), reason);
+                tasks.push((*task).clone());
+            }
+        }
+        self.routes = Arc::new(Routes::build(tasks));
+    }
+
+    /// Returns what is loaded of a task under the same manifest.
+    fn loaded(&self, task: &Task) -> Option<Option<Component>> {
+        let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
+        let is_well =
+            !self.refused.contains_key(&task.name) && !self.outdated.contains_key(&task.name);
+        (is_same && is_well).then(|| self.components.get(&task.name).cloned())
+    }
+
+    /// Returns a task that runs here, with its component if it has one.
+    fn older(&self, name: &TaskName) -> Option<(Task, Option<Component>)> {
+        let task = self.routes.task(name).filter(|_| !self.refused.contains_key(name))?;
+        Some(((**task).clone(), self.components.get(name).cloned()))
+    }
+
+    fn find(&mut self, task: &Task, text: String) {
+        let ending = match task.kind {
+            TaskKind::Component => "wasm",
+            TaskKind::Playbook => "yml",
         };
-        for name in entries.flatten().map(|entry| entry.file_name()) {
-            let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
-                continue;
-            };
-            // Follows a link only if it stays beneath the directory: cap-std refuses the others.
-            if found == ending && dir.metadata(&name).is_ok_and(|metadata| metadata.is_file()) {
-                stems.push(stem.to_owned());
-            } else if found == ending {
-                self.problem(folder.join(&name), "not a file of this directory".to_owned());
-            } else if found == "yaml" && ending == "yml" {
-                self.note(folder.join(&name), "not a task: playbooks end in `.yml`".to_owned());
-            } else if found == "toml" && stem != "Cargo" {
-                manifests.push(stem.to_owned());
-            }
-        }
-        stems.sort();
-        manifests.sort();
-        for stem in manifests.into_iter().filter(|stem| stems.binary_search(stem).is_err()) {
-            let text = format!("a manifest without `{stem}.{ending}`");
-            self.note(folder.join(format!("{stem}.toml")), text);
-        }
-        stems
-    }
-
-    fn note(&mut self, file: PathBuf, text: String) {
-        self.findings.push(Finding { severity: Severity::Note, file, text });
-    }
-
-    fn problem(&mut self, file: PathBuf, text: String) {
+        let file = PathBuf::from(format!("{}.{ending}", task.name));
         self.findings.push(Finding { severity: Severity::Problem, file, text });
     }
 }
 
-impl Catalog {
-    /// Compiles the components of a listing and builds the table of routes.
-    pub fn load(listing: Listing, runner: &ComponentRunner) -> Self {
-        let Listing { tasks, findings, components: dir } = listing;
-        let mut catalog = Self { findings, ..Self::default() };
-        let mut loaded = Vec::new();
-        for task in tasks {
-            match (task.kind, &dir) {
-                (TaskKind::Component, Some(dir)) => match compile(dir, &task.name, runner) {
-                    Ok(component) => {
-                        catalog.components.insert(task.name.clone(), component);
-                        loaded.push(task);
-                    }
-                    Err(text) => catalog.findings.push(Finding {
-                        severity: Severity::Problem,
-                        file: PathBuf::from(format!("{}.wasm", task.name)),
-                        text,
-                    }),
-                },
-                _ => loaded.push(task),
-            }
-        }
-        catalog.routes = Arc::new(Routes::build(loaded));
-        catalog
+/// Makes a task ready to run; nothing is to be done for a playbook. The error is one clause, with what
+/// the operator can do.
+fn prepare(
+    config: &Config,
+    listing: &Listing,
+    task: &Task,
+    runner: &ComponentRunner,
+) -> Result<Option<Component>, String> {
+    if let Some(reason) = listing.refused.get(&task.name) {
+        return Err(reason.clone());
     }
+    if task.kind == TaskKind::Playbook {
+        return Ok(None);
+    }
+    let most = config.ceiling.memory.map_or(loopabull_wasm::MAX_MEMORY, |memory| memory.as_u64());
+    let memory = runner::memory(task);
+    if memory > most.min(loopabull_wasm::MAX_MEMORY) {
+        return Err(format!("`limits.memory` is {memory} bytes, the most is {most}"));
+    }
+    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(|e| chain(&e))?;
+    let bytes = listing.component(&task.name)?;
+    let component = runner.load(&bytes, &task.manifest, secrets).map_err(|error| {
+        let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}{hint}", chain(&error))
+    })?;
+    Ok(Some(component))
 }
 
-fn compile(dir: &Dir, name: &TaskName, runner: &ComponentRunner) -> Result<Component, String> {
-    let bytes = read(dir, &format!("{name}.wasm"), MAX_COMPONENT)?;
-    runner.load(&bytes).map_err(|error| error.to_string())
-}
-
-fn read_manifest(dir: &Dir, name: &TaskName) -> Result<Manifest, String> {
-    let file = format!("{name}.toml");
-    if !dir.try_exists(&file).map_err(|error| format!("cannot be opened: {error}"))? {
-        return Ok(Manifest::default());
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
     }
-    let text = String::from_utf8(read(dir, &file, MAX_MANIFEST)?)
-        .map_err(|_| "it is not UTF-8".to_owned())?;
-    Manifest::parse(&text).map_err(|error| error.to_string())
-}
-
-fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    dir.open(file)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("it has more than {limit} bytes"));
-    }
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Folders(tempfile::TempDir);
-
-    impl Folders {
-        fn with(files: &[(&str, &str)]) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            for name in ["tasks", "playbooks"] {
-                std::fs::create_dir(folder.path().join(name)).unwrap();
-            }
-            for (name, text) in files {
-                std::fs::write(folder.path().join(name), text).unwrap();
-            }
-            Self(folder)
-        }
-
-        fn listing(&self) -> Listing {
-            let folder = |name| self.0.path().join(name);
-            Listing::read(&Config {
-                tasks: folder("tasks"),
-                playbooks: folder("playbooks"),
-                ..Config::default()
-            })
-        }
-    }
-
-    fn check(files: &[(&str, &str)], tasks: &[(&str, TaskKind)], findings: &[&str]) {
-        let listing = Folders::with(files).listing();
-        let found: Vec<_> = listing.tasks.iter().map(|t| (t.name.as_str(), t.kind)).collect();
-        assert_eq!(found, tasks);
-        let texts: Vec<_> = listing.findings.iter().map(|finding| finding.text.as_str()).collect();
-        assert_eq!(texts, findings);
-    }
-
-    #[test]
-    fn files_are_tasks_by_their_ending() {
-        check(
-            &[("tasks/a.wasm", ""), ("playbooks/b.c.yml", ""), ("playbooks/ansible.cfg", "")],
-            &[("a", TaskKind::Component), ("b.c", TaskKind::Playbook)],
-            &[],
-        );
-    }
-
-    #[test]
-    fn of_two_of_one_name_the_component_is_the_task() {
-        check(
-            &[("tasks/a.wasm", ""), ("playbooks/a.yml", "")],
-            &[("a", TaskKind::Component)],
-            &["the component is the task, playbook `a.yml` is not run"],
-        );
-    }
-
-    #[test]
-    fn a_playbook_with_another_ending_is_noted() {
-        check(&[("playbooks/a.yaml", "")], &[], &["not a task: playbooks end in `.yml`"]);
-    }
-
-    #[test]
-    fn a_manifest_alone_is_noted() {
-        check(
-            &[("tasks/a.toml", ""), ("tasks/Cargo.toml", "")],
-            &[],
-            &["a manifest without `a.wasm`"],
-        );
-    }
-
-    #[test]
-    fn a_broken_manifest_keeps_only_its_own_task_out() {
-        let listing = Folders::with(&[
-            ("tasks/a.wasm", ""),
-            ("tasks/a.toml", "topic = 'x'"),
-            ("tasks/b.wasm", ""),
-        ])
-        .listing();
-        assert_eq!(listing.tasks.len(), 1);
-        assert_eq!(listing.findings[0].severity, Severity::Problem);
-        assert!(listing.findings[0].text.contains("unknown field `topic`"));
-    }
-
-    #[test]
-    fn a_link_out_of_the_directory_is_no_task() {
-        let folders = Folders::with(&[("outside.yml", "")]);
-        let playbooks = folders.0.path().join("playbooks");
-        std::os::unix::fs::symlink("../outside.yml", playbooks.join("a.yml")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", playbooks.join("b.yml")).unwrap();
-        let listing = folders.listing();
-        assert_eq!(listing.tasks, []);
-        assert_eq!(listing.findings.len(), 2);
-    }
-
-    #[test]
-    fn a_component_that_does_not_compile_keeps_only_itself_out() {
-        let folders = Folders::with(&[("tasks/a.wasm", "no wasm"), ("playbooks/b.yml", "")]);
-        let catalog = Catalog::load(folders.listing(), &ComponentRunner::new().unwrap());
-        assert_eq!(catalog.routes.tasks().len(), 1);
-        assert!(catalog.findings[0].text.starts_with("it is not a component"));
-    }
+    text
 }

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loopabull_model::{QueueName, Task};
+use loopabull_egress::{EgressLimits, Resolver, Trust, TrustError};
+use loopabull_model::{Ceiling, QueueName, Task};
 use loopabull_queue::{Place, QueueConfig};
+use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
 
 /// What an operator can set.
@@ -45,6 +47,22 @@ pub struct Config {
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub playbook: Playbook,
+    pub http: Http,
+    /// The most that a manifest may grant.
+    pub ceiling: Ceiling,
+    /// What becomes of messages whose task is there and cannot be loaded.
+    pub refused_tasks: RefusedTasks,
+}
+
+/// What becomes of messages whose task is there and cannot be loaded.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedTasks {
+    /// They wait in their order until it can.
+    #[default]
+    Wait,
+    /// They are set aside, with the reason.
+    DeadLetter,
 }
 
 /// One queue beside `workers`.
@@ -96,6 +114,14 @@ pub struct Playbook {
     pub launcher: Option<PathBuf>,
     /// `ansible-playbook`. Default: found on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
+}
+
+/// How components call out over HTTP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Certificates (PEM) that are believed beside those of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Why a configuration cannot be used.
@@ -197,6 +223,16 @@ impl Config {
         std::iter::once(first).chain(others).collect()
     }
 
+    /// Returns how components are run, so many at a time.
+    pub fn components(&self, instances: u32) -> Result<Setup, TrustError> {
+        let egress = EgressSetup {
+            limits: EgressLimits::default(),
+            trust: Trust::load(self.http.ca_file.as_deref())?,
+            resolver: Resolver::System,
+        };
+        Ok(Setup { instances, cache: Some(self.state.join("components")), egress })
+    }
+
     /// Returns where the queues are, and which.
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
         let place = match &self.amqp_url {
@@ -230,6 +266,9 @@ impl Default for Config {
             grace: Duration::from_secs(30),
             fedmsg: Fedmsg::default(),
             playbook: Playbook::default(),
+            http: Http::default(),
+            ceiling: Ceiling::default(),
+            refused_tasks: RefusedTasks::default(),
         }
     }
 }

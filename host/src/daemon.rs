@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use loopabull_egress::TrustError;
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
 use loopabull_queue::{Backoff, QueueError, Queues};
@@ -20,13 +21,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ack_timeout::{self, TooLong};
-use crate::catalog::{Catalog, Listing, Severity};
+use crate::catalog::Catalog;
 use crate::config::{Config, StaffedQueue};
 use crate::ingest::Ingest;
 use crate::ingest::fedmsg::{self, SourceError};
 use crate::journal::Journal;
+use crate::listing::Listing;
 use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
+use crate::reload::{self, Reload};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 use crate::state::{self, Notice, StateError};
@@ -83,6 +86,8 @@ pub enum DaemonError {
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     TooLong(Vec<TooLong>),
+    #[error("cannot call out over HTTP")]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("cannot listen on `{address}`")]
@@ -129,7 +134,8 @@ impl Daemon {
         state::make(&config.state)?;
         let lock = state::lock(&config.state)?;
         state::sweep(&config.state)?;
-        let place = Arc::new(workplace(config, role, shutdown.clone()).await?);
+        let listing = Listing::read(config);
+        let place = Arc::new(workplace(config, &listing, role, shutdown.clone()).await?);
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
@@ -148,7 +154,9 @@ impl Daemon {
                 parts.spawn(worker.work());
             }
             parts.spawn(keep_pauses(Arc::clone(&place)));
+            parts.spawn(send_left(Arc::clone(&place)));
         }
+        parts.spawn(Reload::new(config, &place, listing).run());
         let mut source = None;
         if role != Role::Work && !config.fedmsg.endpoints.is_empty() {
             let fedmsgs = fedmsg::start(&config.fedmsg)?;
@@ -161,7 +169,7 @@ impl Daemon {
             );
             let ingest = Ingest {
                 verifier: Verifier::Off,
-                routes: Arc::clone(&place.runner.catalog.routes),
+                runner: Arc::clone(&place.runner),
                 queues: Arc::clone(&place.queues),
                 board: Arc::clone(&place.board),
                 metrics: Arc::clone(&place.metrics),
@@ -257,6 +265,7 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
 /// Opens what all workers share.
 async fn workplace(
     config: &Config,
+    listing: &Listing,
     role: Role,
     shutdown: Shutdown,
 ) -> Result<Workplace, DaemonError> {
@@ -267,8 +276,9 @@ async fn workplace(
     for target in pauses.known().keys().filter(|target| matches!(target, Target::Worker(_))) {
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
-    let runner = Arc::new(runner(config, role)?);
-    let tasks = || runner.catalog.routes.tasks().into_iter().map(Arc::as_ref);
+    let runner = Arc::new(runner(config, listing, role)?);
+    let catalog = runner.catalog();
+    let tasks = || catalog.routes.tasks().into_iter().map(Arc::as_ref);
     let queues = Queues::open(&config.queues(tasks())).await.map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
         let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
@@ -279,7 +289,7 @@ async fn workplace(
             tracing::warn!("{task}: its messages will be delivered again while it runs");
         }
     }
-    Ok(Workplace {
+    let place = Workplace {
         queues: Arc::new(queues),
         runner,
         journal,
@@ -289,12 +299,15 @@ async fn workplace(
         shutdown,
         breakers: Breakers::default(),
         running: Running::default(),
-    })
+        refused_tasks: config.refused_tasks,
+    };
+    place.show_troubles(&catalog);
+    Ok(place)
 }
 
 fn staffed_queues(config: &Config, place: &Workplace) -> Vec<StaffedQueue> {
-    let tasks = place.runner.catalog.routes.tasks();
-    config.staffed_queues(tasks.into_iter().map(Arc::as_ref))
+    let catalog = place.runner.catalog();
+    config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref))
 }
 
 /// Hears of pauses that were made or ended by commands, and lets go what is held of tasks that do not
@@ -326,17 +339,28 @@ async fn keep_pauses(place: Arc<Workplace>) {
     }
 }
 
-/// Loads the tasks and finds what runs them; logs what is wrong with single ones.
-fn runner(config: &Config, role: Role) -> Result<Runner, DaemonError> {
-    let components = ComponentRunner::new()?;
-    let catalog = Catalog::load(Listing::read(config), &components);
-    for finding in &catalog.findings {
-        let file = finding.file.display();
-        match finding.severity {
-            Severity::Note => tracing::info!("`{file}`: {}", finding.text),
-            Severity::Problem => tracing::error!("`{file}`: {}", finding.text),
-        }
+/// Sends what earlier daemons recorded and did not come to send, until that is done.
+async fn send_left(place: Arc<Workplace>) {
+    const TROUBLE: &str = "outbox";
+    let drain = &place.shutdown.drain;
+    let mut backoff = Backoff::default();
+    while !drain.is_cancelled() {
+        let Err(error) = place.send_left().await else { break };
+        place.board.set_trouble(TROUBLE, &error);
+        tracing::error!("{TROUBLE}: {error}, trying again");
+        backoff.pause(drain).await;
     }
+    place.board.clear_trouble(TROUBLE);
+    // A part that ends by itself ends the daemon.
+    drain.cancelled().await;
+}
+
+/// Loads the tasks and finds what runs them; logs what is wrong with single ones.
+fn runner(config: &Config, listing: &Listing, role: Role) -> Result<Runner, DaemonError> {
+    let workers = config.staffed_queues(&listing.tasks).iter().map(|queue| queue.workers).sum();
+    let components = Arc::new(ComponentRunner::new(&config.components(workers)?)?);
+    let catalog = Catalog::load(config, listing, &components, None);
+    reload::report(&catalog.findings);
     let tasks = catalog.routes.tasks();
     for task in &tasks {
         tracing::info!("task `{}`: {}", task.name, task.kind);
@@ -352,5 +376,5 @@ fn runner(config: &Config, role: Role) -> Result<Runner, DaemonError> {
         Err(error) if is_needed => return Err(DaemonError::Playbooks(error)),
         playbooks => playbooks.map_err(|error| error.to_string()),
     };
-    Ok(Runner { components, playbooks, catalog })
+    Ok(Runner::new(components, playbooks, catalog))
 }

@@ -66,7 +66,7 @@ impl Workplace {
                 EntryId::new(uuid::Uuid::new_v4().simple().to_string())
             }
         };
-        let tasks = self.runner.catalog.routes.resolve(&message.topic);
+        let tasks = self.runner.catalog().routes.resolve(&message.topic);
         tasks.iter().map(|task| Entry::new(id(task), task, message)).collect()
     }
 }

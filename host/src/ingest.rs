@@ -10,19 +10,20 @@ pub mod fedmsg;
 use std::sync::Arc;
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
-use loopabull_model::{Entry, EntryId, Message, Routes};
+use loopabull_model::{Entry, EntryId, Message};
 use loopabull_queue::{Backoff, Queues};
 use tokio::sync::mpsc;
 
 use crate::board::Board;
 use crate::ingest::fedmsg::Received;
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
+use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 
 /// The common road of all sources.
 pub struct Ingest {
     pub verifier: Verifier,
-    pub routes: Arc<Routes>,
+    pub runner: Arc<Runner>,
     pub queues: Arc<Queues>,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
@@ -62,7 +63,7 @@ impl Ingest {
     async fn accept(&self, message: Message) {
         self.metrics.messages.inc();
         self.board.count(|counts| counts.accepted += 1);
-        let tasks = self.routes.resolve(&message.topic);
+        let tasks = self.runner.catalog().routes.resolve(&message.topic);
         if tasks.is_empty() {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);

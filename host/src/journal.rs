@@ -1,18 +1,25 @@
-//! The journal: the runs of this host, in one SQLite file.
+//! The journal: the runs of this host and what they leave behind, in one SQLite file.
 //!
 //! The only part that knows SQL for runs. A run is recorded before its delivery is settled, so that
 //! a crash in between means a second attempt that the journal recognises, never a run nobody saw.
+//! With a run that succeeded its effects are kept, all or none: what its task remembers, and in the
+//! outbox the messages that are to be sent.
+
+mod effects;
+mod rows;
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
-use loopabull_model::{EntryId, Outcome, Output, RetryPolicy, Run, RunId, TaskName};
+use loopabull_model::{EntryId, Message, Outcome, Run, RunId, StateChanges, TaskName};
 use loopabull_store::{Store, StoreError};
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use loopabull_wasm::ReadState;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use rows::{checked, read};
 
 /// Counts the changes to the schema that an older file does not survive.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
@@ -29,7 +36,23 @@ const SCHEMA: &str = "
         outcome_name TEXT NOT NULL,
         outcome TEXT NOT NULL,
         output TEXT NOT NULL,
-        notes TEXT NOT NULL
+        notes TEXT NOT NULL,
+        grants TEXT NOT NULL,           -- JSON, as the two below
+        usage TEXT NOT NULL,
+        emitted TEXT NOT NULL,
+        message TEXT                    -- JSON; none if it is too large to be kept
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS outbox (     -- messages of runs that succeeded, not yet queued
+        entry TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        message TEXT NOT NULL,              -- JSON
+        PRIMARY KEY (entry, place)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS state (      -- what tasks remember
+        task TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (task, key)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS starts (     -- attempts that were begun and not recorded
         entry TEXT PRIMARY KEY,
@@ -74,6 +97,16 @@ pub struct Crashed {
     pub count: u32,
 }
 
+/// A run with all that is kept with it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub run: Run,
+    pub message: Message,
+    /// The messages that are sent if it succeeded, in the order of `run.emitted`.
+    pub sends: Vec<Message>,
+    pub state: StateChanges,
+}
+
 /// Which runs are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -90,9 +123,12 @@ impl Journal {
         Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA, VERSION)? })
     }
 
-    /// Keeps a run. Returns once it is on disk.
-    pub async fn record(&self, run: Run) -> Result<(), StoreError> {
-        self.store.change(move |connection| insert(connection, &run)).await.map(|_| ())
+    /// Keeps a run with its effects, and returns it as it was kept, once that is on disk.
+    ///
+    /// If another run has changed what this one had read of its task's state, or the task would
+    /// remember too much, nothing of its effects is kept and its outcome says so.
+    pub async fn record(&self, record: Record) -> Result<Run, StoreError> {
+        self.store.change(move |connection| effects::record(connection, record)).await
     }
 
     /// Notes that an attempt begins, or says why it must not. Returns once that is on disk.
@@ -103,7 +139,50 @@ impl Journal {
         attempt: u32,
     ) -> Result<Begun, StoreError> {
         let (entry, task) = (entry.clone(), task.clone());
-        self.store.change(move |connection| begin(connection, &entry, &task, attempt)).await
+        self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
+    }
+
+    /// Returns the messages that are still to be sent because of an entry, in their order.
+    pub async fn outbox(&self, entry: &EntryId) -> Result<Vec<Message>, StoreError> {
+        let entry = entry.clone();
+        self.store.read(move |connection| effects::outbox(connection, &entry)).await
+    }
+
+    /// Returns the entries because of which messages are still to be sent.
+    pub async fn unsent(&self) -> Result<Vec<EntryId>, StoreError> {
+        self.store.read(effects::unsent).await
+    }
+
+    /// Forgets the messages of an entry, which are sent.
+    pub async fn forget_sent(&self, entry: &EntryId) -> Result<(), StoreError> {
+        let entry = entry.clone();
+        let forget = move |connection: &Connection| {
+            connection.execute("DELETE FROM outbox WHERE entry = ?1", [entry.as_str()])
+        };
+        self.store.change(forget).await.map(drop)
+    }
+
+    /// Returns how to read what a task remembers.
+    pub fn state_of(self: &Arc<Self>, task: &TaskName) -> ReadState {
+        let (journal, task) = (Arc::clone(self), task.clone());
+        Arc::new(move |key| {
+            let (journal, task) = (Arc::clone(&journal), task.clone());
+            Box::pin(async move {
+                let query = move |connection: &Connection| effects::state(connection, &task, &key);
+                journal.store.read(query).await.map_err(crate::worker::chain)
+            })
+        })
+    }
+
+    /// Returns the message of a run, if it was kept.
+    pub async fn message(&self, id: RunId) -> Result<Option<Message>, StoreError> {
+        let query = move |connection: &Connection| {
+            let sql = "SELECT message FROM runs WHERE id = ?1 AND message IS NOT NULL";
+            connection
+                .query_row(sql, [id.as_str()], |row| rows::from_json(row, "message"))
+                .optional()
+        };
+        self.store.read(query).await
     }
 
     /// Returns the tasks that were running when the last daemon died. Each is told of once.
@@ -172,260 +251,5 @@ impl Journal {
     }
 }
 
-fn begin(
-    connection: &Connection,
-    entry: &EntryId,
-    task: &TaskName,
-    attempt: u32,
-) -> rusqlite::Result<Begun> {
-    // A cancelled run is given back uncounted: it is no attempt.
-    let ended = connection
-        .prepare_cached(
-            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name <> 'cancelled'
-             ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
-        )?
-        .query_row([entry.as_str()], |row| {
-            let outcome = from_json::<Outcome>(row, "outcome")?;
-            Ok((row.get::<_, u32>("attempt")?, outcome, from_json::<Output>(row, "output")?))
-        })
-        .optional()?;
-    match ended {
-        Some((_, outcome, _)) if outcome.is_success() => return Ok(Begun::Succeeded),
-        Some((ended, outcome, output)) if ended >= attempt => {
-            return Ok(Begun::Ended { outcome, attempt: ended, output: output.text });
-        }
-        _ => (),
-    }
-    let earlier = connection
-        .prepare_cached("SELECT running, cut_offs, waited FROM starts WHERE entry = ?1")?
-        .query_row([entry.as_str()], |row| {
-            Ok((row.get::<_, bool>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
-        })
-        .optional()?;
-    let (cut_offs, waited) = match earlier {
-        None => (0, false),
-        // This daemon began it and could not record it.
-        Some((true, cut_offs, _)) => (cut_offs.saturating_add(1), false),
-        Some((false, cut_offs, waited)) => (cut_offs, waited),
-    };
-    // One that is not run any more does not have to wait for that.
-    let waits = (2..RetryPolicy::MOST_CUT_OFFS).contains(&cut_offs) && !waited;
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![entry.as_str(), task.as_str(), !waits, cut_offs, waits])?;
-    Ok(if waits { Begun::Wait { cut_offs } } else { Begun::Run { cut_offs } })
-}
-
-fn insert(connection: &Connection, run: &Run) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached("DELETE FROM starts WHERE entry = ?1")?
-        .execute([run.entry.as_str()])?;
-    if run.outcome.is_success() {
-        connection
-            .prepare_cached("DELETE FROM crashes WHERE task = ?1")?
-            .execute([run.task.as_str()])?;
-    }
-    connection
-        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
-        .execute(params![
-            run.id.as_str(),
-            run.entry.as_str(),
-            run.message_id.as_str(),
-            run.topic.as_str(),
-            run.task.as_str(),
-            json(&run.kind),
-            run.attempt,
-            run.worker,
-            run.started_at_ms,
-            u64::try_from(run.duration.as_micros()).unwrap_or(u64::MAX),
-            run.outcome.name(),
-            json(&run.outcome),
-            json(&run.output),
-            json(&run.notes),
-        ])
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
-    Ok(Run {
-        id: RunId::new(row.get::<_, String>("id")?),
-        entry: EntryId::new(row.get::<_, String>("entry")?),
-        message_id: checked(row, "message_id")?,
-        topic: checked(row, "topic")?,
-        task: checked(row, "task")?,
-        kind: from_json(row, "kind")?,
-        attempt: row.get("attempt")?,
-        worker: row.get("worker")?,
-        started_at_ms: row.get("started_at_ms")?,
-        duration: Duration::from_micros(row.get("duration_us")?),
-        outcome: from_json::<Outcome>(row, "outcome")?,
-        output: from_json(row, "output")?,
-        notes: from_json(row, "notes")?,
-    })
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("a run is made of JSON types")
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    serde_json::from_str(&row.get::<_, String>(column)?).map_err(unreadable)
-}
-
-fn checked<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
-where
-    T: TryFrom<String>,
-    T::Error: std::error::Error + Send + Sync + 'static,
-{
-    T::try_from(row.get(column)?).map_err(unreadable)
-}
-
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-}
-
 #[cfg(test)]
-mod tests {
-    use loopabull_model::TaskKind;
-
-    use super::*;
-
-    fn run(id: &str, message: &str, outcome: Outcome) -> Run {
-        Run {
-            id: RunId::new(id),
-            entry: EntryId::new(format!("entry of {message}")),
-            message_id: message.try_into().unwrap(),
-            topic: "a.b".try_into().unwrap(),
-            task: "t".try_into().unwrap(),
-            kind: TaskKind::Component,
-            attempt: 1,
-            worker: 2,
-            started_at_ms: 3,
-            duration: Duration::from_micros(4),
-            outcome,
-            output: Output { text: "text".into(), dropped: 5 },
-            notes: vec![("k".into(), "v".into())],
-        }
-    }
-
-    #[tokio::test]
-    async fn a_run_is_found_as_it_was_recorded() {
-        let state = tempfile::tempdir().unwrap();
-        let failed = run("r-1", "m-1", retry());
-        Journal::open(state.path()).unwrap().record(failed.clone()).await.unwrap();
-        let journal = Journal::open(state.path()).unwrap();
-        assert_eq!(journal.find(RunId::new("r-1")).await.unwrap(), Some(failed));
-        assert_eq!(journal.find(RunId::new("r-2")).await.unwrap(), None);
-    }
-
-    async fn begin(journal: &Journal, attempt: u32) -> Begun {
-        let (entry, task) = (EntryId::new("entry of m-1"), "t".try_into().unwrap());
-        journal.begin(&entry, &task, attempt).await.unwrap()
-    }
-
-    fn retry() -> Outcome {
-        Outcome::Retry { reason: "x".into(), after: None }
-    }
-
-    #[tokio::test]
-    async fn an_entry_that_succeeded_does_not_begin_again() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = Journal::open(state.path()).unwrap();
-        journal.record(run("r-1", "m-1", Outcome::Success)).await.unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
-        assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
-        let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
-        assert_eq!(other.unwrap(), Begun::Run { cut_offs: 0 });
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_had_its_run_is_not_run_again() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = Journal::open(state.path()).unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
-        journal.record(run("r-1", "m-1", retry())).await.unwrap();
-        let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
-        assert_eq!(begin(&journal, 1).await, ended);
-        assert_eq!(begin(&journal, 2).await, Begun::Run { cut_offs: 0 });
-    }
-
-    #[tokio::test]
-    async fn what_was_cut_off_more_than_once_waits_before_it_is_run_again() {
-        let state = tempfile::tempdir().unwrap();
-        let expected = [
-            vec![Begun::Run { cut_offs: 0 }],
-            vec![Begun::Run { cut_offs: 1 }],
-            vec![Begun::Wait { cut_offs: 2 }, Begun::Run { cut_offs: 2 }],
-            vec![Begun::Run { cut_offs: 3 }],
-        ];
-        for life in expected {
-            let journal = Journal::open(state.path()).unwrap();
-            journal.take_crashed().await.unwrap();
-            for begun in life {
-                assert_eq!(begin(&journal, 1).await, begun);
-            }
-        }
-        let journal = Journal::open(state.path()).unwrap();
-        journal.record(run("r-1", "m-1", Outcome::Cancelled)).await.unwrap();
-        assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
-    }
-
-    #[tokio::test]
-    async fn tasks_that_were_running_when_daemons_died_are_counted_until_they_succeed() {
-        let state = tempfile::tempdir().unwrap();
-        let die = async || {
-            let journal = Journal::open(state.path()).unwrap();
-            let crashed = journal.take_crashed().await.unwrap();
-            assert_eq!(journal.take_crashed().await.unwrap(), []);
-            let entry = EntryId::new(uuid::Uuid::new_v4().to_string());
-            journal.begin(&entry, &"t".try_into().unwrap(), 1).await.unwrap();
-            crashed.into_iter().map(|crashed| crashed.count).collect::<Vec<_>>()
-        };
-        assert_eq!(die().await, [0; 0]);
-        assert_eq!(die().await, [1]);
-        assert_eq!(die().await, [2]);
-        let journal = Journal::open(state.path()).unwrap();
-        journal.record(run("r-1", "m-2", Outcome::Success)).await.unwrap();
-        drop(journal);
-        assert_eq!(die().await, [1]);
-    }
-
-    /// A crash may leave any part of the last transaction on disk. The journal opens again and holds
-    /// what was recorded before; of the last run all or nothing.
-    #[tokio::test]
-    async fn a_journal_cut_at_every_byte_of_its_last_transaction_opens_again() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = Journal::open(state.path()).unwrap();
-        for number in 0..5 {
-            let id = format!("r-{number}");
-            journal.record(run(&id, "m-1", Outcome::Success)).await.unwrap();
-        }
-        let files = ["journal.db", "journal.db-wal"].map(|name| state.path().join(name));
-        let before = std::fs::metadata(&files[1]).unwrap().len() as usize;
-        journal.record(run("r-5", "m-1", Outcome::Success)).await.unwrap();
-        let [file, log] = files.map(|path| std::fs::read(path).unwrap());
-        assert!(log.len() > before);
-        for length in before..=log.len() {
-            let cut = tempfile::tempdir().unwrap();
-            std::fs::write(cut.path().join("journal.db"), &file).unwrap();
-            std::fs::write(cut.path().join("journal.db-wal"), &log[..length]).unwrap();
-            let runs = Journal::open(cut.path()).unwrap().count().await.unwrap();
-            let expected = if length == log.len() { 6 } else { 5 };
-            assert_eq!(runs, [("success".to_owned(), expected)], "{length} of {}", log.len());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_list_is_filtered_and_limited() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = Journal::open(state.path()).unwrap();
-        for number in 0..5 {
-            let id = format!("r-{number}");
-            journal.record(run(&id, "m-1", Outcome::Success)).await.unwrap();
-        }
-        let list = |filter| async { journal.list(filter).await.unwrap().len() };
-        assert_eq!(list(Filter { limit: 3, ..Filter::default() }).await, 3);
-        let retries = Filter { outcome: Some("retry".into()), limit: 9, ..Filter::default() };
-        assert_eq!(list(retries).await, 0);
-        assert_eq!(journal.count().await.unwrap(), [("success".to_owned(), 5)]);
-    }
-}
+mod tests;

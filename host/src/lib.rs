@@ -5,6 +5,7 @@
 
 mod ack_timeout;
 pub mod board;
+mod case;
 pub mod catalog;
 pub mod cli;
 mod commands;
@@ -14,10 +15,14 @@ mod foreign;
 pub mod ingest;
 pub mod journal;
 pub mod leftovers;
+pub mod listing;
 pub mod metrics;
+mod outbox;
 pub mod pauses;
 pub mod playbook;
+mod reload;
 pub mod runner;
+mod secrets;
 pub mod shutdown;
 pub mod state;
 pub mod variables;

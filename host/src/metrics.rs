@@ -32,6 +32,8 @@ pub struct Metrics {
     pub entries: Family<ByTask, Counter>,
     /// Entries that the queue had not taken when the daemon had to stop.
     pub lost: Counter,
+    /// Messages that tasks sent.
+    pub emitted: Counter,
     runs: Family<Ran, Counter>,
     run_seconds: Family<ByKind, Histogram>,
     queue: Family<State, Gauge<u64, AtomicU64>>,
@@ -97,6 +99,7 @@ impl Metrics {
             unrouted: Counter::default(),
             entries: Family::default(),
             lost: Counter::default(),
+            emitted: Counter::default(),
             runs: Family::default(),
             // From a millisecond, a component, to a quarter of an hour, a long playbook.
             run_seconds: Family::new_with_constructor(|| {
@@ -131,6 +134,7 @@ impl Metrics {
         );
         let help = "Entries that the queue had not taken when the daemon had to stop";
         registry.register("entries_lost", help, metrics.lost.clone());
+        registry.register("messages_emitted", "Messages that tasks sent", metrics.emitted.clone());
         registry.register("runs", "Attempts that ended", metrics.runs.clone());
         registry.register_with_unit(
             "run_duration",

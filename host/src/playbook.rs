@@ -310,7 +310,7 @@ async fn watch(mut child: Child, limits: Watch, cancel: &CancellationToken) -> A
             Outcome::NotStarted { reason: format!("cannot wait for the playbook: {error}").into() }
         }
     };
-    Attempt { outcome, output, notes: Vec::new() }
+    Attempt { output, ..Attempt::without_output(outcome) }
 }
 
 async fn wait(

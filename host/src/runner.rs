@@ -1,13 +1,13 @@
 //! The runner: component or playbook, by the kind of the task.
 //!
-//! Owns the defaults of the limits. Knows neither queue nor journal.
+//! Owns the defaults of the limits, and which catalog is in force. Knows neither queue nor journal.
 //! Before it on the path of a message: the worker. After it: the component runner or the launcher.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
-use loopabull_wasm::ComponentRunner;
+use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -23,34 +23,69 @@ pub const COMPONENT_MEMORY: u64 = 64 << 20;
 
 /// Runs tasks.
 pub struct Runner {
-    pub components: ComponentRunner,
+    pub components: Arc<ComponentRunner>,
     /// Or why no playbook can be started here.
     pub playbooks: Result<Playbooks, String>,
-    pub catalog: Catalog,
+    catalog: RwLock<Arc<Catalog>>,
+}
+
+/// One message for one task.
+pub struct Call<'a> {
+    pub task: &'a TaskName,
+    pub message: &'a Message,
+    pub run_id: &'a RunId,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// How to read what the task remembers.
+    pub state: ReadState,
 }
 
 impl Runner {
-    /// Runs a task on a message. Whatever happens is an outcome. `cancel` ends it early.
+    /// Makes a runner of what can run, and a first catalog.
+    pub fn new(
+        components: Arc<ComponentRunner>,
+        playbooks: Result<Playbooks, String>,
+        catalog: Catalog,
+    ) -> Self {
+        Self { components, playbooks, catalog: RwLock::new(Arc::new(catalog)) }
+    }
+
+    /// Returns the catalog that is in force. Whoever works a message asks once, and has one version of
+    /// everything.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another catalog in force. What runs goes on with its own.
+    pub fn swap(&self, catalog: Catalog) -> Arc<Catalog> {
+        let catalog = Arc::new(catalog);
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
+        catalog
+    }
+
+    /// Runs a task of a catalog on a message. Whatever happens is an outcome. `cancel` ends it early.
     pub async fn run(
         &self,
-        name: &TaskName,
-        message: &Message,
-        run_id: &RunId,
-        attempt: u32,
+        catalog: &Catalog,
+        call: Call<'_>,
         cancel: &CancellationToken,
     ) -> Attempt {
-        let Some(task) = self.catalog.routes.task(name) else {
+        let name = call.task;
+        let Some(task) = catalog.routes.task(name) else {
             return not_started(format!("task `{name}` is not loaded"));
         };
+        if let Some(reason) = catalog.refused(name) {
+            return not_started(format!("task `{name}` is refused: {reason}"));
+        }
         match task.kind {
-            TaskKind::Component => self.run_component(task, message, run_id, attempt, cancel).await,
+            TaskKind::Component => self.run_component(catalog, task, call, cancel).await,
             TaskKind::Playbook => {
                 let limits = &task.manifest.limits;
                 let call = playbook::Call {
                     task: name,
-                    message,
-                    run_id,
-                    attempt,
+                    message: call.message,
+                    run_id: call.run_id,
+                    attempt: call.attempt,
                     timeout: timeout(task),
                     memory: limits.memory.map(|memory| memory.as_u64()),
                     output: limits.output.as_u64(),
@@ -65,23 +100,22 @@ impl Runner {
 
     async fn run_component(
         &self,
+        catalog: &Catalog,
         task: &Task,
-        message: &Message,
-        run_id: &RunId,
-        attempt: u32,
+        call: Call<'_>,
         cancel: &CancellationToken,
     ) -> Attempt {
-        let Some(component) = self.catalog.components.get(&task.name) else {
+        let Some(component) = catalog.component(&task.name) else {
             return not_started(format!("component `{}` is not loaded", task.name));
         };
         let call = loopabull_wasm::Call {
-            message,
-            run_id: run_id.clone(),
-            attempt,
+            message: call.message,
+            run_id: call.run_id.clone(),
+            attempt: call.attempt,
             timeout: timeout(task),
-            memory: task.manifest.limits.memory.map_or(COMPONENT_MEMORY, |memory| memory.as_u64()),
+            memory: memory(task),
             output: task.manifest.limits.output.as_u64(),
-            config: Arc::new(task.manifest.config.clone()),
+            state: Some(call.state),
         };
         tokio::select! {
             attempt = self.components.run(component, call) => attempt,
@@ -97,6 +131,11 @@ pub fn timeout(task: &Task) -> Duration {
         TaskKind::Component => COMPONENT_TIMEOUT,
         TaskKind::Playbook => PLAYBOOK_TIMEOUT,
     })
+}
+
+/// Returns how many bytes of memory a run of a component may hold.
+pub fn memory(task: &Task) -> u64 {
+    task.manifest.limits.memory.map_or(COMPONENT_MEMORY, |memory| memory.as_u64())
 }
 
 fn not_started(reason: String) -> Attempt {

@@ -1,6 +1,6 @@
 //! A worker: one slot that works one delivery of one queue at a time.
 //!
-//! Owns the order receive → begin → run → decide → record → settle. Whatever a task does, the worker
+//! Owns the order receive → begin → run → record → decide → send → settle. Whatever a task does, the worker
 //! goes on with the next delivery, unless the task's manifest wants it to stop; trouble with queue or
 //! journal is waited out.
 
@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{
-    Attempt, Entry, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
+    Attempt, Emitted, Entry, Message, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement,
+    Task, TaskKind,
 };
 use loopabull_queue::{Backoff, Consumer, Delivery, Foreign, QueueError, Received};
 
-use crate::journal::Begun;
+use crate::catalog::Catalog;
+use crate::config::RefusedTasks;
+use crate::journal::{Begun, Record};
 use crate::pauses::Target;
+use crate::runner;
 use crate::workplace::Workplace;
 
 /// How long a delivery waits whose entry is still being worked here.
@@ -164,12 +168,22 @@ impl Worker {
         if place.pauses.rests(&Target::Task(entry.task.clone())) {
             return only(Settlement::Hold);
         }
+        // One version of everything, from here to the end of the run.
+        let catalog = place.runner.catalog();
+        if let Some(reason) = catalog.refused(&entry.task) {
+            return only(match place.refused_tasks {
+                RefusedTasks::Wait => Settlement::Hold,
+                RefusedTasks::DeadLetter => {
+                    Settlement::dead_letter(format!("its task is refused: {reason}"))
+                }
+            });
+        }
         // The broker took our claim for lost and delivered the entry again, while it runs.
         let Some(_in_work) = place.running.start(&entry.id) else {
             tracing::warn!(message.id = %entry.message.id, "message {} is being worked already", entry.message.id);
             return only(Settlement::GiveBack { after: SECOND_COPY });
         };
-        let task = place.runner.catalog.routes.task(&entry.task);
+        let task = catalog.routes.task(&entry.task);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
         let cut_offs = match self.begin(delivery).await? {
             Begun::Succeeded => {
@@ -179,6 +193,8 @@ impl Worker {
                     "message {} already had its run, settled without another",
                     entry.message.id,
                 );
+                // What it wanted to send may be all that is missing.
+                self.send(&entry).await?;
                 return only(Settlement::Ack);
             }
             Begun::Ended { outcome, attempt, output } => {
@@ -195,7 +211,8 @@ impl Worker {
             }
             Begun::Run { cut_offs } => cut_offs,
         };
-        let run = self.run(delivery, &policy, cut_offs).await;
+        let record = self.run(&catalog, delivery, &policy, cut_offs).await;
+        let run = self.record(record).await?;
         let settlement = policy.decide(&run.outcome, run.attempt, fastrand::f64());
         let stops = policy.stops_worker(&run.outcome);
         let stops = stops.then(|| stop_reason(&entry, &run.outcome));
@@ -205,12 +222,19 @@ impl Worker {
         if let Some(task) = task {
             place.watch_over(task, &run).await;
         }
-        let output = run.output.text.clone();
-        self.record(run).await?;
-        Ok(Decided { settlement: with_output(settlement, output), stops })
+        if !run.emitted.is_empty() {
+            self.send(&entry).await?;
+        }
+        Ok(Decided { settlement: with_output(settlement, run.output.text), stops })
     }
 
-    async fn run(&self, delivery: &Delivery, policy: &RetryPolicy, cut_offs: u32) -> Run {
+    async fn run(
+        &self,
+        catalog: &Catalog,
+        delivery: &Delivery,
+        policy: &RetryPolicy,
+        cut_offs: u32,
+    ) -> Record {
         let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
@@ -220,16 +244,27 @@ impl Worker {
         let runner = &self.place.runner;
         let attempted = match policy.refuse(attempt, cut_offs) {
             Some(reason) => Attempt::without_output(Outcome::Refused { reason }),
-            None => runner.run(task, message, &id, attempt, cancel).await,
+            None => {
+                let state = self.place.journal.state_of(task);
+                let call = runner::Call { task, message, run_id: &id, attempt, state };
+                runner.run(catalog, call, cancel).await
+            }
         };
-        let kind = |task: &Arc<Task>| task.kind;
-        Run {
+        let known = catalog.routes.task(task);
+        let sent_at = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        let emissions = attempted.effects.emitted.into_iter().enumerate();
+        let sends: Vec<Message> = emissions
+            .map(|(place, emission)| emission.into_message(&delivery.entry, place, sent_at))
+            .collect();
+        let emitted =
+            |message: &Message| Emitted { id: message.id.clone(), topic: message.topic.clone() };
+        let run = Run {
             id,
             entry: delivery.entry.id.clone(),
             message_id: message.id.clone(),
             topic: message.topic.clone(),
             task: task.clone(),
-            kind: runner.catalog.routes.task(task).map_or(TaskKind::Playbook, kind),
+            kind: known.map_or(TaskKind::Playbook, |task: &Arc<Task>| task.kind),
             attempt,
             worker: self.number,
             started_at_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -237,7 +272,11 @@ impl Worker {
             outcome: attempted.outcome,
             output: attempted.output,
             notes: attempted.notes,
-        }
+            grants: known.map(|task| task.manifest.grants.lines()).unwrap_or_default(),
+            usage: attempted.usage,
+            emitted: sends.iter().map(emitted).collect(),
+        };
+        Record { run, message: message.clone(), sends, state: attempted.effects.state }
     }
 
     /// Notes in the journal that the attempt begins, and waits until it can: nothing is run before.
@@ -252,11 +291,23 @@ impl Worker {
         }
     }
 
-    /// Records the run, and waits until it can: a delivery is not settled before.
-    async fn record(&self, run: Run) -> Result<(), String> {
+    /// Records the run, and waits until it can: a delivery is not settled before. Returns the run as
+    /// it was recorded.
+    async fn record(&self, record: Record) -> Result<Run, String> {
         let mut trouble = Trouble::of(self, "journal");
-        while let Err(error) = self.place.journal.record(run.clone()).await {
-            trouble.wait_out(chain(error)).await?;
+        loop {
+            match self.place.journal.record(record.clone()).await {
+                Ok(run) => return Ok(run),
+                Err(error) => trouble.wait_out(chain(error)).await?,
+            }
+        }
+    }
+
+    /// Sends what the run on an entry wanted to send, and waits until it can.
+    async fn send(&self, entry: &Entry) -> Result<(), String> {
+        let mut trouble = Trouble::of(self, "outbox");
+        while let Err(error) = self.place.send(&entry.id).await {
+            trouble.wait_out(error).await?;
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use loopabull_model::{Breaker, EntryId, Reason, Run, Task, TaskName};
 use loopabull_queue::Queues;
 
 use crate::board::Board;
+use crate::catalog::Catalog;
+use crate::config::RefusedTasks;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::pauses::{Pauses, Target};
@@ -33,6 +35,8 @@ pub struct Workplace {
     pub shutdown: Shutdown,
     pub breakers: Breakers,
     pub running: Running,
+    /// What becomes of messages whose task is refused.
+    pub refused_tasks: RefusedTasks,
 }
 
 /// The circuit breakers of all tasks.
@@ -87,11 +91,30 @@ impl Workplace {
         for target in self.pauses.refresh().await.map_err(chain)? {
             tracing::info!("{target} is resumed");
         }
-        let tasks = self.runner.catalog.routes.tasks().into_iter();
+        let catalog = self.runner.catalog();
+        let tasks = catalog.routes.tasks().into_iter();
+        let tasks = tasks.filter(|task| catalog.refused(&task.name).is_none());
         let awake = tasks.filter(|task| !self.pauses.rests(&Target::Task(task.name.clone())));
         let awake: Vec<_> =
             awake.map(|task| (task.manifest.queue.clone(), task.name.clone())).collect();
         self.queues.release(&awake).await.map_err(chain)
+    }
+
+    /// Puts another catalog in force, and shows what is wrong with its tasks.
+    pub fn put_in_force(&self, catalog: Catalog) {
+        let before = self.runner.catalog();
+        for (name, _) in before.troubles() {
+            self.board.clear_trouble(&task_trouble(name));
+        }
+        let catalog = self.runner.swap(catalog);
+        self.show_troubles(&catalog);
+    }
+
+    /// Shows what is wrong with the tasks of a catalog.
+    pub fn show_troubles(&self, catalog: &Catalog) {
+        for (name, trouble) in catalog.troubles() {
+            self.board.set_trouble(&task_trouble(name), &trouble);
+        }
     }
 
     /// Lets something rest by itself.
@@ -101,6 +124,10 @@ impl Workplace {
             tracing::error!("the pause ends with this daemon: {}", chain(error));
         }
     }
+}
+
+fn task_trouble(name: &TaskName) -> String {
+    format!("task `{name}`")
 }
 
 impl Default for Breakers {

@@ -8,11 +8,12 @@ use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
 use crate::ack_timeout;
-use crate::catalog::{Catalog, Listing, Severity};
+use crate::catalog::Catalog;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
+use crate::listing::{Listing, Severity};
 use crate::playbook::Playbooks;
 use crate::runner;
 use crate::state;
@@ -29,7 +30,9 @@ pub(crate) struct CheckArgs {}
 
 pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
-    let catalog = Catalog::load(Listing::read(config), &ComponentRunner::new()?);
+    state::make(&config.state)?;
+    let components = ComponentRunner::new(&config.components(1)?)?;
+    let catalog = Catalog::load(config, &Listing::read(config), &components, None);
     let mut problems = Vec::new();
     let mut notes = Vec::new();
     for finding in &catalog.findings {
@@ -41,11 +44,18 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     }
     let mut table =
         Table::new(&["TASK", "KIND", "TOPICS", "QUEUE", "TIMEOUT", "MEMORY", "ATTEMPTS", "GRANTS"]);
-    for task in catalog.routes.tasks() {
+    let tasks = catalog.routes.tasks().into_iter();
+    let accepted: Vec<_> = tasks.filter(|task| catalog.refused(&task.name).is_none()).collect();
+    for task in &accepted {
         table.push(row(task));
     }
     print(&table.render())?;
-    state::make(&config.state)?;
+    for task in accepted.iter().filter(|task| !task.manifest.grants.is_empty()) {
+        print_plain(&format!("`{}` may\n", task.name))?;
+        for line in task.manifest.grants.lines() {
+            print_plain(&format!("  {line}\n"))?;
+        }
+    }
     block_on(async {
         check_playbooks(config, &catalog, &mut problems).await;
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
@@ -97,13 +107,14 @@ fn row(task: &Task) -> Vec<String> {
     let topics: Vec<String> = task.patterns().iter().map(ToString::to_string).collect();
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
-        (None, TaskKind::Component) => bytesize::ByteSize(runner::COMPONENT_MEMORY).to_string(),
+        (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
         (None, TaskKind::Playbook) => "unlimited".to_owned(),
     };
     let grants = match task.kind {
-        TaskKind::Component => "none",
+        TaskKind::Component if manifest.grants.is_empty() => "none".to_owned(),
+        TaskKind::Component => manifest.grants.kinds().join(", "),
         // Until the launcher confines it, a playbook can do what the daemon's user can.
-        TaskKind::Playbook => "the daemon's user",
+        TaskKind::Playbook => "the daemon's user".to_owned(),
     };
     vec![
         task.name.to_string(),
@@ -113,6 +124,6 @@ fn row(task: &Task) -> Vec<String> {
         humantime::format_duration(runner::timeout(task)).to_string(),
         memory,
         manifest.retry.max_attempts().to_string(),
-        grants.to_owned(),
+        grants,
     ]
 }

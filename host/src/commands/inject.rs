@@ -11,10 +11,10 @@ use loopabull_queue::{Backoff, QueueError, Queues};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Listing;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
+use crate::listing::Listing;
 use crate::state;
 
 /// How often a broker that does not take an entry is asked again: for some minutes.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_model::{Run, RunId};
+use loopabull_model::{Run, RunId, TaskKind};
 
 use crate::cli::{DONE, Failure};
 use crate::commands::table::Table;
@@ -119,6 +119,19 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     line("outcome", run.outcome.to_string());
     for (key, value) in &run.notes {
         line("note", format!("{key} = {value}"));
+    }
+    if run.kind == TaskKind::Component {
+        line("memory", bytesize::ByteSize(run.usage.memory).to_string());
+        line("calls", run.usage.host_calls.to_string());
+    }
+    for grant in &run.grants {
+        line("granted", grant.clone());
+    }
+    for request in &run.usage.requests {
+        line("called", request.clone());
+    }
+    for emitted in &run.emitted {
+        line("sent", format!("{} to {}", emitted.id, emitted.topic));
     }
     print(&table.render())?;
     print("\n")?;

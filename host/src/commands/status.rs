@@ -7,12 +7,12 @@ use clap::Args;
 use loopabull_queue::Queues;
 
 use crate::board::{PauseStatus, QueueStatus, Status};
-use crate::catalog::Listing;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::listing::Listing;
 use crate::pauses::{Pause, Pauses};
 use crate::state::Notice;
 

@@ -1,50 +1,102 @@
 //! `test`: one message through its task, now.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use loopabull_model::{Attempt, Message, RunId, Task, TaskName};
-use loopabull_wasm::ComponentRunner;
+use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName};
+use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Listing};
+use crate::case::Case;
+use crate::catalog::Catalog;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::inject::{messages_in, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
+use crate::journal::Journal;
+use crate::listing::Listing;
 use crate::playbook::Playbooks;
-use crate::runner::Runner;
+use crate::runner::{self, Call, Runner};
 use crate::state;
 
 /// Run one recorded message through its task now, without bus and queue
 ///
-/// Prints the task's output and what the attempt came to. Nothing is recorded. Exit status 0 only
-/// if the task succeeded.
+/// Prints what the task is granted, its output, what it used of what it may, and what the attempt came
+/// to. Nothing is kept and nothing is sent; only calls over HTTP are real. The task finds what it
+/// remembers in the state directory. Exit status 0 only if the task succeeded.
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     /// The name of a task, or a topic that just one task wants
-    #[arg(value_name = "TASK-OR-TOPIC")]
-    task: String,
+    #[arg(value_name = "TASK-OR-TOPIC", required_unless_present = "run")]
+    task: Option<String>,
     /// A file with one message, or `-` for standard input
-    #[arg(value_name = "MESSAGE.json")]
-    message: PathBuf,
+    #[arg(value_name = "MESSAGE.json", required_unless_present = "run")]
+    message: Option<PathBuf>,
+    /// Take task and message from this run of the journal
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "message"])]
+    run: Option<String>,
+    /// Keep message and outcome as a test of the task's crate
+    ///
+    /// Without FILE it goes to `tests/cases/MESSAGE-ID.json` of the crate `NAME` in the directory of
+    /// tasks.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    record: Option<Option<PathBuf>>,
 }
 
 pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
-    let text = read(&args.message)?;
-    let message = messages_in(&text).next().context("there is no JSON document in it");
-    let message = message
-        .and_then(|message| message.map_err(anyhow::Error::msg))
-        .with_context(|| format!("cannot use `{}`", args.message.display()))?;
     state::make(&config.state)?;
-    let components = ComponentRunner::new()?;
-    let catalog = Catalog::load(Listing::read(config), &components);
-    let task = find(&catalog, &args.task)?.name.clone();
+    let journal = match config.state.join("journal.db").exists() {
+        true => Some(Arc::new(Journal::open(&config.state)?)),
+        false => None,
+    };
+    let components = Arc::new(ComponentRunner::new(&config.components(1)?)?);
+    let catalog = Catalog::load(config, &Listing::read(config), &components, None);
+    let (task, message) = match (&args.run, &args.task, &args.message) {
+        (Some(run), ..) => of_run(&catalog, journal.as_deref(), run)?,
+        (None, Some(task), Some(message)) => (find(&catalog, task)?, message_in(message)?),
+        _ => unreachable!("clap asks for task and message, or for a run"),
+    };
+    if let Some(reason) = catalog.refused(&task.name) {
+        return Err(anyhow!("task `{}` is refused: {reason}", task.name).into());
+    }
     let playbooks = Playbooks::open(config, "tries")
         .map_err(|error| format!("{:#}", anyhow::Error::new(error)));
-    let runner = Runner { components, playbooks, catalog };
-    let attempt = block_on(run_once(&runner, &task, &message))?;
+    let runner = Runner::new(components, playbooks, catalog);
+    for line in task.manifest.grants.lines() {
+        print_plain(&format!("granted: {line}\n"))?;
+    }
+    let start = Instant::now();
+    let attempt = block_on(run_once(&runner, &task.name, &message, journal.as_ref()))?;
+    show(&task, &attempt, start.elapsed())?;
+    print(&format!("{} on message {}: {}\n", task.name, message.id, attempt.outcome))?;
+    if let Some(file) = &args.record {
+        let file = match file {
+            Some(file) => file.clone(),
+            None => case_file(config, &task.name, &message)?,
+        };
+        Case::new(&message, 1, &task.manifest, &attempt)?.write(&file)?;
+        print(&format!("recorded as `{}`\n", file.display()))?;
+    }
+    Ok(if attempt.outcome.is_success() { DONE } else { FAILED })
+}
+
+async fn run_once(
+    runner: &Runner,
+    task: &TaskName,
+    message: &Message,
+    journal: Option<&Arc<Journal>>,
+) -> Attempt {
+    let id = RunId::new(format!("test-{}", uuid::Uuid::new_v4().simple()));
+    let nothing: ReadState = Arc::new(|_| Box::pin(async { Ok(None) }));
+    let state = journal.map_or(nothing, |journal| journal.state_of(task));
+    let call = Call { task, message, run_id: &id, attempt: 1, state };
+    runner.run(&runner.catalog(), call, &CancellationToken::new()).await
+}
+
+fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
     print_plain(&attempt.output.text)?;
     if attempt.output.dropped > 0 {
         print(&format!("… {} bytes more\n", attempt.output.dropped))?;
@@ -52,25 +104,81 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     for (key, value) in &attempt.notes {
         print_plain(&format!("note: {key} = {value}\n"))?;
     }
-    print(&format!("{task} on message {}: {}\n", message.id, attempt.outcome))?;
-    Ok(if attempt.outcome.is_success() { DONE } else { FAILED })
+    for request in &attempt.usage.requests {
+        print_plain(&format!("called: {request}\n"))?;
+    }
+    for emission in &attempt.effects.emitted {
+        print_plain(&format!("would send: {} {}\n", emission.topic, emission.body.as_str()))?;
+    }
+    for (key, value) in &attempt.effects.state.written {
+        let value = value.as_deref().map_or("nothing any more".into(), String::from_utf8_lossy);
+        print_plain(&format!("would remember: {key} = {value}\n"))?;
+    }
+    if task.kind == TaskKind::Component {
+        let allowed = humantime::format_duration(runner::timeout(task));
+        let [used, most] = [attempt.usage.memory, runner::memory(task)].map(bytesize::ByteSize);
+        let calls = attempt.usage.host_calls;
+        // Rounded, so that the line says what a person can use.
+        let took = humantime::format_duration(Duration::from_micros(
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        ));
+        print(&format!(
+            "used: {took} of {allowed}, {used} of {most}, {calls} calls of the host\n"
+        ))?;
+    }
+    Ok(())
 }
 
-async fn run_once(runner: &Runner, task: &TaskName, message: &Message) -> Attempt {
-    let id = RunId::new(format!("test-{}", uuid::Uuid::new_v4().simple()));
-    runner.run(task, message, &id, 1, &CancellationToken::new()).await
+fn message_in(file: &Path) -> Result<Message, Failure> {
+    let text = read(file)?;
+    let message = messages_in(&text).next().context("there is no JSON document in it");
+    let message = message
+        .and_then(|message| message.map_err(anyhow::Error::msg))
+        .with_context(|| format!("cannot use `{}`", file.display()))?;
+    Ok(message)
 }
 
-fn find<'a>(catalog: &'a Catalog, wanted: &str) -> Result<&'a Task, Failure> {
+/// Returns task and message of a run in the journal.
+fn of_run(
+    catalog: &Catalog,
+    journal: Option<&Journal>,
+    id: &str,
+) -> Result<(Task, Message), Failure> {
+    let journal = journal.context("there is no journal in the state directory")?;
+    let found = block_on(async {
+        let run = journal.find(RunId::new(id)).await?;
+        Ok::<_, loopabull_store::StoreError>((run, journal.message(RunId::new(id)).await?))
+    })??;
+    let (Some(run), message) = found else {
+        let error = anyhow!("there is no run `{id}`");
+        return Err(Failure::with_hint(error, "`loopabull-host runs list` shows the newest"));
+    };
+    let message = message.with_context(|| format!("the message of run `{id}` was not kept"))?;
+    Ok((find(catalog, run.task.as_str())?, message))
+}
+
+/// Returns where a case belongs in the task's crate.
+fn case_file(config: &Config, task: &TaskName, message: &Message) -> Result<PathBuf, Failure> {
+    let folder = config.tasks.join(task.as_str());
+    if !folder.join("Cargo.toml").is_file() {
+        let error = anyhow!("there is no crate `{}`", folder.display());
+        return Err(Failure::with_hint(error, "name the file: `--record=tests/cases/NAME.json`"));
+    }
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name: String = message.id.as_str().chars().map(plain).collect();
+    Ok(folder.join("tests/cases").join(format!("{name}.json")))
+}
+
+fn find(catalog: &Catalog, wanted: &str) -> Result<Task, Failure> {
     let routes = &catalog.routes;
     let by_name = TaskName::try_from(wanted).ok().and_then(|name| routes.task(&name));
     if let Some(task) = by_name {
-        return Ok(task);
+        return Ok((**task).clone());
     }
     let tasks = wanted.try_into().map(|topic| routes.resolve(&topic)).unwrap_or_default();
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     match tasks.as_slice() {
-        [task] => Ok(routes.task(&task.name).expect("a task that was resolved is in the table")),
+        [task] => Ok((**task).clone()),
         [] => {
             let error = anyhow!("there is no task `{wanted}`, and no task wants such a topic");
             Err(Failure::with_hint(error, "`loopabull-host check` lists the tasks"))

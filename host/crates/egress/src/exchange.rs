@@ -3,6 +3,7 @@
 //! Owns the list of a run's exchanges, which is as long as a run may make requests. Each is
 //! written to from the side while it goes on: by the request, by its body, by the response's.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +41,23 @@ pub enum Trouble {
     Denied(Reason),
     /// It failed on its way. There is a status if it was the body of the response.
     Failed(Reason),
+}
+
+impl fmt::Display for Exchange {
+    /// Tells the exchange in one line, for a person.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}: ", self.method, self.origin, self.path)?;
+        if let Some(status) = self.status {
+            write!(f, "{status}, {} bytes out, {} in", self.sent_bytes, self.received_bytes)?;
+        }
+        match (&self.trouble, self.status) {
+            (Some(Trouble::Denied(reason)), _) => write!(f, "denied: {reason}"),
+            (Some(Trouble::Failed(reason)), None) => write!(f, "failed: {reason}"),
+            (Some(Trouble::Failed(reason)), Some(_)) => write!(f, ", failed: {reason}"),
+            (None, Some(_)) => Ok(()),
+            (None, None) => f.write_str("cut off"),
+        }
+    }
 }
 
 /// An exchange that may still go on.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::{BreakerPolicy, QueueName, RetryPolicy, TopicPattern};
+use crate::{BreakerPolicy, Grants, QueueName, RetryPolicy, TopicPattern};
 
 /// What an operator says of a task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Manifest {
     pub breaker: BreakerPolicy,
     /// Plain values that the task may ask for.
     pub config: BTreeMap<String, String>,
+    /// What the task is given beyond its log, its configuration, a clock and random numbers.
+    pub grants: Grants,
 }
 
 /// How much a run may use.
@@ -58,7 +60,9 @@ impl Default for Limits {
     }
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
 }
 
@@ -100,6 +104,8 @@ mod tests {
             window = "1m"
             [config]
             greeting = "hello"
+            [grants]
+            emit = ["a.b"]
             "##,
         )
         .unwrap();
@@ -112,6 +118,7 @@ mod tests {
         assert_eq!(manifest.breaker.failures, 3);
         assert_eq!(manifest.breaker.window, Duration::from_mins(1));
         assert_eq!(manifest.config["greeting"], "hello");
+        assert_eq!(manifest.grants.lines(), ["send messages to a.b"]);
     }
 
     #[test]

@@ -22,9 +22,10 @@ pub enum Outcome {
     },
     /// The task says that it never will.
     Reject { reason: Reason },
-    /// The component trapped, or ended itself by `exit`.
+    /// The component trapped.
     Trap { reason: Reason },
-    /// The playbook ended with an exit status other than 0, or by a signal.
+    /// The playbook ended with an exit status other than 0, or by a signal; or the component ended
+    /// itself by `exit`, with whatever status, before it had answered.
     Exit { status: Reason },
     /// The task asked for more than it may use.
     Limit { exceeded: Exceeded },
@@ -34,6 +35,8 @@ pub enum Outcome {
     Refused { reason: Reason },
     /// The run was cut short because the daemon stops.
     Cancelled,
+    /// Another run of the task changed what this one had read of its state. Nothing of it counts.
+    Conflict { key: Reason },
 }
 
 /// Which limit a run ran into.
@@ -44,11 +47,47 @@ pub enum Exceeded {
     Deadline { allowed: Duration },
     /// The memory, in bytes.
     Memory { allowed: u64, wanted: u64 },
+    /// Something that is counted.
+    Count { what: Counted, allowed: u64, wanted: u64 },
+}
+
+/// What a run may have or do only so much of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counted {
+    /// Messages that it sends.
+    Emitted,
+    /// Bytes of the messages that it sends.
+    EmittedBytes,
+    /// Bytes that its task remembers.
+    StateBytes,
+    /// Bytes that it hands to one call of the host.
+    CallBytes,
+    /// Things of the host that it holds at once: streams, timers, files.
+    Handles,
+    /// HTTP requests.
+    Requests,
+    /// Random bytes that it asks for at once.
+    RandomBytes,
+}
+
+impl Counted {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Emitted => "messages sent",
+            Self::EmittedBytes => "bytes of messages sent",
+            Self::StateBytes => "bytes of state",
+            Self::CallBytes => "bytes in one call of the host",
+            Self::Handles => "handles",
+            Self::Requests => "HTTP requests",
+            Self::RandomBytes => "random bytes at once",
+        }
+    }
 }
 
 impl Outcome {
     /// Every name that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 12] = [
         "success",
         "retry",
         "reject",
@@ -56,9 +95,11 @@ impl Outcome {
         "exit",
         "deadline",
         "memory",
+        "limit",
         "not-started",
         "refused",
         "cancelled",
+        "conflict",
     ];
 
     /// Returns the short name for tables, labels and filters.
@@ -71,9 +112,11 @@ impl Outcome {
             Self::Exit { .. } => "exit",
             Self::Limit { exceeded: Exceeded::Deadline { .. } } => "deadline",
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
+            Self::Limit { exceeded: Exceeded::Count { .. } } => "limit",
             Self::NotStarted { .. } => "not-started",
             Self::Refused { .. } => "refused",
             Self::Cancelled => "cancelled",
+            Self::Conflict { .. } => "conflict",
         }
     }
 
@@ -83,12 +126,15 @@ impl Outcome {
     }
 
     /// Tells whether the task failed. One that rejects a message has done its work, and one that
-    /// was refused or cancelled has not had the chance.
+    /// was refused, cancelled or overtaken has not had the chance.
     pub fn is_failure(&self) -> bool {
-        !matches!(
-            self,
-            Self::Success | Self::Reject { .. } | Self::Refused { .. } | Self::Cancelled
-        )
+        !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
+            && self.is_attempt()
+    }
+
+    /// Tells whether the run counts as an attempt.
+    pub fn is_attempt(&self) -> bool {
+        !matches!(self, Self::Cancelled | Self::Conflict { .. })
     }
 }
 
@@ -109,6 +155,12 @@ impl fmt::Display for Outcome {
             Self::Limit { exceeded: Exceeded::Memory { allowed, wanted } } => {
                 write!(f, "memory: wanted {wanted} bytes of {allowed} allowed")
             }
+            Self::Limit { exceeded: Exceeded::Count { what, allowed, wanted } } => {
+                write!(f, "limit: wanted {wanted} {} of {allowed} allowed", what.as_str())
+            }
+            Self::Conflict { key } => {
+                write!(f, "conflict: another run changed the state `{key}` meanwhile")
+            }
         }
     }
 }
@@ -127,6 +179,10 @@ mod tests {
                 exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },
             },
             Outcome::Limit { exceeded: Exceeded::Memory { allowed: 1, wanted: 2 } },
+            Outcome::Limit {
+                exceeded: Exceeded::Count { what: Counted::Emitted, allowed: 1, wanted: 2 },
+            },
+            Outcome::Conflict { key: "k".into() },
         ];
         for outcome in outcomes {
             let json = serde_json::to_string(&outcome).unwrap();

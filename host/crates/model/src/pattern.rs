@@ -61,6 +61,29 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
+    /// Tells whether every topic that `other` matches is matched by this one. It may be too careful
+    /// about patterns that say the same in other words (`#.*` and `*.#`), never too generous.
+    pub fn covers(&self, other: &Self) -> bool {
+        // As in `matches`, with the words of the other pattern for the words of a topic: `*` there
+        // is a word that only a wildcard takes, `#` one that only `#` takes.
+        let mut reachable = vec![false; self.0.len() + 1];
+        reachable[0] = true;
+        self.spread_over_any(&mut reachable);
+        for word in &other.0 {
+            let mut next = vec![false; self.0.len() + 1];
+            for (index, part) in self.0.iter().enumerate() {
+                match part {
+                    Word::Literal(_) => next[index + 1] |= reachable[index] && part == word,
+                    Word::One => next[index + 1] |= reachable[index] && *word != Word::Any,
+                    Word::Any => next[index + 1] |= reachable[index + 1],
+                }
+            }
+            self.spread_over_any(&mut next);
+            reachable = next;
+        }
+        reachable[self.0.len()]
+    }
+
     /// Returns the topic if the pattern has no wildcard and so matches just one.
     pub fn as_topic(&self) -> Option<Topic> {
         Topic::try_from(self.to_string()).ok()
@@ -199,7 +222,33 @@ mod tests {
         assert!(TopicPattern::try_from("a..b").is_err());
     }
 
+    #[test]
+    fn a_pattern_covers_what_is_narrower() {
+        let covers = |wide: &str, narrow: &str| {
+            let [wide, narrow] = [wide, narrow].map(|text| TopicPattern::try_from(text).unwrap());
+            wide.covers(&narrow)
+        };
+        for narrow in ["a", "a.b", "a.*", "a.#", "#"] {
+            assert_eq!(covers("a.#", narrow), narrow != "#", "{narrow}");
+        }
+        assert!(covers("*.b", "a.b") && !covers("a.b", "*.b"));
+        assert!(!covers("a.*", "a.#") && !covers("a.*", "a"));
+    }
+
     proptest! {
+        #[test]
+        fn what_a_covered_pattern_matches_is_matched(
+            wide in "(a|b|\\*|#)(\\.(a|b|\\*|#)){0,4}",
+            narrow in "(a|b|\\*|#)(\\.(a|b|\\*|#)){0,4}",
+            topic in "(a|b)(\\.(a|b)){0,5}",
+        ) {
+            let [wide, narrow] = [wide, narrow].map(|text| TopicPattern::try_from(text).unwrap());
+            let topic = Topic::try_from(topic).unwrap();
+            if wide.covers(&narrow) && narrow.matches(&topic) {
+                prop_assert!(wide.matches(&topic), "{wide} covers {narrow}, not {topic}");
+            }
+        }
+
         #[test]
         fn matching_agrees_with_the_definition(
             pattern in "(a|b|\\*|#)(\\.(a|b|\\*|#)){0,5}",

@@ -79,6 +79,11 @@ impl RetryPolicy {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::GiveBack { after: Duration::ZERO },
+            // Whoever was faster has gone on; by chance, so that two do not meet again.
+            Outcome::Conflict { .. } => {
+                let after = Self::SHORTEST.mul_f64(1.0 + chance.clamp(0.0, 1.0));
+                Settlement::GiveBack { after }
+            }
             Outcome::Reject { .. } | Outcome::Refused { .. } => {
                 Settlement::dead_letter(outcome.to_string())
             }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EntryId, MessageId, Outcome, Output, TaskKind, TaskName, Topic};
+use crate::{
+    Effects, Emitted, EntryId, MessageId, Outcome, Output, TaskKind, TaskName, Topic, Usage,
+};
 
 /// What a runner brings back of one attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,12 +16,21 @@ pub struct Attempt {
     pub output: Output,
     /// What the task noted about itself, in order.
     pub notes: Vec<(String, String)>,
+    pub usage: Usage,
+    /// What it wants to change outside itself. Empty unless it succeeded.
+    pub effects: Effects,
 }
 
 impl Attempt {
     /// An attempt that wrote nothing.
     pub fn without_output(outcome: Outcome) -> Self {
-        Self { outcome, output: Output::default(), notes: Vec::new() }
+        Self {
+            outcome,
+            output: Output::default(),
+            notes: Vec::new(),
+            usage: Usage::default(),
+            effects: Effects::default(),
+        }
     }
 }
 
@@ -42,6 +53,11 @@ pub struct Run {
     pub outcome: Outcome,
     pub output: Output,
     pub notes: Vec<(String, String)>,
+    /// What the task was granted, a line each.
+    pub grants: Vec<String>,
+    pub usage: Usage,
+    /// The messages that are sent because of it.
+    pub emitted: Vec<Emitted>,
 }
 
 /// The id of a run.

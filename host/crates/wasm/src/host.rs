@@ -1,28 +1,35 @@
 //! The host's side of one run: what the imports of a task answer.
 //!
-//! Every number that a guest can choose is capped where it comes in.
+//! Every number that a guest can choose is capped where it comes in. What goes beyond what the guest
+//! may have ends the run by a [`LimitReached`], so that no run succeeds with half of what it wanted.
 
-use std::collections::BTreeMap;
+mod emit;
+mod state;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{RunId, is_harmful};
+use loopabull_egress::Egress;
+use loopabull_model::{Emission, Exceeded, RunId, StateChanges, is_harmful};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::Call;
-use crate::bindings::loopabull::task::{config, context, log, types};
+use crate::bindings::loopabull::task::{config, context, log, secrets, types};
+use crate::capabilities::Capabilities;
+use crate::http::Gate;
 use crate::limiter::Limiter;
 use crate::streams::Streams;
+use crate::{Call, ReadState};
 
 /// How many notes are kept with a run.
 const MAX_NOTES: usize = 32;
 /// The longest key or value of a note, in characters.
 const MAX_NOTE_CHARS: usize = 1000;
 /// How many WASI resources a guest may hold at once.
-const MAX_RESOURCES: usize = 1000;
+pub(crate) const MAX_RESOURCES: usize = 1000;
 /// How many random bytes a guest may ask for at once.
-const MAX_RANDOM: u64 = 64 << 10;
+pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
 /// The state of one run.
 pub(crate) struct Host {
@@ -31,39 +38,87 @@ pub(crate) struct Host {
     pub(crate) notes: Vec<(String, String)>,
     /// The pause that the guest asked for.
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) emitted: Vec<Emission>,
+    pub(crate) state: StateChanges,
+    pub(crate) host_calls: u64,
+    capabilities: Arc<Capabilities>,
     run_id: RunId,
     attempt: u32,
     deadline: Instant,
-    config: Arc<BTreeMap<String, String>>,
+    hops: u32,
+    read_state: Option<ReadState>,
     wasi: WasiCtx,
+    http: WasiHttpCtx,
+    gate: Gate,
     table: ResourceTable,
 }
 
+/// Ends a run that went beyond what it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("the run went beyond what it may have")]
+pub(crate) struct LimitReached(pub(crate) Exceeded);
+
+/// Ends a run that asked for what the host could not do.
+#[derive(Debug, thiserror::Error)]
+#[error("the host could not do what the run asked for: {0}")]
+pub(crate) struct HostFailed(pub(crate) String);
+
 impl Host {
-    pub(crate) fn new(call: &Call<'_>, deadline: Instant) -> Self {
+    pub(crate) fn new(
+        capabilities: &Arc<Capabilities>,
+        call: &Call<'_>,
+        deadline: Instant,
+    ) -> wasmtime::Result<Self> {
         let output = Streams::new(call.output);
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(output.clone()).stderr(output.clone()).max_random_size(MAX_RANDOM);
+        wasi.stdout(output.clone()).stderr(output.as_error()).max_random_size(MAX_RANDOM);
+        capabilities.furnish(&mut wasi)?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Self {
+        Ok(Self {
             limiter: Limiter::new(call.memory),
             output,
             notes: Vec::new(),
             retry_after: None,
+            emitted: Vec::new(),
+            state: StateChanges { allowed: capabilities.state, ..StateChanges::default() },
+            host_calls: 0,
+            capabilities: Arc::clone(capabilities),
             run_id: call.run_id.clone(),
             attempt: call.attempt,
             deadline,
-            config: Arc::clone(&call.config),
+            hops: Emission::hops(call.message),
+            read_state: call.state.clone(),
             wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            gate: Gate(capabilities.egress.as_ref().map(Egress::begin_run)),
             table,
+        })
+    }
+}
+
+impl Host {
+    /// Returns the HTTP exchanges so far, a line each.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let Gate(Some(egress)) = &self.gate else { return Vec::new() };
+        let mut lines: Vec<_> = egress.exchanges().iter().map(ToString::to_string).collect();
+        let beyond = egress.requests_beyond_limit();
+        if beyond > 0 {
+            lines.push(format!("{beyond} more were not sent"));
         }
+        lines
     }
 }
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.gate, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -113,7 +168,13 @@ impl log::Host for Host {
 
 impl config::Host for Host {
     fn get(&mut self, key: String) -> Option<String> {
-        self.config.get(&key).cloned()
+        self.capabilities.config.get(&key).cloned()
+    }
+}
+
+impl secrets::Host for Host {
+    fn get(&mut self, name: String) -> Option<String> {
+        self.capabilities.secrets.get(&name).cloned()
     }
 }
 

@@ -9,8 +9,9 @@ const ELEMENT_BYTES: u64 = 8;
 
 /// Sums up what a guest holds, and refuses to let it grow past what it may.
 pub(crate) struct Limiter {
-    allowed: u64,
-    held: u64,
+    pub(crate) allowed: u64,
+    /// What the guest holds. A memory never shrinks, so this is the most it held.
+    pub(crate) held: u64,
     /// What the guest would have held after the last growth that was refused.
     pub(crate) refused: Option<u64>,
 }
@@ -18,10 +19,6 @@ pub(crate) struct Limiter {
 impl Limiter {
     pub(crate) fn new(allowed: u64) -> Self {
         Self { allowed, held: 0, refused: None }
-    }
-
-    pub(crate) fn allowed(&self) -> u64 {
-        self.allowed
     }
 
     fn grow(&mut self, current: usize, desired: usize, unit: u64) -> bool {

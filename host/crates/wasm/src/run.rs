@@ -1,34 +1,51 @@
 //! One run of a component: a fresh store, one call, and what it came to.
+//!
+//! The store is thrown away whatever happened: after success, a trap, a limit or a timeout alike.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Attempt, Exceeded, Outcome, Output, Reason};
-use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi::I32Exit;
+use loopabull_model::{Attempt, Effects, Outcome, Output, Reason, Usage};
+use wasmtime::{CallHook, Store, UpdateDeadline};
 
 use crate::Call;
-use crate::bindings::TaskPre;
+use crate::bindings::GrantedPre;
 use crate::bindings::loopabull::task::types::{Failure, Message};
-use crate::engine::Engine;
-use crate::host::Host;
+use crate::capabilities::Capabilities;
+use crate::host::{Host, MAX_RESOURCES};
+use crate::outcome::{self, DeadlinePassed};
 
 /// How long past its deadline a run may be before we stop waiting. The epoch ends a guest that
 /// computes; only one that is parked in a call of ours is left to this.
 const PARKED: Duration = Duration::from_millis(100);
 
 /// How many bytes a guest may hand to one call of ours.
-const HOSTCALL_BYTES: usize = 16 << 20;
+pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
 
-/// Raised inside the guest when its time is over.
-#[derive(Debug, thiserror::Error)]
-#[error("the time of the run is over")]
-struct DeadlinePassed;
-
-pub(crate) async fn run(engine: &Engine, pre: &TaskPre<Host>, call: Call<'_>) -> Attempt {
+pub(crate) async fn run(
+    engine: &wasmtime::Engine,
+    pre: &GrantedPre<Host>,
+    capabilities: &Arc<Capabilities>,
+    call: Call<'_>,
+) -> Attempt {
     let deadline = Instant::now() + call.timeout;
-    let mut store = Store::new(engine.wasmtime(), Host::new(&call, deadline));
+    let host = match Host::new(capabilities, &call, deadline) {
+        Ok(host) => host,
+        Err(error) => {
+            let reason = format!("what it was granted is gone: {error:#}").into();
+            return Attempt::without_output(Outcome::NotStarted { reason });
+        }
+    };
+    let mut store = Store::new(engine, host);
     store.limiter(|host| &mut host.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_max_component_handles(MAX_RESOURCES);
+    store.call_hook(|mut store, hook| {
+        if matches!(hook, CallHook::CallingHost) {
+            store.data_mut().host_calls += 1;
+        }
+        Ok(())
+    });
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
         if Instant::now() >= deadline {
@@ -37,23 +54,26 @@ pub(crate) async fn run(engine: &Engine, pre: &TaskPre<Host>, call: Call<'_>) ->
         Ok(UpdateDeadline::Yield(1))
     });
     let called = tokio::time::timeout(call.timeout + PARKED, handle(&mut store, pre, &call)).await;
-    let host = store.data();
-    let output = host.output.to_output();
+    let host = store.into_data();
+    let mut backtrace = None;
     let outcome = match called {
         Ok(Ok(Ok(()))) => Outcome::Success,
         Ok(Ok(Err(Failure::Retry(reason)))) => {
             Outcome::Retry { reason: reason.into(), after: host.retry_after }
         }
         Ok(Ok(Err(Failure::Reject(reason)))) => Outcome::Reject { reason: reason.into() },
-        Ok(Err(error)) => outcome_of_error(&error, host, &output, call.timeout),
-        Err(_) => deadline_passed(call.timeout),
+        Ok(Err(error)) => {
+            backtrace = outcome::backtrace(&error);
+            outcome::of_error(&error, &host, call.timeout)
+        }
+        Err(_) => outcome::deadline_passed(call.timeout),
     };
-    Attempt { outcome, output, notes: host.notes.clone() }
+    attempt(host, capabilities, outcome, backtrace)
 }
 
 async fn handle(
     store: &mut Store<Host>,
-    pre: &TaskPre<Host>,
+    pre: &GrantedPre<Host>,
     call: &Call<'_>,
 ) -> wasmtime::Result<Result<(), Failure>> {
     let message = Message {
@@ -66,38 +86,42 @@ async fn handle(
     task.loopabull_task_handler().call_handle(store, &message).await
 }
 
-fn outcome_of_error(
-    error: &wasmtime::Error,
-    host: &Host,
-    output: &Output,
-    allowed: Duration,
-) -> Outcome {
-    if error.downcast_ref::<DeadlinePassed>().is_some() {
-        return deadline_passed(allowed);
+/// Puts together what is kept of a run, without its secrets.
+fn attempt(
+    host: Host,
+    capabilities: &Capabilities,
+    outcome: Outcome,
+    backtrace: Option<String>,
+) -> Attempt {
+    let mask = &capabilities.mask;
+    let Output { text, dropped } = host.output.to_output();
+    let mut text = if dropped > 0 { mask.cut_text(&text) } else { mask.text(&text) };
+    if let Some(backtrace) = backtrace {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&backtrace);
     }
-    // A guest that is refused memory mostly aborts: what it did not get is the better reason.
-    if let Some(wanted) = host.limiter.refused {
-        let allowed = host.limiter.allowed();
-        return Outcome::Limit { exceeded: Exceeded::Memory { allowed, wanted } };
-    }
-    if let Some(I32Exit(status)) = error.downcast_ref() {
-        return Outcome::Trap { reason: format!("exit with status {status}").into() };
-    }
-    Outcome::Trap { reason: trap_reason(error, output) }
+    let notes = host.notes.iter().map(|(key, value)| (mask.text(key), mask.text(value))).collect();
+    let usage = Usage {
+        memory: host.limiter.held,
+        host_calls: host.host_calls,
+        requests: host.requests().iter().map(|line| mask.text(line)).collect(),
+    };
+    let effects = match outcome {
+        Outcome::Success => Effects { emitted: host.emitted, state: host.state },
+        _ => Effects::default(),
+    };
+    let outcome = masked(outcome, |reason| mask.text(reason.as_str()).into());
+    Attempt { outcome, output: Output { text, dropped }, notes, usage, effects }
 }
 
-fn deadline_passed(allowed: Duration) -> Outcome {
-    Outcome::Limit { exceeded: Exceeded::Deadline { allowed } }
-}
-
-/// Says why the guest trapped. A Rust guest that panics traps with `unreachable`; what it said is
-/// in its output, after the line that names the place.
-fn trap_reason(error: &wasmtime::Error, output: &Output) -> Reason {
-    let mut lines = output.text.lines();
-    let panic = lines.by_ref().find(|line| line.contains("panicked at"));
-    match (panic, lines.next()) {
-        (Some(place), Some(text)) => format!("{} {text}", place.trim()).into(),
-        (Some(place), None) => place.into(),
-        (None, _) => error.root_cause().to_string().into(),
+/// Masks the reasons that a task wrote.
+fn masked(outcome: Outcome, mask: impl Fn(&Reason) -> Reason) -> Outcome {
+    match outcome {
+        Outcome::Retry { reason, after } => Outcome::Retry { reason: mask(&reason), after },
+        Outcome::Reject { reason } => Outcome::Reject { reason: mask(&reason) },
+        Outcome::Trap { reason } => Outcome::Trap { reason: mask(&reason) },
+        outcome => outcome,
     }
 }

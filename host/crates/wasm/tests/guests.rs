@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loopabull_egress::{EgressLimits, Resolver, Trust};
 use loopabull_fedmsg::{Envelope, Verifier};
-use loopabull_model::{Attempt, Exceeded, Message, Outcome, RunId};
-use loopabull_wasm::{Call, ComponentRunner, LoadError};
+use loopabull_model::{Attempt, Exceeded, Manifest, Message, Outcome, RunId};
+use loopabull_wasm::{Call, Component, ComponentRunner, EgressSetup, LoadError, Setup};
 
 /// The time of guests that use all of it. The others end long before.
 const SHORT: Duration = Duration::from_millis(300);
@@ -27,19 +28,37 @@ fn message() -> Message {
     Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap()).unwrap()
 }
 
-async fn run_wat(wat: &str, timeout: Duration) -> Attempt {
-    let runner = ComponentRunner::new().unwrap();
-    let component = runner.load(&wat::parse_str(wat).unwrap()).map_err(|e| e.to_string()).unwrap();
-    let message = message();
-    let call = Call {
-        message: &message,
+fn egress() -> EgressSetup {
+    let trust = Trust::load(None).unwrap();
+    EgressSetup { limits: EgressLimits::default(), trust, resolver: Resolver::System }
+}
+
+fn runner() -> ComponentRunner {
+    let setup = Setup { instances: 2, cache: None, egress: egress() };
+    ComponentRunner::new(&setup).unwrap()
+}
+
+fn load(runner: &ComponentRunner, wat: &str) -> Result<Component, LoadError> {
+    runner.load(&wat::parse_str(wat).unwrap(), &Manifest::default(), BTreeMap::new())
+}
+
+fn call(message: &Message, timeout: Duration) -> Call<'_> {
+    Call {
+        message,
         run_id: RunId::new("r-1"),
         attempt: 2,
         timeout,
         memory: 1 << 20,
         output: 1000,
-        config: Arc::new(BTreeMap::from([("key".to_owned(), "value".to_owned())])),
-    };
+        state: None,
+    }
+}
+
+async fn run_wat(wat: &str, timeout: Duration) -> Attempt {
+    let runner = runner();
+    let component = load(&runner, wat).map_err(|e| e.to_string()).unwrap();
+    let message = message();
+    let call = call(&message, timeout);
     let attempt = runner.run(&component, call.clone()).await;
     // Whatever the guest did: the next message gets a fresh instance and the same answer.
     let again = runner.run(&component, call).await;
@@ -95,22 +114,13 @@ async fn an_endless_loop_meets_its_deadline() {
 
 #[tokio::test]
 async fn an_endless_loop_does_not_stop_its_neighbours() {
-    let runner = Arc::new(ComponentRunner::new().unwrap());
-    let load = |body: &str| runner.load(&wat::parse_str(guest(body)).unwrap()).ok().unwrap();
+    let runner = Arc::new(runner());
+    let load = |body: &str| load(&runner, &guest(body)).ok().unwrap();
     let (looping, good) = (load("(loop $l br $l) unreachable"), load("i32.const 0"));
     let message = message();
-    let call = |timeout| Call {
-        message: &message,
-        run_id: RunId::new("r"),
-        attempt: 1,
-        timeout,
-        memory: 1 << 20,
-        output: 0,
-        config: Arc::default(),
-    };
     // One thread for both: the loop has to give way for the other to end first.
-    let endless = runner.run(&looping, call(Duration::from_secs(60)));
-    let neighbour = runner.run(&good, call(Duration::from_secs(60)));
+    let endless = runner.run(&looping, call(&message, Duration::from_secs(60)));
+    let neighbour = runner.run(&good, call(&message, Duration::from_secs(60)));
     tokio::select! {
         biased;
         attempt = endless => panic!("the loop ended: {:?}", attempt.outcome),
@@ -145,25 +155,4 @@ async fn a_sleeping_guest_meets_its_deadline() {
     let attempt = run_wat(include_str!("guests/sleep.wat"), SHORT).await;
     let expected = Outcome::Limit { exceeded: Exceeded::Deadline { allowed: SHORT } };
     assert_eq!(attempt.outcome, expected);
-}
-
-#[tokio::test]
-async fn what_is_not_a_component_is_refused() {
-    let runner = ComponentRunner::new().unwrap();
-    let refused = |bytes: &[u8]| runner.load(bytes).err().unwrap();
-    assert!(matches!(refused(b""), LoadError::NotComponent { .. }));
-    assert!(matches!(refused(b"\0asm garbage"), LoadError::NotComponent { .. }));
-    let module = wat::parse_str("(module)").unwrap();
-    assert!(matches!(refused(&module), LoadError::NotComponent { .. }));
-}
-
-#[tokio::test]
-async fn a_component_of_another_world_is_refused() {
-    let runner = ComponentRunner::new().unwrap();
-    let refused = |wat: &str| runner.load(&wat::parse_str(wat).unwrap()).err().unwrap();
-    assert!(matches!(refused("(component)"), LoadError::World { .. }));
-    let sockets = r#"(component (import "wasi:sockets/instance-network@0.2.0" (instance
-        (export "instance-network" (func)))))"#;
-    let LoadError::World { reason } = refused(sockets) else { panic!("it is a component") };
-    assert!(reason.contains("wasi:sockets/instance-network"), "{reason}");
 }

@@ -66,6 +66,7 @@ async fn a_response_without_end_meets_the_limit() {
     assert!(matches!(error, SendError::ResponseBody { limit: 100_000, .. }), "{error:?}");
     let exchange = &run.exchanges()[0];
     assert_eq!(exchange.status, Some(200));
+    assert!(exchange.received_bytes < 1_000_000, "{}", exchange.received_bytes);
     assert!(matches!(exchange.trouble, Some(Trouble::Failed(_))));
 }
 

@@ -1,0 +1,112 @@
+//! An emission: a message that a task sends.
+//!
+//! It becomes a [`Message`] when the run that made it has succeeded. Its id is made of the entry
+//! that was worked and of the emission's place among its siblings, so that whoever makes it again,
+//! after a crash or on another host, makes the same message.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Body, Entry, Message, MessageId, TaskName, Topic};
+
+/// A message that a task wants to send.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Emission {
+    pub topic: Topic,
+    pub headers: Vec<(String, String)>,
+    pub body: Body,
+}
+
+impl Emission {
+    /// The beginning of the headers that are ours; a task's own are refused.
+    pub const HEADER_PREFIX: &str = "loopabull-";
+    /// Names the task that sent a message.
+    const SENT_BY: &str = "loopabull-sent-by";
+    /// Counts from how many messages, one because of the other, a message comes.
+    const HOPS: &str = "loopabull-hops";
+    /// The most hops. Tasks that send to each other in a circle end here, not never.
+    pub const MOST_HOPS: u32 = 16;
+
+    /// Returns how many hops the message has behind it; 0 if it comes from a bus.
+    pub fn hops(message: &Message) -> u32 {
+        let header = message.headers.iter().rfind(|(name, _)| name == Self::HOPS);
+        header.and_then(|(_, hops)| hops.parse().ok()).unwrap_or(0)
+    }
+
+    /// Makes the message of the emission that was the `place`th, counted from 0, of a run on this
+    /// entry. `sent_at` is in seconds since 1970.
+    pub fn into_message(self, entry: &Entry, place: usize, sent_at: i64) -> Message {
+        let hops = Self::hops(&entry.message).saturating_add(1);
+        let ours = [
+            (Self::SENT_BY.to_owned(), entry.task.to_string()),
+            (Self::HOPS.to_owned(), hops.to_string()),
+        ];
+        let headers = self.headers.into_iter().chain(ours).collect();
+        Message {
+            id: emitted_id(entry, place),
+            topic: self.topic,
+            headers,
+            sent_at: Some(sent_at),
+            signer: None,
+            body: self.body,
+        }
+    }
+}
+
+fn emitted_id(entry: &Entry, place: usize) -> MessageId {
+    let mut digest = Sha256::new();
+    let task: &TaskName = &entry.task;
+    for part in [entry.id.as_str(), task.as_str(), &place.to_string()] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let digest = digest.finalize();
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    MessageId::try_from(format!("emitted-{hex}")).expect("letters, digits and dashes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EntryId, QueueName};
+
+    fn entry(id: &str, headers: &str) -> Entry {
+        let json = format!(r#"{{"id":"m-1","topic":"a.b","headers":{headers},"body":1}}"#);
+        Entry {
+            id: EntryId::new(id),
+            queue: QueueName::default(),
+            task: "t".try_into().unwrap(),
+            message: serde_json::from_str(&json).unwrap(),
+        }
+    }
+
+    fn emission() -> Emission {
+        let topic = "c.d".try_into().unwrap();
+        Emission {
+            topic,
+            headers: vec![("k".into(), "v".into())],
+            body: Body::parse("{}").unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_same_entry_and_place_give_the_same_id() {
+        let id =
+            |entry_id: &str, place| emission().into_message(&entry(entry_id, "[]"), place, 0).id;
+        assert_eq!(id("e", 0), id("e", 0));
+        assert_ne!(id("e", 0), id("e", 1));
+        assert_ne!(id("e", 0), id("f", 0));
+    }
+
+    #[test]
+    fn a_message_tells_its_sender_and_counts_its_hops() {
+        let first = emission().into_message(&entry("e", "[]"), 0, 7);
+        let texts: Vec<_> = first.headers.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(texts, ["k=v", "loopabull-sent-by=t", "loopabull-hops=1"]);
+        assert_eq!(first.sent_at, Some(7));
+        let parent = entry("e", r#"[["loopabull-hops","3"]]"#);
+        assert_eq!(Emission::hops(&emission().into_message(&parent, 0, 0)), 4);
+        let odd = entry("e", r#"[["loopabull-hops","x"]]"#);
+        assert_eq!(Emission::hops(&odd.message), 0);
+    }
+}

@@ -1,0 +1,120 @@
+//! A mask over secrets: what a task writes is kept, its secrets are not.
+//!
+//! By value: wherever a secret turns up as it is, in its JSON form, or as one long line of several,
+//! it is replaced. A task that means to give a secret away can still spell it otherwise; the mask is
+//! against accidents.
+
+use std::collections::BTreeMap;
+
+/// What stands where a secret was.
+const MARK: &str = "[secret]";
+/// Lines of a secret of several lines, a private key for example, are masked one by one from so many
+/// bytes on.
+const LONG_LINE: usize = 16;
+
+/// The secrets of a task, to be masked in all that is kept of its runs.
+#[derive(Clone, Default)]
+pub struct Mask {
+    /// Name of the secret and what is looked for, the longest first.
+    patterns: Vec<(String, String)>,
+}
+
+impl Mask {
+    /// The shortest secret, in bytes: a shorter one would mask half of every text.
+    pub const SHORTEST: usize = 6;
+
+    /// Makes the mask of secrets, by their names.
+    pub fn new(secrets: &BTreeMap<String, String>) -> Self {
+        let mut patterns = Vec::new();
+        for (name, secret) in secrets {
+            let quoted = serde_json::Value::from(secret.as_str()).to_string();
+            let lines = secret.lines().filter(|line| line.len() >= LONG_LINE);
+            let forms = [secret.as_str(), quoted.trim_matches('"')].into_iter().chain(lines);
+            let forms = forms.filter(|form| form.len() >= Self::SHORTEST);
+            patterns.extend(forms.map(|form| (name.clone(), form.to_owned())));
+        }
+        patterns.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        patterns.dedup_by(|(_, a), (_, b)| a == b);
+        Self { patterns }
+    }
+
+    /// Returns the text with every secret replaced.
+    pub fn text(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (_, pattern) in &self.patterns {
+            if text.contains(pattern.as_str()) {
+                text = text.replace(pattern.as_str(), MARK);
+            }
+        }
+        text
+    }
+
+    /// The same for a text that was cut at its end: a secret of which only the beginning is left goes
+    /// too.
+    pub fn cut_text(&self, text: &str) -> String {
+        let mut text = self.text(text);
+        let ends_with_start = |pattern: &String, text: &str| {
+            let starts = pattern.char_indices().map(|(end, _)| &pattern[..end]);
+            starts.filter(|start| start.len() >= 2 && text.ends_with(start)).map(str::len).max()
+        };
+        let longest =
+            self.patterns.iter().filter_map(|(_, pattern)| ends_with_start(pattern, &text)).max();
+        if let Some(length) = longest {
+            text.truncate(text.len() - length);
+            text.push_str(MARK);
+        }
+        text
+    }
+
+    /// Returns the name of a secret that these bytes hold.
+    pub fn find(&self, bytes: &[u8]) -> Option<&str> {
+        let holds =
+            |pattern: &str| bytes.windows(pattern.len()).any(|window| window == pattern.as_bytes());
+        self.patterns.iter().find(|(_, pattern)| holds(pattern)).map(|(name, _)| name.as_str())
+    }
+}
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mask of {} patterns", self.patterns.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(secrets: &[(&str, &str)]) -> Mask {
+        let secrets = secrets.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Mask::new(&secrets.collect())
+    }
+
+    #[test]
+    fn a_secret_is_replaced_wherever_it_stands() {
+        let mask = mask(&[("a", "hunter22"), ("b", "hunter22-longer")]);
+        assert_eq!(mask.text("x hunter22 hunter22-longer"), "x [secret] [secret]");
+        assert_eq!(mask.find(b"x=hunter22"), Some("a"));
+        assert_eq!(mask.find(b"x"), None);
+        assert!(!format!("{mask:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn json_forms_and_long_lines_are_found() {
+        let mask = mask(&[("key", "-----BEGIN\nMIIEpAIBAAKCAQEA7\n\"quoted\"\n")]);
+        assert_eq!(mask.text("got MIIEpAIBAAKCAQEA7 there"), "got [secret] there");
+        assert_eq!(mask.text(r#""-----BEGIN\nMIIEpAIBAAKCAQEA7\n\"quoted\"\n""#), "\"[secret]\"");
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_at_a_cut_goes_too() {
+        let mask = mask(&[("a", "hunter22")]);
+        assert_eq!(mask.cut_text("password hunt"), "password [secret]");
+        assert_eq!(mask.cut_text("password hunter22"), "password [secret]");
+        assert_eq!(mask.cut_text("all well"), "all well");
+    }
+
+    #[test]
+    fn without_secrets_nothing_changes() {
+        assert_eq!(Mask::default().cut_text("text"), "text");
+    }
+}

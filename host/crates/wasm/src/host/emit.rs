@@ -1,0 +1,100 @@
+//! What `emit` answers: messages are kept back until the run has succeeded.
+
+use loopabull_model::{Body, Counted, Emission, Exceeded, Topic, is_harmful};
+
+use crate::bindings::loopabull::task::emit;
+use crate::host::{Host, LimitReached};
+
+/// How many messages a run may send.
+const MAX_MESSAGES: u64 = 100;
+/// How many bytes the messages of a run may have together.
+const MAX_BYTES: u64 = 4 << 20;
+/// How many headers a message may have.
+const MAX_HEADERS: usize = 64;
+/// The longest name or value of a header, in bytes.
+const MAX_HEADER_BYTES: usize = 4096;
+
+impl emit::Host for Host {
+    fn publish(
+        &mut self,
+        topic: String,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), String>> {
+        let emission = match self.emission(topic, headers, body) {
+            Ok(emission) => emission,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        self.emitted.push(emission);
+        let messages = self.emitted.len() as u64;
+        if messages > MAX_MESSAGES {
+            return Err(limit(Counted::Emitted, MAX_MESSAGES, messages));
+        }
+        let bytes = self.emitted.iter().map(bytes).sum();
+        if bytes > MAX_BYTES {
+            return Err(limit(Counted::EmittedBytes, MAX_BYTES, bytes));
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl Host {
+    fn emission(
+        &self,
+        topic: String,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    ) -> Result<Emission, String> {
+        let topic = Topic::try_from(topic).map_err(|error| error.to_string())?;
+        if !self.capabilities.emit.iter().any(|pattern| pattern.matches(&topic)) {
+            return Err(format!(
+                "the topic `{topic}` is not granted; add it to `emit` under `[grants]`"
+            ));
+        }
+        let most = Emission::MOST_HOPS;
+        if self.hops >= most {
+            return Err(format!("the message comes of {most} others, one because of the other"));
+        }
+        check_headers(&headers)?;
+        let body = String::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
+        let body =
+            Body::parse(&body).map_err(|error| format!("the body cannot be sent: {error}"))?;
+        let headers_hold = |name: &str| self.capabilities.mask.find(name.as_bytes());
+        let found = self.capabilities.mask.find(body.as_str().as_bytes()).or_else(|| {
+            headers.iter().find_map(|(k, v)| headers_hold(k).or_else(|| headers_hold(v)))
+        });
+        if let Some(secret) = found {
+            return Err(format!("the message holds the secret `{secret}`"));
+        }
+        Ok(Emission { topic, headers, body })
+    }
+}
+
+fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("a message has at most {MAX_HEADERS} headers"));
+    }
+    for (name, value) in headers {
+        if name.is_empty() || name.to_ascii_lowercase().starts_with(Emission::HEADER_PREFIX) {
+            return Err(format!(
+                "headers that begin with `{}` are the host's",
+                Emission::HEADER_PREFIX
+            ));
+        }
+        let is_bad = |text: &str| text.len() > MAX_HEADER_BYTES || text.chars().any(is_harmful);
+        if is_bad(name) || is_bad(value) {
+            return Err("a header is too long or holds a control character".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn bytes(emission: &Emission) -> u64 {
+    let headers: usize =
+        emission.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    (emission.topic.as_str().len() + headers + emission.body.as_str().len()) as u64
+}
+
+fn limit(what: Counted, allowed: u64, wanted: u64) -> wasmtime::Error {
+    LimitReached(Exceeded::Count { what, allowed, wanted }).into()
+}

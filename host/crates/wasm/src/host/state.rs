@@ -1,0 +1,99 @@
+//! What `state` answers: the run's own changes over what the task remembers.
+//!
+//! What was read is noted, so that whoever keeps the changes can tell whether it is still so.
+
+use loopabull_model::{Counted, Exceeded, is_harmful};
+
+use crate::bindings::loopabull::task::state;
+use crate::host::{Host, HostFailed, LimitReached};
+
+/// The longest key, in bytes.
+const MAX_KEY_BYTES: usize = 256;
+/// How many keys a run may read or write.
+const MAX_KEYS: usize = 1000;
+
+impl state::Host for Host {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        if check(&key).is_err() {
+            return Ok(None);
+        }
+        if let Some(value) = self.state.written.get(&key) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = self.state.read.get(&key) {
+            return Ok(value.clone());
+        }
+        let read = self.read_state.as_ref().ok_or_else(|| {
+            HostFailed("nothing is remembered where this run takes place".to_owned())
+        })?;
+        let value = read(key.clone()).await.map_err(HostFailed)?;
+        self.state.read.insert(key, value.clone());
+        self.check_size()?;
+        Ok(value)
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+        self.write(key, Some(value))
+    }
+
+    fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+        // A key that cannot be has no value.
+        self.write(key, None).map(drop)
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        new: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<bool, String>> {
+        if let Err(reason) = check(&key) {
+            return Ok(Err(reason));
+        }
+        if self.get(key.clone()).await? != expected {
+            return Ok(Ok(false));
+        }
+        Ok(self.write(key, new)?.map(|()| true))
+    }
+}
+
+impl Host {
+    fn write(
+        &mut self,
+        key: String,
+        value: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<(), String>> {
+        if let Err(reason) = check(&key) {
+            return Ok(Err(reason));
+        }
+        let mask = &self.capabilities.mask;
+        let holds = |bytes: &[u8]| mask.find(bytes).map(str::to_owned);
+        if let Some(secret) = value.as_deref().and_then(holds).or_else(|| holds(key.as_bytes())) {
+            return Ok(Err(format!("the value holds the secret `{secret}`")));
+        }
+        self.state.written.insert(key, value);
+        self.check_size()?;
+        Ok(Ok(()))
+    }
+
+    /// A run alone must not go beyond what its task may remember; whether all of it together does is
+    /// known when the changes are kept.
+    fn check_size(&self) -> wasmtime::Result<()> {
+        let written = self.state.written.iter();
+        let values = written.filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len()));
+        let (wanted, allowed) = (values.sum::<usize>() as u64, self.state.allowed);
+        let keys = self.state.written.len() + self.state.read.len();
+        if wanted > allowed || keys > 2 * MAX_KEYS {
+            let exceeded = Exceeded::Count { what: Counted::StateBytes, allowed, wanted };
+            return Err(LimitReached(exceeded).into());
+        }
+        Ok(())
+    }
+}
+
+fn check(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || key.chars().any(is_harmful) {
+        return Err(format!("a key has 1 to {MAX_KEY_BYTES} bytes and no control character"));
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! What a component asks for, read from its bytes before anything is compiled.
+//!
+//! Owns the answer to an operator whose component cannot be loaded: what it imports, which grant is
+//! missing, and the line to add. No linker has spoken by then.
+
+use loopabull_model::Grants;
+use wasmparser::{Parser, Payload};
+
+use crate::capabilities::GrantError;
+
+/// The world's version that this host has. Names of the same track fit each other.
+const VERSION: &str = "0.1.0";
+const HANDLER: &str = "loopabull:task/handler";
+/// The longest name of an import or export that is shown, in characters.
+const MAX_NAME: usize = 200;
+/// How deep components may lie in components. The tools wrap what they export once or twice.
+const MAX_DEPTH: usize = 8;
+/// How many imports and exports a component may have.
+const MAX_NAMES: usize = 1000;
+
+/// Why a component cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("it is not a component: {reason}")]
+    NotComponent { reason: String },
+    #[error("it is a WebAssembly module, not a component")]
+    Module,
+    #[error("it has {bytes} bytes, the limit is {limit}")]
+    TooLarge { bytes: u64, limit: u64 },
+    #[error("compiling it took longer than {seconds} s")]
+    TooSlow { seconds: u64 },
+    #[error("it does not export `{HANDLER}@{VERSION}`, so it is no task")]
+    NoHandler,
+    #[error("it exports `{found}`, this host has version {VERSION}")]
+    OtherVersion { found: String },
+    #[error("it imports `{import}`, which needs the grant `{grant}`")]
+    NotGranted { import: String, grant: &'static str, line: &'static str },
+    #[error("it imports `{import}`, and sockets are granted to no task")]
+    Sockets { import: String },
+    #[error("it imports `{import}`, of which this host has version {has}")]
+    ImportVersion { import: String, has: &'static str },
+    #[error("it imports `{import}`, which this host does not have")]
+    UnknownImport { import: String },
+    #[error("it is composed of several components")]
+    Composed,
+    #[error("it has more than {MAX_NAMES} imports and exports, or nests deeper than {MAX_DEPTH}")]
+    TooComplex,
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    #[error("it does not fit the world `loopabull:task/granted@{VERSION}`: {reason}")]
+    World { reason: String },
+}
+
+impl LoadError {
+    /// Returns what the operator can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Module | Self::NoHandler => {
+                Some("build it with `#[task]` for the target wasm32-wasip2".to_owned())
+            }
+            Self::NotGranted { line, .. } => Some(format!("add to its manifest: {line}")),
+            Self::Sockets { .. } => Some("call HTTP through `wasi:http` instead".to_owned()),
+            Self::OtherVersion { .. } | Self::ImportVersion { .. } | Self::World { .. } => {
+                Some("build it with the SDK of this host's version".to_owned())
+            }
+            Self::Composed => Some("deploy each part as a task, or link them as one".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Names that a component imports and exports.
+#[derive(Debug, Default)]
+struct Names {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+/// Checks that a component is a task and imports only what it may.
+pub(crate) fn check(bytes: &[u8], grants: &Grants) -> Result<(), LoadError> {
+    let names = names(bytes)?;
+    let handler = names.exports.iter().find(|name| interface(name) == HANDLER);
+    match handler {
+        None => return Err(LoadError::NoHandler),
+        Some(found) if !found.ends_with("@0.1.0") && !is_track(found, "0.1.") => {
+            return Err(LoadError::OtherVersion { found: shown(found) });
+        }
+        Some(_) => (),
+    }
+    names.imports.iter().try_for_each(|import| check_import(import, grants))
+}
+
+fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
+    let name = shown(import);
+    let (package, _) = interface(import).split_once('/').unwrap_or((interface(import), ""));
+    let needs = |grant, line, is_granted| {
+        if is_granted {
+            Ok(())
+        } else {
+            Err(LoadError::NotGranted { import: name.clone(), grant, line })
+        }
+    };
+    match package {
+        "loopabull:task" if !is_track(import, "0.1.") => {
+            return Err(LoadError::ImportVersion { import: name, has: VERSION });
+        }
+        "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem"
+        | "wasi:http"
+            if !is_track(import, "0.2.") =>
+        {
+            return Err(LoadError::ImportVersion { import: name, has: "0.2" });
+        }
+        _ => (),
+    }
+    match interface(import) {
+        "loopabull:task/types"
+        | "loopabull:task/context"
+        | "loopabull:task/log"
+        | "loopabull:task/config" => Ok(()),
+        "loopabull:task/emit" => needs(
+            "emit",
+            r#"`emit = ["org.example.topic"]` under `[grants]`"#,
+            !grants.emit.is_empty(),
+        ),
+        "loopabull:task/state" => {
+            needs("state", r#"`state = "1MiB"` under `[grants]`"#, grants.state.is_some())
+        }
+        "loopabull:task/secrets" => needs(
+            "secrets",
+            r#"`NAME = { file = "/path" }` under `[grants.secrets]`"#,
+            !grants.secrets.is_empty(),
+        ),
+        _ if package == "wasi:http" => {
+            needs("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
+        }
+        _ if package == "wasi:sockets" => Err(LoadError::Sockets { import: name }),
+        // What a standard library asks for at its start. Without a grant it finds no directory and
+        // no variable behind them.
+        _ if matches!(
+            package,
+            "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem"
+        ) =>
+        {
+            Ok(())
+        }
+        _ => Err(LoadError::UnknownImport { import: name }),
+    }
+}
+
+/// Reads the names, and refuses what nests code in components of its own.
+fn names(bytes: &[u8]) -> Result<Names, LoadError> {
+    let not_component = |error: wasmparser::BinaryReaderError| {
+        // The first line says what is wrong, the others dump bytes.
+        let reason = error.message().lines().next().unwrap_or_default();
+        let reason = reason.split(" - expected").next().unwrap_or_default().to_owned();
+        LoadError::NotComponent { reason }
+    };
+    let mut names = Names::default();
+    // What encloses the part that is being read: components, or the one module inside them.
+    let mut depth = 0_usize;
+    let mut module_depth = None;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(not_component)? {
+            Payload::Version { encoding: wasmparser::Encoding::Module, .. } if depth == 0 => {
+                return Err(LoadError::Module);
+            }
+            Payload::ModuleSection { .. } => {
+                if depth > 0 && module_depth.is_none() {
+                    return Err(LoadError::Composed);
+                }
+                module_depth.get_or_insert(depth);
+                depth += 1;
+            }
+            Payload::ComponentSection { .. } => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(LoadError::TooComplex);
+                }
+            }
+            Payload::End(_) => {
+                depth = depth.saturating_sub(1);
+                if module_depth == Some(depth) {
+                    module_depth = None;
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    names.imports.push(import.map_err(not_component)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    names.exports.push(export.map_err(not_component)?.name.name.to_owned());
+                }
+            }
+            _ => (),
+        }
+        if names.imports.len() + names.exports.len() > MAX_NAMES {
+            return Err(LoadError::TooComplex);
+        }
+    }
+    Ok(names)
+}
+
+/// The name without its version: `wasi:io/poll` of `wasi:io/poll@0.2.6`.
+fn interface(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(interface, _)| interface)
+}
+
+fn is_track(name: &str, track: &str) -> bool {
+    name.split_once('@').is_some_and(|(_, version)| version.starts_with(track))
+}
+
+/// A name for a person: short, and without what could forge a line.
+fn shown(name: &str) -> String {
+    name.chars().filter(|&c| !loopabull_model::is_harmful(c)).take(MAX_NAME).collect()
+}

@@ -1,0 +1,65 @@
+;; Sends COUNT messages `{"n":1}` to TOPIC, then ends with BODY (see guest.wat for what to return).
+(component
+  (type $types (instance
+    (type $header (tuple string string))
+    (type $message (record
+      (field "id" string) (field "topic" string)
+      (field "headers" (list $header)) (field "body" (list u8))))
+    (export "message" (type (eq $message)))
+    (type $failure (variant (case "retry" string) (case "reject" string)))
+    (export "failure" (type (eq $failure)))))
+  (import "loopabull:task/types@0.1.0" (instance $t (type $types)))
+  (alias export $t "message" (type $message))
+  (alias export $t "failure" (type $failure))
+  (type $emit (instance
+    (type $header (tuple string string))
+    (export "publish" (func
+      (param "topic" string) (param "headers" (list $header)) (param "body" (list u8))
+      (result (result (error string)))))))
+  (import "loopabull:task/emit@0.1.0" (instance $emit (type $emit)))
+  (core module $memory
+    (memory (export "memory") 1)
+    (global $free (mut i32) (i32.const 4096))
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (global.set $free (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
+      (global.get $free)
+      (global.set $free (i32.add (global.get $free) (local.get 3)))))
+  (core instance $mem (instantiate $memory))
+  (alias core export $mem "memory" (core memory $the-memory))
+  (alias core export $mem "cabi_realloc" (core func $realloc))
+  (core func $publish (canon lower (func $emit "publish")
+    (memory (core memory $the-memory)) (realloc (core func $realloc))))
+  (core module $m
+    (import "env" "memory" (memory 1))
+    (import "env" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32)))
+    (data (i32.const 64) "no good")
+    (data (i32.const 96) "\01\00\00\00\01\00\00\00\40\00\00\00\07\00\00\00")
+    (data (i32.const 128) "\01\00\00\00\00\00\00\00\40\00\00\00\07\00\00\00")
+    (data (i32.const 256) "TOPIC")
+    (data (i32.const 1024) "{\"n\":1}")
+    ;; A refusal of the host, `result<_, string>` at 512, as `reject` of its text.
+    (func $refused (result i32)
+      (i32.store (i32.const 544) (i32.const 1))
+      (i32.store (i32.const 548) (i32.const 1))
+      (i32.store (i32.const 552) (i32.load (i32.const 516)))
+      (i32.store (i32.const 556) (i32.load (i32.const 520)))
+      i32.const 544)
+    (func (export "handle") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+      (local $left i32)
+      (local.set $left (i32.const COUNT))
+      (block $done
+        (loop $more
+          (br_if $done (i32.eqz (local.get $left)))
+          (call $publish (i32.const 256) (i32.const LENGTH) (i32.const 0) (i32.const 0)
+            (i32.const 1024) (i32.const 7) (i32.const 512))
+          (if (i32.load8_u (i32.const 512)) (then (return (call $refused))))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br $more)))
+      BODY))
+  (core instance $i (instantiate $m (with "env" (instance
+    (export "memory" (memory $the-memory))
+    (export "publish" (func $publish))))))
+  (func $handle (param "message" $message) (result (result (error $failure)))
+    (canon lift (core func $i "handle") (memory (core memory $the-memory)) (realloc (core func $realloc))))
+  (instance $handler (export "handle" (func $handle)))
+  (export "loopabull:task/handler@0.1.0" (instance $handler)))

@@ -1,0 +1,186 @@
+//! Components that are refused at load: each with one plain sentence, and the line to add.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::collections::BTreeMap;
+
+use loopabull_egress::{EgressLimits, Resolver, Trust};
+use loopabull_model::Manifest;
+use loopabull_wasm::{ComponentRunner, EgressSetup, LoadError, Setup};
+
+fn egress() -> EgressSetup {
+    let trust = Trust::load(None).unwrap();
+    EgressSetup { limits: EgressLimits::default(), trust, resolver: Resolver::System }
+}
+
+fn load(bytes: &[u8], manifest: &str) -> Result<(), LoadError> {
+    let setup = Setup { instances: 1, cache: None, egress: egress() };
+    let runner = ComponentRunner::new(&setup).unwrap();
+    runner.load(bytes, &Manifest::parse(manifest).unwrap(), BTreeMap::new()).map(drop)
+}
+
+/// Loads a component and returns what is said of it, with the hint behind `; `.
+fn said_of(wat: &str, manifest: &str) -> String {
+    let error = load(&wat::parse_str(wat).unwrap(), manifest).unwrap_err();
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("{error}{hint}")
+}
+
+fn check(wat: &str, expected: &str) {
+    assert_eq!(said_of(wat, ""), expected);
+}
+
+/// A task that imports an empty interface of this name.
+fn importing(name: &str) -> String {
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    guest.replacen("(component", &format!("(component (import \"{name}\" (instance))"), 1)
+}
+
+fn check_import(name: &str, expected: &str) {
+    check(&importing(name), &format!("it imports `{name}`, {expected}"));
+}
+
+#[test]
+fn what_is_not_a_component_is_refused() {
+    let said = |bytes: &[u8]| load(bytes, "").unwrap_err().to_string();
+    assert!(said(b"").starts_with("it is not a component"), "{}", said(b""));
+    assert!(said(b"\0asm garbage").starts_with("it is not a component"));
+    check(
+        "(module)",
+        "it is a WebAssembly module, not a component; \
+         build it with `#[task]` for the target wasm32-wasip2",
+    );
+}
+
+#[test]
+fn what_is_no_task_is_refused() {
+    check(
+        "(component)",
+        "it does not export `loopabull:task/handler@0.1.0`, so it is no task; \
+         build it with `#[task]` for the target wasm32-wasip2",
+    );
+}
+
+#[test]
+fn a_grant_that_is_missing_is_named_with_the_line_to_add() {
+    let grants = [
+        ("loopabull:task/emit@0.1.0", "emit", r#"`emit = ["org.example.topic"]` under `[grants]`"#),
+        ("loopabull:task/state@0.1.0", "state", r#"`state = "1MiB"` under `[grants]`"#),
+        (
+            "loopabull:task/secrets@0.1.0",
+            "secrets",
+            r#"`NAME = { file = "/path" }` under `[grants.secrets]`"#,
+        ),
+        (
+            "wasi:http/outgoing-handler@0.2.6",
+            "http",
+            r#"`http = ["https://host"]` under `[grants]`"#,
+        ),
+    ];
+    for (import, grant, line) in grants {
+        let expected = format!("which needs the grant `{grant}`; add to its manifest: {line}");
+        check_import(import, &expected);
+    }
+}
+
+#[test]
+fn a_grant_lets_its_import_in() {
+    let wat = importing("loopabull:task/emit@0.1.0");
+    load(&wat::parse_str(wat).unwrap(), "grants.emit = ['a']").unwrap();
+}
+
+#[test]
+fn sockets_are_granted_to_no_task() {
+    check_import(
+        "wasi:sockets/tcp@0.2.6",
+        "and sockets are granted to no task; call HTTP through `wasi:http` instead",
+    );
+}
+
+#[test]
+fn an_import_of_another_version_is_refused() {
+    let hint = "; build it with the SDK of this host's version";
+    check_import(
+        "loopabull:task/log@0.2.0",
+        &format!("of which this host has version 0.1.0{hint}"),
+    );
+    check_import("wasi:io/poll@0.3.0", &format!("of which this host has version 0.2{hint}"));
+}
+
+#[test]
+fn an_import_that_nobody_has_is_refused() {
+    check_import("acme:thing/other@1.0.0", "which this host does not have");
+    check_import("loopabull:task/magic@0.1.0", "which this host does not have");
+    check_import("plain", "which this host does not have");
+}
+
+#[test]
+fn a_handler_of_another_version_is_refused() {
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    check(
+        &guest.replace("loopabull:task/handler@0.1.0", "loopabull:task/handler@0.2.0"),
+        "it exports `loopabull:task/handler@0.2.0`, this host has version 0.1.0; \
+         build it with the SDK of this host's version",
+    );
+}
+
+#[test]
+fn a_later_patch_of_the_version_is_taken() {
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let later = guest.replace("@0.1.0", "@0.1.7");
+    load(&wat::parse_str(later).unwrap(), "").unwrap();
+}
+
+#[test]
+fn a_handler_of_another_shape_is_refused() {
+    let said = said_of(
+        r#"(component
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func $f (canon lift (core func $i "f")))
+            (instance $h (export "handle" (func $f)))
+            (export "loopabull:task/handler@0.1.0" (instance $h)))"#,
+        "",
+    );
+    assert!(said.starts_with("it does not fit the world `loopabull:task/granted@0.1.0`"), "{said}");
+}
+
+#[test]
+fn a_component_composed_of_others_is_refused() {
+    check(
+        "(component (component (core module)) (instance $h) \
+         (export \"loopabull:task/handler@0.1.0\" (instance $h)))",
+        "it is composed of several components; deploy each part as a task, or link them as one",
+    );
+}
+
+#[test]
+fn a_component_without_end_is_refused() {
+    let deep = format!("{}{}", "(component ".repeat(12), ")".repeat(12));
+    let expected = "it has more than 1000 imports and exports, or nests deeper than 8";
+    check(&deep, expected);
+    let exports: String = (0..1001).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
+    check(&format!("(component (instance $h) {exports})"), expected);
+}
+
+#[test]
+fn a_component_of_too_many_modules_is_refused() {
+    let instances: String = (0..70).map(|_| "(core instance (instantiate $m))").collect();
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let end = guest.rfind("(export \"loopabull").unwrap();
+    let wat = format!(
+        "{}(core module $x) {} {}",
+        &guest[..end],
+        instances.replace("$m", "$x"),
+        &guest[end..]
+    );
+    let said = said_of(&wat, "");
+    assert!(said.contains("core module instances"), "{said}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let manifest = "grants.dirs = [{ host = '/no/such/place', guest = '/x' }]";
+    let said = said_of(&guest, manifest);
+    assert_eq!(said, "cannot open the granted directory `/no/such/place`");
+}

@@ -1,0 +1,103 @@
+//! What a run leaves behind: its task's state and the outbox, kept in the transaction that keeps it.
+
+use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Record;
+use super::rows::{from_json, insert, json};
+
+/// Keeps a run with its effects, or without them and with the outcome that says why.
+pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Result<Run> {
+    let Record { mut run, message, sends, state } = record;
+    // A run that only looks is as good as one that looked a moment ago.
+    if run.outcome.is_success() && !(sends.is_empty() && state.written.is_empty()) {
+        match objection(connection, &run.task, &state)? {
+            None => {
+                write(connection, &run.task, &state)?;
+                for (place, message) in sends.iter().enumerate() {
+                    connection
+                        .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3)")?
+                        .execute(params![run.entry.as_str(), place, json(message)])?;
+                }
+            }
+            Some(outcome) => {
+                run.outcome = outcome;
+                run.emitted.clear();
+            }
+        }
+    }
+    insert(connection, &run, &message)?;
+    Ok(run)
+}
+
+/// Returns what a task remembers under a key.
+pub(super) fn state(
+    connection: &Connection,
+    task: &TaskName,
+    key: &str,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT value FROM state WHERE task = ?1 AND key = ?2")?
+        .query_row([task.as_str(), key], |row| row.get(0))
+        .optional()
+}
+
+/// Returns the messages that are still to be sent because of an entry.
+pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Vec<Message>> {
+    connection
+        .prepare("SELECT message FROM outbox WHERE entry = ?1 ORDER BY place")?
+        .query_map([entry.as_str()], |row| from_json(row, "message"))?
+        .collect()
+}
+
+/// Returns the entries because of which messages are still to be sent.
+pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> {
+    connection
+        .prepare("SELECT DISTINCT entry FROM outbox ORDER BY entry")?
+        .query_map([], |row| Ok(EntryId::new(row.get::<_, String>(0)?)))?
+        .collect()
+}
+
+/// Tells why the effects of a run cannot be kept.
+fn objection(
+    connection: &Connection,
+    task: &TaskName,
+    changes: &StateChanges,
+) -> rusqlite::Result<Option<Outcome>> {
+    for (key, found) in &changes.read {
+        if state(connection, task, key)? != *found {
+            return Ok(Some(Outcome::Conflict { key: key.as_str().into() }));
+        }
+    }
+    if changes.written.is_empty() {
+        return Ok(None);
+    }
+    let mut wanted = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM state
+             WHERE task = ?1",
+        )?
+        .query_row([task.as_str()], |row| row.get::<_, u64>(0))?;
+    for (key, value) in &changes.written {
+        let size = |value: &Vec<u8>| (key.len() + value.len()) as u64;
+        wanted -= state(connection, task, key)?.as_ref().map_or(0, size);
+        wanted += value.as_ref().map_or(0, size);
+    }
+    let allowed = changes.allowed;
+    let exceeded = Exceeded::Count { what: Counted::StateBytes, allowed, wanted };
+    Ok((wanted > allowed).then_some(Outcome::Limit { exceeded }))
+}
+
+fn write(connection: &Connection, task: &TaskName, changes: &StateChanges) -> rusqlite::Result<()> {
+    for (key, value) in &changes.written {
+        match value {
+            Some(value) => connection
+                .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)")?
+                .execute(params![task.as_str(), key, value])?,
+            None => connection
+                .prepare_cached("DELETE FROM state WHERE task = ?1 AND key = ?2")?
+                .execute([task.as_str(), key])?,
+        };
+    }
+    Ok(())
+}

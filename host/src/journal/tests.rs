@@ -1,0 +1,214 @@
+//! The journal on its own: what is kept, and what is not.
+
+use std::time::Duration;
+
+use loopabull_model::{Counted, Emitted, Exceeded, Output, TaskKind, Usage};
+
+use super::*;
+
+fn run(id: &str, message: &str, outcome: Outcome) -> Run {
+    Run {
+        id: RunId::new(id),
+        entry: EntryId::new(format!("entry of {message}")),
+        message_id: message.try_into().unwrap(),
+        topic: "a.b".try_into().unwrap(),
+        task: "t".try_into().unwrap(),
+        kind: TaskKind::Component,
+        attempt: 1,
+        worker: 2,
+        started_at_ms: 3,
+        duration: Duration::from_micros(4),
+        outcome,
+        output: Output { text: "text".into(), dropped: 5 },
+        notes: vec![("k".into(), "v".into())],
+        grants: vec!["call https://a.example".into()],
+        usage: Usage { memory: 6, host_calls: 7, requests: vec!["GET".into()] },
+        emitted: Vec::new(),
+    }
+}
+
+fn message() -> Message {
+    serde_json::from_str(r#"{"id":"m-1","topic":"a.b","body":{}}"#).unwrap()
+}
+
+/// A run that changes nothing outside itself.
+fn plain(run: Run) -> Record {
+    Record { run, message: message(), sends: Vec::new(), state: StateChanges::default() }
+}
+
+#[tokio::test]
+async fn a_run_is_found_as_it_was_recorded() {
+    let state = tempfile::tempdir().unwrap();
+    let failed = run("r-1", "m-1", retry());
+    Journal::open(state.path()).unwrap().record(plain(failed.clone())).await.unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    assert_eq!(journal.find(RunId::new("r-1")).await.unwrap(), Some(failed));
+    assert_eq!(journal.find(RunId::new("r-2")).await.unwrap(), None);
+}
+
+async fn begin(journal: &Journal, attempt: u32) -> Begun {
+    let (entry, task) = (EntryId::new("entry of m-1"), "t".try_into().unwrap());
+    journal.begin(&entry, &task, attempt).await.unwrap()
+}
+
+fn retry() -> Outcome {
+    Outcome::Retry { reason: "x".into(), after: None }
+}
+
+#[tokio::test]
+async fn an_entry_that_succeeded_does_not_begin_again() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    journal.record(plain(run("r-1", "m-1", Outcome::Success))).await.unwrap();
+    assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
+    assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
+    let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
+    assert_eq!(other.unwrap(), Begun::Run { cut_offs: 0 });
+}
+
+#[tokio::test]
+async fn an_attempt_that_had_its_run_is_not_run_again() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
+    journal.record(plain(run("r-1", "m-1", retry()))).await.unwrap();
+    let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
+    assert_eq!(begin(&journal, 1).await, ended);
+    assert_eq!(begin(&journal, 2).await, Begun::Run { cut_offs: 0 });
+}
+
+#[tokio::test]
+async fn what_was_cut_off_more_than_once_waits_before_it_is_run_again() {
+    let state = tempfile::tempdir().unwrap();
+    let expected = [
+        vec![Begun::Run { cut_offs: 0 }],
+        vec![Begun::Run { cut_offs: 1 }],
+        vec![Begun::Wait { cut_offs: 2 }, Begun::Run { cut_offs: 2 }],
+        vec![Begun::Run { cut_offs: 3 }],
+    ];
+    for life in expected {
+        let journal = Journal::open(state.path()).unwrap();
+        journal.take_crashed().await.unwrap();
+        for begun in life {
+            assert_eq!(begin(&journal, 1).await, begun);
+        }
+    }
+    let journal = Journal::open(state.path()).unwrap();
+    journal.record(plain(run("r-1", "m-1", Outcome::Cancelled))).await.unwrap();
+    assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
+}
+
+#[tokio::test]
+async fn tasks_that_were_running_when_daemons_died_are_counted_until_they_succeed() {
+    let state = tempfile::tempdir().unwrap();
+    let die = async || {
+        let journal = Journal::open(state.path()).unwrap();
+        let crashed = journal.take_crashed().await.unwrap();
+        assert_eq!(journal.take_crashed().await.unwrap(), []);
+        let entry = EntryId::new(uuid::Uuid::new_v4().to_string());
+        journal.begin(&entry, &"t".try_into().unwrap(), 1).await.unwrap();
+        crashed.into_iter().map(|crashed| crashed.count).collect::<Vec<_>>()
+    };
+    assert_eq!(die().await, [0; 0]);
+    assert_eq!(die().await, [1]);
+    assert_eq!(die().await, [2]);
+    let journal = Journal::open(state.path()).unwrap();
+    journal.record(plain(run("r-1", "m-2", Outcome::Success))).await.unwrap();
+    drop(journal);
+    assert_eq!(die().await, [1]);
+}
+
+/// A crash may leave any part of the last transaction on disk. The journal opens again and holds
+/// what was recorded before; of the last run all or nothing.
+#[tokio::test]
+async fn a_journal_cut_at_every_byte_of_its_last_transaction_opens_again() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    for number in 0..5 {
+        let id = format!("r-{number}");
+        journal.record(plain(run(&id, "m-1", Outcome::Success))).await.unwrap();
+    }
+    let files = ["journal.db", "journal.db-wal"].map(|name| state.path().join(name));
+    let before = std::fs::metadata(&files[1]).unwrap().len() as usize;
+    journal.record(plain(run("r-5", "m-1", Outcome::Success))).await.unwrap();
+    let [file, log] = files.map(|path| std::fs::read(path).unwrap());
+    assert!(log.len() > before);
+    for length in before..=log.len() {
+        let cut = tempfile::tempdir().unwrap();
+        std::fs::write(cut.path().join("journal.db"), &file).unwrap();
+        std::fs::write(cut.path().join("journal.db-wal"), &log[..length]).unwrap();
+        let runs = Journal::open(cut.path()).unwrap().count().await.unwrap();
+        let expected = if length == log.len() { 6 } else { 5 };
+        assert_eq!(runs, [("success".to_owned(), expected)], "{length} of {}", log.len());
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_limited() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    for number in 0..5 {
+        let id = format!("r-{number}");
+        journal.record(plain(run(&id, "m-1", Outcome::Success))).await.unwrap();
+    }
+    let list = |filter| async { journal.list(filter).await.unwrap().len() };
+    assert_eq!(list(Filter { limit: 3, ..Filter::default() }).await, 3);
+    let retries = Filter { outcome: Some("retry".into()), limit: 9, ..Filter::default() };
+    assert_eq!(list(retries).await, 0);
+    assert_eq!(journal.count().await.unwrap(), [("success".to_owned(), 5)]);
+}
+
+fn changes(read: Option<&str>, written: &str) -> StateChanges {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    StateChanges {
+        read: [("n".to_owned(), read.map(bytes))].into(),
+        written: [("n".to_owned(), Some(bytes(written)))].into(),
+        allowed: 10,
+    }
+}
+
+#[tokio::test]
+async fn a_run_leaves_its_effects_only_if_what_it_read_is_still_so() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Arc::new(Journal::open(state.path()).unwrap());
+    let read = journal.state_of(&"t".try_into().unwrap());
+    let record = async |id: &str, state: StateChanges| {
+        let sends = vec![message()];
+        let mut run = run(id, id, Outcome::Success);
+        run.emitted = vec![Emitted { id: sends[0].id.clone(), topic: sends[0].topic.clone() }];
+        journal.record(Record { run, message: message(), sends, state }).await.unwrap()
+    };
+    assert_eq!(record("r-1", changes(None, "1")).await.outcome, Outcome::Success);
+    assert_eq!(read("n".into()).await.unwrap(), Some(b"1".to_vec()));
+
+    let overtaken = record("r-2", changes(None, "2")).await;
+    assert_eq!(overtaken.outcome, Outcome::Conflict { key: "n".into() });
+    assert_eq!(overtaken.emitted, []);
+    assert_eq!(read("n".into()).await.unwrap(), Some(b"1".to_vec()));
+
+    let large = record("r-3", changes(Some("1"), "1234567890")).await;
+    let exceeded = Exceeded::Count { what: Counted::StateBytes, allowed: 10, wanted: 11 };
+    assert_eq!(large.outcome, Outcome::Limit { exceeded });
+
+    let entries = journal.unsent().await.unwrap();
+    assert_eq!(entries, [EntryId::new("entry of r-1")]);
+    assert_eq!(journal.outbox(&entries[0]).await.unwrap(), [message()]);
+    journal.forget_sent(&entries[0]).await.unwrap();
+    assert_eq!(journal.unsent().await.unwrap(), []);
+    assert_eq!(journal.message(RunId::new("r-1")).await.unwrap(), Some(message()));
+}
+
+#[tokio::test]
+async fn a_failed_run_leaves_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Arc::new(Journal::open(state.path()).unwrap());
+    let record = Record {
+        sends: vec![message()],
+        state: changes(None, "1"),
+        ..plain(run("r-1", "m-1", retry()))
+    };
+    journal.record(record).await.unwrap();
+    assert_eq!(journal.unsent().await.unwrap(), []);
+    let read = journal.state_of(&"t".try_into().unwrap());
+    assert_eq!(read("n".into()).await.unwrap(), None);
+}

@@ -1,0 +1,347 @@
+//! The listing: what the two directories of tasks hold, before anything is loaded.
+//!
+//! File names come from our own listing, beneath a directory that was opened once by cap-std;
+//! nothing that a message contains is ever part of one. What is wrong with one file is a finding and
+//! does not stop the others.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, MetadataExt};
+use loopabull_model::{Manifest, Task, TaskKind, TaskName};
+use loopabull_wasm::MAX_COMPONENT;
+
+use crate::config::Config;
+
+/// The largest manifest that is read, in bytes.
+const MAX_MANIFEST: u64 = 64 << 10;
+
+/// The tasks as the directories name them; nothing is compiled yet.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub tasks: Vec<Task>,
+    pub findings: Vec<Finding>,
+    /// Those of `tasks` that must not run, and why.
+    pub refused: BTreeMap<TaskName, String>,
+    stamps: BTreeMap<TaskName, Stamp>,
+    components: Option<Dir>,
+}
+
+/// Tells one state of a task's files from another.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stamp(Vec<Option<(u64, u64, SystemTime)>>);
+
+/// Something that an operator should know about a task or a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// The file that it is about.
+    pub file: PathBuf,
+    pub text: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Severity {
+    /// Nothing is broken.
+    Note,
+    /// A task is not loaded.
+    Problem,
+}
+
+impl Listing {
+    /// Lists the components and playbooks of the configuration.
+    pub fn read(config: &Config) -> Self {
+        let mut listing = Self::default();
+        let mut tasks = BTreeMap::new();
+        listing.read_folder(&config.playbooks, "yml", TaskKind::Playbook, &mut tasks);
+        listing.components =
+            listing.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
+        listing.tasks = tasks.into_values().collect();
+        for task in &listing.tasks {
+            if task.patterns().is_empty() {
+                listing.findings.push(Finding {
+                    severity: Severity::Problem,
+                    file: PathBuf::from(task.name.as_str()),
+                    text: "its name is not a topic and no manifest names `topics`".to_owned(),
+                });
+            }
+            let mut excess = config.ceiling.excess(&task.manifest);
+            if task.kind == TaskKind::Playbook && !task.manifest.grants.is_empty() {
+                excess.push(
+                    "grants are for components, a playbook is not confined by them".to_owned(),
+                );
+            }
+            if !excess.is_empty() {
+                listing.refused.entry(task.name.clone()).or_insert_with(|| excess.join("; "));
+            }
+        }
+        listing
+    }
+
+    /// Reads a component of the listing. The error is one clause.
+    pub fn component(&self, name: &TaskName) -> Result<Vec<u8>, String> {
+        let dir = self.components.as_ref().ok_or("the directory of components is not there")?;
+        read(dir, &format!("{name}.wasm"), MAX_COMPONENT)
+    }
+
+    /// Tells the state of a task's files from earlier and later ones.
+    pub fn stamp(&self, name: &TaskName) -> Option<&Stamp> {
+        self.stamps.get(name)
+    }
+
+    /// Tells whether all files are as they are in another listing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.stamps == other.stamps && self.findings == other.findings
+    }
+
+    fn read_folder(
+        &mut self,
+        folder: &Path,
+        ending: &str,
+        kind: TaskKind,
+        tasks: &mut BTreeMap<TaskName, Task>,
+    ) -> Option<Dir> {
+        let dir = match Dir::open_ambient_dir(folder, ambient_authority()) {
+            Ok(dir) => dir,
+            Err(error) => {
+                self.note(folder.to_owned(), format!("cannot open the directory: {error}"));
+                return None;
+            }
+        };
+        for stem in self.stems(&dir, folder, ending) {
+            let file = folder.join(format!("{stem}.{ending}"));
+            let name = match TaskName::try_from(stem) {
+                Ok(name) => name,
+                Err(error) => {
+                    self.problem(file, error.to_string());
+                    continue;
+                }
+            };
+            let manifest = read_manifest(&dir, &name).unwrap_or_else(|reason| {
+                self.refused.insert(name.clone(), format!("`{name}.toml`: {reason}"));
+                Manifest::default()
+            });
+            self.stamps.insert(name.clone(), Stamp::of(&dir, &name, ending));
+            let task = Task { name: name.clone(), kind, manifest };
+            if tasks.insert(name.clone(), task).is_some() {
+                self.note(
+                    file,
+                    format!("the component is the task, playbook `{name}.yml` is not run"),
+                );
+            }
+        }
+        Some(dir)
+    }
+
+    /// Returns the names of the regular files with this ending, without it, in order. Notes the
+    /// manifests that stand alone.
+    fn stems(&mut self, dir: &Dir, folder: &Path, ending: &str) -> Vec<String> {
+        let mut stems = Vec::new();
+        let mut manifests = Vec::new();
+        let entries = match dir.entries() {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.problem(folder.to_owned(), format!("cannot list the directory: {error}"));
+                return stems;
+            }
+        };
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
+                continue;
+            };
+            // Follows a link only if it stays beneath the directory: cap-std refuses the others.
+            if found == ending && dir.metadata(&name).is_ok_and(|metadata| metadata.is_file()) {
+                stems.push(stem.to_owned());
+            } else if found == ending {
+                self.problem(folder.join(&name), "not a file of this directory".to_owned());
+            } else if found == "yaml" && ending == "yml" {
+                self.note(folder.join(&name), "not a task: playbooks end in `.yml`".to_owned());
+            } else if found == "toml" && stem != "Cargo" {
+                manifests.push(stem.to_owned());
+            }
+        }
+        stems.sort();
+        manifests.sort();
+        for stem in manifests.into_iter().filter(|stem| stems.binary_search(stem).is_err()) {
+            let text = format!("a manifest without `{stem}.{ending}`");
+            self.note(folder.join(format!("{stem}.toml")), text);
+        }
+        stems
+    }
+
+    fn note(&mut self, file: PathBuf, text: String) {
+        self.findings.push(Finding { severity: Severity::Note, file, text });
+    }
+
+    fn problem(&mut self, file: PathBuf, text: String) {
+        self.findings.push(Finding { severity: Severity::Problem, file, text });
+    }
+}
+
+impl Stamp {
+    fn of(dir: &Dir, name: &TaskName, ending: &str) -> Self {
+        let of = |ending: &str| {
+            let metadata = dir.metadata(format!("{name}.{ending}")).ok()?;
+            Some((metadata.ino(), metadata.len(), metadata.modified().ok()?.into_std()))
+        };
+        Self(vec![of(ending), of("toml")])
+    }
+}
+
+fn read_manifest(dir: &Dir, name: &TaskName) -> Result<Manifest, String> {
+    let file = format!("{name}.toml");
+    if !dir.try_exists(&file).map_err(|error| format!("cannot be opened: {error}"))? {
+        return Ok(Manifest::default());
+    }
+    let text = String::from_utf8(read(dir, &file, MAX_MANIFEST)?)
+        .map_err(|_| "it is not UTF-8".to_owned())?;
+    Manifest::parse(&text).map_err(|error| error.to_string())
+}
+
+fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    dir.open(file)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("it has more than {limit} bytes"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folders(tempfile::TempDir);
+
+    impl Folders {
+        fn with(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["tasks", "playbooks"] {
+                std::fs::create_dir(folder.path().join(name)).unwrap();
+            }
+            for (name, text) in files {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn listing(&self) -> Listing {
+            let folder = |name| self.0.path().join(name);
+            Listing::read(&Config {
+                tasks: folder("tasks"),
+                playbooks: folder("playbooks"),
+                ..Config::default()
+            })
+        }
+    }
+
+    fn check(files: &[(&str, &str)], tasks: &[(&str, TaskKind)], findings: &[&str]) {
+        let listing = Folders::with(files).listing();
+        let found: Vec<_> = listing.tasks.iter().map(|t| (t.name.as_str(), t.kind)).collect();
+        assert_eq!(found, tasks);
+        let texts: Vec<_> = listing.findings.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(texts, findings);
+    }
+
+    #[test]
+    fn files_are_tasks_by_their_ending() {
+        check(
+            &[("tasks/a.wasm", ""), ("playbooks/b.c.yml", ""), ("playbooks/ansible.cfg", "")],
+            &[("a", TaskKind::Component), ("b.c", TaskKind::Playbook)],
+            &[],
+        );
+    }
+
+    #[test]
+    fn of_two_of_one_name_the_component_is_the_task() {
+        check(
+            &[("tasks/a.wasm", ""), ("playbooks/a.yml", "")],
+            &[("a", TaskKind::Component)],
+            &["the component is the task, playbook `a.yml` is not run"],
+        );
+    }
+
+    #[test]
+    fn a_playbook_with_another_ending_is_noted() {
+        check(&[("playbooks/a.yaml", "")], &[], &["not a task: playbooks end in `.yml`"]);
+    }
+
+    #[test]
+    fn a_manifest_alone_is_noted() {
+        check(
+            &[("tasks/a.toml", ""), ("tasks/Cargo.toml", "")],
+            &[],
+            &["a manifest without `a.wasm`"],
+        );
+    }
+
+    #[test]
+    fn a_broken_manifest_keeps_only_its_own_task_out() {
+        let listing = Folders::with(&[
+            ("tasks/a.wasm", ""),
+            ("tasks/a.toml", "topic = 'x'"),
+            ("tasks/b.wasm", ""),
+        ])
+        .listing();
+        assert_eq!(listing.tasks.len(), 2);
+        let refused: Vec<_> = listing.refused.into_iter().collect();
+        let [(name, reason)] = &refused[..] else { panic!("{refused:?}") };
+        assert_eq!(name.as_str(), "a");
+        assert!(reason.contains("unknown field `topic`"), "{reason}");
+    }
+
+    #[test]
+    fn what_goes_beyond_the_ceiling_is_refused() {
+        let folders =
+            Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", "grants.emit = ['x']")]);
+        let folder = |name| folders.0.path().join(name);
+        let ceiling = loopabull_model::Ceiling { emit: Some(Vec::new()), ..Default::default() };
+        let config = Config {
+            tasks: folder("tasks"),
+            playbooks: folder("playbooks"),
+            ceiling,
+            ..Config::default()
+        };
+        let refused = Listing::read(&config).refused;
+        assert_eq!(refused[&"a".try_into().unwrap()], "the ceiling does not allow messages to `x`");
+    }
+
+    #[test]
+    fn grants_in_the_manifest_of_a_playbook_are_refused() {
+        let listing = Folders::with(&[
+            ("playbooks/a.yml", ""),
+            ("playbooks/a.toml", "grants.state = '1KiB'"),
+        ])
+        .listing();
+        assert!(listing.refused[&"a".try_into().unwrap()].contains("not confined"));
+    }
+
+    #[test]
+    fn a_listing_is_the_same_until_a_file_changes() {
+        let folders = Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", "")]);
+        let before = folders.listing();
+        assert!(before.is_same(&folders.listing()));
+        std::fs::write(folders.0.path().join("tasks/a.toml"), "queue = 'slow'").unwrap();
+        let after = folders.listing();
+        assert!(!before.is_same(&after));
+        let name = "a".try_into().unwrap();
+        assert_ne!(before.stamp(&name), after.stamp(&name));
+    }
+
+    #[test]
+    fn a_link_out_of_the_directory_is_no_task() {
+        let folders = Folders::with(&[("outside.yml", "")]);
+        let playbooks = folders.0.path().join("playbooks");
+        std::os::unix::fs::symlink("../outside.yml", playbooks.join("a.yml")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", playbooks.join("b.yml")).unwrap();
+        let listing = folders.listing();
+        assert_eq!(listing.tasks, []);
+        assert_eq!(listing.findings.len(), 2);
+    }
+}

@@ -1,0 +1,171 @@
+//! Reload: what changes in the two directories of tasks comes into force while the daemon runs.
+//!
+//! Owns when the directories are read again. A new catalog is made beside the one in force and
+//! swapped in whole; what is broken in it stays as it was, and is a trouble that `/readyz` shows.
+//! What cannot change without a restart, the queues and their workers, is refused with that word.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::{QueueName, TaskKind, TaskName};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use crate::ack_timeout;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::listing::{Finding, Listing, Severity};
+use crate::workplace::Workplace;
+
+/// How long the directories must be still before they are read: a file that is being copied is not
+/// half a version.
+const STILL: Duration = Duration::from_millis(200);
+/// The longest time that changes are waited out, if they never end.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How often the directories are looked at although nothing was heard: not every file system tells.
+const LOOK: Duration = Duration::from_secs(30);
+/// How long Ansible may take to read a playbook.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Brings what changes in the directories into force.
+pub(crate) struct Reload {
+    config: Config,
+    /// The queues that have workers.
+    queues: Vec<QueueName>,
+    place: Arc<Workplace>,
+    in_force: Listing,
+}
+
+impl Reload {
+    /// Makes a reload of what is in force, which was loaded from this listing.
+    pub(crate) fn new(config: &Config, place: &Arc<Workplace>, in_force: Listing) -> Self {
+        let catalog = place.runner.catalog();
+        let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
+        let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
+        Self { config: config.clone(), queues, place: Arc::clone(place), in_force }
+    }
+
+    /// Watches until the daemon drains.
+    pub(crate) async fn run(mut self) {
+        let drain = self.place.shutdown.drain.clone();
+        let (sender, mut changes) = mpsc::channel(1);
+        let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
+        let _watcher = watch(&folders, sender)
+            .inspect_err(|error| tracing::warn!("cannot watch the directories of tasks: {error}"));
+        // What changed since the listing was read and before it was watched.
+        self.look().await;
+        loop {
+            tokio::select! {
+                Some(()) = changes.recv() => settle(&mut changes).await,
+                () = tokio::time::sleep(LOOK) => (),
+                () = drain.cancelled() => return,
+            }
+            self.look().await;
+        }
+    }
+
+    /// Reads the directories, and puts what has changed in force.
+    async fn look(&mut self) {
+        let config = self.config.clone();
+        let Ok(listing) = tokio::task::spawn_blocking(move || Listing::read(&config)).await else {
+            return;
+        };
+        if listing.is_same(&self.in_force) {
+            return;
+        }
+        let before = self.place.runner.catalog();
+        let changed: Vec<_> = listing
+            .tasks
+            .iter()
+            .filter(|task| listing.stamp(&task.name) != self.in_force.stamp(&task.name))
+            .map(|task| (task.name.clone(), task.kind))
+            .collect();
+        let loaded = {
+            let (config, before) = (self.config.clone(), Arc::clone(&before));
+            let components = Arc::clone(&self.place.runner.components);
+            tokio::task::spawn_blocking(move || {
+                (Catalog::load(&config, &listing, &components, Some(&before)), listing)
+            })
+            .await
+        };
+        // A panic in there is a bug; the old catalog stays.
+        let Ok((mut catalog, listing)) = loaded else {
+            tracing::error!("the tasks could not be loaded anew");
+            return;
+        };
+        self.in_force = listing;
+        self.check(&mut catalog, &before, &changed).await;
+        report(&catalog.findings);
+        let names: Vec<_> = changed.iter().map(|(name, _)| name.to_string()).collect();
+        tracing::info!("loaded the tasks anew: {} changed", names.join(", "));
+        self.place.put_in_force(catalog);
+    }
+
+    /// Refuses what cannot come into force.
+    async fn check(
+        &self,
+        catalog: &mut Catalog,
+        before: &Catalog,
+        changed: &[(TaskName, TaskKind)],
+    ) {
+        let mut refused = Vec::new();
+        for task in catalog.routes.tasks() {
+            let queue = &task.manifest.queue;
+            if !self.queues.contains(queue) {
+                let reason = format!("its queue `{queue}` has no workers here; restart the daemon");
+                refused.push((task.name.clone(), reason));
+            }
+        }
+        let routes = Arc::clone(&catalog.routes);
+        let tasks = routes.tasks().into_iter().map(Arc::as_ref);
+        if !self.config.ignore_consumer_timeout {
+            for long in ack_timeout::too_long(&self.config, &self.place.queues, tasks).await {
+                refused.push((long.task().clone(), format!("{long}; {}", long.hint())));
+            }
+        }
+        for (name, _) in changed.iter().filter(|(_, kind)| *kind == TaskKind::Playbook) {
+            if let Ok(playbooks) = &self.place.runner.playbooks
+                && let Err(complaint) = playbooks.check(name, PATIENCE).await
+            {
+                refused.push((name.clone(), complaint.to_string()));
+            }
+        }
+        for (name, reason) in refused {
+            catalog.revert(&name, before, reason);
+        }
+    }
+}
+
+/// Logs what is wrong with single tasks.
+pub(crate) fn report(findings: &[Finding]) {
+    for finding in findings {
+        let file = finding.file.display();
+        match finding.severity {
+            Severity::Note => tracing::info!("`{file}`: {}", finding.text),
+            Severity::Problem => tracing::error!("`{file}`: {}", finding.text),
+        }
+    }
+}
+
+/// Tells `changes` of every change in the folders.
+fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Looking at a file is not a change. If one waits already, that is enough.
+        let is_change = event.is_ok_and(|event| !event.kind.is_access());
+        if is_change && changes.try_send(()).is_err() {
+            tracing::trace!("a change is waiting already");
+        }
+    })?;
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+/// Waits until nothing has changed for a while.
+async fn settle(changes: &mut mpsc::Receiver<()>) {
+    let quiet =
+        async { while let Ok(Some(())) = tokio::time::timeout(STILL, changes.recv()).await {} };
+    drop(tokio::time::timeout(LONGEST_WAIT, quiet).await);
+}

@@ -1,0 +1,111 @@
+//! Secrets: the values that manifests refer to, read when a task is loaded.
+//!
+//! Owns where a value may come from. The values go to the component runner and nowhere else; they are
+//! in no error, no log line and no record.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use loopabull_model::{Mask, SecretSource};
+
+/// The largest secret, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+/// Where systemd puts the credentials of a service (systemd.exec(5), `LoadCredential=`).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Why a secret cannot be had. Never tells its value.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    #[error("cannot read the secret `{name}` from `{path}`")]
+    Read { name: String, path: PathBuf, source: std::io::Error },
+    #[error("the secret `{name}` has more than {MAX_BYTES} bytes")]
+    TooLarge { name: String },
+    #[error("the secret `{name}` is not UTF-8")]
+    NotText { name: String },
+    #[error("the secret `{name}` has fewer than {shortest} bytes, too few to be masked", shortest = Mask::SHORTEST)]
+    TooShort { name: String },
+    #[error("the secret `{name}` is to come from the variable `{variable}`, which is not set")]
+    NoVariable { name: String, variable: String },
+    #[error("the secret `{name}` is a credential, and systemd handed none to this daemon")]
+    NoCredentials { name: String },
+    #[error("the secret `{name}` is to come from the credential `{credential}`, which is no name")]
+    BadCredential { name: String, credential: String },
+}
+
+/// Reads the values of secrets.
+pub(crate) fn read(
+    sources: &BTreeMap<String, SecretSource>,
+) -> Result<BTreeMap<String, String>, SecretError> {
+    sources.iter().map(|(name, source)| Ok((name.clone(), read_one(name, source)?))).collect()
+}
+
+fn read_one(name: &str, source: &SecretSource) -> Result<String, SecretError> {
+    let name = || name.to_owned();
+    let value = match source {
+        SecretSource::File(path) => read_file(&name(), path)?,
+        SecretSource::Env(variable) => std::env::var(variable)
+            .map_err(|_| SecretError::NoVariable { name: name(), variable: variable.clone() })?,
+        SecretSource::Credential(credential) => {
+            if credential.contains('/') || credential.starts_with('.') {
+                let credential = credential.escape_debug().to_string();
+                return Err(SecretError::BadCredential { name: name(), credential });
+            }
+            let folder = std::env::var_os(CREDENTIALS)
+                .ok_or_else(|| SecretError::NoCredentials { name: name() })?;
+            read_file(&name(), &Path::new(&folder).join(credential))?
+        }
+    };
+    if value.len() < Mask::SHORTEST {
+        return Err(SecretError::TooShort { name: name() });
+    }
+    Ok(value)
+}
+
+fn read_file(name: &str, path: &Path) -> Result<String, SecretError> {
+    let name = || name.to_owned();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| SecretError::Read { name: name(), path: path.to_owned(), source })?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(SecretError::TooLarge { name: name() });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText { name: name() })?;
+    Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, SecretSource) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let source = SecretSource::File(file.path().to_owned());
+        (file, source)
+    }
+
+    #[test]
+    fn the_newline_at_the_end_of_a_file_is_not_the_secret() {
+        let (_file, source) = file("hunter22\n");
+        assert_eq!(read_one("a", &source).unwrap(), "hunter22");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_masked_is_refused() {
+        let (_file, source) = file("abc\n");
+        let error = read_one("a", &source).unwrap_err().to_string();
+        assert_eq!(error, "the secret `a` has fewer than 6 bytes, too few to be masked");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let said = |source| read_one("a", &source).unwrap_err().to_string();
+        let variable = SecretSource::Env("LOOPABULL_NO_SUCH_VARIABLE".into());
+        assert!(said(variable).ends_with("`LOOPABULL_NO_SUCH_VARIABLE`, which is not set"));
+        assert!(said(SecretSource::File("/no/such".into())).ends_with("from `/no/such`"));
+        assert!(said(SecretSource::Credential("../x".into())).ends_with("which is no name"));
+    }
+}

@@ -1,0 +1,164 @@
+//! Tasks that change while the daemon runs.
+
+use crate::bed::{Bed, Daemon, message, wait_for};
+
+/// A guest whose log line tells its version.
+fn version(bed: &Bed, number: u32) {
+    let wat = include_str!("../../host/crates/wasm/tests/guests/guest.wat");
+    let said = format!("version {number:04}");
+    let wat = wat.replace("no good", &said).replace("\\07\\00\\00\\00", "\\0c\\00\\00\\00");
+    replace(bed, "a.wasm", &wat::parse_str(wat.replace("BODY", "i32.const 96")).unwrap());
+}
+
+/// Puts a file there in one step, as `mv` does.
+fn replace(bed: &Bed, name: &str, bytes: &[u8]) {
+    bed.write(&format!("{name}.part"), bytes);
+    let place = bed.path(&format!("tasks/{name}"));
+    std::fs::rename(bed.path(&format!("{name}.part")), place).unwrap();
+}
+
+fn troubles(daemon: &Daemon) -> String {
+    daemon.status()["troubles"].to_string()
+}
+
+#[test]
+fn a_new_version_comes_into_force_and_a_broken_one_does_not() {
+    let bed = Bed::new();
+    version(&bed, 1);
+    let daemon = bed.start(&[]);
+    let run = |id: &str| {
+        bed.inject(&[message(id, "a", "{}")]);
+        wait_for("its run", || {
+            let run = bed.runs().into_iter().find(|run| run.message_id.as_str() == id)?;
+            Some(run.outcome.to_string())
+        })
+    };
+    assert_eq!(run("m-1"), "reject: version 0001");
+
+    version(&bed, 2);
+    wait_for("the new version", || {
+        bed.log()
+            .contains("1 changed")
+            .then_some(())
+            .or_else(|| bed.log().contains("loaded the tasks anew").then_some(()))
+    });
+    assert_eq!(run("m-2"), "reject: version 0002");
+
+    replace(&bed, "a.wasm", b"no component");
+    wait_for("the trouble", || {
+        troubles(&daemon).contains("its new version is refused").then_some(())
+    });
+    assert_eq!(daemon.get("/readyz").0, 503);
+    assert_eq!(run("m-3"), "reject: version 0002");
+
+    // A manifest that cannot be read, or grants beyond what the host allows, is no version either.
+    version(&bed, 3);
+    wait_for("the trouble to be over", || (troubles(&daemon) == "[]").then_some(()));
+    assert_eq!(run("m-4"), "reject: version 0003");
+    replace(&bed, "a.toml", b"topic = 'x'");
+    wait_for("the trouble", || troubles(&daemon).contains("unknown field").then_some(()));
+    assert_eq!(run("m-5"), "reject: version 0003");
+    daemon.stop();
+}
+
+#[test]
+fn a_task_that_is_refused_has_its_messages_wait_until_it_is_mended() {
+    let bed = Bed::new();
+    let needs_grant = crate::emit::sender("b", 1, "i32.const 0");
+    bed.write("tasks/a.wasm", needs_grant);
+    bed.add_guest("other", "a", "", "i32.const 0");
+    let daemon = bed.start(&[]);
+    assert_eq!(daemon.get("/readyz").0, 503);
+    let said = troubles(&daemon);
+    assert!(said.contains("needs the grant `emit`; add to its manifest: `emit = "), "{said}");
+    bed.inject(&[message("m-1", "a", "{}"), message("m-2", "a", "{}")]);
+    wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
+    daemon.wait_until_idle();
+    assert_eq!(bed.tally(), [("other success".to_owned(), 2)].into());
+
+    replace(&bed, "a.toml", b"grants.emit = ['b']");
+    wait_for("both runs", || (bed.tally().get("a success") == Some(&2)).then_some(()));
+    assert_eq!(daemon.get("/readyz").0, 200);
+    daemon.stop();
+}
+
+#[test]
+fn messages_of_a_refused_task_are_set_aside_where_the_operator_says_so() {
+    let bed = Bed::new();
+    bed.write("tasks/a.wasm", crate::emit::sender("b", 1, "i32.const 0"));
+    bed.write("loopabull.toml", "refused_tasks = 'dead-letter'");
+    let daemon = bed.start(&["--config", "loopabull.toml"]);
+    bed.inject(&[message("m-1", "a", "{}")]);
+    wait_for("the dead letter", || (daemon.depth("dead") == Some(1)).then_some(()));
+    daemon.stop();
+    let listed = crate::bed::text(&bed.run(&["dead-letters"]).stdout);
+    assert!(listed.contains("its task is refused: it imports"), "{listed}");
+}
+
+#[test]
+fn tasks_come_and_go_while_the_daemon_runs() {
+    let bed = Bed::new();
+    bed.add_guest("other", "z", "", "i32.const 0");
+    let daemon = bed.start(&[]);
+    bed.add_guest("late", "late", "", "i32.const 0");
+    bed.write(
+        "playbooks/org.example.late.yml",
+        "- hosts: localhost\n  gather_facts: false\n  tasks: []\n",
+    );
+    wait_for("both to be loaded", || {
+        let log = bed.log();
+        (log.contains("late") && log.contains("org.example.late")).then_some(())
+    });
+    let more = [message("m-1", "late", "{}"), message("m-2", "org.example.late", "{}")];
+    bed.inject(&more);
+    wait_for("both runs", || (bed.runs().len() == 2).then_some(()));
+    daemon.wait_until_idle();
+    let expected = [("late success".to_owned(), 1), ("org.example.late success".to_owned(), 1)];
+    assert_eq!(bed.tally(), expected.into());
+    // A queue that nobody works cannot come into force.
+    replace(&bed, "late.toml", b"queue = 'slow'");
+    wait_for("the trouble", || troubles(&daemon).contains("restart the daemon").then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn two_hundred_reloads_under_load_lose_nothing_and_mix_nothing() {
+    let bed = Bed::new();
+    version(&bed, 0);
+    let daemon = bed.start(&["--workers", "5"]);
+    let mut sent = 0;
+    for round in 1..=200 {
+        match round % 4 {
+            0 => replace(&bed, "a.wasm", b"broken"),
+            1 => replace(&bed, "a.toml", b"topics = ['a'"),
+            _ => {
+                replace(&bed, "a.toml", b"topics = ['a']");
+                version(&bed, round);
+            }
+        }
+        if round % 10 == 0 {
+            let messages: Vec<_> =
+                (0..50).map(|n| message(&format!("m-{round}-{n}"), "a", "{}")).collect();
+            bed.inject(&messages);
+            sent += messages.len();
+        }
+    }
+    replace(&bed, "a.toml", b"topics = ['a']");
+    version(&bed, 9999);
+    wait_for("the last version", || {
+        bed.inject(&[message("last", "a", "{}")]);
+        sent += 1;
+        let last = bed.runs().into_iter().next()?;
+        (last.outcome.to_string() == "reject: version 9999").then_some(())
+    });
+    daemon.wait_until_idle();
+    assert_eq!(daemon.get("/readyz").0, 200, "{}", troubles(&daemon));
+    daemon.stop();
+    let runs = bed.runs();
+    assert_eq!(runs.len(), sent);
+    let whole = |said: String| {
+        let number = said.strip_prefix("reject: version ").and_then(|n| n.parse::<u32>().ok());
+        number.is_some_and(|n| n == 0 || n == 9999 || n % 4 > 1)
+    };
+    assert!(runs.iter().all(|run| whole(run.outcome.to_string())));
+}
