@@ -4,6 +4,9 @@
 //! Owns the conversion between the types of the border and ours; nothing else names the
 //! former. Public for the macro only and free to change. It compiles natively too, so
 //! that a change of the WIT shows in `cargo test`, but there nothing may call the imports.
+//!
+//! The bindings are of the world `granted`, which has all that a manifest can grant. A
+//! component imports of it only what its code can reach: the linker drops the rest.
 
 #![allow(
     missing_docs,
@@ -14,7 +17,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{Failure, Message, Result};
+use crate::{Context, Failure, Message, Result, Task};
 
 pub use self::exports::loopabull::task::handler::{
     Failure as WireFailure, Guest, Message as WireMessage,
@@ -22,12 +25,12 @@ pub use self::exports::loopabull::task::handler::{
 
 wit_bindgen::generate!({
     path: "../wit",
-    world: "task",
+    world: "granted",
     pub_export_macro: true,
     default_bindings_module: "loopabull_task::bindings",
 });
 
-/// Makes the compiler check the type of a task, also where it is not exported.
+/// Makes the compiler check the type of a task of one argument, also where it is not exported.
 ///
 /// ```compile_fail,E0308
 /// # use loopabull_task::{Result, task};
@@ -37,15 +40,47 @@ wit_bindgen::generate!({
 /// }
 /// # fn main() {}
 /// ```
+///
+/// ```compile_fail,E0308
+/// # use loopabull_task::{Message, task};
+/// #[task]
+/// fn not_our_result(message: Message) -> std::result::Result<(), String> {
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
 pub const fn check<T: DeserializeOwned>(_task: fn(Message<T>) -> Result) {}
 
+/// Makes the compiler check the type of a task of two arguments.
+///
+/// ```compile_fail,E0308
+/// # use loopabull_task::{Context, Message, Result, task};
+/// #[task]
+/// fn not_borrowed(message: Message, cx: Context) -> Result {
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail,E0308
+/// # use loopabull_task::{Context, Message, Result, task};
+/// #[task]
+/// fn the_wrong_way_round(cx: &Context, message: Message) -> Result {
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+pub const fn check_with_context<T: DeserializeOwned>(_task: fn(Message<T>, &Context) -> Result) {}
+
 /// Runs a task on the message that the host handed over.
-pub fn handle<T: DeserializeOwned>(
+pub fn handle<Arguments>(
     message: WireMessage,
-    task: fn(Message<T>) -> Result,
+    task: impl Task<Arguments>,
 ) -> std::result::Result<(), WireFailure> {
     let WireMessage { id, topic, headers, body } = message;
-    Message::from_parts(id, topic, headers, &body).and_then(task).map_err(|failure| match failure {
+    let result = Message::from_parts(id, topic, headers, &body)
+        .and_then(|message| task.run(message, &Context::of_this_run()));
+    result.map_err(|failure| match failure {
         Failure::Retry(reason) => WireFailure::Retry(reason),
         Failure::Reject(reason) => WireFailure::Reject(reason),
     })

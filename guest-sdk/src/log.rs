@@ -1,15 +1,7 @@
 //! Log lines, kept with the run.
 //!
-//! ```
-//! # use loopabull_task::log;
-//! # let (name, build) = ("kernel".to_owned(), 7);
-//! log::info("the build is done", &[("package", &name), ("build", &build)]);
-//! log::debug("nothing to add", &[]);
-//! ```
-//!
-//! Fields are for machines, the text is for people. A field's value is anything that can
-//! be displayed, by reference. The host caps the number of lines and their length, so a
-//! task need not.
+//! Owns the five macros of [`crate`] and what they write. Where the lines go is the host's
+//! business, which also caps their number and length.
 
 use std::fmt::Display;
 
@@ -17,33 +9,143 @@ use crate::host;
 
 pub use crate::bindings::loopabull::task::log::Level;
 
-/// Writes a line that only the task's author reads.
-pub fn trace(text: &str, fields: &[(&str, &dyn Display)]) {
-    write(Level::Trace, text, fields);
+/// Writes a line. For the macros; a task's author uses these.
+#[doc(hidden)]
+pub fn write(level: Level, text: String, fields: &[(&str, &dyn Display)]) {
+    let fields: Vec<(String, String)> =
+        fields.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
+    host::log::write(level, &text, &fields);
 }
 
-/// Writes a line that explains what the task did.
-pub fn debug(text: &str, fields: &[(&str, &dyn Display)]) {
-    write(Level::Debug, text, fields);
+/// Writes a line that only the task's author reads. The form is that of [`info!`](crate::info).
+#[macro_export]
+macro_rules! trace {
+    ($($line:tt)+) => { $crate::__line!(Trace [] $($line)+) };
+}
+
+/// Writes a line that explains what the task did. The form is that of [`info!`](crate::info).
+#[macro_export]
+macro_rules! debug {
+    ($($line:tt)+) => { $crate::__line!(Debug [] $($line)+) };
 }
 
 /// Writes a line that says what came of the message.
-pub fn info(text: &str, fields: &[(&str, &dyn Display)]) {
-    write(Level::Info, text, fields);
+///
+/// Fields come first and are for machines, the text is for people. A field is `name = value` with
+/// anything that can be displayed, or just `name` for a variable of that name; `?` before the
+/// value takes its `Debug` form. The text is a format string with its arguments.
+///
+/// ```
+/// # use loopabull_task::info;
+/// # let (package, build, tags) = ("kernel", 7, ["f44"]);
+/// info!("nothing to add");
+/// info!("build {build} of {} is done", package);
+/// info!(package, build.id = build, tags = ?tags, "the build is done");
+/// ```
+#[macro_export]
+macro_rules! info {
+    ($($line:tt)+) => { $crate::__line!(Info [] $($line)+) };
 }
 
-/// Writes a line that somebody should look at some day.
-pub fn warn(text: &str, fields: &[(&str, &dyn Display)]) {
-    write(Level::Warn, text, fields);
+/// Writes a line that somebody should look at some day. The form is that of
+/// [`info!`](crate::info).
+#[macro_export]
+macro_rules! warn {
+    ($($line:tt)+) => { $crate::__line!(Warn [] $($line)+) };
 }
 
-/// Writes a line that somebody should look at now.
-pub fn error(text: &str, fields: &[(&str, &dyn Display)]) {
-    write(Level::Error, text, fields);
+/// Writes a line that somebody should look at now. The form is that of [`info!`](crate::info).
+#[macro_export]
+macro_rules! error {
+    ($($line:tt)+) => { $crate::__line!(Error [] $($line)+) };
 }
 
-fn write(level: Level, text: &str, fields: &[(&str, &dyn Display)]) {
-    let fields: Vec<(String, String)> =
-        fields.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
-    host::log::write(level, text, &fields);
+/// Takes one field after the other from the front of a line, then the text.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __line {
+    ($level:ident [$($fields:tt)*] $text:literal $(, $($arguments:tt)*)?) => {
+        $crate::log::write(
+            $crate::log::Level::$level,
+            ::std::format!($text $(, $($arguments)*)?),
+            &[$($fields)*],
+        )
+    };
+    ($level:ident [$($fields:tt)*] $($key:ident).+ = ?$value:expr, $($rest:tt)+) => {
+        $crate::__line!($level [
+            $($fields)*
+            ($crate::__name!($($key).+), &::std::format_args!("{:?}", $value) as &dyn ::std::fmt::Display),
+        ] $($rest)+)
+    };
+    ($level:ident [$($fields:tt)*] $($key:ident).+ = $value:expr, $($rest:tt)+) => {
+        $crate::__line!($level [
+            $($fields)*
+            ($crate::__name!($($key).+), &$value as &dyn ::std::fmt::Display),
+        ] $($rest)+)
+    };
+    ($level:ident [$($fields:tt)*] ?$key:ident, $($rest:tt)+) => {
+        $crate::__line!($level [$($fields)*] $key = ?$key, $($rest)+)
+    };
+    ($level:ident [$($fields:tt)*] $key:ident, $($rest:tt)+) => {
+        $crate::__line!($level [$($fields)*] $key = $key, $($rest)+)
+    };
+}
+
+/// Returns the name of a field, `a.b` for two words.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __name {
+    ($first:ident $(. $rest:ident)*) => {
+        ::std::concat!(::std::stringify!($first) $(, ".", ::std::stringify!($rest))*)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Message, test};
+
+    fn check(write: impl FnOnce(), expected: &str) {
+        let run = test::message("org.example", "{}").run(|_: Message| {
+            write();
+            Ok(())
+        });
+        assert_eq!(run.log[0].to_string(), expected);
+    }
+
+    #[test]
+    fn text_is_a_format_string() {
+        let name = "bull";
+        check(|| crate::info!("{name} {:>3} {last}", 7, last = "x"), "info: bull   7 x");
+        check(|| crate::warn!("plain",), "warn: plain");
+    }
+
+    #[test]
+    fn fields_come_first() {
+        let (package, builds) = ("bull".to_owned(), [1, 2]);
+        check(
+            || {
+                crate::debug!(
+                    package,
+                    build.id = builds[0] + 1,
+                    ?builds,
+                    all = ?builds,
+                    name = package.as_str(),
+                    "{} of {package}",
+                    builds.len(),
+                );
+            },
+            "debug: 2 of bull package=bull build.id=2 builds=[1, 2] all=[1, 2] name=bull",
+        );
+    }
+
+    #[test]
+    fn field_may_be_a_place_of_a_type_that_does_not_copy() {
+        struct Build {
+            name: String,
+        }
+        let build = Build { name: "bull".to_owned() };
+        check(|| crate::error!(name = build.name, "lost"), "error: lost name=bull");
+        assert_eq!(build.name, "bull");
+        check(|| crate::trace!("seen"), "trace: seen");
+    }
 }

@@ -1,32 +1,46 @@
 //! Runs a task natively, with a stand-in for the host.
 //!
 //! ```
-//! use loopabull_task::{Message, Result, config, log, test};
+//! use loopabull_task::{Context, Message, Result, info, task, test};
 //!
-//! fn greet(message: Message) -> Result {
-//!     let greeting = config::require("greeting")?;
-//!     log::info(&greeting, &[("topic", &message.topic)]);
-//!     Ok(())
+//! #[task]
+//! fn greet(message: Message, cx: &Context) -> Result {
+//!     info!(topic = message.topic, "{}", cx.require("greeting")?);
+//!     cx.emit("org.example.greeted", &message.body)?;
+//!     cx.state().set("last", &message.id)
 //! }
 //!
-//! let run = test::message("org.example.hello", "{}")
+//! # fn main() {
+//! let run = test::message("org.example.hello", r#"{"from": "ada"}"#)
 //!     .config("greeting", "Good morning")
 //!     .run(greet);
 //! assert_eq!(run.result, Ok(()));
 //! assert_eq!(run.log[0].to_string(), "info: Good morning topic=org.example.hello");
+//! assert_eq!(run.emitted[0].body["from"], "ada");
+//! assert_eq!(run.state["last"], "test-message");
+//! # }
 //! ```
 //!
 //! The body takes the same way as in a component: it is JSON text until the task's own
-//! type reads it. The stand-in caps nothing and stops nothing.
+//! type reads it. As on the host, what a failed run sent and changed is gone. The stand-in caps
+//! nothing, stops nothing and grants everything; it sends no request, but answers those that
+//! [`Delivery::respond`] prepares for.
+//!
+//! [`cases`] runs what was recorded instead of written.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod cases;
+mod run;
+
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::Serialize;
 
-use crate::log::Level;
-use crate::{Message, Result, host};
+use crate::host::stand_in::{Host, Prepared, Secrets};
+use crate::http::Url;
+use crate::{Context, Message, Task, host};
+
+pub use self::cases::cases;
+pub use self::run::{Emitted, Line, Request, Run};
 
 /// Returns a message to run a task on, with the id `test-message`.
 pub fn message(topic: impl Into<String>, body: impl AsRef<[u8]>) -> Delivery {
@@ -69,6 +83,42 @@ impl Delivery {
         self
     }
 
+    /// Sets a secret of the manifest's `[grants.secrets]` table.
+    pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (Secrets::Named(secrets) | Secrets::Any(secrets)) = &mut self.host.secrets;
+        secrets.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets a value that an earlier run left in the state.
+    ///
+    /// # Panics
+    ///
+    /// If the value cannot be written as JSON.
+    pub fn state(mut self, key: impl Into<String>, value: &(impl Serialize + ?Sized)) -> Self {
+        let value = serde_json::to_vec(value).expect("a value of the state is JSON");
+        self.host.state.insert(key.into(), value);
+        self
+    }
+
+    /// Prepares the answer to one request, of that method and of that URL with its query.
+    ///
+    /// Several of the same method and URL answer in their order. A request without an answer
+    /// meets what a site that is down would be: a retry, whose reason names the request.
+    pub fn respond(
+        mut self,
+        method: impl Into<String>,
+        url: impl Into<String>,
+        status: u16,
+        body: impl AsRef<[u8]>,
+    ) -> Self {
+        let url = url.into();
+        let url = Url::parse(&url).map_or(url, |url| url.to_string());
+        let body = body.as_ref().to_vec();
+        self.host.responses.push_back(Prepared { method: method.into(), url, status, body });
+        self
+    }
+
     /// Sets the attempt, which is 1 otherwise.
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.host.attempt = attempt;
@@ -90,99 +140,31 @@ impl Delivery {
     /// Runs the task on the message.
     ///
     /// A panic of the task is not caught; it fails the test.
-    pub fn run<T: DeserializeOwned>(self, task: fn(Message<T>) -> Result) -> Run {
+    pub fn run<Arguments>(self, task: impl Task<Arguments>) -> Run {
         let Delivery { id, topic, headers, body, host } = self;
-        let (result, host) =
-            host::run(host, || Message::from_parts(id, topic, headers, &body).and_then(task));
-        Run { result, log: host.log, notes: host.notes, retry_after: host.retry_after }
-    }
-}
-
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// What the task returned, or the rejection of a body that does not fit it.
-    pub result: Result,
-    /// The log lines, in order.
-    pub log: Vec<Line>,
-    /// The notes, in order.
-    pub notes: Vec<(String, String)>,
-    /// The pause before the next attempt that the task asked for.
-    pub retry_after: Option<Duration>,
-}
-
-impl Run {
-    /// Returns the last note of that key.
-    pub fn note(&self, key: &str) -> Option<&str> {
-        let (_, value) = self.notes.iter().rfind(|(name, _)| name == key)?;
-        Some(value)
-    }
-}
-
-/// A log line. Displayed as `info: text key=value`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// How urgent it is.
-    pub level: Level,
-    /// The text.
-    pub text: String,
-    /// The fields, in order.
-    pub fields: Vec<(String, String)>,
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Trace => "trace",
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        };
-        write!(formatter, "{level}: {}", self.text)?;
-        for (key, value) in &self.fields {
-            write!(formatter, " {key}={value}")?;
+        let before = host.state.clone();
+        let (result, mut host) = host::run(host, || {
+            Message::from_parts(id, topic, headers, &body)
+                .and_then(|message| task.run(message, &Context::of_this_run()))
+        });
+        if result.is_err() {
+            host.state = before;
+            host.emitted.clear();
         }
-        Ok(())
-    }
-}
-
-/// What the stand-in for the host tells a task, and what it was told.
-#[derive(Clone, Debug)]
-pub(crate) struct Host {
-    pub(crate) run_id: String,
-    pub(crate) attempt: u32,
-    pub(crate) deadline: Duration,
-    pub(crate) config: BTreeMap<String, String>,
-    pub(crate) log: Vec<Line>,
-    pub(crate) notes: Vec<(String, String)>,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl Default for Host {
-    fn default() -> Self {
-        Host {
-            run_id: "test-run".to_owned(),
-            attempt: 1,
-            deadline: Duration::from_secs(5),
-            config: BTreeMap::new(),
-            log: Vec::new(),
-            notes: Vec::new(),
-            retry_after: None,
-        }
+        Run::new(result, host)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{context, log, reject};
+    use crate::{Result, info, reject, retry, warn};
 
-    fn say_where_it_runs(_: Message) -> Result {
-        log::warn("running", &[("run", &context::run_id()), ("left", &1.5)]);
-        context::note("attempt", context::attempt());
-        context::note("left", context::deadline().as_millis());
-        context::note("left", "less");
+    fn say_where_it_runs(_: Message, cx: &Context) -> Result {
+        warn!(run = cx.run_id(), left = 1.5, "running");
+        cx.note("attempt", cx.attempt());
+        cx.note("left", cx.deadline().as_millis());
+        cx.note("left", "less");
         reject("done")
     }
 
@@ -204,11 +186,11 @@ mod tests {
 
     #[test]
     fn a_pause_that_was_asked_for_shows() {
-        let run = message("org.example", "{}").run(|_: Message| {
-            context::retry_after(Duration::from_secs(90));
-            crate::retry("not yet")
+        let run = message("org.example", "{}").run(|_: Message, cx: &Context| {
+            cx.retry_after(Duration::from_secs(90));
+            retry("not yet")
         });
-        assert_eq!(run.result, crate::retry("not yet"));
+        assert_eq!(run.result, retry("not yet"));
         assert_eq!(run.retry_after, Some(Duration::from_secs(90)));
     }
 
@@ -223,8 +205,9 @@ mod tests {
 
     #[test]
     fn task_called_without_the_stand_in_meets_the_defaults() {
-        assert_eq!(context::run_id(), "test-run");
-        log::info("to nobody", &[]);
-        assert_eq!(context::deadline(), Duration::from_secs(5));
+        let cx = Context::of_this_run();
+        assert_eq!(cx.run_id(), "test-run");
+        info!("to nobody");
+        assert_eq!(cx.deadline(), Duration::from_secs(5));
     }
 }

@@ -8,14 +8,16 @@
 #![deny(missing_docs)]
 
 use proc_macro::TokenStream;
-use quote::quote_spanned;
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, ReturnType};
 
+const ARGUMENTS: &str = "a task takes the message, and `cx: &Context` if it needs it";
+
 /// Makes a function the task of this component.
 ///
-/// The function takes one `Message<T>` and returns `loopabull_task::Result`. It stays a
-/// plain function, so that a test can call it. Built for Wasm, it is also exported as
+/// The function takes a `Message<T>`, and a `&Context` if it needs one, and returns
+/// `loopabull_task::Result`. It stays a plain function, so that a test can call it. Built for Wasm, it is also exported as
 /// `loopabull:task/handler`. A component has one task.
 #[proc_macro_attribute]
 pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -31,13 +33,16 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
     }
     let function: ItemFn = syn::parse(item)
         .map_err(|error| Error::new(error.span(), "`#[task]` goes on a function"))?;
-    check(&function)?;
+    let check = match check(&function)? {
+        Arguments::Message => quote!(check),
+        Arguments::MessageAndContext => quote!(check_with_context),
+    };
 
     let name = &function.sig.ident;
     let generated = quote_spanned! { name.span() =>
         #function
 
-        const _: () = ::loopabull_task::bindings::check(#name);
+        const _: () = ::loopabull_task::bindings::#check(#name);
 
         #[cfg(target_family = "wasm")]
         const _: () = {
@@ -59,8 +64,15 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
     Ok(generated.into())
 }
 
-/// Refuses what no type error would explain well.
-fn check(function: &ItemFn) -> syn::Result<()> {
+/// What a task takes.
+#[derive(Debug)]
+enum Arguments {
+    Message,
+    MessageAndContext,
+}
+
+/// Returns what a task takes, and refuses what no type error would explain well.
+fn check(function: &ItemFn) -> syn::Result<Arguments> {
     let signature = &function.sig;
     if let Some(word) = &signature.asyncness {
         return Err(Error::new(
@@ -75,25 +87,19 @@ fn check(function: &ItemFn) -> syn::Result<()> {
         ));
     }
     let mut inputs = signature.inputs.iter();
-    match (inputs.next(), inputs.next()) {
-        (Some(FnArg::Typed(_)), None) => {}
-        (Some(FnArg::Receiver(receiver)), _) => {
+    let arguments = match (inputs.next(), inputs.next(), inputs.next()) {
+        (Some(FnArg::Receiver(receiver)), ..) => {
             return Err(Error::new(receiver.span(), "a task is a free function, it has no `self`"));
         }
-        (None, _) => {
-            return Err(Error::new(
-                signature.ident.span(),
-                "a task takes one argument, the message",
-            ));
-        }
-        (_, Some(second)) => {
-            return Err(Error::new(second.span(), "a task takes one argument, the message"));
-        }
-    }
+        (Some(_), None, _) => Arguments::Message,
+        (Some(_), Some(_), None) => Arguments::MessageAndContext,
+        (None, ..) => return Err(Error::new(signature.ident.span(), ARGUMENTS)),
+        (_, _, Some(third)) => return Err(Error::new(third.span(), ARGUMENTS)),
+    };
     if let ReturnType::Default = signature.output {
         return Err(Error::new(signature.ident.span(), "a task returns `loopabull_task::Result`"));
     }
-    Ok(())
+    Ok(arguments)
 }
 
 #[cfg(test)]
@@ -101,7 +107,7 @@ mod tests {
     fn check(source: &str, expected: &str) {
         let function = syn::parse_str(source).expect("the test's function parses");
         let found = match super::check(&function) {
-            Ok(()) => "fine".to_owned(),
+            Ok(arguments) => format!("{arguments:?}"),
             Err(error) => error.to_string(),
         };
         assert_eq!(found, expected);
@@ -109,20 +115,22 @@ mod tests {
 
     #[test]
     fn function_of_a_message_is_accepted() {
-        check("fn f(message: Message<Body>) -> Result { Ok(()) }", "fine");
+        check("fn f(message: Message<Body>) -> Result { Ok(()) }", "Message");
+    }
+
+    #[test]
+    fn function_of_a_message_and_the_context_is_accepted() {
+        check("fn f(m: Message, cx: &Context) -> Result { Ok(()) }", "MessageAndContext");
     }
 
     #[test]
     fn function_without_arguments_is_refused() {
-        check("fn f() -> Result { Ok(()) }", "a task takes one argument, the message");
+        check("fn f() -> Result { Ok(()) }", super::ARGUMENTS);
     }
 
     #[test]
-    fn function_of_two_arguments_is_refused() {
-        check(
-            "fn f(message: Message, context: Context) -> Result { Ok(()) }",
-            "a task takes one argument, the message",
-        );
+    fn function_of_three_arguments_is_refused() {
+        check("fn f(a: Message, cx: &Context, c: u8) -> Result { Ok(()) }", super::ARGUMENTS);
     }
 
     #[test]

@@ -9,9 +9,7 @@
 
 mod source;
 
-use std::fmt::Display;
-
-use loopabull_task::{Message, Result, config, context, log, reject, task};
+use loopabull_task::{Context, Message, Result, debug, info, reject, task};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -44,58 +42,53 @@ struct StateChange {
 ///
 /// Rejects a state that Koji does not have.
 #[task]
-fn flag_commit_build(message: Message<StateChange>) -> Result {
+fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let change = message.body;
     if change.instance != "primary" {
-        return skip(&format!("koji instance `{}`", change.instance));
+        return skip(cx, &format!("koji instance `{}`", change.instance));
     }
     let (status, percent, verb) = match change.new {
         0 => ("pending", None, "started"),
         1 => ("success", Some(100_u8), "completed"),
-        2 => return skip("the build was deleted"),
+        2 => return skip(cx, "the build was deleted"),
         3 => ("failure", Some(0), "failed"),
         4 => ("canceled", None, "was canceled"),
         other => return reject(format!("koji has no build state {other}")),
     };
     let (Some(task_id), Some(request)) = (change.task_id, change.request) else {
-        return skip("the build was imported");
+        return skip(cx, "the build was imported");
     };
 
-    let dist_git = setting("dist_git", "https://src.fedoraproject.org");
+    let dist_git = setting(cx, "dist_git", "https://src.fedoraproject.org");
     let asked = request.first().and_then(Value::as_str).unwrap_or_default();
     let Some(Source { package, commit }) = Source::parse(asked, &dist_git) else {
-        return skip("the build is not from a commit in dist-git");
+        return skip(cx, "the build is not from a commit in dist-git");
     };
 
-    let koji = setting("koji", "https://koji.fedoraproject.org/koji");
+    let koji = setting(cx, "koji", "https://koji.fedoraproject.org/koji");
     let nvr = format!("{}-{}-{}", change.name, change.version, change.release);
     let url = format!("{koji}/taskinfo?taskID={task_id}");
     // The same for every state of one build: a later flag replaces the earlier one.
     let uid = format!("koji-build-{}", change.build_id);
-    let mut flag: Vec<(&str, &dyn Display)> = vec![
-        ("package", &package),
-        ("commit", &commit),
-        ("status", &status),
-        ("url", &url),
-        ("uid", &uid),
-    ];
-    if let Some(percent) = &percent {
-        flag.push(("percent", percent));
+    match percent {
+        Some(percent) => {
+            info!(package, commit, status, url, uid, percent, "build {nvr} {verb}");
+        }
+        None => info!(package, commit, status, url, uid, "build {nvr} {verb}"),
     }
-    log::info(&format!("build {nvr} {verb}"), &flag);
-    context::note("flag", format!("{package}@{commit} {status}"));
+    cx.note("flag", format!("{package}@{commit} {status}"));
     Ok(())
 }
 
 /// Settles a message that calls for no flag.
-fn skip(reason: &str) -> Result {
-    log::debug("no flag", &[("reason", &reason)]);
-    context::note("skipped", reason);
+fn skip(cx: &Context, reason: &str) -> Result {
+    debug!(reason, "no flag");
+    cx.note("skipped", reason);
     Ok(())
 }
 
-fn setting(key: &str, default: &str) -> String {
-    config::get(key).unwrap_or_else(|| default.to_owned())
+fn setting(cx: &Context, key: &str, default: &str) -> String {
+    cx.config(key).unwrap_or_else(|| default.to_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! `greet.toml`, in the folder above, says for which topics it runs.
 
-use loopabull_task::{Message, Result, config, context, log, reject, task};
+use loopabull_task::{Context, Message, Result, info, reject, task};
 use serde::Deserialize;
 
 /// What this task needs of a message's body. Other fields are skipped; a message without
@@ -21,20 +21,20 @@ struct Greeting {
 ///
 /// Rejects a greeting without words: it will have none the next time either.
 #[task]
-fn greet(message: Message<Greeting>) -> Result {
+fn greet(message: Message<Greeting>, cx: &Context) -> Result {
     let Greeting { from, text } = message.body;
     let words = text.split_whitespace().count();
     if words == 0 {
         return reject(format!("`{from}` said nothing"));
     }
 
-    // From the `[config]` table of the manifest. `config::require` would reject the
+    // From the `[config]` table of the manifest. `cx.require` would reject the
     // message if the manifest did not have it.
-    let greeting = config::get("greeting").unwrap_or_else(|| "Hello".to_owned());
+    let greeting = cx.config("greeting").unwrap_or_else(|| "Hello".to_owned());
 
     // Kept with the run: `loopabull-host runs` shows the line and the note.
-    log::info(&format!("{greeting}, {from}!"), &[("topic", &message.topic), ("words", &words)]);
-    context::note("words", words);
+    info!(topic = message.topic, words, "{greeting}, {from}!");
+    cx.note("words", words);
     Ok(())
 }
 

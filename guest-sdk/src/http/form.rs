@@ -1,0 +1,54 @@
+//! Forms, as `application/x-www-form-urlencoded` of the URL standard has them.
+
+/// Returns the fields in the form that a browser would send.
+pub(super) fn encode<K: AsRef<str>, V: AsRef<str>>(fields: &[(K, V)]) -> String {
+    let mut form = String::new();
+    for (name, value) in fields {
+        if !form.is_empty() {
+            form.push('&');
+        }
+        push(&mut form, name.as_ref());
+        form.push('=');
+        push(&mut form, value.as_ref());
+    }
+    form
+}
+
+fn push(form: &mut String, text: &str) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        match byte {
+            b' ' => form.push('+'),
+            b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                form.push(byte.into());
+            }
+            _ => {
+                let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
+                form.extend(['%', digit(byte >> 4), digit(byte)]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn check(fields: &[(&str, &str)], expected: &str) {
+        assert_eq!(super::encode(fields), expected);
+    }
+
+    #[test]
+    fn fields_keep_their_order() {
+        check(&[("b", "1"), ("a", ""), ("b", "2")], "b=1&a=&b=2");
+        check(&[], "");
+    }
+
+    #[test]
+    fn what_has_a_meaning_is_escaped() {
+        check(&[("a&b", "c=d e+f/%")], "a%26b=c%3Dd+e%2Bf%2F%25");
+    }
+
+    #[test]
+    fn other_alphabets_are_escaped_byte_by_byte() {
+        check(&[("ü", "*-._~")], "%C3%BC=*-._%7E");
+    }
+}
