@@ -26,7 +26,8 @@ fn check_is_content_with_all_of_them() {
     let output = on_the_examples(&Bed::new(), &["check"]).output().unwrap();
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said} (if a task is not built: run `cargo tasks`)");
-    for name in ["greet", "flag-commit-build", "org.example.demo.hello", "retire-package"] {
+    let components = ["block-retired", "flag-commit-build", "greet"];
+    for name in components.into_iter().chain(["org.example.demo.hello", "retire-package"]) {
         assert!(said.lines().any(|line| line.starts_with(name)), "{name} is not in:\n{said}");
     }
 }
@@ -62,18 +63,25 @@ fn flag_commit_build_logs_the_flag_it_would_send() {
 }
 
 #[test]
-fn the_playbooks_use_the_message() {
-    let said = check("org.example.demo.hello", r#"{"from":"Ada","text":"{{ 1 + 1 }}"}"#);
-    assert!(said.contains("Ada says: {{ 1 + 1 }} (attempt 1)"), "{said}");
+fn block_retired_picks_the_retirements_out_of_the_pushes() {
     let push = |files: &str| {
         format!(
-            r#"{{"commit":{{"repo":"fish","branch":"rawhide","summary":"no longer needed",
-                "stats":{{"files":{files}}}}}}}"#
+            r#"{{"commit":{{"namespace":"rpms","repo":"fish","branch":"rawhide",
+                "summary":"no longer needed","stats":{{"files":{files}}}}}}}"#
         )
     };
     let topic = "org.fedoraproject.prod.git.receive";
-    let said = check(topic, &push(r#"{"dead.package":{}}"#));
+    let said = check(topic, &push(r#"{"dead.package":{"additions":1}}"#));
+    assert!(said.contains("note: retired = fish@rawhide"), "{said}");
+    let said = check(topic, &push(r#"{"fish.spec":{"additions":1}}"#));
+    assert!(!said.contains("note: ") && said.ends_with("success\n"), "{said}");
+}
+
+#[test]
+fn the_playbooks_use_the_message() {
+    let said = check("org.example.demo.hello", r#"{"from":"Ada","text":"{{ 1 + 1 }}"}"#);
+    assert!(said.contains("Ada says: {{ 1 + 1 }} (attempt 1)"), "{said}");
+    let retired = r#"{"package":"fish","branch":"rawhide","summary":"no longer needed"}"#;
+    let said = check("org.fedoraproject.prod.block.retired", retired);
     assert!(said.contains("koji block-pkg rawhide fish (no longer needed)"), "{said}");
-    let said = check(topic, &push(r#"{"fish.spec":{}}"#));
-    assert!(!said.contains("block-pkg") && said.ends_with("success\n"), "{said}");
 }

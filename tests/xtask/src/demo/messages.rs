@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::daemon::Run;
 
 const GREETING: &str = "org.example.demo.greeting.new";
-const BUILD: &str = "org.fedoraproject.prod.buildsys.build.state.change";
+const PUSH: &str = "org.fedoraproject.prod.git.receive";
 const HELLO: &str = "org.example.demo.hello";
 /// Nobody wants these.
 const UNROUTED: [&str; 2] = ["org.example.demo.weather.report", "org.example.demo.lost.umbrella"];
@@ -32,19 +32,18 @@ const GREETINGS: [(&str, &str); 14] = [
     ("tower", "nothing to be seen but cows"),
 ];
 
-/// Packages that are built, with the state that Koji reports: 0 building, 1 complete, 2 deleted,
-/// 3 failed, 4 canceled.
-const BUILDS: [(&str, &str, i64); 10] = [
-    ("haywain", "1.4.0", 0),
-    ("haywain", "1.4.0", 1),
-    ("cowbell", "0.9.2", 0),
-    ("cowbell", "0.9.2", 3),
-    ("milkmaid", "3.1", 0),
-    ("milkmaid", "3.1", 4),
-    ("pasture", "2.0.7", 1),
-    ("pasture-docs", "2.0.7", 1),
-    ("oldgate", "0.1", 2),
-    ("lasso", "5.5", 3),
+/// Packages that are pushed to, and what changes. None is retired: that would start a playbook.
+const PUSHES: [(&str, &str); 10] = [
+    ("haywain", "Update to 1.4.0"),
+    ("haywain", "Build the wheels first"),
+    ("cowbell", "Update to 0.9.2"),
+    ("cowbell", "Disable a test that needs a cow"),
+    ("milkmaid", "Update to 3.1"),
+    ("milkmaid", "Drop the patch for 3.0"),
+    ("pasture", "Update to 2.0.7"),
+    ("pasture-docs", "Update to 2.0.7"),
+    ("oldgate", "Rebuild with the new hinges"),
+    ("lasso", "Add a loop"),
 ];
 
 /// Who is answered by a playbook.
@@ -118,13 +117,12 @@ impl fmt::Display for Expected {
 pub(crate) fn script(play: Play) -> Script {
     let mut script = Script::default();
     let mut hellos = HELLOS.iter();
-    let mut builds = BUILDS.iter().zip(1_u64..);
+    let mut pushes = PUSHES.iter();
     // In turns, as on a bus, so that both kinds of tasks run at the same time.
     for (from, text) in GREETINGS {
         script.expect("component", "greet", GREETING, &json!({"from": from, "text": text}));
-        if let Some(((name, version, state), number)) = builds.next() {
-            let body = build(name, version, *state, number);
-            script.expect("component", "flag-commit-build", BUILD, &body);
+        if let Some((package, summary)) = pushes.next() {
+            script.expect("component", "block-retired", PUSH, &push(package, summary));
         }
         if play == Play::All
             && let Some((from, text)) = hellos.next()
@@ -165,28 +163,21 @@ impl Script {
     }
 }
 
-/// What Koji says when the state of a build changes.
-fn build(name: &str, version: &str, state: i64, number: u64) -> Value {
+/// What dist-git says when a commit is pushed.
+fn push(package: &str, summary: &str) -> Value {
     // 40 hexadecimal digits, made of the name: no commit of anybody's.
-    let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let commit = format!("{digits:0<40}");
+    let digits: String = package.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let lines = json!({"additions": 2, "deletions": 1, "lines": 3});
     json!({
-        "attribute": "state",
-        "build_id": 7000 + number,
-        "epoch": null,
-        "instance": "primary",
-        "name": name,
-        "new": state,
-        "old": if state == 0 { Value::Null } else { json!(0) },
-        "owner": "demo",
-        "release": "1.fc44",
-        "request": [
-            format!("git+https://src.fedoraproject.org/rpms/{name}.git#{commit}"),
-            "rawhide",
-            {},
-        ],
-        "task_id": 9000 + number,
-        "version": version,
+        "commit": {
+            "agent": "demo",
+            "branch": "rawhide",
+            "namespace": "rpms",
+            "repo": package,
+            "rev": format!("{digits:0<40}"),
+            "stats": {"files": {(format!("{package}.spec")): lines}},
+            "summary": summary,
+        },
     })
 }
 
@@ -206,7 +197,7 @@ mod tests {
     fn every_message_has_an_id_of_its_own() {
         let script = script(Play::All);
         let ids: HashSet<_> = script.expected.iter().map(|run| &run.message_id).collect();
-        assert_eq!(ids.len(), GREETINGS.len() + BUILDS.len() + HELLOS.len());
+        assert_eq!(ids.len(), GREETINGS.len() + PUSHES.len() + HELLOS.len());
         assert_eq!(script.messages.len(), ids.len() + UNROUTED.len() + 1);
     }
 
@@ -222,7 +213,7 @@ mod tests {
     fn playbooks_can_be_left_out() {
         let script = script(Play::Components);
         assert!(script.expected.iter().all(|run| run.kind == "component"));
-        assert_eq!(script.expected.len(), GREETINGS.len() + BUILDS.len());
+        assert_eq!(script.expected.len(), GREETINGS.len() + PUSHES.len());
     }
 
     #[test]
