@@ -1,9 +1,9 @@
 //! Turns the state of a Koji build into the flag of a dist-git commit.
 //!
 //! Fedora's loopabull did this for years: as a build starts and ends, the commit that it
-//! is made from shows a flag, "pending" and then "success" or "failure". This task says
-//! which flag it would set, in the log and as the note `flag`. It sends nothing: a task
-//! has no network.
+//! is made from shows a flag, "pending" and then "success" or "failure". This task sends
+//! it to Pagure, the forge of dist-git, and keeps the note `flag`. Sent twice it is still
+//! one flag, for it has the same id.
 //!
 //! A message that calls for no flag is settled too; the note `skipped` says why.
 
@@ -36,11 +36,12 @@ struct StateChange {
     request: Option<Vec<Value>>,
 }
 
-/// Says which flag the commit of a build deserves.
+/// Sets the flag that the commit of a build deserves.
 ///
 /// # Errors
 ///
-/// Rejects a state that Koji does not have.
+/// Rejects a state that Koji does not have, and what Pagure refuses. Asks for a retry if Pagure
+/// cannot be reached.
 #[task]
 fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let change = message.body;
@@ -49,9 +50,9 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     }
     let (status, percent, verb) = match change.new {
         0 => ("pending", None, "started"),
-        1 => ("success", Some(100_u8), "completed"),
+        1 => ("success", Some("100"), "completed"),
         2 => return skip(cx, "the build was deleted"),
-        3 => ("failure", Some(0), "failed"),
+        3 => ("failure", Some("0"), "failed"),
         4 => ("canceled", None, "was canceled"),
         other => return reject(format!("koji has no build state {other}")),
     };
@@ -67,15 +68,29 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
 
     let koji = setting(cx, "koji", "https://koji.fedoraproject.org/koji");
     let nvr = format!("{}-{}-{}", change.name, change.version, change.release);
+    let username = setting(cx, "username", "Koji");
+    let comment = format!("Build {nvr} {verb}");
     let url = format!("{koji}/taskinfo?taskID={task_id}");
     // The same for every state of one build: a later flag replaces the earlier one.
     let uid = format!("koji-build-{}", change.build_id);
-    match percent {
-        Some(percent) => {
-            info!(package, commit, status, url, uid, percent, "build {nvr} {verb}");
-        }
-        None => info!(package, commit, status, url, uid, "build {nvr} {verb}"),
-    }
+    let mut flag = vec![
+        ("username", username.as_str()),
+        ("comment", &comment),
+        ("url", &url),
+        ("uid", &uid),
+        ("status", status),
+    ];
+    flag.extend(percent.map(|percent| ("percent", percent)));
+
+    let token = cx.secret("pagure_token")?;
+    cx.http()
+        .post(format!("{dist_git}/api/0/rpms/{package}/c/{commit}/flag"))
+        .header("authorization", format!("token {token}"))
+        .form(&flag)
+        .send()?
+        .error_for_status()?;
+
+    info!(package, commit, status, url, uid, "build {nvr} {verb}");
     cx.note("flag", format!("{package}@{commit} {status}"));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use loopabull_task::log::Level;
 use loopabull_task::test::{self, Run};
-use loopabull_task::{Failure, Result};
+use loopabull_task::{Failure, reject, retry};
 use serde_json::{Value, json};
 
 use crate::flag_commit_build;
@@ -30,11 +30,23 @@ fn state_change() -> Value {
     })
 }
 
+const TOPIC: &str = "org.fedoraproject.prod.buildsys.build.state.change";
+
+fn api() -> String {
+    format!("https://src.fedoraproject.org/api/0/rpms/bull/c/{COMMIT}/flag")
+}
+
 /// Runs the task on a message with one field changed.
 fn run(field: &str, value: Value) -> Run {
+    run_answered(field, value, 200)
+}
+
+fn run_answered(field: &str, value: Value, status: u16) -> Run {
     let mut body = state_change();
     body[field] = value;
-    test::message("org.fedoraproject.prod.buildsys.build.state.change", body.to_string())
+    test::message(TOPIC, body.to_string())
+        .secret("pagure_token", "s3cret")
+        .respond("POST", api(), status, "{}")
         .run(flag_commit_build)
 }
 
@@ -43,6 +55,7 @@ fn check_status(state: i64, status: &str) {
     assert_eq!(run.result, Ok(()));
     let flag = format!("bull@{COMMIT} {status}");
     assert_eq!(run.note("flag"), Some(flag.as_str()));
+    assert!(run.requests[0].text().contains(&format!("&status={status}")));
 }
 
 fn check_skipped(field: &str, value: Value, reason: &str) {
@@ -50,24 +63,64 @@ fn check_skipped(field: &str, value: Value, reason: &str) {
     assert_eq!(run.result, Ok(()));
     assert_eq!(run.note("skipped"), Some(reason));
     assert_eq!(run.note("flag"), None);
+    assert!(run.requests.is_empty());
     assert!(run.log.iter().all(|line| line.level < Level::Info));
-}
-
-fn rejected(reason: &str) -> Result {
-    Err(Failure::Reject(reason.to_owned()))
 }
 
 #[test]
 fn flag_says_all_that_dist_git_needs() {
     let run = run("new", json!(1));
+    let request = &run.requests[0];
+    assert_eq!((request.method.as_str(), &request.url), ("POST", &api()));
+    assert_eq!(request.header("authorization"), Some("token s3cret"));
+    assert_eq!(
+        request.text(),
+        "username=Koji&comment=Build+bull-2.0-1.fc44+completed\
+         &url=https%3A%2F%2Fkoji.fedoraproject.org%2Fkoji%2Ftaskinfo%3FtaskID%3D3001\
+         &uid=koji-build-2001&status=success&percent=100"
+    );
+}
+
+#[test]
+fn flag_is_logged_without_the_secret() {
+    let run = run("new", json!(1));
     assert_eq!(
         run.log[0].to_string(),
         format!(
             "info: build bull-2.0-1.fc44 completed package=bull commit={COMMIT} status=success \
-             url=https://koji.fedoraproject.org/koji/taskinfo?taskID=3001 \
-             uid=koji-build-2001 percent=100"
+             url=https://koji.fedoraproject.org/koji/taskinfo?taskID=3001 uid=koji-build-2001"
         )
     );
+}
+
+#[test]
+fn pagure_in_trouble_is_tried_again() {
+    let run = run_answered("new", json!(1), 503);
+    assert_eq!(run.result, retry(format!("POST {} answered 503", api())));
+    assert_eq!(run.note("flag"), None);
+}
+
+#[test]
+fn flag_that_pagure_refuses_is_rejected() {
+    let run = run_answered("new", json!(1), 401);
+    assert_eq!(run.result, reject(format!("POST {} answered 401", api())));
+}
+
+#[test]
+fn token_is_needed_only_for_a_flag() {
+    let run = |state: i64| {
+        let mut body = state_change();
+        body["new"] = state.into();
+        test::message(TOPIC, body.to_string()).run(flag_commit_build)
+    };
+    assert_eq!(run(2).result, Ok(()));
+    let Err(Failure::Reject(reason)) = run(1).result else { panic!("no token, no flag") };
+    assert!(reason.contains("`pagure_token = { file = \"...\" }`"), "{reason}");
+}
+
+#[test]
+fn recorded_cases_come_out_the_same() {
+    test::cases(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"), flag_commit_build);
 }
 
 #[test]
@@ -78,7 +131,7 @@ fn building_is_pending() {
 #[test]
 fn build_that_has_no_outcome_has_no_percentage() {
     let run = run("new", json!(0));
-    assert!(run.log[0].fields.iter().all(|(name, _)| name != "percent"));
+    assert!(!run.requests[0].text().contains("percent"));
 }
 
 #[test]
@@ -103,7 +156,7 @@ fn deleted_build_is_skipped() {
 
 #[test]
 fn state_unknown_to_koji_is_rejected() {
-    assert_eq!(run("new", json!(9)).result, rejected("koji has no build state 9"));
+    assert_eq!(run("new", json!(9)).result, reject("koji has no build state 9"));
 }
 
 #[test]
@@ -140,10 +193,16 @@ fn missing_field_is_rejected() {
 fn sites_come_from_the_manifest() {
     let mut body = state_change();
     body["request"][0] = format!("git+https://git.example/rpms/bull.git#{COMMIT}").into();
+    let api = format!("https://git.example/api/0/rpms/bull/c/{COMMIT}/flag");
     let run = test::message("org.example", body.to_string())
         .config("dist_git", "https://git.example")
         .config("koji", "https://koji.example")
+        .config("username", "Builder")
+        .secret("pagure_token", "s3cret")
+        .respond("POST", api, 200, "{}")
         .run(flag_commit_build);
-    let url = ("url".to_owned(), "https://koji.example/taskinfo?taskID=3001".to_owned());
-    assert!(run.log[0].fields.contains(&url), "{}", run.log[0]);
+    assert_eq!(run.result, Ok(()));
+    let form = run.requests[0].text();
+    assert!(form.starts_with("username=Builder&"), "{form}");
+    assert!(form.contains("&url=https%3A%2F%2Fkoji.example%2Ftaskinfo%3FtaskID%3D3001&"), "{form}");
 }
