@@ -1,0 +1,60 @@
+//! A flag of Pagure: its status, and the id by which a later one replaces it.
+
+/// What a flag says.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// A word of Pagure.
+    pub(crate) status: &'static str,
+    /// Only an outcome has one.
+    pub(crate) percent: Option<&'static str>,
+    pub(crate) comment: String,
+}
+
+impl Flag {
+    pub(crate) fn pending(comment: &str) -> Self {
+        Flag { status: "pending", percent: None, comment: comment.to_owned() }
+    }
+
+    pub(crate) fn success(comment: &str) -> Self {
+        Flag { status: "success", percent: Some("100"), comment: comment.to_owned() }
+    }
+
+    /// The tests ran, and found something.
+    pub(crate) fn failure(comment: &str) -> Self {
+        Flag { status: "failure", percent: Some("0"), comment: comment.to_owned() }
+    }
+
+    /// The tests did not get to run.
+    pub(crate) fn error(reason: Option<&str>) -> Self {
+        let comment = reason.unwrap_or("could not run").to_owned();
+        Flag { status: "error", percent: None, comment }
+    }
+}
+
+/// Returns the id of a flag, which is the same whenever `parts` are: 32 characters, the most that
+/// Pagure takes. It is FNV-1a of 128 bits; nobody gains by a collision.
+pub(crate) fn uid(parts: &[&str]) -> String {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    let hash = bytes.fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+    format!("{hash:032x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uid;
+
+    #[test]
+    fn id_has_32_characters() {
+        assert_eq!(uid(&[]).len(), 32);
+        assert_eq!(uid(&["https://src.fedoraproject.org/rpms/bull", "7"]).len(), 32);
+    }
+
+    #[test]
+    fn id_is_the_same_only_for_the_same_parts() {
+        assert_eq!(uid(&["ab", "c"]), uid(&["ab", "c"]));
+        assert_ne!(uid(&["ab", "c"]), uid(&["a", "bc"]));
+        assert_ne!(uid(&["ab"]), uid(&["ab", ""]));
+    }
+}

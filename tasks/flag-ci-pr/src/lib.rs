@@ -1,0 +1,160 @@
+//! Turns the state of a CI run into the flag of a dist-git pull request.
+//!
+//! Fedora's loopabull did this too: as the tests of a pull request are queued, run and end, the
+//! pull request shows a flag for each of them. The state is the last word of the topic, `queued`,
+//! `running`, `complete` or `error`; the body is a `dist-git-pr.test` message of Fedora CI. The
+//! task needs of it what [`CiRun`] names.
+//!
+//! A message that calls for no flag is settled too; the note `skipped` says why.
+
+mod flag;
+
+use loopabull_task::{Context, Message, Result, debug, info, reject, task};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::flag::Flag;
+
+/// The body of a `ci.dist-git-pr.test.*`.
+#[derive(Deserialize)]
+struct CiRun {
+    /// What is tested.
+    artifact: Artifact,
+    /// Which of its tests. All that are of one kind share a flag.
+    #[serde(default)]
+    test: Test,
+    /// Where to look.
+    run: Run,
+    /// Why the tests could not run, at `error`.
+    error: Option<Error>,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    /// `dist-git-pr`; other things are tested, too.
+    r#type: String,
+    /// The number of the pull request, or its text.
+    id: Value,
+    /// The package's page: `https://src.fedoraproject.org/rpms/bash`.
+    repository: String,
+    /// The last commit of the pull request.
+    commit_hash: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Test {
+    /// For example `fedora-ci`.
+    namespace: Option<String>,
+    /// For example `dist-git`.
+    r#type: Option<String>,
+    /// For example `functional`.
+    category: Option<String>,
+    /// `passed`, `failed`, `info` or `needs_inspection`, at `complete`.
+    result: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    /// A page for people.
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    reason: Option<String>,
+}
+
+/// Sets the flag that a pull request deserves.
+///
+/// # Errors
+///
+/// Rejects a topic, a result or a number that CI does not have, and what Pagure refuses. Asks for
+/// a retry if Pagure cannot be reached.
+#[task]
+fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
+    let CiRun { artifact, test, run, error } = message.body;
+    if artifact.r#type != "dist-git-pr" {
+        return skip(cx, &format!("artifact `{}`", artifact.r#type));
+    }
+    let dist_git = setting(cx, "dist_git", "https://src.fedoraproject.org");
+    let Some(package) = package(&artifact.repository, &dist_git) else {
+        return skip(cx, "the pull request is not in dist-git");
+    };
+    let Some(id) = number(&artifact.id) else {
+        return reject(format!("`{}` is not the number of a pull request", artifact.id));
+    };
+
+    let what = test.name();
+    let state = message.topic.rsplit('.').next().unwrap_or_default();
+    let flag = match (state, test.result.as_deref()) {
+        ("queued", _) => Flag::pending("queued"),
+        ("running", _) => Flag::pending("running"),
+        ("complete", Some("passed" | "info")) => Flag::success("passed"),
+        ("complete", Some("failed")) => Flag::failure("failed"),
+        ("complete", Some("needs_inspection")) => Flag::failure("needs inspection"),
+        ("complete", Some(other)) => return reject(format!("ci has no result `{other}`")),
+        ("complete", None) => return reject("a complete test without a result"),
+        ("error", _) => Flag::error(error.and_then(|error| error.reason).as_deref()),
+        (other, _) => return reject(format!("ci has no state `{other}`")),
+    };
+    let username = setting(cx, "username", "Fedora CI");
+    let comment = format!("{what}: {}", flag.comment);
+    let uid = flag::uid(&[&artifact.repository, &id.to_string(), &artifact.commit_hash, &what]);
+    let mut form = vec![
+        ("username", username.as_str()),
+        ("comment", &comment),
+        ("url", &run.url),
+        ("uid", &uid),
+        ("status", flag.status),
+    ];
+    form.extend(flag.percent.map(|percent| ("percent", percent)));
+
+    let token = cx.secret("pagure_token")?;
+    cx.http()
+        .post(format!("{dist_git}/api/0/rpms/{package}/pull-request/{id}/flag"))
+        .header("authorization", format!("token {token}"))
+        .form(&form)
+        .send()?
+        .error_for_status()?;
+
+    info!(package, id, status = flag.status, url = run.url, uid, "{comment}");
+    cx.note("flag", format!("{package}#{id} {}", flag.status));
+    Ok(())
+}
+
+impl Test {
+    /// Returns what people call it, the parts that are there: `fedora-ci.dist-git.functional`.
+    fn name(&self) -> String {
+        let parts = [&self.namespace, &self.r#type, &self.category].into_iter().flatten();
+        let name = parts.map(String::as_str).collect::<Vec<_>>().join(".");
+        if name.is_empty() { "tests".to_owned() } else { name }
+    }
+}
+
+/// Returns the package that a page is of, or none for a fork or another site.
+fn package<'a>(repository: &'a str, dist_git: &str) -> Option<&'a str> {
+    let path = repository.strip_prefix(dist_git)?.strip_prefix("/rpms/")?;
+    let package = path.strip_suffix(".git").unwrap_or(path);
+    let is_package = !package.is_empty() && !package.contains(['/', '?', '#', '%']);
+    is_package.then_some(package)
+}
+
+/// Returns a number that may be written as text.
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// Settles a message that calls for no flag.
+fn skip(cx: &Context, reason: &str) -> Result {
+    debug!(reason, "no flag");
+    cx.note("skipped", reason);
+    Ok(())
+}
+
+fn setting(cx: &Context, key: &str, default: &str) -> String {
+    cx.config(key).unwrap_or_else(|| default.to_owned())
+}
+
+#[cfg(test)]
+#[path = "../tests/flag_ci_pr.rs"]
+mod tests;
