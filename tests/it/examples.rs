@@ -31,7 +31,7 @@ fn check_is_content_with_all_of_them() {
     let output = on_the_examples(&Bed::new(), &["check"]).output().unwrap();
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said} (if a task is not built: run `cargo tasks`)");
-    let components = ["block-retired", "flag-ci-pr", "flag-commit-build", "greet"];
+    let components = ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
     for name in components.into_iter().chain(["org.example.demo.hello", "retire-package"]) {
         assert!(said.lines().any(|line| line.starts_with(name)), "{name} is not in:\n{said}");
     }
