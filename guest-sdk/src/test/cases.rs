@@ -47,8 +47,8 @@ use crate::{Failure, Task};
 /// ```
 ///
 /// `outcome` is `success`, `retry` or `reject`; the latter two may have a `reason`. Each answer
-/// under `http` is for one request. Every secret that the task asks for is there: the value of
-/// `token` is `secret-token`.
+/// under `http` is for one request, and one that no request came for is a difference. Every
+/// secret that the task asks for is there: the value of `token` is `secret-token`.
 ///
 /// # Panics
 ///
@@ -201,6 +201,7 @@ impl Expected {
         if let Some(expected) = &self.reason {
             compare("reason", json!(expected), json!(reason));
         }
+        compare("answers under `http` that no request came for", json!([]), json!(run.unasked));
         if let Some(expected) = &self.notes {
             compare("notes", json!(expected), json!(run.notes));
         }
@@ -295,12 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn answer_that_no_request_came_for_is_a_difference() {
+        let answer = json!({"method": "PUT", "url": "https://a.example", "status": 200});
+        let mut answers = case()["http"].as_array().unwrap().clone();
+        answers.push(answer);
+        check(
+            "/http",
+            answers.into(),
+            "\nFOLDER/a.json: not as expected\n  answers under `http` that no request came for\n    \
+             expected: []\n    found:    [\"PUT https://a.example/\"]\n",
+        );
+    }
+
+    #[test]
     fn unexpected_outcome_is_shown_with_its_reason() {
         check(
             "/message/body",
             json!(0),
             "\nFOLDER/a.json: not as expected\n  outcome\n    expected: \"success\"\n    \
-             found:    [\"reject\",\"nothing\"]\n  notes\n    expected: [[\"attempt\",\"2\"]]\n    \
+             found:    [\"reject\",\"nothing\"]\n  \
+             answers under `http` that no request came for\n    expected: []\n    \
+             found:    [\"GET https://a.example/\"]\n  notes\n    expected: [[\"attempt\",\"2\"]]\n    \
              found:    []\n  emitted\n    \
              expected: [{\"body\":\"m-1\",\"headers\":[],\"topic\":\"org.example.counted\"}]\n    \
              found:    []\n  state\n    expected: {\"seen\":2}\n    found:    {\"seen\":1}\n",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Result;
-use crate::host::stand_in::Host;
+use crate::host::stand_in::{Host, Prepared};
 use crate::log::Level;
 
 /// What came of a run.
@@ -29,6 +29,8 @@ pub struct Run {
     pub state: BTreeMap<String, Value>,
     /// The HTTP requests, in order, also those of a failed run.
     pub requests: Vec<Request>,
+    /// The methods and URLs of the answers that no request came for.
+    pub(super) unasked: Vec<String>,
 }
 
 impl Run {
@@ -37,6 +39,7 @@ impl Run {
             let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
             serde_json::from_slice(&bytes).unwrap_or_else(|_| text())
         };
+        let unasked = |answer: Prepared| format!("{} {}", answer.method, answer.url);
         Run {
             result,
             log: host.log,
@@ -45,6 +48,7 @@ impl Run {
             emitted: host.emitted,
             state: host.state.into_iter().map(|(key, bytes)| (key, value(bytes))).collect(),
             requests: host.requests,
+            unasked: host.responses.into_iter().map(unasked).collect(),
         }
     }
 
