@@ -49,7 +49,7 @@ impl Bed {
         self
     }
 
-    /// Puts an example task there, with its manifest.
+    /// Puts an example task there, with its manifest. The secret that it names is in the bed.
     pub(crate) fn add_example(&self, name: &str) -> &Self {
         let tasks = repository().join("tasks");
         for ending in ["wasm", "toml"] {
@@ -59,7 +59,11 @@ impl Bed {
                 bytes.unwrap_or_else(|_| panic!("task `{name}` is not built; run `cargo tasks`"));
             self.write(&format!("tasks/{file}"), bytes);
         }
-        self
+        let token = self.path("pagure.token");
+        self.write("pagure.token", "the-token-of-a-test\n");
+        let manifest = fs::read_to_string(self.path(&format!("tasks/{name}.toml"))).unwrap();
+        let manifest = manifest.replace("/etc/loopabull/pagure.token", token.to_str().unwrap());
+        self.write(&format!("tasks/{name}.toml"), manifest)
     }
 
     /// Puts a component there that wants `topic` and whose `handle` has this body in WAT.

@@ -1,16 +1,18 @@
 //! The example tasks and playbooks, as a newcomer finds them: they pass `check`, and each does what
 //! it says on a message of our own making.
 
-use std::process::Command;
-
 use crate::bed::{Bed, message, repository, text};
 
-/// The executable on the repository's own tasks and playbooks, with the state of this bed.
-fn on_the_examples(bed: &Bed, arguments: &[&str]) -> Command {
-    let mut command = bed.command(arguments);
-    command.arg("--tasks").arg(repository().join("tasks"));
-    command.arg("--playbooks").arg(repository().join("playbooks"));
-    command
+/// The components that need nothing but the Rust toolchain.
+const COMPONENTS: [&str; 5] = ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
+
+/// A bed with the example components.
+fn bed() -> Bed {
+    let bed = Bed::new();
+    for name in COMPONENTS {
+        bed.add_example(name);
+    }
+    bed
 }
 
 /// Runs a message through the one task of this topic, and returns what was printed.
@@ -20,20 +22,28 @@ fn check(topic: &str, msg: &str) -> String {
 
 /// Runs a message through this task, and returns what was printed.
 fn check_task(task: &str, topic: &str, msg: &str) -> String {
-    let bed = Bed::new();
+    let bed = bed();
     bed.write("message.json", message("m-1", topic, msg));
-    let output = on_the_examples(&bed, &["test", task, "message.json"]).output().unwrap();
+    let mut command = bed.command(&["test", task, "message.json"]);
+    command.arg("--playbooks").arg(repository().join("playbooks"));
+    let output = command.output().unwrap();
     text(&output.stdout) + &text(&output.stderr)
 }
 
 #[test]
 fn check_is_content_with_all_of_them() {
-    let output = on_the_examples(&Bed::new(), &["check"]).output().unwrap();
+    let bed = bed();
+    let mut command = bed.command(&["check"]);
+    command.arg("--playbooks").arg(repository().join("playbooks"));
+    let output = command.output().unwrap();
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said} (if a task is not built: run `cargo tasks`)");
-    let components = ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
-    for name in components.into_iter().chain(["org.example.demo.hello", "retire-package"]) {
-        assert!(said.lines().any(|line| line.starts_with(name)), "{name} is not in:\n{said}");
+    let playbooks = ["org.example.demo.hello", "retire-package"];
+    for name in COMPONENTS.iter().chain(&playbooks) {
+        assert!(
+            said.lines().any(|line| line.starts_with(&format!("{name} "))),
+            "{name} is not in:\n{said}"
+        );
     }
 }
 
