@@ -22,6 +22,7 @@ mod hostile_messages;
 mod kill;
 mod main_road;
 mod named_queues;
+mod other_languages;
 mod pauses;
 mod reload;
 mod several;

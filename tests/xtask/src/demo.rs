@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             None
         }
     };
-    tasks::build()?;
+    tasks::build_rust()?;
     let mut build = cargo();
     build.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
     show("building the host", &mut build)?;

@@ -1,8 +1,8 @@
 //! The programs that the demo and the tests need and cargo does not build.
 //!
-//! Whatever is there already is used. As root, Debian packages are installed; Python packages go
-//! into environments under `target`. Where neither may be done, the error says in one line what
-//! to run.
+//! Whatever is there already is used. As root, Debian packages are installed; Python and npm
+//! packages go into folders under `target`. Where neither may be done, the error says in one line
+//! what to run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fe
 const ANSIBLE: &[&str] = &["ansible-core"];
 /// loopabull brings its own ansible and fedmsg, and forgets pika.
 const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
+/// Makes components of Python.
+const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
+/// Makes components of JavaScript. Its own dependencies are of exact versions, too.
+const COMPONENTIZE_QJS: &[&str] = &["componentize-qjs@0.4.5"];
 
 /// Installs packages, and keeps their services from being started meanwhile: the tests start
 /// servers of their own.
@@ -107,6 +111,24 @@ pub(crate) fn peers_python() -> Result<PathBuf> {
     Ok(python_environment_of(python, "peers-venv", PEERS)?.join("python"))
 }
 
+/// Makes sure of `componentize-py` and returns where it is.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn componentize_py() -> Result<PathBuf> {
+    Ok(python_environment("componentize-venv", COMPONENTIZE_PY)?.join("componentize-py"))
+}
+
+/// Makes sure of `componentize-qjs` and returns where it is.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn componentize_qjs() -> Result<PathBuf> {
+    Ok(npm_packages("npm-tools", COMPONENTIZE_QJS)?.join("componentize-qjs"))
+}
+
 /// Installs Debian packages.
 ///
 /// # Errors
@@ -172,4 +194,48 @@ fn python_environment_of(python: &str, name: &str, requirements: &[&str]) -> Res
     run(&format!("installing from PyPI {}", requirements.join(", ")), &mut pip, LIMIT)?;
     fs::write(&marker, wanted).with_context(|| format!("cannot write `{}`", marker.display()))?;
     Ok(programs)
+}
+
+/// Makes sure of packages from npm and returns their folder of programs.
+fn npm_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = repository::target().join(name);
+    let programs = folder.join("node_modules/.bin");
+    // Written last: says that the folder is whole, and of what.
+    let marker = folder.join("packages.txt");
+    let wanted = packages.join("\n") + "\n";
+    let cannot = || format!("cannot make a fresh `{}`", folder.display());
+    // The programs are scripts, which look for `node` on the `PATH`.
+    let is_there = || ["npm", "node"].iter().all(|program| on_path(program).is_some());
+    if !is_there() {
+        apt(&["npm"]).context("no `npm` with `node`")?;
+    }
+    if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+        return Ok(programs);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(cannot)?;
+    }
+    fs::create_dir_all(&folder).with_context(cannot)?;
+    let mut npm = command("npm");
+    npm.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts"]);
+    npm.args(["--no-audit", "--no-fund"]).arg("--prefix").arg(&folder).args(packages);
+    run(&format!("installing from npm {}", packages.join(", ")), &mut npm, LIMIT)?;
+    fs::write(&marker, wanted).with_context(|| format!("cannot write `{}`", marker.display()))?;
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_by_hand_is_done_with_the_same_tools() {
+        let readme = fs::read_to_string(repository::tasks().join("README.md")).unwrap();
+        for package in [COMPONENTIZE_PY, COMPONENTIZE_QJS].concat() {
+            assert!(
+                readme.contains(&format!(" {package}\n")),
+                "{package} is not in tasks/README.md"
+            );
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     install::rabbitmq()?;
     install::network_tools()?;
     let path = path_with(&install::ansible_playbook()?)?;
-    tasks::build()?;
+    tasks::build_rust()?;
     show("building the workspace", cargo().args(["build", "--workspace"]))?;
     let mut soak = cargo();
     soak.args(["test", "--package", "loopabull-host", "--test", "it", "--", "--ignored"]);

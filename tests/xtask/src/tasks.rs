@@ -1,5 +1,7 @@
 //! `cargo tasks`: builds the example tasks and leaves each component beside its manifest.
 
+mod languages;
+
 use std::fs;
 use std::path::Path;
 
@@ -8,15 +10,29 @@ use anyhow::{Context, Result};
 use crate::command::{say, show};
 use crate::repository;
 use crate::wasm_target::{TRIPLE, WasmTarget};
+use languages::Language;
 
 /// Builds the example tasks to `tasks/NAME.wasm`.
 ///
 /// # Errors
 ///
-/// If the compiler cannot be had, or a task does not compile.
+/// If a compiler cannot be had, or a task does not compile.
 pub(crate) fn build() -> Result<()> {
+    build_rust()?;
     let folder = repository::tasks();
-    let names = names(&folder)?;
+    languages::build_python(&names(&folder, Language::Python)?)?;
+    languages::build_javascript(&names(&folder, Language::JavaScript)?)
+}
+
+/// Builds those that are written in Rust: the others' tools are many, and nothing but their tests
+/// needs them.
+///
+/// # Errors
+///
+/// If the compiler cannot be had, or a task does not compile.
+pub(crate) fn build_rust() -> Result<()> {
+    let folder = repository::tasks();
+    let names = names(&folder, Language::Rust)?;
     let target = WasmTarget::find_or_install()?;
     show("building the example tasks", &mut target.build_command())?;
     let built = folder.join("target").join(TRIPLE).join("release");
@@ -32,13 +48,13 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
-/// Returns the names of the tasks: the folders that hold a package.
-fn names(folder: &Path) -> Result<Vec<String>> {
+/// Returns the names of the tasks in one language.
+fn names(folder: &Path, language: Language) -> Result<Vec<String>> {
     let cannot = || format!("cannot read `{}`", folder.display());
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).with_context(cannot)? {
         let entry = entry.with_context(cannot)?;
-        if entry.path().join("Cargo.toml").is_file() {
+        if Language::of(&entry.path()) == Some(language) {
             names.extend(entry.file_name().into_string());
         }
     }
@@ -63,15 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_with_a_package_are_tasks() {
+    fn folders_are_tasks_by_what_they_hold() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["flag-commit-build", "greet"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("Cargo.toml"), "").unwrap();
+        let files = ["flag/Cargo.toml", "greet/Cargo.toml", "snake/app.py", "bean/package.json"];
+        for file in files.map(|file| folder.path().join(file)) {
+            fs::create_dir(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
         }
         fs::create_dir(folder.path().join("target")).unwrap();
         fs::write(folder.path().join("Cargo.toml"), "").unwrap();
-        assert_eq!(names(folder.path()).unwrap(), ["flag-commit-build", "greet"]);
+        let found = |language| names(folder.path(), language).unwrap();
+        assert_eq!(found(Language::Rust), ["flag", "greet"]);
+        assert_eq!(found(Language::Python), ["snake"]);
+        assert_eq!(found(Language::JavaScript), ["bean"]);
     }
 
     #[test]
