@@ -4,7 +4,8 @@
 use crate::bed::{Bed, message, repository, text};
 
 /// The components that need nothing but the Rust toolchain.
-const COMPONENTS: [&str; 5] = ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
+const COMPONENTS: [&str; 5] =
+    ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
 
 /// A bed with the example components.
 fn bed() -> Bed {

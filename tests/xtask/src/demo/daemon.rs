@@ -240,6 +240,19 @@ fn host() -> Command {
     host
 }
 
+/// Copies the components that are played into a folder of their own, and returns that.
+fn copy_tasks(folder: &Path) -> Result<PathBuf> {
+    let tasks = folder.join("tasks");
+    fs::create_dir(&tasks).with_context(|| format!("cannot make `{}`", tasks.display()))?;
+    for name in PLAYED {
+        for file in [format!("{name}.wasm"), format!("{name}.toml")] {
+            fs::copy(repository::tasks().join(&file), tasks.join(&file))
+                .with_context(|| format!("cannot copy `{file}`"))?;
+        }
+    }
+    Ok(tasks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,17 +267,4 @@ mod tests {
         let failed = line.replace("success", "failure");
         assert!(!Run::parse(&failed).unwrap().succeeded);
     }
-}
-
-/// Copies the components that are played into a folder of their own, and returns that.
-fn copy_tasks(folder: &Path) -> Result<PathBuf> {
-    let tasks = folder.join("tasks");
-    fs::create_dir(&tasks).with_context(|| format!("cannot make `{}`", tasks.display()))?;
-    for name in PLAYED {
-        for file in [format!("{name}.wasm"), format!("{name}.toml")] {
-            fs::copy(repository::tasks().join(&file), tasks.join(&file))
-                .with_context(|| format!("cannot copy `{file}`"))?;
-        }
-    }
-    Ok(tasks)
 }
