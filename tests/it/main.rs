@@ -13,6 +13,7 @@ mod dead_letters;
 mod disk_full;
 mod drain;
 mod emit;
+mod emit_kills;
 mod examples;
 mod failing_tasks;
 mod foreign;

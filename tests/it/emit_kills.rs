@@ -1,0 +1,176 @@
+//! What tasks send, when their daemon is killed: each message once in effect, none of a failed run.
+
+use std::collections::BTreeMap;
+
+use loopabull_host::config::Config;
+use loopabull_host::journal::{Journal, Record};
+use loopabull_host::listing::Listing;
+use loopabull_model::{
+    Body, Emission, Emitted, Entry, EntryId, Message, Outcome, Run, RunId, Settlement,
+    StateChanges, TaskKind, Usage,
+};
+use loopabull_queue::{Delivery, Queues, Received};
+use loopabull_testbed::Rabbit;
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::{Bed, message, wait_for};
+use crate::emit::sender;
+
+/// How far a daemon came with a delivery before it died.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Died {
+    BeforeTheRecord,
+    BeforeItSent,
+    BeforeItForgot,
+    BeforeItSettled,
+    AfterItSettled,
+}
+
+/// Does with the one delivery in the queue what a daemon does, up to where it dies.
+async fn work_until(bed: &Bed, died: Died) {
+    let config = Config {
+        tasks: bed.path("tasks"),
+        playbooks: bed.path("playbooks"),
+        state: bed.path("state"),
+        ..Config::default()
+    };
+    let listing = Listing::read(&config);
+    let queues = Queues::open(&config.queues(&listing.tasks)).await.unwrap();
+    let workers = "workers".try_into().unwrap();
+    let mut consumer = queues.consume(&workers).await.unwrap();
+    let received = consumer.receive(&CancellationToken::new()).await.unwrap().unwrap();
+    let Received::Delivery(delivery) = received else { panic!("nothing foreign is in there") };
+    let journal = Journal::open(&config.state).unwrap();
+    let entry = &delivery.entry;
+    journal.begin(&entry.id, &entry.task, delivery.attempt).await.unwrap();
+    let sends = vec![emission().into_message(entry, 0, 1)];
+    if died > Died::BeforeTheRecord {
+        journal.record(record(&delivery, sends.clone())).await.unwrap();
+    }
+    if died > Died::BeforeItSent {
+        let task = listing.tasks.iter().find(|task| task.name.as_str() == "b").unwrap();
+        let id = EntryId::derived(&sends[0], &task.name);
+        queues.publish(&Entry::new(id, task, &sends[0])).await.unwrap();
+    }
+    if died > Died::BeforeItForgot {
+        journal.forget_sent(&entry.id).await.unwrap();
+    }
+    if died > Died::BeforeItSettled {
+        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    }
+}
+
+/// What `sender("b", 1, …)` sends.
+fn emission() -> Emission {
+    let body = Body::parse(r#"{"n":1}"#).unwrap();
+    Emission { topic: "b".try_into().unwrap(), headers: Vec::new(), body }
+}
+
+fn record(delivery: &Delivery, sends: Vec<Message>) -> Record {
+    let Entry { id, task, message, .. } = delivery.entry.clone();
+    let emitted =
+        |message: &Message| Emitted { id: message.id.clone(), topic: message.topic.clone() };
+    let run = Run {
+        id: RunId::new("r-1"),
+        entry: id,
+        message_id: message.id.clone(),
+        topic: message.topic.clone(),
+        task,
+        kind: TaskKind::Component,
+        attempt: delivery.attempt,
+        worker: 1,
+        started_at_ms: 1,
+        duration: std::time::Duration::from_millis(1),
+        outcome: Outcome::Success,
+        output: Default::default(),
+        notes: Vec::new(),
+        grants: Vec::new(),
+        usage: Usage::default(),
+        emitted: sends.iter().map(emitted).collect(),
+    };
+    Record { run, message, sends, state: StateChanges::default() }
+}
+
+#[test]
+fn wherever_a_daemon_dies_what_its_task_sent_is_worked_once() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for died in [
+        Died::BeforeTheRecord,
+        Died::BeforeItSent,
+        Died::BeforeItForgot,
+        Died::BeforeItSettled,
+        Died::AfterItSettled,
+    ] {
+        let bed = Bed::new();
+        bed.write("tasks/sends.wasm", sender("b", 1, "i32.const 0"));
+        bed.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
+        bed.add_guest("b", "b", "", "i32.const 0");
+        bed.inject(&[message("m-1", "a", "{}")]);
+        runtime.block_on(work_until(&bed, died));
+        let daemon = bed.start(&[]);
+        wait_for("both runs", || (bed.runs().len() >= 2).then_some(()));
+        daemon.wait_until_idle();
+        daemon.stop();
+        let expected = [("b success".to_owned(), 1), ("sends success".to_owned(), 1)];
+        assert_eq!(bed.tally(), expected.into(), "{died:?}");
+        let runs = bed.runs();
+        let sent: Vec<_> = runs.iter().flat_map(|run| &run.emitted).map(|e| &e.id).collect();
+        let got = runs.iter().find(|run| run.task.as_str() == "b").unwrap();
+        assert_eq!(sent, [&got.message_id], "{died:?}");
+    }
+}
+
+/// Kills the daemon again and again while tasks send, and looks at what came of it.
+fn check(bed: &Bed, count: usize, kills: usize, flags: &[&str]) {
+    let retry = "[retry]\nmax_attempts = 2\npauses = ['100ms']\n[breaker]\nfailures = 0";
+    bed.write("tasks/sends.wasm", sender("b", 2, "i32.const 0"));
+    bed.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
+    bed.write("tasks/fails.wasm", sender("b", 2, "i32.const 128"));
+    bed.write("tasks/fails.toml", format!("topics = ['a']\ngrants.emit = ['b']\n{retry}"));
+    bed.add_guest("b", "b", "", "i32.const 0");
+    let messages: Vec<_> = (0..count).map(|n| message(&format!("m-{n}"), "a", "{}")).collect();
+    let inject: Vec<_> = ["inject", "-"].iter().chain(flags).copied().collect();
+    bed.run_with_input(&inject, &messages.join("\n"));
+    for kill in 1..=kills {
+        let daemon = bed.start(flags);
+        let some = 3 * count * kill / (kills + 2);
+        wait_for("some more runs", || (bed.runs().len() >= some).then_some(()));
+        daemon.signal("KILL");
+        assert_eq!(daemon.wait(), None, "the signal ended it");
+    }
+    let daemon = bed.start(flags);
+    wait_for("all runs", || {
+        daemon.wait_until_idle();
+        daemon.depth("dead").is_some_and(|dead| dead >= count as u64).then_some(())
+    });
+    daemon.wait_until_idle();
+    daemon.stop();
+
+    let mut worked = BTreeMap::<String, usize>::new();
+    let mut sent = Vec::new();
+    for run in bed.runs() {
+        if run.task.as_str() == "b" && run.outcome.is_success() {
+            *worked.entry(run.message_id.to_string()).or_default() += 1;
+        }
+        assert!(run.outcome.is_success() || run.emitted.is_empty(), "{run:?}");
+        if run.outcome.is_success() {
+            sent.extend(run.emitted.iter().map(|emitted| emitted.id.to_string()));
+        }
+    }
+    sent.sort();
+    assert_eq!(sent.len(), 2 * count, "each message had one run that sent");
+    assert_eq!(worked.keys().cloned().collect::<Vec<_>>(), sent);
+    assert!(worked.values().all(|&runs| runs == 1), "{worked:?}");
+}
+
+#[test]
+fn kills_of_the_host_neither_lose_nor_double_what_tasks_send() {
+    check(&Bed::new(), 300, 8, &[]);
+}
+
+#[test]
+fn nor_do_they_with_rabbitmq() {
+    let vhost = Rabbit::shared().vhost();
+    let url = vhost.url();
+    check(&Bed::new(), 100, 4, &["--amqp-url", &url]);
+}
