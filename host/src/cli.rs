@@ -106,6 +106,7 @@ enum Command {
     Pause(commands::pause::PauseArgs),
     Resume(commands::pause::ResumeArgs),
     Broker(commands::broker::BrokerArgs),
+    Tasks(commands::tasks::TasksArgs),
 }
 
 /// Why a command did not do what it was asked, and what the user can do.
@@ -178,6 +179,7 @@ impl Cli {
             Some(Command::Pause(args)) => commands::pause::pause(&config, &args),
             Some(Command::Resume(args)) => commands::pause::resume(&config, &args),
             Some(Command::Broker(args)) => commands::broker::run(&config, &args),
+            Some(Command::Tasks(args)) => commands::tasks::run(&config, &args),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod pause;
 pub(crate) mod runs;
 pub(crate) mod status;
 mod table;
+pub(crate) mod tasks;
 pub(crate) mod test;
 
 use std::io::{self, Write};

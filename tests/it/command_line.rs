@@ -40,6 +40,7 @@ fn the_short_help_names_every_command_and_flag() {
       pause         Let a task or a queue rest until it is resumed, over restarts too
       resume        End the rest of a task, a queue or a stopped worker
       broker        Show or make the queues on RabbitMQ
+      tasks         List the tasks, or make the crate of a new one
       help          Print this message or the help of the given subcommand(s)
 
     Options:
