@@ -3,12 +3,14 @@
 
 use crate::bed::{Bed, message, text};
 
-/// Runs a message through one task, and returns what was printed.
+/// Runs a message through one task, and returns what was printed, but for what it used.
 fn run(task: &str, msg: &str) -> String {
     let bed = Bed::new();
     bed.add_example(task).write("message.json", message("m-1", "org.example.prod.said.new", msg));
     let output = bed.run(&["test", task, "message.json"]);
-    text(&output.stdout) + &text(&output.stderr)
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let lines = said.lines().filter(|line| !line.starts_with("used: "));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Runs a message that the task refuses, and looks at the outcome: the one line that there is.

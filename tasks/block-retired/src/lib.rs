@@ -61,7 +61,7 @@ struct Retired<'a> {
 ///
 /// Rejects a retirement whose topic is not one of `git.receive`.
 #[task]
-fn block_retired(message: Message<Push>, cx: &Context) -> Result {
+pub(crate) fn block_retired(message: Message<Push>, cx: &Context) -> Result {
     let Commit { namespace, repo: package, branch, summary, stats } = message.body.commit;
     let is_package = namespace.is_none_or(|namespace| namespace == "rpms");
     if !is_package || !stats.files.get(DEAD).is_some_and(Lines::were_added) {

@@ -21,7 +21,7 @@ struct Greeting {
 ///
 /// Rejects a greeting without words: it will have none the next time either.
 #[task]
-fn greet(message: Message<Greeting>, cx: &Context) -> Result {
+pub(crate) fn greet(message: Message<Greeting>, cx: &Context) -> Result {
     let Greeting { from, text } = message.body;
     let words = text.split_whitespace().count();
     if words == 0 {

@@ -16,7 +16,7 @@ use crate::cache::{self, Cache, CacheError};
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::inspect::LoadError;
-use crate::{Source, native, profile};
+use crate::{Source, native, profile, shape};
 
 /// How long compiling one component may take. The largest that people build, an interpreter with its
 /// library, take a quarter of it on a small machine.
@@ -57,6 +57,9 @@ impl Engine {
             Some(component) => (component, Source::Cache),
             None => (self.compile(bytes, &name)?, Source::Compiled),
         };
+        if let Some(reason) = shape::objection(&component, &self.wasmtime) {
+            return Err(LoadError::World { reason });
+        }
         let pre = self
             .linker
             .instantiate_pre(&component)

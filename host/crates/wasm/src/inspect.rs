@@ -4,7 +4,7 @@
 //! missing, and the line to add. No linker has spoken by then.
 
 use loopabull_model::Grants;
-use wasmparser::{Parser, Payload};
+use wasmparser::{ComponentType, Parser, Payload};
 
 use crate::capabilities::GrantError;
 
@@ -41,7 +41,7 @@ pub enum LoadError {
     ImportVersion { import: String, has: &'static str },
     #[error("it imports `{import}`, which this host does not have")]
     UnknownImport { import: String },
-    #[error("it is composed of several components")]
+    #[error("it is composed of components that have resources of their own")]
     Composed,
     #[error("it has more than {MAX_NAMES} imports and exports, or nests deeper than {MAX_DEPTH}")]
     TooComplex,
@@ -63,7 +63,7 @@ impl LoadError {
             Self::OtherVersion { .. } | Self::ImportVersion { .. } | Self::World { .. } => {
                 Some("build it with the SDK of this host's version".to_owned())
             }
-            Self::Composed => Some("deploy each part as a task, or link them as one".to_owned()),
+            Self::Composed => Some("deploy each part as a task of its own".to_owned()),
             _ => None,
         }
     }
@@ -147,7 +147,8 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
     }
 }
 
-/// Reads the names, and refuses what nests code in components of its own.
+/// Reads the names, and refuses components inside that define resources: they could hand borrowed ones
+/// to each other, which has been a hole (GHSA-6fr9). Some tools compose what hands over values only.
 fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     let not_component = |error: wasmparser::BinaryReaderError| {
         // The first line says what is wrong, the others dump bytes.
@@ -156,31 +157,26 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
         LoadError::NotComponent { reason }
     };
     let mut names = Names::default();
-    // What encloses the part that is being read: components, or the one module inside them.
+    // How many components and modules enclose the part that is being read.
     let mut depth = 0_usize;
-    let mut module_depth = None;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(not_component)? {
             Payload::Version { encoding: wasmparser::Encoding::Module, .. } if depth == 0 => {
                 return Err(LoadError::Module);
             }
-            Payload::ModuleSection { .. } => {
-                if depth > 0 && module_depth.is_none() {
-                    return Err(LoadError::Composed);
-                }
-                module_depth.get_or_insert(depth);
-                depth += 1;
-            }
+            Payload::ModuleSection { .. } => depth += 1,
             Payload::ComponentSection { .. } => {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(LoadError::TooComplex);
                 }
             }
-            Payload::End(_) => {
-                depth = depth.saturating_sub(1);
-                if module_depth == Some(depth) {
-                    module_depth = None;
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentTypeSection(section) if depth > 0 => {
+                for defined in section {
+                    if matches!(defined.map_err(not_component)?, ComponentType::Resource { .. }) {
+                        return Err(LoadError::Composed);
+                    }
                 }
             }
             Payload::ComponentImportSection(section) if depth == 0 => {

@@ -7,6 +7,8 @@
 //!
 //! Before it on the path of a message: the host's runner. After it: nothing, the outcome goes back.
 
+#[doc(hidden)]
+pub mod anatomy;
 mod bindings;
 mod cache;
 mod capabilities;
@@ -20,6 +22,7 @@ mod native;
 mod outcome;
 mod profile;
 mod run;
+mod shape;
 mod streams;
 
 use std::collections::BTreeMap;

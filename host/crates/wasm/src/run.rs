@@ -28,31 +28,13 @@ pub(crate) async fn run(
     capabilities: &Arc<Capabilities>,
     call: Call<'_>,
 ) -> Attempt {
-    let deadline = Instant::now() + call.timeout;
-    let host = match Host::new(capabilities, &call, deadline) {
-        Ok(host) => host,
+    let mut store = match store(engine, capabilities, &call) {
+        Ok(store) => store,
         Err(error) => {
             let reason = format!("what it was granted is gone: {error:#}").into();
             return Attempt::without_output(Outcome::NotStarted { reason });
         }
     };
-    let mut store = Store::new(engine, host);
-    store.limiter(|host| &mut host.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
-    store.set_max_component_handles(MAX_RESOURCES);
-    store.call_hook(|mut store, hook| {
-        if matches!(hook, CallHook::CallingHost) {
-            store.data_mut().host_calls += 1;
-        }
-        Ok(())
-    });
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if Instant::now() >= deadline {
-            return Err(DeadlinePassed.into());
-        }
-        Ok(UpdateDeadline::Yield(1))
-    });
     let called = tokio::time::timeout(call.timeout + PARKED, handle(&mut store, pre, &call)).await;
     let host = store.into_data();
     let mut backtrace = None;
@@ -71,19 +53,50 @@ pub(crate) async fn run(
     attempt(host, capabilities, outcome, backtrace)
 }
 
+/// Makes the store of a run, with all of its limits.
+pub(crate) fn store(
+    engine: &wasmtime::Engine,
+    capabilities: &Arc<Capabilities>,
+    call: &Call<'_>,
+) -> wasmtime::Result<Store<Host>> {
+    let deadline = Instant::now() + call.timeout;
+    let mut store = Store::new(engine, Host::new(capabilities, call, deadline)?);
+    store.limiter(|host| &mut host.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_max_component_handles(MAX_RESOURCES);
+    store.call_hook(|mut store, hook| {
+        if matches!(hook, CallHook::CallingHost) {
+            store.data_mut().host_calls += 1;
+        }
+        Ok(())
+    });
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        if Instant::now() >= deadline {
+            return Err(DeadlinePassed.into());
+        }
+        Ok(UpdateDeadline::Yield(1))
+    });
+    Ok(store)
+}
+
 async fn handle(
     store: &mut Store<Host>,
     pre: &GrantedPre<Host>,
     call: &Call<'_>,
 ) -> wasmtime::Result<Result<(), Failure>> {
-    let message = Message {
+    let task = pre.instantiate_async(&mut *store).await?;
+    task.loopabull_task_handler().call_handle(store, &message(call)).await
+}
+
+/// Returns the message of a call as a guest gets it.
+pub(crate) fn message(call: &Call<'_>) -> Message {
+    Message {
         id: call.message.id.to_string(),
         topic: call.message.topic.to_string(),
         headers: call.message.headers.clone(),
         body: call.message.body.as_str().as_bytes().to_vec(),
-    };
-    let task = pre.instantiate_async(&mut *store).await?;
-    task.loopabull_task_handler().call_handle(store, &message).await
+    }
 }
 
 /// Puts together what is kept of a run, without its secrets.

@@ -141,16 +141,23 @@ fn a_handler_of_another_shape_is_refused() {
             (export "loopabull:task/handler@0.1.0" (instance $h)))"#,
         "",
     );
-    assert!(said.starts_with("it does not fit the world `loopabull:task/granted@0.1.0`"), "{said}");
+    let expected =
+        "it does not fit the world `loopabull:task/granted@0.1.0`: its `handle` is func();";
+    assert!(said.starts_with(expected), "{said}");
 }
 
 #[test]
-fn a_component_composed_of_others_is_refused() {
+fn components_inside_with_resources_of_their_own_are_refused() {
+    let inside = |definition: &str| {
+        let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+        guest.replacen("(component", &format!("(component (component {definition})"), 1)
+    };
     check(
-        "(component (component (core module)) (instance $h) \
-         (export \"loopabull:task/handler@0.1.0\" (instance $h)))",
-        "it is composed of several components; deploy each part as a task, or link them as one",
+        &inside("(type (resource (rep i32)))"),
+        "it is composed of components that have resources of their own; \
+         deploy each part as a task of its own",
     );
+    load(&wat::parse_str(inside("(core module)")).unwrap(), "").unwrap();
 }
 
 #[test]
