@@ -48,6 +48,8 @@ pub struct Config {
     pub fedmsg: Fedmsg,
     pub playbook: Playbook,
     pub http: Http,
+    /// Where what tasks send goes beside our own queues; nowhere if it is not set.
+    pub publish: Option<Publish>,
     /// The most that a manifest may grant.
     pub ceiling: Ceiling,
     /// What becomes of messages whose task is there and cannot be loaded.
@@ -114,6 +116,16 @@ pub struct Playbook {
     pub launcher: Option<PathBuf>,
     /// `ansible-playbook`. Default: found on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
+}
+
+/// The bus on which what tasks send is published, in the form of fedora-messaging.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
+    pub amqp_url: String,
+    /// A topic exchange that is there, for example `amq.topic`.
+    pub exchange: String,
 }
 
 /// How components call out over HTTP.
@@ -267,6 +279,7 @@ impl Default for Config {
             fedmsg: Fedmsg::default(),
             playbook: Playbook::default(),
             http: Http::default(),
+            publish: None,
             ceiling: Ceiling::default(),
             refused_tasks: RefusedTasks::default(),
         }

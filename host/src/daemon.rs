@@ -13,7 +13,7 @@ use std::time::Duration;
 use loopabull_egress::TrustError;
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
-use loopabull_queue::{Backoff, QueueError, Queues};
+use loopabull_queue::{Backoff, Exchange, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
@@ -84,6 +84,8 @@ pub enum DaemonError {
     Pauses(#[source] StoreError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
+    #[error("cannot publish on the bus")]
+    Exchange(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     TooLong(Vec<TooLong>),
     #[error("cannot call out over HTTP")]
@@ -183,6 +185,7 @@ impl Daemon {
             board: Arc::clone(&place.board),
             metrics: Arc::clone(&place.metrics),
             queues: Arc::clone(&place.queues),
+            exchange: place.exchange.clone(),
             names: queues.into_iter().map(|queue| queue.config.name).collect(),
             pauses: Arc::clone(&place.pauses),
             drain: shutdown.drain.clone(),
@@ -289,6 +292,13 @@ async fn workplace(
             tracing::warn!("{task}: its messages will be delivered again while it runs");
         }
     }
+    let exchange = match &config.publish {
+        Some(publish) => {
+            let connected = Exchange::connect(&publish.amqp_url, &publish.exchange).await;
+            Some(Arc::new(connected.map_err(DaemonError::Exchange)?))
+        }
+        None => None,
+    };
     let place = Workplace {
         queues: Arc::new(queues),
         runner,
@@ -299,6 +309,7 @@ async fn workplace(
         shutdown,
         breakers: Breakers::default(),
         running: Running::default(),
+        exchange,
         refused_tasks: config.refused_tasks,
     };
     place.show_troubles(&catalog);

@@ -2,7 +2,8 @@
 //!
 //! A message stands in the journal from the moment that its run is recorded until every task that
 //! wants it has it in its queue, so none is lost and none comes of a run that failed. Whoever dies in
-//! between sends again: the same message under the same ids, which is worked once.
+//! between sends again: the same message under the same ids, which is worked once here; on a bus it is
+//! for those who listen to know a message by its id.
 //!
 //! Before it on the path of a message: [`Journal::record`](crate::journal::Journal::record). After
 //! it: [`Queues::publish`](loopabull_queue::Queues::publish).
@@ -37,7 +38,9 @@ impl Workplace {
     async fn publish(&self, message: &Message) -> Result<(), String> {
         let tasks = self.runner.catalog().routes.resolve(&message.topic);
         self.metrics.emitted.inc();
-        if tasks.is_empty() {
+        if let Some(exchange) = &self.exchange {
+            exchange.publish(message).await.map_err(chain)?;
+        } else if tasks.is_empty() {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use loopabull_model::{Breaker, EntryId, Reason, Run, Task, TaskName};
-use loopabull_queue::Queues;
+use loopabull_queue::{Exchange, Queues};
 
 use crate::board::Board;
 use crate::catalog::Catalog;
@@ -35,6 +35,8 @@ pub struct Workplace {
     pub shutdown: Shutdown,
     pub breakers: Breakers,
     pub running: Running,
+    /// Where what tasks send goes beside the queues.
+    pub exchange: Option<Arc<Exchange>>,
     /// What becomes of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
 }

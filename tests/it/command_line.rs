@@ -86,7 +86,7 @@ fn an_unknown_key_of_the_configuration_is_named() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `playbook`, `http`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&bed, &["--config", "missing.toml"]), @"

@@ -25,6 +25,7 @@ mod main_road;
 mod named_queues;
 mod other_languages;
 mod pauses;
+mod publish;
 mod reload;
 mod several;
 mod soak;

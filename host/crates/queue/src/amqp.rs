@@ -12,6 +12,7 @@ mod broker;
 mod consumer;
 mod dead_letters;
 mod entry;
+mod exchange;
 mod held;
 mod plan;
 mod session;
@@ -37,6 +38,7 @@ use topology::Station;
 
 pub use ack_timeout::{AckTimeout, AckTimeoutSource};
 pub(crate) use consumer::Consumer;
+pub use exchange::Exchange;
 pub use plan::{Change, Plan};
 pub use standing::Standing;
 pub(crate) use topology::DELIVERY_LIMIT;
@@ -231,7 +233,7 @@ impl Amqp {
     async fn send(&self, outgoing: &Outgoing) -> Result<(), QueueError> {
         for _ in 0..2 {
             let session = self.supervisor.session().await?;
-            match session.publish(outgoing).await? {
+            match session.publish(&outgoing.parcel()).await? {
                 Published::Confirmed => return Ok(()),
                 Published::NoQueue => {
                     self.declare(&session, &outgoing.queue, &outgoing.station).await?;

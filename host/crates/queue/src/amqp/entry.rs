@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, TaskName};
 
+use super::session::Parcel;
 use super::topology::{Station, Stay};
 use super::{Claim, Raw};
 use crate::dead_letter::{self, Burial, DeadLetter};
@@ -155,7 +157,18 @@ impl Outgoing {
     }
 
     /// Persistent, with all headers.
-    pub(super) fn properties(&self) -> BasicProperties {
+    /// What goes to the broker. It says so if there is no such queue.
+    pub(super) fn parcel(&self) -> Parcel<'_> {
+        Parcel {
+            exchange: "",
+            routing_key: &self.name,
+            body: &self.body,
+            properties: self.properties(),
+            options: BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() },
+        }
+    }
+
+    fn properties(&self) -> BasicProperties {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Broker, PATIENCE};
-use super::entry::Outgoing;
 use crate::{Backoff, QueueError};
 
 /// How often the supervisor looks whether the connections live.
@@ -45,6 +44,17 @@ pub(super) struct Session {
     /// How many have waited long for a confirm.
     stalled: AtomicUsize,
     ended: CancellationToken,
+}
+
+/// Something to publish.
+#[derive(Debug)]
+pub(super) struct Parcel<'a> {
+    /// Empty for the default exchange, whose routing keys are the names of queues.
+    pub(super) exchange: &'a str,
+    pub(super) routing_key: &'a str,
+    pub(super) body: &'a [u8],
+    pub(super) properties: BasicProperties,
+    pub(super) options: BasicPublishOptions,
 }
 
 /// What became of something published.
@@ -208,7 +218,7 @@ impl Session {
     ///
     /// The wait has no limit but the session's: a broker with an alarm takes what we sent when the
     /// alarm is over, and whoever had sent it again by then would have made two of it.
-    pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<Published, QueueError> {
+    pub(super) async fn publish(&self, parcel: &Parcel<'_>) -> Result<Published, QueueError> {
         let publish = async {
             let _permit = self.publishers.acquire().await.expect("it is never closed");
             while self.is_blocked() {
@@ -216,7 +226,7 @@ impl Session {
             }
             let publish = async {
                 let channel = self.publisher().await?;
-                let confirmation = send(&channel, outgoing).await?;
+                let confirmation = send(&channel, parcel).await?;
                 self.idle_channels().push(channel);
                 Ok(confirmation)
             };
@@ -238,7 +248,7 @@ impl Session {
                 return Err(error);
             }
         };
-        let (broker, queue) = (self.broker.name.clone(), outgoing.name.clone());
+        let (broker, queue) = (self.broker.name.clone(), parcel.routing_key.to_owned());
         Err(QueueError::NotConfirmed { broker, queue, reason })
     }
 
@@ -296,14 +306,10 @@ impl Session {
     }
 }
 
-async fn send(channel: &Channel, outgoing: &Outgoing) -> lapin::Result<Confirmation> {
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let name = ShortString::from(outgoing.name.as_str());
-    let properties = outgoing.properties();
-    channel
-        .basic_publish(ShortString::default(), name, options, &outgoing.body, properties)
-        .await?
-        .await
+async fn send(channel: &Channel, parcel: &Parcel<'_>) -> lapin::Result<Confirmation> {
+    let [exchange, key] = [parcel.exchange, parcel.routing_key].map(ShortString::from);
+    let properties = parcel.properties.clone();
+    channel.basic_publish(exchange, key, parcel.options, parcel.body, properties).await?.await
 }
 
 /// One that has waited long, until this is dropped.
