@@ -3,10 +3,16 @@
 
 use crate::bed::{Bed, message, text};
 
-/// Runs a message through one task, and returns what was printed, but for what it used.
-fn run(task: &str, msg: &str) -> String {
+/// A bed with one task, which compiles it once for all that is done in it.
+fn bed(task: &str) -> Bed {
     let bed = Bed::new();
-    bed.add_example(task).write("message.json", message("m-1", "org.example.prod.said.new", msg));
+    bed.add_example(task);
+    bed
+}
+
+/// Runs a message through the task, and returns what was printed, but for what it used.
+fn run(bed: &Bed, task: &str, msg: &str) -> String {
+    bed.write("message.json", message("m-1", "org.example.prod.said.new", msg));
     let output = bed.run(&["test", task, "message.json"]);
     let said = text(&output.stdout) + &text(&output.stderr);
     let lines = said.lines().filter(|line| !line.starts_with("used: "));
@@ -14,14 +20,14 @@ fn run(task: &str, msg: &str) -> String {
 }
 
 /// Runs a message that the task refuses, and looks at the outcome: the one line that there is.
-fn check(task: &str, msg: &str, outcome: &str) {
-    let said = run(task, msg);
+fn check(bed: &Bed, task: &str, msg: &str, outcome: &str) {
+    let said = run(bed, task, msg);
     let expected = format!("{task} on message m-1: {outcome}");
     assert!(said.starts_with(&expected), "`{expected}` does not begin:\n{said}");
 }
 
-fn greets(task: &str) {
-    let said = run(task, r#"{"from":"Zoë","text":"one two"}"#);
+fn greets(bed: &Bed, task: &str) {
+    let said = run(bed, task, r#"{"from":"Zoë","text":"one two"}"#);
     let expected = format!(
         "info: Good day, Zoë! topic=org.example.prod.said.new words=2\nnote: words = 2\n\
          {task} on message m-1: success\n"
@@ -29,40 +35,28 @@ fn greets(task: &str) {
     assert!(said.starts_with(&expected), "`{expected}` does not begin:\n{said}");
 }
 
-fn rejects_a_greeting_without_words(task: &str) {
-    check(task, r#"{"from":"Zoë","text":" "}"#, "reject: `Zoë` said nothing\n");
+fn rejects_what_is_no_greeting(bed: &Bed, task: &str) {
+    check(bed, task, r#"{"from":"Zoë","text":" "}"#, "reject: `Zoë` said nothing\n");
     let missing = "reject: body does not fit the task: missing field `text`\n";
-    check(task, r#"{"from":"Zoë"}"#, missing);
+    check(bed, task, r#"{"from":"Zoë"}"#, missing);
 }
 
 #[test]
-fn python_greets() {
-    greets("greet-python");
-}
-
-#[test]
-fn python_rejects_a_greeting_without_words() {
-    rejects_a_greeting_without_words("greet-python");
-}
-
-#[test]
-fn exception_in_python_is_an_outcome_with_its_text() {
+fn a_task_in_python_greets_rejects_and_tells_of_its_exceptions() {
+    let task = "greet-python";
+    let bed = bed(task);
+    greets(&bed, task);
+    rejects_what_is_no_greeting(&bed, task);
     let outcome = "retry: AttributeError: 'int' object has no attribute 'split' (line ";
-    check("greet-python", r#"{"from":"Zoë","text":7}"#, outcome);
+    check(&bed, task, r#"{"from":"Zoë","text":7}"#, outcome);
 }
 
 #[test]
-fn javascript_greets() {
-    greets("greet-javascript");
-}
-
-#[test]
-fn javascript_rejects_a_greeting_without_words() {
-    rejects_a_greeting_without_words("greet-javascript");
-}
-
-#[test]
-fn exception_in_javascript_is_an_outcome_with_its_text() {
+fn a_task_in_javascript_greets_rejects_and_tells_of_its_exceptions() {
+    let task = "greet-javascript";
+    let bed = bed(task);
+    greets(&bed, task);
+    rejects_what_is_no_greeting(&bed, task);
     let outcome = "retry: TypeError: not a function\n";
-    check("greet-javascript", r#"{"from":"Zoë","text":7}"#, outcome);
+    check(&bed, task, r#"{"from":"Zoë","text":7}"#, outcome);
 }

@@ -19,8 +19,8 @@ use crate::inspect::LoadError;
 use crate::{Source, native, profile, shape};
 
 /// How long compiling one component may take. The largest that people build, an interpreter with its
-/// library, take a quarter of it on a small machine.
-const COMPILE_LIMIT: Duration = Duration::from_secs(120);
+/// library, take a tenth of it on a small machine, and more where that has other work.
+const COMPILE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Why the engine cannot be started.
 #[derive(Debug, thiserror::Error)]
