@@ -15,7 +15,7 @@ const DEAD: &str = "dead.package";
 
 /// The body of a `git.receive`.
 #[derive(Deserialize)]
-struct Push {
+pub(crate) struct Push {
     commit: Commit,
 }
 

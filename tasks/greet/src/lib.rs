@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// What this task needs of a message's body. Other fields are skipped; a message without
 /// these two goes to the dead letters before `greet` is called.
 #[derive(Deserialize)]
-struct Greeting {
+pub(crate) struct Greeting {
     /// Who published it.
     from: String,
     /// What they said.
