@@ -26,3 +26,8 @@ pub(crate) fn binaries() -> PathBuf {
 pub(crate) fn tasks() -> PathBuf {
     root().join("tasks")
 }
+
+/// Returns the folder of the components that only tests run.
+pub(crate) fn fixtures() -> PathBuf {
+    root().join("tests/fixtures")
+}

@@ -1,9 +1,10 @@
-//! `cargo tasks`: builds the example tasks and leaves each component beside its manifest.
+//! `cargo tasks`: builds the example tasks and leaves each component beside its manifest. The guest
+//! that the tests need goes to `tests/fixtures/`.
 
 mod languages;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,13 +13,18 @@ use crate::repository;
 use crate::wasm_target::{TRIPLE, WasmTarget};
 use languages::Language;
 
-/// Builds the example tasks to `tasks/NAME.wasm`.
+/// The guest that tries to get out, a package in `tests/fixtures/`.
+const PROBE: &str = "probe";
+
+/// Builds the example tasks to `tasks/NAME.wasm`, and the guests of tests to
+/// `tests/fixtures/NAME.wasm`.
 ///
 /// # Errors
 ///
 /// If a compiler cannot be had, or a task does not compile.
 pub(crate) fn build() -> Result<()> {
     build_rust()?;
+    build_probe()?;
     let folder = repository::tasks();
     languages::build_python(&names(&folder, Language::Python)?)?;
     languages::build_javascript(&names(&folder, Language::JavaScript)?)
@@ -34,10 +40,9 @@ pub(crate) fn build_rust() -> Result<()> {
     let folder = repository::tasks();
     let names = names(&folder, Language::Rust)?;
     let target = WasmTarget::find_or_install()?;
-    show("building the example tasks", &mut target.build_command())?;
-    let built = folder.join("target").join(TRIPLE).join("release");
+    show("building the example tasks", &mut target.build_command(&folder))?;
     for name in &names {
-        let component = built.join(artifact(name));
+        let component = built(name);
         let place = folder.join(format!("{name}.wasm"));
         replace(&component, &place).with_context(|| {
             let component = component.display();
@@ -46,6 +51,16 @@ pub(crate) fn build_rust() -> Result<()> {
     }
     say(&format!("in tasks/: {}", names.join(", ")));
     Ok(())
+}
+
+fn build_probe() -> Result<()> {
+    let fixtures = repository::fixtures();
+    let target = WasmTarget::find_or_install()?;
+    let mut build = target.build_command(&fixtures.join(PROBE));
+    show("building the guest of the tests", &mut build)?;
+    let component = built(PROBE);
+    replace(&component, &fixtures.join(artifact(PROBE)))
+        .with_context(|| format!("cannot copy `{}`", component.display()))
 }
 
 /// Returns the names of the tasks in one language.
@@ -60,6 +75,11 @@ fn names(folder: &Path, language: Language) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Returns where cargo leaves the component of a package.
+fn built(name: &str) -> PathBuf {
+    repository::tasks().join("target").join(TRIPLE).join("release").join(artifact(name))
 }
 
 /// Returns the file name that cargo gives the component of a package.

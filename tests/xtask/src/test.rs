@@ -69,10 +69,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn check_formatting() -> Result<()> {
     show("checking the formatting", cargo().args(["fmt", "--all", "--check"]))?;
-    let mut tasks = cargo();
-    tasks.args(["fmt", "--all", "--check", "--manifest-path"]);
-    tasks.arg(repository::tasks().join("Cargo.toml"));
-    show("checking the formatting of the tasks", &mut tasks)
+    for guests in [repository::tasks(), repository::fixtures().join("probe")] {
+        let mut format = cargo();
+        format.args(["fmt", "--all", "--check", "--manifest-path"]);
+        format.arg(guests.join("Cargo.toml"));
+        show(&format!("checking the formatting of `{}`", guests.display()), &mut format)?;
+    }
+    Ok(())
 }
 
 fn check_lints() -> Result<()> {

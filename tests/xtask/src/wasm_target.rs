@@ -68,15 +68,16 @@ impl WasmTarget {
         })
     }
 
-    /// Returns the command that builds all tasks.
-    pub(crate) fn build_command(&self) -> Command {
-        let tasks = repository::tasks();
+    /// Returns the command that builds a workspace of guests. What is built is under the tasks' own
+    /// `target`, for all of them: their libraries are the same.
+    pub(crate) fn build_command(&self, workspace: &Path) -> Command {
+        let target = repository::tasks().join("target");
         match self {
             Self::Toolchain => {
                 let mut build = cargo();
                 build.args(["build", "--release", "--target", TRIPLE]);
-                build.arg("--manifest-path").arg(tasks.join("Cargo.toml"));
-                build.arg("--target-dir").arg(tasks.join("target"));
+                build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
+                build.arg("--target-dir").arg(target);
                 build
             }
             Self::Debian { component_linker, wasm_linker } => {
@@ -87,10 +88,10 @@ impl WasmTarget {
                     format!("-L{DEBIAN_LIBC}"),
                 ];
                 let mut build = command(DEBIAN_CARGO);
-                build.current_dir(&tasks);
+                build.current_dir(workspace);
                 build.args(["build", "--release", "--target", TRIPLE]);
                 build.args(["-Z", "build-std=std,panic_abort"]);
-                build.arg("--target-dir").arg(tasks.join("target"));
+                build.arg("--target-dir").arg(target);
                 build.env("RUSTC", DEBIAN_RUSTC).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
                 // Opens `-Z` on a released compiler: the one way to a standard library for a
                 // target that comes without.
