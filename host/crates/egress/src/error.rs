@@ -9,12 +9,17 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use loopabull_model::{AuthorityError, HttpOrigin};
+use loopabull_model::{AuthorityError, HttpHost, HttpOrigin};
+
+use crate::address;
 
 /// Why a request is not allowed. Nothing of it was sent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Denied {
-    #[error("`{origin}` is not granted: add \"{origin}\" to http under [grants]")]
+    #[error(
+        "`{origin}` is not granted{}: add \"{origin}\" to http under [grants]",
+        warning(origin)
+    )]
     NotGranted { origin: HttpOrigin },
     #[error(
         "`{origin}` leads to `{address}`, which is not public: add \
@@ -43,6 +48,17 @@ pub enum Denied {
     AtOnce { limit: u16 },
     #[error("a run makes no more than {limit} requests")]
     Requests { limit: u16 },
+}
+
+/// Returns what an operator should know before granting an origin: an address that a component came
+/// by may be of this machine, or of the cloud's metadata.
+fn warning(origin: &HttpOrigin) -> &'static str {
+    match origin.host {
+        HttpHost::Address(address) if !address::is_public(address) => {
+            ", and its address is not public"
+        }
+        _ => "",
+    }
 }
 
 /// Why a request has no response, or a response no whole body.
