@@ -31,5 +31,6 @@ mod reload;
 mod several;
 mod site;
 mod soak;
+mod tasks;
 mod tidy;
 mod witness;
