@@ -9,6 +9,7 @@ mod bed;
 mod broker;
 mod broker_faults;
 mod command_line;
+mod compat;
 mod dead_letters;
 mod disk_full;
 mod drain;
