@@ -81,12 +81,13 @@ impl WasmTarget {
                 build
             }
             Self::Debian { component_linker, wasm_linker } => {
-                let flags = [
+                let mut flags = vec![
                     "-Clink-self-contained=no".into(),
                     format!("-Clinker={}", component_linker.display()),
                     format!("-Clink-arg=--wasm-ld-path={}", wasm_linker.display()),
                     format!("-L{DEBIAN_LIBC}"),
                 ];
+                flags.extend(without_paths());
                 let mut build = command(DEBIAN_CARGO);
                 build.current_dir(workspace);
                 build.args(["build", "--release", "--target", TRIPLE]);
@@ -110,6 +111,17 @@ impl WasmTarget {
         let wasm_linker = wasm_linker().context("there is no `wasm-ld` in `/usr/bin`")?;
         Ok(Self::Debian { component_linker: component_linker()?, wasm_linker })
     }
+}
+
+/// Keeps where the crates lie on this machine out of the components: panics name their place.
+fn without_paths() -> Vec<String> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let sources = home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let sources = sources.into_iter().flatten().flatten();
+    sources
+        .map(|source| format!("--remap-path-prefix={}=crates", source.path().display()))
+        .collect()
 }
 
 fn toolchain_has_target() -> bool {
