@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::error::Context;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::random::WasiRandom;
 
+use crate::bindings::loopabull::task::types::{Failure, Message};
 use crate::bindings::{Granted, GrantedPre};
 use crate::cache::{self, Cache, CacheError};
 use crate::clock::Clock;
@@ -21,6 +24,12 @@ use crate::{Source, native, profile, shape};
 /// How long compiling one component may take. The largest that people build, an interpreter with its
 /// library, take a tenth of it on a small machine, and more where that has other work.
 const COMPILE_LIMIT: Duration = Duration::from_secs(300);
+
+/// The export that is called for a message.
+const HANDLER: &str = "loopabull:task/handler@0.1.0";
+
+/// The stack of the thread that compiles, in bytes: enough for types as deep as `inspect` lets in.
+const COMPILE_STACK: usize = 16 << 20;
 
 /// Why the engine cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +72,8 @@ impl Engine {
         let pre = self
             .linker
             .instantiate_pre(&component)
-            .and_then(GrantedPre::new)
-            .map_err(|error| LoadError::World { reason: format!("{error:#}") })?;
+            .and_then(|pre| check_handle(&pre).and_then(|()| GrantedPre::new(pre)))
+            .map_err(|error| LoadError::World { reason: format!("{error:#}").into() })?;
         Ok((pre, source))
     }
 
@@ -88,12 +97,15 @@ impl Engine {
         // dropped.
         std::thread::Builder::new()
             .name("compile".to_owned())
+            .stack_size(COMPILE_STACK)
             .spawn(move || drop(sender.send(Component::from_binary(&engine, &owned))))
-            .map_err(|error| LoadError::NotComponent { reason: format!("no thread: {error}") })?;
+            .map_err(|error| LoadError::NotCompiled {
+                reason: format!("no thread: {error}").into(),
+            })?;
         let component = receiver
             .recv_timeout(COMPILE_LIMIT)
             .map_err(|_| LoadError::TooSlow { seconds: COMPILE_LIMIT.as_secs() })?
-            .map_err(|error| LoadError::NotComponent { reason: format!("{error:#}") })?;
+            .map_err(|error| LoadError::NotCompiled { reason: format!("{error:#}").into() })?;
         if let Some(cache) = &self.cache {
             let kept = component.serialize().map_err(|error| format!("{error:#}"));
             let kept = kept.and_then(|code| cache.keep(name, &code).map_err(|e| e.to_string()));
@@ -126,4 +138,20 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
     random::insecure_seed::add_to_linker::<_, WasiRandom>(linked, |host| host.ctx().ctx.random())?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linked)?;
     Ok(linker)
+}
+
+/// Checks the type of what will be called. What `bindgen` makes looks at it only when an instance is
+/// made, which would be at the first message.
+fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
+    let component = pre.component();
+    let found = component
+        .get_export_index(None, HANDLER)
+        .and_then(|handler| component.get_export(Some(&handler), "handle"));
+    match found {
+        Some((ComponentItem::ComponentFunc(handle), _)) => handle
+            .typecheck::<(&Message,), (Result<(), Failure>,)>(&pre.instance_type())
+            .context("`handle` has another type"),
+        // What is missing is told by the bindings.
+        _ => Ok(()),
+    }
 }

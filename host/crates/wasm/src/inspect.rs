@@ -3,7 +3,7 @@
 //! Owns the answer to an operator whose component cannot be loaded: what it imports, which grant is
 //! missing, and the line to add. No linker has spoken by then.
 
-use loopabull_model::Grants;
+use loopabull_model::{Grants, Reason};
 use wasmparser::{ComponentType, Parser, Payload};
 
 use crate::capabilities::GrantError;
@@ -17,6 +17,9 @@ const MAX_NAME: usize = 200;
 const MAX_DEPTH: usize = 8;
 /// How many imports and exports a component may have.
 const MAX_NAMES: usize = 1000;
+/// How many types may lie inside of types. Whoever reads them, wasmparser too, goes down with its
+/// stack.
+const MAX_NESTED_TYPES: usize = 1000;
 
 /// Why a component cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,8 @@ pub enum LoadError {
     Module,
     #[error("it has {bytes} bytes, the limit is {limit}")]
     TooLarge { bytes: u64, limit: u64 },
+    #[error("it cannot be compiled: {reason}")]
+    NotCompiled { reason: Reason },
     #[error("compiling it took longer than {seconds} s")]
     TooSlow { seconds: u64 },
     #[error("it does not export `{HANDLER}@{VERSION}`, so it is no task")]
@@ -45,10 +50,12 @@ pub enum LoadError {
     Composed,
     #[error("it has more than {MAX_NAMES} imports and exports, or nests deeper than {MAX_DEPTH}")]
     TooComplex,
+    #[error("it has more than {MAX_NESTED_TYPES} types inside of types")]
+    NestedTypes,
     #[error(transparent)]
     Grant(#[from] GrantError),
     #[error("it does not fit the world `loopabull:task/granted@{VERSION}`: {reason}")]
-    World { reason: String },
+    World { reason: Reason },
 }
 
 impl LoadError {
@@ -159,6 +166,7 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     let mut names = Names::default();
     // How many components and modules enclose the part that is being read.
     let mut depth = 0_usize;
+    let mut nested_types = 0;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(not_component)? {
             Payload::Version { encoding: wasmparser::Encoding::Module, .. } if depth == 0 => {
@@ -172,9 +180,15 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
                 }
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentTypeSection(section) if depth > 0 => {
+            Payload::ComponentTypeSection(section) => {
+                nested_types += count_nested_types(&bytes[section.range()]);
+                if nested_types > MAX_NESTED_TYPES {
+                    return Err(LoadError::NestedTypes);
+                }
                 for defined in section {
-                    if matches!(defined.map_err(not_component)?, ComponentType::Resource { .. }) {
+                    let is_resource =
+                        matches!(defined.map_err(not_component)?, ComponentType::Resource { .. });
+                    if depth > 0 && is_resource {
                         return Err(LoadError::Composed);
                     }
                 }
@@ -196,6 +210,13 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
         }
     }
     Ok(names)
+}
+
+/// Counts where in a section of types one may begin inside of another: the mark of a declaration of a
+/// type, then that of a component's or an instance's. Names and numbers may look the same, so it is
+/// never less than there are.
+fn count_nested_types(section: &[u8]) -> usize {
+    section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count()
 }
 
 /// The name without its version: `wasi:io/poll` of `wasi:io/poll@0.2.6`.

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_egress::{EgressLimits, Resolver, Trust};
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Attempt, Exceeded, Manifest, Message, Outcome, RunId};
-use loopabull_wasm::{Call, Component, ComponentRunner, EgressSetup, LoadError, Setup};
+use loopabull_wasm::{Call, Component, ComponentRunner, LoadError};
+
+#[path = "hostile/setup.rs"]
+mod setup;
 
 /// The time of guests that use all of it. The others end long before.
 const SHORT: Duration = Duration::from_millis(300);
@@ -28,14 +30,8 @@ fn message() -> Message {
     Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap()).unwrap()
 }
 
-fn egress() -> EgressSetup {
-    let trust = Trust::load(None).unwrap();
-    EgressSetup { limits: EgressLimits::default(), trust, resolver: Resolver::System }
-}
-
 fn runner() -> ComponentRunner {
-    let setup = Setup { instances: 2, cache: None, egress: egress() };
-    ComponentRunner::new(&setup).unwrap()
+    setup::runner(2, None)
 }
 
 fn load(runner: &ComponentRunner, wat: &str) -> Result<Component, LoadError> {

@@ -3,18 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use loopabull_egress::{EgressLimits, Resolver, Trust};
 use loopabull_model::Manifest;
-use loopabull_wasm::{ComponentRunner, EgressSetup, LoadError, Setup};
+use loopabull_wasm::LoadError;
 
-fn egress() -> EgressSetup {
-    let trust = Trust::load(None).unwrap();
-    EgressSetup { limits: EgressLimits::default(), trust, resolver: Resolver::System }
-}
+#[path = "hostile/setup.rs"]
+mod setup;
 
 fn load(bytes: &[u8], manifest: &str) -> Result<(), LoadError> {
-    let setup = Setup { instances: 1, cache: None, egress: egress() };
-    let runner = ComponentRunner::new(&setup).unwrap();
+    let runner = setup::runner(1, None);
     runner.load(bytes, &Manifest::parse(manifest).unwrap(), BTreeMap::new()).map(drop)
 }
 
@@ -167,6 +163,107 @@ fn a_component_without_end_is_refused() {
     check(&deep, expected);
     let exports: String = (0..1001).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
     check(&format!("(component (instance $h) {exports})"), expected);
+}
+
+/// The inner component takes the module of the outer one, and makes an instance of it.
+#[test]
+fn a_component_that_instantiates_a_module_of_another_is_refused() {
+    let expected =
+        "it is composed of several components; deploy each part as a task, or link them as one";
+    check(
+        "(component (core module $m)
+            (component (alias outer 1 $m (core module $n)) (core instance (instantiate $n))))",
+        expected,
+    );
+    check(
+        "(component (core module $m)
+            (component $c (import \"m\" (core module $n)) (core instance (instantiate $n)))
+            (instance (instantiate $c (with \"m\" (core module $m)))))",
+        expected,
+    );
+}
+
+/// A component that begins with so many types, each an instance type in the one before. Bytes, since
+/// no tool would write it.
+fn nested_types(depth: usize) -> Vec<u8> {
+    let mut body = vec![1];
+    for _ in 0..depth {
+        body.extend([0x42, 1, 1]);
+    }
+    body.extend([0x42, 0]);
+    let mut bytes = b"\0asm\x0d\0\x01\0\x07".to_vec();
+    let mut length = body.len();
+    while length >= 0x80 {
+        bytes.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend(body);
+    bytes
+}
+
+#[test]
+fn types_without_end_are_refused() {
+    let handler = wat::parse_str(
+        "(component (instance $h) (export \"loopabull:task/handler@0.1.0\" (instance $h)))",
+    )
+    .unwrap();
+    let said = |depth| {
+        let bytes = [nested_types(depth), handler[8..].to_vec()].concat();
+        load(&bytes, "").unwrap_err().to_string()
+    };
+    // wasmtime reads so many.
+    assert!(said(999).ends_with("does not have export `handle`"), "{}", said(999));
+    assert_eq!(said(1_000), "it has more than 1000 types inside of types");
+    assert_eq!(said(1_000_000), "it has more than 1000 types inside of types");
+    // A list of lists, and so on.
+    let mut lists = String::from("(type $l0 (list u8))");
+    for n in 1..10_000 {
+        lists += &format!("(type $l{n} (list $l{}))", n - 1);
+    }
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let import = format!(
+        "(import \"loopabull:task/log@0.1.0\" (instance {lists} (export \"t\" (type (eq $l9999)))))"
+    );
+    for deep in [lists, import] {
+        let said = said_of(&guest.replacen("(component", &format!("(component {deep}"), 1), "");
+        assert!(said.contains("type nesting is too deep"), "{said}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_exports_are_refused() {
+    let exports: String =
+        (0..100_000).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
+    let expected = "it has more than 1000 imports and exports, or nests deeper than 8";
+    check(&format!("(component (instance $h) {exports})"), expected);
+    // Not of the component itself, but of what it exports.
+    let exports: String =
+        (0..100_000).map(|n| format!("(export \"e{n}\" (func $handle))")).collect();
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let wat = guest.replace(
+        "(instance $handler (export \"handle\" (func $handle)))",
+        &format!("(instance $handler (export \"handle\" (func $handle)) {exports})"),
+    );
+    check(
+        &wat,
+        "it cannot be compiled: failed to parse WebAssembly module: \
+         instantiation exports size is out of bounds (at offset 0x1ce)",
+    );
+}
+
+#[test]
+fn what_is_said_of_a_component_forges_no_line() {
+    let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
+    let import = r#"(core module $m (import "env" "evil\n\1b[31m\e2\80\ae" (func))"#;
+    let wat = guest
+        .replacen("(core module $m", import, 1)
+        .replace("(instantiate $m)", "(instantiate $m (with \"env\" (instance)))");
+    check(
+        &wat,
+        "it cannot be compiled: failed to parse WebAssembly module: module instantiation argument \
+         `env` does not export an item named `evil\\n\\u{1b}[31m\\u{202e}` (at offset 0x194)",
+    );
 }
 
 #[test]
