@@ -21,7 +21,11 @@ impl Limiter {
         Self { allowed, held: 0, refused: None }
     }
 
-    fn grow(&mut self, current: usize, desired: usize, unit: u64) -> bool {
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: u64) -> bool {
+        // Its own maximum is no limit of ours: it would not grow, so it counts for nothing.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
         let more = (desired.saturating_sub(current) as u64).saturating_mul(unit);
         let wanted = self.held.saturating_add(more);
         if wanted > self.allowed {
@@ -38,17 +42,17 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.grow(current, desired, 1))
+        Ok(self.grow(current, desired, maximum, 1))
     }
 
     fn table_growing(
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.grow(current, desired, ELEMENT_BYTES))
+        Ok(self.grow(current, desired, maximum, ELEMENT_BYTES))
     }
 }
