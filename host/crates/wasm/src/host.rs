@@ -144,7 +144,9 @@ impl context::Host for Host {
 
     fn note(&mut self, key: String, value: String) {
         if self.notes.len() < MAX_NOTES {
-            self.notes.push((plain(&key), plain(&value)));
+            // Before it is cut and loses its newlines: a secret is found only whole.
+            let masked = |text: &str| plain(&self.capabilities.mask.text(text));
+            self.notes.push((masked(&key), masked(&value)));
         }
     }
 }

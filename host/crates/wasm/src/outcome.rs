@@ -20,8 +20,13 @@ const MAX_NAME: usize = 200;
 #[error("the time of the run is over")]
 pub(crate) struct DeadlinePassed;
 
-/// Returns the outcome of a run that ended by an error.
-pub(crate) fn of_error(error: &wasmtime::Error, host: &Host, allowed: Duration) -> Outcome {
+/// Returns the outcome of a run that ended by an error. `reason` makes a reason of what a guest said.
+pub(crate) fn of_error(
+    error: &wasmtime::Error,
+    host: &Host,
+    allowed: Duration,
+    reason: impl Fn(String) -> Reason,
+) -> Outcome {
     if error.is::<DeadlinePassed>() {
         return deadline_passed(allowed);
     }
@@ -43,7 +48,7 @@ pub(crate) fn of_error(error: &wasmtime::Error, host: &Host, allowed: Duration) 
     if let Some(exceeded) = counted(error) {
         return Outcome::Limit { exceeded };
     }
-    Outcome::Trap { reason: trap_reason(error, &host.output.last_words()) }
+    Outcome::Trap { reason: reason(trap_reason(error, &host.output.last_words())) }
 }
 
 pub(crate) fn deadline_passed(allowed: Duration) -> Outcome {
@@ -89,17 +94,25 @@ fn counted(error: &wasmtime::Error) -> Option<Exceeded> {
 
 /// Says why the guest trapped. A Rust guest that panics traps with `unreachable`; what it said is
 /// the end of its standard error, after the line that names the place.
-fn trap_reason(error: &wasmtime::Error, last_words: &str) -> Reason {
+fn trap_reason(error: &wasmtime::Error, last_words: &str) -> String {
     let mut lines = last_words.lines();
     let mut panic = None;
     while let Some(line) = lines.next() {
-        if line.contains("panicked at") {
-            panic = Some((line, lines.clone().next()));
+        if let Some(place) = panic_place(line) {
+            panic = Some((place, lines.clone().next()));
         }
     }
     match panic {
-        Some((place, Some(text))) => format!("{} {text}", place.trim()).into(),
-        Some((place, None)) => place.into(),
-        None => error.root_cause().to_string().into(),
+        Some((place, Some(text))) => format!("{place} {text}"),
+        Some((place, None)) => place.to_owned(),
+        None => error.root_cause().to_string(),
     }
+}
+
+/// Returns the part of a line that tells where a thread panicked. What the guest wrote before it
+/// without ending its line is left out.
+fn panic_place(line: &str) -> Option<&str> {
+    let at = line.rfind("panicked at")?;
+    let start = line[..at].rfind("thread '").unwrap_or(at);
+    Some(line[start..].trim_end())
 }

@@ -38,15 +38,17 @@ pub(crate) async fn run(
     let called = tokio::time::timeout(call.timeout + PARKED, handle(&mut store, pre, &call)).await;
     let host = store.into_data();
     let mut backtrace = None;
+    // Before it becomes a reason, which is cut: a secret is found only whole.
+    let reason = |text: String| Reason::from(capabilities.mask.text(&text));
     let outcome = match called {
         Ok(Ok(Ok(()))) => Outcome::Success,
-        Ok(Ok(Err(Failure::Retry(reason)))) => {
-            Outcome::Retry { reason: reason.into(), after: host.retry_after }
+        Ok(Ok(Err(Failure::Retry(text)))) => {
+            Outcome::Retry { reason: reason(text), after: host.retry_after }
         }
-        Ok(Ok(Err(Failure::Reject(reason)))) => Outcome::Reject { reason: reason.into() },
+        Ok(Ok(Err(Failure::Reject(text)))) => Outcome::Reject { reason: reason(text) },
         Ok(Err(error)) => {
             backtrace = outcome::backtrace(&error);
-            outcome::of_error(&error, &host, call.timeout)
+            outcome::of_error(&error, &host, call.timeout, reason)
         }
         Err(_) => outcome::deadline_passed(call.timeout),
     };
@@ -125,16 +127,5 @@ fn attempt(
         Outcome::Success => Effects { emitted: host.emitted, state: host.state },
         _ => Effects::default(),
     };
-    let outcome = masked(outcome, |reason| mask.text(reason.as_str()).into());
     Attempt { outcome, output: Output { text, dropped }, notes, usage, effects }
-}
-
-/// Masks the reasons that a task wrote.
-fn masked(outcome: Outcome, mask: impl Fn(&Reason) -> Reason) -> Outcome {
-    match outcome {
-        Outcome::Retry { reason, after } => Outcome::Retry { reason: mask(&reason), after },
-        Outcome::Reject { reason } => Outcome::Reject { reason: mask(&reason) },
-        Outcome::Trap { reason } => Outcome::Trap { reason: mask(&reason) },
-        outcome => outcome,
-    }
 }
