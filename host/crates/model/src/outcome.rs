@@ -61,6 +61,8 @@ pub enum Counted {
     EmittedBytes,
     /// Bytes that its task remembers.
     StateBytes,
+    /// Keys of what its task remembers that it reads or writes.
+    StateKeys,
     /// Bytes that it hands to one call of the host.
     CallBytes,
     /// Things of the host that it holds at once: streams, timers, files.
@@ -77,6 +79,7 @@ impl Counted {
             Self::Emitted => "messages sent",
             Self::EmittedBytes => "bytes of messages sent",
             Self::StateBytes => "bytes of state",
+            Self::StateKeys => "keys of state",
             Self::CallBytes => "bytes in one call of the host",
             Self::Handles => "handles",
             Self::Requests => "HTTP requests",

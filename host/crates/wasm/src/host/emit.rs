@@ -21,6 +21,16 @@ impl emit::Host for Host {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     ) -> wasmtime::Result<Result<(), String>> {
+        // Before it is read: as a tree, JSON takes a multiple of its bytes.
+        let bytes = self
+            .emitted
+            .iter()
+            .map(|sent| bytes(sent.topic.as_str(), &sent.headers, sent.body.as_str().len()))
+            .sum::<u64>()
+            + bytes(&topic, &headers, body.len());
+        if bytes > MAX_BYTES {
+            return Err(limit(Counted::EmittedBytes, MAX_BYTES, bytes));
+        }
         let emission = match self.emission(topic, headers, body) {
             Ok(emission) => emission,
             Err(reason) => return Ok(Err(reason)),
@@ -29,10 +39,6 @@ impl emit::Host for Host {
         let messages = self.emitted.len() as u64;
         if messages > MAX_MESSAGES {
             return Err(limit(Counted::Emitted, MAX_MESSAGES, messages));
-        }
-        let bytes = self.emitted.iter().map(bytes).sum();
-        if bytes > MAX_BYTES {
-            return Err(limit(Counted::EmittedBytes, MAX_BYTES, bytes));
         }
         Ok(Ok(()))
     }
@@ -59,11 +65,10 @@ impl Host {
         let body = String::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
         let body =
             Body::parse(&body).map_err(|error| format!("the body cannot be sent: {error}"))?;
-        let headers_hold = |name: &str| self.capabilities.mask.find(name.as_bytes());
-        let found = self.capabilities.mask.find(body.as_str().as_bytes()).or_else(|| {
-            headers.iter().find_map(|(k, v)| headers_hold(k).or_else(|| headers_hold(v)))
-        });
-        if let Some(secret) = found {
+        let in_headers = headers.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let texts: Vec<&str> = in_headers.chain([topic.as_str(), body.as_str()]).collect();
+        let mask = &self.capabilities.mask;
+        if let Some(secret) = texts.iter().find_map(|text| mask.find(text.as_bytes())) {
             return Err(format!("the message holds the secret `{secret}`"));
         }
         Ok(Emission { topic, headers, body })
@@ -89,10 +94,9 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
     Ok(())
 }
 
-fn bytes(emission: &Emission) -> u64 {
-    let headers: usize =
-        emission.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    (emission.topic.as_str().len() + headers + emission.body.as_str().len()) as u64
+fn bytes(topic: &str, headers: &[(String, String)], body: usize) -> u64 {
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    (topic.len() + headers + body) as u64
 }
 
 fn limit(what: Counted, allowed: u64, wanted: u64) -> wasmtime::Error {

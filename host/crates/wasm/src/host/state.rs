@@ -9,8 +9,8 @@ use crate::host::{Host, HostFailed, LimitReached};
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// How many keys a run may read or write.
-const MAX_KEYS: usize = 1000;
+/// How many keys a run may read, and how many it may write.
+const MAX_KEYS: u64 = 1000;
 
 impl state::Host for Host {
     async fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
@@ -66,6 +66,11 @@ impl Host {
         if let Err(reason) = check(&key) {
             return Ok(Err(reason));
         }
+        // Before it is searched, which takes its time.
+        let wanted = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
+        if wanted > self.state.allowed {
+            return Err(limit(Counted::StateBytes, self.state.allowed, wanted));
+        }
         let mask = &self.capabilities.mask;
         let holds = |bytes: &[u8]| mask.find(bytes).map(str::to_owned);
         if let Some(secret) = value.as_deref().and_then(holds).or_else(|| holds(key.as_bytes())) {
@@ -82,13 +87,19 @@ impl Host {
         let written = self.state.written.iter();
         let values = written.filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len()));
         let (wanted, allowed) = (values.sum::<usize>() as u64, self.state.allowed);
-        let keys = self.state.written.len() + self.state.read.len();
-        if wanted > allowed || keys > 2 * MAX_KEYS {
-            let exceeded = Exceeded::Count { what: Counted::StateBytes, allowed, wanted };
-            return Err(LimitReached(exceeded).into());
+        if wanted > allowed {
+            return Err(limit(Counted::StateBytes, allowed, wanted));
+        }
+        let keys = self.state.written.len().max(self.state.read.len()) as u64;
+        if keys > MAX_KEYS {
+            return Err(limit(Counted::StateKeys, MAX_KEYS, keys));
         }
         Ok(())
     }
+}
+
+fn limit(what: Counted, allowed: u64, wanted: u64) -> wasmtime::Error {
+    LimitReached(Exceeded::Count { what, allowed, wanted }).into()
 }
 
 fn check(key: &str) -> Result<(), String> {
