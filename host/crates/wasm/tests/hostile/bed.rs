@@ -1,0 +1,267 @@
+//! The bed of the hostile guests: a runner of one slot, a guest made of a template, and what the
+//! host holds before and after it.
+//!
+//! A test has the process for itself from when its bed is made: memory and descriptors are those of
+//! the whole process, so nothing else may run beside. Nothing is asserted about how long a guest
+//! took, only about how it ended.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use loopabull_fedmsg::{Envelope, Verifier};
+use loopabull_model::{Attempt, Counted, Exceeded, Manifest, Message, Outcome, RunId};
+use loopabull_wasm::{Call, Component, ComponentRunner, LoadError, ReadState};
+use tokio::runtime::Runtime;
+
+use crate::setup;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// How many runs warm the allocator and the pool up before the host is looked at.
+const WARM_UP: u32 = 5;
+/// How many bytes the process may have grown by after all rounds: what the allocator keeps or does
+/// not, which goes up and down. Fifty rounds that lose one page of WebAssembly each are above it.
+const TOLERANCE: u64 = 3 << 20;
+
+/// What a guest is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Trial {
+    /// How often the hostile message comes, with a good one after each.
+    pub(crate) rounds: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) memory: u64,
+    pub(crate) output: u64,
+}
+
+impl Default for Trial {
+    /// For a guest that ends long before its deadline.
+    fn default() -> Self {
+        Self { rounds: 50, timeout: Duration::from_secs(60), memory: 1 << 20, output: 1000 }
+    }
+}
+
+impl Trial {
+    /// For a guest that uses all of its time.
+    pub(crate) fn of_the_clock() -> Self {
+        Self { timeout: Duration::from_millis(10), ..Self::default() }
+    }
+
+    /// For a guest that is slow, mostly because the host is built for debugging.
+    pub(crate) fn few(rounds: u32) -> Self {
+        Self { rounds, ..Self::default() }
+    }
+
+    pub(crate) fn memory(self, memory: u64) -> Self {
+        Self { memory, ..self }
+    }
+}
+
+/// A guest that does what it is told at its first attempt. The fields are the places in
+/// `guests/hostile.wat`.
+#[derive(Clone, Copy)]
+pub(crate) struct Guest<'a> {
+    pub(crate) pages: &'a str,
+    pub(crate) stores: &'a [Store],
+    pub(crate) fields: &'a str,
+    pub(crate) start: &'a str,
+    pub(crate) realloc: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) post: &'a str,
+}
+
+impl Default for Guest<'_> {
+    fn default() -> Self {
+        let (start, realloc, body, post) = ("", "", "(return (i32.const 0))", "");
+        Self { pages: "1", stores: &[], fields: "", start, realloc, body, post }
+    }
+}
+
+impl<'a> Guest<'a> {
+    pub(crate) fn of(body: &'a str) -> Self {
+        Self { body, ..Self::default() }
+    }
+
+    pub(crate) fn storing(self, stores: &'a [Store]) -> Self {
+        Self { stores, ..self }
+    }
+
+    pub(crate) fn with(self, fields: &'a str) -> Self {
+        Self { fields, ..self }
+    }
+
+    pub(crate) fn to_wat(self) -> String {
+        let each = |make: fn(&Store) -> String| self.stores.iter().map(make).collect::<String>();
+        include_str!("../guests/hostile.wat")
+            .replace("(then START)", &format!("(then {})", self.start))
+            .replace("(then REALLOC)", &format!("(then {})", self.realloc))
+            .replace("(then BODY)", &format!("(then {})", self.body))
+            .replace("(then POST)", &format!("(then {})", self.post))
+            .replace("(export \"memory\") PAGES", &format!("(export \"memory\") {}", self.pages))
+            .replace("    FIELDS", &(each(Store::import) + self.fields))
+            .replace("  STORES", &each(Store::module))
+            .replace("$task WITH", &format!("$task {}", each(Store::with)))
+    }
+}
+
+/// A memory or a table beyond the guest's first memory. A module has one of each at the most, so that
+/// it lies in a module of its own.
+pub(crate) struct Store {
+    name: String,
+    /// As in `(memory NAME limits)`.
+    limits: String,
+    kind: &'static str,
+    /// What it begins with, if it is a memory.
+    content: &'static str,
+}
+
+impl Store {
+    pub(crate) fn memory(name: &str, limits: &str, content: &'static str) -> Self {
+        Self { name: name.to_owned(), limits: limits.to_owned(), kind: "memory", content }
+    }
+
+    pub(crate) fn table(name: &str, limits: &str) -> Self {
+        let limits = format!("{limits} funcref");
+        Self { name: name.to_owned(), limits, kind: "table", content: "" }
+    }
+
+    fn module(&self) -> String {
+        let Self { name, limits, kind, content } = self;
+        let content = match content {
+            &"" => String::new(),
+            content => format!("(data (i32.const 0) \"{content}\")"),
+        };
+        format!(
+            "(core module $module-{name} ({kind} (export \"it\") {limits}) {content})
+             (core instance $store-{name} (instantiate $module-{name}))\n"
+        )
+    }
+
+    fn with(&self) -> String {
+        format!("(with \"{0}\" (instance $store-{0}))\n", self.name)
+    }
+
+    fn import(&self) -> String {
+        let Self { name, limits, kind, .. } = self;
+        format!("(import \"{name}\" \"it\" ({kind} ${name} {limits}))\n")
+    }
+}
+
+/// A runner of one slot, and the process for itself.
+pub(crate) struct Bed {
+    runner: ComponentRunner,
+    message: Message,
+    tokio: Runtime,
+    state: ReadState,
+    // Dropped last: what is above must be gone before the next test begins.
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        Self::with_cache(None)
+    }
+
+    pub(crate) fn with_cache(cache: Option<&Path>) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = br#"{"msg_id":"m-1","msg":{"n":1}}"#;
+        let message = Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap()).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let state: ReadState = Arc::new(|_| Box::pin(async { Ok(None) }));
+        Self { runner: setup::runner(1, cache), message, tokio, state, _alone: alone }
+    }
+
+    pub(crate) fn try_load(&self, wat: &str) -> Result<Component, LoadError> {
+        let manifest = "
+            [grants]
+            emit = ['a.#']
+            state = '1MiB'
+            [grants.secrets]
+            token = { file = '/run/token' }";
+        let secrets = [("token", "hunter22"), ("key", "-----BEGIN\nMIIEpAIBAAKCAQEA7\n--END")];
+        let secrets = secrets.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let bytes = wat::parse_str(wat).unwrap();
+        self.runner.load(&bytes, &Manifest::parse(manifest).unwrap(), BTreeMap::from(secrets))
+    }
+
+    pub(crate) fn load(&self, guest: Guest<'_>) -> Component {
+        self.try_load(&guest.to_wat()).map_err(|error| error.to_string()).unwrap()
+    }
+
+    pub(crate) fn run(&self, component: &Component, trial: Trial, attempt: u32) -> Attempt {
+        let Trial { timeout, memory, output, rounds: _ } = trial;
+        let (message, run_id) = (&self.message, RunId::new("r-1"));
+        let state = Some(Arc::clone(&self.state));
+        let call = Call { message, run_id, attempt, timeout, memory, output, state };
+        self.tokio.block_on(self.runner.run(component, call))
+    }
+
+    /// Runs a guest that is hostile at its first attempt, again and again, and fails unless every
+    /// such run ends as expected, the message after it is answered, and the host is as it was.
+    /// Returns the last hostile attempt.
+    pub(crate) fn check(&self, guest: Guest<'_>, trial: Trial, expected: &Outcome) -> Attempt {
+        let component = self.load(guest);
+        for _ in 0..WARM_UP.min(trial.rounds) {
+            self.check_once(&component, trial, expected);
+        }
+        let before = Held::now();
+        let mut last = None;
+        for _ in 0..trial.rounds {
+            last = Some(self.check_once(&component, trial, expected));
+        }
+        let after = Held::now();
+        assert_eq!(before.descriptors, after.descriptors, "descriptors were left open");
+        let more = after.memory.saturating_sub(before.memory);
+        assert!(more <= TOLERANCE, "{} rounds left {more} bytes behind", trial.rounds);
+        last.unwrap()
+    }
+
+    fn check_once(&self, component: &Component, trial: Trial, expected: &Outcome) -> Attempt {
+        let hostile = self.run(component, trial, 1);
+        assert_eq!(&hostile.outcome, expected);
+        if expected != &Outcome::Success {
+            assert!(hostile.effects.is_empty(), "{:?}", hostile.effects);
+        }
+        let patient = Trial { timeout: Duration::from_secs(60), ..trial };
+        let good = self.run(component, patient, 2);
+        assert_eq!(good.outcome, Outcome::Reject { reason: "m-1".into() });
+        assert_eq!(good.output.text, "", "it has the output of another run");
+        hostile
+    }
+}
+
+/// What the process holds.
+struct Held {
+    /// Bytes that are resident.
+    memory: u64,
+    descriptors: usize,
+}
+
+impl Held {
+    fn now() -> Self {
+        // What `statm` has in pages of a size that it does not tell.
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+        Self { memory: kib << 10, descriptors }
+    }
+}
+
+pub(crate) fn trap(reason: &str) -> Outcome {
+    Outcome::Trap { reason: reason.into() }
+}
+
+pub(crate) fn deadline(trial: Trial) -> Outcome {
+    Outcome::Limit { exceeded: Exceeded::Deadline { allowed: trial.timeout } }
+}
+
+pub(crate) fn memory(allowed: u64, wanted: u64) -> Outcome {
+    Outcome::Limit { exceeded: Exceeded::Memory { allowed, wanted } }
+}
+
+pub(crate) fn count(what: Counted, allowed: u64, wanted: u64) -> Outcome {
+    Outcome::Limit { exceeded: Exceeded::Count { what, allowed, wanted } }
+}

@@ -1,0 +1,132 @@
+//! Guests that let their secrets slip: masked in all that is kept of a run, refused in what leaves
+//! it. The secrets are `hunter22` and a text of three lines, see `bed.rs`.
+
+use loopabull_model::Outcome;
+
+use crate::bed::{Bed, Guest, Trial, trap};
+
+/// Asks for `token`, and puts it at 16384 behind so many `x`. The guest allocates from 8192 on.
+fn secret_after(many: u32) -> String {
+    format!(
+        "(call $secret (i32.const 1024) (i32.const 5) (i32.const 512))
+         (memory.fill (i32.const 16384) (i32.const 120) (i32.const {many}))
+         (memory.copy (i32.const {}) (i32.load (i32.const 516)) (i32.load (i32.const 520)))",
+        16384 + many
+    )
+}
+
+fn check(body: &str, expected: &Outcome) -> loopabull_model::Attempt {
+    let fields = r#"(data (i32.const 1024) "token") (data (i32.const 1040) "a.hunter22")
+        (data (i32.const 1056) "{}") (data (i32.const 1064) "thread 'main' panicked at lib.rs:1:1:\nno hunter22")"#;
+    let guest = Guest { pages: "2", ..Guest::of(body).with(fields) };
+    Bed::new().check(guest, Trial { output: 2000, ..Trial::few(10) }, expected)
+}
+
+#[test]
+fn a_secret_is_masked_in_output_and_notes() {
+    let body = format!(
+        "{} (call $write (call $out) (i32.const 16384) (i32.const 10) (i32.const 512))
+         (call $log (i32.const 2) (i32.const 16384) (i32.const 10) (i32.const 0) (i32.const 0))
+         (call $note (i32.const 16386) (i32.const 8) (i32.const 16384) (i32.const 10))
+         (return (i32.const 0))",
+        secret_after(2)
+    );
+    let attempt = check(&body, &Outcome::Success);
+    assert_eq!(attempt.output.text, "xx[secret]info: xx[secret]\n");
+    assert_eq!(attempt.notes, [("[secret]".to_owned(), "xx[secret]".to_owned())]);
+}
+
+#[test]
+fn a_secret_is_masked_in_reasons() {
+    let body = format!(
+        "{} (return (call $fail (i32.const 0) (i32.const 16384) (i32.const 10)))",
+        secret_after(2)
+    );
+    check(&body, &Outcome::Retry { reason: "xx[secret]".into(), after: None });
+    let body = "(call $write (call $err) (i32.const 1064) (i32.const 49) (i32.const 512))
+                unreachable";
+    check(body, &trap("thread 'main' panicked at lib.rs:1:1: no [secret]"));
+}
+
+#[test]
+fn where_a_text_is_cut_no_half_of_a_secret_is_left() {
+    // A reason and a note have a thousand characters, this output two thousand.
+    let xs = "x".repeat(996);
+    let body = format!(
+        "{} (return (call $fail (i32.const 1) (i32.const 16384) (i32.const 1004)))",
+        secret_after(996)
+    );
+    check(&body, &Outcome::Reject { reason: format!("{xs}[sec…").into() });
+    let body = format!(
+        "{} (call $note (i32.const 1024) (i32.const 5) (i32.const 16384) (i32.const 1004))
+         (return (i32.const 0))",
+        secret_after(996)
+    );
+    let attempt = check(&body, &Outcome::Success);
+    assert_eq!(attempt.notes, [("token".to_owned(), format!("{xs}[sec"))]);
+    let body = format!(
+        "{} (call $write (call $out) (i32.const 16384) (i32.const 2008) (i32.const 512))
+         (return (i32.const 0))",
+        secret_after(1996)
+    );
+    let attempt = check(&body, &Outcome::Success);
+    assert_eq!(attempt.output.text, format!("{}[secret]", "x".repeat(1996)));
+}
+
+#[test]
+fn a_secret_of_several_lines_is_masked_in_a_note() {
+    // A note loses its newlines; its secret must be found before.
+    let body = "(call $secret (i32.const 1100) (i32.const 3) (i32.const 512))
+        (call $note (i32.const 1024) (i32.const 5) (i32.load (i32.const 516)) (i32.load (i32.const 520)))
+        (return (i32.const 0))";
+    let guest =
+        Guest::of(body).with(r#"(data (i32.const 1024) "token") (data (i32.const 1100) "key")"#);
+    let attempt = Bed::new().check(guest, Trial::few(10), &Outcome::Success);
+    assert_eq!(attempt.notes, [("token".to_owned(), "[secret]".to_owned())]);
+}
+
+#[test]
+fn a_message_that_holds_a_secret_is_refused() {
+    let refused = Outcome::Reject { reason: "the message holds the secret `token`".into() };
+    let end =
+        "(return (call $fail (i32.const 1) (i32.load (i32.const 516)) (i32.load (i32.const 520))))";
+    // In its body, as a JSON text; in a header; in its topic.
+    let body = format!(
+        "{} (i32.store8 (i32.const 16384) (i32.const 34)) (i32.store8 (i32.const 16394) (i32.const 34))
+         (call $publish (i32.const 1040) (i32.const 1) (i32.const 0) (i32.const 0)
+           (i32.const 16384) (i32.const 11) (i32.const 512)) {end}",
+        secret_after(2)
+    );
+    check(&body, &refused);
+    let body = format!(
+        "{} (i32.store (i32.const 2048) (i32.const 1024)) (i32.store (i32.const 2052) (i32.const 5))
+         (i32.store (i32.const 2056) (i32.const 16384)) (i32.store (i32.const 2060) (i32.const 10))
+         (call $publish (i32.const 1040) (i32.const 1) (i32.const 2048) (i32.const 1)
+           (i32.const 1056) (i32.const 2) (i32.const 512)) {end}",
+        secret_after(2)
+    );
+    check(&body, &refused);
+    let body = format!(
+        "(call $publish (i32.const 1040) (i32.const 10) (i32.const 0) (i32.const 0)
+           (i32.const 1056) (i32.const 2) (i32.const 512)) {end}"
+    );
+    check(&body, &refused);
+}
+
+#[test]
+fn state_that_holds_a_secret_is_refused() {
+    let refused = Outcome::Reject { reason: "the value holds the secret `token`".into() };
+    let end =
+        "(return (call $fail (i32.const 1) (i32.load (i32.const 516)) (i32.load (i32.const 520))))";
+    let value = format!(
+        "{} (call $set-state (i32.const 1024) (i32.const 5) (i32.const 16384) (i32.const 10)
+          (i32.const 512)) {end}",
+        secret_after(2)
+    );
+    check(&value, &refused);
+    let key = format!(
+        "(call $set-state (i32.const 1040) (i32.const 10) (i32.const 0) (i32.const 0)
+          (i32.const 512)) {end}"
+    );
+    check(&key, &refused);
+}
