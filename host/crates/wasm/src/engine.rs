@@ -19,7 +19,7 @@ use crate::cache::{self, Cache, CacheError};
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::inspect::LoadError;
-use crate::{Source, native, profile, shape};
+use crate::{Source, native, profile};
 
 /// How long compiling one component may take. The largest that people build, an interpreter with its
 /// library, take a tenth of it on a small machine, and more where that has other work.
@@ -66,9 +66,6 @@ impl Engine {
             Some(component) => (component, Source::Cache),
             None => (self.compile(bytes, &name)?, Source::Compiled),
         };
-        if let Some(reason) = shape::objection(&component, &self.wasmtime) {
-            return Err(LoadError::World { reason });
-        }
         let pre = self
             .linker
             .instantiate_pre(&component)

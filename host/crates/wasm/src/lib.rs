@@ -22,7 +22,6 @@ mod native;
 mod outcome;
 mod profile;
 mod run;
-mod shape;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -165,24 +165,6 @@ fn a_component_without_end_is_refused() {
     check(&format!("(component (instance $h) {exports})"), expected);
 }
 
-/// The inner component takes the module of the outer one, and makes an instance of it.
-#[test]
-fn a_component_that_instantiates_a_module_of_another_is_refused() {
-    let expected =
-        "it is composed of several components; deploy each part as a task, or link them as one";
-    check(
-        "(component (core module $m)
-            (component (alias outer 1 $m (core module $n)) (core instance (instantiate $n))))",
-        expected,
-    );
-    check(
-        "(component (core module $m)
-            (component $c (import \"m\" (core module $n)) (core instance (instantiate $n)))
-            (instance (instantiate $c (with \"m\" (core module $m)))))",
-        expected,
-    );
-}
-
 /// A component that begins with so many types, each an instance type in the one before. Bytes, since
 /// no tool would write it.
 fn nested_types(depth: usize) -> Vec<u8> {
