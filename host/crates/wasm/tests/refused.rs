@@ -138,7 +138,7 @@ fn a_handler_of_another_shape_is_refused() {
         "",
     );
     let expected =
-        "it does not fit the world `loopabull:task/granted@0.1.0`: its `handle` is func();";
+        "it does not fit the world `loopabull:task/granted@0.1.0`: `handle` has another type:";
     assert!(said.starts_with(expected), "{said}");
 }
 
