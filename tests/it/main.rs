@@ -25,6 +25,7 @@ mod hostile_messages;
 mod kill;
 mod main_road;
 mod named_queues;
+mod new_task;
 mod other_languages;
 mod pauses;
 mod publish;

@@ -44,8 +44,8 @@ enum Command {
     Test(test::Options),
     /// Runs the faults of the tests for minutes: kills, a cluster, everything at random
     Soak(soak::Options),
-    /// Builds the example tasks into `tasks/`
-    Tasks,
+    /// Builds the example tasks into `tasks/`, and those that `tasks new` made there
+    Tasks(tasks::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Losses(options) => losses::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Soak(options) => soak::run(&options),
-        Command::Tasks => tasks::build(),
+        Command::Tasks(options) => tasks::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

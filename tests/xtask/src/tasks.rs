@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::command::{say, show};
 use crate::repository;
@@ -15,6 +16,27 @@ use languages::Language;
 
 /// The guest that tries to get out, a package in `tests/fixtures/`.
 const PROBE: &str = "probe";
+
+/// What the command line says.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Build the Rust tasks of this directory instead, each a crate of its own
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// Builds what the command line asks for.
+///
+/// # Errors
+///
+/// If a compiler cannot be had, or a task does not compile.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Some(folder) = &options.folder else { return build() };
+    let folder = fs::canonicalize(folder)
+        .with_context(|| format!("there is no directory `{}`", folder.display()))?;
+    let target = WasmTarget::find_or_install()?;
+    build_own(&target, &folder, &names(&folder, Language::Rust)?)
+}
 
 /// Builds the example tasks to `tasks/NAME.wasm`, and the guests of tests to
 /// `tests/fixtures/NAME.wasm`.
@@ -38,19 +60,39 @@ pub(crate) fn build() -> Result<()> {
 /// If the compiler cannot be had, or a task does not compile.
 pub(crate) fn build_rust() -> Result<()> {
     let folder = repository::tasks();
-    let names = names(&folder, Language::Rust)?;
+    let is_own = |name: &String| is_workspace(&folder.join(name).join("Cargo.toml"));
+    let (own, members): (Vec<_>, Vec<_>) =
+        names(&folder, Language::Rust)?.into_iter().partition(is_own);
     let target = WasmTarget::find_or_install()?;
     show("building the example tasks", &mut target.build_command(&folder))?;
-    for name in &names {
-        let component = built(name);
-        let place = folder.join(format!("{name}.wasm"));
-        replace(&component, &place).with_context(|| {
-            let component = component.display();
-            format!("cannot copy `{component}`; is its package in `members` of tasks/Cargo.toml?")
-        })?;
+    for name in &members {
+        place(name, &folder)
+            .with_context(|| "is its package in `members` of tasks/Cargo.toml?".to_owned())?;
     }
-    say(&format!("in tasks/: {}", names.join(", ")));
+    say(&format!("in tasks/: {}", members.join(", ")));
+    build_own(&target, &folder, &own)
+}
+
+/// Builds tasks that are workspaces of their own, as `loopabull-host tasks new` makes them.
+fn build_own(target: &WasmTarget, folder: &Path, names: &[String]) -> Result<()> {
+    for name in names {
+        show(&format!("building {name}"), &mut target.build_command(&folder.join(name)))?;
+        place(name, folder)?;
+        say(&format!("in {}: {name}", folder.display()));
+    }
     Ok(())
+}
+
+fn is_workspace(manifest: &Path) -> bool {
+    let text = fs::read_to_string(manifest).unwrap_or_default();
+    text.lines().any(|line| line.trim() == "[workspace]")
+}
+
+/// Puts the component of a package beside its manifest.
+fn place(name: &str, folder: &Path) -> Result<()> {
+    let component = built(name);
+    replace(&component, &folder.join(format!("{name}.wasm")))
+        .with_context(|| format!("cannot copy `{}`", component.display()))
 }
 
 fn build_probe() -> Result<()> {
