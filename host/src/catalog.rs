@@ -90,25 +90,31 @@ impl Catalog {
 
     /// Makes a task that was loaded go on as it was before, or refuses it.
     pub(crate) fn revert(&mut self, name: &TaskName, before: &Self, reason: String) {
+        let (Some(task), Some((older, component))) =
+            (self.routes.task(name).cloned(), before.older(name))
+        else {
+            return self.refuse(name, reason);
+        };
+        self.forget(name);
+        self.components.extend(component.map(|c| (name.clone(), c)));
+        self.find(&task, format!("the version before goes on: {reason}"));
+        self.outdated.insert(name.clone(), reason);
+        let others = self.routes.tasks().into_iter().filter(|task| task.name != *name);
+        let tasks: Vec<Task> = others.map(|task| (**task).clone()).chain([older]).collect();
+        self.routes = Arc::new(Routes::build(tasks));
+    }
+
+    /// Refuses a task that was loaded.
+    pub(crate) fn refuse(&mut self, name: &TaskName, reason: String) {
         let Some(task) = self.routes.task(name).cloned() else { return };
+        self.forget(name);
+        self.find(&task, reason.clone());
+        self.refused.insert(name.clone(), reason);
+    }
+
+    fn forget(&mut self, name: &TaskName) {
         self.components.remove(name);
         self.stamps.remove(name);
-        let mut tasks: Vec<Task> = self.routes.tasks().into_iter().map(|t| (**t).clone()).collect();
-        tasks.retain(|task| task.name != *name);
-        match before.older(name) {
-            Some((older, component)) => {
-                self.components.extend(component.map(|c| (name.clone(), c)));
-                self.find(&task, format!("the version before goes on: {reason}"));
-                self.outdated.insert(name.clone(), reason);
-                tasks.push(older);
-            }
-            None => {
-                self.find(&task, reason.clone());
-                self.refused.insert(name.clone(), reason);
-                tasks.push((*task).clone());
-            }
-        }
-        self.routes = Arc::new(Routes::build(tasks));
     }
 
     /// Returns what is loaded of a task under the same manifest.

@@ -79,7 +79,7 @@ impl Reload {
             .tasks
             .iter()
             .filter(|task| listing.stamp(&task.name) != self.in_force.stamp(&task.name))
-            .map(|task| (task.name.clone(), task.kind))
+            .map(|task| task.name.clone())
             .collect();
         let loaded = {
             let (config, before) = (self.config.clone(), Arc::clone(&before));
@@ -97,18 +97,13 @@ impl Reload {
         self.in_force = listing;
         self.check(&mut catalog, &before, &changed).await;
         report(&catalog.findings);
-        let names: Vec<_> = changed.iter().map(|(name, _)| name.to_string()).collect();
+        let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("loaded the tasks anew: {} changed", names.join(", "));
         self.place.put_in_force(catalog);
     }
 
     /// Refuses what cannot come into force.
-    async fn check(
-        &self,
-        catalog: &mut Catalog,
-        before: &Catalog,
-        changed: &[(TaskName, TaskKind)],
-    ) {
+    async fn check(&self, catalog: &mut Catalog, before: &Catalog, changed: &[TaskName]) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
@@ -124,15 +119,19 @@ impl Reload {
                 refused.push((long.task().clone(), format!("{long}; {}", long.hint())));
             }
         }
-        for (name, _) in changed.iter().filter(|(_, kind)| *kind == TaskKind::Playbook) {
-            if let Ok(playbooks) = &self.place.runner.playbooks
-                && let Err(complaint) = playbooks.check(name, PATIENCE).await
-            {
-                refused.push((name.clone(), complaint.to_string()));
-            }
-        }
         for (name, reason) in refused {
             catalog.revert(&name, before, reason);
+        }
+        // Ansible reads a playbook when it runs it, so there is no version before to go on with.
+        let is_new = |name: &TaskName| changed.contains(name) || before.refused(name).is_some();
+        for task in routes.tasks() {
+            if task.kind == TaskKind::Playbook
+                && is_new(&task.name)
+                && let Ok(playbooks) = &self.place.runner.playbooks
+                && let Err(complaint) = playbooks.check(&task.name, PATIENCE).await
+            {
+                catalog.refuse(&task.name, complaint.to_string());
+            }
         }
     }
 }

@@ -122,6 +122,28 @@ fn tasks_come_and_go_while_the_daemon_runs() {
 }
 
 #[test]
+fn messages_of_a_broken_playbook_wait_until_it_is_mended() {
+    let bed = Bed::new();
+    let playbook = |tasks: &str| {
+        bed.add_playbook("b", "topics = ['a']", tasks);
+    };
+    playbook("    - debug: { msg: one }\n");
+    let daemon = bed.start(&[]);
+    playbook("    - no_such_module_at_all: {}\n");
+    wait_for("the trouble", || troubles(&daemon).contains("task `b`: refused").then_some(()));
+    // What else changes does not bring it back.
+    bed.add_guest("other", "z", "", "i32.const 0");
+    wait_for("the other task", || bed.log().contains("other changed").then_some(()));
+    assert!(troubles(&daemon).contains("task `b`: refused"), "{}", troubles(&daemon));
+    bed.inject(&[message("m-1", "a", "{}")]);
+    wait_for("the message to wait", || (daemon.depth("held") == Some(1)).then_some(()));
+    playbook("    - debug: { msg: two }\n");
+    wait_for("the run", || (bed.tally().get("b success") == Some(&1)).then_some(()));
+    assert_eq!(daemon.get("/readyz").0, 200);
+    daemon.stop();
+}
+
+#[test]
 fn two_hundred_reloads_under_load_lose_nothing_and_mix_nothing() {
     let bed = Bed::new();
     version(&bed, 0);

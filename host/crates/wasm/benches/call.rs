@@ -51,17 +51,19 @@ fn main() {
         case(&runner, "minimal", &minimal, "", "a.b", "{}"),
         example(&runner, "greet", GREETING_TOPIC, GREETING),
         example(&runner, "block-retired", PUSH_TOPIC, &push),
+        example(&runner, "greet-javascript", GREETING_TOPIC, GREETING),
+        example(&runner, "greet-python", GREETING_TOPIC, GREETING),
     ];
     let mut criterion = Criterion::default().configure_from_args();
     for case in &cases {
         fresh(&mut criterion, &runtime, &runner, case);
     }
-    for case in &cases[1..] {
+    for case in &cases[1..3] {
         parts(&mut criterion, &runtime, &runner, case);
     }
     native(&mut criterion, &push);
     load(&mut criterion);
-    weigh(&runtime, &cases);
+    weigh(&runtime, &cases[..3]);
     criterion.final_summary();
 }
 
