@@ -30,7 +30,11 @@ pub(crate) fn print_plain(text: &str) -> io::Result<()> {
 
 /// Runs an async command to its end.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
-    Ok(tokio::runtime::Runtime::new()?.block_on(future))
+    let runtime = tokio::runtime::Runtime::new()?;
+    let done = runtime.block_on(future);
+    // What still compiles is not waited for.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// A point in time for people; `-` if nobody knows it.

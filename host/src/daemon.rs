@@ -13,7 +13,7 @@ use std::time::Duration;
 use loopabull_egress::TrustError;
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
-use loopabull_queue::{Backoff, Exchange, QueueError, Queues};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
@@ -25,14 +25,16 @@ use crate::catalog::Catalog;
 use crate::config::{Config, StaffedQueue};
 use crate::ingest::Ingest;
 use crate::ingest::fedmsg::{self, SourceError};
-use crate::journal::Journal;
+use crate::journal::{AfterQueues, Journal};
 use crate::listing::Listing;
+use crate::outbox;
 use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
 use crate::reload::{self, Reload};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 use crate::state::{self, Notice, StateError};
+use crate::turns::Turns;
 use crate::web::Web;
 use crate::worker::Worker;
 use crate::workplace::{Breakers, Running, Workplace};
@@ -84,8 +86,6 @@ pub enum DaemonError {
     Pauses(#[source] StoreError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
-    #[error("cannot publish on the bus")]
-    Exchange(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     TooLong(Vec<TooLong>),
     #[error("cannot call out over HTTP")]
@@ -108,6 +108,10 @@ impl DaemonError {
         match self {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
             Self::State(error) => error.hint().map(str::to_owned),
+            Self::Journal(StoreError::Version { path, .. }) => Some(format!(
+                "`{}` is of another version of this program; put it aside, it holds past runs",
+                path.display()
+            )),
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`, port 0 for any".to_owned())
             }
@@ -136,7 +140,7 @@ impl Daemon {
         state::make(&config.state)?;
         let lock = state::lock(&config.state)?;
         state::sweep(&config.state)?;
-        let listing = Listing::read(config);
+        let listing = Arc::new(Listing::read(config));
         let place = Arc::new(workplace(config, &listing, role, shutdown.clone()).await?);
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
@@ -157,6 +161,9 @@ impl Daemon {
             }
             parts.spawn(keep_pauses(Arc::clone(&place)));
             parts.spawn(send_left(Arc::clone(&place)));
+            if let Some(publish) = &config.publish {
+                parts.spawn(outbox::serve_bus(Arc::clone(&place), publish.clone()));
+            }
         }
         parts.spawn(Reload::new(config, &place, listing).run());
         let mut source = None;
@@ -185,7 +192,6 @@ impl Daemon {
             board: Arc::clone(&place.board),
             metrics: Arc::clone(&place.metrics),
             queues: Arc::clone(&place.queues),
-            exchange: place.exchange.clone(),
             names: queues.into_iter().map(|queue| queue.config.name).collect(),
             pauses: Arc::clone(&place.pauses),
             drain: shutdown.drain.clone(),
@@ -268,7 +274,7 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
 /// Opens what all workers share.
 async fn workplace(
     config: &Config,
-    listing: &Listing,
+    listing: &Arc<Listing>,
     role: Role,
     shutdown: Shutdown,
 ) -> Result<Workplace, DaemonError> {
@@ -279,7 +285,14 @@ async fn workplace(
     for target in pauses.known().keys().filter(|target| matches!(target, Target::Worker(_))) {
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
-    let runner = Arc::new(runner(config, listing, role)?);
+    let runner = {
+        // Off the runtime, so that a signal is heard meanwhile.
+        let (config, listing) = (config.clone(), listing.clone());
+        let load = tokio::task::spawn_blocking(move || runner(&config, &listing, role));
+        let ended =
+            |error: tokio::task::JoinError| DaemonError::PartEnded { reason: error.to_string() };
+        Arc::new(load.await.map_err(ended)??)
+    };
     let catalog = runner.catalog();
     let tasks = || catalog.routes.tasks().into_iter().map(Arc::as_ref);
     let queues = Queues::open(&config.queues(tasks())).await.map_err(DaemonError::Queues)?;
@@ -292,12 +305,9 @@ async fn workplace(
             tracing::warn!("{task}: its messages will be delivered again while it runs");
         }
     }
-    let exchange = match &config.publish {
-        Some(publish) => {
-            let connected = Exchange::connect(&publish.amqp_url, &publish.exchange).await;
-            Some(Arc::new(connected.map_err(DaemonError::Exchange)?))
-        }
-        None => None,
+    let after_queues = match config.publish {
+        Some(_) => AfterQueues::Bus,
+        None => AfterQueues::Done,
     };
     let place = Workplace {
         queues: Arc::new(queues),
@@ -309,7 +319,8 @@ async fn workplace(
         shutdown,
         breakers: Breakers::default(),
         running: Running::default(),
-        exchange,
+        turns: Turns::default(),
+        after_queues,
         refused_tasks: config.refused_tasks,
     };
     place.show_troubles(&catalog);

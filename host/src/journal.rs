@@ -42,10 +42,11 @@ const SCHEMA: &str = "
         emitted TEXT NOT NULL,
         message TEXT                    -- JSON; none if it is too large to be kept
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS outbox (     -- messages of runs that succeeded, not yet queued
+    CREATE TABLE IF NOT EXISTS outbox (     -- messages of runs that succeeded, on their way
         entry TEXT NOT NULL,
         place INTEGER NOT NULL,
         message TEXT NOT NULL,              -- JSON
+        queued INTEGER NOT NULL,            -- 1: only the bus does not have it
         PRIMARY KEY (entry, place)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (      -- what tasks remember
@@ -107,6 +108,15 @@ pub struct Record {
     pub state: StateChanges,
 }
 
+/// Where a message goes after the queues.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AfterQueues {
+    /// Nowhere.
+    Done,
+    /// To the bus.
+    Bus,
+}
+
 /// Which runs are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -153,11 +163,28 @@ impl Journal {
         self.store.read(effects::unsent).await
     }
 
-    /// Forgets the messages of an entry, which are sent.
-    pub async fn forget_sent(&self, entry: &EntryId) -> Result<(), StoreError> {
+    /// Forgets the messages of an entry, which are in the queues; or keeps them for the bus alone.
+    pub async fn set_queued(&self, entry: &EntryId, then: AfterQueues) -> Result<(), StoreError> {
+        let entry = entry.clone();
+        let sql = match then {
+            AfterQueues::Done => "DELETE FROM outbox WHERE entry = ?1",
+            AfterQueues::Bus => "UPDATE outbox SET queued = 1 WHERE entry = ?1",
+        };
+        let set = move |connection: &Connection| connection.execute(sql, [entry.as_str()]);
+        self.store.change(set).await.map(drop)
+    }
+
+    /// Returns some of the messages that only the bus does not have, each with its entry and place.
+    pub async fn for_bus(&self) -> Result<Vec<(EntryId, u64, Message)>, StoreError> {
+        self.store.read(effects::for_bus).await
+    }
+
+    /// Forgets a message, which the bus has.
+    pub async fn forget_published(&self, entry: &EntryId, place: u64) -> Result<(), StoreError> {
         let entry = entry.clone();
         let forget = move |connection: &Connection| {
-            connection.execute("DELETE FROM outbox WHERE entry = ?1", [entry.as_str()])
+            let sql = "DELETE FROM outbox WHERE entry = ?1 AND place = ?2";
+            connection.execute(sql, params![entry.as_str(), place])
         };
         self.store.change(forget).await.map(drop)
     }

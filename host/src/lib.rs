@@ -25,6 +25,7 @@ pub mod runner;
 mod secrets;
 pub mod shutdown;
 pub mod state;
+pub mod turns;
 pub mod variables;
 pub mod web;
 pub mod worker;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use loopabull_model::{Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
+use crate::{runner, secrets};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
@@ -26,11 +28,13 @@ pub struct Listing {
     pub findings: Vec<Finding>,
     /// Those of `tasks` that must not run, and why.
     pub refused: BTreeMap<TaskName, String>,
+    /// Directories that could not be read, and why: what is in them is not known.
+    pub unreadable: Vec<(PathBuf, String)>,
     stamps: BTreeMap<TaskName, Stamp>,
     components: Option<Dir>,
 }
 
-/// Tells one state of a task's files from another.
+/// Tells one state of a task's files, and of what its manifest refers to, from another.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stamp(Vec<Option<(u64, u64, SystemTime)>>);
 
@@ -60,8 +64,9 @@ impl Listing {
         listing.read_folder(&config.playbooks, "yml", TaskKind::Playbook, &mut tasks);
         listing.components =
             listing.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
-        listing.tasks = tasks.into_values().collect();
-        for task in &listing.tasks {
+        let mut tasks: Vec<_> = tasks.into_values().collect();
+        for task in &mut tasks {
+            runner::lower(&mut task.manifest, task.kind, &config.ceiling);
             if task.patterns().is_empty() {
                 listing.findings.push(Finding {
                     severity: Severity::Problem,
@@ -79,6 +84,7 @@ impl Listing {
                 listing.refused.entry(task.name.clone()).or_insert_with(|| excess.join("; "));
             }
         }
+        listing.tasks = tasks;
         listing
     }
 
@@ -108,7 +114,9 @@ impl Listing {
         let dir = match Dir::open_ambient_dir(folder, ambient_authority()) {
             Ok(dir) => dir,
             Err(error) => {
-                self.note(folder.to_owned(), format!("cannot open the directory: {error}"));
+                let text = format!("cannot open the directory: {error}");
+                self.unreadable.push((folder.to_owned(), text.clone()));
+                self.note(folder.to_owned(), text);
                 return None;
             }
         };
@@ -121,11 +129,14 @@ impl Listing {
                     continue;
                 }
             };
-            let manifest = read_manifest(&dir, &name).unwrap_or_else(|reason| {
+            // Before it is read: what changes in between is seen as a change.
+            let mut stamp = Stamp::of(&dir, &name, ending);
+            let manifest = read_manifest(&dir, &name).unwrap_or_else(|(reason, salvaged)| {
                 self.refused.insert(name.clone(), format!("`{name}.toml`: {reason}"));
-                Manifest::default()
+                salvaged
             });
-            self.stamps.insert(name.clone(), Stamp::of(&dir, &name, ending));
+            stamp.add_referred(&manifest);
+            self.stamps.insert(name.clone(), stamp);
             let task = Task { name: name.clone(), kind, manifest };
             if tasks.insert(name.clone(), task).is_some() {
                 self.note(
@@ -145,7 +156,9 @@ impl Listing {
         let entries = match dir.entries() {
             Ok(entries) => entries,
             Err(error) => {
-                self.problem(folder.to_owned(), format!("cannot list the directory: {error}"));
+                let text = format!("cannot list the directory: {error}");
+                self.unreadable.push((folder.to_owned(), text.clone()));
+                self.problem(folder.to_owned(), text);
                 return stems;
             }
         };
@@ -190,23 +203,47 @@ impl Stamp {
         };
         Self(vec![of(ending), of("toml")])
     }
+
+    /// Adds what the manifest refers to: a secret that is changed, or a directory that another took
+    /// the place of, makes a new version of the task.
+    fn add_referred(&mut self, manifest: &Manifest) {
+        let grants = &manifest.grants;
+        let secrets = grants.secrets.values().filter_map(secrets::path);
+        let secrets = secrets.map(|path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+        });
+        // What happens in a directory changes its times, not which one it is.
+        let dirs = grants.dirs.iter().map(|dir| {
+            let metadata = std::fs::metadata(&dir.host).ok()?;
+            Some((metadata.ino(), metadata.dev(), SystemTime::UNIX_EPOCH))
+        });
+        self.0.extend(secrets.chain(dirs));
+    }
 }
 
-fn read_manifest(dir: &Dir, name: &TaskName) -> Result<Manifest, String> {
+/// Reads a manifest. With the reason why it cannot be used comes what could be made out of where its
+/// messages wait.
+fn read_manifest(dir: &Dir, name: &TaskName) -> Result<Manifest, (String, Manifest)> {
     let file = format!("{name}.toml");
-    if !dir.try_exists(&file).map_err(|error| format!("cannot be opened: {error}"))? {
+    let nothing = |reason: String| (reason, Manifest::default());
+    let exists = dir.try_exists(&file);
+    if !exists.map_err(|error| nothing(format!("cannot be opened: {error}")))? {
         return Ok(Manifest::default());
     }
-    let text = String::from_utf8(read(dir, &file, MAX_MANIFEST)?)
-        .map_err(|_| "it is not UTF-8".to_owned())?;
-    Manifest::parse(&text).map_err(|error| error.to_string())
+    let text = String::from_utf8(read(dir, &file, MAX_MANIFEST).map_err(nothing)?)
+        .map_err(|_| nothing("it is not UTF-8".to_owned()))?;
+    Manifest::parse(&text).map_err(|error| (error.to_string(), Manifest::salvage(&text)))
 }
 
 fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    // A pipe would be waited for.
+    if !dir.metadata(file).map_err(cannot)?.is_file() {
+        return Err("it is not a file".to_owned());
+    }
     let mut bytes = Vec::new();
-    dir.open(file)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+    dir.open(file).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(cannot)?;
     if bytes.len() as u64 > limit {
         return Err(format!("it has more than {limit} bytes"));
     }
@@ -294,6 +331,53 @@ mod tests {
         let [(name, reason)] = &refused[..] else { panic!("{refused:?}") };
         assert_eq!(name.as_str(), "a");
         assert!(reason.contains("unknown field `topic`"), "{reason}");
+    }
+
+    #[test]
+    fn of_a_broken_manifest_is_kept_where_its_messages_wait() {
+        let text = "topics = ['x.y']\nqueue = 'slow'\nsecret = 1";
+        let listing = Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", text)]).listing();
+        assert_eq!(listing.refused.len(), 1);
+        let task = &listing.tasks[0];
+        assert_eq!(task.patterns()[0].to_string(), "x.y");
+        assert_eq!(task.manifest.queue.as_str(), "slow");
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_not_an_empty_one() {
+        let folders = Folders::with(&[]);
+        std::fs::remove_dir(folders.0.path().join("tasks")).unwrap();
+        assert_eq!(folders.listing().unreadable.len(), 1);
+    }
+
+    #[test]
+    fn a_secret_that_changes_makes_a_new_version() {
+        let folders = Folders::with(&[("tasks/a.wasm", ""), ("token", "one-secret")]);
+        let token = folders.0.path().join("token");
+        let manifest = format!("grants.secrets.t.file = '{}'", token.display());
+        std::fs::write(folders.0.path().join("tasks/a.toml"), manifest).unwrap();
+        let before = folders.listing();
+        std::fs::write(token, "another-secret").unwrap();
+        assert!(!before.is_same(&folders.listing()));
+    }
+
+    #[test]
+    fn what_a_manifest_does_not_say_is_lowered_to_the_ceiling() {
+        let folders = Folders::with(&[("tasks/a.wasm", ""), ("playbooks/b.yml", "")]);
+        let folder = |name| folders.0.path().join(name);
+        let ceiling = "timeout = '2s'\nmemory = '16MiB'";
+        let config = Config {
+            tasks: folder("tasks"),
+            playbooks: folder("playbooks"),
+            ceiling: toml::from_str(ceiling).unwrap(),
+            ..Config::default()
+        };
+        let listing = Listing::read(&config);
+        assert_eq!(listing.refused.len(), 0);
+        for task in &listing.tasks {
+            assert_eq!(runner::timeout(task), std::time::Duration::from_secs(2));
+            assert_eq!(task.manifest.limits.memory, Some(bytesize::ByteSize::mib(16)));
+        }
     }
 
     #[test]

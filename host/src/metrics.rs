@@ -34,6 +34,8 @@ pub struct Metrics {
     pub lost: Counter,
     /// Messages that tasks sent.
     pub emitted: Counter,
+    /// How often the tasks were loaded anew.
+    pub reloads: Counter,
     runs: Family<Ran, Counter>,
     run_seconds: Family<ByKind, Histogram>,
     queue: Family<State, Gauge<u64, AtomicU64>>,
@@ -100,6 +102,7 @@ impl Metrics {
             entries: Family::default(),
             lost: Counter::default(),
             emitted: Counter::default(),
+            reloads: Counter::default(),
             runs: Family::default(),
             // From a millisecond, a component, to a quarter of an hour, a long playbook.
             run_seconds: Family::new_with_constructor(|| {
@@ -135,6 +138,7 @@ impl Metrics {
         let help = "Entries that the queue had not taken when the daemon had to stop";
         registry.register("entries_lost", help, metrics.lost.clone());
         registry.register("messages_emitted", "Messages that tasks sent", metrics.emitted.clone());
+        registry.register("reloads", "Tasks loaded anew", metrics.reloads.clone());
         registry.register("runs", "Attempts that ended", metrics.runs.clone());
         registry.register_with_unit(
             "run_duration",

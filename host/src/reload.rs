@@ -25,6 +25,8 @@ const STILL: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often the directories are looked at although nothing was heard: not every file system tells.
 const LOOK: Duration = Duration::from_secs(30);
+/// Whose trouble a directory is that cannot be read.
+const TROUBLE: &str = "tasks";
 /// How long Ansible may take to read a playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,12 +36,12 @@ pub(crate) struct Reload {
     /// The queues that have workers.
     queues: Vec<QueueName>,
     place: Arc<Workplace>,
-    in_force: Listing,
+    in_force: Arc<Listing>,
 }
 
 impl Reload {
     /// Makes a reload of what is in force, which was loaded from this listing.
-    pub(crate) fn new(config: &Config, place: &Arc<Workplace>, in_force: Listing) -> Self {
+    pub(crate) fn new(config: &Config, place: &Arc<Workplace>, in_force: Arc<Listing>) -> Self {
         let catalog = place.runner.catalog();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
         let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
@@ -51,17 +53,21 @@ impl Reload {
         let drain = self.place.shutdown.drain.clone();
         let (sender, mut changes) = mpsc::channel(1);
         let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
-        let _watcher = watch(&folders, sender)
-            .inspect_err(|error| tracing::warn!("cannot watch the directories of tasks: {error}"));
-        // What changed since the listing was read and before it was watched.
-        self.look().await;
         loop {
+            // Anew each time: a directory may have been moved away and another taken its place. What
+            // changes while the tasks are loaded is heard of by the next look.
+            let _watcher = watch(&folders, sender.clone())
+                .inspect_err(|error| tracing::warn!("cannot watch the directories: {error}"));
+            // A look that is given up has put nothing in force.
+            tokio::select! {
+                () = self.look() => (),
+                () = drain.cancelled() => return,
+            }
             tokio::select! {
                 Some(()) = changes.recv() => settle(&mut changes).await,
                 () = tokio::time::sleep(LOOK) => (),
                 () = drain.cancelled() => return,
             }
-            self.look().await;
         }
     }
 
@@ -71,6 +77,13 @@ impl Reload {
         let Ok(listing) = tokio::task::spawn_blocking(move || Listing::read(&config)).await else {
             return;
         };
+        if let Some((folder, reason)) = listing.unreadable.first() {
+            // Not empty: nobody knows what is in it. What is in force stays.
+            let trouble = format!("`{}`: {reason}", folder.display());
+            self.place.board.set_trouble(TROUBLE, &trouble);
+            return;
+        }
+        self.place.board.clear_trouble(TROUBLE);
         if listing.is_same(&self.in_force) {
             return;
         }
@@ -94,12 +107,13 @@ impl Reload {
             tracing::error!("the tasks could not be loaded anew");
             return;
         };
-        self.in_force = listing;
+        self.in_force = Arc::new(listing);
         self.check(&mut catalog, &before, &changed).await;
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("loaded the tasks anew: {} changed", names.join(", "));
         self.place.put_in_force(catalog);
+        self.place.metrics.reloads.inc();
     }
 
     /// Refuses what cannot come into force.

@@ -6,7 +6,10 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
+use bytesize::ByteSize;
+use loopabull_model::{
+    Attempt, Ceiling, Manifest, Message, Outcome, RunId, Task, TaskKind, TaskName,
+};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +134,20 @@ pub fn timeout(task: &Task) -> Duration {
         TaskKind::Component => COMPONENT_TIMEOUT,
         TaskKind::Playbook => PLAYBOOK_TIMEOUT,
     })
+}
+
+/// Lowers what a manifest does not say to the ceiling. What it says beyond is refused, not lowered.
+pub(crate) fn lower(manifest: &mut Manifest, kind: TaskKind, ceiling: &Ceiling) {
+    let (timeout, memory) = match kind {
+        TaskKind::Component => (COMPONENT_TIMEOUT, Some(ByteSize(COMPONENT_MEMORY))),
+        TaskKind::Playbook => (PLAYBOOK_TIMEOUT, None),
+    };
+    if let Some(most) = ceiling.timeout {
+        manifest.limits.timeout.get_or_insert(most.min(timeout));
+    }
+    if let Some(most) = ceiling.memory {
+        manifest.limits.memory.get_or_insert(memory.map_or(most, |memory| most.min(memory)));
+    }
 }
 
 /// Returns how many bytes of memory a run of a component may hold.

@@ -41,6 +41,17 @@ pub(crate) fn read(
     sources.iter().map(|(name, source)| Ok((name.clone(), read_one(name, source)?))).collect()
 }
 
+/// Returns the file that a secret comes from, if it comes from one.
+pub(crate) fn path(source: &SecretSource) -> Option<PathBuf> {
+    match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Env(_) => None,
+        SecretSource::Credential(name) => {
+            Some(Path::new(&std::env::var_os(CREDENTIALS)?).join(name))
+        }
+    }
+}
+
 fn read_one(name: &str, source: &SecretSource) -> Result<String, SecretError> {
     let name = || name.to_owned();
     let value = match source {
@@ -66,7 +77,12 @@ fn read_one(name: &str, source: &SecretSource) -> Result<String, SecretError> {
 fn read_file(name: &str, path: &Path) -> Result<String, SecretError> {
     let name = || name.to_owned();
     let mut bytes = Vec::new();
-    File::open(path)
+    std::fs::metadata(path)
+        .and_then(|metadata| match metadata.is_file() {
+            // A pipe would be waited for.
+            false => Err(std::io::Error::other("it is not a file")),
+            true => File::open(path),
+        })
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|source| SecretError::Read { name: name(), path: path.to_owned(), source })?;
     if bytes.len() as u64 > MAX_BYTES {

@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use loopabull_model::QueueName;
-use loopabull_queue::{Depth, Exchange, Queues};
+use loopabull_queue::{Depth, Queues};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,6 @@ pub struct Web {
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub queues: Arc<Queues>,
-    pub exchange: Option<Arc<Exchange>>,
     pub names: Vec<QueueName>,
     pub pauses: Arc<Pauses>,
     pub drain: CancellationToken,
@@ -71,8 +70,6 @@ impl Web {
     fn troubles(&self) -> Vec<String> {
         let mut troubles = self.board.troubles();
         troubles.extend(self.queues.trouble());
-        let exchange = self.exchange.as_ref().and_then(|exchange| exchange.trouble());
-        troubles.extend(exchange.map(|trouble| format!("publish: {trouble}")));
         troubles
     }
 }

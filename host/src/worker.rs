@@ -211,8 +211,7 @@ impl Worker {
             }
             Begun::Run { cut_offs } => cut_offs,
         };
-        let record = self.run(&catalog, delivery, &policy, cut_offs).await;
-        let run = self.record(record).await?;
+        let run = self.run_and_record(&catalog, delivery, &policy, cut_offs).await?;
         let settlement = policy.decide(&run.outcome, run.attempt, fastrand::f64());
         let stops = policy.stops_worker(&run.outcome);
         let stops = stops.then(|| stop_reason(&entry, &run.outcome));
@@ -226,6 +225,32 @@ impl Worker {
             self.send(&entry).await?;
         }
         Ok(Decided { settlement: with_output(settlement, run.output.text), stops })
+    }
+
+    /// Runs and records; alone, if another run was faster.
+    async fn run_and_record(
+        &self,
+        catalog: &Catalog,
+        delivery: &Delivery,
+        policy: &RetryPolicy,
+        cut_offs: u32,
+    ) -> Result<Run, String> {
+        let task = &delivery.entry.task;
+        let remembers = |task: &Arc<Task>| task.manifest.grants.state.is_some();
+        if !catalog.routes.task(task).is_some_and(remembers) {
+            return self.record(self.run(catalog, delivery, policy, cut_offs).await).await;
+        }
+        let run = {
+            let _turn = self.place.turns.share(task).await;
+            self.record(self.run(catalog, delivery, policy, cut_offs).await).await?
+        };
+        if !matches!(run.outcome, Outcome::Conflict { .. }) {
+            return Ok(run);
+        }
+        log(&run, &Settlement::GiveBack { after: Duration::ZERO });
+        self.place.metrics.count_run(&run, true);
+        let _turn = self.place.turns.take(task).await;
+        self.record(self.run(catalog, delivery, policy, cut_offs).await).await
     }
 
     async fn run(

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use loopabull_model::{Breaker, EntryId, Reason, Run, Task, TaskName};
-use loopabull_queue::{Exchange, Queues};
+use loopabull_queue::Queues;
 
 use crate::board::Board;
 use crate::catalog::Catalog;
 use crate::config::RefusedTasks;
-use crate::journal::Journal;
+use crate::journal::{AfterQueues, Journal};
 use crate::metrics::Metrics;
 use crate::pauses::{Pauses, Target};
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
+use crate::turns::Turns;
 use crate::worker::chain;
 
 /// How many daemons in a row may die with a task before it is paused. A single entry is not run any
@@ -35,8 +36,9 @@ pub struct Workplace {
     pub shutdown: Shutdown,
     pub breakers: Breakers,
     pub running: Running,
-    /// Where what tasks send goes beside the queues.
-    pub exchange: Option<Arc<Exchange>>,
+    pub turns: Turns,
+    /// Where what tasks send goes after the queues.
+    pub after_queues: AfterQueues,
     /// What becomes of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
 }
@@ -94,12 +96,11 @@ impl Workplace {
             tracing::info!("{target} is resumed");
         }
         let catalog = self.runner.catalog();
-        let tasks = catalog.routes.tasks().into_iter();
-        let tasks = tasks.filter(|task| catalog.refused(&task.name).is_none());
-        let awake = tasks.filter(|task| !self.pauses.rests(&Target::Task(task.name.clone())));
-        let awake: Vec<_> =
-            awake.map(|task| (task.manifest.queue.clone(), task.name.clone())).collect();
-        self.queues.release(&awake).await.map_err(chain)
+        // A task that is gone does not rest either: what was held of it comes to its end.
+        let is_awake = |task: &TaskName| {
+            catalog.refused(task).is_none() && !self.pauses.rests(&Target::Task(task.clone()))
+        };
+        self.queues.release(is_awake).await.map_err(chain)
     }
 
     /// Puts another catalog in force, and shows what is wrong with its tasks.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loopabull_host::config::Config;
-use loopabull_host::journal::{Journal, Record};
+use loopabull_host::journal::{AfterQueues, Journal, Record};
 use loopabull_host::listing::Listing;
 use loopabull_model::{
     Body, Emission, Emitted, Entry, EntryId, Message, Outcome, Run, RunId, Settlement,
@@ -53,7 +53,7 @@ async fn work_until(bed: &Bed, died: Died) {
         queues.publish(&Entry::new(id, task, &sends[0])).await.unwrap();
     }
     if died > Died::BeforeItForgot {
-        journal.forget_sent(&entry.id).await.unwrap();
+        journal.set_queued(&entry.id, AfterQueues::Done).await.unwrap();
     }
     if died > Died::BeforeItSettled {
         queues.settle(&delivery, &Settlement::Ack).await.unwrap();
@@ -165,7 +165,8 @@ fn check(bed: &Bed, count: usize, kills: usize, flags: &[&str]) {
 
 #[test]
 fn kills_of_the_host_neither_lose_nor_double_what_tasks_send() {
-    check(&Bed::new(), 300, 8, &[]);
+    // After five deaths in a row with a task that never succeeds the task would be paused.
+    check(&Bed::new(), 300, 4, &[]);
 }
 
 #[test]

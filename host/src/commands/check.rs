@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use loopabull_model::{Task, TaskKind};
-use loopabull_queue::Queues;
+use loopabull_queue::{Exchange, Queues};
 use loopabull_wasm::ComponentRunner;
 
 use crate::ack_timeout;
@@ -57,6 +57,11 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
         }
     }
     block_on(async {
+        if let Some(publish) = &config.publish
+            && let Err(error) = Exchange::connect(&publish.amqp_url, &publish.exchange).await
+        {
+            problems.push(format!("`[publish]`: {:#}", anyhow::Error::new(error)));
+        }
         check_playbooks(config, &catalog, &mut problems).await;
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
         match Queues::open(&config.queues(tasks())).await {

@@ -31,6 +31,14 @@ const TEMPLATE: [(&str, &str); 7] = [
     ("NAME.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
 ];
 
+/// Names that a function in the crate cannot have: Rust's words, and what the template uses.
+const KEYWORDS: [&str; 42] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "fn", "for", "gen", "if", "impl", "in", "info", "let",
+    "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "self", "static", "struct",
+    "super", "task", "test", "trait", "type", "use", "where", "while",
+];
+
 /// List the tasks, or make the crate of a new one
 #[derive(Debug, Args)]
 pub(crate) struct TasksArgs {
@@ -140,6 +148,9 @@ fn package_name(name: &str) -> Result<TaskName, Failure> {
         && name.chars().all(is_word)
         && !name.ends_with('-')
         && name.len() <= 64;
+    if KEYWORDS.contains(&name) {
+        return Err(anyhow!("`{name}` is a word of Rust, and no name for a function").into());
+    }
     if !fits {
         let error = anyhow!("`{}` is no name for a crate", name.escape_debug());
         return Err(Failure::with_hint(error, "lower-case words joined by dashes: `flag-build`"));
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_name_is_one_that_cargo_takes() {
-        for name in ["", "A", "1a", "a_b", "a-", "../x", "a b"] {
+        for name in ["", "fn", "test", "A", "1a", "a_b", "a-", "../x", "a b"] {
             assert!(package_name(name).is_err(), "{name}");
         }
         assert!(package_name("flag-build2").is_ok());

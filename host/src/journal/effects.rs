@@ -16,7 +16,7 @@ pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Resul
                 write(connection, &run.task, &state)?;
                 for (place, message) in sends.iter().enumerate() {
                     connection
-                        .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3)")?
+                        .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0)")?
                         .execute(params![run.entry.as_str(), place, json(message)])?;
                 }
             }
@@ -45,15 +45,26 @@ pub(super) fn state(
 /// Returns the messages that are still to be sent because of an entry.
 pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Vec<Message>> {
     connection
-        .prepare("SELECT message FROM outbox WHERE entry = ?1 ORDER BY place")?
+        .prepare("SELECT message FROM outbox WHERE entry = ?1 AND queued = 0 ORDER BY place")?
         .query_map([entry.as_str()], |row| from_json(row, "message"))?
+        .collect()
+}
+
+/// Returns some of the messages that only the bus does not have.
+pub(super) fn for_bus(connection: &Connection) -> rusqlite::Result<Vec<(EntryId, u64, Message)>> {
+    connection
+        .prepare("SELECT * FROM outbox WHERE queued = 1 ORDER BY entry, place LIMIT 100")?
+        .query_map([], |row| {
+            let entry = EntryId::new(row.get::<_, String>("entry")?);
+            Ok((entry, row.get("place")?, from_json(row, "message")?))
+        })?
         .collect()
 }
 
 /// Returns the entries because of which messages are still to be sent.
 pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> {
     connection
-        .prepare("SELECT DISTINCT entry FROM outbox ORDER BY entry")?
+        .prepare("SELECT DISTINCT entry FROM outbox WHERE queued = 0 ORDER BY entry")?
         .query_map([], |row| Ok(EntryId::new(row.get::<_, String>(0)?)))?
         .collect()
 }

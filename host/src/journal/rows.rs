@@ -88,7 +88,9 @@ pub(super) fn insert(
             json(&run.grants),
             json(&run.usage),
             json(&run.emitted),
-            Some(json(message)).filter(|message| message.len() <= MAX_MESSAGE),
+            // One that was overtaken is run again, and has it then.
+            Some(json(message))
+                .filter(|message| message.len() <= MAX_MESSAGE && run.outcome.is_attempt()),
         ])
 }
 

@@ -193,7 +193,11 @@ async fn a_run_leaves_its_effects_only_if_what_it_read_is_still_so() {
     let entries = journal.unsent().await.unwrap();
     assert_eq!(entries, [EntryId::new("entry of r-1")]);
     assert_eq!(journal.outbox(&entries[0]).await.unwrap(), [message()]);
-    journal.forget_sent(&entries[0]).await.unwrap();
+    journal.set_queued(&entries[0], AfterQueues::Bus).await.unwrap();
+    let waiting = journal.for_bus().await.unwrap();
+    assert_eq!(waiting, [(entries[0].clone(), 0, message())]);
+    journal.forget_published(&entries[0], 0).await.unwrap();
+    assert_eq!(journal.for_bus().await.unwrap(), []);
     assert_eq!(journal.unsent().await.unwrap(), []);
     assert_eq!(journal.message(RunId::new("r-1")).await.unwrap(), Some(message()));
 }

@@ -81,12 +81,16 @@ impl Embedded {
         }
     }
 
-    pub(crate) async fn release(&self, tasks: &[(QueueName, TaskName)]) -> Result<(), QueueError> {
+    pub(crate) async fn release(
+        &self,
+        is_awake: impl Fn(&TaskName) -> bool,
+    ) -> Result<(), QueueError> {
         let held: Vec<(String, String)> = self.store.read(rows::held).await?;
-        let is_wanted = |(queue, task): &(String, String)| {
-            tasks.iter().any(|(of, name)| of.as_str() == queue && name.as_str() == task)
+        let is_wanted = |(_, task): &(String, String)| {
+            TaskName::try_from(task.as_str()).is_ok_and(|task| is_awake(&task))
         };
-        for (queue, task) in held.into_iter().filter(is_wanted) {
+        let wanted: Vec<_> = held.into_iter().filter(is_wanted).collect();
+        for (queue, task) in wanted {
             self.store.change(move |connection| rows::release(connection, &queue, &task)).await?;
             self.published.notify_waiters();
         }

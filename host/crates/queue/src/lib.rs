@@ -172,12 +172,12 @@ impl Queues {
         }
     }
 
-    /// Lets what is held of these tasks, each with its queue, go on before what came after it. To be
-    /// called again and again: a task may be held by one hand while another releases it.
-    pub async fn release(&self, tasks: &[(QueueName, TaskName)]) -> Result<(), QueueError> {
+    /// Lets what is held of tasks that are awake go on before what came after it, in whichever queue. To
+    /// be called again and again: a task may be held by one hand while another releases it.
+    pub async fn release(&self, is_awake: impl Fn(&TaskName) -> bool) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(queues) => queues.release(tasks).await,
-            Self::Amqp(queues) => queues.release(tasks).await,
+            Self::Embedded(queues) => queues.release(is_awake).await,
+            Self::Amqp(queues) => queues.release(is_awake).await,
         }
     }
 

@@ -1,7 +1,6 @@
 //! What one call of a component costs, and where it goes.
 //!
-//! `cargo xtask bench` runs it, after it has built the example tasks. Everything in it is measured in one
-//! run: a fresh instance for each message, as the product has it, against the same function native
+//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. Everything in it is measured in one run: a fresh instance for each message, as the product has it, against the same function native
 //! and against an instance that is kept; the parts of a call; loading from the cache against
 //! compiling; the memory of live instances.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]

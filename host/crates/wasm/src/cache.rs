@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 type Seal = Hmac<Sha256>;
@@ -23,6 +24,8 @@ const KEY_BYTES: usize = 32;
 const MAX_FILE: u64 = 512 << 20;
 /// How many compiled components are kept; the longest unused go first.
 const MAX_FILES: usize = 200;
+/// How many bytes they may have together.
+const MAX_BYTES: u64 = 2 << 30;
 
 /// The cache of compiled components.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(crate) struct Cache {
 
 /// Why there is no cache, or nothing in it for a component.
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub(crate) enum CacheError {
     #[error("cannot use the cache `{path}`")]
     Io { path: PathBuf, source: io::Error },
     #[error("others than this user may write into the cache `{path}`")]
@@ -62,7 +65,7 @@ impl Cache {
         let cannot = |source| CacheError::Io { path: path.clone(), source };
         let file = match OpenOptions::new()
             .read(true)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
             .open(&path)
         {
             Ok(file) => file,
@@ -105,12 +108,19 @@ impl Cache {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)?.flatten() {
             if entry.file_name() != "key" {
-                files.push((entry.metadata()?.modified()?, entry.path()));
+                let metadata = entry.metadata()?;
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
             }
         }
-        files.sort();
-        let many = files.len().saturating_sub(MAX_FILES);
-        files.iter().take(many).try_for_each(|(_, path)| fs::remove_file(path))
+        files.sort_by(|a, b| b.cmp(a));
+        let mut kept = 0;
+        for (number, (_, bytes, path)) in files.iter().enumerate() {
+            kept += bytes;
+            if number >= MAX_FILES || (number > 0 && kept > MAX_BYTES) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 }
 

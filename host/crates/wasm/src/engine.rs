@@ -15,7 +15,7 @@ use wasmtime_wasi::random::WasiRandom;
 
 use crate::bindings::loopabull::task::types::{Failure, Message};
 use crate::bindings::{Granted, GrantedPre};
-use crate::cache::{self, Cache, CacheError};
+use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::inspect::LoadError;
@@ -33,11 +33,9 @@ const COMPILE_STACK: usize = 16 << 20;
 
 /// Why the engine cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error("cannot start the WebAssembly engine: {reason}")]
-    Engine { reason: String },
-    #[error("cannot use the cache of compiled components")]
-    Cache(#[source] CacheError),
+#[error("cannot start the WebAssembly engine: {reason}")]
+pub struct EngineError {
+    reason: String,
 }
 
 /// wasmtime, set up for tasks.
@@ -50,12 +48,23 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start(instances: u32, cache: Option<&Path>) -> Result<Self, EngineError> {
-        let error = |error: wasmtime::Error| EngineError::Engine { reason: format!("{error:#}") };
-        let cache = cache.map(Cache::open).transpose().map_err(EngineError::Cache)?;
+        let error = |error: wasmtime::Error| EngineError { reason: format!("{error:#}") };
+        // Compiling at every start is better than not to start.
+        let cache = cache.and_then(|folder| {
+            let opened = Cache::open(folder);
+            opened
+                .map_err(|e| {
+                    tracing::warn!(
+                        "{:#}: components are compiled at each start",
+                        wasmtime::Error::new(e)
+                    )
+                })
+                .ok()
+        });
         let engine = wasmtime::Engine::new(&profile::config(instances)).map_err(error)?;
         let linker = linker(&engine).map_err(error)?;
         let clock = Clock::start(&engine)
-            .map_err(|source| EngineError::Engine { reason: format!("no thread: {source}") })?;
+            .map_err(|source| EngineError { reason: format!("no thread: {source}") })?;
         Ok(Self { wasmtime: engine, clock, linker, cache })
     }
 

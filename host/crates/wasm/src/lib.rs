@@ -34,7 +34,6 @@ use loopabull_egress::{EgressLimits, Resolver, Trust};
 use loopabull_model::{Attempt, Manifest, Message, RunId};
 use tokio::sync::Semaphore;
 
-pub use cache::CacheError;
 pub use capabilities::GrantError;
 pub use engine::EngineError;
 pub use inspect::LoadError;

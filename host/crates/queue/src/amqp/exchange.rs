@@ -3,9 +3,9 @@
 //! Does not make the exchange: it is the bus's. Before it on the path of a message: the outbox. After it:
 //! whoever is bound to the exchange.
 
-use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, ExchangeKind};
 use loopabull_model::Message;
 
 use super::broker::Broker;
@@ -23,10 +23,17 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Connects to the bus, and keeps the connection for ever.
+    /// Connects to the bus, and keeps the connection for ever. An exchange that is not there is an
+    /// error.
     pub async fn connect(url: &str, name: &str) -> Result<Self, QueueError> {
         let supervisor = Supervisor::start(Broker::new(url)?).await?;
-        Ok(Self { supervisor, name: name.to_owned() })
+        let session = supervisor.session().await?;
+        let channel = session.channel().await?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let (name, kind, none) = (name.to_owned(), ExchangeKind::Topic, FieldTable::default());
+        let find = channel.exchange_declare(name.as_str().into(), kind, options, none);
+        session.step("find the exchange", find).await?;
+        Ok(Self { supervisor, name })
     }
 
     /// Publishes a message under its topic, and returns once the broker has it. After an error it may be
@@ -54,7 +61,10 @@ impl Exchange {
 fn properties(message: &Message) -> BasicProperties {
     let mut headers = FieldTable::default();
     let mut set = |name: &str, value: AMQPValue| {
-        headers.insert(name.into(), value);
+        // A name that AMQP cannot carry is not worth the message.
+        if let Ok(name) = ShortString::try_new(name) {
+            headers.insert(name, value);
+        }
     };
     for (name, value) in &message.headers {
         set(name, text(value));

@@ -17,9 +17,13 @@ use super::{Amqp, Raw, lock};
 use crate::{Delivery, QueueError};
 
 impl Amqp {
-    pub(crate) async fn release(&self, tasks: &[(QueueName, TaskName)]) -> Result<(), QueueError> {
+    pub(crate) async fn release(
+        &self,
+        is_awake: impl Fn(&TaskName) -> bool,
+    ) -> Result<(), QueueError> {
         let held = lock(&self.held).clone();
-        for key in tasks.iter().filter(|key| held.contains(key)) {
+        let awake: Vec<_> = held.into_iter().filter(|(_, task)| is_awake(task)).collect();
+        for key in &awake {
             if lock(&self.releasing).contains_key(key) {
                 continue;
             }

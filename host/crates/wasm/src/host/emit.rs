@@ -11,8 +11,10 @@ const MAX_MESSAGES: u64 = 100;
 const MAX_BYTES: u64 = 4 << 20;
 /// How many headers a message may have.
 const MAX_HEADERS: usize = 64;
-/// The longest name or value of a header, in bytes.
-const MAX_HEADER_BYTES: usize = 4096;
+/// The longest name of a header, in bytes: AMQP carries it as a short string.
+const MAX_NAME_BYTES: usize = 255;
+/// How many bytes the headers of a message may have together.
+const MAX_HEADER_BYTES: usize = 32 << 10;
 
 impl emit::Host for Host {
     fn publish(
@@ -86,10 +88,17 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
                 Emission::HEADER_PREFIX
             ));
         }
-        let is_bad = |text: &str| text.len() > MAX_HEADER_BYTES || text.chars().any(is_harmful);
-        if is_bad(name) || is_bad(value) {
-            return Err("a header is too long or holds a control character".to_owned());
+        if name.len() > MAX_NAME_BYTES || [name, value].iter().any(|t| t.chars().any(is_harmful)) {
+            return Err(format!(
+                "the name of a header has more than {MAX_NAME_BYTES} bytes, or the header holds a control \
+                 character"
+            ));
         }
+    }
+    // What a bus of AMQP takes has its headers in one frame of 128 KiB.
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_HEADER_BYTES {
+        return Err(format!("the headers have {bytes} bytes, the limit is {MAX_HEADER_BYTES}"));
     }
     Ok(())
 }
