@@ -12,6 +12,7 @@ use loopabull_wasm::{Component, ComponentRunner};
 
 use crate::config::Config;
 use crate::listing::{Finding, Listing, Severity, Stamp};
+use crate::worker::chain;
 use crate::{runner, secrets};
 
 /// The tasks, ready to run.
@@ -160,22 +161,11 @@ fn prepare(
     if memory > most.min(loopabull_wasm::MAX_MEMORY) {
         return Err(format!("`limits.memory` is {memory} bytes, the most is {most}"));
     }
-    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(|e| chain(&e))?;
+    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(chain)?;
     let bytes = listing.component(&task.name)?;
     let component = runner.load(&bytes, &task.manifest, secrets).map_err(|error| {
         let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        format!("{}{hint}", chain(&error))
+        format!("{}{hint}", chain(error))
     })?;
     Ok(Some(component))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

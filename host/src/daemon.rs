@@ -138,7 +138,7 @@ impl Daemon {
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
         state::make(&config.state)?;
-        let lock = state::lock(&config.state)?;
+        let lock = state::lock(&config.state).await?;
         state::sweep(&config.state)?;
         let listing = Arc::new(Listing::read(config));
         let place = Arc::new(workplace(config, &listing, role, shutdown.clone()).await?);

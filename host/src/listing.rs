@@ -131,10 +131,10 @@ impl Listing {
             };
             // Before it is read: what changes in between is seen as a change.
             let mut stamp = Stamp::of(&dir, &name, ending);
-            let manifest = read_manifest(&dir, &name).unwrap_or_else(|(reason, salvaged)| {
+            let (manifest, objection) = read_manifest(&dir, &name);
+            if let Some(reason) = objection {
                 self.refused.insert(name.clone(), format!("`{name}.toml`: {reason}"));
-                salvaged
-            });
+            }
             stamp.add_referred(&manifest);
             self.stamps.insert(name.clone(), stamp);
             let task = Task { name: name.clone(), kind, manifest };
@@ -222,18 +222,24 @@ impl Stamp {
     }
 }
 
-/// Reads a manifest. With the reason why it cannot be used comes what could be made out of where its
-/// messages wait.
-fn read_manifest(dir: &Dir, name: &TaskName) -> Result<Manifest, (String, Manifest)> {
+/// Reads a manifest. One that cannot be used comes with the reason, and says at least where its
+/// messages wait, as far as that could be read.
+fn read_manifest(dir: &Dir, name: &TaskName) -> (Manifest, Option<String>) {
     let file = format!("{name}.toml");
-    let nothing = |reason: String| (reason, Manifest::default());
-    let exists = dir.try_exists(&file);
-    if !exists.map_err(|error| nothing(format!("cannot be opened: {error}")))? {
-        return Ok(Manifest::default());
+    match dir.try_exists(&file) {
+        Ok(true) => (),
+        Ok(false) => return (Manifest::default(), None),
+        Err(error) => return (Manifest::default(), Some(format!("cannot be opened: {error}"))),
     }
-    let text = String::from_utf8(read(dir, &file, MAX_MANIFEST).map_err(nothing)?)
-        .map_err(|_| nothing("it is not UTF-8".to_owned()))?;
-    Manifest::parse(&text).map_err(|error| (error.to_string(), Manifest::salvage(&text)))
+    let text = read(dir, &file, MAX_MANIFEST)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()));
+    match text {
+        Ok(text) => match Manifest::parse(&text) {
+            Ok(manifest) => (manifest, None),
+            Err(error) => (Manifest::salvage(&text), Some(error.to_string())),
+        },
+        Err(reason) => (Manifest::default(), Some(reason)),
+    }
 }
 
 fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, String> {

@@ -77,7 +77,10 @@ impl Reload {
         let Ok(listing) = tokio::task::spawn_blocking(move || Listing::read(&config)).await else {
             return;
         };
-        if let Some((folder, reason)) = listing.unreadable.first() {
+        let known = |(folder, _): &&(PathBuf, String)| {
+            !self.in_force.unreadable.iter().any(|(before, _)| before == folder)
+        };
+        if let Some((folder, reason)) = listing.unreadable.iter().find(known) {
             // Not empty: nobody knows what is in it. What is in force stays.
             let trouble = format!("`{}`: {reason}", folder.display());
             self.place.board.set_trouble(TROUBLE, &trouble);

@@ -5,10 +5,16 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::leftovers;
+
+/// How long a lock that is taken is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const LOCK_TICK: Duration = Duration::from_millis(50);
 
 /// How other commands find the daemon of a state directory: the file `daemon.json` in it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -73,13 +79,22 @@ pub fn make(path: &Path) -> Result<(), StateError> {
 }
 
 /// Makes this the one daemon of its state directory, for as long as the file is open.
-pub fn lock(path: &Path) -> Result<File, StateError> {
+///
+/// Waits a moment for a lock that is taken: a process that a killed daemon was just starting holds it
+/// until it has become the program that it is to be.
+pub async fn lock(path: &Path) -> Result<File, StateError> {
     let path = path.to_owned();
-    match File::create(path.join("daemon.lock")).map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), file)) => Ok(file),
-        Ok((Err(TryLockError::WouldBlock), _)) => Err(StateError::InUse { path }),
-        Ok((Err(TryLockError::Error(source)), _)) | Err(source) => {
-            Err(StateError::Lock { path, source })
+    let cannot = |source| StateError::Lock { path: path.clone(), source };
+    let file = File::create(path.join("daemon.lock")).map_err(cannot)?;
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                tokio::time::sleep(LOCK_TICK).await;
+            }
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(cannot(source)),
         }
     }
 }

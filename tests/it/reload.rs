@@ -160,6 +160,23 @@ fn a_directory_that_is_away_for_a_while_unloads_nothing() {
 }
 
 #[test]
+fn a_directory_that_was_never_there_is_no_trouble() {
+    let bed = Bed::new();
+    std::fs::remove_dir(bed.path("tasks")).unwrap();
+    bed.add_playbook("a", "", "    - debug: { msg: one }\n");
+    let daemon = bed.start(&[]);
+    bed.add_playbook("b", "", "    - debug: { msg: two }\n");
+    wait_for("the playbook", || bed.log().contains("b changed").then_some(()));
+    assert_eq!(troubles(&daemon), "[]");
+    // It may come later.
+    std::fs::create_dir(bed.path("tasks")).unwrap();
+    bed.add_guest("c", "c", "", "i32.const 0");
+    bed.add_playbook("b", "topics = ['x']", "    - debug: { msg: two }\n");
+    wait_for("the component", || bed.log().contains("c changed").then_some(()));
+    daemon.stop();
+}
+
+#[test]
 fn held_messages_go_on_when_their_task_moves_to_another_queue_or_goes() {
     let bed = Bed::new();
     for name in ["moves", "goes"] {
