@@ -1,8 +1,9 @@
 //! Reload: what changes in the two directories of tasks comes into force while the daemon runs.
 //!
 //! Owns when the directories are read again. A new catalog is made beside the one in force and
-//! swapped in whole; what is broken in it stays as it was, and is a trouble that `/readyz` shows.
-//! What cannot change without a restart, the queues and their workers, is refused with that word.
+//! swapped in whole; a component that is broken in it stays as it was, a playbook is refused, and either
+//! is a trouble that `/readyz` shows. What cannot change without a restart, the queues and their
+//! workers, is refused with that word.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,10 +78,10 @@ impl Reload {
         let Ok(listing) = tokio::task::spawn_blocking(move || Listing::read(&config)).await else {
             return;
         };
-        let known = |(folder, _): &&(PathBuf, String)| {
+        let is_news = |(folder, _): &&(PathBuf, String)| {
             !self.in_force.unreadable.iter().any(|(before, _)| before == folder)
         };
-        if let Some((folder, reason)) = listing.unreadable.iter().find(known) {
+        if let Some((folder, reason)) = listing.unreadable.iter().find(is_news) {
             // Not empty: nobody knows what is in it. What is in force stays.
             let trouble = format!("`{}`: {reason}", folder.display());
             self.place.board.set_trouble(TROUBLE, &trouble);
