@@ -16,6 +16,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How often we look whether all are gone, and the pause between: 10 s in all.
 const LOOKS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(20);
+/// How many looks in a row may find only processes that have no environment (yet): 0.5 s.
+const BLANK_LOOKS: u32 = 25;
+
+/// What a look at the processes found.
+enum Look {
+    /// One that lives in a run's directory. It was sent SIGKILL.
+    Found,
+    /// None, but one that has no environment: it may be in the middle of `execve`.
+    Blank,
+    None,
+}
 
 /// Kills what still runs in the directories beneath `runs`, and removes them as far as that goes.
 /// Returns how many processes were killed. Only the one daemon of a state directory may call this,
@@ -26,15 +37,23 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// If there still is one after 10 s.
 pub fn sweep(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
-    let mut looks = 0;
+    let mut blank_looks = 0;
+    let mut gone = false;
     // Again until a look finds none: what is killed may have been about to start another, and takes
     // a moment to go.
-    while kill_those_at_home_in(runs, &mut killed)? {
-        looks += 1;
-        if looks == LOOKS {
-            return Err(io::Error::other("a process of a playbook does not end by SIGKILL"));
+    for _ in 0..LOOKS {
+        match look(runs, &mut killed)? {
+            Look::Found => blank_looks = 0,
+            Look::Blank if blank_looks < BLANK_LOOKS => blank_looks += 1,
+            Look::Blank | Look::None => {
+                gone = true;
+                break;
+            }
         }
         std::thread::sleep(PAUSE);
+    }
+    if !gone {
+        return Err(io::Error::other("a process of a playbook does not end by SIGKILL"));
     }
     for entry in fs::read_dir(runs)?.flatten() {
         // It may hold what its playbook made unremovable. The ids of runs are never used again.
@@ -45,13 +64,13 @@ pub fn sweep(runs: &Path) -> io::Result<usize> {
     Ok(killed.len())
 }
 
-/// Returns whether there was any.
-fn kill_those_at_home_in(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<bool> {
+/// Sends SIGKILL to each process whose `HOME` is beneath `runs`.
+fn look(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Look> {
     let mut home = OsString::from("HOME=");
     home.push(runs);
     let mut home = home.into_vec();
     home.push(b'/');
-    let mut found = false;
+    let mut seen = Look::None;
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -59,14 +78,19 @@ fn kill_those_at_home_in(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<
         };
         // Another user's process cannot be read, and one that has ended has no environment.
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
-        if environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home))
+        if environment.is_empty() {
+            // A thread of the kernel and a process that has ended have no program either.
+            if matches!(seen, Look::None) && fs::read_link(entry.path().join("exe")).is_ok() {
+                seen = Look::Blank;
+            }
+        } else if environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home))
             && Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
         {
             killed.insert(pid);
-            found = true;
+            seen = Look::Found;
         }
     }
-    Ok(found)
+    Ok(seen)
 }
 
 #[cfg(test)]
