@@ -12,8 +12,17 @@ use loopabull_wasm::{Component, ComponentRunner};
 
 use crate::config::Config;
 use crate::listing::{Finding, Listing, Severity, Stamp};
+use crate::playbook::Secrets;
 use crate::worker::chain;
 use crate::{runner, secrets};
+
+/// A task that is ready to run.
+#[derive(Clone)]
+enum Loaded {
+    Component(Component),
+    /// Ansible reads a playbook when it is run; its secrets are read before.
+    Playbook(Arc<Secrets>),
+}
 
 /// The tasks, ready to run.
 #[derive(Default)]
@@ -21,7 +30,7 @@ pub struct Catalog {
     /// All tasks, those too that are refused: what comes for them must not be lost.
     pub routes: Arc<Routes>,
     pub findings: Vec<Finding>,
-    components: BTreeMap<TaskName, Component>,
+    loaded: BTreeMap<TaskName, Loaded>,
     refused: BTreeMap<TaskName, String>,
     /// Tasks that go on with an older version, and why.
     outdated: BTreeMap<TaskName, String>,
@@ -48,13 +57,13 @@ impl Catalog {
                 None => prepare(config, listing, task, runner),
             };
             match (loaded, before.and_then(|before| before.older(name))) {
-                (Ok(component), _) => {
-                    catalog.components.extend(component.map(|c| (name.clone(), c)));
+                (Ok(loaded), _) => {
+                    catalog.loaded.insert(name.clone(), loaded);
                     catalog.stamps.insert(name.clone(), stamp);
                     tasks.push(task.clone());
                 }
-                (Err(reason), Some((older, component))) => {
-                    catalog.components.extend(component.map(|c| (name.clone(), c)));
+                (Err(reason), Some((older, loaded))) => {
+                    catalog.loaded.insert(name.clone(), loaded);
                     catalog.find(task, format!("the version before goes on: {reason}"));
                     catalog.outdated.insert(name.clone(), reason);
                     tasks.push(older);
@@ -72,7 +81,18 @@ impl Catalog {
 
     /// Returns the component of a task.
     pub fn component(&self, name: &TaskName) -> Option<&Component> {
-        self.components.get(name)
+        match self.loaded.get(name)? {
+            Loaded::Component(component) => Some(component),
+            Loaded::Playbook(_) => None,
+        }
+    }
+
+    /// Returns the secrets of a playbook.
+    pub fn secrets(&self, name: &TaskName) -> Option<Arc<Secrets>> {
+        match self.loaded.get(name)? {
+            Loaded::Component(_) => None,
+            Loaded::Playbook(secrets) => Some(Arc::clone(secrets)),
+        }
     }
 
     /// Returns why a task must not run, if that is so.
@@ -91,13 +111,13 @@ impl Catalog {
 
     /// Makes a task that was loaded go on as it was before, or refuses it.
     pub(crate) fn revert(&mut self, name: &TaskName, before: &Self, reason: String) {
-        let (Some(task), Some((older, component))) =
+        let (Some(task), Some((older, loaded))) =
             (self.routes.task(name).cloned(), before.older(name))
         else {
             return self.refuse(name, reason);
         };
         self.forget(name);
-        self.components.extend(component.map(|c| (name.clone(), c)));
+        self.loaded.insert(name.clone(), loaded);
         self.find(&task, format!("the version before goes on: {reason}"));
         self.outdated.insert(name.clone(), reason);
         let others = self.routes.tasks().into_iter().filter(|task| task.name != *name);
@@ -114,22 +134,22 @@ impl Catalog {
     }
 
     fn forget(&mut self, name: &TaskName) {
-        self.components.remove(name);
+        self.loaded.remove(name);
         self.stamps.remove(name);
     }
 
     /// Returns what is loaded of a task under the same manifest.
-    fn loaded(&self, task: &Task) -> Option<Option<Component>> {
+    fn loaded(&self, task: &Task) -> Option<Loaded> {
         let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
         let is_well =
             !self.refused.contains_key(&task.name) && !self.outdated.contains_key(&task.name);
-        (is_same && is_well).then(|| self.components.get(&task.name).cloned())
+        self.loaded.get(&task.name).filter(|_| is_same && is_well).cloned()
     }
 
-    /// Returns a task that runs here, with its component if it has one.
-    fn older(&self, name: &TaskName) -> Option<(Task, Option<Component>)> {
+    /// Returns a task that runs here.
+    fn older(&self, name: &TaskName) -> Option<(Task, Loaded)> {
         let task = self.routes.task(name).filter(|_| !self.refused.contains_key(name))?;
-        Some(((**task).clone(), self.components.get(name).cloned()))
+        Some(((**task).clone(), self.loaded.get(name)?.clone()))
     }
 
     fn find(&mut self, task: &Task, text: String) {
@@ -142,30 +162,29 @@ impl Catalog {
     }
 }
 
-/// Makes a task ready to run; nothing is to be done for a playbook. The error is one clause, with what
-/// the operator can do.
+/// Makes a task ready to run. The error is one clause, with what the operator can do.
 fn prepare(
     config: &Config,
     listing: &Listing,
     task: &Task,
     runner: &ComponentRunner,
-) -> Result<Option<Component>, String> {
+) -> Result<Loaded, String> {
     if let Some(reason) = listing.refused.get(&task.name) {
         return Err(reason.clone());
     }
+    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(chain)?;
     if task.kind == TaskKind::Playbook {
-        return Ok(None);
+        return Ok(Loaded::Playbook(Arc::new(Secrets::new(secrets))));
     }
     let most = config.ceiling.memory.map_or(loopabull_wasm::MAX_MEMORY, |memory| memory.as_u64());
     let memory = runner::memory(task);
     if memory > most.min(loopabull_wasm::MAX_MEMORY) {
         return Err(format!("`limits.memory` is {memory} bytes, the most is {most}"));
     }
-    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(chain)?;
     let bytes = listing.component(&task.name)?;
     let component = runner.load(&bytes, &task.manifest, secrets).map_err(|error| {
         let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         format!("{}{hint}", chain(error))
     })?;
-    Ok(Some(component))
+    Ok(Loaded::Component(component))
 }

@@ -116,6 +116,13 @@ pub struct Playbook {
     pub launcher: Option<PathBuf>,
     /// `ansible-playbook`. Default: found on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
+    /// Who playbooks run as, by name or as `UID:GID`, if the daemon is root. Default: the daemon's own
+    /// user, without its capabilities.
+    pub user: Option<String>,
+    /// Layers of the confinement without which no playbook is run; `check` shows them.
+    pub require: Vec<String>,
+    /// Layers of the confinement that are left out.
+    pub without: Vec<String>,
 }
 
 /// The bus on which what tasks send is published, in the form of fedora-messaging.

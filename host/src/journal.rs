@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rows::{checked, read};
 
 /// Counts the changes to the schema that an older file does not survive.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
@@ -37,9 +37,10 @@ const SCHEMA: &str = "
         outcome TEXT NOT NULL,
         output TEXT NOT NULL,
         notes TEXT NOT NULL,
-        grants TEXT NOT NULL,           -- JSON, as the two below
+        grants TEXT NOT NULL,           -- JSON, as the three below
         usage TEXT NOT NULL,
         emitted TEXT NOT NULL,
+        playbook TEXT NOT NULL,
         message TEXT                    -- JSON; none if it is too large to be kept
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS outbox (     -- messages of runs that succeeded, on their way

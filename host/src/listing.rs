@@ -12,11 +12,11 @@ use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt};
-use loopabull_model::{Manifest, Task, TaskKind, TaskName};
+use loopabull_model::{AnsibleOptions, Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
-use crate::{runner, secrets};
+use crate::{playbook, runner, secrets};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
@@ -75,10 +75,13 @@ impl Listing {
                 });
             }
             let mut excess = config.ceiling.excess(&task.manifest);
-            if task.kind == TaskKind::Playbook && !task.manifest.grants.is_empty() {
-                excess.push(
-                    "grants are for components, a playbook is not confined by them".to_owned(),
-                );
+            excess.extend(task.manifest.grants.misplaced(task.kind));
+            match task.kind {
+                TaskKind::Playbook => excess.extend(playbook::objections(&task.manifest)),
+                TaskKind::Component if task.manifest.ansible != AnsibleOptions::default() => {
+                    excess.push("`[ansible]` is for playbooks".to_owned());
+                }
+                TaskKind::Component => (),
             }
             if !excess.is_empty() {
                 listing.refused.entry(task.name.clone()).or_insert_with(|| excess.join("; "));
@@ -403,13 +406,17 @@ mod tests {
     }
 
     #[test]
-    fn grants_in_the_manifest_of_a_playbook_are_refused() {
+    fn what_is_for_the_other_kind_of_task_is_refused() {
         let listing = Folders::with(&[
             ("playbooks/a.yml", ""),
             ("playbooks/a.toml", "grants.state = '1KiB'"),
+            ("tasks/b.wasm", ""),
+            ("tasks/b.toml", "ansible.check_mode = true"),
         ])
         .listing();
-        assert!(listing.refused[&"a".try_into().unwrap()].contains("not confined"));
+        let refused = |name: &str| listing.refused[&name.try_into().unwrap()].as_str();
+        assert_eq!(refused("a"), "`grants.state` is for components");
+        assert_eq!(refused("b"), "`[ansible]` is for playbooks");
     }
 
     #[test]

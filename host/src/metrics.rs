@@ -38,6 +38,10 @@ pub struct Metrics {
     pub reloads: Counter,
     runs: Family<Ran, Counter>,
     run_seconds: Family<ByKind, Histogram>,
+    /// Runs of playbooks that lacked a layer of the confinement.
+    degraded: Family<OfLayer, Counter>,
+    /// Processes that playbooks left behind, which were killed.
+    killed: Counter,
     queue: Family<State, Gauge<u64, AtomicU64>>,
     oldest_seconds: Family<OfQueue, Gauge<f64, AtomicU64>>,
     /// Deliveries that a broker had given to somebody else before they were settled.
@@ -75,6 +79,11 @@ struct ByKind {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfLayer {
+    layer: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct State {
     queue: String,
     state: &'static str,
@@ -108,6 +117,8 @@ impl Metrics {
             run_seconds: Family::new_with_constructor(|| {
                 Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0])
             }),
+            degraded: Family::default(),
+            killed: Counter::default(),
             queue: Family::default(),
             oldest_seconds: Family::default(),
             lost_claims: Counter::default(),
@@ -146,6 +157,10 @@ impl Metrics {
             Unit::Seconds,
             metrics.run_seconds.clone(),
         );
+        let help = "Runs of playbooks that lacked a layer of the confinement";
+        registry.register("playbook_degraded_runs", help, metrics.degraded.clone());
+        let help = "Processes that playbooks left behind, which were killed";
+        registry.register("playbook_killed_processes", help, metrics.killed.clone());
         let help = "Deliveries that a broker gave to somebody else before they were settled";
         registry.register("claims_lost", help, metrics.lost_claims.clone());
         registry.register("paused", "What rests, by hand or by itself", metrics.paused.clone());
@@ -170,6 +185,11 @@ impl Metrics {
         self.runs.get_or_create(&labels).inc();
         let kind = ByKind { kind: run.kind.as_str() };
         self.run_seconds.get_or_create(&kind).observe(run.duration.as_secs_f64());
+        let Some(playbook) = &run.playbook else { return };
+        self.killed.inc_by(playbook.killed);
+        for layer in playbook.degraded() {
+            self.degraded.get_or_create(&OfLayer { layer: layer.layer.clone() }).inc();
+        }
     }
 
     /// Returns all metrics as text, with the queues and pauses as they are now.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{QueueName, TaskKind, TaskName};
+use loopabull_model::{QueueName, TaskName};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
@@ -143,10 +143,10 @@ impl Reload {
         // Ansible reads a playbook when it runs it, so there is no version before to go on with.
         let is_new = |name: &TaskName| changed.contains(name) || before.refused(name).is_some();
         for task in routes.tasks() {
-            if task.kind == TaskKind::Playbook
+            if let Some(secrets) = catalog.secrets(&task.name)
                 && is_new(&task.name)
                 && let Ok(playbooks) = &self.place.runner.playbooks
-                && let Err(complaint) = playbooks.check(&task.name, PATIENCE).await
+                && let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await
             {
                 catalog.refuse(&task.name, complaint.to_string());
             }

@@ -83,15 +83,12 @@ impl Runner {
         match task.kind {
             TaskKind::Component => self.run_component(catalog, task, call, cancel).await,
             TaskKind::Playbook => {
-                let limits = &task.manifest.limits;
                 let call = playbook::Call {
-                    task: name,
+                    task,
+                    secrets: catalog.secrets(name).unwrap_or_default(),
                     message: call.message,
                     run_id: call.run_id,
                     attempt: call.attempt,
-                    timeout: timeout(task),
-                    memory: limits.memory.map(|memory| memory.as_u64()),
-                    output: limits.output.as_u64(),
                 };
                 match &self.playbooks {
                     Ok(playbooks) => playbooks.run(call, cancel).await,

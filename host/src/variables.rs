@@ -36,12 +36,36 @@ pub enum UnwritableError {
     NumberTooLong { length: usize },
     #[error("a number of the message is too large for a float: {digits}")]
     NumberTooLarge { digits: String },
+    #[error("the key `{key}` of the body must not be a variable: Ansible has a meaning for it")]
+    Reserved { key: String },
 }
 
 /// Returns the text of the variables file: `msg`, the body, and `loopabull`, all about the message.
 pub fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
-    let mut loopabull = Map::new();
-    let mut set = |key: &str, value: Value| loopabull.insert(key.to_owned(), value);
+    let body = message.body.to_value();
+    write_file([("msg", &body), ("loopabull", &about(message, facts))])
+}
+
+/// The same with the keys of the body as variables too, as the first loopers had it. Whoever sends a
+/// message then names variables of the play, so what Ansible itself gives a meaning is refused. Keys
+/// that cannot be variables are only in `msg`.
+pub fn write_top_level(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
+    let body = message.body.to_value();
+    let about = about(message, facts);
+    let keys = body.as_object().into_iter().flatten();
+    let keys = keys.map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| is_variable(key));
+    let mut variables: Vec<_> = keys.collect();
+    if let Some((key, _)) = variables.iter().find(|(key, _)| is_reserved(key)) {
+        return Err(UnwritableError::Reserved { key: (*key).to_owned() });
+    }
+    variables.extend([("msg", &body), ("loopabull", &about)]);
+    write_file(variables)
+}
+
+/// Returns what is known about a message beside its body.
+fn about(message: &Message, facts: RunFacts<'_>) -> Value {
+    let mut about = Map::new();
+    let mut set = |key: &str, value: Value| about.insert(key.to_owned(), value);
     set("id", message.id.as_str().into());
     set("topic", message.topic.as_str().into());
     set("sent_at", message.sent_at.into());
@@ -49,12 +73,66 @@ pub fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, Unwritabl
     set("headers", message.headers.iter().map(|(k, v)| vec![k.clone(), v.clone()]).collect());
     set("run_id", facts.run_id.into());
     set("attempt", facts.attempt.into());
-    let mut text = String::from("---\n\"msg\": ");
-    write_value(&mut text, &message.body.to_value())?;
-    text.push_str("\n\"loopabull\": ");
-    write_value(&mut text, &Value::Object(loopabull))?;
-    text.push('\n');
+    Value::Object(about)
+}
+
+fn write_file<'a>(
+    variables: impl IntoIterator<Item = (&'a str, &'a Value)>,
+) -> Result<String, UnwritableError> {
+    let mut text = String::from("---\n");
+    for (name, value) in variables {
+        write_string(&mut text, name);
+        text.push_str(": ");
+        write_value(&mut text, value)?;
+        text.push('\n');
+    }
     Ok(text)
+}
+
+/// Tells whether Ansible takes a name for one of a variable (its documentation, "Creating valid
+/// variable names").
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.len() <= MAX_KEY
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(is_word)
+}
+
+/// Tells whether a variable of this name changes how Ansible connects, becomes another user or finds
+/// its way: all that begins with `ansible_`, and the special variables of its documentation.
+fn is_reserved(name: &str) -> bool {
+    const SPECIAL: &[&str] = &[
+        "become",
+        "become_exe",
+        "become_flags",
+        "become_method",
+        "become_user",
+        "connection",
+        "delegated_vars",
+        "dependent_role_names",
+        "environment",
+        "group_names",
+        "groups",
+        "hostvars",
+        "inventory_dir",
+        "inventory_file",
+        "inventory_hostname",
+        "inventory_hostname_short",
+        "loopabull",
+        "module_defaults",
+        "msg",
+        "omit",
+        "play_hosts",
+        "playbook_dir",
+        "port",
+        "remote_user",
+        "role_name",
+        "role_names",
+        "role_path",
+        "vars",
+    ];
+    const BEGINNINGS: &[&str] = &["ansible_", "_ansible", "discovered_interpreter_"];
+    SPECIAL.contains(&name) || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> {
@@ -168,6 +246,25 @@ mod tests {
         let text = written("null").unwrap();
         let keys: Vec<&str> = text.lines().map(|l| l.split(':').next().unwrap()).collect();
         assert_eq!(keys, ["---", "\"msg\"", "\"loopabull\""]);
+    }
+
+    #[test]
+    fn top_level_variables_are_asked_for_and_checked() {
+        let written = |msg: &str| {
+            let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
+            let envelope = Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap();
+            let message = Verifier::Off.verify(envelope).unwrap();
+            write_top_level(&message, RunFacts { run_id: "r-1", attempt: 1 })
+        };
+        let text = written(r#"{"branch":"{{ x }}","not a name":1}"#).unwrap();
+        let keys: Vec<&str> = text.lines().skip(1).map(|l| l.split(':').next().unwrap()).collect();
+        assert_eq!(keys, ["\"branch\"", "\"msg\"", "\"loopabull\""]);
+        assert!(text.contains("\"branch\": !unsafe \"{{ x }}\""));
+        for key in ["ansible_ssh_common_args", "ansible_python_interpreter", "hostvars", "msg"] {
+            let error = written(&format!(r#"{{"{key}":"x"}}"#)).unwrap_err();
+            assert_eq!(error, UnwritableError::Reserved { key: key.to_owned() });
+        }
+        assert!(written("[1]").unwrap().starts_with("---\n\"msg\""));
     }
 
     #[test]

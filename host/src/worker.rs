@@ -300,6 +300,7 @@ impl Worker {
             grants: known.map(|task| task.manifest.grants.lines()).unwrap_or_default(),
             usage: attempted.usage,
             emitted: sends.iter().map(emitted).collect(),
+            playbook: attempted.playbook,
         };
         Record { run, message: message.clone(), sends, state: attempted.effects.state }
     }

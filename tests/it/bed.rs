@@ -29,7 +29,7 @@ pub(crate) struct Daemon {
 impl Bed {
     pub(crate) fn new() -> Self {
         let bed = Self { folder: tempfile::tempdir().unwrap() };
-        for folder in ["tasks", "playbooks"] {
+        for folder in ["tasks", "playbooks", "shared"] {
             fs::create_dir(bed.path(folder)).unwrap();
         }
         bed
@@ -42,6 +42,11 @@ impl Bed {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A path where playbooks may read and write.
+    pub(crate) fn shared(&self, name: &str) -> PathBuf {
+        self.path("shared").join(name)
     }
 
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
@@ -74,10 +79,13 @@ impl Bed {
         self.write(&format!("tasks/{name}.toml"), format!("topics = ['{topic}']\n{manifest}"))
     }
 
-    /// Puts a playbook there whose only play has these tasks.
+    /// Puts a playbook there whose only play has these tasks, and which may use what is shared.
     pub(crate) fn add_playbook(&self, name: &str, manifest: &str, tasks: &str) -> &Self {
         let play = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
         self.write(&format!("playbooks/{name}.yml"), format!("{play}{tasks}"));
+        let shared = self.path("shared");
+        let grant = format!("host = '{}'\naccess = 'read-write'", shared.display());
+        let manifest = format!("{manifest}\n[[grants.dirs]]\n{grant}\n");
         self.write(&format!("playbooks/{name}.toml"), manifest)
     }
 
@@ -243,6 +251,13 @@ impl Drop for Daemon {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Counts the processes of this machine with this text in their command line.
+pub(crate) fn processes_with(text: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
 }
 
 /// Waits until there is something to return.

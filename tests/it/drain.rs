@@ -9,7 +9,7 @@ use crate::bed::{Bed, Publisher, message, text, wait_for};
 /// A playbook that says when it runs, and then waits for a file to appear.
 fn bed() -> Bed {
     let bed = Bed::new();
-    let (running, go) = (bed.path("running"), bed.path("go"));
+    let (running, go) = (bed.shared("running"), bed.shared("go"));
     let tasks = format!(
         "    - shell: touch {}; while ! test -e {}; do sleep 0.1; done\n",
         running.display(),
@@ -24,13 +24,13 @@ fn a_run_may_end_and_nothing_new_is_taken() {
     let bed = bed();
     let daemon = bed.start(&["--workers", "1"]);
     bed.inject(&[message("m-1", "waits", "{}"), message("m-2", "waits", "{}")]);
-    wait_for("the playbook to run", || bed.path("running").exists().then_some(()));
+    wait_for("the playbook to run", || bed.shared("running").exists().then_some(()));
     daemon.signal("TERM");
     wait_for("readiness to go", || {
         let (status, text) = daemon.get("/readyz");
         (status == 503 && text.contains("draining")).then_some(())
     });
-    bed.write("go", "");
+    bed.write("shared/go", "");
     assert_eq!(daemon.wait(), Some(0));
     assert_eq!(bed.tally(), [("waits success".to_owned(), 1)].into());
     // The other message is still there, and the next daemon works it.
@@ -96,7 +96,7 @@ fn a_second_signal_gives_the_run_back_without_counting_the_attempt() {
     let bed = bed();
     let daemon = bed.start(&["--workers", "1"]);
     bed.inject(&[message("m-1", "waits", "{}")]);
-    wait_for("the playbook to run", || bed.path("running").exists().then_some(()));
+    wait_for("the playbook to run", || bed.shared("running").exists().then_some(()));
     daemon.signal("TERM");
     daemon.signal("TERM");
     // Signals of one kind that come together are one; so this may need another.
@@ -105,7 +105,7 @@ fn a_second_signal_gives_the_run_back_without_counting_the_attempt() {
         bed.log().contains("cancelling").then_some(())
     });
     assert_eq!(daemon.wait(), Some(1), "it says that runs were cancelled");
-    bed.write("go", "");
+    bed.write("shared/go", "");
     let daemon = bed.start(&["--workers", "1"]);
     wait_for("the message to come back", || (daemon.count("succeeded") == 1).then_some(()));
     daemon.stop();

@@ -87,6 +87,7 @@ fn record(delivery: &Delivery, sends: Vec<Message>) -> Record {
         grants: Vec::new(),
         usage: Usage::default(),
         emitted: sends.iter().map(emitted).collect(),
+        playbook: None,
     };
     Record { run, message, sends, state: StateChanges::default() }
 }

@@ -1,6 +1,6 @@
 //! Tasks that fail in every way: each has its outcome by name, and the worker goes on.
 
-use crate::bed::{Bed, message, text, wait_for};
+use crate::bed::{Bed, message, processes_with, text, wait_for};
 
 #[test]
 fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
@@ -53,31 +53,40 @@ fn playbooks_that_fail_have_named_outcomes_and_leave_nothing_behind() {
     };
     bed.add_playbook("fails", &manifest("60s"), "    - command: /bin/false\n");
     bed.add_playbook("broken", &manifest("60s"), "    - no_such_module: {}\n");
-    let pid = bed.path("pid");
-    // The shell that Ansible starts is in the process group, and so is what it starts.
-    let sleep = format!("    - shell: echo $$ > {}; exec sleep 600\n", pid.display());
-    bed.add_playbook("sleeps", &manifest("5s"), &sleep);
+    // A number that no other sleeper on this machine has.
+    let sleep = "    - shell: (setsid sleep 60017 &); exec sleep 60017\n";
+    bed.add_playbook("sleeps", &manifest("5s"), sleep);
     bed.add_playbook("works", &manifest("60s"), "    - debug: { msg: done }\n");
     let daemon = bed.start(&["--workers", "2"]);
     bed.inject(&[message("m-1", "a", "{}")]);
     daemon.wait_until_idle();
     daemon.stop();
-    let expected =
-        [("broken exit", 2), ("fails exit", 2), ("sleeps deadline", 2), ("works success", 1)];
+    let expected = [
+        // What Ansible cannot read is not tried again.
+        ("broken unreadable", 1),
+        ("fails exit", 2),
+        ("sleeps deadline", 2),
+        ("works success", 1),
+    ];
     assert_eq!(bed.tally(), expected.map(|(name, count)| (name.to_owned(), count)).into());
     let left: Vec<_> = std::fs::read_dir(bed.path("state/runs")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
-    let pid = std::fs::read_to_string(pid).unwrap();
-    wait_for("the sleeper to be gone", || {
-        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
-        line.map_or(true, |line| !line.contains("sleep")).then_some(())
-    });
+    assert_eq!(processes_with("60017"), 0, "the sleepers are gone when the run has ended");
+    let runs = bed.runs();
+    let slept = runs.iter().find(|run| run.task.as_str() == "sleeps").unwrap();
+    let killed = slept.playbook.as_ref().unwrap().killed;
+    assert!(killed >= 1, "the one that left its session was killed and counted, {killed}");
+    let failed = runs.iter().find(|run| run.task.as_str() == "fails").unwrap();
+    let results = failed.playbook.as_ref().unwrap().results.as_ref().unwrap();
+    assert_eq!((results.hosts["localhost"].failed, results.is_complete), (1, true));
+    let said = failed.outcome.to_string();
+    assert_eq!(said, "exit: exit status 2: task `command` on localhost: non-zero return code");
 }
 
 #[test]
 fn a_playbook_sees_only_the_environment_that_was_built_for_it() {
     let bed = Bed::new();
-    let got = bed.path("environment");
+    let got = bed.shared("environment");
     let tasks = format!("    - shell: env > {}\n", got.display());
     bed.add_playbook("a", "", &tasks);
     bed.write("message.json", message("m-1", "a", "{}"));

@@ -11,7 +11,7 @@ use crate::bed::{Bed, text};
 /// what it got.
 fn bed() -> (Bed, PathBuf) {
     let bed = Bed::new();
-    let got = bed.path("got.json");
+    let got = bed.shared("got.json");
     let tasks = format!(
         "    - debug: {{ msg: 'connection is {{{{ ansible_connection }}}}' }}
     - debug: {{ var: msg }}
@@ -32,7 +32,7 @@ fn bed() -> (Bed, PathBuf) {
 /// Runs the playbook on this body and compares what it got with what was sent.
 fn check(msg: &Value) {
     let (bed, got) = bed();
-    let pwned = bed.path("pwned");
+    let pwned = bed.shared("pwned");
     let msg = serde_json::to_string(msg).unwrap().replace("PWNED", pwned.to_str().unwrap());
     let file = format!(r#"{{"topic":"org.example.hostile","msg_id":"m-1","msg":{msg}}}"#);
     bed.write("message.json", file);

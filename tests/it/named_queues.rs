@@ -6,7 +6,7 @@ use crate::bed::{Bed, message, wait_for};
 
 fn check(flags: &[&str]) {
     let bed = Bed::new();
-    let (log, go) = (bed.path("log"), bed.path("go"));
+    let (log, go) = (bed.shared("log"), bed.shared("go"));
     // Appends its start and its end; the one worker of its queue runs one at a time.
     let tasks = format!(
         "    - shell: echo start >> {0}; while ! test -e {1}; do sleep 0.05; done; echo end >> {0}\n",

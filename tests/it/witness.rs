@@ -37,7 +37,7 @@ impl Witness {
         Self { folder, script, ledger, flags, max_attempts }
     }
 
-    /// A host with the recorder as its only task.
+    /// A host with the recorder as its only task, which may kill the daemon.
     pub(crate) fn host(&self) -> Bed {
         self.host_with("")
     }
@@ -48,13 +48,17 @@ impl Witness {
         let script = self.script.display();
         bed.write(
             "loopabull.toml",
-            format!("grace = '5s'\n{config}\n[playbook]\nansible_playbook = '{script}'\n"),
+            format!(
+                "grace = '5s'\n{config}\n[playbook]\nansible_playbook = '{script}'\n\
+                 without = ['namespaces', 'scopes']\n"
+            ),
         );
         bed.write("playbooks/record.yml", "the recorder does not read it\n");
         let manifest = format!(
             "topics = ['{TOPIC}']\n[retry]\nmax_attempts = {}\npauses = ['200ms']\n\
-             [breaker]\nfailures = 0\n",
-            self.max_attempts
+             [breaker]\nfailures = 0\n[[grants.dirs]]\nhost = '{}'\naccess = 'read-write'\n",
+            self.max_attempts,
+            self.folder.path().display()
         );
         bed.write("playbooks/record.toml", manifest);
         bed

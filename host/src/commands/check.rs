@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use loopabull_model::{Task, TaskKind};
+use loopabull_model::{LayerReport, Task, TaskKind};
 use loopabull_queue::{Exchange, Queues};
 use loopabull_wasm::ComponentRunner;
 
@@ -14,7 +14,7 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::listing::{Listing, Severity};
-use crate::playbook::Playbooks;
+use crate::playbook::{self, Playbooks};
 use crate::runner;
 use crate::state;
 
@@ -62,7 +62,7 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
         {
             problems.push(format!("`[publish]`: {:#}", anyhow::Error::new(error)));
         }
-        check_playbooks(config, &catalog, &mut problems).await;
+        check_playbooks(config, &catalog, &mut problems, &mut notes).await?;
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
         match Queues::open(&config.queues(tasks())).await {
             Ok(queues) => {
@@ -72,7 +72,8 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
             }
             Err(error) => problems.push(format!("{:#}", anyhow::Error::new(error))),
         }
-    })?;
+        Ok::<_, Failure>(())
+    })??;
     for note in &notes {
         print(&format!("note: {note}\n"))?;
     }
@@ -85,26 +86,49 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     Ok(if problems.is_empty() { DONE } else { FAILED })
 }
 
-async fn check_playbooks(config: &Config, catalog: &Catalog, problems: &mut Vec<String>) {
+/// Tells what confines playbooks on this machine, and whether Ansible can read them.
+async fn check_playbooks(
+    config: &Config,
+    catalog: &Catalog,
+    problems: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Result<(), Failure> {
     let tasks = catalog.routes.tasks();
-    let names: Vec<_> =
-        tasks.iter().filter(|t| t.kind == TaskKind::Playbook).map(|t| &t.name).collect();
-    if names.is_empty() {
-        return;
+    if !tasks.iter().any(|task| task.kind == TaskKind::Playbook) {
+        return Ok(());
     }
-    match Playbooks::open(config, "tries") {
-        Ok(playbooks) => {
-            for name in names {
-                if let Err(complaint) = playbooks.check(name, PATIENCE).await {
-                    problems.push(format!("`{name}.yml`: {complaint}"));
-                }
-            }
-        }
+    let playbooks = match Playbooks::open(config, "tries") {
+        Ok(playbooks) => playbooks,
         Err(error) => {
             let hint = error.hint();
             problems.push(format!("{:#}\nhint: {hint}", anyhow::Error::new(error)));
+            return Ok(());
+        }
+    };
+    match playbooks.try_layers().await {
+        Ok(layers) => {
+            let mut table = Table::new(&["LAYER", "PLAYBOOKS", "DETAIL"]);
+            for LayerReport { layer, held, detail } in layers {
+                table.push(vec![layer, held.as_str().to_owned(), detail.as_str().to_owned()]);
+            }
+            print(&table.render())?;
+        }
+        Err(reason) => problems.push(format!("playbooks cannot be confined: {reason}")),
+    }
+    for task in tasks {
+        let Some(secrets) = catalog.secrets(&task.name) else { continue };
+        if let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await {
+            problems.push(format!("`{}.yml`: {complaint}", task.name));
+        }
+        if playbooks.becomes_here(task) {
+            let file = format!("{}.yml", task.name);
+            notes.push(format!(
+                "`{file}`: `become` gives nothing on this machine, where new privileges are ruled \
+                 out; on others it does what it says"
+            ));
         }
     }
+    Ok(())
 }
 
 fn row(task: &Task) -> Vec<String> {
@@ -113,13 +137,11 @@ fn row(task: &Task) -> Vec<String> {
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
         (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
-        (None, TaskKind::Playbook) => "unlimited".to_owned(),
+        (None, TaskKind::Playbook) => bytesize::ByteSize(playbook::MEMORY).to_string(),
     };
-    let grants = match task.kind {
-        TaskKind::Component if manifest.grants.is_empty() => "none".to_owned(),
-        TaskKind::Component => manifest.grants.kinds().join(", "),
-        // Until the launcher confines it, a playbook can do what the daemon's user can.
-        TaskKind::Playbook => "the daemon's user".to_owned(),
+    let grants = match manifest.grants.is_empty() {
+        true => "none".to_owned(),
+        false => manifest.grants.kinds().join(", "),
     };
     vec![
         task.name.to_string(),

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_model::{Run, RunId, TaskKind};
+use loopabull_model::{
+    HostResults, LayerReport, PlaybookReport, Run, RunId, TaskFailure, TaskKind,
+};
 
 use crate::cli::{DONE, Failure};
 use crate::commands::table::Table;
@@ -133,6 +135,9 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     for emitted in &run.emitted {
         line("sent", format!("{} to {}", emitted.id, emitted.topic));
     }
+    if let Some(playbook) = &run.playbook {
+        show_playbook(playbook, &mut table);
+    }
     print(&table.render())?;
     print("\n")?;
     print_plain(&run.output.text)?;
@@ -140,6 +145,42 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
         print(&format!("\n… {} bytes more were not kept\n", run.output.dropped))?;
     }
     Ok(DONE)
+}
+
+/// What the callback plugin told and the launcher reported.
+fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
+    let mut line = |name: &str, value: String| table.push(vec![name.to_owned(), value]);
+    if let Some(results) = &playbook.results {
+        for (host, counts) in &results.hosts {
+            let HostResults { ok, changed, failed, unreachable, skipped, rescued, ignored } =
+                counts;
+            line(
+                "host",
+                format!(
+                    "{host}: {ok} ok, {changed} changed, {failed} failed, {unreachable} unreachable, \
+                     {skipped} skipped, {rescued} rescued, {ignored} ignored"
+                ),
+            );
+        }
+        for TaskFailure { host, task, action, message, is_unreachable } in &results.failures {
+            let verb = if *is_unreachable { "unreachable" } else { "failed" };
+            line(verb, format!("{host}: task `{task}` ({action}): {message}"));
+        }
+        for warning in &results.warnings {
+            line("warning", warning.to_string());
+        }
+        if results.dropped > 0 {
+            line("results", format!("{} more were not kept", results.dropped));
+        }
+    } else {
+        line("results", "none: Ansible told nothing of what it did".to_owned());
+    }
+    if playbook.killed > 0 {
+        line("left behind", format!("{} processes, killed", playbook.killed));
+    }
+    for LayerReport { layer, held, detail } in &playbook.layers {
+        line("layer", format!("{layer} {}: {detail}", held.as_str()));
+    }
 }
 
 fn open(state: &Path) -> Result<Journal, Failure> {

@@ -69,7 +69,7 @@ pub(super) fn insert(
             .execute([run.task.as_str()])?;
     }
     connection
-        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)")?
+        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)")?
         .execute(params![
             run.id.as_str(),
             run.entry.as_str(),
@@ -88,6 +88,7 @@ pub(super) fn insert(
             json(&run.grants),
             json(&run.usage),
             json(&run.emitted),
+            json(&run.playbook),
             // One that was overtaken is run again, and has it then.
             Some(json(message))
                 .filter(|message| message.len() <= MAX_MESSAGE && run.outcome.is_attempt()),
@@ -112,6 +113,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
         grants: from_json(row, "grants")?,
         usage: from_json(row, "usage")?,
         emitted: from_json(row, "emitted")?,
+        playbook: from_json(row, "playbook")?,
     })
 }
 

@@ -24,6 +24,7 @@ fn run(id: &str, message: &str, outcome: Outcome) -> Run {
         grants: vec!["call https://a.example".into()],
         usage: Usage { memory: 6, host_calls: 7, requests: vec!["GET".into()] },
         emitted: Vec::new(),
+        playbook: None,
     }
 }
 

@@ -1,19 +1,36 @@
 //! The confined start of one program: the library half of `loopabull-launch`.
 //!
 //! The daemon has many threads, and between `fork` and `exec` such a process may hardly do
-//! anything. So it confines nothing there: it writes a [`Confinement`] as arguments, spawns
-//! `loopabull-launch` with them, and that program, small and single-threaded, puts every layer
-//! on itself and becomes the program it was asked for.
+//! anything. So it confines nothing there: it hands a [`Confinement`] to `loopabull-launch`, and that
+//! program, small and single-threaded, makes a room for the program, puts every layer on it, and
+//! watches over it until nothing of it is left.
 //!
 //! Owns what is confined, how that is written as arguments, and the order of the layers. Must
 //! not know what a playbook, a task or a message is. Before it: the daemon's spawn. After it:
-//! the program, which inherits the process id, so that the daemon waits for it and not for us.
+//! the program.
 
 mod confinement;
+mod control;
+mod error;
 pub mod exit;
+mod landlock;
+mod layer;
+mod limits;
 mod pipeline;
+mod privileges;
+mod processes;
+mod room;
+mod supervisor;
 mod sys;
+mod syscalls;
+mod system;
 mod usage;
 
-pub use confinement::{Confinement, Limits};
-pub use pipeline::{LaunchError, Layer, launch};
+pub use confinement::{Confinement, Files};
+pub use control::{Control, send_plan};
+pub use error::{LaunchError, Step};
+pub use layer::{Held, Layer, Report};
+pub use limits::Limits;
+pub use privileges::User;
+pub use supervisor::{Launch, Reports};
+pub use usage::UsageError;

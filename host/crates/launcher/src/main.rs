@@ -1,80 +1,162 @@
-//! `loopabull-launch`: reads its arguments, applies them to itself, becomes the program.
+//! `loopabull-launch`: reads its arguments, or a plan, and runs the program.
 //!
-//! Owns what is printed: the help, and the one line that says why nothing was run. Must not know
-//! how a layer works. Before it: the daemon, or a person who tries a confinement by hand; after
-//! it: the program, or an exit code of `loopabull_launcher::exit`.
+//! Owns what is printed: the help, the plan, and the one line that says why nothing was run. Must not
+//! know how a layer works. Before it: the daemon, or a person who tries a confinement by hand; after
+//! it: the supervisor.
 
 use std::env;
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use loopabull_launcher::{Confinement, exit, launch};
+use loopabull_launcher::{Confinement, Control, Launch, Layer, Reports, UsageError, exit};
 
 const HELP: &str = "\
 loopabull-launch: start one program, confined
 
-Usage: loopabull-launch --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
+Usage: loopabull-launch [--report] --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
+       loopabull-launch --print-plan --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
+       loopabull-launch --control N
 
-The daemon starts each playbook through this program. It takes privileges away
-from itself, one layer after the other, and then becomes PROGRAM, under the same
-process id. If a layer cannot be applied, PROGRAM is not run.
+The daemon starts each playbook through this program. It makes a room for PROGRAM
+in which nothing is but what OPTIONS grant, takes every privilege away from it,
+watches over it, and kills what it leaves behind. A layer that is required and
+cannot be had keeps PROGRAM from being run; any other is reported.
 
 PROGRAM is an absolute path; PATH is not searched. It always gets:
-  - a process group of its own, and a session if the launcher leads no group yet
-  - umask 077, no core dumps, no signal blocked, SIGPIPE at its default
+  - a process group and a session of its own, umask 077, no core dumps, no signal
+    blocked, SIGPIPE at its default
   - no descriptor beyond standard input, output and error
-  - no way to new privileges: setuid programs such as sudo and su give none
+  - no capability, and no way to new privileges: sudo and su give none
+  - no file that was not granted, no TCP port that was not granted
 
 Options:
   --directory DIR        start in DIR (required)
   --env NAME             hand on the variable NAME with the value it has here, if
                          it is set; may be repeated. No other variable is handed
                          on. Values are never arguments, which all users can see
-  --limit-open-files N   open descriptors at once (default 1024)
-  --limit-file-size N    bytes to which a file may grow (default: as inherited)
-  --limit-cpu-seconds N  seconds of processor time, then it is killed (default:
-                         as inherited)
-  --limit-memory N       bytes of address space (default: as inherited)
+  --system               grant what programs need to run at all: /usr, the names of
+                         users and hosts, certificates, a few devices, /dev/shm
+  --read PATH            grant a file or tree for reading and executing
+  --write PATH           grant a file or tree for writing too
+  --tcp PORT             allow connections to this TCP port, at whatever address
+  --user UID:GID         become this user; only root can
+  --require LAYER        do not run PROGRAM without this layer
+  --without LAYER        leave this layer out
+  --descriptor N         hand a descriptor of the control socket on, as N
+  --limit-open-files N   open descriptors at once
+  --limit-file-size N    bytes to which a file may grow
+  --limit-cpu-seconds N  seconds of processor time, then it is killed
+  --limit-memory N       bytes of address space
+  --limit-processes N    processes of the program's user
+  --report               as the first argument: say on standard error what became
+                         of each layer, and of the program
+  --print-plan           as the first argument: print the plan and run nothing
+  --control N            the only argument: read the plan from the socket that is
+                         descriptor N, report there, and end if its end is closed
   --help, --version      print this, or the version; only as the first argument
 
-Limits hold for each process by itself, and never raise what is inherited.
+Limits hold for each process by itself, and never raise what is inherited; without
+one, what is inherited stays.
+
+Layers: namespaces, user, capabilities, new-privileges, limits, processes, files,
+tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,
+syscalls.
+
+SIGTERM, SIGINT or SIGHUP stops PROGRAM: its process group gets SIGTERM. A second
+one, half a second later or more, kills everything.
 
 Exit codes, if PROGRAM was not run:
    64  the arguments are wrong
-  125  a layer could not be applied
+  125  a layer could not be had
   126  PROGRAM was found, but cannot be executed
   127  PROGRAM, or the interpreter its first line names, was not found
-Otherwise PROGRAM's own, which may be one of these by chance: the line
-\"loopabull-launch: ...\" on standard error is printed only if it was not run.
+Otherwise PROGRAM's own, or 128 and the signal that ended it; it may be one of
+these by chance: the line \"loopabull-launch: cannot ...\" on standard error is
+printed only if it was not run.
 
 Example: see what a program gets to see.
-  loopabull-launch --directory /tmp --env HOME --limit-open-files 64 -- \\
-      /bin/sh -c 'env; pwd; umask; ulimit -n'
+  loopabull-launch --report --directory /usr --system --env HOME -- \\
+      /bin/sh -c 'env; ls /; cat /etc/shadow'
 ";
 
 fn main() -> ExitCode {
-    match env::args_os().nth(1) {
-        Some(first) if first == "--help" => print(HELP),
-        Some(first) if first == "--version" => {
-            print(concat!("loopabull-launch ", env!("CARGO_PKG_VERSION"), "\n"))
-        }
-        _ => run(env::args_os().skip(1)),
+    let mut args = env::args_os().skip(1).peekable();
+    let first = args.peek().and_then(|first| first.to_str()).unwrap_or_default().to_owned();
+    match first.as_str() {
+        "--help" => print(HELP),
+        "--version" => print(concat!("loopabull-launch ", env!("CARGO_PKG_VERSION"), "\n")),
+        "--print-plan" => match Confinement::from_args(args.skip(1)) {
+            Ok(confinement) => print_plan(&confinement),
+            Err(error) => misused(&Reports::None, &error),
+        },
+        "--report" => by_hand(args.skip(1), Reports::Stderr),
+        "--control" => by_control(args.nth(1)),
+        _ => by_hand(args, Reports::None),
     }
 }
 
-fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let confinement = match Confinement::from_args(args) {
-        Ok(confinement) => confinement,
+fn by_hand(args: impl Iterator<Item = OsString>, reports: Reports) -> ExitCode {
+    match Confinement::from_args(args) {
+        Ok(confinement) => run(confinement, Vec::new(), reports),
+        Err(error) => misused(&reports, &error),
+    }
+}
+
+fn by_control(number: Option<OsString>) -> ExitCode {
+    let number = number.as_ref().and_then(|number| number.to_str()?.parse().ok());
+    let (Some(number), None) = (number, env::args_os().nth(3)) else {
+        let option = "--control";
+        return misused(&Reports::None, &UsageError::MissingValue { option });
+    };
+    let (control, arguments, descriptors) = match Control::open(number) {
+        Ok(opened) => opened,
         Err(error) => {
-            complain(&error);
-            return exit::USAGE.into();
+            Reports::None.fail(exit::LAYER_FAILED, format!("{error}: {}", error.source));
+            return exit::LAYER_FAILED.into();
         }
     };
-    let Err(error) = launch(&confinement);
-    complain(&error);
-    error.exit_code().into()
+    let reports = Reports::Control(control);
+    match Confinement::from_args(arguments.into_iter()) {
+        Ok(confinement) => run(confinement, descriptors, reports),
+        Err(error) => misused(&reports, &error),
+    }
+}
+
+fn run(
+    confinement: Confinement,
+    descriptors: Vec<std::os::fd::OwnedFd>,
+    reports: Reports,
+) -> ExitCode {
+    let (named, handed) = (confinement.descriptors.len(), descriptors.len());
+    if named != handed {
+        return misused(&reports, &UsageError::Descriptors { named, handed });
+    }
+    Launch { confinement, descriptors, reports }.run().into()
+}
+
+fn misused(reports: &Reports, error: &UsageError) -> ExitCode {
+    reports.fail(exit::USAGE, error.to_string());
+    exit::USAGE.into()
+}
+
+/// Prints what would be done, a line for each argument and each layer.
+fn print_plan(confinement: &Confinement) -> ExitCode {
+    let mut text = String::new();
+    for argument in confinement.to_args() {
+        text.push_str(&argument.display().to_string().replace(char::is_control, "?"));
+        text.push('\n');
+    }
+    text.push('\n');
+    for layer in Layer::ALL {
+        let state = match layer {
+            _ if confinement.without.contains(&layer) => "left out",
+            _ if confinement.requires(layer) => "required",
+            _ => "if it can be had",
+        };
+        text.push_str(&format!("{layer:<16}{state}\n"));
+    }
+    print(&text)
 }
 
 fn print(text: &str) -> ExitCode {
@@ -82,18 +164,4 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// Prints an error and what caused it, as one line.
-fn complain(error: &dyn Error) {
-    let mut line = format!("loopabull-launch: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    // A path may hold a line break; whoever reads our line must not take the rest for another.
-    let line = line.replace(char::is_control, "?") + "\n";
-    // If nobody can be told, the exit code still is right; a panic's would not be.
-    io::stderr().write_all(line.as_bytes()).ok();
 }

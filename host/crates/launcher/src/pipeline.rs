@@ -1,123 +1,48 @@
-//! The layers, in their order.
+//! The layers that the program's own process puts on itself, in their order.
 //!
-//! Owns [`launch`], which puts each layer on the calling process and then becomes the program,
-//! and the error that says which layer failed. Every layer is required: the program never runs
-//! with one missing. Must not know how arguments are written, nor print anything. Before it:
-//! the arguments, read by `confinement`; after it: the program.
-//!
-//! There is no parent-death signal here, on purpose. PR_SET_PDEATHSIG is tied to the parent
-//! *thread*, not to its process, and the daemon may spawn from a thread of tokio's pool that
-//! ends when it has been idle: the signal would kill a healthy program. What outlives the daemon
-//! is for the control group of its unit to end.
+//! Owns the order. Must not know how arguments are written, nor who watches over the process. Before
+//! it: the supervisor, which has made the process and its room; after it: the program.
 
 use std::convert::Infallible;
 use std::env;
-use std::error::Error;
 use std::ffi::{CString, OsStr, OsString};
-use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
-use crate::confinement::{Confinement, Limits};
-use crate::exit;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Pid, Signal, geteuid, getppid, set_parent_process_death_signal};
+use rustix::thread::set_no_new_privs;
+
+use crate::confinement::Confinement;
+use crate::error::{LaunchError, Step};
+use crate::landlock::{self, Trouble};
+use crate::layer::{Held, Layer, Report};
+use crate::privileges;
 use crate::sys::{self, Image, Resource};
+use crate::syscalls;
 
 /// Nobody but the owner gets at a file that the program makes.
 const UMASK: u32 = 0o077;
+/// Beyond what a program is ever given, so that no descriptor is in the way of another.
+const FAR: i32 = 500;
 
-/// Names a layer, as the rest of "cannot ...".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// The program's arguments and environment, as the kernel takes them.
-    Text,
-    /// The directory in which the program starts.
-    Directory(PathBuf),
-    /// A process group, and a session if possible, of its own.
-    Session,
-    /// A resource limit: what is limited, and to how much.
-    Limit { what: &'static str, to: u64 },
-    /// No setuid program gives new privileges.
-    NewPrivileges,
-    /// No descriptor beyond the first three.
-    Descriptors,
-    /// No signal blocked, and SIGPIPE not ignored.
-    Signals,
-    /// Not a layer any more: the program itself.
-    Program(PathBuf),
+/// What the program's process finds when it begins.
+pub(crate) struct Start<'a> {
+    pub(crate) confinement: &'a Confinement,
+    pub(crate) image: &'a Image,
+    /// What is handed to the program, in the order of its numbers.
+    pub(crate) descriptors: &'a [OwnedFd],
+    /// The process that watches over this one.
+    pub(crate) parent: Pid,
+    /// Whether the file system outside is out of sight.
+    pub(crate) in_room: bool,
+    /// Whether the number of processes is counted for this program alone.
+    pub(crate) counted_apart: bool,
 }
 
-impl fmt::Display for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text => write!(f, "pass on arguments and environment"),
-            Self::Directory(path) => write!(f, "enter directory `{}`", path.display()),
-            Self::Session => write!(f, "start a process group"),
-            Self::Limit { what, to } => write!(f, "limit {what} to `{to}`"),
-            Self::NewPrivileges => write!(f, "rule out new privileges"),
-            Self::Descriptors => write!(f, "close descriptors"),
-            Self::Signals => write!(f, "reset signals"),
-            Self::Program(path) => write!(f, "execute `{}`", path.display()),
-        }
-    }
-}
-
-/// Says which layer failed; its source says why.
-#[derive(Debug)]
-pub struct LaunchError {
-    /// What could not be done.
-    pub layer: Layer,
-    /// Why, in the kernel's words.
-    pub source: io::Error,
-}
-
-impl LaunchError {
-    /// Returns the code of [`exit`] with which the launcher ends.
-    pub fn exit_code(&self) -> u8 {
-        match &self.layer {
-            Layer::Program(_) if self.source.kind() == io::ErrorKind::NotFound => exit::NOT_FOUND,
-            Layer::Program(_) => exit::CANNOT_EXECUTE,
-            _ => exit::LAYER_FAILED,
-        }
-    }
-}
-
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}", self.layer)
-    }
-}
-
-impl Error for LaunchError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-/// Puts every layer on the calling process and becomes the program.
-///
-/// It is for a process with one thread, and it does not return if it succeeds. After an error
-/// the process is confined in part and can only end.
-///
-/// # Errors
-///
-/// Names the first layer that could not be applied; the ones behind it were not tried.
-pub fn launch(confinement: &Confinement) -> Result<Infallible, LaunchError> {
-    // First, because it allocates, which a limit on memory may forbid later.
-    let image = prepare(confinement)?;
-    sys::set_umask(UMASK);
-    enter(confinement)?;
-    sys::lead_process_group().map_err(failed(Layer::Session))?;
-    limit(&confinement.limits)?;
-    sys::forbid_new_privileges().map_err(failed(Layer::NewPrivileges))?;
-    sys::close_descriptors_on_execute().map_err(failed(Layer::Descriptors))?;
-    // Late, because until now a closed standard error was an error and not our death.
-    sys::reset_signals().map_err(failed(Layer::Signals))?;
-    let reason = image.execute();
-    Err(failed(Layer::Program(confinement.program.clone()))(reason))
-}
-
-fn prepare(confinement: &Confinement) -> Result<Image, LaunchError> {
+/// Lays the program out. First of all, because it allocates, which a limit on memory may forbid.
+pub(crate) fn prepare(confinement: &Confinement) -> Result<Image, LaunchError> {
     // A program's first argument is its own name.
     let arguments = std::iter::once(confinement.program.as_os_str())
         .chain(confinement.arguments.iter().map(OsString::as_os_str))
@@ -126,7 +51,176 @@ fn prepare(confinement: &Confinement) -> Result<Image, LaunchError> {
     let environment = environment(&confinement.environment);
     terminated(confinement.program.as_os_str())
         .and_then(|program| Ok(Image::new(program, arguments?, environment?)))
-        .map_err(failed(Layer::Text))
+        .map_err(failed(Step::Text))
+}
+
+/// Puts every layer on the calling process and becomes the program. Does not return if it succeeds.
+///
+/// # Errors
+///
+/// Names the first step that failed; the ones behind it were not tried.
+pub(crate) fn become_program(
+    start: &Start<'_>,
+    report: impl Fn(Layer, Held, String),
+) -> Result<Infallible, LaunchError> {
+    let confinement = start.confinement;
+    sys::set_umask(UMASK);
+    sys::lead_process_group().map_err(failed(Step::Session))?;
+    env::set_current_dir(&confinement.directory)
+        .map_err(failed(Step::Directory(confinement.directory.clone())))?;
+    limit(start, &report)?;
+    give_up_privileges(start, &report)?;
+    confine_files(start, &report)?;
+    descriptors(start.descriptors, &confinement.descriptors).map_err(failed(Step::Descriptors))?;
+    // Late, because until now a closed standard error was an error and not our death.
+    sys::reset_signals().map_err(failed(Step::Signals))?;
+    let filters = syscalls::filters().map_err(layer_failed(Layer::Syscalls, "make the filters"))?;
+    report(Layer::Syscalls, Held::Yes, format!("{} filters", filters.len()));
+    // Last: a filter cannot tell our calls from the program's.
+    for filter in &filters {
+        seccompiler::apply_filter(filter)
+            .map_err(layer_failed(Layer::Syscalls, "install a filter"))?;
+    }
+    let reason = start.image.execute();
+    Err(failed(Step::Program(confinement.program.clone()))(reason))
+}
+
+fn limit(start: &Start<'_>, report: &impl Fn(Layer, Held, String)) -> Result<(), LaunchError> {
+    let limits = &start.confinement.limits;
+    let limits_of_one = [
+        // A core dump would write the program's secrets to a file.
+        (Resource::Core, "core dumps", Some(0)),
+        (Resource::OpenFiles, "open files", limits.open_files),
+        (Resource::FileSize, "file size", limits.file_size),
+        (Resource::CpuSeconds, "processor time", limits.cpu_seconds),
+        (Resource::Memory, "memory", limits.memory),
+    ];
+    let mut set = Vec::new();
+    for (resource, what, to) in limits_of_one {
+        if let Some(to) = to {
+            let what = format!("{what} {to}");
+            sys::lower_limit(resource, to)
+                .map_err(|error| layer_failed(Layer::Limits, &format!("limit {what}"))(error))?;
+            set.push(what);
+        }
+    }
+    report(Layer::Limits, Held::Yes, set.join(", "));
+    limit_processes(start, report)
+}
+
+fn limit_processes(
+    start: &Start<'_>,
+    report: &impl Fn(Layer, Held, String),
+) -> Result<(), LaunchError> {
+    let confinement = start.confinement;
+    let wanted = confinement.limits.processes.filter(|_| wants(confinement, Layer::Processes));
+    let Some(most) = wanted else {
+        report(Layer::Processes, Held::Off, "not wanted".to_owned());
+        return Ok(());
+    };
+    sys::lower_limit(Resource::Processes, most)
+        .map_err(layer_failed(Layer::Processes, "limit processes"))?;
+    let is_root = confinement.user.map_or(geteuid().is_root(), |user| user.uid == 0);
+    if is_root && !start.counted_apart {
+        let detail = "the kernel does not hold root to it";
+        return degraded(start, report, Layer::Processes, detail.to_owned());
+    }
+    let whose = if start.counted_apart { "of this program" } else { "of its user" };
+    report(Layer::Processes, Held::Yes, format!("{most} {whose}"));
+    Ok(())
+}
+
+fn give_up_privileges(
+    start: &Start<'_>,
+    report: &impl Fn(Layer, Held, String),
+) -> Result<(), LaunchError> {
+    let cannot = |layer, what: &str| layer_failed::<rustix::io::Errno>(layer, what);
+    let io_cannot = |layer, what: &str| layer_failed::<io::Error>(layer, what);
+    privileges::bound_capabilities()
+        .map_err(io_cannot(Layer::Capabilities, "empty the bounding set"))?;
+    match start.confinement.user {
+        Some(user) => {
+            privileges::become_user(user).map_err(io_cannot(Layer::User, "become another user"))?;
+            report(Layer::User, Held::Yes, format!("{}:{}", user.uid, user.gid));
+        }
+        None => report(Layer::User, Held::Off, "the one that started us".to_owned()),
+    }
+    privileges::drop_capabilities().map_err(io_cannot(Layer::Capabilities, "give them up"))?;
+    report(Layer::Capabilities, Held::Yes, "none".to_owned());
+    // After the change of user, which takes it back. Whoever watches over us must not leave us alone.
+    let died = || Some(start.parent) != getppid() && getppid().is_some();
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed_by_kernel(Step::Process))?;
+    if died() {
+        return Err(failed(Step::Process)(io::Error::other("whoever watches over it has died")));
+    }
+    set_no_new_privs(true).map_err(cannot(Layer::NewPrivileges, "rule them out"))?;
+    report(Layer::NewPrivileges, Held::Yes, "none".to_owned());
+    Ok(())
+}
+
+fn confine_files(
+    start: &Start<'_>,
+    report: &impl Fn(Layer, Held, String),
+) -> Result<(), LaunchError> {
+    let confinement = start.confinement;
+    let wants = |layer| wants(confinement, layer);
+    let layers =
+        landlock::confine(&confinement.files, &confinement.tcp, wants).map_err(|error| {
+            let (what, source) = match error {
+                Trouble::Unsupported => (
+                    "confine files".to_owned(),
+                    io::Error::other("this needs Landlock of Linux 6.2 or later, switched on"),
+                ),
+                Trouble::Path(path, source) => (format!("grant `{}`", path.display()), source),
+                Trouble::Ruleset(error) => ("confine files".to_owned(), io::Error::other(error)),
+            };
+            layer_failed(Layer::Files, &what)(source)
+        })?;
+    for (layer, held, detail) in layers {
+        match held {
+            Held::No if layer == Layer::Sockets && start.in_room => {
+                report(layer, Held::Yes, "out of sight".to_owned());
+            }
+            Held::No => degraded(start, report, layer, detail)?,
+            held => report(layer, held, detail),
+        }
+    }
+    Ok(())
+}
+
+/// Reports a layer that does not hold, unless the program must not run without it.
+fn degraded(
+    start: &Start<'_>,
+    report: &impl Fn(Layer, Held, String),
+    layer: Layer,
+    detail: String,
+) -> Result<(), LaunchError> {
+    if start.confinement.requires(layer) {
+        return Err(layer_failed(layer, "it is required")(io::Error::other(detail)));
+    }
+    report(layer, Held::No, detail);
+    Ok(())
+}
+
+/// Gives the descriptors their numbers, and closes all others beyond the first three.
+fn descriptors(handed: &[OwnedFd], numbers: &[u32]) -> io::Result<()> {
+    let away = handed.iter().map(|descriptor| fcntl_dupfd_cloexec(descriptor, FAR));
+    let away = away.collect::<Result<Vec<_>, _>>()?;
+    sys::close_descriptors_on_execute()?;
+    for (descriptor, &number) in away.iter().zip(numbers) {
+        sys::place_descriptor(descriptor.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Tells whether a layer is wanted.
+pub(crate) fn wants(confinement: &Confinement, layer: Layer) -> bool {
+    !confinement.without.contains(&layer)
+}
+
+/// Makes the line of a report.
+pub(crate) fn line(layer: Layer, held: Held, detail: String) -> Report {
+    Report::Layer { layer, held, detail }
 }
 
 /// Builds the environment from empty. A name given twice counts once: of two equal entries, some
@@ -147,30 +241,31 @@ fn environment(names: &[String]) -> io::Result<Vec<CString>> {
         .collect()
 }
 
-fn enter(confinement: &Confinement) -> Result<(), LaunchError> {
-    env::set_current_dir(&confinement.directory)
-        .map_err(failed(Layer::Directory(confinement.directory.clone())))
+pub(crate) fn failed(step: Step) -> impl FnOnce(io::Error) -> LaunchError {
+    |source| LaunchError { step, source }
 }
 
-fn limit(limits: &Limits) -> Result<(), LaunchError> {
-    let limits = [
-        // A core dump would write the program's secrets to a file.
-        (Resource::Core, "core dumps", Some(0)),
-        (Resource::OpenFiles, "open files", Some(limits.open_files)),
-        (Resource::FileSize, "file size", limits.file_size),
-        (Resource::CpuSeconds, "processor time", limits.cpu_seconds),
-        (Resource::Memory, "memory", limits.memory),
-    ];
-    for (resource, what, to) in limits {
-        if let Some(to) = to {
-            sys::lower_limit(resource, to).map_err(failed(Layer::Limit { what, to }))?;
-        }
+pub(crate) fn failed_by_kernel(step: Step) -> impl FnOnce(rustix::io::Errno) -> LaunchError {
+    |source| LaunchError { step, source: source.into() }
+}
+
+pub(crate) fn layer_failed<E>(layer: Layer, what: &str) -> impl FnOnce(E) -> LaunchError + use<E>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let what = what.to_owned();
+    move |source| LaunchError { step: Step::Layer { layer, what }, source: into_io(source) }
+}
+
+fn into_io(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    let error = error.into();
+    match error.downcast::<io::Error>() {
+        Ok(error) => *error,
+        Err(error) => match error.downcast::<rustix::io::Errno>() {
+            Ok(errno) => (*errno).into(),
+            Err(error) => io::Error::other(error),
+        },
     }
-    Ok(())
-}
-
-fn failed(layer: Layer) -> impl FnOnce(io::Error) -> LaunchError {
-    |source| LaunchError { layer, source }
 }
 
 fn terminated(text: &OsStr) -> io::Result<CString> {

@@ -1,19 +1,19 @@
-//! The system calls that the standard library does not have.
+//! The system calls that neither the standard library nor rustix has in a form that fits.
 //!
 //! Owns all `unsafe` of this crate, each call behind a function that cannot be misused. Must not
 //! know in which order, or for what, they are called. Before it: the pipeline; after it: the
 //! kernel.
 
-#![expect(
-    unsafe_code,
-    reason = "the standard library has no such calls, and libc declares every call unsafe"
-)]
+#![expect(unsafe_code, reason = "libc declares every call unsafe")]
 
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process;
 use std::ptr;
+
+use rustix::process::Pid;
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST_OTHER_DESCRIPTOR: libc::c_uint = 3;
@@ -26,6 +26,7 @@ pub(crate) enum Resource {
     FileSize,
     CpuSeconds,
     Memory,
+    Processes,
 }
 
 /// Holds a program with its arguments and environment, laid out as execve(2) takes them.
@@ -107,6 +108,7 @@ pub(crate) fn lower_limit(resource: Resource, to: u64) -> io::Result<()> {
         Resource::FileSize => libc::RLIMIT_FSIZE,
         Resource::CpuSeconds => libc::RLIMIT_CPU,
         Resource::Memory => libc::RLIMIT_AS,
+        Resource::Processes => libc::RLIMIT_NPROC,
     };
     let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `old` is a valid rlimit that outlives the call.
@@ -115,15 +117,6 @@ pub(crate) fn lower_limit(resource: Resource, to: u64) -> io::Result<()> {
     let new = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: `new` is a valid rlimit that outlives the call.
     check(unsafe { libc::setrlimit(resource, &raw const new) })
-}
-
-/// Rules out, for this process and all it will ever start, that executing a program adds
-/// privileges: setuid, setgid and file capabilities are ignored.
-pub(crate) fn forbid_new_privileges() -> io::Result<()> {
-    // The kernel reads five full words and refuses this call if the last three are not zero.
-    let (yes, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers only.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, unused, unused, unused) })
 }
 
 /// Has the kernel close every descriptor beyond the first three when the program is executed.
@@ -159,6 +152,80 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     check(unsafe { libc::sigemptyset(none.as_mut_ptr()) })?;
     // SAFETY: the set was just initialised; a null pointer says that the old one is not wanted.
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) })
+}
+
+/// Becomes two processes, as fork(2), with these namespaces of its own for the new one. Returns the
+/// new one's number in the old, and nothing in the new.
+///
+/// Only for a process with one thread: a lock that another thread holds would be held for ever in the
+/// new process.
+pub(crate) fn fork(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
+    let flags = libc::c_ulong::from((namespaces | libc::SIGCHLD).cast_unsigned());
+    let none: libc::c_ulong = 0;
+    // SAFETY: without a stack and without CLONE_VM the call has the semantics of fork: the new process
+    // has a copy of this one's memory, and there is no thread whose locks it could miss.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    if pid == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))
+}
+
+/// Blocks the signals that end a process, tell of a child or are our own, and returns a descriptor
+/// that tells of them.
+pub(crate) fn block_signals() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set it is given, and that set outlives the call.
+    check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+    // SAFETY: the set was just initialised.
+    let mut set = unsafe { set.assume_init() };
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD, libc::SIGUSR1] {
+        // SAFETY: the set is initialised and outlives the call.
+        check(unsafe { libc::sigaddset(&raw mut set, signal) })?;
+    }
+    // SAFETY: the set is initialised; a null pointer says that the old mask is not wanted.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) })?;
+    // SAFETY: the set is initialised and outlives the call; -1 asks for a new descriptor.
+    let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+    check(descriptor)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes every capability that this kernel has out of the bounding set.
+pub(crate) fn empty_bounding_set() -> io::Result<()> {
+    for capability in 0..libc::c_ulong::from(u64::BITS) {
+        // SAFETY: PR_CAPBSET_DROP takes a number.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if result == -1 {
+            let error = io::Error::last_os_error();
+            // The first number that is no capability of this kernel.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Gives a descriptor another number, under which it outlives `execve`.
+pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
+    // SAFETY: dup2 takes numbers; what was open under that number is closed, and nothing in this
+    // process, which is about to become another program, uses it.
+    check(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// # Errors
+///
+/// If nothing is open under that number.
+pub(crate) fn inherited(number: u32) -> io::Result<OwnedFd> {
+    let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and gives a new descriptor.
+    let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_OTHER_DESCRIPTOR) };
+    check(descriptor)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

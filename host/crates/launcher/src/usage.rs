@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::layer::Layer;
+
 /// Says what is wrong with the arguments of `loopabull-launch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UsageError {
@@ -30,8 +32,14 @@ pub enum UsageError {
     NoDirectory,
     /// No `--`, or nothing behind it.
     NoProgram,
-    /// A program that would have to be searched for.
-    RelativeProgram { program: PathBuf },
+    /// A program or a grant that would have to be searched for.
+    RelativePath { path: PathBuf },
+    /// A layer that does not exist.
+    UnknownLayer { name: OsString },
+    /// A layer without which nothing is run, to be left out.
+    NeededLayer { layer: Layer },
+    /// Another number of descriptors than there are numbers for them.
+    Descriptors { named: usize, handed: usize },
 }
 
 impl fmt::Display for UsageError {
@@ -54,8 +62,13 @@ impl fmt::Display for UsageError {
             }
             Self::NoDirectory => write!(f, "missing option `--directory`"),
             Self::NoProgram => write!(f, "missing program after `--`"),
-            Self::RelativeProgram { program } => {
-                write!(f, "program `{}` is not an absolute path", program.display())
+            Self::RelativePath { path } => {
+                write!(f, "path `{}` is not absolute", path.display())
+            }
+            Self::UnknownLayer { name } => write!(f, "unknown layer `{}`", name.display()),
+            Self::NeededLayer { layer } => write!(f, "layer `{layer}` cannot be left out"),
+            Self::Descriptors { named, handed } => {
+                write!(f, "{named} descriptors are named and {handed} were handed over")
             }
         }
     }

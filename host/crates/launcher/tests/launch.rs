@@ -8,21 +8,27 @@
     reason = "the launcher itself is under test, so nothing can start it but the test"
 )]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use loopabull_launcher::{Confinement, Limits, exit};
+use loopabull_launcher::{Confinement, Files, Layer, Limits, User, exit};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 
 fn confined(program: &str, arguments: &[&str]) -> Confinement {
     Confinement {
-        directory: "/".into(),
+        directory: "/usr".into(),
         environment: Vec::new(),
-        limits: Limits::default(),
+        files: Files { system: true, ..Files::default() },
+        tcp: Vec::new(),
+        user: None,
+        required: BTreeSet::new(),
+        without: BTreeSet::new(),
+        descriptors: Vec::new(),
+        limits: Limits::none(),
         program: program.into(),
         arguments: arguments.iter().map(OsString::from).collect(),
     }
@@ -119,20 +125,20 @@ fn descriptors_beyond_the_first_three_are_closed() {
 }
 
 #[test]
-fn limits_have_their_defaults() {
+fn core_dumps_are_always_off() {
     let limits = stdout(launcher(&confined("/bin/cat", &["/proc/self/limits"])));
     assert_eq!(limit(&limits, "Max core file size"), both("0"));
-    assert_eq!(limit(&limits, "Max open files"), both("1024"));
 }
 
 #[test]
 fn limits_are_set_for_good() {
     let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
     confinement.limits = Limits {
-        open_files: 64,
+        open_files: Some(64),
         file_size: Some(1_048_576),
         cpu_seconds: Some(30),
         memory: Some(1_073_741_824),
+        processes: Some(100),
     };
     let limits = stdout(launcher(&confinement));
     assert_eq!(limit(&limits, "Max core file size"), both("0"));
@@ -140,11 +146,13 @@ fn limits_are_set_for_good() {
     assert_eq!(limit(&limits, "Max file size"), both("1048576"));
     assert_eq!(limit(&limits, "Max cpu time"), both("30"));
     assert_eq!(limit(&limits, "Max address space"), both("1073741824"));
+    assert_eq!(limit(&limits, "Max processes"), both("100"));
 }
 
 #[test]
 fn limit_never_raises_what_is_inherited() {
-    let confinement = confined("/bin/cat", &["/proc/self/limits"]);
+    let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
+    confinement.limits.open_files = Some(1024);
     let limits = stdout(launcher_after("ulimit -n 100", &confinement));
     assert_eq!(limit(&limits, "Max open files"), both("100"));
 }
@@ -163,18 +171,10 @@ fn process_leads_its_own_group_and_session() {
 }
 
 #[test]
-fn process_that_leads_a_group_already_keeps_it() {
-    let mut command = launcher(&confined("/bin/cat", &["/proc/self/stat"]));
-    command.process_group(0);
-    let [process, group, _] = ids(&stdout(command));
-    assert_eq!(group, process);
-}
-
-#[test]
-fn program_has_the_process_id_that_the_parent_knows() {
+fn program_that_is_ended_by_a_signal_is_told_as_shells_do() {
     let mut command = launcher(&confined("/bin/sh", &["-c", "kill -9 $$"]));
     let status = command.status().expect("the launcher was built");
-    assert_eq!(status.signal(), Some(9));
+    assert_eq!(status.code(), Some(128 + 9));
 }
 
 #[test]
@@ -194,6 +194,7 @@ fn program_starts_in_the_directory() {
     let directory = directory.path().canonicalize().expect("it was just made");
     let mut confinement = confined("/bin/sh", &["-c", "pwd -P"]);
     confinement.directory.clone_from(&directory);
+    confinement.files.read.push(directory.clone());
     let printed = stdout(launcher(&confinement));
     assert_eq!(Path::new(printed.trim_end()), directory);
 }
@@ -227,8 +228,10 @@ fn file_without_permission_cannot_be_executed() {
     let program = directory.path().join("program");
     fs::write(&program, "#!/bin/sh\n").expect("the directory is ours");
     let program = program.to_str().expect("temporary names are text");
+    let mut confinement = confined(program, &[]);
+    confinement.files.read.push(directory.path().to_owned());
     refused(
-        launcher(&confined(program, &[])),
+        launcher(&confinement),
         exit::CANNOT_EXECUTE,
         &format!("cannot execute `{program}`: Permission denied (os error 13)"),
     );
@@ -256,11 +259,7 @@ fn complaint_is_one_line_whatever_the_path_holds() {
 
 #[test]
 fn relative_program_is_bad_usage() {
-    refused(
-        launcher(&confined("true", &[])),
-        exit::USAGE,
-        "program `true` is not an absolute path",
-    );
+    refused(launcher(&confined("true", &[])), exit::USAGE, "path `true` is not absolute");
 }
 
 #[test]
@@ -275,13 +274,22 @@ fn help_names_every_option_and_exit_code() {
     let mut command = Command::new(LAUNCHER);
     command.arg("--help");
     let help = stdout(command);
-    let mut confinement = confined("/bin/true", &[]);
-    confinement.environment = vec!["NAME".into()];
-    confinement.limits = Limits {
-        open_files: Limits::DEFAULT_OPEN_FILES,
-        file_size: Some(1),
-        cpu_seconds: Some(1),
-        memory: Some(1),
+    let confinement = Confinement {
+        environment: vec!["NAME".into()],
+        files: Files { system: true, read: vec!["/a".into()], write: vec!["/b".into()] },
+        tcp: vec![22],
+        user: Some(User { uid: 1, gid: 1 }),
+        required: BTreeSet::from([Layer::Tcp]),
+        without: BTreeSet::from([Layer::Scopes]),
+        descriptors: vec![3],
+        limits: Limits {
+            open_files: Some(1),
+            file_size: Some(1),
+            cpu_seconds: Some(1),
+            memory: Some(1),
+            processes: Some(1),
+        },
+        ..confined("/bin/true", &[])
     };
     for argument in confinement.to_args() {
         let argument = argument.to_str().expect("all of these are text");
@@ -289,7 +297,9 @@ fn help_names_every_option_and_exit_code() {
             assert!(help.contains(argument), "{argument}");
         }
     }
-    assert!(help.contains(&format!("(default {})", Limits::DEFAULT_OPEN_FILES)));
+    for layer in Layer::ALL {
+        assert!(help.contains(layer.name()), "{layer}");
+    }
     let codes = [exit::USAGE, exit::LAYER_FAILED, exit::CANNOT_EXECUTE, exit::NOT_FOUND];
     for code in codes {
         assert!(help.contains(&format!("{code:>5}  ")), "{code}");

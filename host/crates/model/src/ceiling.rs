@@ -23,6 +23,10 @@ pub struct Ceiling {
     /// Directories beneath which files of secrets must be. It also forbids the daemon's environment
     /// as a source; credentials are those that systemd was told to hand over.
     pub secret_dirs: Option<Vec<PathBuf>>,
+    /// TCP ports that may be granted.
+    pub tcp: Option<Vec<u16>>,
+    /// Directories beneath which sockets of ssh agents must be.
+    pub ssh_agents: Option<Vec<PathBuf>>,
     /// Topics that may be sent to.
     pub emit: Option<Vec<TopicPattern>>,
     /// The most that one task may remember.
@@ -59,6 +63,16 @@ impl Ceiling {
             for (name, source) in grants.secrets.iter().filter(|(_, source)| !is_allowed(source)) {
                 refuse(format!("the secret `{name}` {source}"));
             }
+        }
+        if let Some(allowed) = &self.tcp {
+            for port in grants.tcp.iter().filter(|port| !allowed.contains(port)) {
+                refuse(format!("connections to TCP port {port}"));
+            }
+        }
+        if let (Some(allowed), Some(socket)) = (&self.ssh_agents, &grants.ssh_agent)
+            && !is_beneath(socket, allowed)
+        {
+            refuse(format!("the agent at `{}`", socket.display()));
         }
         if let Some(allowed) = &self.emit {
             let is_allowed = |pattern: &TopicPattern| allowed.iter().any(|a| a.covers(pattern));
@@ -138,6 +152,15 @@ mod tests {
             "grants.secrets.a = { file = '/etc/shadow' }\ngrants.secrets.b = { env = 'B' }",
             &["the secret `a` from the file /etc/shadow", "the secret `b` from the variable B"],
         );
+    }
+
+    #[test]
+    fn ports_and_agents_must_be_allowed() {
+        check("tcp = [443]", "grants.tcp = [443]", &[]);
+        check("tcp = [443]", "grants.tcp = [80]", &["connections to TCP port 80"]);
+        let agent = "grants.ssh_agent = '/run/a/agent'";
+        check("ssh_agents = ['/run/a']", agent, &[]);
+        check("ssh_agents = []", agent, &["the agent at `/run/a/agent`"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::{HttpGrant, TopicPattern};
+use crate::{HttpGrant, TaskKind, TopicPattern};
 
 /// What a task is given. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -28,6 +28,10 @@ pub struct Grants {
     pub emit: Vec<TopicPattern>,
     /// How many bytes, keys and values together, the task may remember on this host.
     pub state: Option<ByteSize>,
+    /// TCP ports that a playbook may connect to beside 22, at whatever address.
+    pub tcp: Vec<u16>,
+    /// The socket of an ssh agent whose keys a playbook may use.
+    pub ssh_agent: Option<PathBuf>,
 }
 
 /// A directory that a task may use.
@@ -36,10 +40,18 @@ pub struct Grants {
 pub struct DirGrant {
     /// Where it is on this machine.
     pub host: PathBuf,
-    /// How the task knows it, for example `/mirror`.
-    pub guest: String,
+    /// How a component knows it, for example `/mirror`. Default: as it is on this machine; so does a
+    /// playbook always.
+    pub guest: Option<String>,
     #[serde(default)]
     pub access: Access,
+}
+
+impl DirGrant {
+    /// Returns how the task knows the directory.
+    pub fn guest(&self) -> String {
+        self.guest.clone().unwrap_or_else(|| self.host.display().to_string())
+    }
 }
 
 /// What may be done in a directory.
@@ -77,7 +89,10 @@ impl Grants {
                 Access::ReadOnly => "read",
                 Access::ReadWrite => "read and write",
             };
-            format!("{verb} files in {} as {}", dir.host.display(), dir.guest)
+            match &dir.guest {
+                Some(guest) => format!("{verb} files in {} as {guest}", dir.host.display()),
+                None => format!("{verb} files in {}", dir.host.display()),
+            }
         });
         let http = self.http.iter().map(|grant| format!("call {grant}"));
         let env = self.env.iter().map(|(name, value)| format!("see the variable {name}={value}"));
@@ -85,7 +100,38 @@ impl Grants {
             self.secrets.iter().map(|(name, source)| format!("know the secret {name}, {source}"));
         let emit = self.emit.iter().map(|pattern| format!("send messages to {pattern}"));
         let state = self.state.iter().map(|size| format!("remember {size}"));
-        dirs.chain(http).chain(env).chain(secrets).chain(emit).chain(state).collect()
+        let tcp = self.tcp.iter().map(|port| format!("connect to TCP port {port} anywhere"));
+        let agent = self.ssh_agent.iter();
+        let agent = agent.map(|path| format!("use the keys of the agent at {}", path.display()));
+        let kept = emit.chain(state);
+        dirs.chain(http).chain(tcp).chain(env).chain(secrets).chain(agent).chain(kept).collect()
+    }
+
+    /// Returns what is granted and cannot be given to this kind of task, a clause each.
+    pub fn misplaced(&self, kind: TaskKind) -> Vec<String> {
+        let only_for = |name: &str, other: TaskKind| format!("`grants.{name}` is for {other}s");
+        match kind {
+            TaskKind::Component => {
+                let wrong =
+                    [("tcp", !self.tcp.is_empty()), ("ssh_agent", self.ssh_agent.is_some())];
+                let wrong = wrong.into_iter().filter(|(_, is_granted)| *is_granted);
+                wrong.map(|(name, _)| only_for(name, TaskKind::Playbook)).collect()
+            }
+            TaskKind::Playbook => {
+                let wrong = [
+                    ("http", !self.http.is_empty()),
+                    ("emit", !self.emit.is_empty()),
+                    ("state", self.state.is_some()),
+                ];
+                let wrong = wrong.into_iter().filter(|(_, is_granted)| *is_granted);
+                let wrong = wrong.map(|(name, _)| only_for(name, TaskKind::Component));
+                let moved = self.dirs.iter().filter(|dir| dir.guest.is_some()).map(|dir| {
+                    let host = dir.host.display();
+                    format!("a playbook knows `{host}` by its own name, leave out `guest`")
+                });
+                wrong.chain(moved).collect()
+            }
+        }
     }
 
     /// Returns the kinds of what is granted, for a table: `http, emit`.
@@ -97,6 +143,8 @@ impl Grants {
             ("secrets", !self.secrets.is_empty()),
             ("emit", !self.emit.is_empty()),
             ("state", self.state.is_some()),
+            ("tcp", !self.tcp.is_empty()),
+            ("ssh_agent", self.ssh_agent.is_some()),
         ];
         kinds.into_iter().filter(|(_, is_granted)| *is_granted).map(|(kind, _)| kind).collect()
     }
@@ -155,6 +203,28 @@ mod tests {
         ];
         assert_eq!(grants.lines(), expected);
         assert_eq!(grants.kinds(), ["dirs", "http", "env", "secrets", "emit", "state"]);
+    }
+
+    #[test]
+    fn a_grant_is_for_one_kind_of_task_or_for_both() {
+        let check = |text: &str, kind, expected: &[&str]| {
+            let grants: Grants = toml::from_str(text).unwrap();
+            assert_eq!(grants.misplaced(kind), expected);
+        };
+        let both = "env = { A = 'b' }\nsecrets.t = { env = 'T' }\ndirs = [{ host = '/a' }]";
+        check(both, TaskKind::Component, &[]);
+        check(both, TaskKind::Playbook, &[]);
+        let web = "http = ['https://a.example']\nstate = '1KiB'";
+        check(web, TaskKind::Component, &[]);
+        let only = ["`grants.http` is for components", "`grants.state` is for components"];
+        check(web, TaskKind::Playbook, &only);
+        let ssh = "tcp = [2222]\nssh_agent = '/run/agent'";
+        check(ssh, TaskKind::Playbook, &[]);
+        let only = ["`grants.tcp` is for playbooks", "`grants.ssh_agent` is for playbooks"];
+        check(ssh, TaskKind::Component, &only);
+        let moved = "dirs = [{ host = '/a', guest = '/b' }]";
+        let said = "a playbook knows `/a` by its own name, leave out `guest`";
+        check(moved, TaskKind::Playbook, &[said]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Everything here is pure: no I/O, no clock, no runtime. Everything else may use it; it uses
 //! nothing of ours.
 
+mod ansible;
 mod body;
 mod breaker;
 mod ceiling;
@@ -21,6 +22,7 @@ mod output;
 mod pattern;
 mod queue_name;
 mod reason;
+mod results;
 mod retry;
 mod routes;
 mod run;
@@ -29,6 +31,7 @@ mod task;
 mod topic;
 mod usage;
 
+pub use ansible::{AnsibleOptions, Become, Start, Variables};
 pub use body::{Body, BodyError, MAX_DEPTH};
 pub use breaker::{Breaker, BreakerPolicy};
 pub use ceiling::Ceiling;
@@ -46,6 +49,7 @@ pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
 pub use queue_name::{QueueName, QueueNameError};
 pub use reason::{Reason, is_harmful};
+pub use results::{HostResults, LayerReport, LayerState, PlaybookReport, Results, TaskFailure};
 pub use retry::{JITTER, OnFailure, RetryPolicy};
 pub use routes::Routes;
 pub use run::{Attempt, Run, RunId};

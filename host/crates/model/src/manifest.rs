@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::{BreakerPolicy, Grants, QueueName, RetryPolicy, TopicPattern};
+use crate::{AnsibleOptions, BreakerPolicy, Grants, QueueName, RetryPolicy, TopicPattern};
 
 /// What an operator says of a task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Manifest {
     pub config: BTreeMap<String, String>,
     /// What the task is given beyond its log, its configuration, a clock and random numbers.
     pub grants: Grants,
+    /// How it is run, if it is a playbook.
+    pub ansible: AnsibleOptions,
 }
 
 /// How much a run may use.
@@ -36,8 +38,14 @@ pub struct Limits {
     #[serde(deserialize_with = "some_duration")]
     pub timeout: Option<Duration>,
     /// Memory of one run. For a component the sum of its linear memories and tables, default
-    /// 64 MiB; for a playbook the address space of each of its processes, default unlimited.
+    /// 64 MiB; for a playbook the address space of each of its processes, default 1 GiB.
     pub memory: Option<ByteSize>,
+    /// How many processes a playbook may have, default 512. They are counted for its user.
+    pub processes: Option<u64>,
+    /// How many descriptors each process of a playbook may have open, default 1024.
+    pub open_files: Option<u64>,
+    /// How large a file may grow that a playbook writes, default 1 GiB.
+    pub file_size: Option<ByteSize>,
     /// How much of the output is kept with the run. Default 64 KiB.
     pub output: ByteSize,
 }
@@ -65,7 +73,14 @@ impl Manifest {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { timeout: None, memory: None, output: ByteSize::kib(64) }
+        Self {
+            timeout: None,
+            memory: None,
+            processes: None,
+            open_files: None,
+            file_size: None,
+            output: ByteSize::kib(64),
+        }
     }
 }
 

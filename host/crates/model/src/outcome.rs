@@ -27,6 +27,8 @@ pub enum Outcome {
     /// The playbook ended with an exit status other than 0, or by a signal; or the component ended
     /// itself by `exit`, with whatever status, before it had answered.
     Exit { status: Reason },
+    /// Ansible cannot read the playbook, or what it names. It will not for the next attempt either.
+    Unreadable { reason: Reason },
     /// The task asked for more than it may use.
     Limit { exceeded: Exceeded },
     /// The task could not be started. Our trouble or the machine's, not the message's.
@@ -90,12 +92,13 @@ impl Counted {
 
 impl Outcome {
     /// Every name that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "success",
         "retry",
         "reject",
         "trap",
         "exit",
+        "unreadable",
         "deadline",
         "memory",
         "limit",
@@ -113,6 +116,7 @@ impl Outcome {
             Self::Reject { .. } => "reject",
             Self::Trap { .. } => "trap",
             Self::Exit { .. } => "exit",
+            Self::Unreadable { .. } => "unreadable",
             Self::Limit { exceeded: Exceeded::Deadline { .. } } => "deadline",
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
             Self::Limit { exceeded: Exceeded::Count { .. } } => "limit",
@@ -150,6 +154,7 @@ impl fmt::Display for Outcome {
             | Self::Reject { reason }
             | Self::Trap { reason }
             | Self::NotStarted { reason }
+            | Self::Unreadable { reason }
             | Self::Refused { reason } => write!(f, "{}: {reason}", self.name()),
             Self::Exit { status } => write!(f, "{}: {status}", self.name()),
             Self::Limit { exceeded: Exceeded::Deadline { allowed } } => {
@@ -177,6 +182,7 @@ mod tests {
         let outcomes = [
             Outcome::Success,
             Outcome::Reject { reason: "no".into() },
+            Outcome::Unreadable { reason: "no".into() },
             Outcome::Retry { reason: "no".into(), after: Some(Duration::from_millis(5)) },
             Outcome::Limit {
                 exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },

@@ -84,7 +84,7 @@ impl RetryPolicy {
                 let after = Self::SHORTEST.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::GiveBack { after }
             }
-            Outcome::Reject { .. } | Outcome::Refused { .. } => {
+            Outcome::Reject { .. } | Outcome::Refused { .. } | Outcome::Unreadable { .. } => {
                 Settlement::dead_letter(outcome.to_string())
             }
             _ if self.on_failure != OnFailure::Retry => Settlement::dead_letter(format!(

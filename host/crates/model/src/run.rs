@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effects, Emitted, EntryId, MessageId, Outcome, Output, TaskKind, TaskName, Topic, Usage,
+    Effects, Emitted, EntryId, MessageId, Outcome, Output, PlaybookReport, TaskKind, TaskName,
+    Topic, Usage,
 };
 
 /// What a runner brings back of one attempt.
@@ -19,6 +20,8 @@ pub struct Attempt {
     pub usage: Usage,
     /// What it wants to change outside itself. Empty unless it succeeded.
     pub effects: Effects,
+    /// What is known beside that, if it is a playbook.
+    pub playbook: Option<PlaybookReport>,
 }
 
 impl Attempt {
@@ -30,6 +33,7 @@ impl Attempt {
             notes: Vec::new(),
             usage: Usage::default(),
             effects: Effects::default(),
+            playbook: None,
         }
     }
 }
@@ -58,6 +62,8 @@ pub struct Run {
     pub usage: Usage,
     /// The messages that are sent because of it.
     pub emitted: Vec<Emitted>,
+    /// What is known beside that, if it is a playbook.
+    pub playbook: Option<PlaybookReport>,
 }
 
 /// The id of a run.

@@ -54,11 +54,11 @@ impl Capabilities {
         secrets: BTreeMap<String, String>,
         egress: &EgressSetup,
     ) -> Result<Self, GrantError> {
-        let Grants { dirs, http, env, emit, state, secrets: _ } = &manifest.grants;
+        let Grants { dirs, http, env, emit, state, .. } = &manifest.grants;
         let mut seen = BTreeSet::new();
         let mut open = Vec::new();
         for grant in dirs {
-            let guest = grant.guest.clone();
+            let guest = grant.guest();
             if !guest.starts_with('/') || !seen.insert(guest.clone()) {
                 return Err(GrantError::GuestPath { guest });
             }

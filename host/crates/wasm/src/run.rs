@@ -127,5 +127,5 @@ fn attempt(
         Outcome::Success => Effects { emitted: host.emitted, state: host.state },
         _ => Effects::default(),
     };
-    Attempt { outcome, output: Output { text, dropped }, notes, usage, effects }
+    Attempt { outcome, output: Output { text, dropped }, notes, usage, effects, playbook: None }
 }

@@ -23,7 +23,8 @@ const BASH: &str = "/bin/bash";
 /// - `"kill": "after-end"`: it records its end and then kills the daemon;
 /// - `"until": N`: after the Nth start for this message it neither kills nor fails.
 ///
-/// It kills its parent only if that is named `loopabull...`.
+/// It kills an ancestor named `loopabull-host` if all between are named `loopabull...`. For that it must
+/// see and be allowed to signal it: the daemon leaves out the layers `namespaces` and `scopes`.
 #[derive(Debug)]
 pub struct Recorder;
 

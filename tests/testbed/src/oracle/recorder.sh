@@ -23,12 +23,17 @@ number_of() {
     esac
 }
 
-# Kills the daemon: the launcher became this script, so it is the parent. If it is dead already
-# the parent is somebody else.
+# Kills the daemon, which is an ancestor, behind the launcher's processes. If it is dead already the
+# parent is somebody else.
 kill_daemon() {
-    read -r parent <"/proc/$PPID/comm" && case $parent in
-    loopabull*) kill -9 "$PPID" ;;
-    esac
+    ancestor=$PPID
+    while read -r name <"/proc/$ancestor/comm"; do
+        case $name in
+        loopabull-host) kill -9 "$ancestor" && return ;;
+        loopabull*) read -r _ _ _ ancestor _ <"/proc/$ancestor/stat" ;;
+        *) return ;;
+        esac
+    done
 }
 
 file=

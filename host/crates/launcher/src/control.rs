@@ -1,0 +1,144 @@
+//! The control socket: a plan and descriptors in, a report out.
+//!
+//! Owns its form: four bytes of length, big-endian, then the arguments of the launcher, each ended by
+//! a nul byte, as in `/proc/PID/cmdline`; the descriptors that the program is to have travel with the
+//! first byte. Back come the lines of a [`Report`]. When the other end is gone, the program is ended.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::Confinement;
+use crate::error::{LaunchError, Step};
+use crate::layer::Report;
+use crate::sys;
+
+/// How many descriptors can be handed over.
+const MAX_DESCRIPTORS: usize = 4;
+/// How long a plan may be, in bytes.
+const MAX_PLAN: usize = 4 << 20;
+
+/// Hands a plan to a launcher that was started with `--control`, with the descriptors that
+/// [`Confinement::descriptors`] names, in that order.
+///
+/// # Errors
+///
+/// If the socket does not take it, or the plan is too long.
+pub fn send_plan(
+    socket: &UnixStream,
+    confinement: &Confinement,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut words = Vec::new();
+    for argument in confinement.to_args() {
+        words.extend(argument.into_vec());
+        words.push(0);
+    }
+    let length = u32::try_from(words.len()).map_err(io::Error::other)?.to_be_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    let sent = sendmsg(socket, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let mut socket = socket;
+    socket.write_all(&length[sent..])?;
+    socket.write_all(&words)
+}
+
+/// The launcher's end of the socket.
+pub struct Control(UnixStream);
+
+impl Control {
+    /// Takes over the socket that this process was started with, and reads the arguments and what is
+    /// to be handed to the program. In the place of a socket that was standard input comes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such descriptor, or no plan comes from it.
+    pub fn open(number: u32) -> Result<(Self, Vec<OsString>, Vec<OwnedFd>), LaunchError> {
+        let cannot = |source| LaunchError { step: Step::Plan, source };
+        let control = Self::new(sys::inherited(number).map_err(cannot)?);
+        let nothing = File::open("/dev/null").map_err(cannot)?;
+        sys::place_descriptor(nothing.as_fd(), number).map_err(cannot)?;
+        let (arguments, descriptors) = control.read_plan().map_err(cannot)?;
+        Ok((control, arguments, descriptors))
+    }
+
+    fn new(socket: OwnedFd) -> Self {
+        Self(socket.into())
+    }
+
+    fn read_plan(&self) -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
+        let mut length = [0; 4];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let iov = &mut [IoSliceMut::new(&mut length)];
+        let received = recvmsg(&self.0, iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        let mut socket = &self.0;
+        socket.read_exact(&mut length[received.bytes..])?;
+        let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+        if length > MAX_PLAN {
+            return Err(io::Error::other("it is too long"));
+        }
+        let mut words = vec![0; length];
+        socket.read_exact(&mut words)?;
+        let words = words.split_inclusive(|&byte| byte == 0);
+        let words = words.map(|word| OsString::from_vec(word[..word.len() - 1].to_vec()));
+        Ok((words.collect(), descriptors))
+    }
+
+    /// Writes a line. A daemon that is gone does not read it, and learns of nothing any more.
+    pub(crate) fn report(&self, report: &Report) {
+        (&self.0).write_all(format!("{report}\n").as_bytes()).ok();
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_the_socket_with_its_descriptors() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let words = ["--directory", "/", "--descriptor", "3", "--", "/bin/a", "", "b c"];
+        let confinement = Confinement::from_args(words.iter().map(OsString::from)).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send_plan(&ours, &confinement, &[file.as_fd()]).unwrap();
+        let (arguments, descriptors) = Control::new(theirs.into()).read_plan().unwrap();
+        assert_eq!(Confinement::from_args(arguments.into_iter()), Ok(confinement));
+        assert_eq!(descriptors.len(), 1);
+        assert_ne!(descriptors[0].as_raw_fd(), file.as_raw_fd());
+    }
+
+    #[test]
+    fn a_plan_that_is_cut_short_is_an_error() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&[0, 0, 0, 9, b'x']).unwrap();
+        drop(ours);
+        assert!(Control::new(theirs.into()).read_plan().is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Files, TCP ports, signals and sockets, by Landlock.
+//!
+//! Owns one ruleset for all of them. Files need ABI 3 (Linux 6.2), since before it a file that may not
+//! be written could still be truncated; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
+//! file system 9 (7.1), see landlock(7). What a kernel lacks is reported, never skipped in silence.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ::landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
+};
+
+use crate::confinement::Files;
+use crate::layer::{Held, Layer};
+use crate::system;
+
+/// The newest ABI whose rights we have thought about.
+const KNOWN: ABI = ABI::V9;
+
+/// Why files cannot be confined.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The kernel has no Landlock, or one too old.
+    Unsupported,
+    /// A path that was granted by name.
+    Path(PathBuf, io::Error),
+    Ruleset(RulesetError),
+}
+
+impl From<RulesetError> for Trouble {
+    fn from(error: RulesetError) -> Self {
+        Self::Ruleset(error)
+    }
+}
+
+/// Confines the calling thread. Returns what became of each layer.
+pub(crate) fn confine(
+    files: &Files,
+    ports: &[u16],
+    wants: impl Fn(Layer) -> bool,
+) -> Result<Vec<(Layer, Held, String)>, Trouble> {
+    let tcp = wants(Layer::Tcp);
+    let scopes = wants(Layer::Scopes);
+    // Handled, a right is denied wherever no rule gives it.
+    let mut ruleset =
+        strictly().handle_access(AccessFs::from_all(ABI::V3)).map_err(|_| Trouble::Unsupported)?;
+    ruleset = ruleset
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(KNOWN))?;
+    if tcp {
+        ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V4))?;
+    }
+    if scopes {
+        ruleset = ruleset.scope(Scope::from_all(ABI::V6))?;
+    }
+    let mut ruleset = ruleset.create()?;
+    let system =
+        |paths: &'static [&'static str]| paths.iter().map(Path::new).filter(|_| files.system);
+    for (paths, rights) in [
+        (system(system::READ).collect::<Vec<_>>(), AccessFs::from_read(KNOWN)),
+        (system(system::WRITE).collect(), AccessFs::from_all(KNOWN)),
+    ] {
+        for path in paths.into_iter().filter(|path| path.exists()) {
+            ruleset = allow(ruleset, path, rights)?;
+        }
+    }
+    for path in &files.read {
+        ruleset = allow(ruleset, path, AccessFs::from_read(KNOWN))?;
+    }
+    for path in &files.write {
+        ruleset = allow(ruleset, path, AccessFs::from_all(KNOWN))?;
+    }
+    if tcp {
+        for &port in ports {
+            ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        }
+    }
+    let status = ruleset.restrict_self()?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(Trouble::Unsupported);
+    }
+    let abi = match status.landlock {
+        LandlockStatus::Available { effective_abi, kernel_abi } => {
+            kernel_abi.unwrap_or(effective_abi as i32)
+        }
+        _ => 0,
+    };
+    let by_abi = |layer, is_wanted, needed: i32| match (is_wanted, abi >= needed) {
+        (false, _) => (layer, Held::Off, "not wanted".to_owned()),
+        (true, true) => (layer, Held::Yes, format!("Landlock ABI {abi}")),
+        (true, false) => (layer, Held::No, format!("Landlock ABI {abi}, it needs {needed}")),
+    };
+    Ok(vec![
+        by_abi(Layer::Files, true, 3),
+        by_abi(Layer::Tcp, tcp, 4),
+        by_abi(Layer::Scopes, scopes, 6),
+        by_abi(Layer::Sockets, wants(Layer::Sockets), 9),
+    ])
+}
+
+fn strictly() -> Ruleset {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
+}
+
+fn allow(
+    ruleset: RulesetCreated,
+    path: &Path,
+    rights: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Trouble> {
+    let cannot = |error| Trouble::Path(path.to_owned(), error);
+    let is_dir = path.metadata().map_err(cannot)?.is_dir();
+    // A rule for a file must not have rights that only a directory has.
+    let rights = if is_dir { rights } else { rights & AccessFs::from_file(KNOWN) };
+    let descriptor = PathFd::new(path).map_err(|error| cannot(io::Error::other(error)))?;
+    Ok(ruleset.add_rule(PathBeneath::new(descriptor, rights))?)
+}

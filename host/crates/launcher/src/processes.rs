@@ -1,0 +1,54 @@
+//! The processes that descend from this one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+
+use rustix::process::{Pid, getpid};
+
+/// Returns all descendants of the calling process that have not ended, children of children included.
+///
+/// By `/proc`, so it may miss one that is just being made: whoever wants them all gone asks again.
+pub(crate) fn descendants() -> HashSet<Pid> {
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let stat = fs::read_to_string(entry.path().join("stat"));
+        if let (Some(pid), Ok(stat)) = (pid, stat)
+            && let Some((state, parent)) = state_and_parent(&stat)
+        {
+            parents.insert(pid, (state, parent));
+        }
+    }
+    let own = getpid().as_raw_nonzero().get();
+    let is_ours = |mut pid: i32| {
+        // Numbers may be given anew while we read: no chain is longer than there are processes.
+        for _ in 0..=parents.len() {
+            match parents.get(&pid) {
+                Some((_, parent)) if *parent == own => return true,
+                Some((_, parent)) => pid = *parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    let alive = parents.iter().filter(|(_, (state, _))| !matches!(state, 'Z' | 'X'));
+    alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect()
+}
+
+/// Reads `/proc/PID/stat`: `PID (NAME) STATE PPID ...`, where the name may hold anything.
+fn state_and_parent(stat: &str) -> Option<(char, i32)> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut words = rest.split(' ');
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_is_a_name() {
+        assert_eq!(state_and_parent("7 (a) b) S 3 7 7 0"), Some(('S', 3)));
+        assert_eq!(state_and_parent("7"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! Namespaces, and a root directory in which nothing is but what was granted.
+//!
+//! Owns the first steps of the first process of the namespaces. Everything granted is mounted at the
+//! place where it is outside, so that no path changes its meaning; links on the way are made again.
+//! What nobody granted is not there: no socket of a container engine or an agent, whatever Landlock
+//! of this kernel can tell of sockets. Before it: the supervisor, which makes the namespaces; after
+//! it: the program's own layers.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    mount_remount, unmount,
+};
+use rustix::process::pivot_root;
+
+use crate::confinement::Confinement;
+use crate::system;
+
+/// Where the new root is mounted before it is the root. It must be there on every machine.
+const DOOR: &str = "/tmp";
+/// Where the old root is until everything is in its place.
+const OLD: &str = "/.old";
+/// What Linux itself allows on the way of one path, see path_resolution(7).
+const MAX_LINKS: usize = 40;
+/// What all the processes of a program may keep in `/dev/shm` together.
+const SHARED_MEMORY: &std::ffi::CStr = c"mode=1777,size=256m";
+
+/// What could not be done, as the rest of "cannot ...", and why.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) what: String,
+    pub(crate) source: io::Error,
+}
+
+/// Furnishes the room. The caller is the first process of its namespaces.
+pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    cannot("keep mounts private", mount_change("/", private))?;
+    let granted = granted(confinement);
+    let is_whole = granted.contains(Path::new("/"));
+    if is_whole {
+        // Nothing can be left out of everything; only what is about processes is our own.
+        return fresh_mounts(&granted);
+    }
+    cannot("mount a new root", temporary(DOOR, c"mode=755,size=4m"))?;
+    let old = format!("{DOOR}{OLD}");
+    cannot("make a place for the old root", fs::create_dir(&old))?;
+    cannot("change the root", pivot_root(DOOR, old.as_str()))?;
+    cannot("enter the new root", std::env::set_current_dir("/"))?;
+    let mut room = Room { exposed: BTreeSet::new() };
+    for path in &granted {
+        let exposed = room.expose(path);
+        cannot(&format!("show `{}`", path.display()), exposed)?;
+    }
+    for place in ["/proc", "/dev/shm", "/tmp"] {
+        cannot(&format!("make `{place}`"), fs::create_dir_all(place))?;
+    }
+    fresh_mounts(&granted)?;
+    cannot("put away the old root", unmount(OLD, UnmountFlags::DETACH))?;
+    cannot("remove the place of the old root", fs::remove_dir(OLD))?;
+    let fixed = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    cannot("fix the new root", mount_remount("/", fixed, c""))
+}
+
+/// Returns what is to be seen, a tree before what is in it.
+fn granted(confinement: &Confinement) -> BTreeSet<PathBuf> {
+    let files = &confinement.files;
+    let system = [system::READ, system::WRITE].concat();
+    let system = system.into_iter().filter(|_| files.system).map(PathBuf::from);
+    let named = files.read.iter().chain(&files.write).cloned();
+    system.chain(named).collect()
+}
+
+/// The processes and the shared memory of the program are its own.
+fn fresh_mounts(granted: &BTreeSet<PathBuf>) -> Result<(), Trouble> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    cannot("mount /proc", mount("proc", "/proc", "proc", flags, None))?;
+    let has_memory = granted.iter().any(|path| Path::new("/dev/shm").starts_with(path));
+    if has_memory {
+        cannot("mount /dev/shm", temporary("/dev/shm", SHARED_MEMORY))?;
+    }
+    Ok(())
+}
+
+fn temporary(place: &str, options: &std::ffi::CStr) -> rustix::io::Result<()> {
+    mount("tmpfs", place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options))
+}
+
+/// A root directory that is being filled.
+struct Room {
+    /// Trees that are there, without links in their paths.
+    exposed: BTreeSet<PathBuf>,
+}
+
+impl Room {
+    /// Makes a path of the old root lead to the same in the new one. What is not there is left out.
+    fn expose(&mut self, path: &Path) -> io::Result<()> {
+        let mut ahead: VecDeque<OsString> = parts(path).collect();
+        let mut here = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = ahead.pop_front() {
+            if part == ".." {
+                here.pop();
+                continue;
+            }
+            let next = here.join(&part);
+            // These are our own, and so is what is in them.
+            if next == Path::new("/proc") || next == Path::new("/dev/shm") {
+                return Ok(());
+            }
+            let metadata = match fs::symlink_metadata(old(&next)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                metadata => metadata?,
+            };
+            let is_there = self.exposed.iter().any(|tree| next.starts_with(tree));
+            if metadata.is_symlink() {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::other("too many links"));
+                }
+                let target = fs::read_link(old(&next))?;
+                if !is_there && fs::symlink_metadata(&next).is_err() {
+                    symlink(&target, &next)?;
+                }
+                if target.is_absolute() {
+                    here = PathBuf::from("/");
+                }
+                for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                    ahead.push_front(part);
+                }
+                continue;
+            }
+            here = next;
+            if is_there {
+                continue;
+            }
+            if !ahead.is_empty() {
+                match fs::create_dir(&here) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error);
+                    }
+                    _ => continue,
+                }
+            }
+            self.mount(&here, metadata.is_dir())?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, place: &Path, is_dir: bool) -> io::Result<()> {
+        if is_dir {
+            fs::create_dir_all(place)?;
+        } else {
+            fs::File::create(place)?;
+        }
+        mount_bind_recursive(old(place), place)?;
+        self.exposed.insert(place.to_owned());
+        Ok(())
+    }
+}
+
+fn old(path: &Path) -> PathBuf {
+    Path::new(OLD).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(part) => Some(part.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
+}
+
+fn cannot<T>(what: &str, result: Result<T, impl Into<io::Error>>) -> Result<T, Trouble> {
+    result.map_err(|source| Trouble { what: what.to_owned(), source: source.into() })
+}

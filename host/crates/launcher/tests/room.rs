@@ -1,0 +1,320 @@
+//! What holds around a program that was started by `loopabull-launch`, with namespaces and without.
+//!
+//! Owns the promises about what is killed, what is handed over and what is reported. Runs the real
+//! launcher; what a program can reach from inside is tried by `probe.rs`.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the launcher itself is under test, so nothing can start it but the test"
+)]
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, Report, exit, send_plan};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
+
+/// Without namespaces everything must hold that can hold without.
+const WAYS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
+
+/// A confinement of `/bin/sh -c SCRIPT` in a folder of its own.
+struct Bed {
+    folder: TempDir,
+    confinement: Confinement,
+}
+
+impl Bed {
+    fn new(script: &str, without: &[Layer]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let confinement = Confinement {
+            directory: path.clone(),
+            environment: Vec::new(),
+            files: Files { system: true, read: Vec::new(), write: vec![path] },
+            tcp: Vec::new(),
+            user: None,
+            required: BTreeSet::new(),
+            without: without.iter().copied().collect(),
+            descriptors: Vec::new(),
+            limits: Limits::none(),
+            program: "/bin/sh".into(),
+            arguments: ["-c", script].map(OsString::from).to_vec(),
+        };
+        Self { folder, confinement }
+    }
+
+    fn by_hand(&self) -> Command {
+        let mut command = Command::new(LAUNCHER);
+        command.args(self.confinement.to_args());
+        command
+    }
+
+    /// Starts it as the daemon does.
+    fn start(&self, descriptors: &[OwnedFd]) -> (Child, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(LAUNCHER)
+            .args(["--control", "0"])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        send_plan(&ours, &self.confinement, &descriptors).unwrap();
+        (child, ours)
+    }
+
+    /// Runs it to its end. Returns its report and what it printed.
+    fn run(&self, descriptors: &[OwnedFd]) -> (Vec<Report>, String) {
+        let (mut child, control) = self.start(descriptors);
+        let mut printed = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        child.wait().unwrap();
+        let lines = BufReader::new(control).lines();
+        (lines.map(|line| line.unwrap().parse().unwrap()).collect(), printed)
+    }
+
+    /// Waits until the program has written a file.
+    fn wait_for(&self, name: &str) {
+        wait_until(|| self.folder.path().join(name).exists());
+    }
+
+    fn living(&self) -> usize {
+        living_in(self.folder.path())
+    }
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not come true");
+        std::thread::yield_now();
+    }
+}
+
+/// Counts the processes whose working directory is there. In a room of its own it is another mount of
+/// the same directory, so it is known by its number.
+fn living_in(folder: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let wanted = fs::metadata(folder).unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let directories = processes.filter_map(|entry| fs::metadata(entry.path().join("cwd")).ok());
+    directories.filter(|d| (d.ino(), d.dev()) == (wanted.ino(), wanted.dev())).count()
+}
+
+fn held(reports: &[Report], wanted: Layer) -> Option<Held> {
+    reports.iter().find_map(|report| match report {
+        Report::Layer { layer, held, .. } if *layer == wanted => Some(held.clone()),
+        _ => None,
+    })
+}
+
+/// Leaves a daemon, an orphan and a child behind, all with standard output.
+const LITTER: &str = "(setsid sleep 600 &) ; (sleep 600 &) ; sleep 600 & echo there > there";
+
+#[test]
+fn every_layer_is_reported_once() {
+    for without in WAYS {
+        let (reports, _) = Bed::new("exit 3", without).run(&[]);
+        for layer in Layer::ALL {
+            let lines = reports.iter().filter(
+                |report| matches!(report, Report::Layer { layer: other, .. } if *other == layer),
+            );
+            assert_eq!(lines.count(), 1, "{layer} in {reports:?}");
+        }
+        let expected = if without.is_empty() { Held::Yes } else { Held::Off };
+        assert_eq!(held(&reports, Layer::Namespaces), Some(expected));
+        assert_eq!(held(&reports, Layer::Files), Some(Held::Yes));
+        assert!(reports.contains(&Report::Exited { status: 3 }));
+    }
+}
+
+#[test]
+fn what_is_left_behind_is_killed_and_counted() {
+    for without in WAYS {
+        let bed = Bed::new(&format!("{LITTER}; exit 4"), without);
+        let (reports, _) = bed.run(&[]);
+        assert!(reports.contains(&Report::Killed { count: 3 }), "{reports:?}");
+        assert!(reports.contains(&Report::Exited { status: 4 }), "{reports:?}");
+        assert_eq!(bed.living(), 0);
+    }
+}
+
+#[test]
+fn a_signal_ends_the_program_which_may_say_goodbye() {
+    for without in WAYS {
+        let script = "trap 'echo bye; exit 7' TERM; echo > ready; sleep 600 & wait";
+        let bed = Bed::new(script, without);
+        let (mut child, _control) = bed.start(&[]);
+        bed.wait_for("ready");
+        kill_process(pid(&child), Signal::TERM).unwrap();
+        let mut printed = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert_eq!(printed, "bye\n");
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        assert_eq!(bed.living(), 0);
+    }
+}
+
+#[test]
+fn a_second_signal_kills_a_program_that_does_not_want_to_end() {
+    for without in WAYS {
+        let script = "trap '' TERM; (trap '' TERM; sleep 600) & echo > ready; sleep 600";
+        let bed = Bed::new(script, without);
+        let (mut child, _control) = bed.start(&[]);
+        bed.wait_for("ready");
+        // The second must come half a second later, so it is sent until one does.
+        wait_until(|| {
+            kill_process(pid(&child), Signal::TERM).ok();
+            child.try_wait().unwrap().is_some()
+        });
+        assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
+        assert_eq!(bed.living(), 0);
+    }
+}
+
+#[test]
+fn the_end_of_the_daemon_is_the_end_of_the_program() {
+    for without in WAYS {
+        let bed = Bed::new(&format!("{LITTER}; sleep 600"), without);
+        let (mut child, control) = bed.start(&[]);
+        bed.wait_for("there");
+        drop(control);
+        child.wait().unwrap();
+        assert_eq!(bed.living(), 0);
+    }
+}
+
+#[test]
+fn the_death_of_the_launcher_is_the_end_of_the_program() {
+    for without in WAYS {
+        let bed = Bed::new(&format!("{LITTER}; sleep 600"), without);
+        let (mut child, _control) = bed.start(&[]);
+        bed.wait_for("there");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_until(|| bed.living() == 0);
+    }
+}
+
+#[test]
+fn descriptors_are_handed_over_under_their_numbers_and_no_others() {
+    let script = "echo told >&3; cat <&4; ls /proc/self/fd";
+    let mut bed = Bed::new(script, &[]);
+    // Crosswise to the numbers that they are likely to come in under.
+    bed.confinement.descriptors = vec![4, 3];
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(b"asked\n").unwrap();
+    std::io::Seek::rewind(&mut input).unwrap();
+    let (mut told, writer) = std::io::pipe().unwrap();
+    let (_, printed) = bed.run(&[input.into(), writer.into()]);
+    // Descriptor 5 is the directory that ls itself reads.
+    assert_eq!(printed, "asked\n0\n1\n2\n3\n4\n5\n");
+    let mut text = String::new();
+    told.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "told\n");
+}
+
+#[test]
+fn standard_input_is_not_the_control_socket() {
+    let (_, printed) = Bed::new("readlink /proc/self/fd/0; cat", &[]).run(&[]);
+    assert_eq!(printed, "/dev/null\n");
+}
+
+#[test]
+fn another_number_of_descriptors_than_was_named_is_refused() {
+    let mut bed = Bed::new("exit 0", &[]);
+    bed.confinement.descriptors = vec![3];
+    let (reports, _) = bed.run(&[]);
+    let reason = "1 descriptors are named and 0 were handed over".to_owned();
+    assert_eq!(reports, [Report::Failed { code: exit::USAGE, reason }]);
+}
+
+#[test]
+fn a_layer_that_is_required_and_cannot_be_had_keeps_the_program_from_running() {
+    // Inside a confinement no namespaces can be made.
+    let mut inner = Bed::new("echo it ran", &[]);
+    inner.confinement.required.insert(Layer::Namespaces);
+    let mut outer = Bed::new("", &[]);
+    outer.confinement.program = LAUNCHER.into();
+    outer.confinement.arguments = inner.confinement.to_args();
+    outer.confinement.files.read.push(LAUNCHER.into());
+    outer.confinement.files.write.push(inner.folder.path().canonicalize().unwrap());
+    let (reports, printed) = outer.run(&[]);
+    assert_eq!(printed, "");
+    let status = i32::from(exit::LAYER_FAILED);
+    assert!(reports.contains(&Report::Exited { status }), "{reports:?}");
+    // Not required, it is done without.
+    inner.confinement.required.clear();
+    outer.confinement.arguments = inner.confinement.to_args();
+    assert_eq!(outer.run(&[]).1, "it ran\n");
+}
+
+#[test]
+fn a_grant_of_what_is_not_there_is_an_error() {
+    let mut bed = Bed::new("exit 0", &[]);
+    bed.confinement.files.read.push("/no/such/place".into());
+    let (reports, _) = bed.run(&[]);
+    let reason = "cannot hold the layer `files`: grant `/no/such/place`: No such file or directory (os error 2)";
+    let reason = reason.to_owned();
+    assert!(reports.contains(&Report::Failed { code: exit::LAYER_FAILED, reason }), "{reports:?}");
+}
+
+#[test]
+fn links_on_the_way_to_a_grant_lead_where_they_do_outside() {
+    let outside = tempfile::tempdir().unwrap();
+    let outside = outside.path().canonicalize().unwrap();
+    fs::create_dir_all(outside.join("real/deep")).unwrap();
+    fs::write(outside.join("real/deep/file"), "found\n").unwrap();
+    std::os::unix::fs::symlink("real/../real", outside.join("relative")).unwrap();
+    std::os::unix::fs::symlink(outside.join("relative/deep"), outside.join("absolute")).unwrap();
+    for without in WAYS {
+        let file = outside.join("absolute/file");
+        let mut bed = Bed::new(&format!("cat {}", file.display()), without);
+        bed.confinement.files.read.push(outside.join("absolute"));
+        assert_eq!(bed.run(&[]).1, "found\n");
+    }
+}
+
+#[test]
+fn a_report_by_hand_is_for_a_person() {
+    let bed = Bed::new("exit 0", &[]);
+    let mut command = Command::new(LAUNCHER);
+    let output = command.arg("--report").args(bed.confinement.to_args()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("loopabull-launch: layer files held Landlock ABI "), "{stderr}");
+    assert!(stderr.ends_with("loopabull-launch: killed 0\nloopabull-launch: exited 0\n"));
+    assert_eq!(bed.by_hand().output().unwrap().stderr, b"");
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_run() {
+    let mut bed = Bed::new("echo it ran", &[Layer::Scopes]);
+    bed.confinement.required.insert(Layer::Tcp);
+    let output = Command::new(LAUNCHER)
+        .arg("--print-plan")
+        .args(bed.confinement.to_args())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["echo it ran", "files           required", "tcp             required"] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    assert!(text.contains("scopes          left out\n"));
+    assert!(text.contains("sockets         if it can be had\n"));
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
+}

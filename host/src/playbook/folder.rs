@@ -1,0 +1,79 @@
+//! The folder of one run: home, temporary directory and everything else that a playbook may write.
+//!
+//! Owns who may see it: nobody but the user that the playbook runs as.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use loopabull_launcher::User;
+
+/// A folder that is removed with all that is in it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    user: Option<User>,
+}
+
+/// Makes the place in which folders are made. Another user must be able to pass through it.
+pub(super) fn make_place(path: &Path, is_passed: bool) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let cannot = |error| (path.to_owned(), error);
+    let mode = if is_passed { 0o711 } else { 0o700 };
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(cannot)?;
+    path.canonicalize().map_err(cannot)
+}
+
+impl Folder {
+    /// Makes a folder, which must not be there.
+    pub(super) fn make(path: &Path, user: Option<User>) -> anyhow::Result<Self> {
+        let folder = Self { path: path.to_owned(), user };
+        folder.make_dir(path)?;
+        Ok(folder)
+    }
+
+    /// Returns where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file that nobody else can read. Returns where it is.
+    pub(super) fn write(&self, name: impl AsRef<Path>, text: &str) -> anyhow::Result<PathBuf> {
+        let file = self.path.join(name);
+        if let Some(parent) = file.parent().filter(|parent| !parent.exists()) {
+            self.make_dir(parent)?;
+        }
+        let cannot = || format!("cannot write `{}`", file.display());
+        let mut options = OpenOptions::new();
+        let open = options.write(true).create_new(true).mode(0o600).open(&file);
+        open.and_then(|mut file| file.write_all(text.as_bytes())).with_context(cannot)?;
+        self.give(&file).with_context(cannot)?;
+        Ok(file)
+    }
+
+    /// Removes it. Whatever the playbook left there is its own temporary work; the journal has the
+    /// output. It may be a large tree, so not on this thread.
+    pub(super) async fn remove(self) {
+        let gone = self.path.clone();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(gone)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove `{}`: {error}", self.path.display());
+        }
+    }
+
+    fn make_dir(&self, path: &Path) -> anyhow::Result<()> {
+        let cannot = || format!("cannot make `{}`", path.display());
+        DirBuilder::new().mode(0o700).create(path).with_context(cannot)?;
+        self.give(path).with_context(cannot)
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        match self.user {
+            Some(User { uid, gid }) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+"""Tell the daemon that started ansible-playbook what happened, as JSON lines over a pipe.
+
+The number of the inherited descriptor is in LOOPABULL_RESULTS_FD; without it the plugin is off.
+A play must never fail, nor differ, because of this plugin.
+"""
+
+import functools
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping
+
+from ansible.plugins.callback import CallbackBase
+from ansible.release import __version__
+
+DOCUMENTATION = """
+name: loopabull_results
+type: aggregate
+short_description: reports results as JSON lines
+description:
+  - Writes one JSON object a line for every result to the descriptor in E(LOOPABULL_RESULTS_FD).
+"""
+
+DESCRIPTOR = "LOOPABULL_RESULTS_FD"
+FORMAT = 1
+HIDDEN = "hidden by no_log"
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+# What a playbook may make us say: characters, and for the last three how many.
+NAME = 300
+MESSAGE = 2000
+WARNING = 500
+RESULTS = 10_000
+WARNINGS = 50
+ITEMS = 3
+
+COUNTS = {
+    "ok": "ok",
+    "changed": "changed",
+    "unreachable": "unreachable",
+    "failures": "failed",
+    "skipped": "skipped",
+    "rescued": "rescued",
+    "ignored": "ignored",
+}
+
+
+def cut(value, limit):
+    """`value` as a plain str of at most `limit` characters; a cut one ends in an ellipsis."""
+    if not isinstance(value, str):
+        value = json.dumps(few(value), ensure_ascii=False)
+    # The slice comes first, and from str itself: the value may be huge or a subclass of str.
+    head = SURROGATE.sub("\ufffd", str.__getitem__(value, slice(limit + 1)))
+    return head if len(head) <= limit else head[: limit - 1] + "…"
+
+
+def few(value, depth=2):
+    """A small copy of any `value` that json can write: few entries, short, not deep."""
+    if isinstance(value, str):
+        return cut(value, NAME)
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int) and value.bit_length() <= 64:
+        return value
+    if isinstance(value, Mapping) and depth:
+        pairs = itertools.islice(value.items(), 20)
+        return {cut(key, NAME): few(entry, depth - 1) for key, entry in pairs}
+    if isinstance(value, (list, tuple)) and depth:
+        return [few(entry, depth - 1) for entry in value[:20]]
+    return type(value).__name__
+
+
+def last_line(value):
+    """The last line of a text that has one, else nothing."""
+    if not isinstance(value, str):
+        return ""
+    return str.__getitem__(value, slice(-MESSAGE, None)).strip().rpartition("\n")[2]
+
+
+def reason(data):
+    """Why one module failed: what it says itself, and the last line of what it wrote as error."""
+    said = data.get("msg") or data.get("reason")
+    lines = [cut(said, MESSAGE)] if said else []
+    lines += filter(None, (last_line(data.get(key)) for key in ("stderr", "module_stderr")))
+    return "\n".join(lines) or last_line(data.get("exception"))
+
+
+def message(data):
+    """Why a task failed; for a loop, why its first failed items did."""
+    items = data.get("results")
+    failed = (
+        item
+        for item in (items if isinstance(items, (list, tuple)) else ())
+        if isinstance(item, Mapping) and "ansible_loop_var" in item
+        if item.get("failed") or item.get("unreachable")
+    )
+    reasons = [reason(item) for item in itertools.islice(failed, ITEMS)]
+    return cut("\n".join(filter(None, reasons)) or reason(data), MESSAGE)
+
+
+def part(result, name):
+    """A part of a task result, which is a public attribute only since ansible-core 2.19."""
+    return getattr(result, name) if hasattr(result, name) else getattr(result, "_" + name)
+
+
+def action_name(task):
+    """The full name of the task's action. Before 2.19 Ansible does not resolve its includes."""
+    written = task.action
+    builtin = written if "." in written else "ansible.builtin." + written
+    return task.resolved_action or builtin
+
+
+def harmless(hook):
+    """`hook`, with what it raises reported instead: its kind only, as the text may be secret."""
+
+    @functools.wraps(hook)
+    def run(self, *args, **kwargs):
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self._report_trouble(f"{type(error).__name__} in {hook.__name__}")
+
+    return run
+
+
+class CallbackModule(CallbackBase):
+    """Reports the start, every task's result on every host, warnings, and the recap."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "loopabull_results"
+    CALLBACK_NEEDS_ENABLED = False
+    CALLBACK_NEEDS_WHITELIST = False
+
+    def __init__(self):
+        super().__init__()
+        self._fd = None
+        self._results = 0
+        self._warned = set()
+        self._troubled = False
+        try:
+            self._fd = take_descriptor()
+        except (KeyError, ValueError, OverflowError, OSError):
+            self.disabled = True
+        self._send(event="start", format=FORMAT, ansible=__version__)
+
+    def _send(self, **event):
+        """Write one line; once that fails, nothing is written any more."""
+        if self._fd is None:
+            return
+        line = json.dumps(event).encode("ascii") + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._fd, line):]
+        except OSError:
+            self._fd = None
+            self.disabled = True
+
+    def _report_trouble(self, text):
+        if not self._troubled:
+            self._troubled = True
+            self._send(event="trouble", text=text)
+
+    def _report_warnings(self, data):
+        """Report what the module warned of, each text once in a play."""
+        for key in ("warnings", "deprecations"):
+            entries = data.get(key)
+            for entry in entries if isinstance(entries, (list, tuple)) else ():
+                if len(self._warned) >= WARNINGS:
+                    return
+                text = cut(entry.get("msg") if isinstance(entry, Mapping) else entry, WARNING)
+                if text not in self._warned:
+                    self._warned.add(text)
+                    self._send(event="warning", text=text)
+
+    def _report(self, result, status, ignored=False):
+        task, data = part(result, "task"), part(result, "result")
+        # A loop's result may be censored at the top only, its items still in clear.
+        hidden = task.no_log or data.get("_ansible_no_log") or "censored" in data
+        if not hidden:
+            self._report_warnings(data)
+        self._results += 1
+        if self._results > RESULTS:
+            return
+        event = {
+            "event": "result",
+            "host": cut(part(result, "host").get_name(), NAME),
+            "task": cut(task.get_name(), NAME),
+            "action": cut(action_name(task), NAME),
+            "status": status,
+            "changed": bool(data.get("changed")),
+            "ignored": bool(ignored),
+        }
+        if status in ("failed", "unreachable"):
+            event["message"] = HIDDEN if hidden else message(data)
+        self._send(**event)
+
+    # A polled task ends in one of these four as well, so the async hooks would only repeat it.
+
+    @harmless
+    def v2_runner_on_ok(self, result):
+        self._report(result, "ok")
+
+    @harmless
+    def v2_runner_on_failed(self, result, ignore_errors=False):
+        self._report(result, "failed", ignore_errors)
+
+    @harmless
+    def v2_runner_on_unreachable(self, result):
+        self._report(result, "unreachable", part(result, "task").ignore_unreachable)
+
+    @harmless
+    def v2_runner_on_skipped(self, result):
+        self._report(result, "skipped")
+
+    @harmless
+    def v2_playbook_on_no_hosts_matched(self):
+        self._send(event="no-hosts")
+
+    @harmless
+    def v2_playbook_on_no_hosts_remaining(self):
+        self._send(event="no-hosts-left")
+
+    @harmless
+    def v2_playbook_on_stats(self, stats):
+        hosts = {}
+        for host in sorted(stats.processed):
+            counts = stats.summarize(host)
+            hosts[cut(host, NAME)] = {ours: counts[theirs] for theirs, ours in COUNTS.items()}
+        dropped = max(0, self._results - RESULTS)
+        self._send(event="recap", hosts=hosts, results_dropped=dropped)
+
+
+def take_descriptor():
+    """The inherited descriptor, moved to where no module or other child gets it.
+
+    One that is not inheritable is Ansible's own, so the number is not meant for us.
+    """
+    fd = int(os.environ.pop(DESCRIPTOR))
+    if fd <= 2 or not os.get_inheritable(fd):
+        raise ValueError(fd)
+    private = os.dup(fd)
+    os.close(fd)
+    os.set_blocking(private, True)
+    return private

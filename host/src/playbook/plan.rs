@@ -1,0 +1,472 @@
+//! What a playbook is given: program, arguments, environment, files, ports, limits.
+//!
+//! Owns how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
+//! against the ceiling; after it: the launcher.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, User};
+use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
+
+use crate::config::Config;
+
+/// The TCP port that every playbook may connect to.
+pub(super) const SSH: u16 = 22;
+/// How many processes a playbook may have, if its manifest does not say.
+pub(super) const PROCESSES: u64 = 512;
+/// Descriptors for a playbook on many hosts, and still the soft limit that programs that use `select`
+/// rely on.
+const OPEN_FILES: u64 = 1024;
+/// The address space of each process of a playbook in bytes, if its manifest does not say.
+pub(crate) const MEMORY: u64 = 1 << 30;
+const FILE_SIZE: u64 = 1 << 30;
+/// Where the secrets are in the folder of a run, a file each.
+pub(super) const CREDENTIALS: &str = "credentials";
+/// The descriptor on which the callback plugin tells what is done.
+const RESULTS: u32 = 3;
+/// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
+/// is one for a socket (sun_path of unix(7) has 108 bytes; ssh adds 17 while it makes one).
+const LONGEST_SOCKET_FOLDER: usize = 108 - 17 - 12;
+/// Our callback plugin.
+const PLUGIN: &str = include_str!("loopabull_results.py");
+
+/// Why playbooks cannot be started here.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaybookError {
+    #[error("cannot open the playbooks directory `{path}`")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot make the directory `{path}`")]
+    Runs { path: PathBuf, source: io::Error },
+    #[error("cannot write `{path}`")]
+    Plugin { path: PathBuf, source: io::Error },
+    #[error("`ansible-playbook` is not on the PATH")]
+    NoAnsible,
+    #[error("cannot find the launcher `{path}`")]
+    NoLauncher { path: PathBuf },
+    #[error("`{name}` under `[playbook]` is no user of this machine")]
+    NoUser { name: String },
+    #[error("`{name}` under `[playbook]` is no layer of a confinement")]
+    NoLayer { name: String },
+}
+
+impl PlaybookError {
+    /// Returns what the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => "make it, or name another with `--playbooks`",
+            Self::Runs { .. } | Self::Plugin { .. } => {
+                "look at the owner and the free space of the state directory"
+            }
+            Self::NoAnsible => {
+                "install it (`apt-get install ansible-core`), or set `ansible_playbook` under \
+                 `[playbook]`"
+            }
+            Self::NoLauncher { .. } => {
+                "build it with `cargo build -p loopabull-launcher`, or set `launcher` under \
+                 `[playbook]`"
+            }
+            Self::NoUser { .. } => "make it with `useradd --system`, or name one as `UID:GID`",
+            Self::NoLayer { .. } => "`loopabull-launch --help` names the layers",
+        }
+    }
+}
+
+/// Knows this host's Ansible and what all playbooks have in common.
+#[derive(Debug)]
+pub(super) struct Plan {
+    dir: Dir,
+    folder: PathBuf,
+    ansible: PathBuf,
+    /// Where Ansible and its Python are, beside the system.
+    installed: Vec<PathBuf>,
+    plugins: PathBuf,
+    pub(super) user: Option<User>,
+    pub(super) required: BTreeSet<Layer>,
+    pub(super) without: BTreeSet<Layer>,
+}
+
+impl Plan {
+    pub(super) fn open(config: &Config) -> Result<Self, PlaybookError> {
+        let cannot = |source| PlaybookError::Folder { path: config.playbooks.clone(), source };
+        let folder = config.playbooks.canonicalize().map_err(cannot)?;
+        let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
+        let ansible = match &config.playbook.ansible_playbook {
+            Some(path) => path.clone(),
+            None => on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
+        };
+        let layers = |names: &[String]| {
+            names.iter().map(|name| layer(name)).collect::<Result<BTreeSet<_>, _>>()
+        };
+        let user = config.playbook.user.as_deref().map(find_user).transpose()?;
+        Ok(Self {
+            installed: installed(&ansible),
+            plugins: write_plugin(&config.state.join("ansible"))?,
+            required: layers(&config.playbook.require)?,
+            without: layers(&config.playbook.without)?,
+            dir,
+            folder,
+            ansible,
+            user,
+        })
+    }
+
+    /// Plans `ansible-playbook` for a task, in the folder of its run. Returns its environment too.
+    pub(super) fn playbook(
+        &self,
+        task: &Task,
+        folder: &Path,
+        arguments: &[OsString],
+    ) -> anyhow::Result<(Confinement, BTreeMap<String, OsString>)> {
+        let name = format!("{}.yml", task.name);
+        let metadata = self.dir.open(&name).and_then(|file| file.metadata());
+        if !metadata.with_context(|| format!("cannot open playbook `{name}`"))?.is_file() {
+            bail!("playbook `{name}` is not a file");
+        }
+        let mut all = self.options(&task.manifest.ansible, folder)?;
+        all.extend(arguments.iter().cloned());
+        all.push(self.folder.join(&name).into());
+        let environment = self.environment(&task.manifest, folder)?;
+        let confinement = self.confinement(&task.manifest, folder, &environment, all)?;
+        Ok((confinement, environment))
+    }
+
+    /// Looks for words in the text of a playbook: a hint for a person, nothing is decided by it.
+    pub(super) fn becomes_here(&self, task: &Task) -> bool {
+        let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
+        let has = |key: &str, values: &[&str]| {
+            let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
+            let found = lines.filter_map(|line| line.split_once(':'));
+            found.filter(|(name, _)| *name == key).any(|(_, value)| values.contains(&value.trim()))
+        };
+        has("become", &["true", "yes", "True"])
+            && (has("connection", &["local"]) || has("hosts", &["localhost", "127.0.0.1"]))
+    }
+
+    fn confinement(
+        &self,
+        manifest: &Manifest,
+        folder: &Path,
+        environment: &BTreeMap<String, OsString>,
+        arguments: Vec<OsString>,
+    ) -> anyhow::Result<Confinement> {
+        let (grants, limits) = (&manifest.grants, &manifest.limits);
+        let mut read = vec![self.folder.clone(), self.plugins.clone()];
+        read.extend(self.installed.iter().cloned());
+        let mut write = vec![folder.to_owned()];
+        write.extend(grants.ssh_agent.clone());
+        for dir in &grants.dirs {
+            match dir.access {
+                Access::ReadOnly => read.push(dir.host.clone()),
+                Access::ReadWrite => write.push(dir.host.clone()),
+            }
+        }
+        let mut required = self.required.clone();
+        for name in &manifest.ansible.require {
+            required.insert(layer(name)?);
+        }
+        // A layer that a grant is about holds, or the grant would say less than is given.
+        if !grants.tcp.is_empty() {
+            required.insert(Layer::Tcp);
+        }
+        let without = self.without.difference(&required).copied().collect();
+        Ok(Confinement {
+            directory: folder.to_owned(),
+            environment: environment.keys().cloned().collect(),
+            files: Files { system: true, read, write },
+            tcp: std::iter::once(SSH).chain(grants.tcp.iter().copied()).collect(),
+            user: self.user,
+            required,
+            without,
+            descriptors: vec![RESULTS],
+            limits: Limits {
+                open_files: Some(limits.open_files.unwrap_or(OPEN_FILES)),
+                file_size: Some(limits.file_size.map_or(FILE_SIZE, |size| size.as_u64())),
+                memory: Some(limits.memory.map_or(MEMORY, |memory| memory.as_u64())),
+                processes: Some(limits.processes.unwrap_or(PROCESSES)),
+                cpu_seconds: None,
+            },
+            program: self.ansible.clone(),
+            arguments,
+        })
+    }
+
+    /// The options of `ansible-playbook` that a manifest asks for.
+    fn options(&self, options: &AnsibleOptions, folder: &Path) -> anyhow::Result<Vec<OsString>> {
+        let mut all: Vec<OsString> =
+            vec!["--inventory".into(), self.inventory(options.inventory.as_deref())?];
+        for (option, tags) in [("--tags", &options.tags), ("--skip-tags", &options.skip_tags)] {
+            if !tags.is_empty() {
+                all.extend([option.into(), tags.join(",").into()]);
+            }
+        }
+        if options.check_mode {
+            all.push("--check".into());
+        }
+        if options.r#become == Some(Become::Remote) {
+            all.push("--become".into());
+        }
+        let secrets = [
+            ("--vault-password-file", &options.vault_password),
+            ("--private-key", &options.private_key),
+        ];
+        for (option, name) in secrets {
+            if let Some(name) = name {
+                all.extend([option.into(), folder.join(CREDENTIALS).join(name).into()]);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The whole environment of a playbook. Its home is the folder of the run, so that whatever
+    /// Ansible keeps under `~` goes there and away with it.
+    fn environment(
+        &self,
+        manifest: &Manifest,
+        folder: &Path,
+    ) -> anyhow::Result<BTreeMap<String, OsString>> {
+        let mut path =
+            self.ansible.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().to_owned();
+        path.push(":/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
+        let mut environment = BTreeMap::new();
+        let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
+        for (name, value) in &manifest.grants.env {
+            set(name, value.into());
+        }
+        set("PATH", path);
+        set("HOME", folder.into());
+        set("TMPDIR", folder.into());
+        set("LANG", "C.UTF-8".into());
+        set("ANSIBLE_HOME", folder.join("ansible").into());
+        set("ANSIBLE_LOCAL_TEMP", folder.join("ansible/tmp").into());
+        // Expanded by the shell of the machine that a task is for: on this one, `HOME` is the folder.
+        set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
+        set("ANSIBLE_NOCOLOR", "1".into());
+        set("ANSIBLE_RETRY_FILES_ENABLED", "0".into());
+        set("CREDENTIALS_DIRECTORY", folder.join(CREDENTIALS).into());
+        set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
+        let config = self.ansible_config(manifest.ansible.config.as_deref())?;
+        let mut plugins = self.plugins.clone().into_os_string();
+        if let Some(config) = config {
+            for own in callback_plugins(&config) {
+                plugins.push(":");
+                plugins.push(own);
+            }
+            set("ANSIBLE_CONFIG", config.into());
+        }
+        set("ANSIBLE_CALLBACK_PLUGINS", plugins);
+        if let Some(agent) = &manifest.grants.ssh_agent {
+            set("SSH_AUTH_SOCK", agent.into());
+        }
+        for (name, value) in self.ssh(folder) {
+            set(name, value);
+        }
+        Ok(environment)
+    }
+
+    /// OpenSSH takes `~` from the list of users and not from `HOME`, so it is told where everything
+    /// is. Hosts are known from the file `known_hosts` beside the playbooks, and from the system's.
+    fn ssh(&self, folder: &Path) -> [(&'static str, OsString); 2] {
+        let sockets = folder.join("cp");
+        let shares = match sockets.as_os_str().len() <= LONGEST_SOCKET_FOLDER {
+            true => "-o ControlMaster=auto -o ControlPersist=60s",
+            false => "-o ControlMaster=no",
+        };
+        let known = self.folder.join("known_hosts");
+        let arguments = format!("-C {shares} -o UserKnownHostsFile=\"{}\"", known.display());
+        [("ANSIBLE_SSH_ARGS", arguments.into()), ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.into())]
+    }
+
+    /// The file or directory `inventory` beside the playbooks, else this machine alone.
+    fn inventory(&self, named: Option<&str>) -> anyhow::Result<OsString> {
+        match named {
+            Some(hosts) if hosts.contains(',') => Ok(hosts.into()),
+            Some(file) => Ok(self.beneath(file)?.into()),
+            None if self.dir.exists("inventory") => Ok(self.folder.join("inventory").into()),
+            None => Ok("localhost,".into()),
+        }
+    }
+
+    fn ansible_config(&self, named: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
+        match named {
+            Some(file) => self.beneath(file).map(Some),
+            None => Ok(self.dir.is_file("ansible.cfg").then(|| self.folder.join("ansible.cfg"))),
+        }
+    }
+
+    /// Returns where a file beside the playbooks is, which must be there.
+    fn beneath(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let is_plain =
+            Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_plain {
+            bail!("`{name}` is not beneath the playbooks directory");
+        }
+        self.dir.metadata(name).with_context(|| format!("cannot find `{name}` there"))?;
+        Ok(self.folder.join(name))
+    }
+}
+
+/// Returns what a manifest asks of a playbook that cannot be given, a clause each.
+pub(crate) fn objections(manifest: &Manifest) -> Vec<String> {
+    let is_granted = |name: &str| manifest.grants.secrets.contains_key(name);
+    let missing = manifest.ansible.missing_secrets(is_granted).into_iter().map(|name| {
+        format!("`ansible` names the secret `{name}`, which is not under `[grants.secrets]`")
+    });
+    let named = |name: &&String| layer(name).is_err();
+    let unknown = manifest.ansible.require.iter().filter(named);
+    let unknown = unknown.map(|name| format!("`{name}` is no layer of a confinement"));
+    let variables = manifest.grants.env.iter().filter(|(name, value)| {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        name.is_empty() || !name.chars().all(is_name) || value.contains('\0')
+    });
+    let variables = variables.map(|(name, _)| {
+        format!("`{}` is no name of a variable, or its value is none", name.escape_debug())
+    });
+    let files = manifest.grants.secrets.keys();
+    let files = files.filter(|name| name.contains('/') || name.starts_with('.') || name.is_empty());
+    let files = files.map(|name| format!("the secret `{name}` cannot be a file of that name"));
+    missing.chain(unknown).chain(variables).chain(files).collect()
+}
+
+/// Returns `@FILE`.
+pub(super) fn at(file: &Path) -> OsString {
+    let mut argument = OsString::from("@");
+    argument.push(file);
+    argument
+}
+
+/// What the model calls it.
+pub(super) fn state(held: &Held) -> LayerState {
+    match held {
+        Held::Yes => LayerState::Held,
+        Held::No => LayerState::Degraded,
+        Held::Off => LayerState::Off,
+    }
+}
+
+fn layer(name: &str) -> Result<Layer, PlaybookError> {
+    name.parse().map_err(|()| PlaybookError::NoLayer { name: name.to_owned() })
+}
+
+/// Puts our callback plugin where playbooks can read it. Returns the directory.
+fn write_plugin(folder: &Path) -> Result<PathBuf, PlaybookError> {
+    let file = folder.join("loopabull_results.py");
+    let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
+    fs::create_dir_all(folder).map_err(cannot)?;
+    if fs::read_to_string(&file).is_ok_and(|text| text == PLUGIN) {
+        return folder.canonicalize().map_err(cannot);
+    }
+    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
+    new.write_all(PLUGIN.as_bytes()).map_err(cannot)?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(new.path(), readable).map_err(cannot)?;
+    new.persist(&file).map_err(|error| cannot(error.error))?;
+    folder.canonicalize().map_err(cannot)
+}
+
+/// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
+/// environment would hide them.
+fn callback_plugins(config: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(config).unwrap_or_default();
+    let beside = config.parent().unwrap_or(Path::new("/"));
+    let named = text
+        .lines()
+        .skip_while(|line| line.trim() != "[defaults]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(['=', ':']))
+        .find(|(key, _)| key.trim() == "callback_plugins");
+    let paths = named.map(|(_, paths)| paths.trim()).unwrap_or_default();
+    paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
+}
+
+/// Where a program that is not the system's is installed: its own tree, and that of its Python.
+fn installed(ansible: &Path) -> Vec<PathBuf> {
+    let tree = |program: &Path| {
+        let folder = program.parent()?;
+        let is_tree = folder.file_name().is_some_and(|name| name == "bin");
+        (if is_tree { folder.parent() } else { Some(folder) }).map(Path::to_owned)
+    };
+    let python = ansible.with_file_name("python3").canonicalize().ok();
+    let trees = [tree(ansible), python.as_deref().and_then(tree)];
+    let is_system = |tree: &PathBuf| ["/usr", "/"].iter().any(|system| tree == Path::new(system));
+    trees.into_iter().flatten().filter(|tree| !is_system(tree) && tree.is_dir()).collect()
+}
+
+fn find_user(name: &str) -> Result<User, PlaybookError> {
+    let unknown = || PlaybookError::NoUser { name: name.to_owned() };
+    let user = |uid: &str, gid: &str| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? });
+    if let Some((uid, gid)) = name.split_once(':') {
+        return user(uid, gid).ok_or_else(unknown);
+    }
+    // passwd(5): name, password, user, group.
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let found = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| {
+        (fields.first() == Some(&name)).then(|| user(fields.get(2)?, fields.get(3)?))
+    });
+    found.flatten().ok_or_else(unknown)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Beside our own executable, or one folder up: a test's executable is in `deps`.
+pub(super) fn beside_ourselves(program: &str) -> PathBuf {
+    let ourselves = std::env::current_exe().unwrap_or_default();
+    let mut folders = ourselves.ancestors().skip(1).take(2).map(|folder| folder.join(program));
+    let beside = folders.next().unwrap_or_else(|| program.into());
+    if beside.is_file() { beside } else { folders.find(|path| path.is_file()).unwrap_or(beside) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_name_or_two_numbers() {
+        assert_eq!(find_user("root").unwrap(), User { uid: 0, gid: 0 });
+        assert_eq!(find_user("12:34").unwrap(), User { uid: 12, gid: 34 });
+        let error = find_user("no-such-user").unwrap_err().to_string();
+        assert_eq!(error, "`no-such-user` under `[playbook]` is no user of this machine");
+    }
+
+    #[test]
+    fn callback_plugins_of_a_configuration_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("ansible.cfg");
+        let text = "[x]\ncallback_plugins = no\n[defaults]\ncallback_plugins = a:/b\n[y]\n";
+        std::fs::write(&config, text).unwrap();
+        let expected = [folder.path().join("a"), PathBuf::from("/b")];
+        assert_eq!(callback_plugins(&config), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_given_is_said() {
+        let text = "
+            [ansible]
+            vault_password = 'v'
+            require = ['walls']
+            [grants]
+            env = { 'A=B' = 'c' }
+            secrets = { '../x' = { env = 'X' } }";
+        let objections = objections(&Manifest::parse(text).unwrap());
+        let expected = [
+            "`ansible` names the secret `v`, which is not under `[grants.secrets]`",
+            "`walls` is no layer of a confinement",
+            "`A=B` is no name of a variable, or its value is none",
+            "the secret `../x` cannot be a file of that name",
+        ];
+        assert_eq!(objections, expected);
+    }
+}

@@ -1,0 +1,257 @@
+//! Reads what the callback plugin tells, a JSON object a line.
+//!
+//! Owns how much of it is kept. The plugin runs in the same process as the playbook's own plugins, so
+//! this is text from outside like any other: what is no such line is counted and passed over.
+
+use std::collections::BTreeMap;
+
+use loopabull_model::{HostResults, Reason, Results, TaskFailure};
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The longest line that is read, in bytes.
+const MAX_LINE: usize = 1 << 20;
+/// What a name of a host may have, in characters.
+const MAX_HOST: usize = 300;
+
+/// What the plugin tells.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Told {
+    Result {
+        host: String,
+        #[serde(default)]
+        task: String,
+        #[serde(default)]
+        action: String,
+        status: Status,
+        #[serde(default)]
+        changed: bool,
+        #[serde(default)]
+        ignored: bool,
+        #[serde(default)]
+        message: String,
+    },
+    Warning {
+        text: String,
+    },
+    Recap {
+        hosts: BTreeMap<String, HostResults>,
+        #[serde(default)]
+        results_dropped: u64,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Status {
+    Ok,
+    Failed,
+    Unreachable,
+    Skipped,
+}
+
+/// Reads what the plugin tells.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    results: Option<Results>,
+    line: Vec<u8>,
+    /// The rest of a line that is too long is passed over.
+    is_too_long: bool,
+}
+
+impl Reader {
+    /// Reads to the end.
+    pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            self.push(&buffer[..count]);
+        }
+    }
+
+    /// Returns what was told, if anything was.
+    pub(super) fn into_results(self) -> Option<Results> {
+        self.results
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            if self.line.len() + part.len() > MAX_LINE {
+                self.is_too_long = true;
+                self.line.clear();
+            }
+            if !self.is_too_long {
+                self.line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                let told = serde_json::from_slice(&line);
+                match told {
+                    Ok(told) if !self.is_too_long => self.hear(told),
+                    _ => self.results.get_or_insert_default().dropped += 1,
+                }
+                self.is_too_long = false;
+            }
+        }
+    }
+
+    fn hear(&mut self, told: Told) {
+        // That Ansible has started alone is no result.
+        if matches!(told, Told::Other) {
+            return;
+        }
+        let results = self.results.get_or_insert_default();
+        match told {
+            Told::Result { host, task, action, status, changed, ignored, message } => {
+                count(results, &host, status, changed, ignored);
+                let is_unreachable = matches!(status, Status::Unreachable);
+                if ignored || !(is_unreachable || matches!(status, Status::Failed)) {
+                    return;
+                }
+                if results.failures.len() == Results::MOST_FAILURES {
+                    results.dropped += 1;
+                    return;
+                }
+                results.failures.push(TaskFailure {
+                    host: host.into(),
+                    task: task.into(),
+                    action: action.into(),
+                    message: message.into(),
+                    is_unreachable,
+                });
+            }
+            Told::Warning { text } => {
+                let text = Reason::from(text);
+                if results.warnings.contains(&text) {
+                    return;
+                }
+                if results.warnings.len() == Results::MOST_WARNINGS {
+                    results.dropped += 1;
+                    return;
+                }
+                results.warnings.push(text);
+            }
+            Told::Recap { hosts, results_dropped } => {
+                let known = hosts.len().min(Results::MOST_HOSTS);
+                results.dropped += results_dropped + (hosts.len() - known) as u64;
+                let hosts = hosts.into_iter().take(known);
+                results.hosts = hosts.map(|(host, counts)| (name(&host), counts)).collect();
+                results.is_complete = true;
+            }
+            Told::Other => (),
+        }
+    }
+}
+
+/// Counts as Ansible's own recap does, for a play that does not come to it.
+fn count(results: &mut Results, host: &str, status: Status, changed: bool, ignored: bool) {
+    let host = name(host);
+    if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MOST_HOSTS {
+        results.dropped += 1;
+        return;
+    }
+    let counts = results.hosts.entry(host).or_default();
+    match status {
+        Status::Ok => counts.ok += 1,
+        Status::Failed if ignored => {
+            counts.ok += 1;
+            counts.ignored += 1;
+        }
+        Status::Failed => counts.failed += 1,
+        Status::Unreachable => counts.unreachable += 1,
+        Status::Skipped => counts.skipped += 1,
+    }
+    counts.changed += u64::from(changed);
+}
+
+/// A name of a host that is fit for a table.
+fn name(host: &str) -> String {
+    let host: String = host.chars().take(MAX_HOST).collect();
+    Reason::from(host).as_str().to_owned()
+}
+
+/// Hides secrets in what was told.
+pub(super) fn masked(mut results: Results, mask: impl Fn(&str) -> String) -> Results {
+    for failure in &mut results.failures {
+        for text in [&mut failure.task, &mut failure.message] {
+            *text = mask(text.as_str()).into();
+        }
+    }
+    for warning in &mut results.warnings {
+        *warning = mask(warning.as_str()).into();
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Results> {
+        let mut reader = Reader::default();
+        // In pieces, as a pipe gives them.
+        for piece in text.as_bytes().chunks(7) {
+            reader.push(piece);
+        }
+        reader.into_results()
+    }
+
+    #[test]
+    fn a_start_alone_is_no_result() {
+        assert_eq!(read("{\"event\":\"start\",\"format\":1}\n"), None);
+    }
+
+    #[test]
+    fn without_a_recap_the_results_are_counted() {
+        let results = read(concat!(
+            r#"{"event":"result","host":"a","status":"ok","changed":true}"#,
+            "\n",
+            r#"{"event":"result","host":"a","task":"T","action":"m","status":"failed","message":"no"}"#,
+            "\n",
+            r#"{"event":"result","host":"b","status":"failed","ignored":true}"#,
+            "\n",
+        ))
+        .unwrap();
+        assert_eq!((results.hosts["a"].ok, results.hosts["a"].failed), (1, 1));
+        assert_eq!((results.hosts["b"].ok, results.hosts["b"].ignored), (1, 1));
+        assert_eq!(results.last_failure().unwrap(), "task `T` on a: no");
+        assert!(!results.is_complete);
+    }
+
+    #[test]
+    fn a_recap_is_the_last_word() {
+        let results = read(concat!(
+            r#"{"event":"result","host":"a","status":"failed"}"#,
+            "\n",
+            r#"{"event":"recap","hosts":{"a":{"ok":2,"rescued":1}},"results_dropped":3}"#,
+            "\n",
+        ))
+        .unwrap();
+        assert_eq!(results.hosts["a"], HostResults { ok: 2, rescued: 1, ..Default::default() });
+        assert_eq!(results.dropped, 3);
+        assert!(results.is_complete);
+    }
+
+    #[test]
+    fn what_is_no_line_of_ours_is_counted() {
+        let long = "x".repeat(MAX_LINE + 10);
+        let text = format!("garbage\n{long}\n{{\"event\":\"warning\",\"text\":\"w\"}}\n");
+        let results = read(&text).unwrap();
+        assert_eq!(results.dropped, 2);
+        assert_eq!(results.warnings, ["w".into()]);
+    }
+
+    #[test]
+    fn names_and_messages_are_harmless() {
+        let line = r#"{"event":"result","host":"a\u001b[2J","task":"x\nPLAY RECAP","status":"failed","message":"\u202eevil"}"#;
+        let results = read(&format!("{line}\n")).unwrap();
+        let failure = &results.failures[0];
+        for text in [&failure.host, &failure.task, &failure.message] {
+            assert!(!text.as_str().contains(loopabull_model::is_harmful), "{text}");
+        }
+        assert_eq!(results.hosts.keys().collect::<Vec<_>>(), ["a\\u{1b}[2J"]);
+    }
+}
