@@ -39,6 +39,7 @@ impl From<RulesetError> for Trouble {
 /// Confines the calling thread. Returns what became of each layer.
 pub(crate) fn confine(
     files: &Files,
+    in_room: bool,
     ports: &[u16],
     wants: impl Fn(Layer) -> bool,
 ) -> Result<Vec<(Layer, Held, String)>, Trouble> {
@@ -59,9 +60,11 @@ pub(crate) fn confine(
     let mut ruleset = ruleset.create()?;
     let system =
         |paths: &'static [&'static str]| paths.iter().map(Path::new).filter(|_| files.system);
+    let own = if in_room { system::OWN_WRITE } else { &[] };
     for (paths, rights) in [
         (system(system::READ).collect::<Vec<_>>(), AccessFs::from_read(KNOWN)),
         (system(system::WRITE).collect(), AccessFs::from_all(KNOWN)),
+        (system(own).collect(), AccessFs::from_all(KNOWN)),
     ] {
         for path in paths.into_iter().filter(|path| path.exists()) {
             ruleset = allow(ruleset, path, rights)?;

@@ -164,8 +164,8 @@ fn confine_files(
 ) -> Result<(), LaunchError> {
     let confinement = start.confinement;
     let wants = |layer| wants(confinement, layer);
-    let layers =
-        landlock::confine(&confinement.files, &confinement.tcp, wants).map_err(|error| {
+    let layers = landlock::confine(&confinement.files, start.in_room, &confinement.tcp, wants)
+        .map_err(|error| {
             let (what, source) = match error {
                 Trouble::Unsupported => (
                     "confine files".to_owned(),

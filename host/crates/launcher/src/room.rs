@@ -30,6 +30,8 @@ const OLD: &str = "/.old";
 const MAX_LINKS: usize = 40;
 /// What all the processes of a program may keep in `/dev/shm` together.
 const SHARED_MEMORY: &std::ffi::CStr = c"mode=1777,size=256m";
+/// Terminals of the program's own, which everybody there may make.
+const TERMINALS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=620";
 
 /// What could not be done, as the rest of "cannot ...", and why.
 #[derive(Debug)]
@@ -58,9 +60,12 @@ pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
         let exposed = room.expose(path);
         cannot(&format!("show `{}`", path.display()), exposed)?;
     }
-    for place in ["/proc", "/dev/shm", "/tmp"] {
+    for place in ["/proc", "/dev/shm", "/dev/pts", "/tmp"] {
         cannot(&format!("make `{place}`"), fs::create_dir_all(place))?;
     }
+    let terminals = mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID, Some(TERMINALS));
+    cannot("mount /dev/pts", terminals)?;
+    cannot("make `/dev/ptmx`", symlink("pts/ptmx", "/dev/ptmx"))?;
     fresh_mounts(&granted)?;
     cannot("put away the old root", unmount(OLD, UnmountFlags::DETACH))?;
     cannot("remove the place of the old root", fs::remove_dir(OLD))?;

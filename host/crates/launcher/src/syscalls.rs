@@ -2,12 +2,17 @@
 //!
 //! Owns the list and the filters. They fail with EPERM, as they would for a user without privileges;
 //! `clone3` and the x32 calls of x86-64 with ENOSYS, so that libraries fall back to what can be
-//! filtered; a call of another architecture ends the process. Before it: the pipeline, as the last
+//! filtered; a call of another architecture ends the process. Of sockets those are left that a play
+//! needs, without the two ways round Landlock's ports: MPTCP, and data in the first packet, which
+//! connects without `connect`. Before it: the pipeline, as the last
 //! layer; after it: nothing that we do but `execve`.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
+};
 
 /// Debugging, keys, mounts and namespaces, modules, the clock, the kernel's own interfaces, and calls
 /// that go round what other layers see.
@@ -71,6 +76,18 @@ const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS) as i64;
 
+/// Families of sockets that may be made: files, the internet, and netlink, by which the C library asks
+/// for the addresses of this machine.
+const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Requests that type into a terminal, as if its user had (ioctl_tty(2)).
+const TYPING: [u64; 2] = [libc::TIOCSTI as u64, TIOCLINUX];
+const TIOCLINUX: u64 = 0x541c;
+
+/// Sending with this flag connects (tcp(7), MSG_FASTOPEN), and where it stands among the arguments.
+const SENDING: [(i64, u8); 3] =
+    [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
@@ -83,6 +100,13 @@ pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
     let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
     let mut denied: BTreeMap<i64, Vec<_>> = whole(DENIED);
     denied.insert(libc::SYS_clone, making_namespaces()?);
+    denied.insert(libc::SYS_socket, odd_sockets()?);
+    let typing = TYPING.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
+    denied.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+    for (call, argument) in SENDING {
+        let flag = u64::from(libc::MSG_FASTOPEN.cast_unsigned());
+        denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::MaskedEq(flag), flag)])?]);
+    }
     let mut programs =
         vec![filter(denied, libc::EPERM)?, filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?];
     if cfg!(target_arch = "x86_64") {
@@ -92,7 +116,7 @@ pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
 }
 
 fn filter(
-    calls: BTreeMap<i64, Vec<seccompiler::SeccompRule>>,
+    calls: BTreeMap<i64, Vec<SeccompRule>>,
     errno: i32,
 ) -> Result<BpfProgram, seccompiler::Error> {
     let matched = SeccompAction::Errno(errno.cast_unsigned());
@@ -101,15 +125,26 @@ fn filter(
 }
 
 /// One rule for each namespace: a rule can ask for bits that are set, not for any of several.
-fn making_namespaces() -> Result<Vec<seccompiler::SeccompRule>, seccompiler::Error> {
-    use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+fn making_namespaces() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let bits = (0..i64::BITS).map(|bit| 1_u64 << bit).filter(|bit| NAMESPACES as u64 & bit != 0);
-    bits.map(|bit| {
-        let is_set = SeccompCmpOp::MaskedEq(bit);
-        let flags = SeccompCondition::new(0, SeccompCmpArgLen::Qword, is_set, bit)?;
-        Ok(SeccompRule::new(vec![flags])?)
-    })
-    .collect()
+    bits.map(|bit| rule(&[(0, SeccompCmpOp::MaskedEq(bit), bit)])).collect()
+}
+
+/// Sockets of other families, and of MPTCP.
+fn odd_sockets() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let number = |number: i32| u64::from(number.cast_unsigned());
+    let others = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, number(family)));
+    let mptcp = (2, SeccompCmpOp::Eq, number(libc::IPPROTO_MPTCP));
+    Ok(vec![rule(&others)?, rule(&[mptcp])?])
+}
+
+/// A rule that holds if all of these do: argument, comparison, value.
+fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompiler::Error> {
+    let conditions = conditions.iter().map(|(argument, comparison, value)| {
+        // The arguments that are looked at are of type int, so their upper half is anything.
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, comparison.clone(), *value)
+    });
+    Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
 /// The calls of the x32 interface are those of x86-64 and some more, with this bit set

@@ -68,7 +68,9 @@ pub(crate) const READ: &[&str] = &[
     "/sys",
 ];
 
-/// Devices and memory that may be written: a pseudo-terminal is what `ssh` asks a password on, and
-/// Python's locks between processes are in `/dev/shm`.
-pub(crate) const WRITE: &[&str] =
-    &["/dev/full", "/dev/null", "/dev/ptmx", "/dev/pts", "/dev/shm", "/dev/tty", "/dev/zero"];
+/// Devices and memory that may be written. Python's locks between processes are in `/dev/shm`.
+pub(crate) const WRITE: &[&str] = &["/dev/full", "/dev/null", "/dev/shm", "/dev/tty", "/dev/zero"];
+
+/// Pseudo-terminals, on which `ssh` asks for a password: in a room they are the program's own, outside
+/// they are everybody's.
+pub(crate) const OWN_WRITE: &[&str] = &["/dev/ptmx", "/dev/pts"];

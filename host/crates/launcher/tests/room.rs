@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "the launcher itself is under test, so nothing can start it but the test"
 )]
-
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeSet;

@@ -1,0 +1,215 @@
+//! What a program can reach from inside: `probe.py` tries some 120 things, and each must end as the
+//! table beside it says.
+//!
+//! The tables are of one Landlock ABI. A kernel with another may deny more, and nothing else; what is
+//! in the tables as `allowed` and is needed, the other tests run into.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the launcher itself is under test, so nothing can start it but the test"
+)]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use loopabull_launcher::{Confinement, Files, Layer, Limits, Report, User};
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+
+const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
+/// Debian's and Fedora's `nobody`.
+const NOBODY: u32 = 65534;
+
+/// The ABI that the tables were made with.
+const ABI: &str = "Landlock ABI 7";
+
+/// Everything that the probe tries to get at, with whatever belongs to `owner`.
+struct Outside {
+    folder: tempfile::TempDir,
+    victim: Child,
+    listeners: (TcpListener, TcpListener, UdpSocket),
+    _sockets: (UnixListener, UnixListener),
+    abstract_name: String,
+}
+
+impl Outside {
+    fn new(owner: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let give = |path: &Path| chown(path, Some(owner), Some(owner)).unwrap();
+        for name in ["run", "ro", "rw", "state", "outside"] {
+            fs::create_dir(at(name)).unwrap();
+            give(&at(name));
+        }
+        for (name, text) in
+            [("ro/input", "in"), ("state/journal.db", "journal"), ("outside/secret", "s3cret")]
+        {
+            fs::write(at(name), text).unwrap();
+            give(&at(name));
+        }
+        fs::write(at("ro/probe.py"), include_str!("probe.py")).unwrap();
+        for name in ["ro/suid-id", "outside/suid-id"] {
+            fs::copy("/usr/bin/id", at(name)).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o4755)).unwrap();
+        }
+        let path_socket = UnixListener::bind(at("docker.sock")).unwrap();
+        give(&at("docker.sock"));
+        let abstract_name = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        let abstract_socket = UnixListener::bind_addr(&address).unwrap();
+        let mut victim = Command::new("/usr/bin/sleep");
+        victim.arg("900").env_clear().env("VICTIM_SECRET", "v").env("BED_SECRET", "b");
+        if geteuid().is_root() {
+            victim.uid(owner).gid(owner);
+        }
+        let local = "127.0.0.1:0";
+        let tcp = || TcpListener::bind(local).unwrap();
+        Self {
+            victim: victim.spawn().unwrap(),
+            listeners: (tcp(), tcp(), UdpSocket::bind(local).unwrap()),
+            _sockets: (path_socket, abstract_socket),
+            abstract_name,
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    fn open_port(&self) -> u16 {
+        self.listeners.0.local_addr().unwrap().port()
+    }
+
+    fn input(&self) -> Value {
+        json!({
+            "run_dir": self.path("run"),
+            "granted_ro": self.path("ro"),
+            "granted_rw": self.path("rw"),
+            "state_dir": self.path("state"),
+            "outside": self.path("outside"),
+            "open_port": self.open_port(),
+            "closed_port": self.listeners.1.local_addr().unwrap().port(),
+            "udp_port": self.listeners.2.local_addr().unwrap().port(),
+            "unix_socket": self.path("docker.sock"),
+            "abstract_socket": self.abstract_name,
+            "victim_pid": self.victim.id(),
+            "parent": true,
+            "secret_env": "BED_SECRET",
+        })
+    }
+
+    fn confinement(&self, user: Option<u32>, without: &[Layer]) -> Confinement {
+        Confinement {
+            directory: self.path("run"),
+            environment: vec!["PATH".into(), "LOOPABULL_PROBE".into()],
+            files: Files {
+                system: true,
+                read: vec![self.path("ro")],
+                write: vec![self.path("run"), self.path("rw")],
+            },
+            tcp: vec![self.open_port()],
+            user: user.map(|id| User { uid: id, gid: id }),
+            required: BTreeSet::new(),
+            without: without.iter().copied().collect(),
+            descriptors: Vec::new(),
+            limits: Limits {
+                open_files: Some(1024),
+                file_size: Some(1 << 30),
+                memory: Some(1 << 30),
+                processes: Some(200),
+                cpu_seconds: None,
+            },
+            program: "/usr/bin/python3".into(),
+            arguments: vec![self.path("ro/probe.py").into(), "--json".into()],
+        }
+    }
+
+    /// Runs the probe. Returns the verdicts by name, and what Landlock said it is.
+    fn probe(&self, user: Option<u32>, without: &[Layer]) -> (BTreeMap<String, String>, String) {
+        let output = Command::new(LAUNCHER)
+            .arg("--report")
+            .args(self.confinement(user, without).to_args())
+            .env("LOOPABULL_PROBE", self.input().to_string())
+            .env("PATH", "/usr/bin:/bin")
+            .env("BED_SECRET", "b")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = said["table"].as_object().unwrap().iter();
+        let verdict = |row: &Value| row["verdict"].as_str().unwrap().to_owned();
+        let table = rows.map(|(name, row)| (name.clone(), verdict(row))).collect();
+        let abi = stderr.lines().find_map(|line| {
+            match line.strip_prefix("loopabull-launch: ")?.parse().ok()? {
+                Report::Layer { layer: Layer::Files, detail, .. } => Some(detail),
+                _ => None,
+            }
+        });
+        (table, abi.unwrap())
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.victim.kill().ok();
+        self.victim.wait().ok();
+    }
+}
+
+fn check(table: &str, user: Option<u32>, without: &[Layer]) {
+    let own = geteuid().as_raw();
+    let outside = Outside::new(user.unwrap_or(own));
+    let (found, abi) = outside.probe(user, without);
+    let expected: BTreeMap<String, String> = table
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(verdict, name)| (name.to_owned(), verdict.to_owned()))
+        .collect();
+    let names: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
+    let mut differences = String::new();
+    for name in names {
+        let (found, expected) = (found.get(name), expected.get(name));
+        // Another kernel may lack what is tried, or deny more.
+        let is_safe = expected.is_some()
+            && abi != ABI
+            && found.is_some_and(|verdict| matches!(verdict.as_str(), "denied" | "absent"));
+        if found != expected && !is_safe {
+            writeln!(differences, "{name}: {expected:?} expected, {found:?} found").unwrap();
+        }
+    }
+    let lines = found.iter().map(|(name, verdict)| format!("{verdict}: {name}\n"));
+    assert!(differences.is_empty(), "{differences}\n{abi}\n{}", lines.collect::<String>());
+}
+
+/// As a service of systemd with `User=` would be: no root, so a user namespace.
+#[test]
+fn another_user_in_a_room() {
+    assert!(geteuid().is_root(), "only root can start a program as somebody else");
+    check(include_str!("probe/room.txt"), Some(NOBODY), &[]);
+}
+
+/// Where no namespaces are to be had, Landlock and the filters alone.
+#[test]
+fn another_user_without_namespaces() {
+    assert!(geteuid().is_root(), "only root can start a program as somebody else");
+    check(include_str!("probe/without-namespaces.txt"), Some(NOBODY), &[Layer::Namespaces]);
+}
+
+/// Root without capabilities, which owns root's files.
+#[test]
+fn root_in_a_room() {
+    assert!(geteuid().is_root(), "only root can be root");
+    check(include_str!("probe/root.txt"), None, &[]);
+}
