@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, Resolver, Trust, TrustError};
-use loopabull_model::{Ceiling, QueueName, Task};
+use loopabull_model::{Ceiling, QueueName, Start, Task};
 use loopabull_queue::{Place, QueueConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
@@ -123,6 +123,8 @@ pub struct Playbook {
     pub require: Vec<String>,
     /// Layers of the confinement that are left out.
     pub without: Vec<String>,
+    /// How Ansible is started, if a manifest does not say: `warm` or `cold`.
+    pub start: Start,
 }
 
 /// The bus on which what tasks send is published, in the form of fedora-messaging.

@@ -48,6 +48,9 @@ const WEB_GRACE: Duration = Duration::from_secs(1);
 /// How often the pauses that commands make are looked for.
 const PAUSES_TICK: Duration = Duration::from_millis(300);
 
+/// How often we look whether processes that have Ansible imported are still of use.
+const WARM_TICK: Duration = Duration::from_secs(30);
+
 /// The running daemon.
 pub struct Daemon {
     /// Where the operator's port is.
@@ -161,6 +164,7 @@ impl Daemon {
             }
             parts.spawn(keep_pauses(Arc::clone(&place)));
             parts.spawn(send_left(Arc::clone(&place)));
+            parts.spawn(keep_warm(Arc::clone(&place)));
             if let Some(publish) = &config.publish {
                 parts.spawn(outbox::serve_bus(Arc::clone(&place), publish.clone()));
             }
@@ -359,6 +363,19 @@ async fn keep_pauses(place: Arc<Workplace>) {
             }
         }
     }
+}
+
+/// Ends processes that have Ansible imported when nothing is run in them any more.
+async fn keep_warm(place: Arc<Workplace>) {
+    let drain = &place.shutdown.drain;
+    let Ok(playbooks) = &place.runner.playbooks else { return drain.cancelled().await };
+    while !drain.is_cancelled() {
+        tokio::select! {
+            () = tokio::time::sleep(WARM_TICK) => playbooks.expire().await,
+            () = drain.cancelled() => (),
+        }
+    }
+    playbooks.close().await;
 }
 
 /// Sends what earlier daemons recorded and did not come to send, until that is done.

@@ -42,6 +42,8 @@ pub struct Metrics {
     degraded: Family<OfLayer, Counter>,
     /// Processes that playbooks left behind, which were killed.
     killed: Counter,
+    /// Runs of playbooks that no warm Ansible had, by the reason.
+    cold: Family<Why, Counter>,
     queue: Family<State, Gauge<u64, AtomicU64>>,
     oldest_seconds: Family<OfQueue, Gauge<f64, AtomicU64>>,
     /// Deliveries that a broker had given to somebody else before they were settled.
@@ -76,6 +78,11 @@ struct Ran {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ByKind {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Why {
+    reason: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -119,6 +126,7 @@ impl Metrics {
             }),
             degraded: Family::default(),
             killed: Counter::default(),
+            cold: Family::default(),
             queue: Family::default(),
             oldest_seconds: Family::default(),
             lost_claims: Counter::default(),
@@ -161,6 +169,8 @@ impl Metrics {
         registry.register("playbook_degraded_runs", help, metrics.degraded.clone());
         let help = "Processes that playbooks left behind, which were killed";
         registry.register("playbook_killed_processes", help, metrics.killed.clone());
+        let help = "Runs of playbooks that no warm Ansible had";
+        registry.register("playbook_cold_starts", help, metrics.cold.clone());
         let help = "Deliveries that a broker gave to somebody else before they were settled";
         registry.register("claims_lost", help, metrics.lost_claims.clone());
         registry.register("paused", "What rests, by hand or by itself", metrics.paused.clone());
@@ -187,6 +197,9 @@ impl Metrics {
         self.run_seconds.get_or_create(&kind).observe(run.duration.as_secs_f64());
         let Some(playbook) = &run.playbook else { return };
         self.killed.inc_by(playbook.killed);
+        if let Some(reason) = &playbook.cold {
+            self.cold.get_or_create(&Why { reason: reason.clone() }).inc();
+        }
         for layer in playbook.degraded() {
             self.degraded.get_or_create(&OfLayer { layer: layer.layer.clone() }).inc();
         }

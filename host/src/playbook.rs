@@ -10,16 +10,19 @@ mod folder;
 mod plan;
 mod process;
 mod results;
+mod warm;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use loopabull_launcher::{Confinement, Files, Limits, Report, exit};
 use loopabull_model::{
     Attempt, Exceeded, LayerReport, Mask, Message, Outcome, Output, PlaybookReport, Results, RunId,
-    Task, Variables,
+    Start, Task, Variables,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,7 @@ use crate::variables::{self, RunFacts};
 use folder::Folder;
 use plan::Plan;
 use process::{End, Ended, Process, Watch};
+use warm::{Cold, Controller, Controllers};
 
 pub use plan::PlaybookError;
 pub(crate) use plan::{MEMORY, objections};
@@ -50,6 +54,15 @@ pub struct Playbooks {
     /// Where each run gets a folder of its own.
     runs: PathBuf,
     launcher: PathBuf,
+    start: Start,
+    controllers: Controllers,
+}
+
+/// A run with what it is given.
+struct Job<'a> {
+    call: &'a Call<'a>,
+    variables: &'a str,
+    limits: Watch,
 }
 
 /// One message for one playbook.
@@ -83,7 +96,8 @@ impl Playbooks {
         if !launcher.is_file() {
             return Err(PlaybookError::NoLauncher { path: launcher });
         }
-        Ok(Self { plan, runs, launcher })
+        let (start, controllers) = (config.playbook.start, Controllers::new(runner_slots(config)));
+        Ok(Self { plan, runs, launcher, start, controllers })
     }
 
     /// Runs a playbook on one message. `cancel` ends it early.
@@ -100,10 +114,12 @@ impl Playbooks {
         timeout: Duration,
     ) -> Result<(), String> {
         let name = format!("check-{}-{}", std::process::id(), task.name);
-        let folder = self.folder(&name, secrets).map_err(|error| error.to_string())?;
+        let folder = self.folder(&name).map_err(|error| error.to_string())?;
         let limits = Watch { timeout, output: CHECK_OUTPUT };
         let cancel = CancellationToken::new();
-        let started = self.plan.playbook(task, folder.path(), &["--syntax-check".into()]);
+        let more = ["--syntax-check".into()];
+        let laid_out = folder.write_secrets(secrets);
+        let started = laid_out.and_then(|()| self.plan.playbook(task, folder.path(), &more));
         let end = match started
             .and_then(|(plan, environment)| Process::start(&self.launcher, &plan, environment, 1))
         {
@@ -127,7 +143,7 @@ impl Playbooks {
     pub async fn try_layers(&self) -> Result<Vec<LayerReport>, String> {
         let name = format!("layers-{}", std::process::id());
         let nothing = Secrets::default();
-        let folder = self.folder(&name, &nothing).map_err(|error| error.to_string())?;
+        let folder = self.folder(&name).map_err(|error| error.to_string())?;
         let confinement = Confinement {
             directory: folder.path().to_owned(),
             files: Files { system: true, write: vec![folder.path().to_owned()], read: Vec::new() },
@@ -154,6 +170,16 @@ impl Playbooks {
         }
     }
 
+    /// Ends the processes that have Ansible imported and waited long for a run.
+    pub async fn expire(&self) {
+        self.controllers.expire().await;
+    }
+
+    /// Ends all of them; from now on every run is a cold one.
+    pub async fn close(&self) {
+        self.controllers.close().await;
+    }
+
     /// Tells whether a playbook seems to become another user on this machine, which nobody can there.
     pub fn becomes_here(&self, task: &Task) -> bool {
         self.plan.becomes_here(task)
@@ -176,29 +202,106 @@ impl Playbooks {
             variables.map_err(|error| Outcome::Reject { reason: error.to_string().into() })?;
         let limits =
             Watch { timeout: runner::timeout(call.task), output: manifest.limits.output.as_u64() };
-        let folder = self.folder(call.run_id.as_str(), &call.secrets).map_err(not_started)?;
-        let started = folder
-            .write("message.yml", &variables)
-            .and_then(|file| {
-                let variables = ["--extra-vars".into(), plan::at(&file)];
-                self.plan.playbook(call.task, folder.path(), &variables)
-            })
-            .and_then(|(plan, environment)| Process::start(&self.launcher, &plan, environment, 1));
+        let job = Job { call, variables: &variables, limits };
+        let (end, cold) = match self.run_warm(&job, cancel).await {
+            Ok(end) => (end, None),
+            Err(cold) => {
+                let end = self.run_cold(&job, cancel).await.map_err(not_started)?;
+                (end, Some(cold.as_str().to_owned()))
+            }
+        };
+        let mut attempt = attempt(end, limits.timeout, &call.secrets);
+        if let Some(report) = &mut attempt.playbook {
+            report.cold = cold;
+        }
+        Ok(attempt)
+    }
+
+    /// Runs it out of a process that has Ansible imported, or tells why not: then nothing was run.
+    async fn run_warm(&self, job: &Job<'_>, cancel: &CancellationToken) -> Result<End, Cold> {
+        let task = job.call.task;
+        if task.manifest.ansible.start.unwrap_or(self.start) == Start::Cold {
+            return Err(Cold::Asked);
+        }
+        let key = self.plan.key(task).map_err(|_| Cold::NoController)?;
+        let is_often = self.controllers.is_often(&key);
+        let mut controller = match self.controllers.take(&key).await {
+            Some(controller) => controller,
+            None if !is_often => return Err(Cold::First),
+            None if self.controllers.rests() => return Err(Cold::NoController),
+            None => self.start_controller(task).await.map_err(|error| {
+                tracing::warn!("no warm Ansible for task `{}`: {error:#}", task.name);
+                Cold::NoController
+            })?,
+        };
+        let arguments = self.lay_out(job, controller.folder());
+        let ran = match &arguments {
+            Ok(arguments) => controller.run(arguments, job.limits, cancel).await,
+            Err(_) => Ok((None, controller.folder().empty().await)),
+        };
+        match ran {
+            Ok((end, is_good)) => {
+                match is_good {
+                    true => self.controllers.put(controller).await,
+                    false => controller.end().await,
+                }
+                end.ok_or(Cold::Refused)
+            }
+            Err(error) => {
+                controller.end().await;
+                // It had the run, so the run may have done all its work: it is not run again here.
+                let reason = format!("the warm Ansible that had it is gone: {error:#}");
+                Ok(End::lost(std::io::Error::other(reason)))
+            }
+        }
+    }
+
+    fn folder(&self, name: &str) -> anyhow::Result<Folder> {
+        Folder::make(&self.runs.join(name), self.plan.user)
+    }
+
+    async fn start_controller(&self, task: &Task) -> anyhow::Result<Controller> {
+        let folder = self.folder(&self.controllers.name())?;
+        let job = self.plan.controller(task, folder.path())?;
+        let job = job.context("`ansible-playbook` is no Python program")?;
+        let started = Controller::start(&self.launcher, job, folder.clone()).await;
+        if started.is_err() {
+            self.controllers.rest();
+            folder.remove().await;
+        }
+        started
+    }
+
+    /// Runs `ansible-playbook` itself.
+    async fn run_cold(&self, job: &Job<'_>, cancel: &CancellationToken) -> anyhow::Result<End> {
+        let call = job.call;
+        let folder = self.folder(call.run_id.as_str())?;
+        let started = self.lay_out(job, &folder).and_then(|arguments| {
+            let (mut plan, environment) = self.plan.playbook(call.task, folder.path(), &[])?;
+            plan.arguments = arguments;
+            Process::start(&self.launcher, &plan, environment, 1)
+        });
         let end = match started {
-            Ok(process) => Ok(process.watch(limits, cancel).await),
+            Ok(process) => Ok(process.watch(job.limits, cancel).await),
             Err(error) => Err(error),
         };
         folder.remove().await;
-        Ok(attempt(end.map_err(not_started)?, limits.timeout, &call.secrets))
+        end
     }
 
-    fn folder(&self, name: &str, secrets: &Secrets) -> anyhow::Result<Folder> {
-        let folder = Folder::make(&self.runs.join(name), self.plan.user)?;
-        for (name, value) in &secrets.values {
-            folder.write(Path::new(plan::CREDENTIALS).join(name), value)?;
-        }
-        Ok(folder)
+    /// Puts secrets and variables into the folder of a run. Returns the arguments of Ansible.
+    fn lay_out(&self, job: &Job<'_>, folder: &Folder) -> anyhow::Result<Vec<OsString>> {
+        folder.write_secrets(&job.call.secrets)?;
+        let variables = folder.write("message.yml", job.variables)?;
+        let more = ["--extra-vars".into(), plan::at(&variables)];
+        Ok(self.plan.playbook(job.call.task, folder.path(), &more)?.0.arguments)
     }
+}
+
+/// Returns how many runs there may be at once.
+fn runner_slots(config: &Config) -> usize {
+    let named = config.queues.values().map(|queue| queue.workers);
+    named.chain([config.workers]).map(|workers| workers as usize).sum()
 }
 
 /// Makes the record of what a process came to.
@@ -229,14 +332,14 @@ fn attempt(end: End, timeout: Duration, secrets: &Secrets) -> Attempt {
             Outcome::Limit { exceeded: Exceeded::Deadline { allowed: timeout } }
         }
         (Ended::Cancelled, _) => Outcome::Cancelled,
-        (Ended::Lost(error), _) => not_started(format!("cannot wait for the launcher: {error}")),
-        (Ended::ByItself(status), _) => match exited {
+        (Ended::Lost(error), _) => Outcome::Exit { status: error.to_string().into() },
+        (Ended::ByItself, _) => match exited {
             Some(Report::Exited { status: 0 }) => Outcome::Success,
             Some(Report::Exited { status }) => of_status(status, results.as_ref()),
             Some(Report::Signalled { signal }) => {
                 Outcome::Exit { status: format!("ended by signal {signal}").into() }
             }
-            _ => not_started(format!("the launcher ended without a report: {status}")),
+            _ => not_started("the launcher ended without a report"),
         },
     };
     playbook.results = results;

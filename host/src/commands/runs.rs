@@ -175,6 +175,8 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     } else {
         line("results", "none: Ansible told nothing of what it did".to_owned());
     }
+    let start = playbook.cold.as_ref();
+    line("start", start.map_or("warm".to_owned(), |reason| format!("cold ({reason})")));
     if playbook.killed > 0 {
         line("left behind", format!("{} processes, killed", playbook.killed));
     }

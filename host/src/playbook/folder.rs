@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use loopabull_launcher::User;
 
+use crate::playbook::{Secrets, plan};
+
 /// A folder that is removed with all that is in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     user: Option<User>,
@@ -52,6 +54,14 @@ impl Folder {
         Ok(file)
     }
 
+    /// Writes the values of secrets, a file each.
+    pub(super) fn write_secrets(&self, secrets: &Secrets) -> anyhow::Result<()> {
+        for (name, value) in &secrets.values {
+            self.write(Path::new(plan::CREDENTIALS).join(name), value)?;
+        }
+        Ok(())
+    }
+
     /// Removes it. Whatever the playbook left there is its own temporary work; the journal has the
     /// output. It may be a large tree, so not on this thread.
     pub(super) async fn remove(self) {
@@ -62,6 +72,22 @@ impl Folder {
         {
             tracing::warn!("cannot remove `{}`: {error}", self.path.display());
         }
+    }
+
+    /// Removes all that is in it. Tells whether that was possible.
+    pub(super) async fn empty(&self) -> bool {
+        let path = self.path.clone();
+        let emptied = tokio::task::spawn_blocking(move || {
+            for entry in std::fs::read_dir(&path)? {
+                let entry = entry?;
+                match entry.file_type()?.is_dir() {
+                    true => std::fs::remove_dir_all(entry.path())?,
+                    false => std::fs::remove_file(entry.path())?,
+                }
+            }
+            io::Result::Ok(())
+        });
+        matches!(emptied.await, Ok(Ok(())))
     }
 
     fn make_dir(&self, path: &Path) -> anyhow::Result<()> {

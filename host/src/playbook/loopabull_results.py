@@ -5,6 +5,7 @@ The number of the inherited descriptor is in LOOPABULL_RESULTS_FD; without it th
 A play must never fail, nor differ, because of this plugin.
 """
 
+import fcntl
 import functools
 import itertools
 import json
@@ -36,15 +37,7 @@ RESULTS = 10_000
 WARNINGS = 50
 ITEMS = 3
 
-COUNTS = {
-    "ok": "ok",
-    "changed": "changed",
-    "unreachable": "unreachable",
-    "failures": "failed",
-    "skipped": "skipped",
-    "rescued": "rescued",
-    "ignored": "ignored",
-}
+COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
 
 
 def cut(value, limit):
@@ -79,24 +72,34 @@ def last_line(value):
     return str.__getitem__(value, slice(-MESSAGE, None)).strip().rpartition("\n")[2]
 
 
+def hidden(data):
+    """Whether no_log forbids to tell this result; of a loop's, the items may still be in clear."""
+    return "censored" in data or bool(data.get("_ansible_no_log"))
+
+
 def reason(data):
     """Why one module failed: what it says itself, and the last line of what it wrote as error."""
+    if hidden(data):
+        return HIDDEN
     said = data.get("msg") or data.get("reason")
     lines = [cut(said, MESSAGE)] if said else []
-    lines += filter(None, (last_line(data.get(key)) for key in ("stderr", "module_stderr")))
-    return "\n".join(lines) or last_line(data.get("exception"))
+    lines += [last_line(data.get(key)) for key in ("stderr", "module_stderr")]
+    return "\n".join(filter(None, lines))
+
+
+def failed(item):
+    """Whether an entry of a result is a failed item of a loop: in 2.21 only a trace of it is."""
+    if not isinstance(item, Mapping) or "ansible_loop_var" not in item:
+        return False
+    mark = item.get("failed_when_result", item.get("failed", "exception" in item))
+    return bool(mark or item.get("unreachable"))
 
 
 def message(data):
     """Why a task failed; for a loop, why its first failed items did."""
     items = data.get("results")
-    failed = (
-        item
-        for item in (items if isinstance(items, (list, tuple)) else ())
-        if isinstance(item, Mapping) and "ansible_loop_var" in item
-        if item.get("failed") or item.get("unreachable")
-    )
-    reasons = [reason(item) for item in itertools.islice(failed, ITEMS)]
+    items = filter(failed, items if isinstance(items, (list, tuple)) else ())
+    reasons = [reason(item) for item in itertools.islice(items, ITEMS)]
     return cut("\n".join(filter(None, reasons)) or reason(data), MESSAGE)
 
 
@@ -177,9 +180,8 @@ class CallbackModule(CallbackBase):
 
     def _report(self, result, status, ignored=False):
         task, data = part(result, "task"), part(result, "result")
-        # A loop's result may be censored at the top only, its items still in clear.
-        hidden = task.no_log or data.get("_ansible_no_log") or "censored" in data
-        if not hidden:
+        secret = task.no_log or hidden(data)
+        if not secret:
             self._report_warnings(data)
         self._results += 1
         if self._results > RESULTS:
@@ -194,7 +196,7 @@ class CallbackModule(CallbackBase):
             "ignored": bool(ignored),
         }
         if status in ("failed", "unreachable"):
-            event["message"] = HIDDEN if hidden else message(data)
+            event["message"] = HIDDEN if secret else message(data)
         self._send(**event)
 
     # A polled task ends in one of these four as well, so the async hooks would only repeat it.
@@ -228,7 +230,9 @@ class CallbackModule(CallbackBase):
         hosts = {}
         for host in sorted(stats.processed):
             counts = stats.summarize(host)
-            hosts[cut(host, NAME)] = {ours: counts[theirs] for theirs, ours in COUNTS.items()}
+            hosts[cut(host, NAME)] = {
+                "failed" if name == "failures" else name: counts.get(name, 0) for name in COUNTS
+            }
         dropped = max(0, self._results - RESULTS)
         self._send(event="recap", hosts=hosts, results_dropped=dropped)
 
@@ -241,7 +245,7 @@ def take_descriptor():
     fd = int(os.environ.pop(DESCRIPTOR))
     if fd <= 2 or not os.get_inheritable(fd):
         raise ValueError(fd)
-    private = os.dup(fd)
+    private = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(fd)
     os.set_blocking(private, True)
     return private

@@ -16,6 +16,7 @@ use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, User};
 use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
 
 use crate::config::Config;
+use crate::playbook::warm::Job;
 
 /// The TCP port that every playbook may connect to.
 pub(super) const SSH: u16 = 22;
@@ -34,8 +35,16 @@ const RESULTS: u32 = 3;
 /// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
 /// is one for a socket (sun_path of unix(7) has 108 bytes; ssh adds 17 while it makes one).
 const LONGEST_SOCKET_FOLDER: usize = 108 - 17 - 12;
-/// Our callback plugin.
-const PLUGIN: &str = include_str!("loopabull_results.py");
+/// Our programs for Ansible, where they are beneath `ansible` in the state directory: the callback
+/// plugin is alone in its directory, since Ansible loads all that is there.
+const PLUGINS: &str = "callback";
+const CONTROLLER: &str = "controller.py";
+const PROGRAMS: [(&str, &str); 2] = [
+    ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
+    (CONTROLLER, include_str!("controller.py")),
+];
+/// What stands for the folder of a run where it does not matter which.
+const ANY_FOLDER: &str = "/folder";
 
 /// Why playbooks cannot be started here.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +95,10 @@ pub(super) struct Plan {
     ansible: PathBuf,
     /// Where Ansible and its Python are, beside the system.
     installed: Vec<PathBuf>,
-    plugins: PathBuf,
+    /// Where our programs are.
+    programs: PathBuf,
+    /// What `ansible-playbook` is run by, if that is a Python.
+    python: Option<PathBuf>,
     pub(super) user: Option<User>,
     pub(super) required: BTreeSet<Layer>,
     pub(super) without: BTreeSet<Layer>,
@@ -107,7 +119,8 @@ impl Plan {
         let user = config.playbook.user.as_deref().map(find_user).transpose()?;
         Ok(Self {
             installed: installed(&ansible),
-            plugins: write_plugin(&config.state.join("ansible"))?,
+            programs: write_programs(&config.state.join("ansible"))?,
+            python: interpreter(&ansible),
             required: layers(&config.playbook.require)?,
             without: layers(&config.playbook.without)?,
             dir,
@@ -137,6 +150,22 @@ impl Plan {
         Ok((confinement, environment))
     }
 
+    /// Plans a controller that can run a task in this folder; none if there is no Python for it.
+    pub(super) fn controller(&self, task: &Task, folder: &Path) -> anyhow::Result<Option<Job>> {
+        let Some(python) = self.python.clone() else { return Ok(None) };
+        let (confinement, environment) = self.playbook(task, folder, &[])?;
+        let program = self.programs.join(CONTROLLER);
+        Ok(Some(Job { key: self.key(task)?, confinement, environment, python, program }))
+    }
+
+    /// Returns what all runs have in common that one controller can serve.
+    pub(super) fn key(&self, task: &Task) -> anyhow::Result<String> {
+        let folder = Path::new(ANY_FOLDER);
+        let environment = self.environment(&task.manifest, folder)?;
+        let confinement = self.confinement(&task.manifest, folder, &environment, Vec::new())?;
+        Ok(format!("{confinement:?} {environment:?}"))
+    }
+
     /// Looks for words in the text of a playbook: a hint for a person, nothing is decided by it.
     pub(super) fn becomes_here(&self, task: &Task) -> bool {
         let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
@@ -157,7 +186,7 @@ impl Plan {
         arguments: Vec<OsString>,
     ) -> anyhow::Result<Confinement> {
         let (grants, limits) = (&manifest.grants, &manifest.limits);
-        let mut read = vec![self.folder.clone(), self.plugins.clone()];
+        let mut read = vec![self.folder.clone(), self.programs.clone()];
         read.extend(self.installed.iter().cloned());
         let mut write = vec![folder.to_owned()];
         write.extend(grants.ssh_agent.clone());
@@ -252,7 +281,7 @@ impl Plan {
         set("CREDENTIALS_DIRECTORY", folder.join(CREDENTIALS).into());
         set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
         let config = self.ansible_config(manifest.ansible.config.as_deref())?;
-        let mut plugins = self.plugins.clone().into_os_string();
+        let mut plugins = self.programs.join(PLUGINS).into_os_string();
         if let Some(config) = config {
             for own in callback_plugins(&config) {
                 plugins.push(":");
@@ -354,20 +383,33 @@ fn layer(name: &str) -> Result<Layer, PlaybookError> {
     name.parse().map_err(|()| PlaybookError::NoLayer { name: name.to_owned() })
 }
 
-/// Puts our callback plugin where playbooks can read it. Returns the directory.
-fn write_plugin(folder: &Path) -> Result<PathBuf, PlaybookError> {
-    let file = folder.join("loopabull_results.py");
-    let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
-    fs::create_dir_all(folder).map_err(cannot)?;
-    if fs::read_to_string(&file).is_ok_and(|text| text == PLUGIN) {
-        return folder.canonicalize().map_err(cannot);
+/// Puts our programs where playbooks can read them. Returns the directory.
+fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
+    for (name, text) in PROGRAMS {
+        let file = folder.join(name);
+        let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
+        let parent = file.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(cannot)?;
+        if fs::read_to_string(&file).is_ok_and(|found| found == text) {
+            continue;
+        }
+        let mut new = tempfile::NamedTempFile::new_in(parent).map_err(cannot)?;
+        new.write_all(text.as_bytes()).map_err(cannot)?;
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(new.path(), readable).map_err(cannot)?;
+        new.persist(&file).map_err(|error| cannot(error.error))?;
     }
-    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
-    new.write_all(PLUGIN.as_bytes()).map_err(cannot)?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(new.path(), readable).map_err(cannot)?;
-    new.persist(&file).map_err(|error| cannot(error.error))?;
+    let cannot = |source| PlaybookError::Plugin { path: folder.to_owned(), source };
     folder.canonicalize().map_err(cannot)
+}
+
+/// Returns the Python that the first line of a program names.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    let text = fs::read(program).ok()?;
+    let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let python = PathBuf::from(std::str::from_utf8(line).ok()?.trim());
+    let name = python.file_name()?.to_str()?;
+    (python.is_absolute() && name.starts_with("python")).then_some(python)
 }
 
 /// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use crate::playbook::results::Reader;
 
 /// How long a program may go on after SIGTERM, before it is killed with all that it started.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long the launcher may take to kill everything.
-const LAST_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LAST_GRACE: Duration = Duration::from_secs(10);
 /// How long we read on after the launcher ended; nothing should hold its output open.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How much a report may be, in bytes.
 const MAX_REPORT: usize = 64 << 10;
 
@@ -54,7 +54,7 @@ pub(super) struct Watch {
 /// How a process came to its end.
 #[derive(Debug)]
 pub(super) enum Ended {
-    ByItself(ExitStatus),
+    ByItself,
     AtDeadline,
     Cancelled,
     Lost(std::io::Error),
@@ -69,6 +69,14 @@ pub(super) struct End {
     pub(super) output: Output,
 }
 
+impl End {
+    /// The end of a process of which nothing is known any more.
+    pub(super) fn lost(error: std::io::Error) -> Self {
+        let ended = Ended::Lost(error);
+        Self { ended, reports: Vec::new(), results: None, output: Output::default() }
+    }
+}
+
 impl Process {
     /// Starts a program through the launcher, with a pipe for results if it is to have one.
     pub(super) fn start(
@@ -78,27 +86,14 @@ impl Process {
         results: usize,
     ) -> anyhow::Result<Self> {
         let cannot = || format!("cannot start `{}`", launcher.display());
-        let (ours, theirs) = StdStream::pair().with_context(cannot)?;
         let mut pipes = (None, None);
         if results > 0 {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC).with_context(cannot)?;
             pipes = (Some(Receiver::from_owned_fd(read).with_context(cannot)?), Some(write));
         }
-        #[expect(clippy::disallowed_methods, reason = "this is the one place, and the launcher")]
-        let child = Command::new(launcher)
-            .args(["--control", "0"])
-            .env_clear()
-            .envs(environment)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(cannot)?;
         let handed: Vec<_> = pipes.1.iter().map(AsFd::as_fd).collect();
-        send_plan(&ours, confinement, &handed).with_context(cannot)?;
-        ours.set_nonblocking(true).with_context(cannot)?;
-        let control = UnixStream::from_std(ours).with_context(cannot)?;
+        let output = || Stdio::piped();
+        let (child, control) = launch(launcher, confinement, environment, &handed, output)?;
         Ok(Self { child, control, results: pipes.0 })
     }
 
@@ -135,9 +130,36 @@ impl Process {
     }
 }
 
+/// Starts the launcher and hands it its plan. The socket brings its report, and ends it when it is
+/// dropped.
+pub(super) fn launch(
+    launcher: &Path,
+    confinement: &Confinement,
+    environment: BTreeMap<String, OsString>,
+    descriptors: &[BorrowedFd<'_>],
+    output: impl Fn() -> Stdio,
+) -> anyhow::Result<(Child, UnixStream)> {
+    let cannot = || format!("cannot start `{}`", launcher.display());
+    let (ours, theirs) = StdStream::pair().with_context(cannot)?;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place, and the launcher")]
+    let child = Command::new(launcher)
+        .args(["--control", "0"])
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(output())
+        .stderr(output())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(cannot)?;
+    send_plan(&ours, confinement, descriptors).with_context(cannot)?;
+    ours.set_nonblocking(true).with_context(cannot)?;
+    Ok((child, UnixStream::from_std(ours).with_context(cannot)?))
+}
+
 async fn wait(child: &mut Child, timeout: Duration, cancel: &CancellationToken) -> Ended {
     let why = tokio::select! {
-        status = child.wait() => return status.map_or_else(Ended::Lost, Ended::ByItself),
+        status = child.wait() => return status.map_or_else(Ended::Lost, |_| Ended::ByItself),
         () = tokio::time::sleep(timeout) => Ended::AtDeadline,
         () = cancel.cancelled() => Ended::Cancelled,
     };
@@ -161,7 +183,7 @@ fn ask_to_end(child: &Child) {
     }
 }
 
-async fn drain(stream: Option<impl AsyncRead + Unpin>, capture: &Mutex<Capture>) {
+pub(super) async fn drain(stream: Option<impl AsyncRead + Unpin>, capture: &Mutex<Capture>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -169,6 +191,7 @@ async fn drain(stream: Option<impl AsyncRead + Unpin>, capture: &Mutex<Capture>)
     }
 }
 
+/// Reads what the launcher reports, to its end.
 async fn hear(control: &mut UnixStream, said: &mut Vec<u8>) {
     let mut buffer = vec![0; 1 << 10];
     while let Ok(count @ 1..) = control.read(&mut buffer).await {

@@ -5,6 +5,7 @@
 //! [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each dies with the process that
 //! started it, however that dies.
 
+mod ansible;
 mod cluster;
 pub mod oracle;
 mod port;
@@ -13,6 +14,7 @@ mod proxy;
 mod python;
 mod rabbit;
 
+pub use ansible::ansible_playbooks;
 pub use cluster::Cluster;
 pub use proxy::Proxy;
 pub use python::{FedmsgPublisher, python};

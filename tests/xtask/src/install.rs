@@ -60,6 +60,24 @@ pub(crate) fn ansible_playbook() -> Result<PathBuf> {
     Ok(python_environment("ansible-venv", ANSIBLE).context(hint)?.join("ansible-playbook"))
 }
 
+/// Makes sure of several versions of Ansible and returns the `ansible-playbook` of each: the system's,
+/// an older one and the newest that this Python takes.
+///
+/// # Errors
+///
+/// If one is missing and cannot be installed; the text says what to do.
+pub(crate) fn ansible_playbooks() -> Result<Vec<PathBuf>> {
+    let mut programs = vec![ansible_playbook()?];
+    let others = [
+        ("ansible-2.16-venv", &["ansible-core==2.16.*"]),
+        ("ansible-newest-venv", &["ansible-core"]),
+    ];
+    for (name, requirements) in others {
+        programs.push(python_environment(name, requirements)?.join("ansible-playbook"));
+    }
+    Ok(programs)
+}
+
 /// Makes sure of RabbitMQ.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use loopabull_testbed::Rabbit;
 
@@ -11,6 +11,9 @@ use crate::{demo, install, repository, tasks};
 
 /// The name under which `loopabull_testbed::python` looks for the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
+
+/// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
+const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
 
 /// What the command line says.
 #[derive(Args)]
@@ -41,7 +44,9 @@ impl Failed {
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::rabbitmq()?;
     install::network_tools()?;
-    let path = path_with(&install::ansible_playbook()?)?;
+    let ansibles = install::ansible_playbooks()?;
+    let path = path_with(&ansibles[0])?;
+    let ansibles = std::env::join_paths(ansibles).context("a path with a colon")?;
     let python = install::fedmsg_python()?;
 
     let mut failed = Failed::default();
@@ -56,6 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--workspace", "--no-fail-fast"]).args(&options.cargo_test);
     test.env(Rabbit::ENVIRONMENT, rabbit.name()).env(PYTHON, python).env("PATH", path);
+    test.env(ANSIBLES, ansibles);
     failed.note("tests", show("testing the workspace", &mut test));
     failed.note("tests of the tasks", test_tasks(options));
     failed.note("demo", demo::run(&demo::Options::default()));

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::privileges::User;
+use crate::sys;
 use crate::usage::UsageError;
 
 const DIRECTORY: &str = "--directory";
@@ -26,6 +27,9 @@ const USER: &str = "--user";
 const REQUIRE: &str = "--require";
 const WITHOUT: &str = "--without";
 const DESCRIPTOR: &str = "--descriptor";
+
+/// The numbers that can be given to descriptors: the launcher's own are beyond.
+const DESCRIPTORS: std::ops::Range<u32> = 3..sys::FAR.cast_unsigned();
 
 /// Says which program is run, and what it is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +150,13 @@ impl Confinement {
                 }
                 Some(REQUIRE) => drop(layers[0].insert(layer(&mut args, REQUIRE)?)),
                 Some(WITHOUT) => drop(layers[1].insert(layer(&mut args, WITHOUT)?)),
-                Some(DESCRIPTOR) => descriptors.push(number(&mut args, DESCRIPTOR)?),
+                Some(DESCRIPTOR) => {
+                    let number = number(&mut args, DESCRIPTOR)?;
+                    if !DESCRIPTORS.contains(&number) {
+                        return Err(UsageError::DescriptorRange { number });
+                    }
+                    descriptors.push(number);
+                }
                 Some(option) if limits.slot(option).is_some() => {
                     let (option, slot) = limits.slot(option).expect("it was just found");
                     set(slot, number(&mut args, option)?, option)?;

@@ -43,16 +43,25 @@ pub fn send_plan(
         words.extend(argument.into_vec());
         words.push(0);
     }
-    let length = u32::try_from(words.len()).map_err(io::Error::other)?.to_be_bytes();
+    let mut plan = u32::try_from(words.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
+    plan.append(&mut words);
+    send(socket, &plan, descriptors)
+}
+
+/// Sends bytes, with descriptors on the first of them.
+///
+/// # Errors
+///
+/// If the socket does not take it, or there are too many descriptors.
+pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors"));
     }
-    let sent = sendmsg(socket, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
     let mut socket = socket;
-    socket.write_all(&length[sent..])?;
-    socket.write_all(&words)
+    socket.write_all(&bytes[sent..])
 }
 
 /// The launcher's end of the socket.

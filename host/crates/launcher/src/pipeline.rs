@@ -24,8 +24,6 @@ use crate::syscalls;
 
 /// Nobody but the owner gets at a file that the program makes.
 const UMASK: u32 = 0o077;
-/// Beyond what a program is ever given, so that no descriptor is in the way of another.
-const FAR: i32 = 500;
 
 /// What the program's process finds when it begins.
 pub(crate) struct Start<'a> {
@@ -204,7 +202,7 @@ fn degraded(
 
 /// Gives the descriptors their numbers, and closes all others beyond the first three.
 fn descriptors(handed: &[OwnedFd], numbers: &[u32]) -> io::Result<()> {
-    let away = handed.iter().map(|descriptor| fcntl_dupfd_cloexec(descriptor, FAR));
+    let away = handed.iter().map(|descriptor| fcntl_dupfd_cloexec(descriptor, sys::FAR));
     let away = away.collect::<Result<Vec<_>, _>>()?;
     sys::close_descriptors_on_execute()?;
     for (descriptor, &number) in away.iter().zip(numbers) {

@@ -18,6 +18,11 @@ use rustix::process::Pid;
 /// The first descriptor that is not standard input, output or error.
 const FIRST_OTHER_DESCRIPTOR: libc::c_uint = 3;
 
+/// Where descriptors are that are to get a number of the program's, beyond all such numbers, so that
+/// none is in the way of another; and where our own socket is, beyond those.
+pub(crate) const FAR: libc::c_int = 20;
+const FARTHER: libc::c_int = 40;
+
 /// Names a resource that setrlimit(2) limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Resource {
@@ -222,7 +227,7 @@ pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::R
 pub(crate) fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
     // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and gives a new descriptor.
-    let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_OTHER_DESCRIPTOR) };
+    let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FARTHER) };
     check(descriptor)?;
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -81,7 +81,7 @@ const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Requests that type into a terminal, as if its user had (ioctl_tty(2)).
-const TYPING: [u64; 2] = [libc::TIOCSTI as u64, TIOCLINUX];
+const TYPING: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
 const TIOCLINUX: u64 = 0x541c;
 
 /// Sending with this flag connects (tcp(7), MSG_FASTOPEN), and where it stands among the arguments.

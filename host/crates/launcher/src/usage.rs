@@ -38,6 +38,8 @@ pub enum UsageError {
     UnknownLayer { name: OsString },
     /// A layer without which nothing is run, to be left out.
     NeededLayer { layer: Layer },
+    /// A number that no descriptor can be given.
+    DescriptorRange { number: u32 },
     /// Another number of descriptors than there are numbers for them.
     Descriptors { named: usize, handed: usize },
 }
@@ -67,6 +69,9 @@ impl fmt::Display for UsageError {
             }
             Self::UnknownLayer { name } => write!(f, "unknown layer `{}`", name.display()),
             Self::NeededLayer { layer } => write!(f, "layer `{layer}` cannot be left out"),
+            Self::DescriptorRange { number } => {
+                write!(f, "a descriptor can be 3 to 19, not {number}")
+            }
             Self::Descriptors { named, handed } => {
                 write!(f, "{named} descriptors are named and {handed} were handed over")
             }

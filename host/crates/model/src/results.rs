@@ -81,8 +81,8 @@ pub struct PlaybookReport {
     pub layers: Vec<LayerReport>,
     /// How many processes it left behind, which were killed.
     pub killed: u64,
-    /// Whether it was started out of a process that had Ansible imported.
-    pub is_warm: bool,
+    /// Why it was not started out of a process that had Ansible imported; none if it was.
+    pub cold: Option<String>,
 }
 
 /// What became of a layer of the confinement.

@@ -64,7 +64,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let place = (text().prop_map(PathBuf::from), names, files(), vec(any::<u16>(), 0..3));
     let user = option::of((any::<u32>(), any::<u32>()));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
-    let rights = (user, layers(), vec(any::<u32>(), 0..3), limits());
+    let rights = (user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
         |((directory, environment, files, tcp), rights, program, arguments)| {
             let (user, [required, without], descriptors, limits) = rights;

@@ -1,0 +1,142 @@
+//! Nothing in a message is ever run by Ansible, and nothing of it is lost: three versions of Ansible,
+//! cold and warm, messages made by chance, on the whole road from the queue to the playbook.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use loopabull_testbed::ansible_playbooks;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+
+use crate::bed::Bed;
+
+/// How many messages are made by chance for each version, cold and warm: what reaches a playbook does
+/// not depend on how it was started, and cold runs take long.
+const BY_CHANCE: [usize; 2] = [3, 12];
+
+/// Uses a message in every way that has run a template before, and writes down what it got.
+const TASKS: &str = "    - debug: { var: msg }
+    - debug: { msg: '{{ msg }}' }
+    - set_fact: { copied: '{{ msg }}' }
+    - debug: { msg: '{{ item }}' }
+      loop: '{{ [copied, [copied]] }}'
+    - debug: { msg: '{{ indirect }}' }
+      vars: { indirect: '{{ copied }}', more: '{{ indirect }}' }
+    - add_host: { name: other, carried: '{{ msg }}' }
+    - debug: { msg: \"{{ hostvars['other'].carried }}\" }
+    - debug: { msg: \"{{ (msg | to_json) ~ ' and ' ~ (msg | string) }}\" }
+    - debug: { msg: '{{ loopabull.headers }}' }
+    - copy: { content: '{{ msg | to_json }}', dest: 'SHARED/{{ loopabull.id }}' }
+";
+
+/// Texts that are or look like templates, YAML, or something of Ansible's own.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("{{ lookup('pipe','touch PWNED') }}".to_owned()),
+        Just("{% set x = lookup('pipe','touch PWNED') %}{{ x }}".to_owned()),
+        Just("{{ ''.__class__.__mro__ }}".to_owned()),
+        Just("!!python/object/apply:os.system ['touch PWNED']".to_owned()),
+        Just("$ANSIBLE_VAULT;1.1;AES256".to_owned()),
+        Just("__ansible_unsafe".to_owned()),
+        Just("!unsafe x".to_owned()),
+        "[{}%#'\":,\\[\\]!&*|>\\\\ a-z\n\t-]{0,12}",
+        "\\PC{0,8}",
+        "[\u{0}-\u{20}\u{7f}-\u{a0}\u{2028}\u{202e}\u{feff}😀]{0,4}",
+    ]
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        text(),
+        Just("__ansible_vault".to_owned()),
+        Just("__ansible_unsafe".to_owned()),
+        Just("ansible_connection".to_owned()),
+        "[a-z_]{1,6}",
+    ]
+}
+
+fn body() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(Value::from),
+            btree_map(key(), inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// Messages of which each kind of harm has been seen, and messages made by chance.
+fn bodies(by_chance: usize) -> Vec<Value> {
+    let mut runner = TestRunner::deterministic();
+    let made = || body().new_tree(&mut runner).unwrap().current();
+    let mut bodies = vec![
+        json!({"plain": "{{ lookup('pipe','touch PWNED') }}", "list": ["{{ x }}", {"a": "{{ y }}"}]}),
+        json!({"{{ lookup('pipe','touch PWNED') }}": "{{ lookup('file','/etc/passwd') }}"}),
+        json!({"ansible_ssh_common_args": "-o ProxyCommand='touch PWNED'", "ansible_become": true}),
+        json!({"v": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n00"}}),
+        json!({"u": {"__ansible_unsafe": "{{ lookup('pipe','touch PWNED') }}"}}),
+        json!("{{ lookup('pipe','touch PWNED') }}"),
+        json!(["{{ lookup('env','HOME') }}", "{% raw %}", "{#", "}}", "{{"]),
+    ];
+    bodies.extend(std::iter::repeat_with(made).take(by_chance));
+    bodies
+}
+
+fn check(ansible: &Path, start: &str, by_chance: usize) {
+    let bed = Bed::new();
+    let config =
+        format!("[playbook]\nansible_playbook = '{}'\nstart = '{start}'\n", ansible.display());
+    bed.write("loopabull.toml", config);
+    bed.add_playbook("a", "", &TASKS.replace("SHARED", bed.path("shared").to_str().unwrap()));
+    let pwned = bed.shared("pwned");
+    let mut sent = BTreeMap::new();
+    let mut messages = Vec::new();
+    for (number, body) in bodies(by_chance).into_iter().enumerate() {
+        let body = serde_json::to_string(&body).unwrap().replace("PWNED", pwned.to_str().unwrap());
+        let id = format!("m-{number}");
+        messages.push(format!(r#"{{"topic":"a","msg_id":"{id}","msg":{body}}}"#));
+        sent.insert(id, serde_json::from_str::<Value>(&body).unwrap());
+    }
+    let daemon = bed.start(&["--config", "loopabull.toml", "--workers", "3"]);
+    bed.inject(&messages);
+    daemon.wait_until_idle_for(std::time::Duration::from_secs(300));
+    daemon.stop();
+    assert!(!pwned.exists(), "something was executed by {}", ansible.display());
+    let runs = bed.runs();
+    assert_eq!(runs.len(), sent.len());
+    for run in &runs {
+        let id = run.message_id.to_string();
+        let said =
+            || format!("{id} with {}: {}\n{}", ansible.display(), run.outcome, run.output.text);
+        assert!(run.outcome.is_success(), "{}", said());
+        let got: Value =
+            serde_json::from_str(&fs::read_to_string(bed.shared(&id)).unwrap()).unwrap();
+        assert!(got == sent[&id], "{} is not what was sent, {}\n{}", got, sent[&id], said());
+    }
+    let warm = runs.iter().filter(|run| run.playbook.as_ref().unwrap().cold.is_none()).count();
+    // The first run of all is cold, and those that begin before it is noted.
+    assert_eq!(warm > 0, start == "warm", "{warm} of {} runs were warm", runs.len());
+}
+
+#[test]
+fn nothing_is_run_and_nothing_is_lost_by_ansible_itself() {
+    for ansible in ansible_playbooks() {
+        check(&ansible, "cold", BY_CHANCE[0]);
+    }
+}
+
+#[test]
+fn nothing_is_run_and_nothing_is_lost_by_a_warm_ansible() {
+    for ansible in ansible_playbooks() {
+        check(&ansible, "warm", BY_CHANCE[1]);
+    }
+}

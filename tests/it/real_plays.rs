@@ -1,0 +1,326 @@
+//! Real plays do what they do outside: files, parts, plugins, hosts, vaults, failures. What each
+//! came to is compared host by host.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use loopabull_model::Run;
+
+use crate::bed::{Bed, message, processes_with, text};
+
+/// How most plays here begin.
+const HERE: &str = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
+
+/// Writes a file beside the playbooks. In its text `SHARED` is where playbooks may write.
+fn put(bed: &Bed, name: &str, text: &str) {
+    let file = bed.path("playbooks").join(name);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text.replace("SHARED", bed.path("shared").to_str().unwrap())).unwrap();
+}
+
+/// Puts a playbook there, which is tried twice if it fails.
+fn add(bed: &Bed, name: &str, manifest: &str, play: &str) {
+    let retry = "[retry]\nmax_attempts = 2\npauses = ['100ms']";
+    bed.add_playbook(name, &format!("{manifest}\n{retry}"), "");
+    put(bed, &format!("{name}.yml"), play);
+}
+
+/// The same for a play on this machine alone, which has these tasks.
+fn add_here(bed: &Bed, name: &str, manifest: &str, tasks: &str) {
+    add(bed, name, manifest, &format!("{HERE}{tasks}"));
+}
+
+/// Runs each of these playbooks on a message from Ada. Returns the last run of each.
+fn run_all(bed: &Bed, tasks: &[&str]) -> BTreeMap<String, Run> {
+    let daemon = bed.start(&["--workers", "2"]);
+    let messages = tasks.iter().map(|task| message(&format!("m-{task}"), task, r#"{"who":"Ada"}"#));
+    bed.inject(&messages.collect::<Vec<_>>());
+    daemon.wait_until_idle();
+    daemon.stop();
+    let runs = bed.runs().into_iter().rev();
+    runs.map(|run| (run.task.as_str().to_owned(), run)).collect()
+}
+
+/// What a run of a playbook came to: `success, here: ok=2 changed=1`, without what is nought.
+pub(crate) fn told(run: &Run) -> String {
+    let results = run.playbook.as_ref().and_then(|playbook| playbook.results.as_ref());
+    let mut told = run.outcome.name().to_owned();
+    for (host, counts) in results.into_iter().flat_map(|results| &results.hosts) {
+        let counts = [
+            ("ok", counts.ok),
+            ("changed", counts.changed),
+            ("failed", counts.failed),
+            ("unreachable", counts.unreachable),
+            ("skipped", counts.skipped),
+            ("rescued", counts.rescued),
+            ("ignored", counts.ignored),
+        ];
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        let counts: String = counts.map(|(name, count)| format!(" {name}={count}")).collect();
+        told += &format!(", {host}:{counts}");
+    }
+    if results.is_some_and(|results| !results.is_complete || results.dropped > 0) {
+        told += ", not all was told";
+    }
+    told
+}
+
+/// Compares what each run came to.
+fn check(runs: &BTreeMap<String, Run>, expected: &[(&str, &str)]) {
+    for (task, expected) in expected {
+        let run = runs.get(*task).unwrap_or_else(|| panic!("`{task}` was not run"));
+        assert_eq!(told(run), *expected, "{task}: {}\n{}", run.outcome, run.output.text);
+    }
+    assert_eq!(runs.len(), expected.len());
+}
+
+#[test]
+fn plays_use_files_parts_and_plugins() {
+    let bed = Bed::new();
+    let facts = "- hosts: localhost
+  connection: local
+  tasks:
+    - assert:
+        that:
+          - ansible_facts.system == 'Linux'
+          - ansible_facts.python.version.major == 3
+          - ansible_facts.env.HOME == lookup('env', 'HOME')
+";
+    add(&bed, "facts", "", facts);
+    put(&bed, "parts/source.txt", "source\n");
+    put(&bed, "parts/page.j2", "Hello {{ whose }}\n");
+    let files = r#"    - copy: { content: "one\n", dest: SHARED/lines }
+    - copy: { src: parts/source.txt, dest: SHARED/source, mode: '0640' }
+    - template: { src: parts/page.j2, dest: SHARED/page }
+      vars: { whose: '{{ msg.who }}' }
+    - file: { path: SHARED/folder, state: directory, mode: '0750' }
+    - file: { path: SHARED/link, src: lines, state: link }
+    - lineinfile: { path: SHARED/lines, line: two }
+    - copy: { content: "one\ntwo\n", dest: SHARED/lines }
+"#;
+    add_here(&bed, "files", "", files);
+    put(&bed, "roles/greeter/defaults/main.yml", "greeting: hello\n");
+    let role = "- shell: echo {{ greeting }} >> SHARED/greeted\n  notify: tell\n";
+    put(&bed, "roles/greeter/tasks/main.yml", role);
+    let handler = "- name: tell\n  shell: echo told >> SHARED/greeted\n";
+    put(&bed, "roles/greeter/handlers/main.yml", handler);
+    put(&bed, "parts/more.yml", "- command: 'true'\n  changed_when: item == 2\n");
+    put(&bed, "parts/second.yml", &format!("{HERE}    - debug: {{ msg: second }}\n"));
+    let parts = "    - include_role: { name: greeter }
+    - include_tasks: parts/more.yml
+      loop: [1, 2]
+- import_playbook: parts/second.yml
+";
+    add_here(&bed, "parts", "", parts);
+    put(&bed, "parts/script.sh", "#!/bin/sh\necho $2 $1\n");
+    let commands = "    - ansible.builtin.command: { cmd: cat, stdin: '{{ msg.who }}' }
+      register: said
+    - ansible.builtin.shell: echo $((6 * 7)) | tr 2 3
+      register: sum
+    - ansible.builtin.script: parts/script.sh a b
+      register: script
+    - assert:
+        that:
+          - said.stdout == 'Ada'
+          - sum.stdout == '43'
+          - (script.stdout | trim) == 'b a'
+";
+    add_here(&bed, "commands", "", commands);
+    let module = r#"from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({"text": {"type": "str"}})
+module.exit_json(changed=True, said=module.params["text"].upper())
+"#;
+    put(&bed, "library/shouter.py", module);
+    let filter = r#"class FilterModule:
+    def filters(self):
+        return {"backwards": lambda text: text[::-1]}
+"#;
+    put(&bed, "filter_plugins/backwards.py", filter);
+    let plugins = "    - shouter: { text: hi }
+      register: module
+    - assert: { that: [module.said == 'HI', ('abc' | backwards) == 'cba'] }
+";
+    add_here(&bed, "plugins", "", plugins);
+    let runs = run_all(&bed, &["facts", "files", "parts", "commands", "plugins"]);
+    let expected = [
+        ("facts", "success, localhost: ok=2"),
+        ("files", "success, localhost: ok=7 changed=6"),
+        // One of the role, two includes with a task each, the handler, and the other playbook.
+        ("parts", "success, localhost: ok=7 changed=3"),
+        ("commands", "success, localhost: ok=4 changed=3"),
+        ("plugins", "success, localhost: ok=2 changed=1"),
+    ];
+    check(&runs, &expected);
+    let read = |name: &str| fs::read_to_string(bed.shared(name)).unwrap();
+    let mode = |name: &str| fs::metadata(bed.shared(name)).unwrap().mode() & 0o7777;
+    let files = ["link", "source", "page", "greeted"].map(read);
+    assert_eq!(files, ["one\ntwo\n", "source\n", "Hello Ada\n", "hello\ntold\n"]);
+    assert_eq!((mode("source"), mode("folder")), (0o640, 0o750));
+}
+
+#[test]
+fn plays_use_hosts_secrets_and_options() {
+    let bed = Bed::new();
+    put(&bed, "site/hosts", "[web]\none\ntwo\n[web:vars]\nansible_connection=local\n");
+    put(&bed, "site/group_vars/all.yml", "everyone: all\n");
+    put(&bed, "site/group_vars/web.yml", "colour: green\n");
+    put(&bed, "site/host_vars/two.yml", "colour: blue\n");
+    let hosts = "- hosts: web
+  gather_facts: false
+  tasks:
+    - set_fact: { mine: '{{ inventory_hostname }}-{{ colour }}' }
+    - command: 'true'
+      when: inventory_hostname == 'one'
+- hosts: two
+  gather_facts: false
+  tasks:
+    - assert:
+        that: [hostvars.one.mine == 'one-green', mine == 'two-blue', everyone == 'all']
+";
+    add(&bed, "hosts", "[ansible]\ninventory = 'site/hosts'", hosts);
+    let secret = |name: &str| format!("{name} = {{ file = '{}' }}", bed.path(name).display());
+    bed.write("vault", "the-password-of-the-vault\n").write("token", "hunter2-hunter2\n");
+    put(&bed, "parts/sealed.yml", "answer: it was sealed\n");
+    let sealed = Command::new("ansible-vault")
+        .args(["encrypt", "--vault-password-file", "vault", "playbooks/parts/sealed.yml"])
+        .current_dir(bed.path(""))
+        .output()
+        .unwrap();
+    assert!(sealed.status.success(), "{}", text(&sealed.stderr));
+    let manifest =
+        format!("[ansible]\nvault_password = 'vault'\n[grants.secrets]\n{}", secret("vault"));
+    let opens = "    - include_vars: parts/sealed.yml
+    - copy: { content: '{{ answer }}', dest: SHARED/answer }
+";
+    add_here(&bed, "opens", &manifest, opens);
+    let reads = r#"    - shell: cat "$CREDENTIALS_DIRECTORY/token"
+      register: said
+    - copy: { content: '{{ said.stdout }}', dest: SHARED/token }
+    - debug: { msg: 'it is {{ said.stdout }}' }
+"#;
+    add_here(&bed, "reads", &format!("[grants.secrets]\n{}", secret("token")), reads);
+    let coloured = "    - shell: echo $COLOUR
+      register: said
+    - assert: { that: [said.stdout == 'green'] }
+";
+    add_here(&bed, "coloured", "[grants]\nenv = { COLOUR = 'green' }", coloured);
+    let dry = "    - copy: { content: x, dest: SHARED/never }
+    - command: touch SHARED/never
+    - assert: { that: [ansible_check_mode] }
+";
+    add_here(&bed, "dry", "[ansible]\ncheck_mode = true", dry);
+    let tagged = "    - debug: { msg: runs }
+      tags: deploy
+    - fail:
+      tags: [deploy, slow]
+    - fail:
+";
+    add_here(&bed, "tagged", "[ansible]\ntags = ['deploy']\nskip_tags = ['slow']", tagged);
+    let runs = run_all(&bed, &["hosts", "opens", "reads", "coloured", "dry", "tagged"]);
+    let expected = [
+        ("hosts", "success, one: ok=2 changed=1, two: ok=2 skipped=1"),
+        ("opens", "success, localhost: ok=2 changed=1"),
+        ("reads", "success, localhost: ok=3 changed=2"),
+        ("coloured", "success, localhost: ok=2 changed=1"),
+        ("dry", "success, localhost: ok=2 changed=1 skipped=1"),
+        ("tagged", "success, localhost: ok=1"),
+    ];
+    check(&runs, &expected);
+    let read = |name: &str| fs::read_to_string(bed.shared(name)).unwrap();
+    assert_eq!(["answer", "token"].map(read), ["it was sealed", "hunter2-hunter2"]);
+    assert!(!bed.shared("never").exists());
+    let kept = &runs["reads"].output.text;
+    assert!(kept.contains("it is [secret]") && !kept.contains("hunter2"), "{kept}");
+}
+
+#[test]
+fn plays_that_fail_or_leave_something_behind_are_told_apart() {
+    let bed = Bed::new();
+    let rescues = "    - block:
+        - command: 'false'
+        - debug: { msg: never }
+      rescue:
+        - debug: { msg: rescued }
+      always:
+        - debug: { msg: always }
+    - command: 'false'
+      ignore_errors: true
+    - debug: { msg: never }
+      when: false
+    - debug: { msg: '{{ item }}' }
+      loop: [1, 2, 3]
+";
+    add_here(&bed, "rescues", "", rescues);
+    // A number that no other sleeper on this machine has.
+    let leaves = "    - shell: touch SHARED/started; exec sleep 60023
+      async: 60023
+      poll: 0
+    - wait_for: { path: SHARED/started }
+";
+    add_here(&bed, "leaves", "", leaves);
+    add_here(&bed, "fails", "", "    - debug:\n    - fail: { msg: it is broken }\n    - debug:\n");
+    add_here(&bed, "broken", "", "    - debug: { msg: [ }\n");
+    // Nothing grants this port.
+    let far = "here ansible_connection=local\nfar ansible_host=127.0.0.1 ansible_port=1\n";
+    put(&bed, "away", far);
+    let away = "- hosts: all\n  gather_facts: false\n  tasks:\n    - command: 'true'\n";
+    add(&bed, "partly", "[ansible]\ninventory = 'away'", away);
+    let runs = run_all(&bed, &["rescues", "leaves", "fails", "broken", "partly"]);
+    let expected = [
+        ("rescues", "success, localhost: ok=4 changed=1 skipped=1 rescued=1 ignored=1"),
+        ("leaves", "success, localhost: ok=2 changed=1"),
+        ("fails", "exit, localhost: ok=1 failed=1"),
+        ("broken", "unreadable"),
+        ("partly", "retry, far: unreachable=1, here: ok=1 changed=1"),
+    ];
+    check(&runs, &expected);
+    let attempts = ["rescues", "leaves", "fails", "broken", "partly"].map(|t| runs[t].attempt);
+    assert_eq!(attempts, [1, 1, 2, 1, 2], "what cannot be read is not tried again");
+    let killed = runs["leaves"].playbook.as_ref().unwrap().killed;
+    assert_eq!(killed, 4, "the two of Ansible's wrapper, the module and the sleeper");
+    assert_eq!(processes_with("60023"), 0);
+    let said = runs["fails"].outcome.to_string();
+    assert_eq!(said, "exit: exit status 2: task `fail` on localhost: it is broken");
+    let said = runs["partly"].outcome.to_string();
+    assert!(said.starts_with("retry: unreachable: task `command` on far: "), "{said}");
+    assert!(said.contains("127.0.0.1 port 1: Permission denied"), "{said}");
+    assert!(runs["broken"].output.text.contains("broken.yml"), "{}", runs["broken"].output.text);
+}
+
+/// Ansible asks the environment in some places and the list of users in others.
+#[test]
+fn the_home_of_a_play_is_its_own_folder_whoever_asks() {
+    let bed = Bed::new();
+    let polled = "    - command: sleep 1\n      async: 60\n      poll: 1\n";
+    add_here(&bed, "polled", "", polled);
+    let at_home = r#"    - copy: { content: x, dest: ~/file }
+    - shell: test -f "$HOME/file"
+"#;
+    add_here(&bed, "at-home", "", at_home);
+    let runs = run_all(&bed, &["polled", "at-home"]);
+    let expected = [
+        ("polled", "success, localhost: ok=1 changed=1"),
+        ("at-home", "success, localhost: ok=2 changed=2"),
+    ];
+    check(&runs, &expected);
+}
+
+#[test]
+fn becoming_another_user_on_this_machine_fails_and_is_noted() {
+    let bed = Bed::new();
+    bed.write("loopabull.toml", "[playbook]\nuser = 'nobody'\n");
+    let becomes = HERE.replace("  tasks:", "  become: true\n  tasks:") + "    - command: id -u\n";
+    add(&bed, "becomes", "", &becomes);
+    bed.write("message.json", message("m-1", "becomes", "{}"));
+    let output = bed.run(&["--config", "loopabull.toml", "test", "becomes", "message.json"]);
+    let said = text(&output.stdout);
+    let last = said.lines().last().unwrap();
+    let failed = "becomes on message m-1: exit: exit status 2: task `command` on localhost: ";
+    assert!(last.starts_with(failed) && last.contains("sudo"), "{said}");
+    let output = bed.run(&["--config", "loopabull.toml", "check"]);
+    let said = text(&output.stdout);
+    let note = "note: `becomes.yml`: `become` gives nothing on this machine";
+    assert!(said.contains(note) && said.ends_with("all is well\n"), "{said}");
+}

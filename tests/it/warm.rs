@@ -1,0 +1,165 @@
+//! Warm start: a run out of a process that has Ansible imported does what a cold one does, and leaves
+//! nothing for the next.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use loopabull_model::{PlaybookReport, Run};
+
+use crate::bed::{Bed, Daemon, message, processes_with, wait_for};
+
+/// Runs a message through a task, in this daemon, and returns the record.
+fn run(bed: &Bed, daemon: &Daemon, id: &str, topic: &str) -> Run {
+    bed.inject(&[message(id, topic, r#"{"word":"{{ 6 * 7 }}"}"#)]);
+    daemon.wait_until_idle();
+    let runs = bed.runs();
+    runs.into_iter().find(|run| run.message_id.to_string() == id).expect("it was run")
+}
+
+fn report(run: &Run) -> &PlaybookReport {
+    run.playbook.as_ref().expect("a playbook has a report")
+}
+
+#[test]
+fn the_second_run_of_a_playbook_is_a_warm_one() {
+    let bed = Bed::new();
+    bed.add_playbook("a", "", "    - debug: { msg: 'got {{ msg.word }}' }\n");
+    let daemon = bed.start(&["--workers", "1"]);
+    let cold = run(&bed, &daemon, "m-1", "a");
+    assert_eq!(report(&cold).cold.as_deref(), Some("first"));
+    for id in ["m-2", "m-3"] {
+        let warm = run(&bed, &daemon, id, "a");
+        assert_eq!(report(&warm).cold, None);
+        assert_eq!(warm.output, cold.output);
+        assert_eq!(report(&warm).results, report(&cold).results);
+        assert_eq!(report(&warm).layers, report(&cold).layers);
+    }
+    assert!(daemon.get("/metrics").1.contains("playbook_cold_starts_total{reason=\"first\"} 1"));
+    daemon.stop();
+    assert!(fs::read_dir(bed.path("state/runs")).unwrap().next().is_none(), "all folders are gone");
+    assert_eq!(processes_with(bed.path("state").to_str().unwrap()), 0);
+}
+
+#[test]
+fn a_run_finds_nothing_of_the_one_before() {
+    let bed = Bed::new();
+    // What it finds, before it changes all that it can.
+    let tasks = format!(
+        "    - shell: ls -A $HOME; ls -A /dev/shm; env | sort; umask; pwd; pgrep -x sleep | wc -l; ulimit -a
+      register: found
+    - copy: {{ content: '{{{{ found.stdout }}}}', dest: '{}/{{{{ loopabull.id }}}}' }}
+    - shell: |
+        echo > $HOME/left; mkdir -m 0 $HOME/shut; echo > /dev/shm/left; cd $HOME
+        (setsid sleep 60019 &)
+    - set_fact: {{ left: here }}
+    - debug: {{ msg: '{{{{ left }}}}' }}
+",
+        bed.path("shared").display()
+    );
+    bed.add_playbook("a", "", &tasks);
+    let daemon = bed.start(&["--workers", "1"]);
+    for id in ["m-1", "m-2", "m-3"] {
+        let run = run(&bed, &daemon, id, "a");
+        assert!(run.outcome.is_success(), "{}", run.output.text);
+        assert!(report(&run).killed >= 1, "what it left was killed");
+    }
+    // The folder has a name of its own; all else is equal.
+    let found = |id: &str| {
+        let text = fs::read_to_string(bed.shared(id)).unwrap();
+        let without_names = |line: &str| match line.find("/state/runs/") {
+            Some(start) => {
+                let rest = &line[start + "/state/runs/".len()..];
+                let end = rest.find(['/', ' ', ':']).unwrap_or(rest.len());
+                format!("{}RUN{}", &line[..start], &rest[end..])
+            }
+            None => line.to_owned(),
+        };
+        text.lines().map(without_names).filter(|line| !is_made_up(line)).collect::<Vec<_>>()
+    };
+    let (first, second, third) = (found("m-1"), found("m-2"), found("m-3"));
+    assert_eq!(first, second);
+    assert_eq!(second, third);
+    assert!(!third.iter().any(|line| line.contains("left") || line.contains("60019")), "{third:?}");
+    daemon.stop();
+}
+
+/// Ansible makes up a name for each module that it runs.
+fn is_made_up(line: &str) -> bool {
+    line.contains("ansible_ansible.legacy.") || line.contains("ansible-tmp-")
+}
+
+#[test]
+fn a_run_that_kills_all_it_can_does_not_take_the_next_with_it() {
+    let bed = Bed::new();
+    bed.add_playbook("a", "[retry]\nmax_attempts = 1", "    - shell: kill -9 -1\n");
+    let daemon = bed.start(&["--workers", "1"]);
+    let outcomes = ["m-1", "m-2", "m-3", "m-4"].map(|id| {
+        let run = run(&bed, &daemon, id, "a");
+        (run.outcome.name(), report(&run).cold.is_none())
+    });
+    // It ends itself each time; the controller is out of its reach and has the next run too.
+    let expected = [("exit", false), ("exit", true), ("exit", true), ("exit", true)];
+    assert_eq!(outcomes, expected);
+    daemon.stop();
+}
+
+#[test]
+fn a_controller_that_died_or_is_outdated_is_replaced() {
+    let bed = Bed::new();
+    bed.write("playbooks/ansible.cfg", "[defaults]\n");
+    bed.add_playbook("a", "", "    - debug: { msg: x }\n");
+    let daemon = bed.start(&["--workers", "1"]);
+    run(&bed, &daemon, "m-1", "a");
+    run(&bed, &daemon, "m-2", "a");
+    let kill = || {
+        // The controller of this bed, by its folder in the environment.
+        let home = format!("HOME={}/warm-", bed.path("state/runs").display());
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter(|entry| {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&home)
+        });
+        let pids: BTreeSet<_> = pids.map(|entry| entry.file_name()).collect();
+        assert!(!pids.is_empty());
+        for pid in pids {
+            let kill = std::process::Command::new("kill").arg("-9").arg(pid).status();
+            assert!(kill.is_ok());
+        }
+    };
+    kill();
+    // The run that was given to the dead one says so and is tried again; or it was noticed before.
+    bed.inject(&[message("m-3", "a", "{}")]);
+    wait_for("the message to be worked all the same", || {
+        let runs = bed.runs();
+        let done = |run: &Run| run.message_id.to_string() == "m-3" && run.outcome.is_success();
+        runs.iter().any(done).then_some(())
+    });
+    let before = run(&bed, &daemon, "m-4", "a");
+    assert_eq!(report(&before).cold, None);
+    // What it has read is not what is there any more.
+    bed.write("playbooks/ansible.cfg", "[defaults]\nstdout_callback = minimal\n");
+    let after = run(&bed, &daemon, "m-5", "a");
+    assert!(after.outcome.is_success());
+    assert_ne!(after.output, before.output);
+    daemon.stop();
+}
+
+#[test]
+fn a_warm_run_ends_at_its_deadline_with_all_it_started() {
+    let bed = Bed::new();
+    let tasks = "    - shell: test -e go && exit 0; (setsid sleep 60020 &); sleep 60020\n      args: { chdir: 'DIR' }\n";
+    let tasks = tasks.replace("DIR", bed.path("shared").to_str().unwrap());
+    let manifest = "[limits]\ntimeout = '8s'\n[retry]\nmax_attempts = 1";
+    bed.add_playbook("a", manifest, &tasks);
+    let daemon = bed.start(&["--workers", "1"]);
+    bed.write("shared/go", "");
+    run(&bed, &daemon, "m-1", "a");
+    run(&bed, &daemon, "m-2", "a");
+    fs::remove_file(bed.shared("go")).unwrap();
+    let late = run(&bed, &daemon, "m-3", "a");
+    assert_eq!((late.outcome.name(), &report(&late).cold), ("deadline", &None));
+    assert_eq!(processes_with("60020"), 0);
+    bed.write("shared/go", "");
+    assert!(run(&bed, &daemon, "m-4", "a").outcome.is_success());
+    daemon.stop();
+}

@@ -1,0 +1,34 @@
+//! Several versions of Ansible.
+//!
+//! `cargo xtask test` installs them and names them in [`ENVIRONMENT`]; a test binary started by hand
+//! finds them where the last such run left them.
+
+use std::path::{Path, PathBuf};
+
+/// The environment variable that names the programs, as `PATH` does.
+const ENVIRONMENT: &str = "LOOPABULL_TEST_ANSIBLES";
+/// How many versions a test must have seen.
+const FEWEST: usize = 3;
+
+/// Returns the `ansible-playbook` of each version.
+///
+/// # Panics
+///
+/// If there are fewer than three; the text says what to do.
+pub fn ansible_playbooks() -> Vec<PathBuf> {
+    let left_by_xtask = || {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let own = ["ansible-2.16-venv", "ansible-newest-venv"];
+        let own = own.map(|name| target.join(name).join("bin/ansible-playbook"));
+        [PathBuf::from("/usr/bin/ansible-playbook")].into_iter().chain(own).collect()
+    };
+    let named = std::env::var_os(ENVIRONMENT);
+    let all: Vec<PathBuf> =
+        named.map_or_else(left_by_xtask, |named| std::env::split_paths(&named).collect());
+    let found: Vec<PathBuf> = all.into_iter().filter(|program| program.is_file()).collect();
+    assert!(
+        found.len() >= FEWEST,
+        "fewer than {FEWEST} versions of Ansible; run `cargo xtask test`"
+    );
+    found
+}
