@@ -6,7 +6,9 @@
 //! run's own folder, and no part of it stands on the command line or in the environment. What Ansible
 //! prints is kept for people and never read by us: its callback plugin tells what was done.
 
+mod error;
 mod folder;
+mod installed;
 mod plan;
 mod process;
 mod results;
@@ -34,7 +36,7 @@ use plan::Plan;
 use process::{End, Ended, Process, Watch};
 use warm::{Cold, Controller, Controllers};
 
-pub use plan::PlaybookError;
+pub use error::PlaybookError;
 pub(crate) use plan::{MEMORY, objections};
 
 /// How much of what Ansible says about a playbook that it cannot read is kept, in bytes.
@@ -91,7 +93,7 @@ impl Playbooks {
             .map_err(|(path, source)| PlaybookError::Runs { path, source })?;
         let launcher = match &config.playbook.launcher {
             Some(path) => path.clone(),
-            None => plan::beside_ourselves("loopabull-launch"),
+            None => installed::beside_ourselves("loopabull-launch"),
         };
         if !launcher.is_file() {
             return Err(PlaybookError::NoLauncher { path: launcher });
@@ -146,6 +148,8 @@ impl Playbooks {
         let folder = self.folder(&name).map_err(|error| error.to_string())?;
         let confinement = Confinement {
             directory: folder.path().to_owned(),
+            home: Some(folder.path().to_owned()),
+            tmp: None,
             files: Files { system: true, write: vec![folder.path().to_owned()], read: Vec::new() },
             environment: Vec::new(),
             tcp: vec![plan::SSH],
@@ -222,6 +226,9 @@ impl Playbooks {
         let task = job.call.task;
         if task.manifest.ansible.start.unwrap_or(self.start) == Start::Cold {
             return Err(Cold::Asked);
+        }
+        if !self.plan.has_python() {
+            return Err(Cold::NoController);
         }
         let key = self.plan.key(task).map_err(|_| Cold::NoController)?;
         let is_often = self.controllers.is_often(&key);
@@ -364,7 +371,8 @@ fn of_status(status: i32, results: Option<&Results>) -> Outcome {
             reason: format!("exit status {status}, the output says why").into(),
         },
         _ => {
-            let told = told.map(|told| format!(": {told}")).unwrap_or_default();
+            let told = told.map(|told| format!(": {told}"));
+            let told = told.unwrap_or_else(|| ", the output says why".to_owned());
             Outcome::Exit { status: format!("exit status {status}{told}").into() }
         }
     }

@@ -178,7 +178,11 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     let start = playbook.cold.as_ref();
     line("start", start.map_or("warm".to_owned(), |reason| format!("cold ({reason})")));
     if playbook.killed > 0 {
-        line("left behind", format!("{} processes, killed", playbook.killed));
+        let count = match playbook.killed {
+            1 => "1 process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        line("left behind", format!("{count}, killed"));
     }
     for LayerReport { layer, held, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", held.as_str()));

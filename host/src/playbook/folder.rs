@@ -19,6 +19,20 @@ pub(super) struct Folder {
     user: Option<User>,
 }
 
+fn empty_dir(path: &Path, but: Option<&str>) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if but.is_some_and(|but| entry.file_name() == but) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes the place in which folders are made. Another user must be able to pass through it.
 pub(super) fn make_place(path: &Path, is_passed: bool) -> Result<PathBuf, (PathBuf, io::Error)> {
     let cannot = |error| (path.to_owned(), error);
@@ -32,6 +46,7 @@ impl Folder {
     pub(super) fn make(path: &Path, user: Option<User>) -> anyhow::Result<Self> {
         let folder = Self { path: path.to_owned(), user };
         folder.make_dir(path)?;
+        folder.make_dir(&path.join(plan::TMP))?;
         Ok(folder)
     }
 
@@ -57,7 +72,10 @@ impl Folder {
     /// Writes the values of secrets, a file each.
     pub(super) fn write_secrets(&self, secrets: &Secrets) -> anyhow::Result<()> {
         for (name, value) in &secrets.values {
-            self.write(Path::new(plan::CREDENTIALS).join(name), value)?;
+            // The newline at the end of its file is no part of a secret, but OpenSSH takes no private
+            // key without it.
+            let end = if value.contains('\n') { "\n" } else { "" };
+            self.write(Path::new(plan::CREDENTIALS).join(name), &format!("{value}{end}"))?;
         }
         Ok(())
     }
@@ -74,18 +92,14 @@ impl Folder {
         }
     }
 
-    /// Removes all that is in it. Tells whether that was possible.
+    /// Removes all that a run has left in it, so that it is as it was made. Tells whether that was
+    /// possible.
     pub(super) async fn empty(&self) -> bool {
         let path = self.path.clone();
         let emptied = tokio::task::spawn_blocking(move || {
-            for entry in std::fs::read_dir(&path)? {
-                let entry = entry?;
-                match entry.file_type()?.is_dir() {
-                    true => std::fs::remove_dir_all(entry.path())?,
-                    false => std::fs::remove_file(entry.path())?,
-                }
-            }
-            io::Result::Ok(())
+            // What is mounted in a room must stay.
+            empty_dir(&path, Some(plan::TMP))?;
+            empty_dir(&path.join(plan::TMP), None)
         });
         matches!(emptied.await, Ok(Ok(())))
     }

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Write};
+
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -16,6 +15,8 @@ use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, User};
 use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
 
 use crate::config::Config;
+use crate::playbook::error::PlaybookError;
+use crate::playbook::installed;
 use crate::playbook::warm::Job;
 
 /// The TCP port that every playbook may connect to.
@@ -30,62 +31,15 @@ pub(crate) const MEMORY: u64 = 1 << 30;
 const FILE_SIZE: u64 = 1 << 30;
 /// Where the secrets are in the folder of a run, a file each.
 pub(super) const CREDENTIALS: &str = "credentials";
+/// What `/tmp` is for a playbook, in the folder of its run.
+pub(super) const TMP: &str = "tmp";
 /// The descriptor on which the callback plugin tells what is done.
 const RESULTS: u32 = 3;
 /// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
 /// is one for a socket (sun_path of unix(7) has 108 bytes; ssh adds 17 while it makes one).
 const LONGEST_SOCKET_FOLDER: usize = 108 - 17 - 12;
-/// Our programs for Ansible, where they are beneath `ansible` in the state directory: the callback
-/// plugin is alone in its directory, since Ansible loads all that is there.
-const PLUGINS: &str = "callback";
-const CONTROLLER: &str = "controller.py";
-const PROGRAMS: [(&str, &str); 2] = [
-    ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
-    (CONTROLLER, include_str!("controller.py")),
-];
 /// What stands for the folder of a run where it does not matter which.
 const ANY_FOLDER: &str = "/folder";
-
-/// Why playbooks cannot be started here.
-#[derive(Debug, thiserror::Error)]
-pub enum PlaybookError {
-    #[error("cannot open the playbooks directory `{path}`")]
-    Folder { path: PathBuf, source: io::Error },
-    #[error("cannot make the directory `{path}`")]
-    Runs { path: PathBuf, source: io::Error },
-    #[error("cannot write `{path}`")]
-    Plugin { path: PathBuf, source: io::Error },
-    #[error("`ansible-playbook` is not on the PATH")]
-    NoAnsible,
-    #[error("cannot find the launcher `{path}`")]
-    NoLauncher { path: PathBuf },
-    #[error("`{name}` under `[playbook]` is no user of this machine")]
-    NoUser { name: String },
-    #[error("`{name}` under `[playbook]` is no layer of a confinement")]
-    NoLayer { name: String },
-}
-
-impl PlaybookError {
-    /// Returns what the operator can do.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Folder { .. } => "make it, or name another with `--playbooks`",
-            Self::Runs { .. } | Self::Plugin { .. } => {
-                "look at the owner and the free space of the state directory"
-            }
-            Self::NoAnsible => {
-                "install it (`apt-get install ansible-core`), or set `ansible_playbook` under \
-                 `[playbook]`"
-            }
-            Self::NoLauncher { .. } => {
-                "build it with `cargo build -p loopabull-launcher`, or set `launcher` under \
-                 `[playbook]`"
-            }
-            Self::NoUser { .. } => "make it with `useradd --system`, or name one as `UID:GID`",
-            Self::NoLayer { .. } => "`loopabull-launch --help` names the layers",
-        }
-    }
-}
 
 /// Knows this host's Ansible and what all playbooks have in common.
 #[derive(Debug)]
@@ -111,16 +65,16 @@ impl Plan {
         let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
         let ansible = match &config.playbook.ansible_playbook {
             Some(path) => path.clone(),
-            None => on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
+            None => installed::on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
         };
         let layers = |names: &[String]| {
             names.iter().map(|name| layer(name)).collect::<Result<BTreeSet<_>, _>>()
         };
-        let user = config.playbook.user.as_deref().map(find_user).transpose()?;
+        let user = config.playbook.user.as_deref().map(installed::find_user).transpose()?;
         Ok(Self {
-            installed: installed(&ansible),
-            programs: write_programs(&config.state.join("ansible"))?,
-            python: interpreter(&ansible),
+            installed: installed::trees(&ansible),
+            programs: installed::write_programs(&config.state.join("ansible"))?,
+            python: installed::interpreter(&ansible),
             required: layers(&config.playbook.require)?,
             without: layers(&config.playbook.without)?,
             dir,
@@ -150,11 +104,16 @@ impl Plan {
         Ok((confinement, environment))
     }
 
+    /// Tells whether `ansible-playbook` is a program of a Python that we found.
+    pub(super) fn has_python(&self) -> bool {
+        self.python.is_some()
+    }
+
     /// Plans a controller that can run a task in this folder; none if there is no Python for it.
     pub(super) fn controller(&self, task: &Task, folder: &Path) -> anyhow::Result<Option<Job>> {
         let Some(python) = self.python.clone() else { return Ok(None) };
         let (confinement, environment) = self.playbook(task, folder, &[])?;
-        let program = self.programs.join(CONTROLLER);
+        let program = self.programs.join(installed::CONTROLLER);
         Ok(Some(Job { key: self.key(task)?, confinement, environment, python, program }))
     }
 
@@ -207,6 +166,8 @@ impl Plan {
         let without = self.without.difference(&required).copied().collect();
         Ok(Confinement {
             directory: folder.to_owned(),
+            home: Some(folder.to_owned()),
+            tmp: Some(folder.join(TMP)),
             environment: environment.keys().cloned().collect(),
             files: Files { system: true, read, write },
             tcp: std::iter::once(SSH).chain(grants.tcp.iter().copied()).collect(),
@@ -281,9 +242,9 @@ impl Plan {
         set("CREDENTIALS_DIRECTORY", folder.join(CREDENTIALS).into());
         set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
         let config = self.ansible_config(manifest.ansible.config.as_deref())?;
-        let mut plugins = self.programs.join(PLUGINS).into_os_string();
+        let mut plugins = self.programs.join(installed::PLUGINS).into_os_string();
         if let Some(config) = config {
-            for own in callback_plugins(&config) {
+            for own in installed::callback_plugins(&config) {
                 plugins.push(":");
                 plugins.push(own);
             }
@@ -383,115 +344,9 @@ fn layer(name: &str) -> Result<Layer, PlaybookError> {
     name.parse().map_err(|()| PlaybookError::NoLayer { name: name.to_owned() })
 }
 
-/// Puts our programs where playbooks can read them. Returns the directory.
-fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
-    for (name, text) in PROGRAMS {
-        let file = folder.join(name);
-        let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
-        let parent = file.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(cannot)?;
-        if fs::read_to_string(&file).is_ok_and(|found| found == text) {
-            continue;
-        }
-        let mut new = tempfile::NamedTempFile::new_in(parent).map_err(cannot)?;
-        new.write_all(text.as_bytes()).map_err(cannot)?;
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        fs::set_permissions(new.path(), readable).map_err(cannot)?;
-        new.persist(&file).map_err(|error| cannot(error.error))?;
-    }
-    let cannot = |source| PlaybookError::Plugin { path: folder.to_owned(), source };
-    folder.canonicalize().map_err(cannot)
-}
-
-/// Returns the Python that the first line of a program names.
-fn interpreter(program: &Path) -> Option<PathBuf> {
-    let text = fs::read(program).ok()?;
-    let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let python = PathBuf::from(std::str::from_utf8(line).ok()?.trim());
-    let name = python.file_name()?.to_str()?;
-    (python.is_absolute() && name.starts_with("python")).then_some(python)
-}
-
-/// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
-/// environment would hide them.
-fn callback_plugins(config: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(config).unwrap_or_default();
-    let beside = config.parent().unwrap_or(Path::new("/"));
-    let named = text
-        .lines()
-        .skip_while(|line| line.trim() != "[defaults]")
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split_once(['=', ':']))
-        .find(|(key, _)| key.trim() == "callback_plugins");
-    let paths = named.map(|(_, paths)| paths.trim()).unwrap_or_default();
-    paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
-}
-
-/// Where a program that is not the system's is installed: its own tree, and that of its Python.
-fn installed(ansible: &Path) -> Vec<PathBuf> {
-    let tree = |program: &Path| {
-        let folder = program.parent()?;
-        let is_tree = folder.file_name().is_some_and(|name| name == "bin");
-        (if is_tree { folder.parent() } else { Some(folder) }).map(Path::to_owned)
-    };
-    let python = ansible.with_file_name("python3").canonicalize().ok();
-    let trees = [tree(ansible), python.as_deref().and_then(tree)];
-    let is_system = |tree: &PathBuf| ["/usr", "/"].iter().any(|system| tree == Path::new(system));
-    trees.into_iter().flatten().filter(|tree| !is_system(tree) && tree.is_dir()).collect()
-}
-
-fn find_user(name: &str) -> Result<User, PlaybookError> {
-    let unknown = || PlaybookError::NoUser { name: name.to_owned() };
-    let user = |uid: &str, gid: &str| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? });
-    if let Some((uid, gid)) = name.split_once(':') {
-        return user(uid, gid).ok_or_else(unknown);
-    }
-    // passwd(5): name, password, user, group.
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| {
-        (fields.first() == Some(&name)).then(|| user(fields.get(2)?, fields.get(3)?))
-    });
-    found.flatten().ok_or_else(unknown)
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())
-}
-
-/// Beside our own executable, or one folder up: a test's executable is in `deps`.
-pub(super) fn beside_ourselves(program: &str) -> PathBuf {
-    let ourselves = std::env::current_exe().unwrap_or_default();
-    let mut folders = ourselves.ancestors().skip(1).take(2).map(|folder| folder.join(program));
-    let beside = folders.next().unwrap_or_else(|| program.into());
-    if beside.is_file() { beside } else { folders.find(|path| path.is_file()).unwrap_or(beside) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_user_is_a_name_or_two_numbers() {
-        assert_eq!(find_user("root").unwrap(), User { uid: 0, gid: 0 });
-        assert_eq!(find_user("12:34").unwrap(), User { uid: 12, gid: 34 });
-        let error = find_user("no-such-user").unwrap_err().to_string();
-        assert_eq!(error, "`no-such-user` under `[playbook]` is no user of this machine");
-    }
-
-    #[test]
-    fn callback_plugins_of_a_configuration_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("ansible.cfg");
-        let text = "[x]\ncallback_plugins = no\n[defaults]\ncallback_plugins = a:/b\n[y]\n";
-        std::fs::write(&config, text).unwrap();
-        let expected = [folder.path().join("a"), PathBuf::from("/b")];
-        assert_eq!(callback_plugins(&config), expected);
-    }
 
     #[test]
     fn what_cannot_be_given_is_said() {

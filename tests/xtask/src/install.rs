@@ -60,6 +60,18 @@ pub(crate) fn ansible_playbook() -> Result<PathBuf> {
     Ok(python_environment("ansible-venv", ANSIBLE).context(hint)?.join("ansible-playbook"))
 }
 
+/// Makes sure of a server and a client of ssh. The server is not started.
+///
+/// # Errors
+///
+/// If one is missing and cannot be installed; the text says what to do.
+pub(crate) fn ssh() -> Result<()> {
+    if Path::new("/usr/sbin/sshd").exists() && on_path("ssh").is_some() {
+        return Ok(());
+    }
+    apt(&["openssh-server", "openssh-client"])
+}
+
 /// Makes sure of several versions of Ansible and returns the `ansible-playbook` of each: the system's,
 /// an older one and the newest that this Python takes.
 ///

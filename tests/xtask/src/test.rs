@@ -44,6 +44,7 @@ impl Failed {
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::rabbitmq()?;
     install::network_tools()?;
+    install::ssh()?;
     let ansibles = install::ansible_playbooks()?;
     let path = path_with(&ansibles[0])?;
     let ansibles = std::env::join_paths(ansibles).context("a path with a colon")?;

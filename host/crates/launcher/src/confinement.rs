@@ -9,16 +9,19 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::privileges::User;
 use crate::sys;
+use crate::system;
 use crate::usage::UsageError;
 
 const DIRECTORY: &str = "--directory";
 const ENV: &str = "--env";
+const HOME: &str = "--home";
+const TMP: &str = "--tmp";
 const SYSTEM: &str = "--system";
 const READ: &str = "--read";
 const WRITE: &str = "--write";
@@ -36,6 +39,11 @@ const DESCRIPTORS: std::ops::Range<u32> = 3..sys::FAR.cast_unsigned();
 pub struct Confinement {
     /// The directory in which the program starts.
     pub directory: PathBuf,
+    /// What the list of users calls the home of the program's user, in a room: programs that do not ask
+    /// `HOME` find it there.
+    pub home: Option<PathBuf>,
+    /// What is `/tmp` and `/var/tmp` in a room, unless something that was granted is in there.
+    pub tmp: Option<PathBuf>,
     /// The names of the environment variables that the program gets, with the values they have
     /// in the launcher's own environment. A name that is not set there is left out.
     pub environment: Vec<String>,
@@ -87,6 +95,11 @@ impl Confinement {
         for name in &self.environment {
             push(ENV, name.into());
         }
+        for (option, path) in [(HOME, &self.home), (TMP, &self.tmp)] {
+            if let Some(path) = path {
+                push(option, path.into());
+            }
+        }
         for path in &self.files.read {
             push(READ, path.into());
         }
@@ -125,6 +138,8 @@ impl Confinement {
     /// is not an absolute path among it.
     pub fn from_args(mut args: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut directory = None;
+        let mut home = None;
+        let mut tmp = None;
         let mut environment = Vec::new();
         let mut files = Files::default();
         let mut tcp = Vec::new();
@@ -139,6 +154,8 @@ impl Confinement {
                     let path = PathBuf::from(value(&mut args, DIRECTORY)?);
                     set(&mut directory, path, DIRECTORY)?;
                 }
+                Some(HOME) => set(&mut home, absolute(&mut args, HOME)?, HOME)?,
+                Some(TMP) => set(&mut tmp, absolute(&mut args, TMP)?, TMP)?,
                 Some(ENV) => environment.push(name(value(&mut args, ENV)?)?),
                 Some(SYSTEM) => files.system = true,
                 Some(READ) => files.read.push(absolute(&mut args, READ)?),
@@ -179,6 +196,8 @@ impl Confinement {
         }
         Ok(Self {
             directory: directory.ok_or(UsageError::NoDirectory)?,
+            home,
+            tmp,
             environment,
             files,
             tcp,
@@ -190,6 +209,15 @@ impl Confinement {
             program,
             arguments: args.collect(),
         })
+    }
+
+    /// Returns where the program's own temporary files are mounted, and from where: not where they would
+    /// hide something that was granted.
+    pub(crate) fn tmp_mounts(&self) -> Vec<(&Path, &'static str)> {
+        let Some(tmp) = &self.tmp else { return Vec::new() };
+        let granted = || self.files.read.iter().chain(&self.files.write);
+        let is_free = |place: &&&str| !granted().any(|path| path.starts_with(place));
+        system::TMP.iter().filter(is_free).map(|place| (tmp.as_path(), *place)).collect()
     }
 
     /// Tells whether the program is not run without this layer.

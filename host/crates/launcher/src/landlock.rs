@@ -13,7 +13,7 @@ use ::landlock::{
     RulesetStatus, Scope,
 };
 
-use crate::confinement::Files;
+use crate::confinement::Confinement;
 use crate::layer::{Held, Layer};
 use crate::system;
 
@@ -38,11 +38,11 @@ impl From<RulesetError> for Trouble {
 
 /// Confines the calling thread. Returns what became of each layer.
 pub(crate) fn confine(
-    files: &Files,
+    confinement: &Confinement,
     in_room: bool,
-    ports: &[u16],
     wants: impl Fn(Layer) -> bool,
 ) -> Result<Vec<(Layer, Held, String)>, Trouble> {
+    let Confinement { files, tcp: ports, .. } = confinement;
     let tcp = wants(Layer::Tcp);
     let scopes = wants(Layer::Scopes);
     // Handled, a right is denied wherever no rule gives it.
@@ -69,6 +69,9 @@ pub(crate) fn confine(
         for path in paths.into_iter().filter(|path| path.exists()) {
             ruleset = allow(ruleset, path, rights)?;
         }
+    }
+    for (_, place) in confinement.tmp_mounts().into_iter().filter(|_| in_room) {
+        ruleset = allow(ruleset, Path::new(place), AccessFs::from_all(KNOWN))?;
     }
     for path in &files.read {
         ruleset = allow(ruleset, path, AccessFs::from_read(KNOWN))?;

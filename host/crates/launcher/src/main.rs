@@ -35,6 +35,8 @@ Options:
   --env NAME             hand on the variable NAME with the value it has here, if
                          it is set; may be repeated. No other variable is handed
                          on. Values are never arguments, which all users can see
+  --home DIR             in a room, the home of PROGRAM's user in the list of users
+  --tmp DIR              in a room, what /tmp and /var/tmp are; it may be written
   --system               grant what programs need to run at all: /usr, the names of
                          users and hosts, certificates, a few devices, /dev/shm
   --read PATH            grant a file or tree for reading and executing

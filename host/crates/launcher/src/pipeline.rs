@@ -162,18 +162,17 @@ fn confine_files(
 ) -> Result<(), LaunchError> {
     let confinement = start.confinement;
     let wants = |layer| wants(confinement, layer);
-    let layers = landlock::confine(&confinement.files, start.in_room, &confinement.tcp, wants)
-        .map_err(|error| {
-            let (what, source) = match error {
-                Trouble::Unsupported => (
-                    "confine files".to_owned(),
-                    io::Error::other("this needs Landlock of Linux 6.2 or later, switched on"),
-                ),
-                Trouble::Path(path, source) => (format!("grant `{}`", path.display()), source),
-                Trouble::Ruleset(error) => ("confine files".to_owned(), io::Error::other(error)),
-            };
-            layer_failed(Layer::Files, &what)(source)
-        })?;
+    let layers = landlock::confine(confinement, start.in_room, wants).map_err(|error| {
+        let (what, source) = match error {
+            Trouble::Unsupported => (
+                "confine files".to_owned(),
+                io::Error::other("this needs Landlock of Linux 6.2 or later, switched on"),
+            ),
+            Trouble::Path(path, source) => (format!("grant `{}`", path.display()), source),
+            Trouble::Ruleset(error) => ("confine files".to_owned(), io::Error::other(error)),
+        };
+        layer_failed(Layer::Files, &what)(source)
+    })?;
     for (layer, held, detail) in layers {
         match held {
             Held::No if layer == Layer::Sockets && start.in_room => {

@@ -17,9 +17,10 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
-use rustix::process::pivot_root;
+use rustix::process::{getegid, geteuid, pivot_root};
 
 use crate::confinement::Confinement;
+use crate::privileges::User;
 use crate::system;
 
 /// Where the new root is mounted before it is the root. It must be there on every machine.
@@ -30,6 +31,9 @@ const OLD: &str = "/.old";
 const MAX_LINKS: usize = 40;
 /// What all the processes of a program may keep in `/dev/shm` together.
 const SHARED_MEMORY: &std::ffi::CStr = c"mode=1777,size=256m";
+/// The list of users, and how many fields a line of it has.
+const USERS: &str = "/etc/passwd";
+const FIELDS: usize = 7;
 /// Terminals of the program's own, which everybody there may make.
 const TERMINALS: &std::ffi::CStr = c"newinstance,ptmxmode=0666,mode=620";
 
@@ -51,17 +55,23 @@ pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
         return fresh_mounts(&granted);
     }
     cannot("mount a new root", temporary(DOOR, c"mode=755,size=4m"))?;
-    let old = format!("{DOOR}{OLD}");
-    cannot("make a place for the old root", fs::create_dir(&old))?;
-    cannot("change the root", pivot_root(DOOR, old.as_str()))?;
+    let put_old = format!("{DOOR}{OLD}");
+    cannot("make a place for the old root", fs::create_dir(&put_old))?;
+    cannot("change the root", pivot_root(DOOR, put_old.as_str()))?;
     cannot("enter the new root", std::env::set_current_dir("/"))?;
     let mut room = Room { exposed: BTreeSet::new() };
     for path in &granted {
         let exposed = room.expose(path);
         cannot(&format!("show `{}`", path.display()), exposed)?;
     }
-    for place in ["/proc", "/dev/shm", "/dev/pts", "/tmp"] {
+    for place in ["/proc", "/dev/shm", "/dev/pts", "/tmp", "/var/tmp"] {
         cannot(&format!("make `{place}`"), fs::create_dir_all(place))?;
+    }
+    for (tmp, place) in confinement.tmp_mounts() {
+        cannot(&format!("mount {place}"), mount_bind_recursive(old(tmp), place))?;
+    }
+    if let Some(home) = &confinement.home {
+        cannot("write a list of users", write_users(confinement.user, home))?;
     }
     let terminals = mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID, Some(TERMINALS));
     cannot("mount /dev/pts", terminals)?;
@@ -77,9 +87,39 @@ pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
 fn granted(confinement: &Confinement) -> BTreeSet<PathBuf> {
     let files = &confinement.files;
     let system = [system::READ, system::WRITE].concat();
-    let system = system.into_iter().filter(|_| files.system).map(PathBuf::from);
+    let is_own = |path: &&str| confinement.home.is_some() && *path == USERS;
+    let system = system.into_iter().filter(|path| files.system && !is_own(path));
+    let system = system.map(PathBuf::from);
     let named = files.read.iter().chain(&files.write).cloned();
     system.chain(named).collect()
+}
+
+/// Writes the list of users, passwd(5), with another home for the program's user.
+fn write_users(user: Option<User>, home: &Path) -> io::Result<()> {
+    let (uid, gid) = match user {
+        Some(User { uid, gid }) => (uid, gid),
+        None => (geteuid().as_raw(), getegid().as_raw()),
+    };
+    let users = fs::read(old(Path::new(USERS))).unwrap_or_default();
+    let users = String::from_utf8_lossy(&users);
+    let home = home.to_str().filter(|home| !home.contains([':', '\n']));
+    let home = home.ok_or_else(|| io::Error::other("the home cannot stand in it"))?;
+    let mut text = String::new();
+    let mut is_known = false;
+    for line in users.lines() {
+        let mut fields: Vec<&str> = line.split(':').collect();
+        if fields.len() == FIELDS && fields[2].parse() == Ok(uid) {
+            fields[5] = home;
+            is_known = true;
+        }
+        text.push_str(&fields.join(":"));
+        text.push('\n');
+    }
+    if !is_known {
+        text.push_str(&format!("user:x:{uid}:{gid}::{home}:/bin/sh\n"));
+    }
+    fs::create_dir_all("/etc")?;
+    fs::write(USERS, text)
 }
 
 /// The processes and the shared memory of the program are its own.

@@ -71,6 +71,9 @@ pub(crate) const READ: &[&str] = &[
 /// Devices and memory that may be written. Python's locks between processes are in `/dev/shm`.
 pub(crate) const WRITE: &[&str] = &["/dev/full", "/dev/null", "/dev/shm", "/dev/tty", "/dev/zero"];
 
+/// Where temporary files of the program's own are, in a room that has some.
+pub(crate) const TMP: &[&str] = &["/tmp", "/var/tmp"];
+
 /// Pseudo-terminals, on which `ssh` asks for a password: in a room they are the program's own, outside
 /// they are everybody's.
 pub(crate) const OWN_WRITE: &[&str] = &["/dev/ptmx", "/dev/pts"];

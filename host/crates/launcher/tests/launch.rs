@@ -21,6 +21,8 @@ const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 fn confined(program: &str, arguments: &[&str]) -> Confinement {
     Confinement {
         directory: "/usr".into(),
+        home: None,
+        tmp: None,
         environment: Vec::new(),
         files: Files { system: true, ..Files::default() },
         tcp: Vec::new(),
@@ -275,6 +277,8 @@ fn help_names_every_option_and_exit_code() {
     command.arg("--help");
     let help = stdout(command);
     let confinement = Confinement {
+        home: Some("/a".into()),
+        tmp: Some("/b".into()),
         environment: vec!["NAME".into()],
         files: Files { system: true, read: vec!["/a".into()], write: vec!["/b".into()] },
         tcp: vec![22],

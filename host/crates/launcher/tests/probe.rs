@@ -112,6 +112,8 @@ impl Outside {
     fn confinement(&self, user: Option<u32>, without: &[Layer]) -> Confinement {
         Confinement {
             directory: self.path("run"),
+            home: None,
+            tmp: None,
             environment: vec!["PATH".into(), "LOOPABULL_PROBE".into()],
             files: Files {
                 system: true,

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, Report, exit, send_plan};
+use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, Report, User, exit, send_plan};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -40,6 +40,8 @@ impl Bed {
         let path = folder.path().canonicalize().unwrap();
         let confinement = Confinement {
             directory: path.clone(),
+            home: None,
+            tmp: None,
             environment: Vec::new(),
             files: Files { system: true, read: Vec::new(), write: vec![path] },
             tcp: Vec::new(),
@@ -287,6 +289,29 @@ fn links_on_the_way_to_a_grant_lead_where_they_do_outside() {
         bed.confinement.files.read.push(outside.join("absolute"));
         assert_eq!(bed.run(&[]).1, "found\n");
     }
+}
+
+#[test]
+fn home_and_temporary_files_are_where_they_are_told_to_be() {
+    let script = "echo ~root; getent passwd 0 | cut -d: -f1,3,6; echo > /tmp/x; ls /var/tmp";
+    let mut bed = Bed::new(script, &[]);
+    // Elsewhere than beneath /tmp, which would hide it.
+    bed.folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    bed.confinement.program = "/bin/bash".into();
+    bed.confinement.user = Some(User { uid: 0, gid: 0 });
+    let folder = bed.folder.path().canonicalize().unwrap();
+    fs::create_dir(folder.join("tmp")).unwrap();
+    bed.confinement.directory = folder.clone();
+    bed.confinement.files.write = vec![folder.clone()];
+    bed.confinement.home = Some(folder.clone());
+    bed.confinement.tmp = Some(folder.join("tmp"));
+    let home = folder.display();
+    assert_eq!(bed.run(&[]).1, format!("{home}\nroot:0:{home}\nx\n"));
+    assert!(folder.join("tmp/x").exists());
+    // Somebody who is not in the list is in it then.
+    bed.confinement.user = Some(User { uid: 54321, gid: 54321 });
+    bed.confinement.arguments[1] = "getent passwd 54321 | cut -d: -f3,4,6".into();
+    assert_eq!(bed.run(&[]).1, format!("54321:54321:{home}\n"));
 }
 
 #[test]

@@ -41,8 +41,15 @@ impl Ours {
     pub(super) fn write_files(&self, ansible: &Path) -> io::Result<()> {
         let playbooks = self.folder.join("playbooks");
         fs::write(playbooks.join(format!("{TOPIC}.yml")), "- hosts: all\n")?;
-        fs::write(playbooks.join(format!("{TOPIC}.toml")), MANIFEST)?;
-        let toml = format!("[playbook]\nansible_playbook = {:?}\n", ansible.display().to_string());
+        // The stand-in writes its log there.
+        let log = ansible.parent().unwrap_or(Path::new("/")).display().to_string();
+        let grant = format!("[[grants.dirs]]\nhost = {log:?}\naccess = \"read-write\"\n");
+        fs::write(playbooks.join(format!("{TOPIC}.toml")), format!("{MANIFEST}\n{grant}"))?;
+        // It may kill the daemon, which it has to see for that.
+        let toml = format!(
+            "[playbook]\nansible_playbook = {:?}\nwithout = [\"namespaces\", \"scopes\"]\n",
+            ansible.display().to_string()
+        );
         fs::write(self.folder.join("host.toml"), toml)
     }
 

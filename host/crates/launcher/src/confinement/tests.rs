@@ -61,15 +61,18 @@ fn layers() -> impl Strategy<Value = [BTreeSet<Layer>; 2]> {
 
 fn confinement() -> impl Strategy<Value = Confinement> {
     let names = vec("[^=\0]{1,8}", 0..4);
-    let place = (text().prop_map(PathBuf::from), names, files(), vec(any::<u16>(), 0..3));
+    let own = (option::of(absolute()), option::of(absolute()));
+    let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
     let user = option::of((any::<u32>(), any::<u32>()));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
     let rights = (user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
-        |((directory, environment, files, tcp), rights, program, arguments)| {
+        |((directory, (home, tmp), environment, files, tcp), rights, program, arguments)| {
             let (user, [required, without], descriptors, limits) = rights;
             Confinement {
                 directory,
+                home,
+                tmp,
                 environment,
                 files,
                 tcp,
