@@ -39,6 +39,9 @@ use warm::{Cold, Controller, Controllers};
 pub use error::PlaybookError;
 pub(crate) use plan::{MEMORY, objections};
 
+/// The exit status of Ansible for a playbook that it cannot parse, and for unreachable hosts: of those it
+/// tells, 2.14 to 2.21.
+const UNREADABLE: i32 = 4;
 /// How much of what Ansible says about a playbook that it cannot read is kept, in bytes.
 const CHECK_OUTPUT: u64 = 16 << 10;
 
@@ -366,8 +369,7 @@ fn of_status(status: i32, results: Option<&Results>) -> Outcome {
             let reason = told.unwrap_or_default();
             Outcome::Retry { reason: format!("unreachable: {reason}").into(), after: None }
         }
-        // 4 is a parser error, if it is no unreachable host; 5 are wrong options.
-        None if matches!(status, 4 | 5) => Outcome::Unreadable {
+        None if status == UNREADABLE => Outcome::Unreadable {
             reason: format!("exit status {status}, the output says why").into(),
         },
         _ => {

@@ -21,7 +21,7 @@ name: loopabull_results
 type: aggregate
 short_description: reports results as JSON lines
 description:
-  - Writes one JSON object a line for every result to the descriptor in E(LOOPABULL_RESULTS_FD).
+  - Writes one JSON object a line for every result to the descriptor in LOOPABULL_RESULTS_FD.
 """
 
 DESCRIPTOR = "LOOPABULL_RESULTS_FD"
@@ -29,7 +29,7 @@ FORMAT = 1
 HIDDEN = "hidden by no_log"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What a playbook may make us say: characters, and for the last three how many.
+# How much a playbook can make us say: in characters, and for the last three in number.
 NAME = 300
 MESSAGE = 2000
 WARNING = 500
@@ -61,7 +61,7 @@ def few(value, depth=2):
         pairs = itertools.islice(value.items(), 20)
         return {cut(key, NAME): few(entry, depth - 1) for key, entry in pairs}
     if isinstance(value, (list, tuple)) and depth:
-        return [few(entry, depth - 1) for entry in value[:20]]
+        return [few(entry, depth - 1) for entry in value[:20]] + ["…"] * (len(value) > 20)
     return type(value).__name__
 
 
@@ -73,7 +73,7 @@ def last_line(value):
 
 
 def hidden(data):
-    """Whether no_log forbids to tell this result; of a loop's, the items may still be in clear."""
+    """Whether no_log forbids to tell any of a result, even of items that are still in clear."""
     return "censored" in data or bool(data.get("_ansible_no_log"))
 
 
@@ -146,7 +146,9 @@ class CallbackModule(CallbackBase):
         try:
             self._fd = take_descriptor()
         except (KeyError, ValueError, OverflowError, OSError):
-            self.disabled = True
+            self._stop()
+        # Ansible's forks would keep the pipe open and hand it to whatever code they run.
+        os.register_at_fork(after_in_child=self._stop)
         self._send(event="start", format=FORMAT, ansible=__version__)
 
     def _send(self, **event):
@@ -158,8 +160,13 @@ class CallbackModule(CallbackBase):
             while line:
                 line = line[os.write(self._fd, line):]
         except OSError:
-            self._fd = None
-            self.disabled = True
+            self._stop()
+
+    def _stop(self):
+        """Report nothing any more."""
+        fd, self._fd, self.disabled = self._fd, None, True
+        if fd is not None:
+            os.close(fd)
 
     def _report_trouble(self, text):
         if not self._troubled:

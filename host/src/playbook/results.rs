@@ -40,6 +40,8 @@ enum Told {
         #[serde(default)]
         results_dropped: u64,
     },
+    /// A play found none of its hosts in the inventory. Ansible does not call that a failure.
+    NoHosts,
     #[serde(other)]
     Other,
 }
@@ -123,17 +125,8 @@ impl Reader {
                     is_unreachable,
                 });
             }
-            Told::Warning { text } => {
-                let text = Reason::from(text);
-                if results.warnings.contains(&text) {
-                    return;
-                }
-                if results.warnings.len() == Results::MOST_WARNINGS {
-                    results.dropped += 1;
-                    return;
-                }
-                results.warnings.push(text);
-            }
+            Told::Warning { text } => warn(results, text.into()),
+            Told::NoHosts => warn(results, "a play found no host".into()),
             Told::Recap { hosts, results_dropped } => {
                 let known = hosts.len().min(Results::MOST_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;
@@ -144,6 +137,18 @@ impl Reader {
             Told::Other => (),
         }
     }
+}
+
+/// Keeps a warning, once.
+fn warn(results: &mut Results, text: Reason) {
+    if results.warnings.contains(&text) {
+        return;
+    }
+    if results.warnings.len() == Results::MOST_WARNINGS {
+        results.dropped += 1;
+        return;
+    }
+    results.warnings.push(text);
 }
 
 /// Counts as Ansible's own recap does, for a play that does not come to it.

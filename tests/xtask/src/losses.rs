@@ -18,12 +18,13 @@ mod system;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use loopabull_testbed::Rabbit;
 
-use crate::command::{cargo, say, show};
+use crate::command::say;
 use crate::interrupt::Interrupt;
+use crate::programs::{self, Profile};
 use crate::{install, repository};
 use bed::{Bed, Programs};
 use round::{Plan, Round};
@@ -97,7 +98,8 @@ struct Row {
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::rabbitmq()?;
     let python = install::peers_python()?;
-    let programs = Programs { binaries: binaries(options)?, python };
+    let binaries = programs::ours(options.bin_dir.as_deref(), Profile::Release)?;
+    let programs = Programs { binaries, python };
     let (kills, messages) =
         if options.quick { (3, 200) } else { (options.kills, options.messages) };
     let plan = Plan { kills, messages, seed: options.seed };
@@ -160,22 +162,4 @@ fn print(rows: &[Row], plan: &Plan, rabbit: &Rabbit) {
 
 fn chosen<T: ValueEnum + Clone>(named: &[T]) -> Vec<T> {
     if named.is_empty() { T::value_variants().to_vec() } else { named.to_vec() }
-}
-
-/// Returns where the programs of ours are, which it builds unless they are given.
-fn binaries(options: &Options) -> Result<PathBuf> {
-    let folder = match &options.bin_dir {
-        Some(folder) => std::path::absolute(folder)?,
-        None => {
-            let mut build = cargo();
-            build.args(["build", "--release", "-p", "loopabull-host", "-p", "loopabull-launcher"]);
-            show("building the host", &mut build)?;
-            repository::binaries().with_file_name("release")
-        }
-    };
-    for program in ["loopabull-host", "loopabull-launch"] {
-        let program = folder.join(program);
-        ensure!(program.is_file(), "there is no `{}`", program.display());
-    }
-    Ok(folder)
 }

@@ -1,18 +1,22 @@
 //! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo xtask losses`,
-//! `cargo tasks`.
+//! `cargo xtask bench`, `cargo tasks`.
 //!
 //! Each command makes sure of what it needs, says in one line what it does, and keeps the output
 //! of the programs it starts under `target/xtask`, to be shown when one fails.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod bench;
 mod command;
 mod demo;
 mod install;
 mod interrupt;
 mod losses;
+mod programs;
 mod progress;
+mod python_loopabull;
 mod repository;
 mod soak;
+mod status;
 mod tasks;
 mod test;
 mod wasm_target;
@@ -36,6 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures how many trivial playbooks a second this machine runs, by us and by others
+    Bench(bench::Options),
     /// Builds everything, plays a few dozen messages and shows the runs
     Demo(demo::Options),
     /// Kills hosts and brokers, ours and other people's, and counts what each of them loses
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Losses(options) => losses::run(&options),
         Command::Test(options) => test::run(&options),

@@ -20,6 +20,7 @@ use super::ours::Ours;
 use super::publisher::Publisher;
 use super::system::System;
 use crate::command::command;
+use crate::python_loopabull::PythonLoopabull;
 
 /// The topic, routing key and playbook of every message.
 pub(super) const TOPIC: &str = "org.example.prod.losses.run";
@@ -89,7 +90,10 @@ impl<'a> Bed<'a> {
         let here = self.folder.join("host");
         let mut workers = match self.system {
             System::HostRabbit | System::HostEmbedded => vec![self.ours.daemon()],
-            System::Loopabull => (0..WORKERS).map(|_| self.loopabull()).collect(),
+            System::Loopabull => {
+                let stand_in = self.stand_in();
+                (0..WORKERS).map(|_| self.loopabull(&stand_in).worker()).collect()
+            }
             System::CeleryEarly | System::CeleryLate | System::CeleryQuorum => vec![self.celery()],
         };
         for worker in &mut workers {
@@ -169,13 +173,21 @@ impl<'a> Bed<'a> {
         self.folder.join("bin")
     }
 
-    fn loopabull(&self) -> Command {
-        let mut worker = command(&self.programs.python);
-        worker.args(["-W", "ignore"]).arg(self.programs.python.with_file_name("loopabull"));
-        worker.arg(self.folder.join("loopabull.yml"));
-        // It leaves a file of variables behind for each message.
-        worker.env("TMPDIR", self.folder.join("tmp"));
-        worker
+    fn loopabull<'b>(&'b self, ansible_playbook: &'b Path) -> PythonLoopabull<'b> {
+        PythonLoopabull {
+            python: &self.programs.python,
+            folder: &self.folder,
+            ansible_playbook,
+            port: self.rabbit.address().port(),
+            vhost: &self.vhost.name,
+            topic: TOPIC,
+            queue: QUEUE,
+        }
+    }
+
+    /// What the Python loopabull starts as its `ansible-playbook`.
+    fn stand_in(&self) -> PathBuf {
+        self.bin().join("loopabull_playbook.sh")
     }
 
     fn celery(&self) -> Command {
@@ -210,45 +222,18 @@ impl<'a> Bed<'a> {
     }
 
     fn write_files(&self) -> std::io::Result<()> {
-        for folder in ["bin", "host", "playbooks", "scripts", "tasks", "tmp"] {
+        for folder in ["bin", "host", "playbooks", "scripts", "tasks"] {
             fs::create_dir_all(self.folder.join(folder))?;
         }
         let recorder = Recorder::write(&self.bin());
-        let playbook = self.bin().join("loopabull_playbook.sh");
+        let playbook = self.stand_in();
         fs::write(&playbook, PLAYBOOK)?;
         fs::set_permissions(&playbook, fs::Permissions::from_mode(0o755))?;
         for (name, text) in SCRIPTS {
             fs::write(self.folder.join("scripts").join(name), text)?;
         }
-        fs::write(self.folder.join("ansible.cfg"), "")?;
         fs::write(self.task_log(), "")?;
-        fs::write(self.folder.join("loopabull.yml"), self.loopabull_yml(&playbook))?;
+        self.loopabull(&playbook).write_files()?;
         self.ours.write_files(&recorder)
-    }
-
-    /// The Python loopabull with a queue that is kept: of its own accord it asks for one that goes
-    /// with its connection.
-    fn loopabull_yml(&self, playbook: &Path) -> String {
-        let (folder, playbook) = (self.folder.display(), playbook.display());
-        let (host, port) = ("127.0.0.1", self.rabbit.address().port());
-        let vhost = &self.vhost.name;
-        format!(
-            "loglevel: info\n\
-             ansible:\n\
-             \x20 playbooks_dir: {folder}/playbooks\n\
-             \x20 cfg_file_path: {folder}/ansible.cfg\n\
-             \x20 playbook_cmd: {playbook}\n\
-             routing_keys: [{TOPIC}]\n\
-             plugins:\n\
-             \x20 looper:\n\
-             \x20   name: fedmsgrabbitmq\n\
-             \x20   credentials: {{username: guest, password: guest}}\n\
-             \x20   rabbitmq: {{host: {host}, port: {port}, virtual_host: {vhost}}}\n\
-             \x20   routing_keys: [{TOPIC}]\n\
-             \x20   exchange: {{name: amq.topic}}\n\
-             \x20   channel_queue:\n\
-             \x20     {{name: {QUEUE}, durable: true, exclusive: false, auto_delete: false}}\n\
-             \x20 translator: {{name: rkname}}\n"
-        )
     }
 }

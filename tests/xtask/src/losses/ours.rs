@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::bed::{TOPIC, WORKERS};
 use crate::command::{command, output};
+use crate::status;
 
 /// Its defaults, but for the pause, for which nobody wants to wait, and for the breaker: a task that
 /// is killed again and again is not a bad task here.
@@ -73,9 +74,7 @@ impl Ours {
         // It fails if the daemon is in trouble, and tells all the same.
         let status = status.args(["status", "--json"]).stdin(Stdio::null()).output().ok()?;
         let status: Value = serde_json::from_slice(&status.stdout).ok()?;
-        let queues = status["queues"].as_array()?.iter();
-        let parts = ["waiting", "later", "held", "claimed"];
-        queues.map(|queue| parts.iter().map(|part| queue[part].as_u64()).sum::<Option<u64>>()).sum()
+        status::unsettled(&status)
     }
 
     /// Returns the messages that were set aside, each with its reason.

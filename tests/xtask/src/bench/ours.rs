@@ -1,0 +1,131 @@
+//! loopabull-host with its embedded queue.
+//!
+//! The daemon is asked over its own port how far it is: a `loopabull-host status` ten times a second
+//! would be a part of what is measured.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use ureq::Agent;
+
+use super::bed::{Bed, Sample, WORKERS, message};
+use super::case::Case;
+use super::workers::Workers;
+use crate::command::{command, output};
+use crate::status;
+
+/// How long the daemon may take to answer a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The programs and the files of a round.
+struct Host {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+/// Runs the playbook for each message, cold or warm.
+pub(super) fn measure(bed: &Bed, case: Case) -> Result<Sample> {
+    let folder = bed.folder(case)?;
+    let host = Host { program: bed.binaries.join("loopabull-host"), folder };
+    let cannot = || format!("cannot write `{}`", host.folder.display());
+    let messages = host.write_files(bed, case).with_context(cannot)?;
+    let queued = output(host.command().arg("inject").arg(messages))?;
+    let expected = format!("{0} messages, {0} entries queued, 0 refused", bed.messages);
+    ensure!(queued == expected, "not all is queued: {queued}");
+
+    let mut daemon = host.command();
+    daemon.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
+    let agent = Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    let mut watch = bed.watch()?;
+    let mut workers = Workers::default();
+    workers.start(&daemon, Stdio::null(), host.folder.join("daemon.log"))?;
+    workers.work_until(bed.limit(), &bed.interrupt, |_| Ok(host.unsettled(&agent) == Some(0)))?;
+    watch.is_done();
+    ensure!(workers.stop()?.iter().all(ExitStatus::success), "the daemon failed at its end");
+    let sample = watch.read(bed.messages)?;
+    Ok(Sample { note: host.judge(bed.messages)?, ..sample })
+}
+
+impl Host {
+    /// Writes the configuration, and the messages into a file, which it returns.
+    fn write_files(&self, bed: &Bed, case: Case) -> std::io::Result<PathBuf> {
+        fs::create_dir(self.folder.join("tasks"))?;
+        let ansible = bed.ansible_playbook.display().to_string();
+        // The configuration has the same two words.
+        let toml =
+            format!("[playbook]\nansible_playbook = {ansible:?}\nstart = {:?}\n", case.slug());
+        fs::write(self.folder.join("host.toml"), toml)?;
+        let messages = self.folder.join("messages.json");
+        let lines: String =
+            (0..bed.messages).map(|number| format!("{}\n", message(number))).collect();
+        fs::write(&messages, lines)?;
+        Ok(messages)
+    }
+
+    /// Returns how many messages are not settled, if the daemon says so.
+    fn unsettled(&self, agent: &Agent) -> Option<u64> {
+        let notice = File::open(self.folder.join("state/daemon.json")).ok()?;
+        let notice: Value = serde_json::from_reader(notice).ok()?;
+        let url = format!("http://{}/status", notice["listen"].as_str()?);
+        let text = agent.get(url).call().ok()?.into_body().read_to_string().ok()?;
+        status::unsettled(&serde_json::from_str(&text).ok()?)
+    }
+
+    /// Fails unless each message has had one successful run. Tells how the runs were started.
+    fn judge(&self, messages: u32) -> Result<Option<String>> {
+        // More than there may be, so that a second run of a message is seen.
+        let limit = messages.saturating_mul(2).to_string();
+        let runs = output(self.command().args(["runs", "list", "--json", "--limit", &limit]))?;
+        let (mut count, mut succeeded, mut starts) = (0, 0, BTreeMap::<String, u32>::new());
+        for line in runs.lines() {
+            let run: Value = serde_json::from_str(line).context("a run is no JSON")?;
+            count += 1;
+            succeeded += u32::from(run["outcome"]["outcome"] == "success");
+            *starts.entry(start_of(&run)).or_default() += 1;
+        }
+        ensure!(
+            count == messages && succeeded == messages,
+            "{messages} messages, {count} runs, {succeeded} of them successful; see `{}`",
+            self.folder.join("daemon.log").display()
+        );
+        let starts: Vec<String> = starts.iter().map(|(how, n)| format!("{n} {how}")).collect();
+        Ok(Some(starts.join(", ")))
+    }
+
+    fn command(&self) -> Command {
+        let mut host = command(&self.program);
+        let at = |name: &str| self.folder.join(name);
+        host.arg("--config").arg(at("host.toml")).arg("--tasks").arg(at("tasks"));
+        host.arg("--playbooks").arg(at("playbooks")).arg("--state").arg(at("state"));
+        host.env_remove("LOOPABULL_AMQP_URL");
+        host
+    }
+}
+
+/// Returns how a run of the journal was started.
+fn start_of(run: &Value) -> String {
+    match (&run["playbook"], run["playbook"]["cold"].as_str()) {
+        (Value::Null, _) => "unknown".to_owned(),
+        (_, Some(reason)) => format!("cold ({reason})"),
+        (_, None) => "warm".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn start_is_read_from_a_run() {
+        assert_eq!(start_of(&json!({"playbook": {"cold": null}})), "warm");
+        assert_eq!(start_of(&json!({"playbook": {"cold": "first"}})), "cold (first)");
+        assert_eq!(start_of(&json!({"playbook": null})), "unknown");
+    }
+}

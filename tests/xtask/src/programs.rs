@@ -1,0 +1,47 @@
+//! The programs of ours that a measurement runs: built now, or taken from a folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::command::{cargo, show};
+use crate::repository;
+
+/// How cargo builds them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+/// Returns the folder of `loopabull-host` and `loopabull-launch`, which it builds unless a folder
+/// is given.
+///
+/// # Errors
+///
+/// If they cannot be built, or the folder has not both.
+pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
+    let folder = match given {
+        Some(folder) => std::path::absolute(folder)?,
+        None => build(profile)?,
+    };
+    for program in ["loopabull-host", "loopabull-launch"] {
+        let program = folder.join(program);
+        ensure!(program.is_file(), "there is no `{}`", program.display());
+    }
+    Ok(folder)
+}
+
+fn build(profile: Profile) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "-p", "loopabull-host", "-p", "loopabull-launcher"]);
+    let folder = match profile {
+        Profile::Debug => repository::binaries(),
+        Profile::Release => {
+            build.arg("--release");
+            repository::binaries().with_file_name("release")
+        }
+    };
+    show("building the host", &mut build)?;
+    Ok(folder)
+}
