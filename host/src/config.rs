@@ -162,6 +162,8 @@ pub enum ConfigError {
     Range { key: String, value: u32 },
     #[error("queue `{queue}` has an exclusive order and {workers} workers")]
     ExclusiveOrder { queue: QueueName, workers: u32 },
+    #[error("the directories `state` and `{key}` lie in one another")]
+    Nested { key: &'static str },
     #[error("queue `workers` has its workers by the key `workers`, not under `[queues]`")]
     DefaultQueue,
 }
@@ -175,6 +177,9 @@ impl ConfigError {
                  `verify = \"off\"` under `[fedmsg]`",
             ),
             Self::RoleWithoutBroker => Some("put the queue into a RabbitMQ with `--amqp-url`"),
+            Self::Nested { .. } => {
+                Some("keep them apart: what a playbook may read must not be what the daemon keeps")
+            }
             Self::ExclusiveOrder { .. } => Some("give it one worker: only one can have it"),
             _ => None,
         }
@@ -211,6 +216,15 @@ impl Config {
         if let Some((queue, named)) = self.queues.iter().find(|(_, queue)| overstaffed(queue)) {
             let (queue, workers) = (queue.clone(), named.workers);
             return Err(ConfigError::ExclusiveOrder { queue, workers });
+        }
+        // What a playbook reads must not be what the daemon keeps.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let state = absolute(&self.state);
+        for (key, folder) in [("tasks", &self.tasks), ("playbooks", &self.playbooks)] {
+            let folder = absolute(folder);
+            if state.starts_with(&folder) || folder.starts_with(&state) {
+                return Err(ConfigError::Nested { key });
+            }
         }
         if !self.fedmsg.endpoints.is_empty() && self.fedmsg.verify != Verify::Off {
             return Err(ConfigError::Unverified);
@@ -352,6 +366,15 @@ mod tests {
         assert!(matches!(config.validate(), Err(ConfigError::Unverified)));
         config.fedmsg.verify = Verify::Off;
         assert!(config.validate().is_ok());
+    }
+
+    #[test]
+    fn state_and_tasks_lie_apart() {
+        for (state, playbooks) in [("state", "."), ("playbooks/state", "playbooks"), ("x", "x")] {
+            let (state, playbooks) = (state.into(), playbooks.into());
+            let config = Config { state, playbooks, ..Config::default() };
+            assert!(matches!(config.validate(), Err(ConfigError::Nested { key: "playbooks" })));
+        }
     }
 
     #[test]

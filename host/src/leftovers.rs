@@ -13,9 +13,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::playbook::folder::remove_tree;
+
 /// How often we look whether all are gone, and the pause between: 10 s in all.
 const LOOKS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(20);
+/// When a try is one that nobody waits for any more.
+const OLD: Duration = Duration::from_hours(1);
 /// How many looks in a row may find only processes that have no environment (yet): 0.5 s.
 const BLANK_LOOKS: u32 = 25;
 
@@ -56,12 +60,25 @@ pub fn sweep(runs: &Path) -> io::Result<usize> {
         return Err(io::Error::other("a process of a playbook does not end by SIGKILL"));
     }
     for entry in fs::read_dir(runs)?.flatten() {
-        // It may hold what its playbook made unremovable. The ids of runs are never used again.
-        if let Err(error) = fs::remove_dir_all(entry.path()) {
+        if let Err(error) = remove_tree(&entry.path()) {
             tracing::warn!("cannot remove `{}`: {error}", entry.path().display());
         }
     }
     Ok(killed.len())
+}
+
+/// Removes what commands that were killed have left in `tries`, with secrets in it: whatever is older than
+/// any of them may be.
+pub fn sweep_tries(tries: &Path) {
+    let is_old = |entry: &fs::DirEntry| {
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > OLD))
+    };
+    for entry in fs::read_dir(tries).into_iter().flatten().flatten().filter(is_old) {
+        if let Err(error) = remove_tree(&entry.path()) {
+            tracing::warn!("cannot remove `{}`: {error}", entry.path().display());
+        }
+    }
 }
 
 /// Sends SIGKILL to each process whose `HOME` is beneath `runs`.

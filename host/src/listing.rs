@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt};
-use loopabull_model::{AnsibleOptions, Manifest, Task, TaskKind, TaskName};
+use loopabull_model::{Access, AnsibleOptions, DirGrant, Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
@@ -76,6 +76,7 @@ impl Listing {
             }
             let mut excess = config.ceiling.excess(&task.manifest);
             excess.extend(task.manifest.grants.misplaced(task.kind));
+            excess.extend(unfit_dirs(config, &task.manifest));
             match task.kind {
                 TaskKind::Playbook => excess.extend(playbook::objections(&task.manifest)),
                 TaskKind::Component if task.manifest.ansible != AnsibleOptions::default() => {
@@ -223,6 +224,28 @@ impl Stamp {
         });
         self.0.extend(secrets.chain(dirs));
     }
+}
+
+/// Returns which directories cannot be granted, a clause each: by its real path only, so that nobody who
+/// may write on the way makes it another, and none of the daemon's own.
+fn unfit_dirs(config: &Config, manifest: &Manifest) -> Vec<String> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let own = [&config.state, &config.tasks, &config.playbooks].map(|path| real(path));
+    let objection = |dir: &DirGrant| {
+        let host = dir.host.display();
+        if !dir.host.is_absolute() {
+            return Some(format!("the directory `{host}` is granted by a relative path"));
+        }
+        let there = real(&dir.host);
+        if there != dir.host {
+            return Some(format!("`{host}` leads to `{}`, grant that", there.display()));
+        }
+        let overlaps = |own: &PathBuf| own.starts_with(&there) || there.starts_with(own);
+        let is_changed = dir.access == Access::ReadWrite;
+        let is_own = overlaps(&own[0]) || is_changed && own[1..].iter().any(overlaps);
+        is_own.then(|| format!("the directory `{host}` is the daemon's own, or holds what is"))
+    };
+    manifest.grants.dirs.iter().filter_map(objection).collect()
 }
 
 /// Reads a manifest. One that cannot be used comes with the reason, and says at least where its
@@ -403,6 +426,39 @@ mod tests {
         };
         let refused = Listing::read(&config).refused;
         assert_eq!(refused[&"a".try_into().unwrap()], "the ceiling does not allow messages to `x`");
+    }
+
+    #[test]
+    fn a_directory_of_the_daemon_or_behind_a_link_is_not_granted() {
+        let folders = Folders::with(&[("tasks/a.wasm", "")]);
+        let folder = folders.0.path().canonicalize().unwrap();
+        let at = |name: &str| folder.join(name);
+        for name in ["state", "mirror"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("/", at("link")).unwrap();
+        let config = Config {
+            tasks: at("tasks"),
+            playbooks: at("playbooks"),
+            state: at("state"),
+            ..Config::default()
+        };
+        let check = |host: &Path, access: &str, expected: Option<&str>| {
+            let host = host.display();
+            let grant = format!("grants.dirs = [{{ host = '{host}', access = '{access}' }}]");
+            let found = unfit_dirs(&config, &Manifest::parse(&grant).unwrap());
+            assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+            assert!(expected.is_none_or(|expected| found[0].contains(expected)), "{found:?}");
+        };
+        check(&at("mirror"), "read-write", None);
+        check(Path::new("mirror"), "read-only", Some("a relative path"));
+        check(&at("link"), "read-only", Some("leads to `/`"));
+        check(&at("link/etc"), "read-only", Some("leads to `/etc`"));
+        check(Path::new("/"), "read-only", Some("the daemon's own"));
+        check(&at("state"), "read-only", Some("the daemon's own"));
+        check(&folder, "read-only", Some("the daemon's own"));
+        check(&at("playbooks"), "read-only", None);
+        check(&at("playbooks"), "read-write", Some("the daemon's own"));
     }
 
     #[test]

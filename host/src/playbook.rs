@@ -7,7 +7,7 @@
 //! prints is kept for people and never read by us: its callback plugin tells what was done.
 
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod installed;
 mod plan;
 mod process;
@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use loopabull_launcher::{Confinement, Files, Limits, Report, exit};
+use loopabull_launcher::{Confinement, Environment, Files, Limits, Report, exit};
 use loopabull_model::{
     Attempt, Exceeded, LayerReport, Mask, Message, Outcome, Output, PlaybookReport, Results, RunId,
     Start, Task, Variables,
@@ -67,7 +67,7 @@ pub struct Playbooks {
 struct Job<'a> {
     call: &'a Call<'a>,
     variables: &'a str,
-    limits: Watch,
+    limits: Watch<'a>,
 }
 
 /// One message for one playbook.
@@ -120,13 +120,13 @@ impl Playbooks {
     ) -> Result<(), String> {
         let name = format!("check-{}-{}", std::process::id(), task.name);
         let folder = self.folder(&name).map_err(|error| error.to_string())?;
-        let limits = Watch { timeout, output: CHECK_OUTPUT };
+        let limits = Watch { timeout, output: CHECK_OUTPUT, mask: &secrets.mask };
         let cancel = CancellationToken::new();
         let more = ["--syntax-check".into()];
         let laid_out = folder.write_secrets(secrets);
         let started = laid_out.and_then(|()| self.plan.playbook(task, folder.path(), &more));
         let end = match started
-            .and_then(|(plan, environment)| Process::start(&self.launcher, &plan, environment, 1))
+            .and_then(|(plan, environment)| Process::start(&self.launcher, &plan, &environment, 1))
         {
             Ok(process) => Ok(process.watch(limits, &cancel).await),
             Err(error) => Err(error),
@@ -150,10 +150,14 @@ impl Playbooks {
         let nothing = Secrets::default();
         let folder = self.folder(&name).map_err(|error| error.to_string())?;
         let confinement = Confinement {
-            directory: folder.path().to_owned(),
-            home: Some(folder.path().to_owned()),
+            directory: folder.path().join(folder::HOME),
+            home: None,
             tmp: None,
-            files: Files { system: true, write: vec![folder.path().to_owned()], read: Vec::new() },
+            files: Files {
+                system: true,
+                write: vec![folder.path().join(folder::HOME)],
+                read: Vec::new(),
+            },
             environment: Vec::new(),
             tcp: vec![plan::SSH],
             limits: Limits { processes: Some(plan::PROCESSES), ..Limits::none() },
@@ -164,8 +168,9 @@ impl Playbooks {
             required: self.plan.required.clone(),
             without: self.plan.without.clone(),
         };
-        let limits = Watch { timeout: Duration::from_secs(10), output: CHECK_OUTPUT };
-        let end = match Process::start(&self.launcher, &confinement, BTreeMap::new(), 0) {
+        let limits =
+            Watch { timeout: Duration::from_secs(10), output: CHECK_OUTPUT, mask: &nothing.mask };
+        let end = match Process::start(&self.launcher, &confinement, &Environment::new(), 0) {
             Ok(process) => Ok(process.watch(limits, &CancellationToken::new()).await),
             Err(error) => Err(error.to_string()),
         };
@@ -207,8 +212,11 @@ impl Playbooks {
         };
         let variables =
             variables.map_err(|error| Outcome::Reject { reason: error.to_string().into() })?;
-        let limits =
-            Watch { timeout: runner::timeout(call.task), output: manifest.limits.output.as_u64() };
+        let limits = Watch {
+            timeout: runner::timeout(call.task),
+            output: manifest.limits.output.as_u64(),
+            mask: &call.secrets.mask,
+        };
         let job = Job { call, variables: &variables, limits };
         let (end, cold) = match self.run_warm(&job, cancel).await {
             Ok(end) => (end, None),
@@ -233,20 +241,26 @@ impl Playbooks {
         if !self.plan.has_python() {
             return Err(Cold::NoController);
         }
+        let begun = Instant::now();
         let key = self.plan.key(task).map_err(|_| Cold::NoController)?;
         let is_often = self.controllers.is_often(&key);
         let mut controller = match self.controllers.take(&key).await {
             Some(controller) => controller,
             None if !is_often => return Err(Cold::First),
             None if self.controllers.rests() => return Err(Cold::NoController),
-            None => self.start_controller(task).await.map_err(|error| {
-                tracing::warn!("no warm Ansible for task `{}`: {error:#}", task.name);
-                Cold::NoController
-            })?,
+            None => {
+                let started = self.start_controller(task, job.limits.timeout, cancel).await;
+                started.map_err(|error| {
+                    tracing::warn!("no warm Ansible for task `{}`: {error:#}", task.name);
+                    Cold::NoController
+                })?
+            }
         };
+        let left = job.limits.timeout.saturating_sub(begun.elapsed());
+        let limits = Watch { timeout: left, ..job.limits };
         let arguments = self.lay_out(job, controller.folder());
         let ran = match &arguments {
-            Ok(arguments) => controller.run(arguments, job.limits, cancel).await,
+            Ok(arguments) => controller.run(arguments, limits, cancel).await,
             Err(_) => Ok((None, controller.folder().empty().await)),
         };
         match ran {
@@ -270,11 +284,25 @@ impl Playbooks {
         Folder::make(&self.runs.join(name), self.plan.user)
     }
 
-    async fn start_controller(&self, task: &Task) -> anyhow::Result<Controller> {
+    /// Starts a controller, which must not take longer than the run itself may.
+    async fn start_controller(
+        &self,
+        task: &Task,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Controller> {
         let folder = self.folder(&self.controllers.name())?;
-        let job = self.plan.controller(task, folder.path())?;
-        let job = job.context("`ansible-playbook` is no Python program")?;
-        let started = Controller::start(&self.launcher, job, folder.clone()).await;
+        let start = async {
+            let job = self.plan.controller(task, folder.path())?;
+            let job = job.context("`ansible-playbook` is no Python program")?;
+            Controller::start(&self.launcher, job, folder.clone()).await
+        };
+        let started = tokio::select! {
+            started = tokio::time::timeout(timeout, start) => {
+                started.context("it takes longer than the run may").flatten()
+            }
+            () = cancel.cancelled() => Err(anyhow::anyhow!("the daemon stops")),
+        };
         if started.is_err() {
             self.controllers.rest();
             folder.remove().await;
@@ -289,7 +317,7 @@ impl Playbooks {
         let started = self.lay_out(job, &folder).and_then(|arguments| {
             let (mut plan, environment) = self.plan.playbook(call.task, folder.path(), &[])?;
             plan.arguments = arguments;
-            Process::start(&self.launcher, &plan, environment, 1)
+            Process::start(&self.launcher, &plan, &environment, 1)
         });
         let end = match started {
             Ok(process) => Ok(process.watch(job.limits, cancel).await),
@@ -302,7 +330,7 @@ impl Playbooks {
     /// Puts secrets and variables into the folder of a run. Returns the arguments of Ansible.
     fn lay_out(&self, job: &Job<'_>, folder: &Folder) -> anyhow::Result<Vec<OsString>> {
         folder.write_secrets(&job.call.secrets)?;
-        let variables = folder.write("message.yml", job.variables)?;
+        let variables = folder.write("given/message.yml", job.variables)?;
         let more = ["--extra-vars".into(), plan::at(&variables)];
         Ok(self.plan.playbook(job.call.task, folder.path(), &more)?.0.arguments)
     }
@@ -332,7 +360,7 @@ fn attempt(end: End, timeout: Duration, secrets: &Secrets) -> Attempt {
             ended @ (Report::Exited { .. } | Report::Signalled { .. }) => exited = Some(ended),
         }
     }
-    let results = end.results.map(|results| results::masked(results, mask));
+    let results = end.results;
     let outcome = match (end.ended, failed) {
         (_, Some((exit::USAGE, reason))) => {
             not_started(format!("the launcher does not understand us: {reason}"))

@@ -101,6 +101,7 @@ pub async fn lock(path: &Path) -> Result<File, StateError> {
 
 /// Ends what a daemon that was killed has left running, before its messages are run again.
 pub fn sweep(path: &Path) -> Result<(), StateError> {
+    leftovers::sweep_tries(&path.join("tries"));
     let Ok(path) = path.join("runs").canonicalize() else { return Ok(()) };
     let killed = leftovers::sweep(&path);
     let killed = killed.map_err(|source| StateError::Leftovers { path, source })?;

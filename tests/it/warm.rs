@@ -88,6 +88,33 @@ fn is_made_up(line: &str) -> bool {
     line.contains("ansible_ansible.legacy.") || line.contains("ansible-tmp-")
 }
 
+/// The daemon empties what a run has had, with rights that the run does not have.
+#[test]
+fn a_run_cannot_make_the_daemon_empty_something_else() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("victim")).unwrap();
+    bed.write("victim/kept", "");
+    let victim = bed.path("victim");
+    let tasks = format!(
+        "    - shell: |
+        for place in $HOME/tmp $HOME/../tmp $HOME/../given $HOME; do
+          mv $place $HOME/../gone-$$; rmdir $place; ln -sfn {0} $place; ln -s {0} $HOME/link
+        done; mkdir $HOME/shut; chmod 0 $HOME/shut; chmod 0 $HOME $HOME/../tmp /dev/shm; true
+",
+        victim.display()
+    );
+    bed.add_playbook("a", "[retry]\nmax_attempts = 1", &tasks);
+    bed.add_playbook("b", "", "    - shell: test -d $HOME && echo > $HOME/x && echo > $TMPDIR/x\n");
+    let daemon = bed.start(&["--workers", "1"]);
+    for id in ["m-1", "m-2", "m-3"] {
+        assert!(run(&bed, &daemon, id, "a").outcome.is_success());
+        assert!(run(&bed, &daemon, &format!("{id}-b"), "b").outcome.is_success());
+    }
+    daemon.stop();
+    assert!(victim.join("kept").exists());
+    assert_eq!(fs::read_dir(bed.path("state/runs")).unwrap().count(), 0);
+}
+
 #[test]
 fn a_run_that_kills_all_it_can_does_not_take_the_next_with_it() {
     let bed = Bed::new();

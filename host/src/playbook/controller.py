@@ -341,7 +341,11 @@ def serve(control):
             control.say(refused=f"read when Ansible is imported: {', '.join(fixed)}")
             continue
         how = watch(control, child)
-        after = condition()
+        try:
+            after = condition()
+        except Exception as error:
+            # The run has ended all the same, and must be told so.
+            after = {"what can be seen": str(error)}
         changed = [name for name in before | after if before.get(name) != after.get(name)]
         control.say(ended={**how, "spent": ", ".join(changed)})
         if changed:
@@ -359,7 +363,8 @@ def condition():
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{path}") as file:
             found[path] = file.read()
     with contextlib.suppress(FileNotFoundError):
-        found["/dev/shm"] = sorted(os.listdir("/dev/shm"))
+        of = os.stat("/dev/shm")
+        found["/dev/shm"] = of.st_mode, of.st_uid, of.st_gid, sorted(os.listdir("/dev/shm"))
     return found
 
 

@@ -64,15 +64,35 @@ pub(super) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
 
 /// Where a program that is not the system's is installed: its own tree, and that of its Python.
 pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
+    // A `bin` may be in somebody's home: only what Python was installed in is taken whole.
+    let is_python = |tree: &Path| {
+        let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
+        tree.join("pyvenv.cfg").is_file()
+            || names.any(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+    };
     let tree = |program: &Path| {
-        let folder = program.parent()?;
-        let is_tree = folder.file_name().is_some_and(|name| name == "bin");
-        (if is_tree { folder.parent() } else { Some(folder) }).map(Path::to_owned)
+        let tree = program.parent()?.parent()?;
+        Some(if is_python(tree) { tree } else { program }.to_owned())
     };
     let python = ansible.with_file_name("python3").canonicalize().ok();
     let trees = [tree(ansible), python.as_deref().and_then(tree)];
-    let is_system = |tree: &PathBuf| ["/usr", "/"].iter().any(|system| tree == Path::new(system));
-    trees.into_iter().flatten().filter(|tree| !is_system(tree) && tree.is_dir()).collect()
+    let is_system = |tree: &PathBuf| tree.starts_with("/usr") || tree == Path::new("/");
+    trees
+        .into_iter()
+        .flatten()
+        .filter_map(|tree| tree.canonicalize().ok())
+        .filter(|tree| !is_system(tree))
+        .collect()
+}
+
+/// Returns the path of a program without links on the way; the program itself may be one, and looks at the
+/// name that it is called by.
+pub(super) fn without_links(program: &Path) -> PathBuf {
+    let real = program.parent().and_then(|folder| folder.canonicalize().ok());
+    match (real, program.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => program.to_owned(),
+    }
 }
 
 pub(super) fn find_user(name: &str) -> Result<User, PlaybookError> {

@@ -3,7 +3,7 @@
 //! Owns how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
 //! against the ceiling; after it: the launcher.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use std::path::{Component, Path, PathBuf};
@@ -11,11 +11,12 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, User};
+use loopabull_launcher::{Confinement, Environment, Files, Held, Layer, Limits, User};
 use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
 
 use crate::config::Config;
 use crate::playbook::error::PlaybookError;
+use crate::playbook::folder::{CREDENTIALS, GIVEN, HOME, TMP};
 use crate::playbook::installed;
 use crate::playbook::warm::Job;
 
@@ -29,10 +30,6 @@ const OPEN_FILES: u64 = 1024;
 /// The address space of each process of a playbook in bytes, if its manifest does not say.
 pub(crate) const MEMORY: u64 = 1 << 30;
 const FILE_SIZE: u64 = 1 << 30;
-/// Where the secrets are in the folder of a run, a file each.
-pub(super) const CREDENTIALS: &str = "credentials";
-/// What `/tmp` is for a playbook, in the folder of its run.
-pub(super) const TMP: &str = "tmp";
 /// The descriptor on which the callback plugin tells what is done.
 const RESULTS: u32 = 3;
 /// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
@@ -67,6 +64,7 @@ impl Plan {
             Some(path) => path.clone(),
             None => installed::on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
         };
+        let ansible = installed::without_links(&ansible);
         let layers = |names: &[String]| {
             names.iter().map(|name| layer(name)).collect::<Result<BTreeSet<_>, _>>()
         };
@@ -90,7 +88,7 @@ impl Plan {
         task: &Task,
         folder: &Path,
         arguments: &[OsString],
-    ) -> anyhow::Result<(Confinement, BTreeMap<String, OsString>)> {
+    ) -> anyhow::Result<(Confinement, Environment)> {
         let name = format!("{}.yml", task.name);
         let metadata = self.dir.open(&name).and_then(|file| file.metadata());
         if !metadata.with_context(|| format!("cannot open playbook `{name}`"))?.is_file() {
@@ -141,13 +139,14 @@ impl Plan {
         &self,
         manifest: &Manifest,
         folder: &Path,
-        environment: &BTreeMap<String, OsString>,
+        environment: &Environment,
         arguments: Vec<OsString>,
     ) -> anyhow::Result<Confinement> {
         let (grants, limits) = (&manifest.grants, &manifest.limits);
         let mut read = vec![self.folder.clone(), self.programs.clone()];
         read.extend(self.installed.iter().cloned());
-        let mut write = vec![folder.to_owned()];
+        read.push(folder.join(GIVEN));
+        let mut write = vec![folder.join(HOME), folder.join(TMP)];
         write.extend(grants.ssh_agent.clone());
         for dir in &grants.dirs {
             match dir.access {
@@ -165,8 +164,8 @@ impl Plan {
         }
         let without = self.without.difference(&required).copied().collect();
         Ok(Confinement {
-            directory: folder.to_owned(),
-            home: Some(folder.to_owned()),
+            directory: folder.join(HOME),
+            home: Some(folder.join(HOME)),
             tmp: Some(folder.join(TMP)),
             environment: environment.keys().cloned().collect(),
             files: Files { system: true, read, write },
@@ -216,25 +215,22 @@ impl Plan {
 
     /// The whole environment of a playbook. Its home is the folder of the run, so that whatever
     /// Ansible keeps under `~` goes there and away with it.
-    fn environment(
-        &self,
-        manifest: &Manifest,
-        folder: &Path,
-    ) -> anyhow::Result<BTreeMap<String, OsString>> {
+    fn environment(&self, manifest: &Manifest, folder: &Path) -> anyhow::Result<Environment> {
         let mut path =
             self.ansible.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().to_owned();
         path.push(":/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        let mut environment = BTreeMap::new();
+        let mut environment = Environment::new();
         let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
         for (name, value) in &manifest.grants.env {
             set(name, value.into());
         }
         set("PATH", path);
-        set("HOME", folder.into());
-        set("TMPDIR", folder.into());
+        let home = folder.join(HOME);
+        set("HOME", home.clone().into());
+        set("TMPDIR", folder.join(TMP).into());
         set("LANG", "C.UTF-8".into());
-        set("ANSIBLE_HOME", folder.join("ansible").into());
-        set("ANSIBLE_LOCAL_TEMP", folder.join("ansible/tmp").into());
+        set("ANSIBLE_HOME", home.join("ansible").into());
+        set("ANSIBLE_LOCAL_TEMP", home.join("ansible/tmp").into());
         // Expanded by the shell of the machine that a task is for: on this one, `HOME` is the folder.
         set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
         set("ANSIBLE_NOCOLOR", "1".into());
@@ -254,7 +250,7 @@ impl Plan {
         if let Some(agent) = &manifest.grants.ssh_agent {
             set("SSH_AUTH_SOCK", agent.into());
         }
-        for (name, value) in self.ssh(folder) {
+        for (name, value) in self.ssh(&home) {
             set(name, value);
         }
         Ok(environment)
@@ -262,8 +258,8 @@ impl Plan {
 
     /// OpenSSH takes `~` from the list of users and not from `HOME`, so it is told where everything
     /// is. Hosts are known from the file `known_hosts` beside the playbooks, and from the system's.
-    fn ssh(&self, folder: &Path) -> [(&'static str, OsString); 2] {
-        let sockets = folder.join("cp");
+    fn ssh(&self, home: &Path) -> [(&'static str, OsString); 2] {
+        let sockets = home.join("cp");
         let shares = match sockets.as_os_str().len() <= LONGEST_SOCKET_FOLDER {
             true => "-o ControlMaster=auto -o ControlPersist=60s",
             false => "-o ControlMaster=no",

@@ -4,8 +4,6 @@
 //! ends by itself when we are gone; so what is waited for here is the launcher, and its descriptors
 //! cannot be held open by what it watches over.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
@@ -14,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use loopabull_launcher::{Confinement, Report, send_plan};
-use loopabull_model::{Capture, Output, Results};
+use loopabull_launcher::{Confinement, Environment, Report, send_plan};
+use loopabull_model::{Capture, Mask, Output, Results};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -43,12 +41,14 @@ pub(super) struct Process {
     results: Option<Receiver>,
 }
 
-/// How long a process is watched, and how much of its output is kept.
+/// How long a process is watched, and how much of what it says is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watch {
+pub(super) struct Watch<'a> {
     pub(super) timeout: Duration,
     /// In bytes.
     pub(super) output: u64,
+    /// What is hidden in the results.
+    pub(super) mask: &'a Mask,
 }
 
 /// How a process came to its end.
@@ -82,7 +82,7 @@ impl Process {
     pub(super) fn start(
         launcher: &Path,
         confinement: &Confinement,
-        environment: BTreeMap<String, OsString>,
+        environment: &Environment,
         results: usize,
     ) -> anyhow::Result<Self> {
         let cannot = || format!("cannot start `{}`", launcher.display());
@@ -98,11 +98,11 @@ impl Process {
     }
 
     /// Reads what it says and waits for the end, which it brings about if it does not come in time.
-    pub(super) async fn watch(mut self, limits: Watch, cancel: &CancellationToken) -> End {
+    pub(super) async fn watch(mut self, limits: Watch<'_>, cancel: &CancellationToken) -> End {
         let capture = Mutex::new(Capture::new(limits.output));
         let streams = (self.child.stdout.take(), self.child.stderr.take());
         let mut said = Vec::new();
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(limits.mask);
         let ended = {
             let read = async {
                 tokio::join!(
@@ -135,7 +135,7 @@ impl Process {
 pub(super) fn launch(
     launcher: &Path,
     confinement: &Confinement,
-    environment: BTreeMap<String, OsString>,
+    environment: &Environment,
     descriptors: &[BorrowedFd<'_>],
     output: impl Fn() -> Stdio,
 ) -> anyhow::Result<(Child, UnixStream)> {
@@ -145,14 +145,13 @@ pub(super) fn launch(
     let child = Command::new(launcher)
         .args(["--control", "0"])
         .env_clear()
-        .envs(environment)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(output())
         .stderr(output())
         .kill_on_drop(true)
         .spawn()
         .with_context(cannot)?;
-    send_plan(&ours, confinement, descriptors).with_context(cannot)?;
+    send_plan(&ours, confinement, environment, descriptors).with_context(cannot)?;
     ours.set_nonblocking(true).with_context(cannot)?;
     Ok((child, UnixStream::from_std(ours).with_context(cannot)?))
 }

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use loopabull_model::{HostResults, Reason, Results, TaskFailure};
+use loopabull_model::{HostResults, Mask, Reason, Results, TaskFailure};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: usize = 1 << 20;
+/// What the plugin ends a text with that it has cut.
+const CUT: &str = "…";
 /// What a name of a host may have, in characters.
 const MAX_HOST: usize = 300;
 
@@ -56,15 +58,21 @@ enum Status {
 }
 
 /// Reads what the plugin tells.
-#[derive(Debug, Default)]
-pub(super) struct Reader {
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    mask: &'a Mask,
     results: Option<Results>,
     line: Vec<u8>,
     /// The rest of a line that is too long is passed over.
     is_too_long: bool,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
+    /// Makes a reader that hides these secrets.
+    pub(super) fn new(mask: &'a Mask) -> Self {
+        Self { mask, results: None, line: Vec::new(), is_too_long: false }
+    }
+
     /// Reads to the end.
     pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
@@ -105,10 +113,11 @@ impl Reader {
         if matches!(told, Told::Other) {
             return;
         }
+        let mask = self.mask;
         let results = self.results.get_or_insert_default();
         match told {
             Told::Result { host, task, action, status, changed, ignored, message } => {
-                count(results, &host, status, changed, ignored);
+                count(results, name(mask, &host), status, changed, ignored);
                 let is_unreachable = matches!(status, Status::Unreachable);
                 if ignored || !(is_unreachable || matches!(status, Status::Failed)) {
                     return;
@@ -118,20 +127,20 @@ impl Reader {
                     return;
                 }
                 results.failures.push(TaskFailure {
-                    host: host.into(),
-                    task: task.into(),
-                    action: action.into(),
-                    message: message.into(),
+                    host: masked(mask, &host),
+                    task: masked(mask, &task),
+                    action: masked(mask, &action),
+                    message: masked(mask, &message),
                     is_unreachable,
                 });
             }
-            Told::Warning { text } => warn(results, text.into()),
+            Told::Warning { text } => warn(results, masked(mask, &text)),
             Told::NoHosts => warn(results, "a play found no host".into()),
             Told::Recap { hosts, results_dropped } => {
                 let known = hosts.len().min(Results::MOST_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;
                 let hosts = hosts.into_iter().take(known);
-                results.hosts = hosts.map(|(host, counts)| (name(&host), counts)).collect();
+                results.hosts = hosts.map(|(host, counts)| (name(mask, &host), counts)).collect();
                 results.is_complete = true;
             }
             Told::Other => (),
@@ -152,8 +161,7 @@ fn warn(results: &mut Results, text: Reason) {
 }
 
 /// Counts as Ansible's own recap does, for a play that does not come to it.
-fn count(results: &mut Results, host: &str, status: Status, changed: bool, ignored: bool) {
-    let host = name(host);
+fn count(results: &mut Results, host: String, status: Status, changed: bool, ignored: bool) {
     if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MOST_HOSTS {
         results.dropped += 1;
         return;
@@ -173,22 +181,17 @@ fn count(results: &mut Results, host: &str, status: Status, changed: bool, ignor
 }
 
 /// A name of a host that is fit for a table.
-fn name(host: &str) -> String {
-    let host: String = host.chars().take(MAX_HOST).collect();
+fn name(mask: &Mask, host: &str) -> String {
+    let host: String = mask.text(host).chars().take(MAX_HOST).collect();
     Reason::from(host).as_str().to_owned()
 }
 
-/// Hides secrets in what was told.
-pub(super) fn masked(mut results: Results, mask: impl Fn(&str) -> String) -> Results {
-    for failure in &mut results.failures {
-        for text in [&mut failure.task, &mut failure.message] {
-            *text = mask(text.as_str()).into();
-        }
+/// Hides secrets, before anything is cut: of one that the plugin has cut only the beginning is there.
+fn masked(mask: &Mask, text: &str) -> Reason {
+    match text.strip_suffix(CUT) {
+        Some(text) => (mask.cut_text(text) + CUT).into(),
+        None => mask.text(text).into(),
     }
-    for warning in &mut results.warnings {
-        *warning = mask(warning.as_str()).into();
-    }
-    results
 }
 
 #[cfg(test)]
@@ -196,7 +199,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<Results> {
-        let mut reader = Reader::default();
+        let mask = Mask::new(&[("s".to_owned(), "hunter2-hunter2".to_owned())].into());
+        let mut reader = Reader::new(&mask);
         // In pieces, as a pipe gives them.
         for piece in text.as_bytes().chunks(7) {
             reader.push(piece);
@@ -247,6 +251,19 @@ mod tests {
         let results = read(&text).unwrap();
         assert_eq!(results.dropped, 2);
         assert_eq!(results.warnings, ["w".into()]);
+    }
+
+    #[test]
+    fn secrets_are_hidden_also_at_a_cut() {
+        let long = "x".repeat(990);
+        let text = format!(
+            "{{\"event\":\"result\",\"host\":\"hunter2-hunter2\",\"status\":\"failed\",\
+             \"task\":\"say hunter2…\",\"message\":\"{long}hunter2-hunter2 it is\"}}\n"
+        );
+        let results = read(&text).unwrap();
+        let said = serde_json::to_string(&results).unwrap();
+        assert!(!said.contains("hunter"), "{said}");
+        assert_eq!(results.failures[0].task.as_str(), "say [secret]…");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! a run leaves behind. Whatever is wrong with one, it is dropped and the run is a cold one: a
 //! controller makes things faster and nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use loopabull_launcher::{Confinement, Layer, Report, send};
+use loopabull_launcher::{Confinement, Environment, Layer, Report, send};
 use loopabull_model::Capture;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
@@ -28,7 +28,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
-use crate::playbook::folder::Folder;
+use crate::playbook::folder::{Folder, HOME};
 use crate::playbook::process::{End, Ended, GRACE, LAST_GRACE, LINGER, Watch, drain, launch};
 use crate::playbook::results::Reader;
 
@@ -66,7 +66,7 @@ pub(super) struct Job {
     /// What tells one set of grants and environment from another.
     pub(super) key: String,
     pub(super) confinement: Confinement,
-    pub(super) environment: BTreeMap<String, OsString>,
+    pub(super) environment: Environment,
     /// Python, and our program for it.
     pub(super) python: PathBuf,
     pub(super) program: PathBuf,
@@ -147,9 +147,10 @@ impl Controllers {
         *lock(&self.rests_until) = Some(Instant::now() + REST);
     }
 
-    /// Tells whether none is to be started for now.
+    /// Tells whether none is to be started, for now or any more.
     pub(super) fn rests(&self) -> bool {
-        lock(&self.rests_until).is_some_and(|until| Instant::now() < until)
+        let is_closed = self.most.load(Ordering::Relaxed) == 0;
+        is_closed || lock(&self.rests_until).is_some_and(|until| Instant::now() < until)
     }
 
     /// Ends all that wait; no other waits from now on.
@@ -233,7 +234,7 @@ impl Controller {
         confinement.environment = environment.keys().cloned().collect();
         let (commands, theirs) = StdStream::pair()?;
         let (child, reports) =
-            launch(launcher, &confinement, environment, &[theirs.as_fd()], Stdio::inherit)?;
+            launch(launcher, &confinement, &environment, &[theirs.as_fd()], Stdio::inherit)?;
         drop(theirs);
         commands.set_nonblocking(true)?;
         let said = UnixStream::from_std(commands.try_clone()?)?;
@@ -250,17 +251,22 @@ impl Controller {
             runs: 0,
             idle_since: Instant::now(),
         };
-        let ready = tokio::time::timeout(PATIENCE, controller.hear()).await;
-        let Said::Ready { guard, watch } = ready.context("it is not ready in time")?? else {
+        let ready = tokio::time::timeout(PATIENCE, controller.become_ready()).await;
+        ready.context("it is not ready in time")??;
+        Ok(controller)
+    }
+
+    async fn become_ready(&mut self) -> anyhow::Result<()> {
+        let Said::Ready { guard, watch } = self.hear().await? else {
             bail!("it is not ready");
         };
         if guard != "landlock" {
             bail!("a run could end it, which needs Linux 6.12 to be ruled out");
         }
         let watched = |path: PathBuf| (path.clone(), look(&path));
-        controller.watched = watch.into_iter().map(watched).collect();
-        controller.layers = controller.hear_layers().await?;
-        Ok(controller)
+        self.watched = watch.into_iter().map(watched).collect();
+        self.layers = self.hear_layers().await?;
+        Ok(())
     }
 
     /// Returns where the files of a run have to be.
@@ -284,7 +290,7 @@ impl Controller {
     pub(super) async fn run(
         &mut self,
         arguments: &[OsString],
-        limits: Watch,
+        limits: Watch<'_>,
         cancel: &CancellationToken,
     ) -> anyhow::Result<(Option<End>, bool)> {
         self.runs += 1;
@@ -293,7 +299,8 @@ impl Controller {
         let (mut results, theirs_results) = pipe()?;
         let words = arguments.iter().map(|word| word.to_str());
         let words: Vec<&str> = words.collect::<Option<_>>().context("a path is not UTF-8")?;
-        let directory = self.folder.path().to_str().context("a path is not UTF-8")?;
+        let directory = self.folder.path().join(HOME);
+        let directory = directory.to_str().context("a path is not UTF-8")?;
         let run = serde_json::json!({
             "run": { "arguments": words, "environment": {}, "directory": directory },
         });
@@ -304,7 +311,7 @@ impl Controller {
         }
         drop((theirs_out, theirs_err, theirs_results));
         let capture = Mutex::new(Capture::new(limits.output));
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(limits.mask);
         let (ended, how) = {
             let read = async {
                 tokio::join!(

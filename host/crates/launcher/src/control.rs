@@ -1,9 +1,11 @@
 //! The control socket: a plan and descriptors in, a report out.
 //!
 //! Owns its form: four bytes of length, big-endian, then the arguments of the launcher, each ended by
-//! a nul byte, as in `/proc/PID/cmdline`; the descriptors that the program is to have travel with the
-//! first byte. Back come the lines of a [`Report`]. When the other end is gone, the program is ended.
+//! a nul byte, as in `/proc/PID/cmdline`; the same again with the variables of the program, as in
+//! `/proc/PID/environ`. They are never in the environment of the launcher, which has privileges that
+//! a variable could misuse. The descriptors that the program is to have travel with the first byte. Back come the lines of a [`Report`]. When the other end is gone, the program is ended.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -22,6 +24,19 @@ use crate::error::{LaunchError, Step};
 use crate::layer::Report;
 use crate::sys;
 
+/// The variables of a program, by their names.
+pub type Environment = BTreeMap<String, OsString>;
+
+/// What comes over the socket at the start.
+pub struct Plan {
+    /// The arguments of the launcher.
+    pub arguments: Vec<OsString>,
+    /// The variables that the program may have.
+    pub environment: Environment,
+    /// What is handed to the program.
+    pub descriptors: Vec<OwnedFd>,
+}
+
 /// How many descriptors can be handed over.
 const MAX_DESCRIPTORS: usize = 4;
 /// How long a plan may be, in bytes.
@@ -36,16 +51,28 @@ const MAX_PLAN: usize = 4 << 20;
 pub fn send_plan(
     socket: &UnixStream,
     confinement: &Confinement,
+    environment: &Environment,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let mut words = Vec::new();
-    for argument in confinement.to_args() {
-        words.extend(argument.into_vec());
-        words.push(0);
-    }
-    let mut plan = u32::try_from(words.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
-    plan.append(&mut words);
+    let mut plan = block(confinement.to_args())?;
+    let variables = environment.iter().map(|(name, value)| {
+        let mut variable = OsString::from(name);
+        variable.push("=");
+        variable.push(value);
+        variable
+    });
+    plan.extend(block(variables)?);
     send(socket, &plan, descriptors)
+}
+
+fn block(words: impl IntoIterator<Item = OsString>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for word in words {
+        bytes.extend(word.into_vec());
+        bytes.push(0);
+    }
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    Ok([&length.to_be_bytes()[..], &bytes].concat())
 }
 
 /// Sends bytes, with descriptors on the first of them.
@@ -74,20 +101,20 @@ impl Control {
     /// # Errors
     ///
     /// If there is no such descriptor, or no plan comes from it.
-    pub fn open(number: u32) -> Result<(Self, Vec<OsString>, Vec<OwnedFd>), LaunchError> {
+    pub fn open(number: u32) -> Result<(Self, Plan), LaunchError> {
         let cannot = |source| LaunchError { step: Step::Plan, source };
         let control = Self::new(sys::inherited(number).map_err(cannot)?);
         let nothing = File::open("/dev/null").map_err(cannot)?;
         sys::place_descriptor(nothing.as_fd(), number).map_err(cannot)?;
-        let (arguments, descriptors) = control.read_plan().map_err(cannot)?;
-        Ok((control, arguments, descriptors))
+        let plan = control.read_plan().map_err(cannot)?;
+        Ok((control, plan))
     }
 
     fn new(socket: OwnedFd) -> Self {
         Self(socket.into())
     }
 
-    fn read_plan(&self) -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
+    fn read_plan(&self) -> io::Result<Plan> {
         let mut length = [0; 4];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -101,15 +128,27 @@ impl Control {
         }
         let mut socket = &self.0;
         socket.read_exact(&mut length[received.bytes..])?;
+        let arguments = self.read_words(length)?;
+        socket.read_exact(&mut length)?;
+        let variables = self.read_words(length)?.into_iter().filter_map(|variable| {
+            let text = variable.into_vec();
+            let end = text.iter().position(|&byte| byte == b'=')?;
+            let name = String::from_utf8(text[..end].to_vec()).ok()?;
+            Some((name, OsString::from_vec(text[end + 1..].to_vec())))
+        });
+        let environment = variables.collect();
+        Ok(Plan { arguments, environment, descriptors })
+    }
+
+    fn read_words(&self, length: [u8; 4]) -> io::Result<Vec<OsString>> {
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
         if length > MAX_PLAN {
             return Err(io::Error::other("it is too long"));
         }
         let mut words = vec![0; length];
-        socket.read_exact(&mut words)?;
+        (&self.0).read_exact(&mut words)?;
         let words = words.split_inclusive(|&byte| byte == 0);
-        let words = words.map(|word| OsString::from_vec(word[..word.len() - 1].to_vec()));
-        Ok((words.collect(), descriptors))
+        Ok(words.map(|word| OsString::from_vec(word[..word.len() - 1].to_vec())).collect())
     }
 
     /// Writes a line. A daemon that is gone does not read it, and learns of nothing any more.
@@ -136,9 +175,12 @@ mod tests {
         let words = ["--directory", "/", "--descriptor", "3", "--", "/bin/a", "", "b c"];
         let confinement = Confinement::from_args(words.iter().map(OsString::from)).unwrap();
         let file = File::open("/dev/null").unwrap();
-        send_plan(&ours, &confinement, &[file.as_fd()]).unwrap();
-        let (arguments, descriptors) = Control::new(theirs.into()).read_plan().unwrap();
-        assert_eq!(Confinement::from_args(arguments.into_iter()), Ok(confinement));
+        let environment = Environment::from([("A".to_owned(), "b=c".into())]);
+        send_plan(&ours, &confinement, &environment, &[file.as_fd()]).unwrap();
+        let plan = Control::new(theirs.into()).read_plan().unwrap();
+        assert_eq!(Confinement::from_args(plan.arguments.into_iter()), Ok(confinement));
+        assert_eq!(plan.environment, environment);
+        let descriptors = plan.descriptors;
         assert_eq!(descriptors.len(), 1);
         assert_ne!(descriptors[0].as_raw_fd(), file.as_raw_fd());
     }

@@ -4,14 +4,17 @@
 //! be written could still be truncated; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
 //! file system 9 (7.1), see landlock(7). What a kernel lacks is reported, never skipped in silence.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
-    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
     RulesetStatus, Scope,
 };
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use crate::confinement::Confinement;
 use crate::layer::{Held, Layer};
@@ -74,10 +77,10 @@ pub(crate) fn confine(
         ruleset = allow(ruleset, Path::new(place), AccessFs::from_all(KNOWN))?;
     }
     for path in &files.read {
-        ruleset = allow(ruleset, path, AccessFs::from_read(KNOWN))?;
+        ruleset = allow_named(ruleset, path, AccessFs::from_read(KNOWN))?;
     }
     for path in &files.write {
-        ruleset = allow(ruleset, path, AccessFs::from_all(KNOWN))?;
+        ruleset = allow_named(ruleset, path, AccessFs::from_all(KNOWN))?;
     }
     if tcp {
         for &port in ports {
@@ -111,15 +114,43 @@ fn strictly() -> Ruleset {
     Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
+/// Allows something of the system, wherever links lead.
 fn allow(
     ruleset: RulesetCreated,
     path: &Path,
     rights: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, Trouble> {
-    let cannot = |error| Trouble::Path(path.to_owned(), error);
-    let is_dir = path.metadata().map_err(cannot)?.is_dir();
+    let opened = File::options().read(true).custom_flags(libc::O_PATH).open(path);
+    let descriptor = opened.map_err(|error| Trouble::Path(path.to_owned(), error))?;
+    allow_opened(ruleset, path, &descriptor, rights)
+}
+
+/// Allows what was granted by name. A link on the way would make it what whoever may write there
+/// likes.
+fn allow_named(
+    ruleset: RulesetCreated,
+    path: &Path,
+    rights: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Trouble> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let descriptor = opened.map_err(|error| {
+        let is_link = error == rustix::io::Errno::LOOP;
+        let link = || io::Error::other("there is a link on the way; grant where it leads");
+        Trouble::Path(path.to_owned(), if is_link { link() } else { error.into() })
+    })?;
+    allow_opened(ruleset, path, &File::from(descriptor), rights)
+}
+
+fn allow_opened(
+    ruleset: RulesetCreated,
+    path: &Path,
+    descriptor: &File,
+    rights: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Trouble> {
+    let metadata = descriptor.metadata();
+    let is_dir = metadata.map_err(|error| Trouble::Path(path.to_owned(), error))?.is_dir();
     // A rule for a file must not have rights that only a directory has.
     let rights = if is_dir { rights } else { rights & AccessFs::from_file(KNOWN) };
-    let descriptor = PathFd::new(path).map_err(|error| cannot(io::Error::other(error)))?;
     Ok(ruleset.add_rule(PathBeneath::new(descriptor, rights))?)
 }

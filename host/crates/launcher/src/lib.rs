@@ -27,7 +27,7 @@ mod system;
 mod usage;
 
 pub use confinement::{Confinement, Files};
-pub use control::{Control, send, send_plan};
+pub use control::{Control, Environment, Plan, send, send_plan};
 pub use error::{LaunchError, Step};
 pub use layer::{Held, Layer, Report};
 pub use limits::Limits;

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use loopabull_launcher::{Confinement, Control, Launch, Layer, Reports, UsageError, exit};
+use loopabull_launcher::{Confinement, Control, Launch, Layer, Plan, Reports, UsageError, exit};
 
 const HELP: &str = "\
 loopabull-launch: start one program, confined
@@ -100,7 +100,17 @@ fn main() -> ExitCode {
 
 fn by_hand(args: impl Iterator<Item = OsString>, reports: Reports) -> ExitCode {
     match Confinement::from_args(args) {
-        Ok(confinement) => run(confinement, Vec::new(), reports),
+        Ok(confinement) => {
+            // What is not UTF-8 has no name that an option could have.
+            let variables = env::vars_os();
+            let variables = variables.filter_map(|(name, v)| Some((name.into_string().ok()?, v)));
+            run(Launch {
+                confinement,
+                environment: variables.collect(),
+                descriptors: Vec::new(),
+                reports,
+            })
+        }
         Err(error) => misused(&reports, &error),
     }
 }
@@ -111,7 +121,7 @@ fn by_control(number: Option<OsString>) -> ExitCode {
         let option = "--control";
         return misused(&Reports::None, &UsageError::MissingValue { option });
     };
-    let (control, arguments, descriptors) = match Control::open(number) {
+    let (control, plan) = match Control::open(number) {
         Ok(opened) => opened,
         Err(error) => {
             Reports::None.fail(exit::LAYER_FAILED, format!("{error}: {}", error.source));
@@ -119,22 +129,19 @@ fn by_control(number: Option<OsString>) -> ExitCode {
         }
     };
     let reports = Reports::Control(control);
+    let Plan { arguments, environment, descriptors } = plan;
     match Confinement::from_args(arguments.into_iter()) {
-        Ok(confinement) => run(confinement, descriptors, reports),
+        Ok(confinement) => run(Launch { confinement, environment, descriptors, reports }),
         Err(error) => misused(&reports, &error),
     }
 }
 
-fn run(
-    confinement: Confinement,
-    descriptors: Vec<std::os::fd::OwnedFd>,
-    reports: Reports,
-) -> ExitCode {
-    let (named, handed) = (confinement.descriptors.len(), descriptors.len());
+fn run(launch: Launch) -> ExitCode {
+    let (named, handed) = (launch.confinement.descriptors.len(), launch.descriptors.len());
     if named != handed {
-        return misused(&reports, &UsageError::Descriptors { named, handed });
+        return misused(&launch.reports, &UsageError::Descriptors { named, handed });
     }
-    Launch { confinement, descriptors, reports }.run().into()
+    launch.run().into()
 }
 
 fn misused(reports: &Reports, error: &UsageError) -> ExitCode {

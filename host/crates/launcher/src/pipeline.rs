@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, geteuid, getppid, set_parent_process_death_si
 use rustix::thread::set_no_new_privs;
 
 use crate::confinement::Confinement;
+use crate::control::Environment;
 use crate::error::{LaunchError, Step};
 use crate::landlock::{self, Trouble};
 use crate::layer::{Held, Layer, Report};
@@ -40,13 +41,16 @@ pub(crate) struct Start<'a> {
 }
 
 /// Lays the program out. First of all, because it allocates, which a limit on memory may forbid.
-pub(crate) fn prepare(confinement: &Confinement) -> Result<Image, LaunchError> {
+pub(crate) fn prepare(
+    confinement: &Confinement,
+    variables: &Environment,
+) -> Result<Image, LaunchError> {
     // A program's first argument is its own name.
     let arguments = std::iter::once(confinement.program.as_os_str())
         .chain(confinement.arguments.iter().map(OsString::as_os_str))
         .map(terminated)
         .collect::<io::Result<Vec<_>>>();
-    let environment = environment(&confinement.environment);
+    let environment = environment(&confinement.environment, variables);
     terminated(confinement.program.as_os_str())
         .and_then(|program| Ok(Image::new(program, arguments?, environment?)))
         .map_err(failed(Step::Text))
@@ -222,13 +226,13 @@ pub(crate) fn line(layer: Layer, held: Held, detail: String) -> Report {
 
 /// Builds the environment from empty. A name given twice counts once: of two equal entries, some
 /// programs take the first and some the last.
-fn environment(names: &[String]) -> io::Result<Vec<CString>> {
+fn environment(names: &[String], variables: &Environment) -> io::Result<Vec<CString>> {
     let mut names: Vec<&String> = names.iter().collect();
     names.sort_unstable();
     names.dedup();
     names
         .into_iter()
-        .filter_map(|name| Some((name, env::var_os(name)?)))
+        .filter_map(|name| Some((name, variables.get(name)?)))
         .map(|(name, value)| {
             let mut entry = OsString::from(name);
             entry.push("=");

@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io;
 
 use rustix::process::{Pid, getpid};
 
 /// Returns all descendants of the calling process that have not ended, children of children included.
 ///
 /// By `/proc`, so it may miss one that is just being made: whoever wants them all gone asks again.
-pub(crate) fn descendants() -> HashSet<Pid> {
+///
+/// # Errors
+///
+/// If `/proc` cannot be read: then nothing is known.
+pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     let mut parents = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+    for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
         let stat = fs::read_to_string(entry.path().join("stat"));
         if let (Some(pid), Ok(stat)) = (pid, stat)
@@ -32,7 +37,7 @@ pub(crate) fn descendants() -> HashSet<Pid> {
         false
     };
     let alive = parents.iter().filter(|(_, (state, _))| !matches!(state, 'Z' | 'X'));
-    alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect()
+    Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
 /// Reads `/proc/PID/stat`: `PID (NAME) STATE PPID ...`, where the name may hold anything.

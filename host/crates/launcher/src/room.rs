@@ -6,7 +6,7 @@
 //! of this kernel can tell of sockets. Before it: the supervisor, which makes the namespaces; after
 //! it: the program's own layers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -21,6 +21,7 @@ use rustix::process::{getegid, geteuid, pivot_root};
 
 use crate::confinement::Confinement;
 use crate::privileges::User;
+use crate::sys::{self, Mount};
 use crate::system;
 
 /// Where the new root is mounted before it is the root. It must be there on every machine.
@@ -48,20 +49,20 @@ pub(crate) struct Trouble {
 pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     cannot("keep mounts private", mount_change("/", private))?;
-    let granted = granted(confinement);
-    let is_whole = granted.contains(Path::new("/"));
-    if is_whole {
+    if confinement.files.sees_everything() {
         // Nothing can be left out of everything; only what is about processes is our own.
-        return fresh_mounts(&granted);
+        return fresh_mounts();
     }
+    // Directories that are made here are for the program too, whoever it is.
+    sys::set_umask(0o022);
     cannot("mount a new root", temporary(DOOR, c"mode=755,size=4m"))?;
     let put_old = format!("{DOOR}{OLD}");
     cannot("make a place for the old root", fs::create_dir(&put_old))?;
     cannot("change the root", pivot_root(DOOR, put_old.as_str()))?;
     cannot("enter the new root", std::env::set_current_dir("/"))?;
     let mut room = Room { exposed: BTreeSet::new() };
-    for path in &granted {
-        let exposed = room.expose(path);
+    for (path, grant) in granted(confinement) {
+        let exposed = room.expose(&path, grant);
         cannot(&format!("show `{}`", path.display()), exposed)?;
     }
     for place in ["/proc", "/dev/shm", "/dev/pts", "/tmp", "/var/tmp"] {
@@ -69,6 +70,7 @@ pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
     }
     for (tmp, place) in confinement.tmp_mounts() {
         cannot(&format!("mount {place}"), mount_bind_recursive(old(tmp), place))?;
+        cannot(&format!("fix {place}"), sys::set_mount(Path::new(place), Mount::Write))?;
     }
     if let Some(home) = &confinement.home {
         cannot("write a list of users", write_users(confinement.user, home))?;
@@ -76,22 +78,32 @@ pub(crate) fn furnish(confinement: &Confinement) -> Result<(), Trouble> {
     let terminals = mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID, Some(TERMINALS));
     cannot("mount /dev/pts", terminals)?;
     cannot("make `/dev/ptmx`", symlink("pts/ptmx", "/dev/ptmx"))?;
-    fresh_mounts(&granted)?;
+    fresh_mounts()?;
     cannot("put away the old root", unmount(OLD, UnmountFlags::DETACH))?;
     cannot("remove the place of the old root", fs::remove_dir(OLD))?;
     let fixed = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     cannot("fix the new root", mount_remount("/", fixed, c""))
 }
 
+/// What is granted, and how.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Grant {
+    /// Of the system: links are followed, and made again.
+    System,
+    Read,
+    Write,
+}
+
 /// Returns what is to be seen, a tree before what is in it.
-fn granted(confinement: &Confinement) -> BTreeSet<PathBuf> {
+fn granted(confinement: &Confinement) -> BTreeMap<PathBuf, Grant> {
     let files = &confinement.files;
-    let system = [system::READ, system::WRITE].concat();
     let is_own = |path: &&str| confinement.home.is_some() && *path == USERS;
-    let system = system.into_iter().filter(|path| files.system && !is_own(path));
-    let system = system.map(PathBuf::from);
-    let named = files.read.iter().chain(&files.write).cloned();
-    system.chain(named).collect()
+    let system = [system::READ, system::WRITE].concat().into_iter();
+    let system = system.filter(|path| files.system && !is_own(path));
+    let system = system.map(|path| (PathBuf::from(path), Grant::System));
+    let read = files.read.iter().map(|path| (path.clone(), Grant::Read));
+    let write = files.write.iter().map(|path| (path.clone(), Grant::Write));
+    system.chain(read).chain(write).collect()
 }
 
 /// Writes the list of users, passwd(5), with another home for the program's user.
@@ -123,14 +135,10 @@ fn write_users(user: Option<User>, home: &Path) -> io::Result<()> {
 }
 
 /// The processes and the shared memory of the program are its own.
-fn fresh_mounts(granted: &BTreeSet<PathBuf>) -> Result<(), Trouble> {
+fn fresh_mounts() -> Result<(), Trouble> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     cannot("mount /proc", mount("proc", "/proc", "proc", flags, None))?;
-    let has_memory = granted.iter().any(|path| Path::new("/dev/shm").starts_with(path));
-    if has_memory {
-        cannot("mount /dev/shm", temporary("/dev/shm", SHARED_MEMORY))?;
-    }
-    Ok(())
+    cannot("mount /dev/shm", temporary("/dev/shm", SHARED_MEMORY))
 }
 
 fn temporary(place: &str, options: &std::ffi::CStr) -> rustix::io::Result<()> {
@@ -145,7 +153,7 @@ struct Room {
 
 impl Room {
     /// Makes a path of the old root lead to the same in the new one. What is not there is left out.
-    fn expose(&mut self, path: &Path) -> io::Result<()> {
+    fn expose(&mut self, path: &Path, grant: Grant) -> io::Result<()> {
         let mut ahead: VecDeque<OsString> = parts(path).collect();
         let mut here = PathBuf::from("/");
         let mut links = 0;
@@ -164,6 +172,10 @@ impl Room {
                 metadata => metadata?,
             };
             let is_there = self.exposed.iter().any(|tree| next.starts_with(tree));
+            if metadata.is_symlink() && grant != Grant::System {
+                // Who may write there could make it lead anywhere.
+                return Err(io::Error::other("there is a link on the way; grant where it leads"));
+            }
             if metadata.is_symlink() {
                 links += 1;
                 if links > MAX_LINKS {
@@ -182,8 +194,12 @@ impl Room {
                 continue;
             }
             here = next;
-            if is_there {
+            // What may be written in a tree that may be read is another mount.
+            if is_there && !(ahead.is_empty() && grant == Grant::Write) {
                 continue;
+            }
+            if is_there {
+                return self.mount_again(&here);
             }
             if !ahead.is_empty() {
                 match fs::create_dir(&here) {
@@ -193,18 +209,29 @@ impl Room {
                     _ => continue,
                 }
             }
-            self.mount(&here, metadata.is_dir())?;
+            self.mount(&here, metadata.is_dir(), grant)?;
         }
         Ok(())
     }
 
-    fn mount(&mut self, place: &Path, is_dir: bool) -> io::Result<()> {
+    /// Mounts something anew that is in a tree which is there.
+    fn mount_again(&mut self, place: &Path) -> io::Result<()> {
+        mount_bind_recursive(old(place), place)?;
+        sys::set_mount(place, Mount::Write)?;
+        self.exposed.insert(place.to_owned());
+        Ok(())
+    }
+
+    fn mount(&mut self, place: &Path, is_dir: bool, grant: Grant) -> io::Result<()> {
         if is_dir {
             fs::create_dir_all(place)?;
         } else {
             fs::File::create(place)?;
         }
         mount_bind_recursive(old(place), place)?;
+        // A device can be written where its file cannot.
+        let mount = if grant == Grant::Write { Mount::Write } else { Mount::Read };
+        sys::set_mount(place, mount)?;
         self.exposed.insert(place.to_owned());
         Ok(())
     }

@@ -24,7 +24,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::confinement::Confinement;
-use crate::control::Control;
+use crate::control::{Control, Environment};
 use crate::error::{LaunchError, Step};
 use crate::exit;
 use crate::layer::{Held, Layer, Report, one_line};
@@ -54,6 +54,8 @@ pub enum Reports {
 pub struct Launch {
     /// What is to be run, and how.
     pub confinement: Confinement,
+    /// The variables that the program may have; it has those that the confinement names.
+    pub environment: Environment,
     /// What is handed to the program, in the order of its numbers.
     pub descriptors: Vec<OwnedFd>,
     /// Where the report goes.
@@ -104,7 +106,7 @@ impl Launch {
 
     /// Starts the inner process: in namespaces if they can be had, else without.
     fn start(&self) -> Result<Inner, LaunchError> {
-        let image = pipeline::prepare(&self.confinement)?;
+        let image = pipeline::prepare(&self.confinement, &self.environment)?;
         let signals = sys::block_signals().map_err(failed(Step::Signals))?;
         if !wants(&self.confinement, Layer::Namespaces) {
             self.reports.write(&line(Layer::Namespaces, Held::Off, "not wanted".to_owned()));
@@ -260,9 +262,13 @@ impl Launch {
                 break status;
             }
             match signals.next() {
-                Some(Heard::Stop) => kill_process_group(program, Signal::TERM).unwrap_or_default(),
+                // It may not lead its group yet; then it ends as soon as it hears signals.
+                Some(Heard::Stop) => kill_process_group(program, Signal::TERM)
+                    .or_else(|_| kill_process(program, Signal::TERM))
+                    .unwrap_or_default(),
                 Some(Heard::Kill) => {
-                    let others = processes::descendants().into_iter().filter(|pid| *pid != program);
+                    let others = processes::descendants().unwrap_or_default().into_iter();
+                    let others = others.filter(|pid| *pid != program);
                     killed.extend(others);
                     kill_process(program, Signal::KILL).ok();
                 }
@@ -283,10 +289,10 @@ impl Launch {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = processes::descendants();
-            if left.is_empty() || Instant::now() > deadline {
+            if left.as_ref().is_ok_and(HashSet::is_empty) || Instant::now() > deadline {
                 return;
             }
-            for pid in left {
+            for pid in left.unwrap_or_default() {
                 if kill_process(pid, Signal::KILL).is_ok() {
                     killed.insert(pid);
                 }

@@ -80,6 +80,16 @@ const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
 /// for the addresses of this machine.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// Protocols of these families: the usual one, TCP, UDP and what `ping` needs. Others connect round
+/// Landlock's ports: MPTCP, SMC, SCTP.
+const PROTOCOLS: [i32; 5] =
+    [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
+
+/// Calls that change another process of the same user, the one that watches over it among them, and
+/// which argument says that it is another.
+const MEDDLING: [(i64, u8); 3] =
+    [(libc::SYS_prlimit64, 0), (libc::SYS_setpriority, 1), (libc::SYS_ioprio_set, 1)];
+
 /// Requests that type into a terminal, as if its user had (ioctl_tty(2)).
 const TYPING: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
 const TIOCLINUX: u64 = 0x541c;
@@ -107,6 +117,9 @@ pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
         let flag = u64::from(libc::MSG_FASTOPEN.cast_unsigned());
         denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::MaskedEq(flag), flag)])?]);
     }
+    for (call, argument) in MEDDLING {
+        denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::Ne, 0)])?]);
+    }
     let mut programs =
         vec![filter(denied, libc::EPERM)?, filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?];
     if cfg!(target_arch = "x86_64") {
@@ -130,12 +143,12 @@ fn making_namespaces() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     bits.map(|bit| rule(&[(0, SeccompCmpOp::MaskedEq(bit), bit)])).collect()
 }
 
-/// Sockets of other families, and of MPTCP.
+/// Sockets of other families and protocols.
 fn odd_sockets() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let number = |number: i32| u64::from(number.cast_unsigned());
     let others = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, number(family)));
-    let mptcp = (2, SeccompCmpOp::Eq, number(libc::IPPROTO_MPTCP));
-    Ok(vec![rule(&others)?, rule(&[mptcp])?])
+    let protocols = PROTOCOLS.map(|protocol| (2, SeccompCmpOp::Ne, number(protocol)));
+    Ok(vec![rule(&others)?, rule(&protocols)?])
 }
 
 /// A rule that holds if all of these do: argument, comparison, value.

@@ -19,7 +19,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use loopabull_launcher::{Confinement, Files, Held, Layer, Limits, Report, User, exit, send_plan};
+use loopabull_launcher::{
+    Confinement, Environment, Files, Held, Layer, Limits, Report, User, exit, send_plan,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -72,7 +74,7 @@ impl Bed {
             .spawn()
             .unwrap();
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        send_plan(&ours, &self.confinement, &descriptors).unwrap();
+        send_plan(&ours, &self.confinement, &Environment::new(), &descriptors).unwrap();
         (child, ours)
     }
 
@@ -230,6 +232,28 @@ fn descriptors_are_handed_over_under_their_numbers_and_no_others() {
     assert_eq!(text, "told\n");
 }
 
+/// The launcher has privileges that a variable could misuse.
+#[test]
+fn variables_are_the_programs_and_never_the_launchers() {
+    let mut bed = Bed::new("echo $WANTED $OTHER; echo > ready; sleep 600", &[]);
+    bed.confinement.environment = vec!["WANTED".into()];
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut launcher = Command::new(LAUNCHER);
+    launcher.args(["--control", "0"]).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    let mut child = launcher.stdout(Stdio::piped()).spawn().unwrap();
+    let variables = [("WANTED", "loopabull-wanted"), ("OTHER", "x")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.into()));
+    send_plan(&ours, &bed.confinement, &Environment::from(variables), &[]).unwrap();
+    bed.wait_for("ready");
+    let environment = fs::read(format!("/proc/{}/environ", child.id())).unwrap_or_default();
+    assert_eq!(environment, b"");
+    drop(ours);
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, "loopabull-wanted\n");
+    child.wait().unwrap();
+}
+
 #[test]
 fn standard_input_is_not_the_control_socket() {
     let (_, printed) = Bed::new("readlink /proc/self/fd/0; cat", &[]).run(&[]);
@@ -276,18 +300,66 @@ fn a_grant_of_what_is_not_there_is_an_error() {
 }
 
 #[test]
-fn links_on_the_way_to_a_grant_lead_where_they_do_outside() {
+fn a_link_on_the_way_to_a_grant_is_refused() {
     let outside = tempfile::tempdir().unwrap();
     let outside = outside.path().canonicalize().unwrap();
-    fs::create_dir_all(outside.join("real/deep")).unwrap();
-    fs::write(outside.join("real/deep/file"), "found\n").unwrap();
-    std::os::unix::fs::symlink("real/../real", outside.join("relative")).unwrap();
-    std::os::unix::fs::symlink(outside.join("relative/deep"), outside.join("absolute")).unwrap();
+    fs::create_dir_all(outside.join("granted")).unwrap();
+    for target in ["/", "/root", "granted"] {
+        let link = outside.join("link");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        for without in WAYS {
+            let mut bed = Bed::new("ls /root /usr", without);
+            bed.confinement.files.write.push(link.clone());
+            let (reports, printed) = bed.run(&[]);
+            let is_told = |report: &Report| matches!(report, Report::Failed { reason, .. } if reason.contains("a link on the way"));
+            assert!(reports.iter().any(is_told), "{reports:?}");
+            assert_eq!(printed, "");
+        }
+        fs::remove_file(link).unwrap();
+    }
+}
+
+#[test]
+fn what_may_be_read_cannot_be_changed_in_any_way() {
+    let outside = tempfile::tempdir().unwrap();
+    let outside = outside.path().canonicalize().unwrap();
+    fs::write(outside.join("file"), "x").unwrap();
+    fs::create_dir(outside.join("inner")).unwrap();
+    let script = format!(
+        "cd {}; for what in 'chmod 4755' 'touch -d 2001-01-01' 'chown 0:0'; do \
+         $what file 2>/dev/null && echo $what; done; chmod 4777 /usr /bin/sh /dev/null /etc/hosts \
+         2>/dev/null && echo system; echo > inner/new && echo inner",
+        outside.display()
+    );
+    let mut bed = Bed::new(&script, &[]);
+    bed.confinement.files.read.push(outside.clone());
+    // What may be written in it is another matter.
+    bed.confinement.files.write.push(outside.join("inner"));
+    assert_eq!(bed.run(&[]).1, "inner\n");
+}
+
+#[test]
+fn a_room_is_for_another_user_whatever_the_umask_is() {
+    let bed = Bed::new("cat /etc/hostname > /dev/null && echo read", &[]);
+    let mut confinement = bed.confinement.clone();
+    confinement.user = Some(User { uid: 65534, gid: 65534 });
+    confinement.files.write.clear();
+    confinement.directory = "/usr".into();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\"", LAUNCHER]).args(confinement.to_args());
+    assert_eq!(command.output().unwrap().stdout, b"read\n");
+}
+
+#[test]
+fn a_program_cannot_limit_who_watches_over_it() {
+    let script =
+        "prlimit --pid $PPID --nofile=3:3 && echo limited; ionice -c3 -p $PPID && echo idle";
     for without in WAYS {
-        let file = outside.join("absolute/file");
-        let mut bed = Bed::new(&format!("cat {}", file.display()), without);
-        bed.confinement.files.read.push(outside.join("absolute"));
-        assert_eq!(bed.run(&[]).1, "found\n");
+        let bed = Bed::new(&format!("({script}) 2>/dev/null; {LITTER}"), without);
+        let (reports, printed) = bed.run(&[]);
+        assert_eq!(printed, "");
+        assert!(reports.contains(&Report::Killed { count: 3 }), "{reports:?}");
+        assert_eq!(bed.living(), 0);
     }
 }
 
