@@ -31,6 +31,7 @@ mod named_queues;
 mod new_task;
 mod other_languages;
 mod pauses;
+mod probe;
 mod publish;
 mod real_plays;
 mod reload;

@@ -18,8 +18,9 @@ LOOPABULL_CONTROL_FD names. On it go lines of JSON; < is from the daemon, > is t
   < {"stop": true}        SIGTERM to the process group of the run.
   < {"kill": true}        SIGKILL to everything.
 
-There is one run at a time. When the socket ends, everything is killed. No state of a run is ever
-in this process: it has imported what runs import, and has read what belongs to Ansible itself.
+There is one run at a time. When the socket ends, everything is killed. If we end without a word, a
+run that was under way is lost. No state of a run is ever in this process: it has imported what runs
+import, and has read what belongs to Ansible itself.
 """
 
 import ast
@@ -67,7 +68,7 @@ FIXED = ("ANSIBLE_", "HOME", "LANG", "LC_", "PATH", "PYTHON", "TMPDIR", "TZ")
 PATIENCE = 5
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 4, 15, 38
+SET_DUMPABLE, SET_NAME, SET_NO_NEW_PRIVS = 4, 15, 38
 # See linux/landlock.h. The numbers of the calls are the same on x86_64 and aarch64.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 GET_VERSION, PATH_BENEATH, REFER, SCOPE_SIGNAL = 1, 1, 1 << 13, 1 << 1
@@ -78,6 +79,9 @@ def main():
     if os.environ.pop("LOOPABULL_PRIVATE_PIDS", "") != "1" or os.getppid() != 1 or others():
         sys.exit("not alone with process 1 in a namespace of processes")
     script = shutil.which("ansible-playbook") or sys.exit("no `ansible-playbook` on the PATH")
+    with open(script, "rb") as file:
+        # It ends here if it is not Python.
+        compile(file.read(), script, "exec")
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))
     os.umask(0o077)
@@ -89,7 +93,7 @@ def main():
     locks = let_go()
     gc.collect()
     gc.freeze()
-    LIBC.prctl(PR_SET_DUMPABLE, 0)
+    control_process(SET_DUMPABLE, 0)
     check_unshared(control)
     guard = kind_of_guard()
     control.say(
@@ -151,8 +155,8 @@ class Control:
 def leave(imported):
     """Keeps Python from taking apart, at the end of a run, what was imported before the run.
 
-    That would change every page of it, which takes longer than a small play. What the run itself has
-    imported and made does come to its end.
+    That would change every page of it, which takes longer than a small play. What the run itself
+    has imported and made does come to its end.
     """
     for name in imported:
         sys.modules.pop(name, None)
@@ -197,8 +201,8 @@ def import_plugins():
     ]
     names = [name for _, _, name in plugins if name != DEPRECATED]
     for name in names + ALSO:
-        # It may need a library that is not here, or be of another version of Ansible.
-        with contextlib.suppress(ImportError):
+        # It may need what is not here, or be of another version of Ansible.
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
     options = {}
     for kind, short, name in plugins:
@@ -313,13 +317,13 @@ def watched(script):
     """Returns the paths on which it depends whether we still are what `ansible-playbook` is."""
     from ansible import constants, release
 
-    package = os.path.dirname(release.__file__)
-    paths = [script, sys.executable, __file__, package, release.__file__, "/etc/localtime"]
-    paths += [path for path in sys.path if os.path.isabs(path)]
+    paths = [script, sys.executable, __file__, release.__file__, "/etc/localtime", *sys.path[1:]]
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    paths += [os.path.dirname(file) for file in modules if file]
     paths += [constants.CONFIG_FILE or "/etc/ansible/ansible.cfg"]
     paths += [constants.PLUGIN_FILTERS_CFG or "/etc/ansible/plugin_filters.yml"]
     paths += [f"{path}/ansible_collections" for path in constants.COLLECTIONS_PATHS]
-    return sorted(set(paths))
+    return sorted({path for path in paths if os.path.isabs(path)})
 
 
 def serve(control):
@@ -331,6 +335,8 @@ def serve(control):
             # It is for a run that has ended meanwhile.
             continue
         run, descriptors, control.descriptors = message["run"], control.descriptors, []
+        if len(descriptors) != 3:
+            sys.exit(f"a run needs three descriptors, and has {len(descriptors)}")
         fixed = [name for name in run["environment"] if name.startswith(FIXED)]
         child = None if fixed else os.fork()
         if child == 0:
@@ -340,14 +346,14 @@ def serve(control):
         if fixed:
             control.say(refused=f"read when Ansible is imported: {', '.join(fixed)}")
             continue
-        how = watch(control, child)
+        ended = watch(control, child)
         try:
             after = condition()
         except Exception as error:
             # The run has ended all the same, and must be told so.
             after = {"what can be seen": str(error)}
-        changed = [name for name in before | after if before.get(name) != after.get(name)]
-        control.say(ended={**how, "spent": ", ".join(changed)})
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        control.say(ended={**ended, "spent": ", ".join(changed)})
         if changed:
             sys.exit(0)
 
@@ -423,15 +429,15 @@ def separate(control, descriptors, guard, script):
     control.socket.detach()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     numbers = [0, 1, 2, control.number]
-    for source, number in zip([null, *descriptors], numbers, strict=True):
+    for source, number in zip([null, *descriptors], numbers):
         os.dup2(source, number)
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in numbers:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-    LIBC.prctl(PR_SET_DUMPABLE, 1)
-    LIBC.prctl(PR_SET_NAME, os.path.basename(script).encode())
-    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    control_process(SET_DUMPABLE, 1)
+    control_process(SET_NAME, os.path.basename(script).encode())
+    control_process(SET_NO_NEW_PRIVS, 1)
     if guard == "landlock":
         enter_domain()
 
@@ -455,13 +461,17 @@ def enter_domain():
     os.close(ruleset)
 
 
-def call(number, *arguments):
+def call(number, *arguments, function=LIBC.syscall):
     """Makes a system call for which glibc has no function."""
     as_c = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a) for a in arguments]
-    result = LIBC.syscall(number, *as_c)
+    result = function(ctypes.c_long(number), *as_c)
     if result < 0:
-        raise OSError(ctypes.get_errno(), f"system call {number}")
+        raise OSError(ctypes.get_errno(), f"{function.__name__} {number}")
     return result
+
+
+def control_process(option, value):
+    call(option, value, 0, 0, 0, function=LIBC.prctl)
 
 
 def begin_anew(run, locks):

@@ -74,8 +74,10 @@ pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
         let tree = program.parent()?.parent()?;
         Some(if is_python(tree) { tree } else { program }.to_owned())
     };
-    let python = ansible.with_file_name("python3").canonicalize().ok();
-    let trees = [tree(ansible), python.as_deref().and_then(tree)];
+    let python = interpreter(ansible);
+    let real = python.as_deref().and_then(|python| python.canonicalize().ok());
+    let trees = [Some(ansible), python.as_deref(), real.as_deref()];
+    let trees = trees.map(|program| program.and_then(tree));
     let is_system = |tree: &PathBuf| tree.starts_with("/usr") || tree == Path::new("/");
     trees
         .into_iter()
