@@ -101,7 +101,8 @@ impl Playbooks {
         if !launcher.is_file() {
             return Err(PlaybookError::NoLauncher { path: launcher });
         }
-        let (start, controllers) = (config.playbook.start, Controllers::new(runner_slots(config)));
+        let controllers = Controllers::new(runner_slots(config), &config.playbook);
+        let start = config.playbook.start;
         Ok(Self { plan, runs, launcher, start, controllers })
     }
 
@@ -164,6 +165,7 @@ impl Playbooks {
             descriptors: Vec::new(),
             program: "/bin/true".into(),
             arguments: Vec::new(),
+            landlock_abi: None,
             user: self.plan.user,
             required: self.plan.required.clone(),
             without: self.plan.without.clone(),

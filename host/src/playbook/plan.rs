@@ -170,6 +170,7 @@ impl Plan {
             environment: environment.keys().cloned().collect(),
             files: Files { system: true, read, write },
             tcp: std::iter::once(SSH).chain(grants.tcp.iter().copied()).collect(),
+            landlock_abi: None,
             user: self.user,
             required,
             without,

@@ -26,6 +26,7 @@ const SYSTEM: &str = "--system";
 const READ: &str = "--read";
 const WRITE: &str = "--write";
 const TCP: &str = "--tcp";
+const LANDLOCK_ABI: &str = "--landlock-abi";
 const USER: &str = "--user";
 const REQUIRE: &str = "--require";
 const WITHOUT: &str = "--without";
@@ -51,6 +52,8 @@ pub struct Confinement {
     pub files: Files,
     /// The TCP ports that the program may connect to, at whatever address. It may listen on none.
     pub tcp: Vec<u16>,
+    /// The newest ABI of Landlock that is made use of: tells what would hold on an older kernel.
+    pub landlock_abi: Option<u8>,
     /// Who the program is. Only root can start a program as somebody else.
     pub user: Option<User>,
     /// Layers without which the program is not run, beside [`Layer::ALWAYS`].
@@ -109,6 +112,9 @@ impl Confinement {
         for port in &self.tcp {
             push(TCP, port.to_string().into());
         }
+        if let Some(abi) = self.landlock_abi {
+            push(LANDLOCK_ABI, abi.to_string().into());
+        }
         if let Some(User { uid, gid }) = self.user {
             push(USER, format!("{uid}:{gid}").into());
         }
@@ -143,6 +149,7 @@ impl Confinement {
         let mut environment = Vec::new();
         let mut files = Files::default();
         let mut tcp = Vec::new();
+        let mut landlock_abi = None;
         let mut user = None;
         let mut layers = [BTreeSet::new(), BTreeSet::new()];
         let mut descriptors = Vec::new();
@@ -161,6 +168,9 @@ impl Confinement {
                 Some(READ) => files.read.push(absolute(&mut args, READ)?),
                 Some(WRITE) => files.write.push(absolute(&mut args, WRITE)?),
                 Some(TCP) => tcp.push(number(&mut args, TCP)?),
+                Some(LANDLOCK_ABI) => {
+                    set(&mut landlock_abi, number(&mut args, LANDLOCK_ABI)?, LANDLOCK_ABI)?;
+                }
                 Some(USER) => {
                     let text = value(&mut args, USER)?;
                     set(&mut user, parse_user(&text)?, USER)?;
@@ -201,6 +211,7 @@ impl Confinement {
             environment,
             files,
             tcp,
+            landlock_abi,
             user,
             required,
             without,

@@ -46,14 +46,17 @@ pub(crate) fn confine(
     wants: impl Fn(Layer) -> bool,
 ) -> Result<Vec<(Layer, Held, String)>, Trouble> {
     let Confinement { files, tcp: ports, .. } = confinement;
-    let tcp = wants(Layer::Tcp);
-    let scopes = wants(Layer::Scopes);
+    let newest = confinement.landlock_abi.map_or(i32::MAX, i32::from);
+    let known = KNOWN.min(ABI::from(newest)).max(ABI::V3);
+    // What is not asked for cannot hold.
+    let tcp = wants(Layer::Tcp) && known >= ABI::V4;
+    let scopes = wants(Layer::Scopes) && known >= ABI::V6;
     // Handled, a right is denied wherever no rule gives it.
     let mut ruleset =
         strictly().handle_access(AccessFs::from_all(ABI::V3)).map_err(|_| Trouble::Unsupported)?;
     ruleset = ruleset
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(KNOWN))?;
+        .handle_access(AccessFs::from_all(known))?;
     if tcp {
         ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V4))?;
     }
@@ -65,22 +68,22 @@ pub(crate) fn confine(
         |paths: &'static [&'static str]| paths.iter().map(Path::new).filter(|_| files.system);
     let own = if in_room { system::OWN_WRITE } else { &[] };
     for (paths, rights) in [
-        (system(system::READ).collect::<Vec<_>>(), AccessFs::from_read(KNOWN)),
-        (system(system::WRITE).collect(), AccessFs::from_all(KNOWN)),
-        (system(own).collect(), AccessFs::from_all(KNOWN)),
+        (system(system::READ).collect::<Vec<_>>(), AccessFs::from_read(known)),
+        (system(system::WRITE).collect(), AccessFs::from_all(known)),
+        (system(own).collect(), AccessFs::from_all(known)),
     ] {
         for path in paths.into_iter().filter(|path| path.exists()) {
             ruleset = allow(ruleset, path, rights)?;
         }
     }
     for (_, place) in confinement.tmp_mounts().into_iter().filter(|_| in_room) {
-        ruleset = allow(ruleset, Path::new(place), AccessFs::from_all(KNOWN))?;
+        ruleset = allow(ruleset, Path::new(place), AccessFs::from_all(known))?;
     }
     for path in &files.read {
-        ruleset = allow_named(ruleset, path, AccessFs::from_read(KNOWN))?;
+        ruleset = allow_named(ruleset, path, AccessFs::from_read(known))?;
     }
     for path in &files.write {
-        ruleset = allow_named(ruleset, path, AccessFs::from_all(KNOWN))?;
+        ruleset = allow_named(ruleset, path, AccessFs::from_all(known))?;
     }
     if tcp {
         for &port in ports {
@@ -96,7 +99,8 @@ pub(crate) fn confine(
             kernel_abi.unwrap_or(effective_abi as i32)
         }
         _ => 0,
-    };
+    }
+    .min(newest);
     let by_abi = |layer, is_wanted, needed: i32| match (is_wanted, abi >= needed) {
         (false, _) => (layer, Held::Off, "not wanted".to_owned()),
         (true, true) => (layer, Held::Yes, format!("Landlock ABI {abi}")),
@@ -104,8 +108,8 @@ pub(crate) fn confine(
     };
     Ok(vec![
         by_abi(Layer::Files, true, 3),
-        by_abi(Layer::Tcp, tcp, 4),
-        by_abi(Layer::Scopes, scopes, 6),
+        by_abi(Layer::Tcp, wants(Layer::Tcp), 4),
+        by_abi(Layer::Scopes, wants(Layer::Scopes), 6),
         by_abi(Layer::Sockets, wants(Layer::Sockets), 9),
     ])
 }

@@ -12,6 +12,8 @@ pub enum Layer {
     /// Processes, mounts, shared memory and message queues of its own; a root directory in which
     /// nothing is but what was granted.
     Namespaces,
+    /// A control group of its own, which is killed as one.
+    Cgroup,
     /// A user of its own. Only root can give one.
     User,
     /// No capability, and none to be had by executing a file.
@@ -47,8 +49,9 @@ pub enum Held {
 
 impl Layer {
     /// Every layer, in the order in which they come into force.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespaces,
+        Self::Cgroup,
         Self::User,
         Self::Capabilities,
         Self::NewPrivileges,
@@ -68,6 +71,7 @@ impl Layer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Namespaces => "namespaces",
+            Self::Cgroup => "cgroup",
             Self::User => "user",
             Self::Capabilities => "capabilities",
             Self::NewPrivileges => "new-privileges",

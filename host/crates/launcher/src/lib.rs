@@ -9,6 +9,7 @@
 //! not know what a playbook, a task or a message is. Before it: the daemon's spawn. After it:
 //! the program.
 
+mod cgroup;
 mod confinement;
 mod control;
 mod error;

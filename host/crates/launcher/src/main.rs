@@ -42,6 +42,8 @@ Options:
   --read PATH            grant a file or tree for reading and executing
   --write PATH           grant a file or tree for writing too
   --tcp PORT             allow connections to this TCP port, at whatever address
+  --landlock-abi N       use nothing of Landlock that is newer: see what would hold
+                         on an older kernel
   --user UID:GID         become this user; only root can
   --require LAYER        do not run PROGRAM without this layer
   --without LAYER        leave this layer out
@@ -61,8 +63,8 @@ Options:
 Limits hold for each process by itself, and never raise what is inherited; without
 one, what is inherited stays.
 
-Layers: namespaces, user, capabilities, new-privileges, limits, processes, files,
-tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,
+Layers: namespaces, cgroup, user, capabilities, new-privileges, limits, processes,
+files, tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,
 syscalls.
 
 SIGTERM, SIGINT or SIGHUP stops PROGRAM: its process group gets SIGTERM. A second

@@ -14,6 +14,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Pid, Signal, geteuid, getppid, set_parent_process_death_signal};
 use rustix::thread::set_no_new_privs;
 
+use crate::cgroup::Group;
 use crate::confinement::Confinement;
 use crate::control::Environment;
 use crate::error::{LaunchError, Step};
@@ -34,6 +35,7 @@ pub(crate) struct Start<'a> {
     pub(crate) descriptors: &'a [OwnedFd],
     /// The process that watches over this one.
     pub(crate) parent: Pid,
+    pub(crate) group: &'a Group,
     /// Whether the file system outside is out of sight.
     pub(crate) in_room: bool,
     /// Whether the number of processes is counted for this program alone.
@@ -66,6 +68,7 @@ pub(crate) fn become_program(
     report: impl Fn(Layer, Held, String),
 ) -> Result<Infallible, LaunchError> {
     let confinement = start.confinement;
+    enter_group(start, &report)?;
     sys::set_umask(UMASK);
     sys::lead_process_group().map_err(failed(Step::Session))?;
     env::set_current_dir(&confinement.directory)
@@ -85,6 +88,26 @@ pub(crate) fn become_program(
     }
     let reason = start.image.execute();
     Err(failed(Step::Program(confinement.program.clone()))(reason))
+}
+
+fn enter_group(
+    start: &Start<'_>,
+    report: &impl Fn(Layer, Held, String),
+) -> Result<(), LaunchError> {
+    let degraded = |detail| degraded(start, report, Layer::Cgroup, detail);
+    let group = match start.group {
+        Group::Own(group) => group,
+        Group::None(why) => return degraded(why.clone()),
+        Group::Unwanted => {
+            report(Layer::Cgroup, Held::Off, "not wanted".to_owned());
+            return Ok(());
+        }
+    };
+    match group.enter() {
+        Ok(()) => report(Layer::Cgroup, Held::Yes, "killed as one".to_owned()),
+        Err(error) => degraded(format!("cannot enter it: {error}"))?,
+    }
+    Ok(())
 }
 
 fn limit(start: &Start<'_>, report: &impl Fn(Layer, Held, String)) -> Result<(), LaunchError> {
@@ -122,6 +145,10 @@ fn limit_processes(
     };
     sys::lower_limit(Resource::Processes, most)
         .map_err(layer_failed(Layer::Processes, "limit processes"))?;
+    if start.group.own().is_some_and(|group| group.is_counted) {
+        report(Layer::Processes, Held::Yes, format!("{most} of this program"));
+        return Ok(());
+    }
     let is_root = confinement.user.map_or(geteuid().is_root(), |user| user.uid == 0);
     if is_root && !start.counted_apart {
         let detail = "the kernel does not hold root to it";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 /// Returns all descendants of the calling process that have not ended, children of children included.
 ///
@@ -40,6 +40,24 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
+/// Kills a process if it is a descendant of the calling one. Tells whether it was.
+pub(crate) fn kill(pid: Pid) -> bool {
+    // The number may by now be another process's; a descriptor stays that of one.
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    is_descendant(pid) && pidfd_send_signal(process, Signal::KILL).is_ok()
+}
+
+fn is_descendant(pid: Pid) -> bool {
+    let own = getpid().as_raw_nonzero().get();
+    let mut ancestor = pid.as_raw_nonzero().get();
+    while ancestor > 1 && ancestor != own {
+        let stat = fs::read_to_string(format!("/proc/{ancestor}/stat"));
+        let parent = stat.ok().and_then(|stat| Some(state_and_parent(&stat)?.1));
+        ancestor = parent.unwrap_or_default();
+    }
+    ancestor == own
+}
+
 /// Reads `/proc/PID/stat`: `PID (NAME) STATE PPID ...`, where the name may hold anything.
 fn state_and_parent(stat: &str) -> Option<(char, i32)> {
     let (_, rest) = stat.rsplit_once(") ")?;
@@ -50,6 +68,18 @@ fn state_and_parent(stat: &str) -> Option<(char, i32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_descendant_is_killed() {
+        // Whoever runs the tests, or the first process of all.
+        for pid in [rustix::process::getppid(), Some(Pid::INIT)] {
+            assert!(!kill(pid.unwrap()));
+        }
+        #[expect(clippy::disallowed_methods, reason = "the launcher has no other way to a child")]
+        let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        assert!(kill(Pid::from_child(&child)));
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    }
 
     #[test]
     fn a_name_with_brackets_is_a_name() {

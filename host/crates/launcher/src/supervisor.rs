@@ -23,6 +23,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::cgroup::Group;
 use crate::confinement::Confinement;
 use crate::control::{Control, Environment};
 use crate::error::{LaunchError, Step};
@@ -92,10 +93,18 @@ impl Launch {
     /// Runs the program, and returns the exit code of the launcher: the program's, or 128 and the
     /// number of the signal that ended it, or one of [`exit`].
     pub fn run(&self) -> u8 {
-        match self.start().and_then(|inner| self.watch(&inner)) {
+        let group = match wants(&self.confinement, Layer::Cgroup) {
+            true => Group::make(self.confinement.limits.processes),
+            false => Group::Unwanted,
+        };
+        let code = match self.start(&group).and_then(|inner| self.watch(&inner)) {
             Ok(code) => code,
             Err(error) => self.fail(&error),
+        };
+        if let Some(group) = group.own() {
+            group.remove();
         }
+        code
     }
 
     fn fail(&self, error: &LaunchError) -> u8 {
@@ -105,25 +114,30 @@ impl Launch {
     }
 
     /// Starts the inner process: in namespaces if they can be had, else without.
-    fn start(&self) -> Result<Inner, LaunchError> {
+    fn start(&self, group: &Group) -> Result<Inner, LaunchError> {
         let image = pipeline::prepare(&self.confinement, &self.environment)?;
         let signals = sys::block_signals().map_err(failed(Step::Signals))?;
         if !wants(&self.confinement, Layer::Namespaces) {
             self.reports.write(&line(Layer::Namespaces, Held::Off, "not wanted".to_owned()));
-            return self.start_without(&image, signals);
+            return self.start_without(&image, signals, group);
         }
-        match self.start_in_room(&image, &signals) {
+        match self.start_in_room(&image, &signals, group) {
             Ok(pid) => Ok(Inner { pid, signals }),
             Err(error) if self.confinement.requires(Layer::Namespaces) => Err(error),
             Err(error) => {
                 let detail = format!("{error}: {}", error.source);
                 self.reports.write(&line(Layer::Namespaces, Held::No, detail));
-                self.start_without(&image, signals)
+                self.start_without(&image, signals, group)
             }
         }
     }
 
-    fn start_in_room(&self, image: &Image, signals: &OwnedFd) -> Result<Pid, LaunchError> {
+    fn start_in_room(
+        &self,
+        image: &Image,
+        signals: &OwnedFd,
+        group: &Group,
+    ) -> Result<Pid, LaunchError> {
         let cannot = |what: &str| layer_failed::<io::Error>(Layer::Namespaces, what);
         // Without the right to make others, one makes a user namespace and has every right there.
         let is_able =
@@ -137,7 +151,7 @@ impl Launch {
             pipe_with(PipeFlags::CLOEXEC).map_err(failed_by_kernel(Step::Process))?;
         let Some(pid) = sys::fork(namespaces).map_err(cannot("make them"))? else {
             drop(read);
-            std::process::exit(self.live_in_room(image, signals, ids, write).into());
+            std::process::exit(self.live_in_room(image, signals, group, ids, write).into());
         };
         drop(write);
         let mut complaint = String::new();
@@ -157,6 +171,7 @@ impl Launch {
         &self,
         image: &Image,
         signals: &OwnedFd,
+        group: &Group,
         ids: Option<(u32, u32)>,
         complaints: OwnedFd,
     ) -> u8 {
@@ -175,10 +190,15 @@ impl Launch {
         let detail = "processes, mounts, shared memory".to_owned();
         self.reports.write(&line(Layer::Namespaces, Held::Yes, detail));
         let in_room = !self.confinement.files.sees_everything();
-        self.guard(image, signals, Room { in_room, counted_apart: ids.is_some() })
+        self.guard(image, signals, Room { group, in_room, counted_apart: ids.is_some() })
     }
 
-    fn start_without(&self, image: &Image, signals: OwnedFd) -> Result<Inner, LaunchError> {
+    fn start_without(
+        &self,
+        image: &Image,
+        signals: OwnedFd,
+        group: &Group,
+    ) -> Result<Inner, LaunchError> {
         let outer = getpid();
         let Some(pid) = sys::fork(0).map_err(failed(Step::Process))? else {
             // Our own signal, which kills all: without namespaces our death alone would not.
@@ -186,7 +206,10 @@ impl Launch {
                 .and_then(|()| set_child_subreaper(Some(getpid())));
             let code = match adopted {
                 Ok(()) if rustix::process::getppid() != Some(outer) => exit::LAYER_FAILED,
-                Ok(()) => self.guard(image, &signals, Room::default()),
+                Ok(()) => {
+                    let room = Room { group, in_room: false, counted_apart: false };
+                    self.guard(image, &signals, room)
+                }
                 Err(error) => self.fail(&failed_by_kernel(Step::Process)(error)),
             };
             std::process::exit(code.into());
@@ -234,7 +257,7 @@ impl Launch {
     }
 
     /// The inner process: starts the program, adopts what that leaves behind, and ends it all.
-    fn guard(&self, image: &Image, signals: &OwnedFd, room: Room) -> u8 {
+    fn guard(&self, image: &Image, signals: &OwnedFd, room: Room<'_>) -> u8 {
         let parent = getpid();
         let program = match sys::fork(0) {
             Ok(Some(program)) => program,
@@ -244,6 +267,7 @@ impl Launch {
                     image,
                     descriptors: &self.descriptors,
                     parent,
+                    group: room.group,
                     in_room: room.in_room,
                     counted_apart: room.counted_apart,
                 };
@@ -275,7 +299,7 @@ impl Launch {
                 Some(Heard::Child) | None => (),
             }
         };
-        self.sweep(&mut killed);
+        self.sweep(room.group, &mut killed);
         self.reports.write(&Report::Killed { count: killed.len() });
         self.reports.write(&match status.terminating_signal() {
             Some(signal) => Report::Signalled { signal },
@@ -285,18 +309,21 @@ impl Launch {
     }
 
     /// Kills what the program has left behind until nothing is.
-    fn sweep(&self, killed: &mut HashSet<Pid>) {
+    fn sweep(&self, group: &Group, killed: &mut HashSet<Pid>) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = processes::descendants();
-            if left.as_ref().is_ok_and(HashSet::is_empty) || Instant::now() > deadline {
+            // What makes others all the time may not be in a list, but is in the group.
+            let populated = group.own().is_some_and(|group| group.kill().unwrap_or(false));
+            let is_empty = !populated && left.as_ref().is_ok_and(HashSet::is_empty);
+            if is_empty || Instant::now() > deadline {
                 return;
             }
-            for pid in left.unwrap_or_default() {
-                if kill_process(pid, Signal::KILL).is_ok() {
-                    killed.insert(pid);
-                }
+            let left = left.unwrap_or_default();
+            if group.own().is_some() {
+                killed.extend(&left);
             }
+            killed.extend(left.into_iter().filter(|pid| processes::kill(*pid)));
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
             std::thread::sleep(PAUSE);
         }
@@ -304,8 +331,9 @@ impl Launch {
 }
 
 /// What is special about where the program runs.
-#[derive(Clone, Copy, Default)]
-struct Room {
+#[derive(Clone, Copy)]
+struct Room<'a> {
+    group: &'a Group,
     in_room: bool,
     counted_apart: bool,
 }

@@ -1,8 +1,8 @@
 //! What a program can reach from inside: `probe.py` tries some 120 things, and each must end as the
 //! table beside it says.
 //!
-//! The tables are of one Landlock ABI. A kernel with another may deny more, and nothing else; what is
-//! in the tables as `allowed` and is needed, the other tests run into.
+//! It is tried as on a kernel of each Landlock ABI that the tables are about. A line of them is
+//! `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` for what a newer ABI changes.
 
 #![expect(
     clippy::disallowed_methods,
@@ -29,8 +29,8 @@ const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 /// Debian's and Fedora's `nobody`.
 const NOBODY: u32 = 65534;
 
-/// The ABI that the tables were made with.
-const ABI: &str = "Landlock ABI 7";
+/// The ABIs that the tables are about.
+const ABIS: std::ops::RangeInclusive<u8> = 3..=7;
 
 /// Everything that the probe tries to get at, with whatever belongs to `owner`.
 struct Outside {
@@ -109,7 +109,7 @@ impl Outside {
         })
     }
 
-    fn confinement(&self, user: Option<u32>, without: &[Layer]) -> Confinement {
+    fn confinement(&self, user: Option<u32>, without: &[Layer], abi: u8) -> Confinement {
         Confinement {
             directory: self.path("run"),
             home: None,
@@ -121,6 +121,7 @@ impl Outside {
                 write: vec![self.path("run"), self.path("rw")],
             },
             tcp: vec![self.open_port()],
+            landlock_abi: Some(abi),
             user: user.map(|id| User { uid: id, gid: id }),
             required: BTreeSet::new(),
             without: without.iter().copied().collect(),
@@ -137,11 +138,16 @@ impl Outside {
         }
     }
 
-    /// Runs the probe. Returns the verdicts by name, and what Landlock said it is.
-    fn probe(&self, user: Option<u32>, without: &[Layer]) -> (BTreeMap<String, String>, String) {
+    /// Runs the probe. Returns the verdicts by name, and what was said of Landlock.
+    fn probe(
+        &self,
+        user: Option<u32>,
+        without: &[Layer],
+        abi: u8,
+    ) -> (BTreeMap<String, String>, String) {
         let output = Command::new(LAUNCHER)
             .arg("--report")
-            .args(self.confinement(user, without).to_args())
+            .args(self.confinement(user, without, abi).to_args())
             .env("LOOPABULL_PROBE", self.input().to_string())
             .env("PATH", "/usr/bin:/bin")
             .env("BED_SECRET", "b")
@@ -170,29 +176,58 @@ impl Drop for Outside {
     }
 }
 
+/// Returns what a line of a table says of each ABI, and the name.
+fn verdicts(line: &str) -> (String, Vec<&str>) {
+    let (said, name) = line.split_once(": ").unwrap();
+    let mut parts = said.split(", from ");
+    let first = parts.next().unwrap();
+    let changes = parts.map(|part| part.split_once(' ').unwrap());
+    let changes: Vec<(u8, &str)> =
+        changes.map(|(abi, verdict)| (abi.parse().unwrap(), verdict)).collect();
+    let at = |abi| changes.iter().rev().find(|(from, _)| *from <= abi);
+    (name.to_owned(), ABIS.map(|abi| at(abi).map_or(first, |(_, verdict)| verdict)).collect())
+}
+
+/// Writes what [`verdicts`] reads.
+fn line(name: &str, verdicts: &[String]) -> String {
+    let mut line = verdicts[0].clone();
+    for (abi, pair) in ABIS.skip(1).zip(verdicts.windows(2)) {
+        if pair[0] != pair[1] {
+            write!(line, ", from {abi} {}", pair[1]).unwrap();
+        }
+    }
+    format!("{line}: {name}")
+}
+
+/// Tries everything as on a kernel of each ABI. A kernel that has less than the newest of them is not
+/// tried with more than it has.
 fn check(table: &str, user: Option<u32>, without: &[Layer]) {
-    let own = geteuid().as_raw();
-    let outside = Outside::new(user.unwrap_or(own));
-    let (found, abi) = outside.probe(user, without);
-    let expected: BTreeMap<String, String> = table
-        .lines()
-        .filter_map(|line| line.split_once(": "))
-        .map(|(verdict, name)| (name.to_owned(), verdict.to_owned()))
-        .collect();
+    let outside = Outside::new(user.unwrap_or(geteuid().as_raw()));
+    let expected: BTreeMap<_, _> = table.lines().map(verdicts).collect();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut count = 0;
+    for abi in ABIS {
+        let (table, said) = outside.probe(user, without, abi);
+        if said != format!("Landlock ABI {abi}") {
+            assert!(count > 0, "{said}");
+            break;
+        }
+        count += 1;
+        for (name, verdict) in table {
+            found.entry(name).or_default().push(verdict);
+        }
+    }
     let names: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
     let mut differences = String::new();
     for name in names {
-        let (found, expected) = (found.get(name), expected.get(name));
-        // Another kernel may lack what is tried, or deny more.
-        let is_safe = expected.is_some()
-            && abi != ABI
-            && found.is_some_and(|verdict| matches!(verdict.as_str(), "denied" | "absent"));
-        if found != expected && !is_safe {
+        let found = found.get(name).cloned().unwrap_or_default();
+        let expected = expected.get(name).cloned().unwrap_or_default();
+        if found.iter().ne(expected.iter().take(count)) {
             writeln!(differences, "{name}: {expected:?} expected, {found:?} found").unwrap();
         }
     }
-    let lines = found.iter().map(|(name, verdict)| format!("{verdict}: {name}\n"));
-    assert!(differences.is_empty(), "{differences}\n{abi}\n{}", lines.collect::<String>());
+    let lines = found.iter().map(|(name, verdicts)| line(name, verdicts) + "\n");
+    assert!(differences.is_empty(), "{differences}\n{}", lines.collect::<String>());
 }
 
 /// As a service of systemd with `User=` would be: no root, so a user namespace.

@@ -63,12 +63,13 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let names = vec("[^=\0]{1,8}", 0..4);
     let own = (option::of(absolute()), option::of(absolute()));
     let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
+    let abi = option::of(any::<u8>());
     let user = option::of((any::<u32>(), any::<u32>()));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
-    let rights = (user, layers(), vec(DESCRIPTORS, 0..3), limits());
+    let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
         |((directory, (home, tmp), environment, files, tcp), rights, program, arguments)| {
-            let (user, [required, without], descriptors, limits) = rights;
+            let (landlock_abi, user, [required, without], descriptors, limits) = rights;
             Confinement {
                 directory,
                 home,
@@ -76,6 +77,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
                 environment,
                 files,
                 tcp,
+                landlock_abi,
                 user,
                 required,
                 without,

@@ -1,127 +1,15 @@
-//! What holds around a program that was started by `loopabull-launch`, with namespaces and without.
-//!
-//! Owns the promises about what is killed, what is handed over and what is reported. Runs the real
-//! launcher; what a program can reach from inside is tried by `probe.rs`.
+//! What is killed, what is handed over and what is reported.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the launcher itself is under test, so nothing can start it but the test"
-)]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use loopabull_launcher::{
-    Confinement, Environment, Files, Held, Layer, Limits, Report, User, exit, send_plan,
-};
+use loopabull_launcher::{Environment, Held, Layer, Report, User, exit, send_plan};
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
-const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
-
-/// Without namespaces everything must hold that can hold without.
-const WAYS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
-
-/// A confinement of `/bin/sh -c SCRIPT` in a folder of its own.
-struct Bed {
-    folder: TempDir,
-    confinement: Confinement,
-}
-
-impl Bed {
-    fn new(script: &str, without: &[Layer]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().canonicalize().unwrap();
-        let confinement = Confinement {
-            directory: path.clone(),
-            home: None,
-            tmp: None,
-            environment: Vec::new(),
-            files: Files { system: true, read: Vec::new(), write: vec![path] },
-            tcp: Vec::new(),
-            user: None,
-            required: BTreeSet::new(),
-            without: without.iter().copied().collect(),
-            descriptors: Vec::new(),
-            limits: Limits::none(),
-            program: "/bin/sh".into(),
-            arguments: ["-c", script].map(OsString::from).to_vec(),
-        };
-        Self { folder, confinement }
-    }
-
-    fn by_hand(&self) -> Command {
-        let mut command = Command::new(LAUNCHER);
-        command.args(self.confinement.to_args());
-        command
-    }
-
-    /// Starts it as the daemon does.
-    fn start(&self, descriptors: &[OwnedFd]) -> (Child, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new(LAUNCHER)
-            .args(["--control", "0"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        send_plan(&ours, &self.confinement, &Environment::new(), &descriptors).unwrap();
-        (child, ours)
-    }
-
-    /// Runs it to its end. Returns its report and what it printed.
-    fn run(&self, descriptors: &[OwnedFd]) -> (Vec<Report>, String) {
-        let (mut child, control) = self.start(descriptors);
-        let mut printed = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-        child.wait().unwrap();
-        let lines = BufReader::new(control).lines();
-        (lines.map(|line| line.unwrap().parse().unwrap()).collect(), printed)
-    }
-
-    /// Waits until the program has written a file.
-    fn wait_for(&self, name: &str) {
-        wait_until(|| self.folder.path().join(name).exists());
-    }
-
-    fn living(&self) -> usize {
-        living_in(self.folder.path())
-    }
-}
-
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it does not come true");
-        std::thread::yield_now();
-    }
-}
-
-/// Counts the processes whose working directory is there. In a room of its own it is another mount of
-/// the same directory, so it is known by its number.
-fn living_in(folder: &Path) -> usize {
-    use std::os::unix::fs::MetadataExt;
-    let wanted = fs::metadata(folder).unwrap();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let directories = processes.filter_map(|entry| fs::metadata(entry.path().join("cwd")).ok());
-    directories.filter(|d| (d.ino(), d.dev()) == (wanted.ino(), wanted.dev())).count()
-}
-
-fn held(reports: &[Report], wanted: Layer) -> Option<Held> {
-    reports.iter().find_map(|report| match report {
-        Report::Layer { layer, held, .. } if *layer == wanted => Some(held.clone()),
-        _ => None,
-    })
-}
+use crate::bed::{Bed, LAUNCHER, WAYS, held, wait_until};
 
 /// Leaves a daemon, an orphan and a child behind, all with standard output.
 const LITTER: &str = "(setsid sleep 600 &) ; (sleep 600 &) ; sleep 600 & echo there > there";

@@ -1,0 +1,99 @@
+//! The control group of a program: all that it starts is in it, and is killed with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use loopabull_launcher::{Held, Layer, Report, exit};
+
+use crate::bed::{Bed, LAUNCHER, WAYS, held};
+
+/// Returns the folder of the control group in which this test is.
+fn group_folder() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let places =
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(own));
+    places.into_iter().find(|place| place.join("cgroup.kill").exists() || is_root_group(place))
+}
+
+/// The root of the hierarchy cannot be killed.
+fn is_root_group(place: &Path) -> bool {
+    place.join("cgroup.controllers").exists() && !place.join("cgroup.type").exists()
+}
+
+/// Tells whether groups can be made here.
+fn has_groups() -> bool {
+    use rustix::fs::{Access, access};
+    group_folder().is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok())
+}
+
+#[test]
+fn program_is_in_a_control_group_that_is_gone_with_it() {
+    for without in WAYS {
+        let mut bed = Bed::new("cat /proc/self/cgroup", without);
+        if without.is_empty() {
+            bed.confinement.files.read.push("/proc".into());
+        }
+        let (reports, printed) = bed.run(&[]);
+        let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+        if !has_groups() {
+            assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
+            continue;
+        }
+        assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Yes), "{reports:?}");
+        let name = group.rsplit('/').next().unwrap();
+        assert!(name.starts_with("loopabull-launch-"), "{group}");
+        assert!(!group_folder().unwrap().join(name).exists(), "{group}");
+    }
+}
+
+/// A service of systemd with `Delegate=` and `DelegateSubgroup=` has a group whose processes are all in
+/// groups below it: there controllers can be handed on.
+#[test]
+fn group_is_beside_the_daemons_in_what_a_service_was_given() {
+    if !has_groups() {
+        return;
+    }
+    let service = group_folder().unwrap().join(format!("loopabull-test-{}", std::process::id()));
+    let daemon = service.join("daemon");
+    fs::create_dir_all(&daemon).unwrap();
+    rustix::fs::setxattr(&service, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let bed = Bed::new("cat /proc/self/cgroup", &[Layer::Namespaces]);
+    let mut command = Command::new("/bin/sh");
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", daemon.display());
+    command.args(["-c", &enter, "sh", LAUNCHER]).args(bed.confinement.to_args());
+    let output = command.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let gone = fs::remove_dir(&daemon).and_then(|()| fs::remove_dir(&service));
+    assert!(gone.is_ok(), "something is left in {}: {gone:?}", service.display());
+    let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let name = service.file_name().unwrap().to_str().unwrap();
+    assert!(group.contains(&format!("{name}/loopabull-launch-")), "{group}");
+}
+
+#[test]
+fn group_that_is_required_and_left_out_is_bad_usage() {
+    let mut bed = Bed::new("exit 3", &[Layer::Cgroup]);
+    let (reports, _) = bed.run(&[]);
+    assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Off), "{reports:?}");
+    bed.confinement.required.insert(Layer::Cgroup);
+    let (reports, _) = bed.run(&[]);
+    assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");
+}
+
+/// Whoever looks where it is finds that it is somebody else by now.
+#[test]
+fn what_never_stays_one_process_is_killed() {
+    if !has_groups() {
+        return;
+    }
+    let run = "while True:\n  if os.fork(): os._exit(0)\n";
+    let mut bed = Bed::new("", &[Layer::Namespaces]);
+    bed.confinement.program = "/usr/bin/python3".into();
+    bed.confinement.arguments =
+        vec!["-c".into(), format!("import os\nif os.fork(): os._exit(5)\n{run}").into()];
+    let (reports, _) = bed.run(&[]);
+    assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
+    assert_eq!(bed.living(), 0);
+}
