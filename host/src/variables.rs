@@ -1,8 +1,12 @@
-//! How a message reaches Ansible: two variables in a YAML file, every string marked `!unsafe`.
+//! How a message reaches Ansible: two variables in a YAML file, every string marked `!unsafe` that could
+//! be a template.
 //!
 //! Ansible takes strings in extra variables for templates and runs the Jinja in them, in every
 //! version from 2.14 to 2.21 that was tried; `!unsafe` on each single scalar is the one form that
 //! all of them respect, and on a mapping it loses the data before 2.19. Keys are not templated.
+//! Since 2.19 a marked scalar is read as if it had no quotes, so that `!unsafe "5"` is a number and
+//! `!unsafe "="` an error (ansible-core, `_internal/_yaml/_constructor.py`). What it would take for
+//! something else than a string is left unmarked: there is no brace in it, and so no template.
 //! Nothing of a message stands at the top level, where it could set a connection or override a
 //! variable of the play.
 //!
@@ -141,7 +145,7 @@ fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> 
         Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => write_number(text, number)?,
         Value::String(string) => {
-            text.push_str("!unsafe ");
+            text.push_str(if is_ambiguous(string) { "" } else { "!unsafe " });
             write_string(text, string);
         }
         Value::Array(values) => {
@@ -171,6 +175,20 @@ fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> 
         }
     }
     Ok(())
+}
+
+/// Tells whether YAML 1.1 would take a string for something else if it had no quotes: for nothing, a truth
+/// value, a special key, or a number or time, which begin with a digit, sign or dot and have no character
+/// beyond those named here (PyYAML, `resolver.py`).
+fn is_ambiguous(string: &str) -> bool {
+    const WORDS: &[&str] =
+        &["", "~", "=", "<<", "*", "&", "!", "null", "yes", "no", "true", "false", "on", "off"];
+    let of_number = |c: char| c.is_ascii_alphanumeric() || "+-.:_ \t".contains(c);
+    // Its patterns take one line feed at the end for none.
+    let string = string.strip_suffix('\n').unwrap_or(string);
+    WORDS.iter().any(|word| word.eq_ignore_ascii_case(string))
+        || string.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+            && string.chars().all(of_number)
 }
 
 /// Writes a number with its digits. YAML 1.1 takes `1e5` for a string: a float needs a dot, and its
@@ -239,6 +257,22 @@ mod tests {
             r#"{"a":"{{ x }}","{{ k }}":["y",{"b":"z"}]}"#,
             r#"{? "a" : !unsafe "{{ x }}", ? "{{ k }}" : [!unsafe "y", {? "b" : !unsafe "z"}]}"#,
         );
+    }
+
+    #[test]
+    fn what_could_be_no_string_without_quotes_is_not_marked() {
+        for text in [
+            "", "~", "=", "<<", "null", "Yes", "OFF", "5", "-0x1F", ".inf", "1:30", "1_0", "*",
+            "5\n", "no\n",
+        ] {
+            let json = format!("{text:?}");
+            check(&json, &json.replace("\\n", "\\x0a"));
+        }
+        check(r#""2001-12-14 21:59:43.10 -5""#, r#""2001-12-14 21:59:43.10 -5""#);
+        for text in ["5 {{ x }}", "y", "nope", " ", "a=", "1{", "-#"] {
+            let json = format!("{text:?}");
+            check(&json, &["!unsafe ", &json].concat());
+        }
     }
 
     #[test]
