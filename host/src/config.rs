@@ -125,6 +125,12 @@ pub struct Playbook {
     pub without: Vec<String>,
     /// How Ansible is started, if a manifest does not say: `warm` or `cold`.
     pub start: Start,
+    /// How many playbooks one process that has Ansible imported runs before another takes its place.
+    /// Default: 200.
+    pub controller_runs: Option<u32>,
+    /// How long such a process waits for the next playbook before it is ended. Default: 10 minutes.
+    #[serde(deserialize_with = "some_duration")]
+    pub controller_idle: Option<Duration>,
 }
 
 /// The bus on which what tasks send is published, in the form of fedora-messaging.

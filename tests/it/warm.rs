@@ -1,8 +1,9 @@
 //! Warm start: a run out of a process that has Ansible imported does what a cold one does, and leaves
 //! nothing for the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use loopabull_model::{PlaybookReport, Run};
 
@@ -14,6 +15,30 @@ fn run(bed: &Bed, daemon: &Daemon, id: &str, topic: &str) -> Run {
     daemon.wait_until_idle();
     let runs = bed.runs();
     runs.into_iter().find(|run| run.message_id.to_string() == id).expect("it was run")
+}
+
+/// Returns the controllers of a bed, by the number of their folder in the environment, with all that is in their
+/// rooms.
+fn controllers(bed: &Bed) -> BTreeMap<String, Vec<String>> {
+    let home = format!("HOME={}/warm-", bed.path("state/runs").display());
+    let mut found = BTreeMap::<_, Vec<_>>::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment);
+        if let Some((_, rest)) = environment.split_once(&home) {
+            let name = rest.split('/').next().unwrap().to_owned();
+            found.entry(name).or_default().push(entry.file_name().into_string().unwrap());
+        }
+    }
+    found
+}
+
+/// Sends a signal to all controllers of a bed.
+fn signal(bed: &Bed, signal: &str) {
+    let pids: Vec<_> = controllers(bed).into_values().flatten().collect();
+    assert!(!pids.is_empty());
+    let sent = Command::new("kill").arg(format!("-{signal}")).args(pids).status();
+    assert!(sent.is_ok());
 }
 
 fn report(run: &Run) -> &PlaybookReport {
@@ -138,22 +163,7 @@ fn a_controller_that_died_or_is_outdated_is_replaced() {
     let daemon = bed.start(&["--workers", "1"]);
     run(&bed, &daemon, "m-1", "a");
     run(&bed, &daemon, "m-2", "a");
-    let kill = || {
-        // The controller of this bed, by its folder in the environment.
-        let home = format!("HOME={}/warm-", bed.path("state/runs").display());
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let pids = processes.filter(|entry| {
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            String::from_utf8_lossy(&environment).contains(&home)
-        });
-        let pids: BTreeSet<_> = pids.map(|entry| entry.file_name()).collect();
-        assert!(!pids.is_empty());
-        for pid in pids {
-            let kill = std::process::Command::new("kill").arg("-9").arg(pid).status();
-            assert!(kill.is_ok());
-        }
-    };
-    kill();
+    signal(&bed, "KILL");
     // The run that was given to the dead one says so and is tried again; or it was noticed before.
     bed.inject(&[message("m-3", "a", "{}")]);
     wait_for("the message to be worked all the same", || {
@@ -188,5 +198,101 @@ fn a_warm_run_ends_at_its_deadline_with_all_it_started() {
     assert_eq!(processes_with("60020"), 0);
     bed.write("shared/go", "");
     assert!(run(&bed, &daemon, "m-4", "a").outcome.is_success());
+    daemon.stop();
+}
+
+#[test]
+fn a_controller_has_so_many_runs_and_no_more() {
+    let bed = Bed::new();
+    bed.write("loopabull.toml", "[playbook]\ncontroller_runs = 2\n");
+    bed.add_playbook("a", "", "    - debug: { msg: x }\n");
+    let daemon = bed.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    let left = ["m-1", "m-2", "m-3", "m-4"].map(|id| {
+        let run = run(&bed, &daemon, id, "a");
+        let controllers: Vec<_> = controllers(&bed).into_keys().collect();
+        (report(&run).cold.is_none(), controllers.join(" "))
+    });
+    let expected = [(false, ""), (true, "1"), (true, ""), (true, "2")];
+    assert_eq!(left, expected.map(|(is_warm, left)| (is_warm, left.to_owned())));
+    daemon.stop();
+}
+
+#[test]
+fn a_controller_that_waits_for_long_is_ended() {
+    let bed = Bed::new();
+    bed.write("loopabull.toml", "[playbook]\ncontroller_idle = '8s'\n");
+    bed.add_playbook("a", "", "    - debug: { msg: x }\n");
+    let daemon = bed.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    run(&bed, &daemon, "m-1", "a");
+    assert_eq!(report(&run(&bed, &daemon, "m-2", "a")).cold, None);
+    wait_for("the controller to be ended", || controllers(&bed).is_empty().then_some(()));
+    let left = || fs::read_dir(bed.path("state/runs")).unwrap().count();
+    wait_for("its folder to be gone", || (left() == 0).then_some(()));
+    assert_eq!(report(&run(&bed, &daemon, "m-3", "a")).cold.as_deref(), Some("first"));
+    daemon.stop();
+}
+
+/// One that does not answer has not taken the run, which is started in the other way.
+#[test]
+fn a_controller_that_hangs_costs_no_run() {
+    let bed = Bed::new();
+    bed.add_playbook("a", "[retry]\nmax_attempts = 1", "    - debug: { msg: x }\n");
+    let daemon = bed.start(&["--workers", "1"]);
+    run(&bed, &daemon, "m-1", "a");
+    run(&bed, &daemon, "m-2", "a");
+    signal(&bed, "STOP");
+    let run_3 = run(&bed, &daemon, "m-3", "a");
+    assert!(run_3.outcome.is_success(), "{}", run_3.outcome);
+    assert_eq!(report(&run_3).cold.as_deref(), Some("refused"));
+    assert!(controllers(&bed).is_empty());
+    assert!(daemon.get("/metrics").1.contains("playbook_cold_starts_total{reason=\"refused\"} 1"));
+    assert_eq!(report(&run(&bed, &daemon, "m-4", "a")).cold, None);
+    daemon.stop();
+}
+
+/// One that stops in the middle of a run keeps it only until its deadline.
+#[test]
+fn a_controller_that_hangs_in_a_run_is_ended_at_the_deadline() {
+    let bed = Bed::new();
+    let manifest = "[limits]\ntimeout = '8s'\n[retry]\nmax_attempts = 1";
+    let tasks =
+        "    - shell: test -e go || { touch there; sleep 60024; }\n      args: { chdir: 'DIR' }\n";
+    bed.add_playbook("a", manifest, &tasks.replace("DIR", bed.path("shared").to_str().unwrap()));
+    bed.write("shared/go", "");
+    let daemon = bed.start(&["--workers", "1"]);
+    run(&bed, &daemon, "m-1", "a");
+    run(&bed, &daemon, "m-2", "a");
+    fs::remove_file(bed.shared("go")).unwrap();
+    bed.inject(&[message("m-3", "a", r#"{"word":1}"#)]);
+    wait_for("the run", || bed.shared("there").exists().then_some(()));
+    signal(&bed, "STOP");
+    daemon.wait_until_idle();
+    let runs = bed.runs();
+    assert_eq!((runs[0].message_id.as_str(), runs[0].outcome.name()), ("m-3", "deadline"));
+    assert_eq!(processes_with("60024"), 0);
+    bed.write("shared/go", "");
+    assert!(run(&bed, &daemon, "m-4", "a").outcome.is_success());
+    daemon.stop();
+}
+
+#[test]
+fn chance_is_another_in_each_run() {
+    let bed = Bed::new();
+    let tasks = "    - debug: { msg: \"{{ 999999999999 | random }}\" }
+    - debug: { msg: \"{{ lookup('password', '/dev/null length=20') }}\" }
+    - debug: { msg: \"{{ range(1000000) | list | shuffle | first }}\" }
+";
+    bed.add_playbook("a", "", tasks);
+    let daemon = bed.start(&["--workers", "1"]);
+    let said = ["m-1", "m-2", "m-3"].map(|id| {
+        let run = run(&bed, &daemon, id, "a");
+        assert!(run.outcome.is_success(), "{}", run.output.text);
+        let said = run.output.text.lines().filter(|line| line.contains("\"msg\":"));
+        said.map(str::to_owned).collect::<Vec<_>>()
+    });
+    for value in 0..3 {
+        let values: BTreeSet<_> = said.iter().map(|said| &said[value]).collect();
+        assert_eq!(values.len(), 3, "{said:?}");
+    }
     daemon.stop();
 }

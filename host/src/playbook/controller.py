@@ -8,13 +8,13 @@ LOOPABULL_CONTROL_FD names. On it go lines of JSON; < is from the daemon, > is t
   > {"ready": {"ansible": "2.14.18", "python": "3.11.2", "guard": "landlock", "watch": [PATH...]}}
       When one of the paths changes, comes or goes, a new controller is to be started. Without the
       guard "landlock", which needs Linux 6.12, a run under our own user can kill us.
-  < {"run": {"arguments": [TEXT...], "environment": {NAME: TEXT...}, "directory": PATH}}
+  < {"run": {"arguments": [TEXT...], "directory": PATH}}
       With standard output, standard error and the results by SCM_RIGHTS on its first byte. In the
       run the results have the number of our socket, which LOOPABULL_RESULTS_FD says.
+  > {"taken": {}}       A process for it is about to be forked.
   > {"ended": {"exit": 2, "killed": 3, "spent": ""}}, or "signal": 9 in the place of the exit
       `killed` is how many processes were left behind. There is none any more. `spent` tells what the
       run has changed that the next would find; if there is something, this process ends.
-  > {"refused": REASON}   Nothing was run. It has to be run by `ansible-playbook` itself.
   < {"stop": true}        SIGTERM to the process group of the run.
   < {"kill": true}        SIGKILL to everything.
 
@@ -62,8 +62,6 @@ ALSO = (
     " ansible.plugins.doc_fragments ansible.utils.shlex multiprocessing.popen_fork"
     " multiprocessing.pool pty urllib.request"
 ).split()
-# Names of the environment that are read when Ansible is imported, so that no run can have its own.
-FIXED = ("ANSIBLE_", "HOME", "LANG", "LC_", "PATH", "PYTHON", "TMPDIR", "TZ")
 # How many seconds processes may take to end after SIGKILL.
 PATIENCE = 5
 
@@ -337,15 +335,12 @@ def serve(control):
         run, descriptors, control.descriptors = message["run"], control.descriptors, []
         if len(descriptors) != 3:
             sys.exit(f"a run needs three descriptors, and has {len(descriptors)}")
-        fixed = [name for name in run["environment"] if name.startswith(FIXED)]
-        child = None if fixed else os.fork()
+        control.say(taken={})
+        child = os.fork()
         if child == 0:
             return run, descriptors
         for descriptor in descriptors:
             os.close(descriptor)
-        if fixed:
-            control.say(refused=f"read when Ansible is imported: {', '.join(fixed)}")
-            continue
         ended = watch(control, child)
         try:
             after = condition()
@@ -480,7 +475,6 @@ def begin_anew(run, locks):
 
     os.umask(0o077)
     os.chdir(run["directory"])
-    os.environ.update(run["environment"])
     random.seed()
     tempfile.tempdir = None
     multiprocessing.current_process().authkey = os.urandom(32)

@@ -28,16 +28,19 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::playbook::folder::{Folder, HOME};
 use crate::playbook::process::{End, Ended, GRACE, LAST_GRACE, LINGER, Watch, drain, launch};
 use crate::playbook::results::Reader;
 
 /// How long a controller may take to import Ansible.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many runs one controller has, so that what a library may leak stays small.
+/// How long a controller may take to take a run.
+const PROMPT: Duration = Duration::from_secs(10);
+/// How many runs one controller has if nobody says, so that what a library may leak stays small.
 const MOST_RUNS: u32 = 200;
 /// How long a controller waits for another run before it is ended, and how long a task counts as one
-/// that is run often.
+/// that is run often, if nobody says.
 const IDLE: Duration = Duration::from_mins(10);
 /// How long no other is started after one could not be.
 const REST: Duration = Duration::from_mins(1);
@@ -80,6 +83,8 @@ pub(super) struct Controllers {
     numbers: AtomicU32,
     /// How many may wait.
     most: AtomicUsize,
+    most_runs: u32,
+    idle_time: Duration,
     rests_until: Mutex<Option<Instant>>,
 }
 
@@ -116,7 +121,7 @@ enum Said {
         /// What it has changed that the next run would find.
         spent: String,
     },
-    Refused(String),
+    Taken {},
 }
 
 impl Cold {
@@ -132,8 +137,11 @@ impl Cold {
 }
 
 impl Controllers {
-    pub(super) fn new(most: usize) -> Self {
+    /// For so many workers.
+    pub(super) fn new(most: usize, config: &config::Playbook) -> Self {
         Self {
+            most_runs: config.controller_runs.unwrap_or(MOST_RUNS),
+            idle_time: config.controller_idle.unwrap_or(IDLE),
             idle: Mutex::default(),
             seen: Mutex::default(),
             numbers: AtomicU32::new(1),
@@ -179,15 +187,15 @@ impl Controllers {
     pub(super) fn is_often(&self, key: &str) -> bool {
         let mut seen = lock(&self.seen);
         if seen.len() > MOST_SEEN {
-            seen.retain(|_, last| last.elapsed() < IDLE);
+            seen.retain(|_, last| last.elapsed() < self.idle_time);
         }
         let last = seen.insert(key.to_owned(), Instant::now());
-        last.is_some_and(|last| last.elapsed() < IDLE)
+        last.is_some_and(|last| last.elapsed() < self.idle_time)
     }
 
     /// Lets a controller wait for another run, if it has not had all.
     pub(super) async fn put(&self, mut controller: Controller) {
-        if controller.runs >= MOST_RUNS {
+        if controller.runs >= self.most_runs {
             return controller.end().await;
         }
         controller.idle_since = Instant::now();
@@ -209,7 +217,7 @@ impl Controllers {
     pub(super) async fn expire(&self) {
         let is_bad = |one: &mut Controller| {
             !matches!(one.child.try_wait(), Ok(None))
-                || one.idle_since.elapsed() >= IDLE
+                || one.idle_since.elapsed() >= self.idle_time
                 || one.watched.iter().any(|(path, state)| *state != look(path))
         };
         let gone: Vec<_> = lock(&self.idle).extract_if(.., is_bad).collect();
@@ -302,7 +310,7 @@ impl Controller {
         let directory = self.folder.path().join(HOME);
         let directory = directory.to_str().context("a path is not UTF-8")?;
         let run = serde_json::json!({
-            "run": { "arguments": words, "environment": {}, "directory": directory },
+            "run": { "arguments": words, "directory": directory },
         });
         let handed = [theirs_out.as_fd(), theirs_err.as_fd(), theirs_results.as_fd()];
         if let Err(error) = send(&self.commands, format!("{run}\n").as_bytes(), &handed) {
@@ -310,6 +318,18 @@ impl Controller {
             return Ok((None, false));
         }
         drop((theirs_out, theirs_err, theirs_results));
+        match tokio::time::timeout(PROMPT.min(limits.timeout), self.hear()).await {
+            Ok(Ok(Said::Taken { .. })) => (),
+            // It has gone, or hangs. Whoever has it must end it before anything else is run.
+            Ok(answer) => {
+                tracing::debug!("a warm Ansible does not take a run: {answer:?}");
+                return Ok((None, false));
+            }
+            Err(_) => {
+                tracing::warn!("a warm Ansible does not answer and is ended");
+                return Ok((None, false));
+            }
+        }
         let capture = Mutex::new(Capture::new(limits.output));
         let mut reader = Reader::new(limits.mask);
         let (ended, how) = {
@@ -333,11 +353,7 @@ impl Controller {
         };
         let (exit, signal, killed, spent) = match how {
             Said::Ended { exit, signal, killed, spent } => (exit, signal, killed, spent),
-            Said::Refused(why) => {
-                tracing::debug!("a warm Ansible does not take a run: {why}");
-                return Ok((None, self.folder.empty().await));
-            }
-            Said::Ready { .. } => bail!("it is ready once more"),
+            Said::Ready { .. } | Said::Taken { .. } => bail!("it says the same once more"),
         };
         if !spent.is_empty() {
             tracing::debug!("a warm Ansible is ended: its run has changed {spent}");
