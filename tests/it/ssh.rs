@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -168,12 +170,18 @@ fn a_host_is_reached_with_its_port_its_key_and_ours() {
     assert_eq!(others, [false; 4]);
 }
 
-#[test]
-fn keys_of_an_agent_are_used_if_it_is_granted() {
+/// Has an agent of this user hold the key, and runs plays as the same user with it and without.
+fn check_agent(user: &str, uid: u32) {
     let site = Site::start();
-    let agent = site.bed.path("agent");
+    site.bed.write("loopabull.toml", format!("[playbook]\nuser = '{user}'\n"));
+    // The user's own, where it gets to from outside.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    chown(folder.path(), Some(uid), None).unwrap();
+    let agent = folder.path().canonicalize().unwrap().join("agent");
     let mut command = Command::new("ssh-agent");
-    let _agent = Process::start(command.args(["-D", "-a"]).arg(&agent), "openssh-client");
+    command.uid(uid).args(["-D", "-a"]).arg(&agent);
+    let _agent = Process::start(&mut command, "openssh-client");
     wait_for("the agent", || UnixStream::connect(&agent).ok());
     run(Command::new("ssh-add").arg(site.bed.path("ssh/user")).env("SSH_AUTH_SOCK", &agent));
     let grants = format!("{}ssh_agent = '{}'\n", site.tcp(), agent.display());
@@ -182,7 +190,8 @@ fn keys_of_an_agent_are_used_if_it_is_granted() {
     for (task, outcome) in [("agent", "success"), ("no-agent", "retry: unreachable: ")] {
         site.bed.write("message.json", message("m-1", task, "{}"));
         // That the daemon has an agent of its own is no grant.
-        let mut command = site.bed.command(&["test", task, "message.json"]);
+        let mut command =
+            site.bed.command(&["--config", "loopabull.toml", "test", task, "message.json"]);
         let said = text(&command.env("SSH_AUTH_SOCK", &agent).output().unwrap().stdout);
         let last = said.lines().last().unwrap();
         assert!(last.starts_with(&format!("{task} on message m-1: {outcome}")), "{said}");
@@ -190,6 +199,17 @@ fn keys_of_an_agent_are_used_if_it_is_granted() {
     }
     let folders = site.bed.path("state/tries");
     assert_eq!(processes_with(folders.to_str().unwrap()), 0, "no ssh is left");
+}
+
+#[test]
+fn keys_of_an_agent_are_used_if_it_is_granted() {
+    check_agent("root", 0);
+}
+
+#[test]
+fn another_user_uses_the_keys_of_its_own_agent() {
+    // Debian's and Fedora's number.
+    check_agent("nobody", 65534);
 }
 
 #[test]
