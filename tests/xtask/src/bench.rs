@@ -2,8 +2,9 @@
 //! processor time each takes, five at a time.
 //!
 //! The same playbook, one `debug` of a message of about 1 KB, is run by everything that is compared.
-//! What has a queue finds all messages in it when it is started, and the clock runs from there until
-//! all is done. What is measured is measured by turns, so that a load from elsewhere meets all alike.
+//! What has a queue finds all messages in it when it is started, ansible-rulebook in a file, and the
+//! clock runs from there until all is done. What is measured is measured by turns, so that a load from
+//! elsewhere meets all alike.
 
 mod bare;
 mod bed;
@@ -13,6 +14,7 @@ mod figures;
 mod launcher;
 mod loopabull;
 mod ours;
+mod rulebook;
 mod table;
 mod workers;
 
@@ -28,6 +30,7 @@ use crate::programs::{self, Profile};
 use bed::{Bed, Sample};
 use case::Case;
 use cpu::Cpu;
+use rulebook::AnsibleRulebook;
 use table::Table;
 
 /// What the command line says.
@@ -89,13 +92,22 @@ fn prepare(options: &Options, cases: &[Case]) -> Result<Bed> {
         PathBuf::new()
     };
     let profile = if options.release { Profile::Release } else { Profile::Debug };
+    let rulebook = cases.contains(&Case::Rulebook).then(AnsibleRulebook::install).transpose()?;
     let binaries = if cases.iter().any(|case| case.is_ours()) {
         programs::ours(options.bin_dir.as_deref(), profile)?
     } else {
         PathBuf::new()
     };
     let (interrupt, cpu) = (Interrupt::listen()?, Cpu::new()?);
-    Ok(Bed { messages: options.messages, ansible_playbook, binaries, python, interrupt, cpu })
+    Ok(Bed {
+        messages: options.messages,
+        ansible_playbook,
+        binaries,
+        python,
+        rulebook,
+        interrupt,
+        cpu,
+    })
 }
 
 fn measure(bed: &Bed, case: Case) -> Result<Sample> {
@@ -103,6 +115,7 @@ fn measure(bed: &Bed, case: Case) -> Result<Sample> {
         Case::Bare => bare::measure(bed),
         Case::Cold | Case::Warm => ours::measure(bed, case),
         Case::Loopabull => loopabull::measure(bed),
+        Case::Rulebook => rulebook::measure(bed),
         Case::Launcher => launcher::measure(bed),
     }
 }

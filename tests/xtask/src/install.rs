@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{command, on_path, output, run, say};
+use crate::java::Java;
 use crate::repository;
 
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -21,6 +22,10 @@ const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fe
 const ANSIBLE: &[&str] = &["ansible-core"];
 /// loopabull brings its own ansible and fedmsg, and forgets pika.
 const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
+/// Brings what runs its rules, a library of Java, and no Ansible: it starts what is on the `PATH`.
+const RULEBOOK: &[&str] = &["ansible-rulebook==1.3.2", "ansible-runner==2.4.3"];
+/// The oldest that ansible-rulebook takes.
+const JAVA: u32 = 17;
 /// Makes components of Python.
 const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
 /// Makes components of JavaScript. Its own dependencies are of exact versions, too.
@@ -139,6 +144,28 @@ pub(crate) fn peers_python() -> Result<PathBuf> {
     let python =
         python.context("loopabull 0.0.7 needs Python 3.11 or older; install `python3.11`")?;
     Ok(python_environment_of(python, "peers-venv", PEERS)?.join("python"))
+}
+
+/// Makes sure of a Python with ansible-rulebook and returns the interpreter.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn rulebook_python() -> Result<PathBuf> {
+    Ok(python_environment("rulebook-venv", RULEBOOK)?.join("python"))
+}
+
+/// Makes sure of a Java that is new enough for ansible-rulebook.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn java() -> Result<Java> {
+    if let Some(found) = Java::find(JAVA) {
+        return Ok(found);
+    }
+    apt(&["openjdk-17-jre-headless"]).with_context(|| format!("no Java {JAVA} or newer"))?;
+    Java::find(JAVA).context("`openjdk-17-jre-headless` is installed and has no `java`")
 }
 
 /// Makes sure of `componentize-py` and returns where it is.

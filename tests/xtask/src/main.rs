@@ -10,6 +10,7 @@ mod command;
 mod demo;
 mod install;
 mod interrupt;
+mod java;
 mod losses;
 mod programs;
 mod progress;

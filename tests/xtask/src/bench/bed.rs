@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::case::Case;
 use super::cpu::Cpu;
+use super::rulebook::AnsibleRulebook;
 use crate::interrupt::Interrupt;
 use crate::repository;
 
@@ -36,6 +37,8 @@ pub(super) struct Bed {
     pub(super) binaries: PathBuf,
     /// A Python with loopabull. Empty if that is not measured.
     pub(super) python: PathBuf,
+    /// None if it is not measured.
+    pub(super) rulebook: Option<AnsibleRulebook>,
     pub(super) interrupt: Interrupt,
     pub(super) cpu: Cpu,
 }

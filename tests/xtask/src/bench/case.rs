@@ -13,6 +13,8 @@ pub(crate) enum Case {
     Warm,
     /// Five processes of the Python loopabull 0.0.7, with RabbitMQ
     Loopabull,
+    /// ansible-rulebook 1.3.2: its action `run_playbook`, five at a time, with messages from a file
+    Rulebook,
     /// `loopabull-launch` alone, with `/bin/true`
     Launcher,
 }
@@ -25,6 +27,7 @@ impl Case {
             Self::Cold => "loopabull-host, `start = \"cold\"`",
             Self::Warm => "loopabull-host, `start = \"warm\"`",
             Self::Loopabull => "loopabull 0.0.7 (Python), RabbitMQ",
+            Self::Rulebook => "ansible-rulebook 1.3.2, `run_playbook`, no queue",
             Self::Launcher => "launcher overhead per run",
         }
     }
@@ -36,6 +39,7 @@ impl Case {
             Self::Cold => "cold",
             Self::Warm => "warm",
             Self::Loopabull => "loopabull",
+            Self::Rulebook => "rulebook",
             Self::Launcher => "launcher",
         }
     }

@@ -1,0 +1,221 @@
+//! ansible-rulebook: its action `run_playbook`, five at a time, for messages from a file.
+//!
+//! It has no queue of its own, and none is between: all messages are in the file when it is started,
+//! as with the others. It does not end by itself when they are done, so it is told to.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::bed::{Bed, Sample, TOPIC, WORKERS, message, playbook};
+use super::case::Case;
+use super::workers::Workers;
+use crate::command::{command, path_with};
+use crate::install;
+use crate::java::Java;
+
+/// What brings the messages: the source that it has for files reads YAML, 4 ms for each of them.
+const SOURCE: &str = include_str!("source.py");
+/// The module that complains at each start of a collection that is not there: it looks for its own
+/// filters in one first.
+const COLLECTIONS: &str = "ansible_rulebook.collection";
+
+/// ansible-rulebook and what it runs in. It starts the `ansible-playbook` of the bed, as the others
+/// do; in its own environment there is no Ansible.
+pub(super) struct AnsibleRulebook {
+    python: PathBuf,
+    java: Java,
+}
+
+impl AnsibleRulebook {
+    /// Makes sure of it and of a Java.
+    pub(super) fn install() -> Result<Self> {
+        let java = install::java()?;
+        Ok(Self { python: install::rulebook_python()?, java })
+    }
+}
+
+/// Runs the playbook for each message.
+pub(super) fn measure(bed: &Bed) -> Result<Sample> {
+    let peer = bed.rulebook.as_ref().expect("it is installed if it is measured");
+    let folder = bed.folder(Case::Rulebook)?;
+    write_files(&folder, bed.messages)
+        .with_context(|| format!("cannot write `{}`", folder.display()))?;
+    let mut rulebook = worker(&folder, &peer.python);
+    rulebook.env("JAVA_HOME", &peer.java.home).env("PATH", path_with(&bed.ansible_playbook)?);
+    let log = folder.join("rulebook.log");
+
+    let mut watch = bed.watch()?;
+    let (start, mut began) = (Instant::now(), None);
+    let mut workers = Workers::default();
+    workers.start(&rulebook, Stdio::null(), log.clone())?;
+    workers.work_until(bed.limit(), &bed.interrupt, |_| {
+        let count = succeeded(&read(&log)?, &log)?;
+        // Each run has a folder there, from its start until all is done that belongs to it.
+        let is_running = !is_empty(&temporary(&folder))?;
+        if is_running {
+            began.get_or_insert_with(|| start.elapsed());
+        }
+        Ok(count >= bed.messages && !is_running)
+    })?;
+    watch.is_done();
+    workers.stop()?;
+    let count = succeeded(&read(&log)?, &log)?;
+    ensure!(count == bed.messages, "{} messages, but {count} playbooks", bed.messages);
+    let sample = watch.read(bed.messages)?;
+    let began = began.unwrap_or_default().as_secs_f64();
+    let note = format!("Java {}, {began:.1} s to the first playbook", peer.java.version);
+    Ok(Sample { note: Some(note), ..sample })
+}
+
+/// Writes the rulebook, its source, the messages and the inventory.
+fn write_files(folder: &Path, messages: u32) -> io::Result<()> {
+    let sources = folder.join("sources");
+    fs::create_dir(&sources)?;
+    fs::write(sources.join("messages.py"), SOURCE)?;
+    fs::create_dir(temporary(folder))?;
+    fs::write(folder.join("ansible.cfg"), "")?;
+    fs::write(folder.join("inventory"), "localhost ansible_connection=local\n")?;
+    let lines: String = (0..messages).map(|number| format!("{}\n", message(number))).collect();
+    fs::write(folder.join("messages.json"), lines)?;
+    fs::write(folder.join("rulebook.yml"), rulebook(folder))
+}
+
+fn rulebook(folder: &Path) -> String {
+    let (messages, playbook) = (folder.join("messages.json"), playbook(folder));
+    // As the Python loopabull: the whole message in one variable.
+    format!(
+        "- name: bench\n\
+         \x20 hosts: localhost\n\
+         \x20 sources:\n\
+         \x20   - messages: {{file: {messages:?}}}\n\
+         \x20 rules:\n\
+         \x20   - name: run\n\
+         \x20     condition: event.topic == \"{TOPIC}\"\n\
+         \x20     action:\n\
+         \x20       run_playbook:\n\
+         \x20         name: {playbook:?}\n\
+         \x20         extra_vars: {{msg: \"{{{{ event }}}}\"}}\n"
+    )
+}
+
+fn worker(folder: &Path, python: &Path) -> Command {
+    let mut worker = command(python);
+    // Unbuffered, so that the log has the end of a playbook when it has ended.
+    worker.args(["-u", "-W", "ignore"]).arg(python.with_file_name("ansible-rulebook"));
+    worker.arg("--rulebook").arg(folder.join("rulebook.yml"));
+    worker.arg("--inventory").arg(folder.join("inventory"));
+    worker.arg("--source-dir").arg(folder.join("sources"));
+    worker.args(["--execution-strategy", "parallel", "-m", &WORKERS.to_string()]);
+    worker.env("ANSIBLE_CONFIG", folder.join("ansible.cfg"));
+    // It gives its playbooks a terminal, for which the others' have no colours.
+    worker.env("ANSIBLE_NOCOLOR", "1");
+    worker.env("TMPDIR", temporary(folder));
+    worker
+}
+
+fn temporary(folder: &Path) -> PathBuf {
+    folder.join("tmp")
+}
+
+fn read(log: &Path) -> Result<String> {
+    let text = fs::read(log).with_context(|| format!("cannot read `{}`", log.display()))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn is_empty(folder: &Path) -> Result<bool> {
+    let mut entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))?;
+    Ok(entries.next().is_none())
+}
+
+/// Counts the playbooks that ended well. Fails as soon as one has not, or anything else went wrong:
+/// ansible-rulebook itself goes on then.
+fn succeeded(text: &str, log: &Path) -> Result<u32> {
+    let ends = Ends::read(text);
+    if let Some(error) = error_in(text) {
+        bail!("`{error}` has logged an error, see `{}`", log.display());
+    }
+    ensure!(ends.failed == 0, "{} playbooks failed, see `{}`", ends.failed, log.display());
+    Ok(ends.succeeded)
+}
+
+/// How many playbooks have ended, as Ansible's own last lines have it.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Ends {
+    succeeded: u32,
+    failed: u32,
+}
+
+impl Ends {
+    /// Reads a log into which five threads write. Each writes such a line at once and the line's end
+    /// after it, so that there may be two in a row.
+    fn read(log: &str) -> Self {
+        let mut ends = Self::default();
+        for end in log.split(" : ok=").skip(1) {
+            // The last may still be on its way.
+            let Some((counts, _)) = end.split_once(" ignored=") else { continue };
+            let is_success = counts.starts_with("1 ")
+                && [" unreachable=0 ", " failed=0 "].iter().all(|part| counts.contains(part));
+            *(if is_success { &mut ends.succeeded } else { &mut ends.failed }) += 1;
+        }
+        ends
+    }
+}
+
+/// Returns the module that logged an error, if one did.
+fn error_in(log: &str) -> Option<&str> {
+    let errors = log.match_indices(" - ERROR - ");
+    let mut modules = errors.filter_map(|(at, _)| log[..at].rsplit(" - ").next());
+    modules.find(|module| *module != COLLECTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const END: &str = "localhost                  : ok=1    changed=0    unreachable=0    failed=0    \
+                       skipped=0    rescued=0    ignored=0   ";
+
+    #[test]
+    fn playbooks_are_counted_by_how_they_ended() {
+        let failed = END.replace("failed=0", "failed=1");
+        let nothing = END.replace("ok=1", "ok=0");
+        let log = format!("PLAY RECAP ***\r\n{END}\n{failed}\n{nothing}\n{END}\n");
+        assert_eq!(Ends::read(&log), Ends { succeeded: 2, failed: 2 });
+    }
+
+    #[test]
+    fn lines_without_an_end_between_are_two() {
+        let log = format!("{END}\r\nPLAY RECAP ***\r\n{END}PLAY RECAP ***\r\n{END}\n\n");
+        assert_eq!(Ends::read(&log), Ends { succeeded: 3, failed: 0 });
+    }
+
+    #[test]
+    fn half_a_line_is_not_counted() {
+        assert_eq!(Ends::read(&END[..50]), Ends::default());
+    }
+
+    #[test]
+    fn error_is_told_with_its_module() {
+        let listing = "2026-01-02 03:04:05,678 - ansible_rulebook.collection - ERROR - not there\n";
+        assert_eq!(error_in(listing), None);
+        let failed = "2026-01-02 03:04:05,678 - ansible_rulebook.action.run_playbook - ERROR - x\n";
+        let error = succeeded(&format!("{listing}{END}{failed}"), Path::new("a.log")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`ansible_rulebook.action.run_playbook` has logged an error, see `a.log`"
+        );
+    }
+
+    #[test]
+    fn whole_message_is_in_one_variable() {
+        let rulebook = rulebook(Path::new("/a b"));
+        assert!(rulebook.contains("- messages: {file: \"/a b/messages.json\"}\n"));
+        assert!(rulebook.ends_with("extra_vars: {msg: \"{{ event }}\"}\n"), "{rulebook}");
+    }
+}
