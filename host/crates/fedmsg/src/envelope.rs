@@ -5,13 +5,13 @@
 //! After it on the path of a message: [`Verifier::verify`](crate::Verifier::verify).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use loopabull_model::{Body, Topic};
-use serde::Deserialize;
+use loopabull_model::{Body, BodyError, Topic};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::Rejection;
+use crate::canonical::{self, Credentials, Document, Member};
 
 /// The largest body that is taken, in bytes: 8 MiB. The largest seen on Fedora's bus has 131 KB.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
@@ -21,28 +21,43 @@ pub const MAX_BODY_BYTES: usize = 8 << 20;
 pub struct Envelope {
     /// The topic of the first frame.
     pub(crate) topic: Topic,
-    /// The whole JSON text of the second frame: what a signature covers.
+    /// The whole JSON text of the second frame.
     pub(crate) text: String,
     pub(crate) fields: Fields,
+    pub(crate) signed: Signed,
 }
 
-/// The keys of a fedmsg body that we read. Others are kept in the text and may be anything.
-#[derive(Debug, Deserialize)]
+/// The keys of a fedmsg body that we read. Others may be anything; a signature covers them too.
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) topic: Option<String>,
     pub(crate) msg_id: Option<String>,
     /// Whole seconds, or with a fraction in old versions.
     pub(crate) timestamp: Option<serde_json::Number>,
     pub(crate) headers: Option<BTreeMap<String, Value>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(crate) msg: Option<Box<RawValue>>,
+    /// Where the payload stands in the text.
+    pub(crate) msg: Option<Range<usize>>,
+    pub(crate) crypto: Field,
+    pub(crate) signature: Field,
+    pub(crate) certificate: Field,
 }
 
-/// Reads a value that may be `null` and is there all the same, where serde would say `None`.
-pub(crate) fn present<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(deserializer).map(Some)
+/// A key that only matters if signatures are checked, and till then may hold anything.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) enum Field {
+    #[default]
+    Absent,
+    Text(String),
+    NotText,
+}
+
+/// What a signature covers.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    /// The body without its credentials, in canonical JSON.
+    pub(crate) canonical: String,
+    /// Where the payload stands in it.
+    pub(crate) msg: Option<Range<usize>>,
 }
 
 impl Envelope {
@@ -67,17 +82,77 @@ impl Envelope {
             return Err(Rejection::BodyTooLarge { length: body.len(), limit: MAX_BODY_BYTES });
         }
         let text = str::from_utf8(body).map_err(|_| Rejection::BodyNotUtf8)?;
-        // First the whole text, with its depth and its strings; only then our keys in it.
-        Body::parse(text)?;
-        let fields = serde_json::from_str(text)
-            .map_err(|error| Rejection::BodyShape { reason: error.to_string() })?;
-        Ok(Self { topic, text: text.to_owned(), fields })
+        let document = read(text)?;
+        let Some(members) = document.members() else {
+            return Err(shape("it is no object"));
+        };
+        let fields = Fields::of(members, text)?;
+        let (canonical, msg) = document.to_canonical(Credentials::LeftOut);
+        Ok(Self { topic, text: text.to_owned(), fields, signed: Signed { canonical, msg } })
     }
 
     /// Returns the topic under which the envelope came.
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
+}
+
+impl Fields {
+    fn of(members: &[Member<'_>], text: &str) -> Result<Self, Rejection> {
+        let mut fields = Self::default();
+        for Member { key, value, span, is_repeated } in members {
+            let key = key.as_str().unwrap_or_default();
+            let raw = &text[span.clone()];
+            match key {
+                "topic" => fields.topic = parse(key, raw)?,
+                "msg_id" => fields.msg_id = parse(key, raw)?,
+                "timestamp" => fields.timestamp = parse(key, raw)?,
+                "headers" => fields.headers = parse(key, raw)?,
+                "msg" => fields.msg = Some(span.clone()),
+                "crypto" => fields.crypto = Field::of(value),
+                "signature" => fields.signature = Field::of(value),
+                "certificate" => fields.certificate = Field::of(value),
+                _ => continue,
+            }
+            // Which of two is meant, each reader decides for itself.
+            if *is_repeated {
+                return Err(shape(&format!("duplicate field `{key}`")));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+impl Field {
+    fn of(value: &canonical::Value<'_>) -> Self {
+        match value {
+            canonical::Value::Text(text) => {
+                text.as_str().map_or(Self::NotText, |text| Self::Text(text.to_owned()))
+            }
+            _ => Self::NotText,
+        }
+    }
+}
+
+/// Reads the whole text, once if it is as texts are.
+fn read(text: &str) -> Result<Document<'_>, Rejection> {
+    match Document::parse(text) {
+        Ok(document) if !document.is_odd => Ok(document),
+        // What Python takes and a task could not read is refused, and named, by the body's own check.
+        Ok(document) => Body::parse(text).map(|_| document).map_err(Rejection::from),
+        Err(error) => {
+            Body::parse(text)?;
+            Err(BodyError::NotJson { reason: error.to_string() }.into())
+        }
+    }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(key: &str, raw: &'a str) -> Result<T, Rejection> {
+    serde_json::from_str(raw).map_err(|error| shape(&format!("`{key}`: {error}")))
+}
+
+fn shape(reason: &str) -> Rejection {
+    Rejection::BodyShape { reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -128,8 +203,21 @@ mod tests {
         check(&[b"a.b", b"[]"], "body-shape");
         check(&[b"a.b", b"\"text\""], "body-shape");
         check(&[b"a.b", br#"{"topic":5,"msg":{}}"#], "body-shape");
+        check(&[b"a.b", br#"{"timestamp":"5","msg":{}}"#], "body-shape");
+        check(&[b"a.b", br#"{"msg":1,"m\u0073g":2}"#], "body-shape");
+        check(&[b"a.b", br#"{"msg":1,"signature":"a","signature":"b"}"#], "body-shape");
+        check(&[b"a.b", br#"{"msg":1,"more":1,"more":2}"#], "taken");
         check(&[b"a.b", "[".repeat(100_000).as_bytes()], "body-too-deep");
         check(&[b"a.b", br#"{"msg":"\ud800"}"#], "lone-surrogate");
+        check(&[b"a.b", br#"{"msg":{"\udfff":1}}"#], "lone-surrogate");
+        check(&[b"a.b", br#"{"msg":1,"more":NaN}"#], "body-not-json");
+        check(&[b"a.b", br#"{"msg":-Infinity}"#], "body-not-json");
+        check(&[b"a.b", br#"{"msg":1e400}"#], "taken");
+        check(&[b"a.b", br#"{"msg":"$serde_json::private::Number"}"#], "reserved-key");
+        check(&[b"a.b", br#"{"msg":{"\u0024serde_json::private::RawValue":"1"}}"#], "reserved-key");
+        check(&[b"a.b", br#"{"msg":"$5"}"#], "taken");
+        let digits = format!("{{\"msg\":{}}}", "1".repeat(4301));
+        check(&[b"a.b", digits.as_bytes()], "body-not-json");
         let large = format!("{{\"msg\":\"{}\"}}", "a".repeat(MAX_BODY_BYTES));
         check(&[b"a.b", large.as_bytes()], "body-too-large");
     }

@@ -4,12 +4,14 @@
 //! hands frames in, and every frame comes out as an [`Envelope`] or a counted [`Rejection`].
 //! Nothing here panics, whatever the bytes.
 
+mod canonical;
 mod envelope;
 mod foreign;
 mod recording;
 mod rejection;
 mod verifier;
 
+pub use canonical::{Credentials, JsonError, MAX_INTEGER_DIGITS, canonical_json};
 pub use envelope::{Envelope, MAX_BODY_BYTES};
 pub use foreign::{Properties, envelope_of_foreign};
 pub use recording::envelope_of_recording;

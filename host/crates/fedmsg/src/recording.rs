@@ -4,11 +4,10 @@
 //! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
 
 use loopabull_model::{Body, Topic};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::envelope::present;
 use crate::{Envelope, Rejection};
 
 /// Takes a recorded message apart, which a verifier then accepts or refuses like any other.
@@ -43,6 +42,11 @@ struct Recording {
     msg: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "present")]
     body: Option<Box<RawValue>>,
+}
+
+/// Reads a value that may be `null` and is there all the same, where serde would say `None`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Verifier {
     /// signature covers the first, and whoever may differ in them starts another task than was
     /// signed for.
     pub fn verify(&self, envelope: Envelope) -> Result<Message, Rejection> {
-        let Envelope { topic, text, fields } = envelope;
+        let Envelope { topic, text, fields, .. } = envelope;
         if fields.topic.is_some_and(|inner| inner != topic.as_str()) {
             return Err(Rejection::TopicMismatch { envelope: topic.to_string() });
         }
@@ -49,7 +49,7 @@ impl Verifier {
             return Err(Rejection::HeadersTooLarge { length, limit: MAX_HEADER_BYTES });
         }
         let sent_at = fields.timestamp.and_then(|number| number.as_f64()).map(|s| s as i64);
-        let body = Body::parse(msg.get())?;
+        let body = Body::parse(&text[msg])?;
         Ok(Message::from_verified(id, topic, headers, sent_at, None, body))
     }
 }

@@ -1,0 +1,223 @@
+//! Canonical JSON: the bytes that a fedmsg signature covers.
+//!
+//! Owns one promise: for every JSON text the result is what Python's `json.dumps(json.loads(text),
+//! sort_keys=True, separators=(',', ':'))` gives, byte for byte (fedmsg, `fedmsg/encoding`), or an
+//! error where Python has one. serde_json cannot be used for it: Python takes `NaN`, keeps lone
+//! surrogates and the last of two equal keys, orders keys by code point and writes floats its own way.
+//!
+//! Before it on the path of a message: the bytes of a body. After it: [`Envelope`](crate::Envelope),
+//! which takes the keys it knows out of the [`Document`].
+
+mod float;
+mod parser;
+mod string;
+mod value;
+mod writer;
+
+use std::ops::Range;
+
+pub(crate) use string::Text;
+pub(crate) use value::{Member, Value};
+
+use parser::Parser;
+use writer::write;
+
+/// The most digits of an integer: Python's own limit since 3.11 (`sys.int_info`).
+pub const MAX_INTEGER_DIGITS: usize = 4300;
+
+/// The keys that are added to a body after it was signed.
+const CREDENTIALS: [&[u8]; 2] = [b"signature", b"certificate"];
+
+/// Whether the keys `signature` and `certificate` of the outermost object are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// They are keys like all others.
+    Kept,
+    /// They are left out, as a verifier does.
+    LeftOut,
+}
+
+/// Why a text has no canonical form.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum JsonError {
+    #[error("text is nested deeper than {limit} levels", limit = loopabull_model::MAX_DEPTH)]
+    TooDeep,
+    #[error("integer has more than {MAX_INTEGER_DIGITS} digits")]
+    TooManyDigits,
+    #[error("{problem} at byte {at}")]
+    Syntax { problem: &'static str, at: usize },
+}
+
+/// Returns the canonical form of a JSON text.
+///
+/// Everything in it is ASCII. The depth is limited to [`MAX_DEPTH`](loopabull_model::MAX_DEPTH),
+/// where Python's own limit is about a thousand.
+pub fn canonical_json(text: &str, credentials: Credentials) -> Result<String, JsonError> {
+    Ok(Document::parse(text)?.to_canonical(credentials).0)
+}
+
+/// A JSON text as Python understands it. Strings that need no change are borrowed.
+#[derive(Debug)]
+pub(crate) struct Document<'a> {
+    pub(crate) root: Value<'a>,
+    /// Whether something in it is not for serde_json, or may not be: `NaN` and its like, a lone
+    /// surrogate, or a string that starts as serde_json's reserved keys do.
+    pub(crate) is_odd: bool,
+    length: usize,
+}
+
+impl<'a> Document<'a> {
+    /// Parses a text to its end.
+    pub(crate) fn parse(text: &'a str) -> Result<Self, JsonError> {
+        let (root, is_odd) = Parser::new(text).document()?;
+        Ok(Self { root, is_odd, length: text.len() })
+    }
+
+    /// Returns the members of the outermost object in canonical order, or none for anything else.
+    pub(crate) fn members(&self) -> Option<&[Member<'a>]> {
+        match &self.root {
+            Value::Object(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// Returns the canonical form, and where in it the value of the outermost `msg` stands.
+    pub(crate) fn to_canonical(&self, credentials: Credentials) -> (String, Option<Range<usize>>) {
+        let mut out = Vec::with_capacity(self.length);
+        let mut msg = None;
+        match &self.root {
+            Value::Object(members) => {
+                out.push(b'{');
+                let mut first = true;
+                for Member { key, value, .. } in members {
+                    let is_credential = CREDENTIALS.contains(&key.as_bytes());
+                    if is_credential && credentials == Credentials::LeftOut {
+                        continue;
+                    }
+                    if !first {
+                        out.push(b',');
+                    }
+                    first = false;
+                    key.write(&mut out);
+                    out.push(b':');
+                    let start = out.len();
+                    write(value, &mut out);
+                    if key.as_bytes() == b"msg" {
+                        msg = Some(start..out.len());
+                    }
+                }
+                out.push(b'}');
+            }
+            other => write(other, &mut out),
+        }
+        (String::from_utf8(out).expect("canonical JSON is ASCII"), msg)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let found = canonical_json(text, Credentials::Kept);
+        assert_eq!(found.as_deref(), Ok(expected), "{text}");
+    }
+
+    fn check_refused(text: &str, expected: &str) {
+        let error = canonical_json(text, Credentials::Kept).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn keys_are_ordered_by_code_point() {
+        check(
+            "{\"\u{1f600}\":1,\"\u{ffff}\":2,\"é\":3,\"z\":4,\"Z\":5}",
+            r#"{"Z":5,"z":4,"\u00e9":3,"\uffff":2,"\ud83d\ude00":1}"#,
+        );
+        check(r#"{"\ue000":1,"\ud800":2,"\udfff":3}"#, r#"{"\ud800":2,"\udfff":3,"\ue000":1}"#);
+        check(r#"{"b":1,"\u0061":2,"ab":3,"":4}"#, r#"{"":4,"a":2,"ab":3,"b":1}"#);
+        check(r#"{"10":1,"9":2}"#, r#"{"10":1,"9":2}"#);
+    }
+
+    #[test]
+    fn of_equal_keys_the_last_one_wins() {
+        check(r#"{"a":1,"b":0,"a":2,"\u0061":{"x":3}}"#, r#"{"a":{"x":3},"b":0}"#);
+        check(r#"[{"a":{"a":1,"a":2},"a":[]}]"#, r#"[{"a":[]}]"#);
+        check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
+    }
+
+    #[test]
+    fn space_is_not_kept() {
+        check(" {\t\"a\" :\n[ 1 ,\r{ } , [ ] ] } ", r#"{"a":[1,{},[]]}"#);
+        check(" null ", "null");
+        check("[true,false]", "[true,false]");
+    }
+
+    #[test]
+    fn only_the_outermost_credentials_are_left_out() {
+        let text = r#"{"signature":1,"certificate":2,"msg":{"signature":3,"certificate":4}}"#;
+        let expected = r#"{"msg":{"certificate":4,"signature":3}}"#;
+        assert_eq!(canonical_json(text, Credentials::LeftOut).unwrap(), expected);
+        assert_eq!(canonical_json(r#"{"signature":1}"#, Credentials::LeftOut).unwrap(), "{}");
+        assert_eq!(
+            canonical_json(r#"{"certificat\u0065":1}"#, Credentials::LeftOut).unwrap(),
+            "{}"
+        );
+        assert_eq!(
+            canonical_json(r#"[{"signature":1}]"#, Credentials::LeftOut).unwrap(),
+            r#"[{"signature":1}]"#
+        );
+        check(r#"{"signature":1,"certificate":2}"#, r#"{"certificate":2,"signature":1}"#);
+    }
+
+    #[test]
+    fn the_place_of_the_payload_is_known() {
+        let document = Document::parse(r#"{"topic":"a","msg":{"b":1, "a":2},"i":1}"#).unwrap();
+        let (canonical, msg) = document.to_canonical(Credentials::LeftOut);
+        assert_eq!(&canonical[msg.unwrap()], r#"{"a":2,"b":1}"#);
+        let document = Document::parse(r#"{"i":{"msg":1}}"#).unwrap();
+        assert_eq!(document.to_canonical(Credentials::LeftOut).1, None);
+    }
+
+    #[test]
+    fn what_python_refuses_is_refused() {
+        check_refused("", "a value is missing at byte 0");
+        check_refused("\u{feff}{}", "a value is missing at byte 0");
+        check_refused("[1,]", "a value is missing at byte 3");
+        check_refused(r#"{"a":1,}"#, "a key is missing at byte 7");
+        check_refused(r#"{"a" 1}"#, "a colon is missing at byte 5");
+        check_refused(r#"{1:1}"#, "a key is missing at byte 1");
+        check_refused("[1 2]", "a comma or the end is missing at byte 3");
+        check_refused("{} {}", "there is more than one value at byte 3");
+        check_refused("[", "a value is missing at byte 1");
+        check_refused("nul", "a value is missing at byte 0");
+        check_refused("'a'", "a value is missing at byte 0");
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        check(&nested(127), &nested(127));
+        check_refused(&nested(128), "text is nested deeper than 127 levels");
+        check_refused(&"{\"a\":".repeat(1_000_000), "text is nested deeper than 127 levels");
+    }
+
+    #[test]
+    fn many_members_are_sorted() {
+        let members: Vec<_> = (0..100_000).rev().map(|n| format!("\"{n}\":0")).collect();
+        let canonical = canonical_json(&format!("{{{}}}", members.join(",")), Credentials::Kept);
+        assert!(canonical.unwrap().starts_with(r#"{"0":0,"1":0,"10":0,"#));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in r#"[\[\]{}",:\\u0-9a-fD.eE+NaInity -]{0,60}|.{0,30}"#) {
+            if let Ok(canonical) = canonical_json(&text, Credentials::Kept) {
+                let again = canonical_json(&canonical, Credentials::Kept);
+                prop_assert_eq!(again.as_ref(), Ok(&canonical));
+            }
+        }
+    }
+}
