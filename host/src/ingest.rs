@@ -54,7 +54,7 @@ impl Ingest {
     }
 
     async fn take(&self, envelope: Envelope) {
-        match self.verifier.verify(envelope) {
+        match self.verifier.verify(envelope, jiff::Timestamp::now().as_second()) {
             Ok(message) => self.accept(message).await,
             Err(rejection) => self.reject(&rejection),
         }

@@ -241,7 +241,8 @@ mod tests {
 
     fn written(msg: &str) -> Result<String, UnwritableError> {
         let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
-        let message = Verifier::Off.verify(Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap());
+        let envelope = Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap();
+        let message = Verifier::Off.verify(envelope, 0);
         let facts = RunFacts { run_id: "r-1", attempt: 2 };
         write(&message.unwrap(), facts)
     }
@@ -287,7 +288,7 @@ mod tests {
         let written = |msg: &str| {
             let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
             let envelope = Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap();
-            let message = Verifier::Off.verify(envelope).unwrap();
+            let message = Verifier::Off.verify(envelope, 0).unwrap();
             write_top_level(&message, RunFacts { run_id: "r-1", attempt: 1 })
         };
         let text = written(r#"{"branch":"{{ x }}","not a name":1}"#).unwrap();

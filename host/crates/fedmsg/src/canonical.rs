@@ -9,6 +9,7 @@
 //! which takes the keys it knows out of the [`Document`].
 
 mod float;
+mod number;
 mod parser;
 mod string;
 mod value;

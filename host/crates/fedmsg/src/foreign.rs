@@ -78,7 +78,7 @@ mod tests {
         let headers = [("h".to_owned(), "v".to_owned())];
         let properties = Properties { topic, message_id: Some("their-id"), headers: &headers };
         let envelope = envelope_of_foreign(body.as_bytes(), properties).unwrap();
-        let message = Verifier::Off.verify(envelope).unwrap();
+        let message = Verifier::Off.verify(envelope, 0).unwrap();
         assert_eq!(serde_json::to_string(&message).unwrap(), expected);
     }
 

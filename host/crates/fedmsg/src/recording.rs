@@ -3,12 +3,12 @@
 //! Two forms are taken: a whole fedmsg body (`{"topic", "msg", …}`) and the archive form of
 //! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
 
-use loopabull_model::{Body, Topic};
+use loopabull_model::{Body, BodyError, Topic};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::{Envelope, Rejection};
+use crate::{Envelope, Rejection, without_datagrepper};
 
 /// Takes a recorded message apart, which a verifier then accepts or refuses like any other.
 pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
@@ -19,7 +19,11 @@ pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
         serde_json::from_str(text).map_err(|error| shape(error.to_string()))?;
     let topic = Topic::try_from(recording.topic)?;
     match (recording.msg, recording.body) {
-        (Some(_), None) => Envelope::from_parts(topic, bytes),
+        (Some(_), None) => {
+            let text = without_datagrepper(text)
+                .map_err(|error| BodyError::NotJson { reason: error.to_string() })?;
+            Envelope::from_parts(topic, text.as_bytes())
+        }
         (None, Some(body)) => {
             let body = serde_json::json!({
                 "topic": topic.as_str(),
@@ -56,7 +60,7 @@ mod tests {
 
     fn check(text: &str, expected: &str) {
         let message =
-            Verifier::Off.verify(envelope_of_recording(text.as_bytes()).unwrap()).unwrap();
+            Verifier::Off.verify(envelope_of_recording(text.as_bytes()).unwrap(), 0).unwrap();
         assert_eq!(serde_json::to_string(&message).unwrap(), expected);
     }
 

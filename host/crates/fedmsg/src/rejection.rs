@@ -2,6 +2,8 @@
 
 use loopabull_model::{BodyError, MessageIdError, TopicError};
 
+use crate::Distrust;
+
 /// Why bytes from the bus are not a message.
 ///
 /// A closed set, so that each reason is a metric label; the texts never hold the body.
@@ -27,11 +29,13 @@ pub enum Rejection {
     TopicMismatch { envelope: String },
     #[error(transparent)]
     MessageId(#[from] MessageIdError),
+    #[error(transparent)]
+    Distrust(#[from] Distrust),
 }
 
 impl Rejection {
-    /// Every reason that [`Rejection::reason`] returns.
-    pub const REASONS: [&'static str; 13] = [
+    /// Every reason that [`Rejection::reason`] returns; those of [`Distrust`] come last.
+    pub const REASONS: [&'static str; 40] = [
         "frame-count",
         "topic-not-utf8",
         "bad-topic",
@@ -45,6 +49,33 @@ impl Rejection {
         "headers-too-large",
         "topic-mismatch",
         "bad-message-id",
+        "unsigned",
+        "gpg-signature",
+        "unknown-crypto",
+        "topic-missing",
+        "signature-missing",
+        "certificate-missing",
+        "credential-not-text",
+        "bad-base64",
+        "certificate-unreadable",
+        "other-ca",
+        "certificate-algorithm",
+        "certificate-forged",
+        "critical-extension",
+        "certificate-not-yet-valid",
+        "certificate-expired",
+        "certificate-revoked",
+        "ca-not-yet-valid",
+        "ca-expired",
+        "ca-revoked",
+        "crl-not-yet-valid",
+        "crl-expired",
+        "bad-key",
+        "common-name-missing",
+        "bad-common-name",
+        "signature-wrong",
+        "signer-not-allowed",
+        "topic-not-in-policy",
     ];
 
     /// Returns the reason as a short label.
@@ -63,6 +94,20 @@ impl Rejection {
             Self::HeadersTooLarge { .. } => "headers-too-large",
             Self::TopicMismatch { .. } => "topic-mismatch",
             Self::MessageId(_) => "bad-message-id",
+            Self::Distrust(distrust) => distrust.reason(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_distrust_is_a_reason_and_no_reason_is_there_twice() {
+        let first = Rejection::REASONS.len() - Distrust::REASONS.len();
+        assert_eq!(Rejection::REASONS[first..], Distrust::REASONS);
+        let different: std::collections::HashSet<_> = Rejection::REASONS.into_iter().collect();
+        assert_eq!(different.len(), Rejection::REASONS.len());
     }
 }

@@ -1,37 +1,50 @@
 //! A verifier: turns an envelope into a message, or refuses it.
 //!
-//! The one place where a message is made from the wire. Today it knows only `Off`: envelopes are
-//! believed as they are, which an operator has to ask for in so many words.
+//! The one place where a message is made from the wire. It believes envelopes as they are, which an
+//! operator has to ask for in so many words, or by their signature.
 
 use std::fmt::Write;
 
 use loopabull_model::{Body, Message, MessageId};
 use sha2::{Digest, Sha256};
 
-use crate::{Envelope, Rejection};
+use crate::{Envelope, Rejection, X509};
 
 /// The most that the names and values of all headers may have together, in bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Decides which envelopes are believed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum Verifier {
     /// Signatures are not looked at: whoever can reach the socket can start a task.
     Off,
+    /// Each envelope must be signed by a certificate that is trusted and may publish the topic.
+    X509(Box<X509>),
 }
 
 impl Verifier {
-    /// Turns an envelope into a message, or refuses it.
+    /// Turns an envelope into a message, or refuses it. `now` is the time of the checks, in seconds
+    /// since 1970; `Off` does not look at it.
     ///
     /// The topic of the body must be the topic of the envelope: the bus filters by the second, a
     /// signature covers the first, and whoever may differ in them starts another task than was
     /// signed for.
-    pub fn verify(&self, envelope: Envelope) -> Result<Message, Rejection> {
-        let Envelope { topic, text, fields, .. } = envelope;
-        if fields.topic.is_some_and(|inner| inner != topic.as_str()) {
-            return Err(Rejection::TopicMismatch { envelope: topic.to_string() });
+    pub fn verify(&self, envelope: Envelope, now: i64) -> Result<Message, Rejection> {
+        let topic = envelope.fields.topic.as_deref();
+        if topic.is_some_and(|inner| inner != envelope.topic.as_str()) {
+            return Err(Rejection::TopicMismatch { envelope: envelope.topic.to_string() });
         }
-        let Some(msg) = fields.msg else {
+        let signer = match self {
+            Self::Off => None,
+            Self::X509(x509) => Some(x509.check(&envelope, now)?),
+        };
+        let Envelope { topic, text, fields, signed } = envelope;
+        // Of a signed body a task gets the form that was signed, not another that reads like it.
+        let (text, msg) = match signer {
+            Some(_) => (signed.canonical, signed.msg),
+            None => (text, fields.msg),
+        };
+        let Some(msg) = msg else {
             return Err(Rejection::BodyShape { reason: "missing field `msg`".to_owned() });
         };
         let id = match fields.msg_id {
@@ -50,7 +63,7 @@ impl Verifier {
         }
         let sent_at = fields.timestamp.and_then(|number| number.as_f64()).map(|s| s as i64);
         let body = Body::parse(&text[msg])?;
-        Ok(Message::from_verified(id, topic, headers, sent_at, None, body))
+        Ok(Message::from_verified(id, topic, headers, sent_at, signer, body))
     }
 }
 
@@ -69,7 +82,7 @@ mod tests {
     use super::*;
 
     fn verify(body: &str) -> Result<Message, Rejection> {
-        Verifier::Off.verify(Envelope::parse(&[b"a.b", body.as_bytes()], 2)?)
+        Verifier::Off.verify(Envelope::parse(&[b"a.b", body.as_bytes()], 2)?, 0)
     }
 
     fn check(body: &str, expected: &str) {

@@ -102,7 +102,8 @@ fn case(
     let component = runner.load(wasm, &manifest, BTreeMap::new()).map_err(|e| e.to_string());
     let body = format!(r#"{{"msg_id":"2026-1","msg":{msg}}}"#);
     let envelope = Envelope::parse(&[topic.as_bytes(), body.as_bytes()], 2).unwrap();
-    Case { name, component: component.unwrap(), message: Verifier::Off.verify(envelope).unwrap() }
+    let message = Verifier::Off.verify(envelope, 0).unwrap();
+    Case { name, component: component.unwrap(), message }
 }
 
 /// An example task of the repository.

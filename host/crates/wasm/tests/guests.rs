@@ -27,7 +27,7 @@ fn guest(body: &str) -> String {
 
 fn message() -> Message {
     let body = br#"{"msg_id":"m-1","msg":{"n":1}}"#;
-    Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap()).unwrap()
+    Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap(), 0).unwrap()
 }
 
 fn runner() -> ComponentRunner {

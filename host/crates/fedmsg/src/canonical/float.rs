@@ -1,9 +1,8 @@
 //! A float as Python's `repr` writes it.
 //!
-//! Both take the shortest digits that read back as the same number; they differ in where the point
-//! goes and in how an exponent looks (CPython, `Python/pystrtod.c`, format code `r`).
-
-use std::io::Write;
+//! The shortest digits that read back as the same number, of two the nearer, of two as near the even
+//! one; which Rust's own formatting does not promise, and zmij does. Where the point goes and how an
+//! exponent looks is Python's own way (CPython, `Python/pystrtod.c`, format code `r`).
 
 /// Appends a float. Without an exponent from 1e-4 up to below 1e16.
 pub(super) fn write(number: f64, out: &mut Vec<u8>) {
@@ -15,26 +14,53 @@ pub(super) fn write(number: f64, out: &mut Vec<u8>) {
         };
         return out.extend_from_slice(name);
     }
-    let start = out.len();
-    let magnitude = number.abs();
-    if magnitude == 0.0 || (1e-4..1e16).contains(&magnitude) {
-        // Rust's `{:?}` has the same digits and the point in the same place in this range.
-        return write!(out, "{number:?}").expect("a vector takes everything");
+    if number.is_sign_negative() {
+        out.push(b'-');
     }
-    write!(out, "{number:e}").expect("a vector takes everything");
-    // Rust writes `1e-5` and `1e16`, Python `1e-05` and `1e+16`.
-    let mark = out[start..].iter().rposition(|&byte| byte == b'e');
-    let mark = start + mark.expect("the format has an exponent");
-    let exponent = out.split_off(mark + 1);
-    let (sign, digits) = match exponent.strip_prefix(b"-") {
-        Some(digits) => (b'-', digits),
-        None => (b'+', exponent.as_slice()),
-    };
-    out.push(sign);
-    if digits.len() < 2 {
-        out.push(b'0');
+    if number == 0.0 {
+        return out.extend_from_slice(b"0.0");
     }
-    out.extend_from_slice(digits);
+    let mut buffer = zmij::Buffer::new();
+    let (digits, point) = decimal(buffer.format_finite(number.abs()));
+    match point {
+        -3..=0 => {
+            out.extend_from_slice(b"0.");
+            out.resize(out.len() + point.unsigned_abs() as usize, b'0');
+            out.extend_from_slice(&digits);
+        }
+        1..=16 => {
+            let whole = digits.len().min(point as usize);
+            out.extend_from_slice(&digits[..whole]);
+            out.resize(out.len() + point as usize - whole, b'0');
+            out.push(b'.');
+            out.extend_from_slice(if whole < digits.len() { &digits[whole..] } else { b"0" });
+        }
+        _ => {
+            out.push(digits[0]);
+            if digits.len() > 1 {
+                out.push(b'.');
+                out.extend_from_slice(&digits[1..]);
+            }
+            let exponent = point - 1;
+            let sign = if exponent < 0 { '-' } else { '+' };
+            let text = format!("e{sign}{:02}", exponent.abs());
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+/// Returns the digits of a positive number, without zeros around them, and how many of them stand
+/// before the point.
+fn decimal(text: &str) -> (Vec<u8>, i32) {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let exponent: i32 = exponent.parse().expect("an exponent is a number");
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = [whole.as_bytes(), fraction.as_bytes()].concat();
+    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+    digits.drain(..zeros);
+    let end = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
+    digits.truncate(end);
+    (digits, whole.len() as i32 - zeros as i32 + exponent)
 }
 
 #[cfg(test)]
@@ -52,6 +78,15 @@ mod tests {
         check("1504642719.23539", "1504642719.23539");
         check("0.1000000000000000055", "0.1");
         check("123456789012345.678", "123456789012345.67");
+        check("1200.0", "1200.0");
+        check("0.5", "0.5");
+    }
+
+    #[test]
+    fn of_two_that_are_as_near_the_even_one_is_taken() {
+        check("694997373507630.25", "694997373507630.2");
+        check("-628670128374307.25", "-628670128374307.2");
+        check("694997373507630.75", "694997373507630.8");
     }
 
     #[test]

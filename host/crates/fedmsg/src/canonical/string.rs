@@ -34,6 +34,13 @@ impl<'a> Text<'a> {
         str::from_utf8(&self.bytes).ok()
     }
 
+    /// Returns the string as canonical JSON.
+    pub(crate) fn to_json(&self) -> String {
+        let mut out = Vec::with_capacity(self.bytes.len() + 2);
+        self.write(&mut out);
+        String::from_utf8(out).expect("canonical JSON is ASCII")
+    }
+
     /// Appends the string with its quotes and escapes.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.push(b'"');

@@ -60,7 +60,7 @@ pub(crate) fn message(number: u32) -> Message {
         r#"{{"msg_id":"m-{number}","headers":{{"h":"ä"}},"timestamp":7,"msg":{{"n":{number},"big":123456789012345678901234567890,"f":1.50}}}}"#
     );
     let envelope = Envelope::parse(&[b"org.example.thing", body.as_bytes()], 2).unwrap();
-    Verifier::Off.verify(envelope).unwrap()
+    Verifier::Off.verify(envelope, 0).unwrap()
 }
 
 pub(crate) fn entry(number: u32) -> Entry {

@@ -167,7 +167,8 @@ impl Bed {
     pub(crate) fn with_cache(cache: Option<&Path>) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let body = br#"{"msg_id":"m-1","msg":{"n":1}}"#;
-        let message = Verifier::Off.verify(Envelope::parse(&[b"a.b", body], 2).unwrap()).unwrap();
+        let envelope = Envelope::parse(&[b"a.b", body], 2).unwrap();
+        let message = Verifier::Off.verify(envelope, 0).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let state: ReadState = Arc::new(|_| Box::pin(async { Ok(None) }));
         Self { runner: setup::runner(1, cache), message, tokio, state, _alone: alone }

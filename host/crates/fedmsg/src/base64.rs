@@ -1,0 +1,108 @@
+//! Base64 as Python's `base64.b64decode` reads it.
+//!
+//! It passes over what is not of the alphabet, and stops at the first padding that completes a group
+//! of four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Publishers rely on
+//! the first: their text is broken into lines.
+
+/// Why a text is not base64: it has other characters than ASCII, or its last group is not complete.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NotBase64;
+
+/// Returns the bytes of a text.
+pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
+    if !text.is_ascii() {
+        return Err(NotBase64);
+    }
+    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
+    let (mut group, mut count, mut padding) = (0_u32, 0, 0);
+    for &byte in text {
+        if byte == b'=' {
+            if count >= 2 {
+                padding += 1;
+                if count + padding >= 4 {
+                    let bytes = (group << (6 * (4 - count))).to_be_bytes();
+                    out.extend_from_slice(&bytes[1..count]);
+                    return Ok(out);
+                }
+            }
+            continue;
+        }
+        let value = VALUES[usize::from(byte)];
+        if value >= 64 {
+            continue;
+        }
+        padding = 0;
+        group = group << 6 | u32::from(value);
+        count += 1;
+        if count == 4 {
+            out.extend_from_slice(&group.to_be_bytes()[1..]);
+            (group, count) = (0, 0);
+        }
+    }
+    if count == 0 { Ok(out) } else { Err(NotBase64) }
+}
+
+/// The value of each byte; 64 and above for what is not of the alphabet.
+const VALUES: [u8; 256] = {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut values = [u8::MAX; 256];
+    let mut index = 0;
+    while index < alphabet.len() {
+        values[alphabet[index] as usize] = index as u8;
+        index += 1;
+    }
+    values
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, NotBase64>) {
+        let found = decode(text.as_bytes());
+        assert_eq!(found.as_deref(), expected.map(str::as_bytes).as_deref(), "{text}");
+    }
+
+    #[test]
+    fn groups_of_four_are_three_bytes() {
+        check("", Ok(""));
+        check("Zm9v", Ok("foo"));
+        check("Zm9vYmFy", Ok("foobar"));
+        check("Zm9vYg==", Ok("foob"));
+        check("Zm9vYmE=", Ok("fooba"));
+    }
+
+    #[test]
+    fn other_characters_are_passed_over() {
+        check("Zm9v!!!!", Ok("foo"));
+        check("Zm\n9 v\u{0}", Ok("foo"));
+        check("Z-m_9.v", Ok("foo"));
+    }
+
+    #[test]
+    fn nothing_is_read_after_padding() {
+        check("Zm9vYg==Zm9v", Ok("foob"));
+        check("Zm9vYmE=!", Ok("fooba"));
+        check("Zg=\n=", Ok("f"));
+    }
+
+    #[test]
+    fn padding_at_another_place_is_passed_over() {
+        check("====", Ok(""));
+        check("=Zm9v", Ok("foo"));
+        check("Z=m9v", Ok("foo"));
+        check("Zm=9v", Ok("foo"));
+    }
+
+    #[test]
+    fn an_incomplete_group_is_refused() {
+        for text in ["Z", "Zm", "Zm9", "Zm9vY", "Zm=", "Z===", "Z=", "Zm9vYg=Z"] {
+            check(text, Err(NotBase64));
+        }
+    }
+
+    #[test]
+    fn other_characters_than_ascii_are_refused() {
+        check("Zm9vÖ", Err(NotBase64));
+    }
+}

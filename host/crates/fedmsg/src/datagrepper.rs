@@ -1,0 +1,113 @@
+//! Takes back what datagrepper (before 1.0) added to a message after it was signed.
+//!
+//! fedmsg's `fedmsg/crypto/utils.py`, `fix_datagrepper_message`. For messages that come from a
+//! recording or from datagrepper, never for those of the bus.
+
+use std::borrow::Cow;
+
+use crate::JsonError;
+use crate::canonical::{Document, Member, Value};
+
+const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
+
+/// Returns the text of a body without what datagrepper added.
+///
+/// Only a body with both `source_name` and `source_version` is changed: it loses them and `headers`
+/// if that is empty, and its `timestamp` becomes a whole number. All else stays as it is written.
+pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
+    let document = Document::parse(text)?;
+    let Some(members) = document.members() else { return Ok(Cow::Borrowed(text)) };
+    let has = |name: &[u8]| members.iter().any(|member| member.key.as_bytes() == name);
+    if !ADDED.into_iter().all(has) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(text.len());
+    for Member { key, value, span, .. } in members {
+        let is_added = ADDED.contains(&key.as_bytes());
+        if is_added || (key.as_bytes() == b"headers" && is_empty(value)) {
+            continue;
+        }
+        out.push(if out.is_empty() { '{' } else { ',' });
+        out.push_str(&key.to_json());
+        out.push(':');
+        match value {
+            Value::Float(number) if key.as_bytes() == b"timestamp" && number.is_finite() => {
+                // With all digits, however many; negative zero is zero.
+                out.push_str(&format!("{:.0}", number.trunc() + 0.0));
+            }
+            _ => out.push_str(&text[span.clone()]),
+        }
+    }
+    out.push_str(if out.is_empty() { "{}" } else { "}" });
+    Ok(Cow::Owned(out))
+}
+
+/// Tells what Python means by a value that is false.
+fn is_empty(value: &Value<'_>) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Integer(digits) => *digits == "0",
+        Value::Float(number) => *number == 0.0,
+        Value::Text(text) => text.as_bytes().is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(without_datagrepper(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_body_without_both_keys_stays_as_it_is() {
+        for text in [
+            r#"{"headers": {}, "timestamp": 1.0}"#,
+            r#"{"source_name": "datanommer", "headers": {}, "timestamp": 1.0}"#,
+            r#"{"source_version": "0.6", "headers": {}, "timestamp": 1.0}"#,
+            "[]",
+        ] {
+            assert!(matches!(without_datagrepper(text), Ok(Cow::Borrowed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_two_keys_go_away() {
+        check(r#"{"source_name":"datanommer","source_version":"0.6"}"#, "{}");
+        check(
+            r#"{"topic":"a","source_name":null,"msg":{"source_name": 1.50},"source_version":1}"#,
+            r#"{"msg":{"source_name": 1.50},"topic":"a"}"#,
+        );
+    }
+
+    fn check_added(text: &str, expected: &str) {
+        let both = format!(r#"{{"source_name":"a","source_version":"b",{text}}}"#);
+        check(&both, expected);
+    }
+
+    #[test]
+    fn a_timestamp_becomes_whole() {
+        check_added(r#""timestamp":1.0"#, r#"{"timestamp":1}"#);
+        check_added(r#""timestamp":1504642719.99"#, r#"{"timestamp":1504642719}"#);
+        check_added(r#""timestamp":-0.5"#, r#"{"timestamp":0}"#);
+        check_added(r#""timestamp":1e22"#, r#"{"timestamp":10000000000000000000000}"#);
+        check_added(r#""timestamp":7"#, r#"{"timestamp":7}"#);
+        check_added(r#""timestamp":null"#, r#"{"timestamp":null}"#);
+    }
+
+    #[test]
+    fn empty_headers_go_away_and_others_stay() {
+        check_added(r#""headers":{}"#, "{}");
+        check_added(r#""headers":null"#, "{}");
+        check_added(r#""headers":{"a":"b"}"#, r#"{"headers":{"a":"b"}}"#);
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        assert!(without_datagrepper("{").is_err());
+    }
+}

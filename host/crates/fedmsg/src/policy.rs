@@ -1,0 +1,98 @@
+//! A routing policy: who may publish what.
+//!
+//! fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`, `validate_policy`):
+//! whole topics, no patterns; signers by the common name of their certificates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use loopabull_model::Topic;
+
+use crate::Distrust;
+
+/// What is done with a topic that the policy does not list.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Unlisted {
+    /// Every signer of the CA may publish it.
+    #[default]
+    Accept,
+    /// Nobody may: fedmsg's `routing_nitpicky`.
+    Refuse,
+}
+
+/// Who may publish what.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RoutingPolicy {
+    signers: BTreeMap<Topic, BTreeSet<String>>,
+    unlisted: Unlisted,
+}
+
+impl RoutingPolicy {
+    /// Makes a policy of topics and the common names of those who may publish them. A topic that is
+    /// listed twice has the signers of both.
+    pub fn new(lines: impl IntoIterator<Item = (Topic, Vec<String>)>, unlisted: Unlisted) -> Self {
+        let mut signers: BTreeMap<Topic, BTreeSet<String>> = BTreeMap::new();
+        for (topic, names) in lines {
+            signers.entry(topic).or_default().extend(names);
+        }
+        Self { signers, unlisted }
+    }
+
+    /// Tells whether this signer may publish this topic.
+    pub fn check(&self, topic: &Topic, signer: &str) -> Result<(), Distrust> {
+        match (self.signers.get(topic), self.unlisted) {
+            (Some(signers), _) if signers.contains(signer) => Ok(()),
+            (Some(_), _) => Err(Distrust::SignerNotAllowed {
+                signer: signer.to_owned(),
+                topic: topic.to_string(),
+            }),
+            (None, Unlisted::Accept) => Ok(()),
+            (None, Unlisted::Refuse) => {
+                Err(Distrust::TopicNotInPolicy { topic: topic.to_string() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(text: &str) -> Topic {
+        Topic::try_from(text).unwrap()
+    }
+
+    fn check(unlisted: Unlisted, name: &str, signer: &str, expected: &str) {
+        let lines = [
+            (topic("a.b"), vec!["one".to_owned(), "two".to_owned()]),
+            (topic("a.none"), Vec::new()),
+            (topic("a.b"), vec!["three".to_owned()]),
+        ];
+        let policy = RoutingPolicy::new(lines, unlisted);
+        let found = policy.check(&topic(name), signer);
+        assert_eq!(found.err().map_or("accepted", |distrust| distrust.reason()), expected);
+    }
+
+    #[test]
+    fn a_listed_topic_is_for_its_signers() {
+        for unlisted in [Unlisted::Accept, Unlisted::Refuse] {
+            check(unlisted, "a.b", "two", "accepted");
+            check(unlisted, "a.b", "three", "accepted");
+            check(unlisted, "a.b", "four", "signer-not-allowed");
+            check(unlisted, "a.b", "TWO", "signer-not-allowed");
+            check(unlisted, "a.none", "one", "signer-not-allowed");
+        }
+    }
+
+    #[test]
+    fn another_topic_is_for_all_or_for_none() {
+        check(Unlisted::Accept, "a.c", "four", "accepted");
+        check(Unlisted::Refuse, "a.c", "one", "topic-not-in-policy");
+        check(Unlisted::Refuse, "a.b.c", "one", "topic-not-in-policy");
+        check(Unlisted::Refuse, "a", "one", "topic-not-in-policy");
+    }
+
+    #[test]
+    fn no_policy_accepts_every_signer() {
+        assert_eq!(RoutingPolicy::default().check(&topic("a.b"), "one"), Ok(()));
+    }
+}

@@ -1,0 +1,138 @@
+//! The check of a signature by a certificate.
+//!
+//! fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, by a
+//! certificate of the one CA, which must not be revoked. Certificates that were found good are kept, so
+//! that a message costs one RSA operation, not two.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::envelope::{Envelope, Field, Fields};
+use crate::trust::Admitted;
+use crate::{Distrust, RoutingPolicy, Trust, base64, pem};
+
+/// The longest certificate that is looked at, in bytes of the body. Real ones have three thousand.
+const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
+/// How many certificates are remembered. Fedora had some sixty.
+const MAX_KNOWN: usize = 256;
+
+/// Whom to believe, and what of them.
+///
+/// To replace the trust or the policy a new one is made; nothing of the old is kept, and certificates
+/// that were revoked meanwhile are known to be.
+#[derive(Debug)]
+pub struct X509 {
+    trust: Trust,
+    policy: RoutingPolicy,
+    known: Mutex<Known>,
+}
+
+/// The certificates that were found good, by the hash of their text. The oldest goes first.
+#[derive(Debug, Default)]
+struct Known {
+    by_hash: HashMap<[u8; 32], Arc<Admitted>>,
+    order: VecDeque<[u8; 32]>,
+}
+
+impl X509 {
+    /// Makes a check of a trust and a policy.
+    pub fn new(trust: Trust, policy: RoutingPolicy) -> Self {
+        Self { trust, policy, known: Mutex::default() }
+    }
+
+    /// Returns the trust, for what is told of it.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Returns who signed an envelope, if that one may publish its topic. `now` is in seconds since
+    /// 1970. That the topic of the body is the topic of the envelope is left to the caller.
+    pub(crate) fn check(&self, envelope: &Envelope, now: i64) -> Result<String, Distrust> {
+        let Fields { topic, crypto, signature, certificate, .. } = &envelope.fields;
+        check_kind(crypto, signature, certificate)?;
+        let signature = match text(signature, "signature")? {
+            Some(text) => decode(text.as_bytes(), "signature")?,
+            None => return Err(Distrust::SignatureMissing),
+        };
+        let Some(certificate) = text(certificate, "certificate")? else {
+            return Err(Distrust::CertificateMissing);
+        };
+        if topic.is_none() {
+            return Err(Distrust::TopicMissing);
+        }
+        let admitted = self.admit(certificate, now)?;
+        let content = envelope.signed.canonical.as_bytes();
+        if admitted.key.verify_sig(content, &signature).is_err() {
+            return Err(Distrust::SignatureWrong);
+        }
+        self.policy.check(&envelope.topic, &admitted.signer)?;
+        Ok(admitted.signer.clone())
+    }
+
+    fn admit(&self, text: &str, now: i64) -> Result<Arc<Admitted>, Distrust> {
+        if text.len() > MAX_CERTIFICATE_BYTES {
+            return Err(Distrust::CertificateUnreadable { reason: "it is too long" });
+        }
+        let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        if let Some(admitted) = self.known(|known| known.by_hash.get(&hash).cloned())
+            && admitted.holds_at(now)
+        {
+            return Ok(admitted);
+        }
+        // The field holds the base64 of a PEM text, which is base64 itself.
+        let pem = decode(text.as_bytes(), "certificate")?;
+        let der = pem::first(&pem, &["CERTIFICATE", "X509 CERTIFICATE"])
+            .map_err(|reason| Distrust::CertificateUnreadable { reason })?;
+        let admitted = Arc::new(self.trust.admit(&der, now)?);
+        self.known(|known| known.insert(hash, Arc::clone(&admitted)));
+        Ok(admitted)
+    }
+
+    fn known<T>(&self, use_it: impl FnOnce(&mut Known) -> T) -> T {
+        // Nothing is left half done in it, also by a thread that panicked.
+        use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    fn insert(&mut self, hash: [u8; 32], admitted: Arc<Admitted>) {
+        if self.by_hash.insert(hash, admitted).is_some() {
+            return;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > MAX_KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_hash.remove(&oldest);
+        }
+    }
+}
+
+/// Chooses the back end as fedmsg does, and refuses all but one.
+fn check_kind(crypto: &Field, signature: &Field, certificate: &Field) -> Result<(), Distrust> {
+    match crypto {
+        Field::Text(name) if name == "x509" => Ok(()),
+        Field::Text(name) if name == "gpg" => Err(Distrust::Gpg),
+        Field::Text(_) | Field::NotText => Err(Distrust::UnknownCrypto),
+        // Up to fedmsg 0.7.2 a body did not say how it was signed.
+        Field::Absent => match (certificate, signature) {
+            (Field::Absent, Field::Absent) => Err(Distrust::Unsigned),
+            (Field::Absent, _) => Err(Distrust::Gpg),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn text<'a>(field: &'a Field, key: &'static str) -> Result<Option<&'a str>, Distrust> {
+    match field {
+        Field::Absent => Ok(None),
+        Field::Text(text) => Ok(Some(text)),
+        Field::NotText => Err(Distrust::NotText { key }),
+    }
+}
+
+fn decode(text: &[u8], key: &'static str) -> Result<Vec<u8>, Distrust> {
+    base64::decode(text).map_err(|_| Distrust::Base64 { key })
+}

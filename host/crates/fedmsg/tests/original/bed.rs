@@ -1,0 +1,207 @@
+//! The bed of these tests: one Python with the original, one folder of keys, and the question to both.
+#![expect(clippy::disallowed_methods, reason = "tests start the original")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use loopabull_fedmsg::{Envelope, Rejection, RoutingPolicy, Trust, TrustError, Verifier, X509};
+use loopabull_model::Message;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const TOPIC: &str = "org.example.prod.thing.done";
+/// For the start of a Python and for one answer; on two busy cores.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The original fedmsg in a process of its own.
+pub(crate) struct Original {
+    pipe: Mutex<Pipe>,
+    folder: TempDir,
+}
+
+struct Pipe {
+    process: Child,
+    answers: Receiver<String>,
+}
+
+/// Returns the one original, started if no test has it.
+pub(crate) fn original() -> Arc<Original> {
+    static SHARED: Mutex<Weak<Original>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(original) = shared.upgrade() {
+        return original;
+    }
+    let original = Arc::new(Original::start());
+    *shared = Arc::downgrade(&original);
+    original
+}
+
+impl Original {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("loopabull-verify-").tempdir().unwrap();
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/original");
+        let python = loopabull_testbed::python();
+        let made = Command::new(&python)
+            .arg(scripts.join("authority.py"))
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut process = Command::new(&python)
+            .arg(scripts.join("original.py"))
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let stdout = process.stdout.take().unwrap();
+        let (sender, answers) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let original = Self { pipe: Mutex::new(Pipe { process, answers }), folder };
+        let pipe = original.pipe.lock().unwrap();
+        assert_eq!(original.answer(&pipe), "ready");
+        drop(pipe);
+        original
+    }
+
+    /// Asks for one answer.
+    pub(crate) fn ask(&self, question: Value) -> Value {
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        let stdin = pipe.process.stdin.as_mut().unwrap();
+        if writeln!(stdin, "{question}").is_err() {
+            panic!("the original has ended:\n{}", self.log());
+        }
+        self.answer(&pipe)
+    }
+
+    fn answer(&self, pipe: &Pipe) -> Value {
+        match pipe.answers.recv_timeout(LIMIT) {
+            Ok(line) => serde_json::from_str(&line).unwrap(),
+            Err(error) => panic!("no answer from the original ({error}):\n{}", self.log()),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join(file)).unwrap()
+    }
+
+    /// Has the original sign a body, and returns it as JSON.
+    pub(crate) fn sign(&self, text: &str, name: &str) -> String {
+        text_of(self.ask(json!({"do": "sign", "text": text, "name": name})))
+    }
+
+    /// Returns a certificate as it stands in a body.
+    pub(crate) fn field(&self, name: &str) -> String {
+        text_of(self.ask(json!({"do": "field", "name": format!("{name}.crt")})))
+    }
+
+    /// Returns what the original says of a body with the usual CA: `accepted`, `refused`, or the name
+    /// of an exception.
+    pub(crate) fn verdict(&self, text: &str, ca: &str, crl: Option<&str>) -> String {
+        text_of(self.ask(json!({"do": "validate", "text": text, "ca": ca, "crl": crl})))
+    }
+
+    pub(crate) fn trust(&self, ca: &str, crl: Option<&str>) -> Result<Trust, TrustError> {
+        let crl = crl.map(|crl| self.read(crl));
+        Trust::new(&self.read(ca), crl.as_deref())
+    }
+
+    pub(crate) fn verifier(&self, ca: &str, crl: Option<&str>) -> Verifier {
+        self.verifier_with(ca, crl, RoutingPolicy::default())
+    }
+
+    pub(crate) fn verifier_with(
+        &self,
+        ca: &str,
+        crl: Option<&str>,
+        policy: RoutingPolicy,
+    ) -> Verifier {
+        Verifier::X509(Box::new(X509::new(self.trust(ca, crl).unwrap(), policy)))
+    }
+
+    /// Returns a signed body with everything that a body has.
+    pub(crate) fn signed(&self, name: &str) -> String {
+        self.sign(&body().to_string(), name)
+    }
+}
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        let pipe = self.pipe.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Both fail only if it has ended by itself.
+        drop(pipe.process.kill());
+        drop(pipe.process.wait());
+    }
+}
+
+/// Returns a body as fedmsg makes it, before it is signed.
+pub(crate) fn body() -> Value {
+    json!({
+        "topic": TOPIC,
+        "msg": {"name": "größe", "n": 1.5, "list": [1, null, true]},
+        "msg_id": "2026-0b3f5b3e",
+        "i": 1,
+        "timestamp": 1_504_642_719,
+        "username": null,
+    })
+}
+
+pub(crate) fn topic() -> &'static str {
+    TOPIC
+}
+
+/// Returns the time of this machine, which is the original's too.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// Takes a body apart that came under this topic, and has it verified.
+pub(crate) fn verify_at(
+    verifier: &Verifier,
+    topic: &str,
+    text: &str,
+    now: i64,
+) -> Result<Message, Rejection> {
+    let envelope = Envelope::parse(&[topic.as_bytes(), text.as_bytes()], 2)?;
+    verifier.verify(envelope, now)
+}
+
+/// Returns our word for a body that came under the usual topic: `accepted`, or the reason.
+pub(crate) fn word(verifier: &Verifier, text: &str) -> &'static str {
+    word_at(verifier, text, now())
+}
+
+pub(crate) fn word_at(verifier: &Verifier, text: &str, now: i64) -> &'static str {
+    verify_at(verifier, TOPIC, text, now)
+        .map_or_else(|rejection| rejection.reason(), |_| "accepted")
+}
+
+/// Returns a signed body with one key changed, added or, with `None`, removed.
+pub(crate) fn with(text: &str, key: &str, value: Option<Value>) -> String {
+    let mut body: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
+    match value {
+        Some(value) => body.insert(key.to_owned(), value),
+        None => body.remove(key),
+    };
+    serde_json::to_string(&body).unwrap()
+}
+
+pub(crate) fn text_of(value: Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("`{value}` is no text")).to_owned()
+}

@@ -1,0 +1,149 @@
+//! Certificates, CAs and lists, good and bad; both are asked.
+
+use crate::bed::{now, original, word, word_at};
+
+/// Asks both about a message that is signed with the key of this certificate.
+fn check(name: &str, ca: &str, crl: Option<&str>, expected: &str) {
+    let original = original();
+    let text = original.signed(name);
+    let ours = word(&original.verifier(ca, crl), &text);
+    assert_eq!(ours, expected, "{name} {ca} {crl:?}");
+    let theirs = original.verdict(&text, ca, crl);
+    assert_eq!(theirs == "accepted", expected == "accepted", "{name} {ca} {crl:?}: {theirs}");
+}
+
+fn check_leaf(name: &str, expected: &str) {
+    check(name, "ca.crt", Some("crl.pem"), expected);
+}
+
+#[test]
+fn a_certificate_of_the_ca_is_accepted() {
+    check_leaf("good", "accepted");
+    check_leaf("uncritical", "accepted");
+    check_leaf("good-hint", "accepted");
+    check("good", "ca.crt", None, "accepted");
+    check("revoked", "ca.crt", None, "accepted");
+    check("of-other", "ca-other.crt", None, "accepted");
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_refused() {
+    check_leaf("of-other", "other-ca");
+    check_leaf("of-double", "certificate-forged");
+    check_leaf("forged", "certificate-forged");
+    check_leaf("other-hint", "other-ca");
+    check_leaf("other-serial-hint", "other-ca");
+    check_leaf("below", "other-ca");
+    check("good", "ca-other.crt", None, "other-ca");
+    check("good", "ca-double.crt", None, "certificate-forged");
+}
+
+#[test]
+fn a_certificate_is_good_for_its_time() {
+    check_leaf("expired", "certificate-expired");
+    check_leaf("future", "certificate-not-yet-valid");
+    check("good", "ca-expired.crt", None, "ca-expired");
+    check("good", "ca-future.crt", None, "ca-not-yet-valid");
+}
+
+#[test]
+fn it_was_good_when_the_message_was_sent_and_is_not_now() {
+    let original = original();
+    let verifier = original.verifier("ca-expired.crt", None);
+    let text = original.signed("expired");
+    assert_eq!(word_at(&verifier, &text, now() - 10 * 86_400), "accepted");
+    assert_eq!(word(&verifier, &text), "ca-expired");
+}
+
+#[test]
+fn a_revoked_certificate_is_refused() {
+    check_leaf("revoked", "certificate-revoked");
+    check_leaf("high-serial", "certificate-revoked");
+    check("good", "ca.crt", Some("crl-more.pem"), "certificate-revoked");
+    check("revoked", "ca.crt", Some("crl-uncritical.pem"), "certificate-revoked");
+    check("revoked", "ca.crt", Some("crl-empty.pem"), "accepted");
+    check("good", "ca.crt", Some("crl-of-ca.pem"), "ca-revoked");
+}
+
+#[test]
+fn a_list_out_of_its_time_refuses_everything() {
+    check("good", "ca.crt", Some("crl-expired.pem"), "crl-expired");
+    check("good", "ca.crt", Some("crl-future.pem"), "crl-not-yet-valid");
+}
+
+#[test]
+fn a_key_or_a_name_that_the_original_trips_over_is_refused() {
+    check_leaf("nameless", "common-name-missing");
+    check_leaf("elliptic", "bad-key");
+    check_leaf("critical", "critical-extension");
+    check_leaf("useless", "certificate-unreadable");
+}
+
+#[test]
+fn a_trust_knows_its_end() {
+    let original = original();
+    let day = 86_400;
+    let end = |crl| original.trust("ca.crt", crl).unwrap().valid_until() - now();
+    assert!((3649 * day..=3650 * day).contains(&end(None)));
+    assert!((29 * day..=30 * day).contains(&end(Some("crl.pem"))));
+    assert!(end(Some("crl-expired.pem")) < 0);
+}
+
+#[test]
+fn of_two_cas_in_a_file_the_first_is_taken() {
+    check("good", "ca-two.crt", None, "accepted");
+    check("of-other", "ca-two.crt", None, "other-ca");
+    check("of-other", "ca-two-reversed.crt", None, "accepted");
+}
+
+#[test]
+fn a_ca_may_be_der() {
+    let original = original();
+    assert_eq!(word(&original.verifier("ca.der", None), &original.signed("good")), "accepted");
+}
+
+/// Asks us for the trust, and the original for its verdict on a message that is good otherwise.
+fn check_trust(ca: &str, crl: Option<&str>, expected: &str) {
+    let original = original();
+    assert_eq!(original.trust(ca, crl).unwrap_err().to_string(), expected);
+    assert_ne!(original.verdict(&original.signed("good"), ca, crl), "accepted", "{ca} {crl:?}");
+}
+
+#[test]
+fn a_ca_that_is_none_is_refused() {
+    const NONE: &str = "the CA's certificate is not of a CA that signs by itself: ";
+    let none = |ca: &str, reason: &str| check_trust(ca, None, &format!("{NONE}{reason}"));
+    none("ca-no-basic.crt", "it has no basic constraints that say so");
+    none("ca-not-ca.crt", "it has no basic constraints that say so");
+    none("ca-below.crt", "another has signed it");
+    none("ca-no-certificates.crt", "its key is not for certificates");
+    check_trust(
+        "ca-critical.crt",
+        None,
+        "the CA's certificate cannot be read: certificate has the critical extension \
+         1.3.6.1.4.1.55555.1, which is unknown",
+    );
+    check_trust(
+        "ca.key",
+        None,
+        "the CA's certificate cannot be read: its first PEM block is something else",
+    );
+    check_trust("good.crt", None, &format!("{NONE}another has signed it"));
+}
+
+#[test]
+fn a_list_that_is_none_is_refused() {
+    let list = |crl: &str, expected: &str| check_trust("ca.crt", Some(crl), expected);
+    list(
+        "crl-forged.pem",
+        "the CRL is not signed by this CA, or by an algorithm that is not taken",
+    );
+    list("crl-of-other.pem", "the CRL is not of this CA");
+    list("crl-critical.pem", "the CRL has the extension 1.3.6.1.4.1.55555.1, which is unknown");
+    list(
+        "crl-entry-critical.pem",
+        "the CRL has the extension 1.3.6.1.4.1.55555.1, which is unknown",
+    );
+    list("ca.crt", "the CRL cannot be read: its first PEM block is something else");
+    check_trust("ca-no-lists.crt", Some("crl.pem"), "the CRL is not of this CA");
+}
