@@ -39,9 +39,10 @@ const RESERVED: &str = "$serde_json::private::";
 impl Body {
     /// Checks a JSON text and keeps it.
     pub fn parse(text: &str) -> Result<Self, BodyError> {
-        scan(text)?;
         // `RawValue` alone only skims the text: it takes lone surrogates, which are no Unicode.
-        serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
+        if scan(text)? == Surrogates::Possible {
+            serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
+        }
         serde_json::from_str(text).map(Self).map_err(BodyError::from)
     }
 
@@ -56,10 +57,18 @@ impl Body {
     }
 }
 
+/// Whether a text has escapes that are halves of a character, each of which needs the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Surrogates {
+    None,
+    Possible,
+}
+
 /// Looks for what must not even reach serde_json: too deep nesting and reserved keys. Whether the
 /// text is JSON is not asked here.
-fn scan(text: &str) -> Result<(), BodyError> {
+fn scan(text: &str) -> Result<Surrogates, BodyError> {
     let bytes = text.as_bytes();
+    let mut surrogates = Surrogates::None;
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(&byte) = bytes.get(at) {
         at += 1;
@@ -68,8 +77,15 @@ fn scan(text: &str) -> Result<(), BodyError> {
             b']' | b'}' => depth = depth.saturating_sub(1),
             b'"' => {
                 let start = at;
-                while bytes.get(at).is_some_and(|&byte| byte != b'"') {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                while let Some(&byte) = bytes.get(at)
+                    && byte != b'"'
+                {
+                    at += if byte == b'\\' { 2 } else { 1 };
+                    if byte == b'\\'
+                        && let [b'u', b'd' | b'D', ..] = bytes.get(at - 1..).unwrap_or_default()
+                    {
+                        surrogates = Surrogates::Possible;
+                    }
                 }
                 at += 1;
                 if is_reserved(text.get(start - 1..at).unwrap_or_default()) {
@@ -82,7 +98,7 @@ fn scan(text: &str) -> Result<(), BodyError> {
             return Err(BodyError::TooDeep);
         }
     }
-    Ok(())
+    Ok(surrogates)
 }
 
 /// Tells whether a string, with its quotes and escapes, starts as a reserved key does.
@@ -131,6 +147,8 @@ impl<'de> Deserialize<'de> for Body {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -189,6 +207,14 @@ mod tests {
     fn other_text_is_not_json() {
         for text in ["", "{", "NaN", "{'a':1}", "[1,]", "\u{feff}{}", "1 2"] {
             assert!(matches!(Body::parse(text), Err(BodyError::NotJson { .. })), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_always_a_tree(text in r#"([\[\]{}",:\\u0-9a-fD.eE+ -]|\\ud[89c]0[0f]|"[a-z\\u]*"|[\x00-\x20]){0,30}"#) {
+            let is_tree = serde_json::from_str::<Value>(&text).is_ok();
+            prop_assert_eq!(Body::parse(&text).is_ok(), is_tree);
         }
     }
 

@@ -7,17 +7,31 @@ use loopabull_model::MAX_DEPTH;
 use super::value::order;
 use super::{JsonError, Member, Text, Value, string};
 
+/// How many values of real messages are open at once, about.
+const USUAL: usize = 32;
+
 /// Reads one text.
 pub(super) struct Parser<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
     depth: usize,
     is_odd: bool,
+    /// What was read of the arrays and objects that are not at their end, the outer ones first. So
+    /// each of them is allocated once, as large as it is.
+    values: Vec<Value<'a>>,
+    members: Vec<Member<'a>>,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0, is_odd: false }
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+            is_odd: false,
+            values: Vec::with_capacity(USUAL),
+            members: Vec::with_capacity(USUAL),
+        }
     }
 
     /// Reads the one value of the text, and tells whether it is odd.
@@ -61,16 +75,17 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn name(&mut self) -> Result<Value<'a>, JsonError> {
-        let names = [
-            ("null", Value::Null),
-            ("true", Value::Bool(true)),
-            ("false", Value::Bool(false)),
-            ("NaN", Value::Float(f64::NAN)),
-            ("Infinity", Value::Float(f64::INFINITY)),
-            ("-Infinity", Value::Float(f64::NEG_INFINITY)),
-        ];
-        let found = names.into_iter().find(|(name, _)| self.rest().starts_with(name.as_bytes()));
-        let (name, value) = found.ok_or_else(|| self.syntax("a value is missing"))?;
+        let (name, value) = match self.peek() {
+            Some(b'n') => ("null", Value::Null),
+            Some(b't') => ("true", Value::Bool(true)),
+            Some(b'f') => ("false", Value::Bool(false)),
+            Some(b'N') => ("NaN", Value::Float(f64::NAN)),
+            Some(b'I') => ("Infinity", Value::Float(f64::INFINITY)),
+            _ => ("-Infinity", Value::Float(f64::NEG_INFINITY)),
+        };
+        if !self.rest().starts_with(name.as_bytes()) {
+            return Err(self.syntax("a value is missing"));
+        }
         self.at += name.len();
         self.is_odd |= matches!(value, Value::Float(_));
         Ok(value)
@@ -110,26 +125,27 @@ impl<'a> Parser<'a> {
 
     fn array(&mut self) -> Result<Value<'a>, JsonError> {
         self.enter()?;
-        let mut values = Vec::new();
         if self.peek() == Some(b']') {
             self.leave();
-            return Ok(Value::Array(values));
+            return Ok(Value::Array(Vec::new()));
         }
+        let outer = self.values.len();
         loop {
-            values.push(self.value()?);
+            let value = self.value()?;
+            self.values.push(value);
             if !self.goes_on(b']')? {
-                return Ok(Value::Array(values));
+                return Ok(Value::Array(self.values.split_off(outer)));
             }
         }
     }
 
     fn object(&mut self) -> Result<Value<'a>, JsonError> {
         self.enter()?;
-        let mut members = Vec::new();
         if self.peek() == Some(b'}') {
             self.leave();
-            return Ok(Value::Object(members));
+            return Ok(Value::Object(Vec::new()));
         }
+        let outer = self.members.len();
         loop {
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("a key is missing"));
@@ -143,8 +159,9 @@ impl<'a> Parser<'a> {
             self.space();
             let start = self.at;
             let value = self.value()?;
-            members.push(Member { key, value, span: start..self.at, is_repeated: false });
+            self.members.push(Member { key, value, span: start..self.at, is_repeated: false });
             if !self.goes_on(b'}')? {
+                let mut members = self.members.split_off(outer);
                 order(&mut members);
                 return Ok(Value::Object(members));
             }
@@ -154,7 +171,7 @@ impl<'a> Parser<'a> {
     fn string(&mut self) -> Result<Text<'a>, JsonError> {
         self.at += 1;
         let rest = self.rest();
-        let plain = rest.iter().take_while(|&&byte| string::is_plain(byte)).count();
+        let plain = string::plain_length(rest);
         // serde_json's reserved keys start so; whoever asks serde_json looks closer.
         self.is_odd |= rest.first() == Some(&b'$');
         if rest.get(plain) == Some(&b'"') {

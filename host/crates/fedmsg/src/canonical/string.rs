@@ -84,15 +84,27 @@ pub(super) fn push(code_point: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Tells whether a byte of a string is written as it is.
-pub(super) const fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
+/// Returns how many bytes are written as they are, up to the first that is not.
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
+    let is_special = |&byte: &u8| !IS_PLAIN[usize::from(byte)];
+    bytes.iter().position(is_special).unwrap_or(bytes.len())
 }
+
+/// Whether a byte of a string is written as it is: printable ASCII without quotes and backslashes.
+const IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let mut byte = 0x20;
+    while byte <= 0x7e {
+        is_plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
+        byte += 1;
+    }
+    is_plain
+};
 
 fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let plain = bytes[at..].iter().take_while(|&&byte| is_plain(byte)).count();
+        let plain = plain_length(&bytes[at..]);
         if plain > 0 {
             out.extend_from_slice(&bytes[at..at + plain]);
             at += plain;
