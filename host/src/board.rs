@@ -22,10 +22,27 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     workers: BTreeMap<u32, (QueueName, Option<(Work, Instant)>)>,
-    sources: BTreeMap<String, (u64, Option<Instant>)>,
+    sources: BTreeMap<String, Source>,
     counts: Counts,
     /// What does not work, by whom.
     troubles: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    received: u64,
+    last: Option<Instant>,
+    /// None, if it was never told.
+    link: Option<Link>,
+}
+
+/// What became of the connection to a source.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Link {
+    /// It stands.
+    Connected,
+    /// It does not stand, for this reason; it is tried for ever.
+    Lost(String),
 }
 
 /// What the daemon says of itself, as JSON at `/status`.
@@ -62,6 +79,10 @@ pub struct SourceStatus {
     pub name: String,
     pub received: u64,
     pub seconds_since_last: Option<u64>,
+    /// Whether the connection stands.
+    pub connected: bool,
+    /// Why it does not, if that is known.
+    pub trouble: Option<String>,
 }
 
 /// Something that rests, and why.
@@ -102,14 +123,21 @@ impl Board {
 
     /// Sets up a source, which has received nothing yet.
     pub fn add_source(&self, name: &str) {
-        self.state().sources.insert(name.to_owned(), (0, None));
+        self.state().sources.insert(name.to_owned(), Source::default());
     }
 
     /// Notes that something came from a source.
     pub fn receive(&self, source: &str) {
-        if let Some((count, last)) = self.state().sources.get_mut(source) {
-            *count += 1;
-            *last = Some(Instant::now());
+        if let Some(source) = self.state().sources.get_mut(source) {
+            source.received += 1;
+            source.last = Some(Instant::now());
+        }
+    }
+
+    /// Notes what became of the connection to a source.
+    pub fn set_link(&self, source: &str, link: Link) {
+        if let Some(source) = self.state().sources.get_mut(source) {
+            source.link = Some(link);
         }
     }
 
@@ -174,10 +202,15 @@ impl Board {
             sources: state
                 .sources
                 .iter()
-                .map(|(name, (received, last))| SourceStatus {
+                .map(|(name, source)| SourceStatus {
                     name: name.clone(),
-                    received: *received,
-                    seconds_since_last: last.map(|last| last.elapsed().as_secs()),
+                    received: source.received,
+                    seconds_since_last: source.last.map(|last| last.elapsed().as_secs()),
+                    connected: source.link == Some(Link::Connected),
+                    trouble: match &source.link {
+                        Some(Link::Lost(why)) => Some(why.clone()),
+                        Some(Link::Connected) | None => None,
+                    },
                 })
                 .collect(),
             queues: depths.into_iter().map(QueueStatus::from).collect(),

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use loopabull_model::{QueueName, QueueNameError};
 
 use crate::commands;
-use crate::config::{Config, ConfigError, Verify};
+use crate::config::{Config, ConfigError, Endpoint, Verify};
 use crate::daemon::{DaemonError, Role};
 
 /// Everything was done as asked.
@@ -81,10 +81,16 @@ struct DaemonFlags {
     /// Take only topics that start so; may be given again [default: all]
     #[arg(long, value_name = "PREFIX")]
     topic: Vec<String>,
+    /// Take messages that are signed by a certificate of this CA (PEM)
+    #[arg(long, value_name = "FILE", conflicts_with = "unsigned")]
+    ca: Option<PathBuf>,
+    /// The CA's list of revoked certificates
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    crl: Option<PathBuf>,
     /// Take messages without looking at signatures
     ///
-    /// Whoever can publish on the endpoints can then start tasks. This version cannot check
-    /// signatures yet, so a fedmsg source needs this flag, or `verify = "off"` under `[fedmsg]`.
+    /// Whoever can publish on the endpoints can then start tasks. A fedmsg source needs either `--ca`
+    /// or this flag, or `ca` or `verify = "off"` under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
     /// Serve /livez, /readyz, /metrics and /status here [default: 127.0.0.1:8480]
@@ -100,6 +106,7 @@ enum Command {
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
     Inject(commands::inject::InjectArgs),
+    Verify(commands::verify::VerifyArgs),
     Status(commands::status::StatusArgs),
     Runs(commands::runs::RunsArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
@@ -173,6 +180,7 @@ impl Cli {
             Some(Command::Check(args)) => commands::check::run(&config, &args),
             Some(Command::Test(args)) => commands::test::run(&config, &args),
             Some(Command::Inject(args)) => commands::inject::run(&config, &args),
+            Some(Command::Verify(args)) => commands::verify::run(&config, &args),
             Some(Command::Status(args)) => commands::status::run(&config, &args),
             Some(Command::Runs(args)) => commands::runs::run(&config, &args),
             Some(Command::DeadLetters(args)) => commands::dead_letters::run(&config, &args),
@@ -207,8 +215,14 @@ impl DaemonFlags {
             config.queues.entry(name).or_default().workers = workers;
         }
         set(&mut config.listen, self.listen);
-        set(&mut config.fedmsg.endpoints, Some(self.fedmsg).filter(|list| !list.is_empty()));
+        let endpoints = Some(self.fedmsg).filter(|list| !list.is_empty());
+        let endpoints = endpoints.map(|list| list.into_iter().map(Endpoint::from).collect());
+        set(&mut config.fedmsg.endpoints, endpoints);
         set(&mut config.fedmsg.topics, Some(self.topic).filter(|list| !list.is_empty()));
+        if let Some(ca) = self.ca {
+            config.fedmsg.verify = Verify::Required;
+            (config.fedmsg.ca, config.fedmsg.crl) = (Some(ca), self.crl);
+        }
         set(&mut config.fedmsg.verify, self.unsigned.then_some(Verify::Off));
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod status;
 mod table;
 pub(crate) mod tasks;
 pub(crate) mod test;
+pub(crate) mod verify;
 
 use std::io::{self, Write};
 

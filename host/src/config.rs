@@ -3,6 +3,8 @@
 //! Owns the keys and their defaults. Every key is optional; an unknown one is an error that names
 //! it with its line. Relative paths are taken from where the daemon is started.
 
+mod ingest;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use loopabull_model::{Ceiling, QueueName, Start, Task};
 use loopabull_queue::{Place, QueueConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
+
+pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
 
 /// What an operator can set.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +50,9 @@ pub struct Config {
     #[serde(deserialize_with = "duration")]
     pub grace: Duration,
     pub fedmsg: Fedmsg,
+    pub deduplication: Deduplication,
+    /// Where what was missed is asked for. Default: nowhere.
+    pub datagrepper: Option<Datagrepper>,
     pub playbook: Playbook,
     pub http: Http,
     /// Where what tasks send goes beside our own queues; nowhere if it is not set.
@@ -82,30 +89,6 @@ pub struct NamedQueue {
 pub struct StaffedQueue {
     pub config: QueueConfig,
     pub workers: u32,
-}
-
-/// The fedmsg source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Fedmsg {
-    /// ZeroMQ endpoints of publishers, for example `tcp://127.0.0.1:4001`.
-    pub endpoints: Vec<String>,
-    /// Topic prefixes to subscribe to, compared byte by byte as ZeroMQ does. Default: everything.
-    pub topics: Vec<String>,
-    /// How signatures are checked.
-    pub verify: Verify,
-}
-
-/// How signatures are checked.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verify {
-    /// Only signed messages are taken. This version cannot check signatures yet, so a source that
-    /// asks for it is refused at start.
-    #[default]
-    Required,
-    /// Every message is taken as it is.
-    Off,
 }
 
 /// How playbooks are started.
@@ -158,7 +141,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot use the configuration `{path}`: {reason}")]
     Parse { path: PathBuf, reason: String },
-    #[error("fedmsg endpoints need signatures checked, which this version cannot do")]
+    #[error("signatures of fedmsg are to be checked, and no CA is named")]
     Unverified,
     #[error(
         "`--role` divides the road over several daemons, which the embedded queue cannot serve"
@@ -179,8 +162,8 @@ impl ConfigError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unverified => Some(
-                "on a bus where everyone may start your tasks, say so: `--unsigned`, or \
-                 `verify = \"off\"` under `[fedmsg]`",
+                "name its certificate with `--ca FILE`, or `ca` under `[fedmsg]`; on a bus where \
+                 everyone may start your tasks say so: `--unsigned`, or `verify = \"off\"`",
             ),
             Self::RoleWithoutBroker => Some("put the queue into a RabbitMQ with `--amqp-url`"),
             Self::Nested { .. } => {
@@ -232,7 +215,8 @@ impl Config {
                 return Err(ConfigError::Nested { key });
             }
         }
-        if !self.fedmsg.endpoints.is_empty() && self.fedmsg.verify != Verify::Off {
+        let is_checked = self.fedmsg.verify == Verify::Required;
+        if !self.fedmsg.endpoints.is_empty() && is_checked && self.fedmsg.ca.is_none() {
             return Err(ConfigError::Unverified);
         }
         Ok(())
@@ -306,6 +290,8 @@ impl Default for Config {
             ignore_consumer_timeout: false,
             grace: Duration::from_secs(30),
             fedmsg: Fedmsg::default(),
+            deduplication: Deduplication::default(),
+            datagrepper: None,
             playbook: Playbook::default(),
             http: Http::default(),
             publish: None,
@@ -318,12 +304,6 @@ impl Default for Config {
 impl Default for NamedQueue {
     fn default() -> Self {
         Self { workers: 1, exclusive_order: false }
-    }
-}
-
-impl Default for Fedmsg {
-    fn default() -> Self {
-        Self { endpoints: Vec::new(), topics: vec![String::new()], verify: Verify::default() }
     }
 }
 
@@ -368,9 +348,12 @@ mod tests {
     #[test]
     fn a_source_without_verification_has_to_be_asked_for() {
         let mut config = Config::default();
-        config.fedmsg.endpoints.push("tcp://127.0.0.1:4001".into());
+        config.fedmsg.endpoints.push("tcp://127.0.0.1:4001".to_owned().into());
         assert!(matches!(config.validate(), Err(ConfigError::Unverified)));
         config.fedmsg.verify = Verify::Off;
+        assert!(config.validate().is_ok());
+        config.fedmsg.verify = Verify::Required;
+        config.fedmsg.ca = Some("ca.crt".into());
         assert!(config.validate().is_ok());
     }
 

@@ -10,21 +10,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use loopabull_egress::TrustError;
+use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
 use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ack_timeout::{self, TooLong};
 use crate::catalog::Catalog;
 use crate::config::{Config, StaffedQueue};
-use crate::ingest::Ingest;
+use crate::ingest::datagrepper::{Datagrepper, DatagrepperError};
 use crate::ingest::fedmsg::{self, SourceError};
+use crate::ingest::{Ingest, Overflow};
 use crate::journal::{AfterQueues, Journal};
 use crate::listing::Listing;
 use crate::outbox;
@@ -32,8 +34,11 @@ use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
 use crate::reload::{self, Reload};
 use crate::runner::Runner;
+use crate::seen::Seen;
 use crate::shutdown::Shutdown;
+use crate::spool::Spool;
 use crate::state::{self, Notice, StateError};
+use crate::trust::{self, SignersError};
 use crate::turns::Turns;
 use crate::web::Web;
 use crate::worker::Worker;
@@ -87,6 +92,12 @@ pub enum DaemonError {
     Journal(#[source] StoreError),
     #[error("cannot open the pauses")]
     Pauses(#[source] StoreError),
+    #[error("cannot open what is known of earlier messages")]
+    Seen(#[source] StoreError),
+    #[error("cannot open the spool")]
+    Spool(#[source] StoreError),
+    #[error("cannot tell signers apart")]
+    Signers(#[from] SignersError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -101,6 +112,8 @@ pub enum DaemonError {
     Playbooks(#[source] PlaybookError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Datagrepper(#[from] DatagrepperError),
     #[error("a part of the daemon ended by itself: {reason}")]
     PartEnded { reason: String },
 }
@@ -110,6 +123,7 @@ impl DaemonError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
+            Self::Signers(error) => error.hint().map(str::to_owned),
             Self::State(error) => error.hint().map(str::to_owned),
             Self::Journal(StoreError::Version { path, .. }) => Some(format!(
                 "`{}` is of another version of this program; put it aside, it holds past runs",
@@ -172,24 +186,7 @@ impl Daemon {
         parts.spawn(Reload::new(config, &place, listing).run());
         let mut source = None;
         if role != Role::Work && !config.fedmsg.endpoints.is_empty() {
-            let fedmsgs = fedmsg::start(&config.fedmsg)?;
-            for endpoint in &config.fedmsg.endpoints {
-                place.board.add_source(endpoint);
-                tracing::info!("subscribed to `{endpoint}`");
-            }
-            tracing::warn!(
-                "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
-            );
-            let ingest = Ingest {
-                verifier: Verifier::Off,
-                runner: Arc::clone(&place.runner),
-                queues: Arc::clone(&place.queues),
-                board: Arc::clone(&place.board),
-                metrics: Arc::clone(&place.metrics),
-                shutdown: shutdown.clone(),
-            };
-            parts.spawn(ingest.run(fedmsgs.received));
-            source = Some(fedmsgs.thread);
+            source = Some(start_ingest(config, &place, &mut parts).await?);
         }
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
@@ -273,6 +270,55 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
         }
     }
     result
+}
+
+/// Starts the sources and the road behind them. Returns the thread of the sockets.
+async fn start_ingest(
+    config: &Config,
+    place: &Arc<Workplace>,
+    parts: &mut JoinSet<()>,
+) -> Result<JoinHandle<()>, DaemonError> {
+    let verifier = trust::verifier(&config.fedmsg)?;
+    let is_checked = !matches!(verifier, Verifier::Off);
+    let (verifiers, verifier) = watch::channel(Arc::new(verifier));
+    let shutdown = place.shutdown.clone();
+    if is_checked {
+        let (board, settings) = (Arc::clone(&place.board), config.fedmsg.clone());
+        parts.spawn(trust::keep(settings, verifiers, board, shutdown.clone()));
+    } else {
+        tracing::warn!(
+            "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
+        );
+    }
+    let seen = Seen::open(&config.state.join("seen.db"), &config.deduplication).await;
+    let spool = config.state.join("spool.db");
+    let spool = Spool::open(&spool, config.fedmsg.spool.as_u64()).await;
+    let ingest = Arc::new(Ingest {
+        verifier,
+        runner: Arc::clone(&place.runner),
+        queues: Arc::clone(&place.queues),
+        seen: seen.map_err(DaemonError::Seen)?,
+        spool: spool.map_err(DaemonError::Spool)?,
+        board: Arc::clone(&place.board),
+        metrics: Arc::clone(&place.metrics),
+        shutdown,
+        overflow: Overflow::default(),
+    });
+    for endpoint in &config.fedmsg.endpoints {
+        place.board.add_source(&endpoint.address);
+        tracing::info!("subscribing to `{}`", endpoint.address);
+    }
+    let fedmsgs = fedmsg::start(&config.fedmsg, &place.board, &place.metrics)?;
+    if let Some(settings) = &config.datagrepper {
+        let trust = Trust::load(config.http.ca_file.as_deref())?;
+        let (ingest, connected) = (Arc::clone(&ingest), fedmsgs.connected);
+        let archive = Datagrepper::open(settings, trust, &config.state, ingest, connected)?;
+        place.board.add_source(archive.name());
+        parts.spawn(archive.run());
+    }
+    parts.spawn(Arc::clone(&ingest).forward());
+    parts.spawn(ingest.run(fedmsgs.received));
+    Ok(fedmsgs.thread)
 }
 
 /// Opens what all workers share.

@@ -1,38 +1,59 @@
 //! Ingest: the common road of all sources.
 //!
 //! Owns what becomes of an envelope: rejected and counted, accepted and counted as unrouted, or put
-//! into the queue once for each task that wants it. Does not know how a task is run.
+//! into the queue once for each task that wants it and was not given the same message before. Does not
+//! know how a task is run.
 //!
-//! Before it on the path of a message: a source. After it: [`Queues::publish`].
+//! Before it on the path of a message: a source. After it: [`Queues::publish`], or the spool while the
+//! queue cannot take anything.
 
+pub mod datagrepper;
 pub mod fedmsg;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
 use loopabull_model::{Entry, EntryId, Message};
-use loopabull_queue::{Backoff, Queues};
-use tokio::sync::mpsc;
+use loopabull_queue::Queues;
+use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
 use crate::ingest::fedmsg::Received;
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
 use crate::runner::Runner;
+use crate::seen::{Found, Seen};
 use crate::shutdown::Shutdown;
+use crate::spool::{Spool, Spooled};
+
+/// How long the queue may take for an entry before the spool has it.
+const PROMPT: Duration = Duration::from_secs(2);
+/// How often the log tells of messages that were dropped.
+const QUIET: Duration = Duration::from_mins(1);
+/// Who has the trouble of a queue that takes nothing.
+const TROUBLE: &str = "ingest";
 
 /// The common road of all sources.
 pub struct Ingest {
-    pub verifier: Verifier,
+    /// The verifier of now: another takes its place when the trust in signers is read anew.
+    pub verifier: watch::Receiver<Arc<Verifier>>,
     pub runner: Arc<Runner>,
     pub queues: Arc<Queues>,
+    pub seen: Seen,
+    pub spool: Spool,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
+    pub overflow: Overflow,
 }
+
+/// When the log last told that the spool is full.
+#[derive(Debug, Default)]
+pub struct Overflow(Mutex<Option<Instant>>);
 
 impl Ingest {
     /// Takes what the fedmsg source receives until it is told to drain.
-    pub async fn run(self, mut received: mpsc::Receiver<Received>) {
+    pub async fn run(self: Arc<Self>, mut received: mpsc::Receiver<Received>) {
         loop {
             // `recv` loses nothing when it is dropped.
             let next = tokio::select! {
@@ -53,8 +74,32 @@ impl Ingest {
         }
     }
 
+    /// Puts what the spool has into the queue, for as long as the daemon runs.
+    pub async fn forward(self: Arc<Self>) {
+        let tell = |taken: Result<usize, String>| {
+            self.metrics.set_spool(self.spool.depth());
+            match taken {
+                Ok(0) => self.board.clear_trouble(TROUBLE),
+                Ok(count) => tracing::info!("the queue took {count} entries of the spool"),
+                Err(error) => self.trouble(&error),
+            }
+        };
+        let (spool, stop) = (&self.spool, &self.shutdown.drain);
+        spool.forward(&self.queues, stop, tell).await;
+    }
+
+    /// Takes a message of an archive, whose connection is trusted: it keeps no signatures.
+    pub async fn take_archived(&self, envelope: Result<Envelope, Rejection>) {
+        self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
+        match envelope.and_then(|envelope| Verifier::Off.verify(envelope, now())) {
+            Ok(message) => self.accept(message).await,
+            Err(rejection) => self.reject(&rejection),
+        }
+    }
+
     async fn take(&self, envelope: Envelope) {
-        match self.verifier.verify(envelope, jiff::Timestamp::now().as_second()) {
+        let verifier = Arc::clone(&self.verifier.borrow());
+        match verifier.verify(envelope, now()) {
             Ok(message) => self.accept(message).await,
             Err(rejection) => self.reject(&rejection),
         }
@@ -69,41 +114,64 @@ impl Ingest {
             self.board.count(|counts| counts.unrouted += 1);
         }
         for task in tasks {
+            let claim = match self.seen.claim(&message.id, &task.name).await {
+                Found::New(claim) => claim,
+                Found::Twice => {
+                    self.metrics.duplicates.inc();
+                    tracing::debug!(message.id = %message.id, "`{}` came twice", message.id);
+                    continue;
+                }
+            };
             let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
             let entry = Entry::new(id, &task, &message);
-            self.publish(&entry).await;
+            if !self.publish(&entry).await {
+                continue;
+            }
+            self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
+            if let Err(error) = claim.note().await {
+                tracing::error!("message {} may be run twice: {error}", message.id);
+            }
         }
     }
 
-    /// Publishes, and waits until it can. Meanwhile the socket's own queue fills up. What may have been
-    /// taken already is published again under the same id.
-    async fn publish(&self, entry: &Entry) {
-        let message = &entry.message;
-        const TROUBLE: &str = "ingest";
-        let mut backoff = Backoff::default();
-        loop {
-            // Given up only when the daemon must end; the entry may or may not have been taken.
-            let published = tokio::select! {
-                published = self.queues.publish(entry) => published,
-                () = self.shutdown.cancel.cancelled() => return self.lose(message),
-            };
-            let Err(error) = published else { break };
-            let error = format!("{:#}", anyhow::Error::new(error));
-            self.board.set_trouble(TROUBLE, &error);
-            tracing::error!(message.id = %message.id, "cannot queue message {}: {error}", message.id);
-            backoff.pause(&self.shutdown.cancel).await;
+    /// Publishes an entry, or puts it into the spool: its bus will not send it again. Tells whether it is
+    /// on disk somewhere.
+    async fn publish(&self, entry: &Entry) -> bool {
+        // What waits there came before this.
+        if self.spool.is_empty() {
+            // What is dropped here may have been taken, and is published again under the same id.
+            match tokio::time::timeout(PROMPT, self.queues.publish(entry)).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => self.trouble(&format!("{:#}", anyhow::Error::new(error))),
+                Err(_) => self.trouble("the queue takes nothing"),
+            }
         }
-        self.board.clear_trouble(TROUBLE);
-        self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
+        let pushed = self.spool.push(entry).await;
+        self.metrics.set_spool(self.spool.depth());
+        match pushed {
+            Ok(Spooled::Kept) => true,
+            Ok(Spooled::Full) => self.lose(entry, "the spool is full"),
+            Err(error) => self.lose(entry, &format!("{:#}", anyhow::Error::new(error))),
+        }
     }
 
-    fn lose(&self, message: &Message) {
+    fn trouble(&self, error: &str) {
+        let error = format!("messages wait in the spool: {error}");
+        self.board.set_trouble(TROUBLE, &error);
+        tracing::warn!("{error}");
+    }
+
+    fn lose(&self, entry: &Entry, why: &str) -> bool {
         self.metrics.lost.inc();
-        tracing::error!(
-            message.id = %message.id,
-            "message {} is lost: the daemon ends and the queue has not taken it",
-            message.id,
-        );
+        self.board.set_trouble(TROUBLE, &format!("messages are lost: {why}"));
+        let mut told = self.overflow.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever floods the spool must not flood the log too; the counter has them all.
+        if told.is_none_or(|told| told.elapsed() >= QUIET) {
+            *told = Some(Instant::now());
+            let id = &entry.message.id;
+            tracing::error!(message.id = %id, "messages are lost, {id} among them: {why}");
+        }
+        false
     }
 
     fn reject(&self, rejection: &Rejection) {
@@ -113,4 +181,10 @@ impl Ingest {
         // Whoever floods the socket must not flood the log too; the counter has them all.
         tracing::debug!(reason, "rejected an envelope: {rejection}");
     }
+}
+
+/// Returns the time in seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

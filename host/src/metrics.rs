@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::board::Link;
 use crate::pauses::Target;
 
 /// All metrics of the daemon.
@@ -30,8 +31,18 @@ pub struct Metrics {
     pub unrouted: Counter,
     /// Entries put into the queue, one for each message and task.
     pub entries: Family<ByTask, Counter>,
-    /// Entries that the queue had not taken when the daemon had to stop.
+    /// Entries for which neither the queue nor the spool had room.
     pub lost: Counter,
+    /// Messages that a task was given before.
+    pub duplicates: Counter,
+    /// Messages that came faster than they could be taken.
+    pub dropped: Family<OfEndpoint, Counter>,
+    /// Connections that were made anew because nothing came.
+    pub renewed: Family<OfEndpoint, Counter>,
+    connected: Family<OfEndpoint, Gauge<u64, AtomicU64>>,
+    disconnects: Family<OfEndpoint, Counter>,
+    spooled: Gauge<u64, AtomicU64>,
+    spooled_bytes: Gauge<u64, AtomicU64>,
     /// Messages that tasks sent.
     pub emitted: Counter,
     /// How often the tasks were loaded anew.
@@ -55,6 +66,12 @@ pub struct Metrics {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Source {
     pub source: &'static str,
+}
+
+/// Label: where a message came from, as the configuration has it.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct OfEndpoint {
+    pub endpoint: String,
 }
 
 /// Label: why an envelope was rejected.
@@ -117,6 +134,13 @@ impl Metrics {
             unrouted: Counter::default(),
             entries: Family::default(),
             lost: Counter::default(),
+            duplicates: Counter::default(),
+            dropped: Family::default(),
+            renewed: Family::default(),
+            connected: Family::default(),
+            disconnects: Family::default(),
+            spooled: Gauge::default(),
+            spooled_bytes: Gauge::default(),
             emitted: Counter::default(),
             reloads: Counter::default(),
             runs: Family::default(),
@@ -154,8 +178,21 @@ impl Metrics {
             "Entries put into the queue",
             metrics.entries.clone(),
         );
-        let help = "Entries that the queue had not taken when the daemon had to stop";
+        let help = "Entries for which neither the queue nor the spool had room";
         registry.register("entries_lost", help, metrics.lost.clone());
+        let help = "Messages that a task was given before";
+        registry.register("entries_duplicate", help, metrics.duplicates.clone());
+        let help = "Messages that came faster than they could be taken";
+        registry.register("envelopes_dropped", help, metrics.dropped.clone());
+        let help = "Whether the connection to a source stands";
+        registry.register("source_connected", help, metrics.connected.clone());
+        let help = "Connections to a source that were lost";
+        registry.register("source_disconnects", help, metrics.disconnects.clone());
+        let help = "Connections that were made anew because nothing came";
+        registry.register("source_renewals", help, metrics.renewed.clone());
+        let help = "Entries that wait until the queue takes them";
+        registry.register("spool_entries", help, metrics.spooled.clone());
+        registry.register_with_unit("spool_size", help, Unit::Bytes, metrics.spooled_bytes.clone());
         registry.register("messages_emitted", "Messages that tasks sent", metrics.emitted.clone());
         registry.register("reloads", "Tasks loaded anew", metrics.reloads.clone());
         registry.register("runs", "Attempts that ended", metrics.runs.clone());
@@ -203,6 +240,21 @@ impl Metrics {
         for layer in playbook.degraded() {
             self.degraded.get_or_create(&OfLayer { layer: layer.layer.clone() }).inc();
         }
+    }
+
+    /// Notes what became of the connection to a source.
+    pub fn count_link(&self, endpoint: &str, link: &Link) {
+        let label = OfEndpoint { endpoint: endpoint.to_owned() };
+        self.connected.get_or_create(&label).set(u64::from(*link == Link::Connected));
+        if *link != Link::Connected {
+            self.disconnects.get_or_create(&label).inc();
+        }
+    }
+
+    /// Notes how many entries and bytes the spool has.
+    pub fn set_spool(&self, (entries, bytes): (u64, u64)) {
+        self.spooled.set(entries);
+        self.spooled_bytes.set(bytes);
     }
 
     /// Returns all metrics as text, with the queues and pauses as they are now.

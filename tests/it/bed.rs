@@ -302,13 +302,17 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+        drop(listener);
+        Self::start_at(endpoint)
+    }
+
+    pub(crate) fn start_at(endpoint: String) -> Self {
         let socket = zmq::Context::new().socket(zmq::XPUB).unwrap();
         socket.set_linger(0).unwrap();
         socket.set_sndhwm(0).unwrap();
         socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
-        drop(listener);
         socket.bind(&endpoint).unwrap();
         Self { socket, endpoint }
     }

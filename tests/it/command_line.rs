@@ -37,6 +37,7 @@ fn the_short_help_names_every_command_and_flag() {
       check         Check configuration, tasks and queue, and print what each task wants and may use
       test          Run one recorded message through its task now, without bus and queue
       inject        Put recorded messages into the queue, as a source would
+      verify        Say of recorded fedmsg messages whether their signatures would be accepted
       status        Show the queues, the workers and what they run, the sources, and the runs so far
       runs          Show the runs of this host
       dead-letters  Show, requeue or drop messages that were set aside
@@ -59,6 +60,8 @@ fn the_short_help_names_every_command_and_flag() {
                                given again
           --fedmsg <ENDPOINT>  Subscribe to this fedmsg publisher (ZeroMQ); may be given again
           --topic <PREFIX>     Take only topics that start so; may be given again [default: all]
+          --ca <FILE>          Take messages that are signed by a certificate of this CA (PEM)
+          --crl <FILE>         The CA's list of revoked certificates
           --unsigned           Take messages without looking at signatures
           --listen <ADDR>      Serve /livez, /readyz, /metrics and /status here [default:
                                127.0.0.1:8480]
@@ -74,8 +77,8 @@ fn the_short_help_names_every_command_and_flag() {
 fn a_source_without_signatures_has_to_be_asked_for() {
     let said = session(&Bed::new(), &["--fedmsg", "tcp://127.0.0.1:1"]);
     assert_snapshot!(said, @r#"
-    loopabull-host: fedmsg endpoints need signatures checked, which this version cannot do
-    hint: on a bus where everyone may start your tasks, say so: `--unsigned`, or `verify = "off"` under `[fedmsg]`
+    loopabull-host: signatures of fedmsg are to be checked, and no CA is named
+    hint: name its certificate with `--ca FILE`, or `ca` under `[fedmsg]`; on a bus where everyone may start your tasks say so: `--unsigned`, or `verify = "off"`
     [exit status 64]
     "#);
 }
@@ -89,7 +92,7 @@ fn an_unknown_key_of_the_configuration_is_named() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&bed, &["--config", "missing.toml"]), @"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use loopabull_queue::Queues;
 
-use crate::board::{PauseStatus, QueueStatus, Status};
+use crate::board::{PauseStatus, QueueStatus, SourceStatus, Status};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
@@ -135,7 +135,13 @@ fn daemon_text(status: &Status) -> String {
             }
             None => "nothing yet".to_owned(),
         };
-        text.push_str(&format!("source   {}: {} received, {last}\n", source.name, source.received));
+        let link = match (&source.trouble, source.connected) {
+            (Some(trouble), _) => trouble.as_str(),
+            (None, true) => "connected",
+            (None, false) => "not connected yet",
+        };
+        let SourceStatus { name, received, .. } = source;
+        text.push_str(&format!("source   {name}: {link}; {received} received, {last}\n"));
     }
     let mut table = Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);
     for worker in &status.workers {

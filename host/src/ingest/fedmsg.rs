@@ -1,41 +1,50 @@
 //! The fedmsg source: ZeroMQ SUB sockets in a thread of their own.
 //!
-//! Owns the sockets and their limits. Takes envelopes apart where it receives them, so that what is
-//! refused is not carried further, and believes nothing. One thread waits for all sockets, so that
-//! ZeroMQ never blocks the runtime; when the road behind it is full it waits, and ZeroMQ's own
-//! bounded queue fills up.
+//! Takes envelopes apart where it receives them, so that what is refused is not carried further, and
+//! believes nothing. One thread waits for all sockets, so that ZeroMQ never blocks the runtime. What is
+//! on its way to the runtime is bounded in number and bytes; what comes beyond is dropped and counted:
+//! a publisher would drop it too, and nobody would know. Before it on the path of a message: a
+//! publisher; after it: [`Ingest`](crate::ingest::Ingest).
 
+mod endpoint;
+
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loopabull_fedmsg::{Envelope, Rejection};
-use tokio::sync::mpsc;
-use zmq::{Context, PollEvents, Socket, SocketType};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use zmq::{Context, PollItem};
 
+use crate::board::{Board, Link};
 use crate::config::Fedmsg;
+use crate::ingest::fedmsg::endpoint::Endpoint;
+use crate::metrics::{Metrics, OfEndpoint};
 
-/// The largest frame that ZeroMQ takes, in bytes; a peer that sends a larger one is disconnected.
-/// Between this and the parser's limit a body is received, counted and refused.
-const MAX_FRAME: i64 = 64 << 20;
-/// How many messages ZeroMQ holds for us per endpoint; the publisher holds, or drops, those beyond.
-/// ZeroMQ has no limit to the number of frames of a message, nor to the bytes of all of them.
-const HIGH_WATER_MARK: i32 = 16;
 /// How many messages may be on their way from the thread to the runtime.
-const CHANNEL: usize = 16;
+const CHANNEL: usize = 4096;
+/// How many KiB they may have together.
+const BACKLOG: usize = 64 << 10;
 /// How often the thread looks whether anybody still wants its messages.
 const TICK: Duration = Duration::from_millis(200);
+/// How often the log tells of messages that were dropped.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// What came from a socket.
 #[derive(Debug)]
 pub struct Received {
     pub endpoint: String,
     pub envelope: Result<Envelope, Rejection>,
+    /// Its part of what may be on its way.
+    _room: OwnedSemaphorePermit,
 }
 
 /// The running source. Ends when the receiver is dropped.
 #[derive(Debug)]
 pub struct Fedmsgs {
     pub received: mpsc::Receiver<Received>,
+    /// Whether all connections stand.
+    pub connected: watch::Receiver<bool>,
     pub thread: JoinHandle<()>,
 }
 
@@ -50,79 +59,135 @@ pub enum SourceError {
 
 /// Subscribes to all endpoints. Names are resolved and connections made in the background, again
 /// and again.
-pub fn start(config: &Fedmsg) -> Result<Fedmsgs, SourceError> {
+pub fn start(
+    config: &Fedmsg,
+    board: &Arc<Board>,
+    metrics: &Arc<Metrics>,
+) -> Result<Fedmsgs, SourceError> {
     let context = Context::new();
-    let mut sockets = Vec::new();
+    let mut endpoints = Vec::new();
     for endpoint in &config.endpoints {
-        let socket = subscribe(&context, endpoint, &config.topics)
-            .map_err(|source| SourceError::Subscribe { endpoint: endpoint.clone(), source })?;
-        sockets.push((endpoint.clone(), socket));
+        let cannot = |source| SourceError::Subscribe { endpoint: endpoint.address.clone(), source };
+        let topics = config.topics.clone();
+        endpoints.push(Endpoint::open(&context, endpoint.clone(), topics).map_err(cannot)?);
     }
     let (sender, received) = mpsc::channel(CHANNEL);
+    let room = Arc::new(Semaphore::new(BACKLOG));
+    let (stands, connected) = watch::channel(false);
+    let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
+    let thread = Thread { context, endpoints, sender, room, stands, board, metrics, dropped: None };
     let thread = std::thread::Builder::new()
         .name("fedmsg".to_owned())
-        .spawn(move || run(&sockets, &sender))
+        .spawn(move || thread.run())
         .map_err(SourceError::Thread)?;
-    Ok(Fedmsgs { received, thread })
+    Ok(Fedmsgs { received, connected, thread })
 }
 
-fn subscribe(context: &Context, endpoint: &str, topics: &[String]) -> zmq::Result<Socket> {
-    let socket = context.socket(SocketType::SUB)?;
-    socket.set_maxmsgsize(MAX_FRAME)?;
-    socket.set_rcvhwm(HIGH_WATER_MARK)?;
-    socket.set_linger(0)?;
-    // A subscriber never sends, so a dead connection shows only by this (fedmsg's own values).
-    socket.set_tcp_keepalive(1)?;
-    socket.set_tcp_keepalive_idle(60)?;
-    socket.set_tcp_keepalive_intvl(5)?;
-    socket.set_tcp_keepalive_cnt(3)?;
-    for topic in topics {
-        socket.set_subscribe(topic.as_bytes())?;
-    }
-    socket.connect(endpoint)?;
-    Ok(socket)
+/// What the thread has.
+struct Thread {
+    context: Context,
+    endpoints: Vec<Endpoint>,
+    sender: mpsc::Sender<Received>,
+    room: Arc<Semaphore>,
+    stands: watch::Sender<bool>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    /// How many were dropped since the log told of it, and when that was.
+    dropped: Option<(u64, Instant)>,
 }
 
-fn run(sockets: &[(String, Socket)], sender: &mpsc::Sender<Received>) {
-    let tick = i64::try_from(TICK.as_millis()).expect("a tick is short");
-    while !sender.is_closed() {
-        let mut items: Vec<_> =
-            sockets.iter().map(|(_, socket)| socket.as_poll_item(PollEvents::POLLIN)).collect();
-        if let Err(error) = zmq::poll(&mut items, tick) {
-            tracing::warn!("cannot wait for fedmsg: {error}");
-            std::thread::sleep(TICK);
-            continue;
-        }
-        let readable: Vec<bool> = items.iter().map(zmq::PollItem::is_readable).collect();
-        for ((endpoint, socket), _) in sockets.iter().zip(readable).filter(|(_, ready)| *ready) {
-            match receive(socket) {
-                Ok(envelope) => {
-                    let received = Received { endpoint: endpoint.clone(), envelope };
-                    if sender.blocking_send(received).is_err() {
-                        return;
-                    }
+impl Thread {
+    fn run(mut self) {
+        let tick = i64::try_from(TICK.as_millis()).expect("a tick is short");
+        while !self.sender.is_closed() {
+            let mut items: Vec<_> = self.endpoints.iter().flat_map(Endpoint::poll_items).collect();
+            if let Err(error) = zmq::poll(&mut items, tick) {
+                tracing::warn!("cannot wait for fedmsg: {error}");
+                std::thread::sleep(TICK);
+                continue;
+            }
+            let readable: Vec<bool> = items.iter().map(PollItem::is_readable).collect();
+            drop(items);
+            for (number, readable) in readable.chunks(2).enumerate() {
+                if readable[1] {
+                    self.tell_news(number);
                 }
-                Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => (),
-                Err(error) => tracing::warn!("cannot receive from `{endpoint}`: {error}"),
+                if readable[0] {
+                    self.receive(number);
+                }
+                self.renew_if_idle(number);
             }
         }
     }
-}
 
-/// Receives all frames of one message and takes it apart. Only the first two frames are kept.
-fn receive(socket: &Socket) -> zmq::Result<Result<Envelope, Rejection>> {
-    let mut frames = Vec::with_capacity(2);
-    let mut count = 0;
-    loop {
-        // ZeroMQ hands over a multipart message whole: only the first frame can be missing.
-        let frame = socket.recv_msg(zmq::DONTWAIT)?;
-        count += 1;
-        if frames.len() < 2 {
-            frames.push(frame);
+    fn receive(&mut self, number: usize) {
+        let endpoint = &mut self.endpoints[number];
+        let (length, envelope) = match endpoint.receive() {
+            Ok(received) => received,
+            Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => return,
+            Err(error) => {
+                return tracing::warn!("cannot receive from `{}`: {error}", endpoint.address());
+            }
+        };
+        let endpoint = endpoint.address().to_owned();
+        // What was refused is not carried further.
+        let kib = if envelope.is_ok() { length / 1024 + 1 } else { 1 };
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let is_taken = Arc::clone(&self.room).try_acquire_many_owned(kib).is_ok_and(|room| {
+            let received = Received { endpoint: endpoint.clone(), envelope, _room: room };
+            self.sender.try_send(received).is_ok() || self.sender.is_closed()
+        });
+        if !is_taken {
+            self.drop_one(endpoint);
         }
-        if !socket.get_rcvmore()? {
-            let frames: Vec<&[u8]> = frames.iter().map(|frame| &**frame).collect();
-            return Ok(Envelope::parse(&frames, count));
+    }
+
+    /// Counts a message that nobody can take now.
+    fn drop_one(&mut self, endpoint: String) {
+        self.metrics.dropped.get_or_create(&OfEndpoint { endpoint }).inc();
+        let (count, told) = self.dropped.unwrap_or((0, Instant::now()));
+        let is_due = self.dropped.is_none() || told.elapsed() >= QUIET;
+        self.dropped = Some(if is_due { (0, Instant::now()) } else { (count + 1, told) });
+        if is_due {
+            let count = count + 1;
+            tracing::error!("{count} messages were dropped: more come than can be taken");
+        }
+    }
+
+    fn tell_news(&mut self, number: usize) {
+        let endpoint = &mut self.endpoints[number];
+        for link in endpoint.news() {
+            let address = endpoint.address();
+            match &link {
+                Link::Connected => tracing::info!("connected to `{address}`"),
+                Link::Lost(why) => tracing::warn!("not connected to `{address}`: {why}"),
+            }
+            self.metrics.count_link(address, &link);
+            self.board.set_link(address, link);
+        }
+        self.tell_whether_all_stand();
+    }
+
+    fn tell_whether_all_stand(&self) {
+        let all = self.endpoints.iter().all(Endpoint::is_connected);
+        self.stands.send_if_modified(|stands| std::mem::replace(stands, all) != all);
+    }
+
+    fn renew_if_idle(&mut self, number: usize) {
+        let endpoint = &mut self.endpoints[number];
+        match endpoint.renew_if_idle(&self.context) {
+            Ok(false) => (),
+            Ok(true) => {
+                let address = endpoint.address();
+                tracing::warn!("nothing came from `{address}` for long: connecting anew");
+                let label = OfEndpoint { endpoint: address.to_owned() };
+                self.metrics.renewed.get_or_create(&label).inc();
+                self.board.set_link(address, Link::Lost("nothing came for long".to_owned()));
+                self.tell_whether_all_stand();
+            }
+            Err(error) => {
+                tracing::error!("cannot subscribe to `{}` again: {error}", endpoint.address());
+            }
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Three RabbitMQ nodes that are one cluster.
 
-mod network;
-
 use std::time::{Duration, Instant};
 
-use self::network::Network;
+use crate::network::Network;
 use crate::rabbit::node::{Node, Ports};
 use crate::{Rabbit, Vhost};
 

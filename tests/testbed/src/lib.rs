@@ -6,8 +6,11 @@
 //! started it, however that dies.
 
 mod ansible;
+mod cable;
 mod cluster;
+mod network;
 pub mod oracle;
+mod pki;
 mod port;
 mod process;
 mod proxy;
@@ -15,7 +18,9 @@ mod python;
 mod rabbit;
 
 pub use ansible::ansible_playbooks;
+pub use cable::Cable;
 pub use cluster::Cluster;
+pub use pki::Pki;
 pub use proxy::Proxy;
 pub use python::{FedmsgPublisher, python};
 pub use rabbit::{Rabbit, Vhost};

@@ -6,13 +6,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::cable::Cable;
+use crate::pki::Pki;
 
 /// The environment variable that names the interpreter.
 const ENVIRONMENT: &str = "LOOPABULL_TEST_PYTHON";
@@ -29,6 +32,7 @@ pub struct FedmsgPublisher {
     process: Child,
     commands: ChildStdin,
     answers: Receiver<String>,
+    address: Ipv4Addr,
     port: u16,
     folder: TempDir,
 }
@@ -50,18 +54,53 @@ impl FedmsgPublisher {
     /// What every topic begins with: fedmsg's `topic_prefix` and `environment`.
     pub const TOPIC_PREFIX: &str = "org.example.prod";
 
-    /// Starts a publisher on a free port; its socket is bound when this returns.
+    /// Starts a publisher on a free port, which signs nothing; its socket is bound when this returns.
     ///
     /// # Panics
     ///
     /// If there is no Python with fedmsg or it does not start; the text says what to do.
     pub fn start() -> Self {
+        Self::start_with(free_port(), "sign_messages=False")
+    }
+
+    /// Starts a publisher that signs with this certificate.
+    ///
+    /// # Panics
+    ///
+    /// As [`FedmsgPublisher::start`].
+    pub fn start_signed(pki: &Pki, certificate: &str) -> Self {
+        let (folder, names) =
+            (pki.folder().display(), format!("{{\"bench.localhost\": \"{certificate}\"}}"));
+        Self::start_with(
+            free_port(),
+            &format!(
+                "sign_messages=True, crypto_backend=\"x509\", ssldir=\"{folder}\", certnames={names}"
+            ),
+        )
+    }
+
+    /// Starts a publisher that signs nothing behind a cable that can be cut.
+    ///
+    /// # Panics
+    ///
+    /// As [`FedmsgPublisher::start`].
+    pub fn start_behind(cable: &Cable) -> Self {
+        let mut command = Command::new("nsenter");
+        command.arg(cable.namespace()).arg("--").arg(python());
+        Self::start_by(command, cable.address(), 4001, "sign_messages=False")
+    }
+
+    fn start_with(port: u16, signing: &str) -> Self {
+        Self::start_by(Command::new(python()), Ipv4Addr::LOCALHOST, port, signing)
+    }
+
+    fn start_by(mut command: Command, address: Ipv4Addr, port: u16, signing: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-fedmsg-").tempdir();
         let folder = folder.expect("a temporary folder");
-        let port = free_port();
-        configure(folder.path(), port).expect("the temporary folder can be written");
+        configure(folder.path(), address, port, signing)
+            .expect("the temporary folder can be written");
         let log = File::create(folder.path().join("log")).expect("a file in a new folder");
-        let mut process = Command::new(python())
+        let mut process = command
             .args(["-c", SCRIPT])
             .current_dir(folder.path())
             .stdin(Stdio::piped())
@@ -79,15 +118,20 @@ impl FedmsgPublisher {
                 }
             }
         });
-        let publisher = Self { process, commands, answers, port, folder };
+        let publisher = Self { process, commands, answers, address, port, folder };
         let ready = publisher.answer();
         assert_eq!(ready, "ready", "the first line of the publisher");
         publisher
     }
 
+    /// Returns the process, to be stopped and continued.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Returns what a SUB socket connects to.
     pub fn endpoint(&self) -> String {
-        format!("tcp://127.0.0.1:{}", self.port)
+        format!("tcp://{}:{}", self.address, self.port)
     }
 
     /// Publishes `count` messages with the topic `PREFIX.modname.topic` and the body `msg_json`,
@@ -140,15 +184,15 @@ impl Drop for FedmsgPublisher {
     }
 }
 
-fn configure(folder: &Path, port: u16) -> io::Result<()> {
+fn configure(folder: &Path, address: Ipv4Addr, port: u16, signing: &str) -> io::Result<()> {
     fs::create_dir(folder.join("fedmsg.d"))?;
     // `post_init_sleep` is fedmsg's own wait for subscribers; the tests wait by themselves.
     let config = format!(
         r#"config = dict(
-    endpoints={{"bench.localhost": ["tcp://127.0.0.1:{port}"]}},
+    endpoints={{"bench.localhost": ["tcp://{address}:{port}"]}},
     topic_prefix="org.example",
     environment="prod",
-    sign_messages=False,
+    {signing},
     validate_signatures=False,
     post_init_sleep=0.01,
     high_water_mark=0,

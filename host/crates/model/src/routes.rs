@@ -46,6 +46,14 @@ impl Routes {
         tasks
     }
 
+    /// Returns the topics that tasks want in their order, if each is named whole; none if one is a
+    /// pattern.
+    pub fn literal_topics(&self) -> Option<Vec<&Topic>> {
+        let mut topics: Vec<_> = self.exact.keys().collect();
+        topics.sort_unstable();
+        self.wildcard.is_empty().then_some(topics)
+    }
+
     /// Returns the task of this name.
     pub fn task(&self, name: &TaskName) -> Option<&Arc<Task>> {
         self.tasks.get(name)
@@ -76,6 +84,15 @@ mod tests {
     fn check(tasks: Vec<Task>, topic: &str, expected: &[&str]) {
         let found = Routes::build(tasks).resolve(&topic.try_into().unwrap());
         assert_eq!(found.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn topics_are_listed_if_all_are_named_whole() {
+        let routes = Routes::build([task("b", Some(&["x.y"])), task("a", None)]);
+        let topics: Vec<_> = routes.literal_topics().unwrap().iter().map(|t| t.as_str()).collect();
+        assert_eq!(topics, ["a", "x.y"]);
+        let routes = Routes::build([task("b", Some(&["x.*"])), task("a", None)]);
+        assert_eq!(routes.literal_topics(), None);
     }
 
     #[test]

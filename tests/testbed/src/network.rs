@@ -15,16 +15,19 @@ use crate::process;
 
 /// Hosts behind one bridge.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     hosts: Vec<Host>,
+    /// The tests' own device in it.
+    device: String,
+    address: Ipv4Addr,
     _bridge: Namespace,
 }
 
 /// A namespace with an address.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     namespace: Namespace,
-    pub(super) address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// A namespace that lasts as long as this process and one more, which it ends on drop.
@@ -33,7 +36,7 @@ struct Namespace(Child);
 
 impl Network {
     /// Makes a network with this many hosts.
-    pub(super) fn start(hosts: u8) -> Self {
+    pub(crate) fn start(hosts: u8) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "only root can give the nodes a network that can be cut"
@@ -73,22 +76,39 @@ impl Network {
             ));
             host
         };
-        Self { hosts: (0..hosts).map(start).collect(), _bridge: bridge }
+        let hosts = (0..hosts).map(start).collect();
+        Self { hosts, device: ours, address: address(14), _bridge: bridge }
     }
 
-    pub(super) fn host(&self, index: usize) -> &Host {
+    pub(crate) fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
     }
 
     /// Loses every packet between two hosts. Nobody is told.
-    pub(super) fn cut(&self, one: usize, other: usize) {
+    pub(crate) fn cut(&self, one: usize, other: usize) {
         // An address of Ethernet that nobody has.
         self.on_both(one, other, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
     }
 
     /// Takes back what [`Network::cut`] did.
-    pub(super) fn mend(&self, one: usize, other: usize) {
+    pub(crate) fn mend(&self, one: usize, other: usize) {
         self.on_both(one, other, "delete", "");
+    }
+
+    /// Loses every packet between the tests' side and a host. Nobody is told.
+    pub(crate) fn cut_us(&self, host: usize) {
+        self.on_ours(host, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
+    }
+
+    /// Takes back what [`Network::cut_us`] did.
+    pub(crate) fn mend_us(&self, host: usize) {
+        self.on_ours(host, "delete", "");
+    }
+
+    fn on_ours(&self, host: usize, verb: &str, what: &str) {
+        let host = &self.hosts[host];
+        host.namespace.run(&format!("ip neighbour {verb} {} dev cable {what}", self.address));
+        run(&format!("ip neighbour {verb} {} dev {} {what}", host.address, self.device));
     }
 
     fn on_both(&self, one: usize, other: usize, verb: &str, what: &str) {
@@ -101,7 +121,7 @@ impl Network {
 
 impl Host {
     /// Returns a process that is in the namespace.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.namespace.pid()
     }
 }

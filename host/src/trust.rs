@@ -1,0 +1,119 @@
+//! Which signers of fedmsg are believed: a CA, what it has revoked, and who may publish which topic.
+//!
+//! Owns reading the files, at the start and again on a timer and on SIGHUP. What cannot be read again
+//! leaves the last trust in force, which ends by itself with the dates in it. Before it: the files; after
+//! it: ingest, which takes the verifier of now.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use loopabull_fedmsg::{RoutingPolicy, Trust, TrustError, Unlisted, Verifier, X509};
+use loopabull_model::{Topic, TopicError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::config::{Fedmsg, Verify};
+use crate::shutdown::Shutdown;
+
+/// The largest file that is read, in bytes. Fedora's list of revoked certificates had 200 KB.
+const MAX_FILE: u64 = 16 << 20;
+/// Who has the trouble of files that cannot be read.
+const TROUBLE: &str = "trust";
+
+/// Why signers cannot be told apart.
+#[derive(Debug, thiserror::Error)]
+pub enum SignersError {
+    #[error("signatures are to be checked, and there is no certificate of a CA")]
+    NoCa,
+    #[error("cannot read `{path}`")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` is larger than {MAX_FILE} bytes")]
+    TooLarge { path: PathBuf },
+    #[error("cannot trust `{ca}`")]
+    Trust { ca: PathBuf, source: TrustError },
+    #[error("the policy names `{topic}`, which is no topic")]
+    Topic { topic: String, source: TopicError },
+}
+
+impl SignersError {
+    /// Returns what the operator can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoCa => Some(
+                "name one with `--ca FILE`, or `ca` under `[fedmsg]`; or take all messages with \
+                 `--unsigned`: whoever can publish on the endpoints can then start tasks",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the verifier that the settings ask for.
+///
+/// # Errors
+///
+/// If signatures are to be checked and no CA is named, or a file cannot be used.
+pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
+    if config.verify == Verify::Off {
+        return Ok(Verifier::Off);
+    }
+    let ca = config.ca.as_ref().ok_or(SignersError::NoCa)?;
+    let crl = config.crl.as_deref().map(read).transpose()?;
+    let trust = Trust::new(&read(ca)?, crl.as_deref())
+        .map_err(|source| SignersError::Trust { ca: ca.clone(), source })?;
+    let lines = config.policy.iter().map(|(topic, signers)| {
+        let cannot = |source| SignersError::Topic { topic: topic.clone(), source };
+        Ok((Topic::try_from(topic.as_str()).map_err(cannot)?, signers.clone()))
+    });
+    let lines = lines.collect::<Result<Vec<_>, SignersError>>()?;
+    let unlisted = if config.nitpicky { Unlisted::Refuse } else { Unlisted::Accept };
+    Ok(Verifier::X509(Box::new(X509::new(trust, RoutingPolicy::new(lines, unlisted)))))
+}
+
+/// Reads the files again and again, until the daemon stops.
+pub(crate) async fn keep(
+    config: Fedmsg,
+    verifiers: watch::Sender<Arc<Verifier>>,
+    board: Arc<Board>,
+    shutdown: Shutdown,
+) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            board.set_trouble(TROUBLE, &format!("cannot hear SIGHUP: {error}"));
+            return shutdown.drain.cancelled().await;
+        }
+    };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(config.refresh) => (),
+            _ = hangup.recv() => (),
+            () = shutdown.drain.cancelled() => return,
+        }
+        renew(&config, &verifiers, &board);
+    }
+}
+
+fn renew(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, board: &Board) {
+    match verifier(config) {
+        Ok(verifier) => {
+            verifiers.send_replace(Arc::new(verifier));
+            board.clear_trouble(TROUBLE);
+            tracing::info!("read the trust in signers again");
+        }
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::error!("the trust in signers stays as it was: {error}");
+            board.set_trouble(TROUBLE, &error);
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SignersError> {
+    let cannot = |source| SignersError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE {
+        return Err(SignersError::TooLarge { path: path.to_owned() });
+    }
+    std::fs::read(path).map_err(cannot)
+}

@@ -1,0 +1,265 @@
+//! Catching up: what was sent while nobody listened is asked of an archive, once and in its order.
+//!
+//! The archive is a server of the test's own that behaves as datagrepper's `/v2/search` is documented:
+//! `start`, `end`, `order`, `rows_per_page` up to 100, `page`, `topic`; it answers `raw_messages`, `pages`
+//! and `total`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use loopabull_testbed::FedmsgPublisher;
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, Daemon, wait_for};
+
+const TOPIC: &str = "org.example.prod.demo.hello";
+
+/// What goes wrong with the next answers, the last first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fault {
+    /// 503.
+    Unavailable,
+    /// The body ends in the middle.
+    Truncated,
+    /// No JSON.
+    Garbage,
+    /// Messages of an earlier time come in while pages are read.
+    Inserts,
+}
+
+#[derive(Default)]
+struct State {
+    /// Time, id, topic.
+    messages: Vec<(i64, String, String)>,
+    faults: Vec<Fault>,
+    /// What was asked for.
+    queries: Vec<BTreeMap<String, Vec<String>>>,
+}
+
+struct Archive {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Archive {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                drop(answer(stream.unwrap(), &shared));
+            }
+        });
+        Self { address, state }
+    }
+
+    fn add(&self, time: i64, id: &str, topic: &str) {
+        self.state.lock().unwrap().messages.push((time, id.to_owned(), topic.to_owned()));
+    }
+
+    fn faults(&self, faults: &[Fault]) {
+        self.state.lock().unwrap().faults = faults.iter().rev().copied().collect();
+    }
+
+    fn queries(&self) -> Vec<BTreeMap<String, Vec<String>>> {
+        self.state.lock().unwrap().queries.clone()
+    }
+}
+
+fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let target = head.split(' ').nth(1).unwrap();
+    let (path, query) = target.split_once('?').unwrap();
+    assert_eq!(path, "/datagrepper/v2/search");
+    let mut asked = BTreeMap::<String, Vec<String>>::new();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap();
+        asked.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+    let (fault, body) = {
+        let mut state = state.lock().unwrap();
+        let fault = state.faults.pop();
+        let body = page(&state, &asked).to_string();
+        if fault == Some(Fault::Inserts) {
+            let start: i64 = asked["start"][0].parse().unwrap();
+            for number in 0..30 {
+                state.messages.push((start, format!("late-{number:03}"), TOPIC.to_owned()));
+            }
+        }
+        state.queries.push(asked);
+        (fault, body)
+    };
+    let mut say = |status: &str, length: usize, body: &str| {
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    };
+    match fault {
+        Some(Fault::Unavailable) => say("503 Service Unavailable", 0, ""),
+        Some(Fault::Truncated) => say("200 OK", body.len(), &body[..body.len() / 2]),
+        Some(Fault::Garbage) => say("200 OK", 6, "<html>"),
+        Some(Fault::Inserts) | None => say("200 OK", body.len(), &body),
+    }
+}
+
+/// Answers as datagrepper does.
+fn page(state: &State, asked: &BTreeMap<String, Vec<String>>) -> Value {
+    let number = |name: &str| asked[name][0].parse::<i64>().unwrap();
+    assert_eq!(asked["order"], ["asc"]);
+    let (start, end, page) = (number("start"), number("end"), number("page"));
+    let rows = number("rows_per_page").min(100);
+    let wanted = |topic: &String| asked.get("topic").is_none_or(|topics| topics.contains(topic));
+    let mut found: Vec<_> = state
+        .messages
+        .iter()
+        .filter(|(time, _, topic)| (start..=end).contains(time) && wanted(topic))
+        .collect();
+    found.sort();
+    let (total, pages) = (found.len() as i64, (found.len() as i64 + rows - 1) / rows);
+    let shown = found.iter().skip(((page - 1) * rows) as usize).take(rows as usize);
+    let messages = shown.map(|(_, id, topic)| {
+        let headers = json!({"fedora_messaging_severity": 20, "fedora_messaging_schema": "base.message"});
+        json!({"body": {"n": 1}, "headers": headers, "id": id, "priority": 0, "queue": null, "topic": topic})
+    });
+    json!({"raw_messages": messages.collect::<Vec<_>>(), "total": total, "pages": pages, "count": rows, "arguments": {}})
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// A bed whose last daemon listened an hour ago, and its source.
+fn bed(archive: &Archive, more: &str) -> (Bed, FedmsgPublisher) {
+    let bed = Bed::new();
+    bed.add_guest("hello", TOPIC, "", "i32.const 0");
+    let publisher = FedmsgPublisher::start();
+    let source = format!(
+        "endpoints = [{{ address = '{}', heartbeat = '1s' }}]\nverify = 'off'",
+        publisher.endpoint()
+    );
+    let url = format!("url = 'http://{}/datagrepper'", archive.address);
+    bed.write("loopabull.toml", format!("[fedmsg]\n{source}\n[datagrepper]\n{url}\n{more}\n"));
+    std::fs::create_dir(bed.path("state")).unwrap();
+    let progress = json!({"complete_until": now() - 3600});
+    bed.write("state/datagrepper.json", progress.to_string());
+    (bed, publisher)
+}
+
+fn start(bed: &Bed) -> Daemon {
+    bed.start(&["--config", "loopabull.toml"])
+}
+
+fn wait_for_runs(daemon: &Daemon, count: u64) {
+    wait_for("the runs", || (daemon.count("runs") >= count).then_some(()));
+    daemon.wait_until_idle();
+}
+
+#[test]
+fn what_was_missed_is_asked_for_once_over_errors_and_inserts() {
+    let archive = Archive::start();
+    let (bed, _publisher) = bed(&archive, "");
+    let begin = now() - 3600;
+    for number in 0..250 {
+        archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
+        archive.add(begin + number, &format!("other-{number:03}"), "org.example.prod.nobody.wants");
+    }
+    // Long ago, and known.
+    archive.add(begin - 3600, "old", TOPIC);
+    archive.faults(&[Fault::Unavailable, Fault::Garbage, Fault::Truncated, Fault::Inserts]);
+    let daemon = start(&bed);
+    // The insert moves thirty of the first page to the second, where they are known already, and what
+    // was inserted before the first page's end was not seen: it is of a time that was already asked for.
+    wait_for_runs(&daemon, 250);
+    daemon.stop();
+    let runs = bed.runs();
+    let ids: Vec<String> = runs.iter().map(|run| run.message_id.to_string()).collect();
+    for number in 0..250 {
+        let id = format!("m-{number:03}");
+        assert_eq!(ids.iter().filter(|other| **other == id).count(), 1, "{id}");
+    }
+    assert!(!ids.contains(&"old".to_owned()));
+    let queries = archive.queries();
+    // The end stays, so that pages do not move, and the server looks for the topics.
+    let (first, last) = (&queries[0], queries.last().unwrap());
+    assert_eq!(first["end"], last["end"]);
+    assert_eq!(first["topic"], [TOPIC]);
+    assert!(queries.iter().all(|query| query["rows_per_page"] == ["100"]));
+    let overlap = begin - first["start"][0].parse::<i64>().unwrap();
+    assert!((119..=121).contains(&overlap), "{overlap}");
+}
+
+#[test]
+fn after_a_reconnect_the_gap_is_asked_for() {
+    let archive = Archive::start();
+    let (bed, mut publisher) = bed(&archive, "");
+    let daemon = start(&bed);
+    wait_for("the first page", || (archive.queries().len() == 1).then_some(()));
+    wait_for("a message", || {
+        publisher.publish("demo", "hello", "{}", 1);
+        (daemon.count("accepted") > 0).then_some(())
+    });
+    freeze(&publisher, "STOP");
+    let name = format!("loopabull_source_connected{{endpoint=\"{}\"}}", publisher.endpoint());
+    wait_for("the loss", || (daemon.metric(&name) == Some(0.0)).then_some(()));
+    archive.add(now(), "missed", TOPIC);
+    freeze(&publisher, "CONT");
+    wait_for("what was missed", || {
+        let runs = bed.runs();
+        runs.iter().any(|run| run.message_id.to_string() == "missed").then_some(())
+    });
+    daemon.stop();
+}
+
+fn freeze(publisher: &FedmsgPublisher, signal: &str) {
+    let pid = publisher.id().to_string();
+    let kill = std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+    assert!(kill.success());
+}
+
+#[test]
+fn a_daemon_that_dies_while_it_catches_up_goes_on_where_it_was() {
+    let archive = Archive::start();
+    let (bed, _publisher) = bed(&archive, "pages = 1");
+    let begin = now() - 3600;
+    for number in 0..150 {
+        archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
+    }
+    let daemon = start(&bed);
+    // After one page it rests for a minute.
+    wait_for_runs(&daemon, 100);
+    daemon.signal("KILL");
+    daemon.wait();
+    let daemon = start(&bed);
+    wait_for("the rest", || (bed.runs().len() == 150).then_some(()));
+    daemon.stop();
+    assert_eq!(archive.queries()[1]["page"], ["2"]);
+}
+
+#[test]
+fn a_first_start_has_missed_nothing() {
+    let archive = Archive::start();
+    let (bed, mut publisher) = bed(&archive, "");
+    std::fs::remove_file(bed.path("state/datagrepper.json")).unwrap();
+    archive.add(now() - 10, "before", TOPIC);
+    let daemon = start(&bed);
+    wait_for("a message", || {
+        publisher.publish("demo", "hello", "{}", 1);
+        (daemon.count("accepted") > 0).then_some(())
+    });
+    daemon.wait_until_idle();
+    daemon.stop();
+    assert!(archive.queries().is_empty());
+    assert!(bed.path("state/datagrepper.json").exists());
+}
