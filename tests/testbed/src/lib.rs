@@ -23,4 +23,4 @@ pub use cluster::Cluster;
 pub use pki::Pki;
 pub use proxy::Proxy;
 pub use python::{FedmsgPublisher, python};
-pub use rabbit::{Rabbit, Vhost};
+pub use rabbit::{Rabbit, TlsNode, Vhost};

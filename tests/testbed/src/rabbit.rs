@@ -33,6 +33,16 @@ pub struct Rabbit {
     /// None if another process started the node.
     keeper: Option<Keeper>,
     management: Option<u16>,
+    tls: Option<u16>,
+}
+
+/// The files, in PEM form, of a node that is reached by TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsNode<'a> {
+    /// The authority that clients' certificates must come from.
+    pub authority: &'a Path,
+    pub certificate: &'a Path,
+    pub key: &'a Path,
 }
 
 impl Rabbit {
@@ -49,7 +59,7 @@ impl Rabbit {
         NODE.get_or_init(|| match std::env::var(Self::ENVIRONMENT) {
             Ok(name) => {
                 let node = Node::from_text(&name).expect("the name of a running node");
-                Self { node, keeper: None, management: None }
+                Self { node, keeper: None, management: None, tls: None }
             }
             Err(_) => Self::start(),
         })
@@ -87,6 +97,35 @@ impl Rabbit {
         rabbit
     }
 
+    /// Starts a node that also takes TLS, with a client's certificate only, whose common name is the
+    /// name of its user.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rabbit::start`].
+    pub fn start_with_tls(files: TlsNode<'_>) -> Self {
+        let port = port::free();
+        let conf = format!(
+            "listeners.ssl.local = 127.0.0.1:{port}
+ssl_options.cacertfile = {}
+ssl_options.certfile = {}
+ssl_options.keyfile = {}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+auth_mechanisms.1 = EXTERNAL
+auth_mechanisms.2 = PLAIN
+ssl_cert_login_from = common_name
+",
+            files.authority.display(),
+            files.certificate.display(),
+            files.key.display(),
+        );
+        let node = Node::on_loopback(Ports::free());
+        let mut rabbit = Self::start_plugged(node, &conf, "rabbitmq_auth_mechanism_ssl");
+        rabbit.tls = Some(port);
+        rabbit
+    }
+
     pub(crate) fn start_node(node: Node, conf: &str) -> Self {
         Self::start_plugged(node, conf, "")
     }
@@ -99,7 +138,7 @@ impl Rabbit {
         node.prepare(conf, plugins).expect("the temporary folder can be written");
         let keeper = Keeper::start(&node);
         keeper.start_server();
-        let rabbit = Self { node, keeper: Some(keeper), management: None };
+        let rabbit = Self { node, keeper: Some(keeper), management: None, tls: None };
         rabbit.wait_until_running();
         rabbit
     }
@@ -112,6 +151,15 @@ impl Rabbit {
     /// Returns the address that takes AMQP.
     pub fn address(&self) -> SocketAddr {
         self.node.amqp()
+    }
+
+    /// Returns the address that takes AMQP by TLS.
+    ///
+    /// # Panics
+    ///
+    /// If the node was not started by [`Rabbit::start_with_tls`].
+    pub fn tls_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.tls.expect("this node has no TLS")).into()
     }
 
     /// Returns where the management plugin answers, with the user and its password.
