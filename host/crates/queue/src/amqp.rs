@@ -9,6 +9,7 @@
 
 mod ack_timeout;
 mod broker;
+mod bus;
 mod consumer;
 mod dead_letters;
 mod entry;
@@ -17,6 +18,8 @@ mod held;
 mod plan;
 mod session;
 mod standing;
+mod table;
+mod tls;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,10 +40,15 @@ use session::{Published, Supervisor};
 use topology::Station;
 
 pub use ack_timeout::{AckTimeout, AckTimeoutSource};
+pub use bus::{
+    Answered, Argument, Binding, Bus, BusBodyError, BusConfig, BusDelivery, BusFileError, BusLink,
+    BusQueue, BusState, TlsFiles,
+};
 pub(crate) use consumer::Consumer;
 pub use exchange::Exchange;
 pub use plan::{Change, Plan};
 pub use standing::Standing;
+pub use tls::TlsError;
 pub(crate) use topology::DELIVERY_LIMIT;
 
 /// What the broker delivered, as lapin hands it over.

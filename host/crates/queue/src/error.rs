@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use loopabull_store::StoreError;
 
+use crate::amqp::TlsError;
+
 /// Why a queue could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -15,6 +17,12 @@ pub enum QueueError {
     Lock { file: PathBuf, source: std::io::Error },
     #[error("RabbitMQ at `{broker}`: cannot {action}")]
     Amqp { broker: String, action: &'static str, source: lapin::Error },
+    #[error("RabbitMQ at `{broker}`: cannot connect by TLS")]
+    Tls { broker: String, source: Box<TlsError> },
+    #[error("RabbitMQ at `{broker}`: cannot use the settings: {reason}")]
+    Settings { broker: String, reason: String },
+    #[error("RabbitMQ at `{broker}`: the queue `{queue}` is gone")]
+    Canceled { broker: String, queue: String },
     #[error("RabbitMQ at `{broker}`: no answer within {seconds} s to: {action}")]
     Timeout { broker: String, action: &'static str, seconds: u64 },
     #[error("RabbitMQ at `{broker}`: not connected: {reason}")]

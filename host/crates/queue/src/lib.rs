@@ -24,7 +24,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use loopabull_model::{Entry, QueueName, Reason, Settlement, TaskName};
 use tokio_util::sync::CancellationToken;
 
-pub use amqp::{AckTimeout, AckTimeoutSource, Change, Exchange, Plan, Standing};
+pub use amqp::{
+    AckTimeout, AckTimeoutSource, Answered, Argument, Binding, Bus, BusBodyError, BusConfig,
+    BusDelivery, BusFileError, BusLink, BusQueue, BusState, Change, Exchange, Plan, Standing,
+    TlsError, TlsFiles,
+};
 pub use backoff::Backoff;
 pub use dead_letter::{Burial, DeadLetter, MAX_OUTPUT, Verdict};
 pub use delivery::{Delivery, Depth, Foreign, Received};

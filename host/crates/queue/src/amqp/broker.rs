@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use lapin::types::LongString;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::types::{LongString, ShortString};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::bus::{BusConfig, TlsFiles};
+use super::tls;
 use crate::QueueError;
 
 /// How long one step on the broker may take.
@@ -24,6 +26,9 @@ pub(super) struct Broker {
     uri: AMQPUri,
     /// The address without user and password, for errors.
     pub(super) name: String,
+    /// With what TLS is done; lapin's own way if it is none.
+    tls: Option<TlsFiles>,
+    client_properties: Vec<(ShortString, LongString)>,
 }
 
 /// The version of a broker.
@@ -32,15 +37,36 @@ pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
 
 impl Broker {
     pub(super) fn new(url: &str) -> Result<Self, QueueError> {
-        let mut uri: AMQPUri = url.parse().map_err(|reason: String| QueueError::Amqp {
-            broker: "(not a URL)".to_owned(),
-            action: "read the URL",
-            source: std::io::Error::other(reason).into(),
-        })?;
+        Ok(Self::of(parse(url)?))
+    }
+
+    /// The broker of a bus, as the Python package would reach it.
+    pub(super) fn of_bus(config: &BusConfig) -> Result<Self, QueueError> {
+        let mut uri = parse(&config.amqp_url)?;
+        if uri.vhost.is_empty() {
+            uri.vhost = "/".to_owned();
+        }
+        let is_tls = uri.scheme == AMQPScheme::AMQPS;
+        if is_tls && config.tls.is_identity() {
+            uri.query.auth_mechanism = Some(SASLMechanism::External);
+        }
+        let mut broker = Self::of(uri);
+        broker.tls = is_tls.then(|| config.tls.clone());
+        let ours = [("product", "loopabull-host"), ("version", env!("CARGO_PKG_VERSION"))];
+        broker.client_properties = ours.map(|(name, value)| (name.into(), value.into())).into();
+        for (name, value) in &config.client_properties {
+            let name = ShortString::try_new(name.as_str())
+                .map_err(|error| broker.unusable(format!("client property `{name}`: {error}")))?;
+            broker.client_properties.push((name, value.as_str().into()));
+        }
+        Ok(broker)
+    }
+
+    fn of(mut uri: AMQPUri) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let authority = &uri.authority;
         let name = format!("{}:{}/{}", authority.host, authority.port, uri.vhost);
-        Ok(Self { uri, name })
+        Self { uri, name, tls: None, client_properties: Vec::new() }
     }
 
     pub(super) fn vhost(&self) -> &str {
@@ -50,9 +76,26 @@ impl Broker {
     /// Makes a connection; the broker's own tools show it with its role.
     pub(super) async fn connect(&self, role: &str) -> Result<Connection, QueueError> {
         let name = LongString::from(format!("loopabull-host ({role})"));
-        let properties = ConnectionProperties::default().with_connection_name(name);
-        let connect = Connection::connect_uri(self.uri.clone(), properties);
-        self.wait_for(CONNECT, "connect", connect).await
+        let mut properties = ConnectionProperties::default().with_connection_name(name);
+        for (name, value) in &self.client_properties {
+            properties = properties.with_client_property(name.clone(), value.clone());
+        }
+        let uri = self.uri.clone();
+        let Some(files) = &self.tls else {
+            let connect = Connection::connect_uri(uri, properties);
+            return self.wait_for(CONNECT, "connect", connect).await;
+        };
+        let tls = |source| QueueError::Tls { broker: self.name.clone(), source: Box::new(source) };
+        let host = &self.uri.authority.host;
+        let connect = tls::connect(uri, properties, files.read(host).map_err(tls)?);
+        let error = match self.wait_for(CONNECT, "connect", connect).await {
+            Err(QueueError::Amqp { source, .. }) => source,
+            other => return other,
+        };
+        match files.explain(&self.uri, &error).await {
+            Some(source) => Err(tls(source)),
+            None => Err(self.error("connect", error)),
+        }
     }
 
     /// Asks the broker for its version, by the first step of a handshake that goes no further (AMQP
@@ -106,9 +149,28 @@ impl Broker {
         QueueError::Amqp { broker: self.name.clone(), action, source }
     }
 
+    pub(super) fn unusable(&self, reason: String) -> QueueError {
+        QueueError::Settings { broker: self.name.clone(), reason }
+    }
+
     pub(super) fn lost(&self, action: &'static str) -> QueueError {
         QueueError::Lost { broker: self.name.clone(), action }
     }
+}
+
+fn parse(url: &str) -> Result<AMQPUri, QueueError> {
+    let mut uri: AMQPUri = url.parse().map_err(|reason: String| QueueError::Amqp {
+        broker: "(not a URL)".to_owned(),
+        action: "read the URL",
+        source: std::io::Error::other(reason).into(),
+    })?;
+    // Lapin takes an IPv6 address for none, and connects to itself.
+    let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next());
+    let host = authority.and_then(|authority| authority.rsplit_once('[')?.1.split_once(']'));
+    if let Some((host, _)) = host {
+        uri.authority.host = host.to_owned();
+    }
+    Ok(uri)
 }
 
 impl std::fmt::Display for Version {
@@ -140,6 +202,23 @@ mod tests {
     fn a_version_is_found_among_other_fields() {
         check(b"..\x07productS\0\0\0\x01x\x07versionS\0\0\0\x063.10.8!", Some(Version(3, 10, 8)));
         check(b"\x07versionS\0\0\0\x0b4.0.0-rc.1x", Some(Version(4, 0, 0)));
+    }
+
+    fn check_bus(url: &str, expected: &str) {
+        let config = BusConfig { amqp_url: url.to_owned(), ..BusConfig::default() };
+        assert_eq!(Broker::of_bus(&config).unwrap().name, expected);
+    }
+
+    #[test]
+    fn the_broker_of_a_bus_is_the_one_of_the_python_package() {
+        check_bus("amqp://?connection_attempts=3&retry_delay=5", "localhost:5672//");
+        check_bus(
+            "amqps://fedora:@example.org/%2Fpublic_pubsub",
+            "example.org:5671//public_pubsub",
+        );
+        check_bus("amqp://example.org/", "example.org:5672//");
+        check_bus("amqp://u:p@[2001:db8::1]:77/v", "2001:db8::1:77/v");
+        check_bus("amqp://127.0.0.1", "127.0.0.1:5672//");
     }
 
     #[test]

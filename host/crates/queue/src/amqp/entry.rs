@@ -8,6 +8,7 @@ use lapin::{BasicProperties, Channel};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, TaskName};
 
 use super::session::Parcel;
+use super::table::{integer, plain_text};
 use super::topology::{Station, Stay};
 use super::{Claim, Raw};
 use crate::dead_letter::{self, Burial, DeadLetter};
@@ -305,17 +306,7 @@ impl Headers<'_> {
     fn texts(&self) -> Vec<(String, String)> {
         let table = self.0.properties.headers().as_ref();
         let headers = table.into_iter().flat_map(|table| table.inner());
-        let text = |value: &AMQPValue| match value {
-            AMQPValue::LongString(text) => Some(text.to_string()),
-            AMQPValue::Boolean(value) => Some(value.to_string()),
-            AMQPValue::ShortShortInt(_)
-            | AMQPValue::ShortInt(_)
-            | AMQPValue::LongInt(_)
-            | AMQPValue::LongLongInt(_)
-            | AMQPValue::LongUInt(_) => Some(integer(value).to_string()),
-            _ => None,
-        };
-        headers.filter_map(|(name, value)| Some((name.to_string(), text(value)?))).collect()
+        headers.filter_map(|(name, value)| Some((name.to_string(), plain_text(value)?))).collect()
     }
 
     fn number(&self, name: &str) -> i64 {
@@ -371,17 +362,6 @@ impl Headers<'_> {
         let message: Message =
             serde_json::from_slice(&self.0.data).map_err(|error| undecodable(&error))?;
         Ok(Entry { id, queue: queue.clone(), task, message })
-    }
-}
-
-fn integer(value: &AMQPValue) -> i64 {
-    match value {
-        AMQPValue::ShortShortInt(number) => i64::from(*number),
-        AMQPValue::ShortInt(number) => i64::from(*number),
-        AMQPValue::LongUInt(number) => i64::from(*number),
-        AMQPValue::LongInt(number) => i64::from(*number),
-        AMQPValue::LongLongInt(number) => *number,
-        _ => 0,
     }
 }
 

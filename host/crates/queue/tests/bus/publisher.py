@@ -1,0 +1,44 @@
+"""Publishes with the real fedora_messaging package what it reads from standard input.
+
+Each line is a JSON object. With "topic" and "body" it is a message of the package, with "severity" and
+"headers" if they are given; with "raw" it is sent by pika as it stands there, for what the package would
+not send. The answer is a line with the message id. The first line of all is "ready".
+"""
+
+import json
+import sys
+
+import pika
+from fedora_messaging import api, config, message
+
+config.conf.load_config(sys.argv[1])
+SEVERITIES = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def publish(command):
+    sent = message.Message(
+        topic=command["topic"],
+        body=command["body"],
+        headers=command.get("headers"),
+        severity=SEVERITIES[command.get("severity", "info")],
+    )
+    if "priority" in command:
+        sent.priority = command["priority"]
+    api.publish(sent, exchange=command.get("exchange"), timeout=60)
+    return sent.id
+
+
+def publish_raw(command):
+    connection = pika.BlockingConnection(pika.URLParameters(config.conf["amqp_url"]))
+    properties = pika.BasicProperties(**command.get("properties", {}))
+    body = bytes.fromhex(command["raw"])
+    connection.channel().basic_publish("amq.topic", command["topic"], body, properties)
+    connection.close()
+    return properties.message_id
+
+
+print("ready", flush=True)
+for line in sys.stdin:
+    command = json.loads(line)
+    answer = publish_raw(command) if "raw" in command else publish(command)
+    print(json.dumps(answer), flush=True)
