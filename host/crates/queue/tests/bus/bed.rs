@@ -258,3 +258,11 @@ pub(crate) async fn take(bus: &mut Bus, numbers: impl IntoIterator<Item = u32>) 
         }
     }
 }
+
+/// Runs one test of this binary in a process of its own, with these variables.
+pub(crate) fn run_again(test: &str, variables: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test]).envs(variables.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}

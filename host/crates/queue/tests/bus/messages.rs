@@ -163,3 +163,29 @@ async fn a_passive_bus_waits_for_its_queue() {
     take(&mut bus, [1]).await;
     bed.check_prefetch(&mut bus).await;
 }
+
+/// Names how deep, for the process that the second test starts.
+const DEPTH: &str = "LOOPABULL_TEST_DEPTH";
+
+/// Whoever may publish may set headers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_are_deep_do_no_harm() {
+    let depth: u32 = std::env::var(DEPTH).map_or(100, |depth| depth.parse().unwrap());
+    let mut bed = Bed::shared();
+    let mut bus = bed.start(&bed.config()).await;
+    bed.publisher.publish(&json!({"topic": "a.b", "raw": "7b7d", "nested": depth}));
+    let delivery = receive(&mut bus).await;
+    assert!(delivery.header("nested").unwrap().starts_with("[[[["));
+    assert_eq!(delivery.ack().await, Answered::Told);
+    bed.end(bus, 0).await;
+}
+
+/// Lapin reads them by recursion, and an overflown stack is the end of the process. What a frame of
+/// 128 KiB can hold fits into this much of it.
+#[test]
+fn headers_as_deep_as_a_frame_allows_need_a_larger_stack() {
+    crate::bed::run_again(
+        "messages::headers_that_are_deep_do_no_harm",
+        &[(DEPTH, "26000"), ("RUST_MIN_STACK", "536870912")],
+    );
+}

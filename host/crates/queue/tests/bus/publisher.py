@@ -6,6 +6,7 @@ not send. The answer is a line with the message id. The first line of all is "re
 """
 
 import json
+import struct
 import sys
 
 import pika
@@ -28,7 +29,36 @@ def publish(command):
     return sent.id
 
 
+class Encoded(str):
+    """A value of a table as it goes over the wire."""
+
+    def __new__(cls, encoded):
+        value = super().__new__(cls)
+        value.encoded = encoded
+        return value
+
+
+def nested(depth):
+    """A list in a list in a list: AMQP has no limit but the frame's size."""
+    encoded = b"V"
+    for _ in range(depth):
+        encoded = b"A" + struct.pack(">I", len(encoded)) + encoded
+    return Encoded(encoded)
+
+
+def encode_value(pieces, value, original=pika.data.encode_value):
+    if isinstance(value, Encoded):
+        pieces.append(value.encoded)
+        return len(value.encoded)
+    return original(pieces, value)
+
+
+pika.data.encode_value = encode_value
+
+
 def publish_raw(command):
+    if "nested" in command:
+        command["properties"] = {"headers": {"nested": nested(command["nested"])}}
     connection = pika.BlockingConnection(pika.URLParameters(config.conf["amqp_url"]))
     properties = pika.BasicProperties(**command.get("properties", {}))
     body = bytes.fromhex(command["raw"])
