@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, getxattr, openat};
@@ -74,7 +74,7 @@ impl Cgroup {
         Ok(Self { is_counted: limited.is_some_and(|limited| limited.is_ok()), ..group })
     }
 
-    /// Moves the calling process into the group. What it starts will be there too.
+    /// Moves the calling process into the group.
     pub(crate) fn enter(&self) -> io::Result<()> {
         self.write("cgroup.procs", "0")
     }
@@ -85,6 +85,11 @@ impl Cgroup {
         let events = openat(&self.folder, "cgroup.events", OFlags::RDONLY, Mode::empty())?;
         let events = io::read_to_string(fs::File::from(events))?;
         Ok(events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Returns its folder.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
     }
 
     /// Removes the group. One with processes in it stays.

@@ -36,6 +36,8 @@ pub(crate) struct Start<'a> {
     /// The process that watches over this one.
     pub(crate) parent: Pid,
     pub(crate) group: &'a Group,
+    /// Whether it is in that already.
+    pub(crate) is_in_group: bool,
     /// Whether the file system outside is out of sight.
     pub(crate) in_room: bool,
     /// Whether the number of processes is counted for this program alone.
@@ -103,7 +105,8 @@ fn enter_group(
             return Ok(());
         }
     };
-    match group.enter() {
+    let entered = if start.is_in_group { Ok(()) } else { group.enter() };
+    match entered {
         Ok(()) => report(Layer::Cgroup, Held::Yes, "killed as one".to_owned()),
         Err(error) => degraded(format!("cannot enter it: {error}"))?,
     }

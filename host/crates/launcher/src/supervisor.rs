@@ -259,7 +259,13 @@ impl Launch {
     /// The inner process: starts the program, adopts what that leaves behind, and ends it all.
     fn guard(&self, image: &Image, signals: &OwnedFd, room: Room<'_>) -> u8 {
         let parent = getpid();
-        let program = match sys::fork(0) {
+        let forked = room.group.own().map(|group| sys::fork_into(group.as_fd()));
+        // Where that is forbidden, as it may be in a container, the program moves there itself.
+        let (forked, is_in_group) = match forked {
+            Some(Ok(forked)) => (Ok(forked), true),
+            Some(Err(_)) | None => (sys::fork(0), false),
+        };
+        let program = match forked {
             Ok(Some(program)) => program,
             Ok(None) => {
                 let start = Start {
@@ -268,6 +274,7 @@ impl Launch {
                     descriptors: &self.descriptors,
                     parent,
                     group: room.group,
+                    is_in_group,
                     in_room: room.in_room,
                     counted_apart: room.counted_apart,
                 };
