@@ -78,6 +78,10 @@ struct DaemonFlags {
     /// Subscribe to this fedmsg publisher (ZeroMQ); may be given again
     #[arg(long, value_name = "ENDPOINT")]
     fedmsg: Vec<String>,
+    /// Consume what this configuration file of fedora-messaging says, for example
+    /// /etc/fedora-messaging/config.toml
+    #[arg(long, value_name = "FILE")]
+    fedora_messaging: Option<PathBuf>,
     /// Take only topics that start so; may be given again [default: all]
     #[arg(long, value_name = "PREFIX")]
     topic: Vec<String>,
@@ -218,6 +222,9 @@ impl DaemonFlags {
         let endpoints = Some(self.fedmsg).filter(|list| !list.is_empty());
         let endpoints = endpoints.map(|list| list.into_iter().map(Endpoint::from).collect());
         set(&mut config.fedmsg.endpoints, endpoints);
+        if self.fedora_messaging.is_some() {
+            config.fedora_messaging_config = self.fedora_messaging;
+        }
         set(&mut config.fedmsg.topics, Some(self.topic).filter(|list| !list.is_empty()));
         if let Some(ca) = self.ca {
             config.fedmsg.verify = Verify::Required;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, Resolver, Trust, TrustError};
 use loopabull_model::{Ceiling, QueueName, Start, Task};
-use loopabull_queue::{Place, QueueConfig};
+use loopabull_queue::{BusConfig, BusFileError, Place, QueueConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
 
@@ -51,6 +51,10 @@ pub struct Config {
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
+    /// The bus of fedora-messaging.
+    pub fedora_messaging: Option<BusConfig>,
+    /// A configuration file of fedora-messaging itself, whose queues are consumed.
+    pub fedora_messaging_config: Option<PathBuf>,
     /// Where what was missed is asked for. Default: nowhere.
     pub datagrepper: Option<Datagrepper>,
     pub playbook: Playbook,
@@ -141,6 +145,8 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot use the configuration `{path}`: {reason}")]
     Parse { path: PathBuf, reason: String },
+    #[error(transparent)]
+    FedoraMessaging(#[from] BusFileError),
     #[error("signatures of fedmsg are to be checked, and no CA is named")]
     Unverified,
     #[error(
@@ -222,6 +228,21 @@ impl Config {
         Ok(())
     }
 
+    /// Returns the buses of fedora-messaging that are to be consumed, those of its own file too.
+    ///
+    /// # Errors
+    ///
+    /// If that file cannot be read or used.
+    pub fn buses(&self) -> Result<Vec<BusConfig>, ConfigError> {
+        let mut buses: Vec<_> = self.fedora_messaging.iter().cloned().collect();
+        if let Some(path) = &self.fedora_messaging_config {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            buses.extend(BusConfig::from_fedora_file(&text, path)?);
+        }
+        Ok(buses)
+    }
+
     /// Returns all queues with their workers, `workers` first: those of the configuration, and those
     /// that only manifests name.
     pub fn staffed_queues<'a>(
@@ -291,6 +312,8 @@ impl Default for Config {
             grace: Duration::from_secs(30),
             fedmsg: Fedmsg::default(),
             deduplication: Deduplication::default(),
+            fedora_messaging: None,
+            fedora_messaging_config: None,
             datagrepper: None,
             playbook: Playbook::default(),
             http: Http::default(),

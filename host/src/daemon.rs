@@ -13,7 +13,7 @@ use std::time::Duration;
 use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
 use loopabull_model::TaskKind;
-use loopabull_queue::{Backoff, QueueError, Queues};
+use loopabull_queue::{Backoff, Bus, BusConfig, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
@@ -23,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ack_timeout::{self, TooLong};
 use crate::catalog::Catalog;
-use crate::config::{Config, StaffedQueue};
+use crate::config::{Config, ConfigError, StaffedQueue};
+use crate::ingest::bus::BusSource;
 use crate::ingest::datagrepper::{Datagrepper, DatagrepperError};
 use crate::ingest::fedmsg::{self, SourceError};
+use crate::ingest::parked::Parked;
 use crate::ingest::{Ingest, Overflow};
 use crate::journal::{AfterQueues, Journal};
 use crate::listing::Listing;
@@ -96,6 +98,12 @@ pub enum DaemonError {
     Seen(#[source] StoreError),
     #[error("cannot open the spool")]
     Spool(#[source] StoreError),
+    #[error("cannot open the folder of what cannot be used")]
+    Parked(#[source] std::io::Error),
+    #[error("cannot consume the bus")]
+    Bus(#[source] QueueError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot tell signers apart")]
     Signers(#[from] SignersError),
     #[error("cannot open the queues")]
@@ -185,8 +193,9 @@ impl Daemon {
         }
         parts.spawn(Reload::new(config, &place, listing).run());
         let mut source = None;
-        if role != Role::Work && !config.fedmsg.endpoints.is_empty() {
-            source = Some(start_ingest(config, &place, &mut parts).await?);
+        let buses = config.buses()?;
+        if role != Role::Work && !(config.fedmsg.endpoints.is_empty() && buses.is_empty()) {
+            source = start_ingest(config, &buses, &place, &mut parts).await?;
         }
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
@@ -272,20 +281,22 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
     result
 }
 
-/// Starts the sources and the road behind them. Returns the thread of the sockets.
+/// Starts the sources and the road behind them. Returns the thread of the sockets, if there are any.
 async fn start_ingest(
     config: &Config,
+    buses: &[BusConfig],
     place: &Arc<Workplace>,
     parts: &mut JoinSet<()>,
-) -> Result<JoinHandle<()>, DaemonError> {
-    let verifier = trust::verifier(&config.fedmsg)?;
+) -> Result<Option<JoinHandle<()>>, DaemonError> {
+    let has_fedmsg = !config.fedmsg.endpoints.is_empty();
+    let verifier = if has_fedmsg { trust::verifier(&config.fedmsg)? } else { Verifier::Off };
     let is_checked = !matches!(verifier, Verifier::Off);
     let (verifiers, verifier) = watch::channel(Arc::new(verifier));
     let shutdown = place.shutdown.clone();
     if is_checked {
         let (board, settings) = (Arc::clone(&place.board), config.fedmsg.clone());
         parts.spawn(trust::keep(settings, verifiers, board, shutdown.clone()));
-    } else {
+    } else if has_fedmsg {
         tracing::warn!(
             "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
         );
@@ -304,6 +315,17 @@ async fn start_ingest(
         shutdown,
         overflow: Overflow::default(),
     });
+    let parked = Arc::new(Parked::open(&config.state).map_err(DaemonError::Parked)?);
+    for bus in buses {
+        let bus = Bus::start(bus).map_err(DaemonError::Bus)?;
+        place.board.add_source(bus.name());
+        let (ingest, parked) = (Arc::clone(&ingest), Arc::clone(&parked));
+        parts.spawn(BusSource { bus, ingest, parked }.run());
+    }
+    parts.spawn(Arc::clone(&ingest).forward());
+    if !has_fedmsg {
+        return Ok(None);
+    }
     for endpoint in &config.fedmsg.endpoints {
         place.board.add_source(&endpoint.address);
         tracing::info!("subscribing to `{}`", endpoint.address);
@@ -316,9 +338,8 @@ async fn start_ingest(
         place.board.add_source(archive.name());
         parts.spawn(archive.run());
     }
-    parts.spawn(Arc::clone(&ingest).forward());
     parts.spawn(ingest.run(fedmsgs.received));
-    Ok(fedmsgs.thread)
+    Ok(Some(fedmsgs.thread))
 }
 
 /// Opens what all workers share.

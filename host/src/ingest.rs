@@ -7,15 +7,17 @@
 //! Before it on the path of a message: a source. After it: [`Queues::publish`], or the spool while the
 //! queue cannot take anything.
 
+pub mod bus;
 pub mod datagrepper;
 pub mod fedmsg;
+pub mod parked;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
 use loopabull_model::{Entry, EntryId, Message};
-use loopabull_queue::Queues;
+use loopabull_queue::{Backoff, Queues};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
@@ -32,6 +34,8 @@ const PROMPT: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_mins(1);
 /// Who has the trouble of a queue that takes nothing.
 const TROUBLE: &str = "ingest";
+/// The same, of messages that a bus keeps meanwhile.
+const KEPT: &str = "bus";
 
 /// The common road of all sources.
 pub struct Ingest {
@@ -45,6 +49,15 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
     pub overflow: Overflow,
+}
+
+/// Who has a message until it is in the queue.
+#[derive(Clone, Copy, Debug)]
+enum Keeper {
+    /// Its bus, until it is acknowledged.
+    Bus,
+    /// Nobody: it is not sent again.
+    Nobody,
 }
 
 /// When the log last told that the spool is full.
@@ -105,7 +118,18 @@ impl Ingest {
         }
     }
 
+    /// Takes a message that its bus keeps until it is acknowledged. Tells whether all its entries are in the
+    /// queue, which it is when this is not told to stop before.
+    pub async fn accept_kept(&self, message: Message) -> bool {
+        self.accept_by(message, Keeper::Bus).await
+    }
+
     async fn accept(&self, message: Message) {
+        self.accept_by(message, Keeper::Nobody).await;
+    }
+
+    async fn accept_by(&self, message: Message, keeper: Keeper) -> bool {
+        let mut is_safe = true;
         self.metrics.messages.inc();
         self.board.count(|counts| counts.accepted += 1);
         let tasks = self.runner.catalog().routes.resolve(&message.topic);
@@ -124,7 +148,12 @@ impl Ingest {
             };
             let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
             let entry = Entry::new(id, &task, &message);
-            if !self.publish(&entry).await {
+            let is_published = match keeper {
+                Keeper::Nobody => self.publish(&entry).await,
+                Keeper::Bus => self.publish_in_the_end(&entry).await,
+            };
+            if !is_published {
+                is_safe = false;
                 continue;
             }
             self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
@@ -132,6 +161,26 @@ impl Ingest {
                 tracing::error!("message {} may be run twice: {error}", message.id);
             }
         }
+        is_safe
+    }
+
+    /// Publishes, and waits until it can. What may have been taken already is published again under the
+    /// same id. Tells whether it was taken before the daemon stops.
+    async fn publish_in_the_end(&self, entry: &Entry) -> bool {
+        let mut backoff = Backoff::default();
+        let drain = &self.shutdown.drain;
+        loop {
+            let published = tokio::select! {
+                published = self.queues.publish(entry) => published,
+                () = drain.cancelled() => return false,
+            };
+            let Err(error) = published else { break };
+            let error = format!("{:#}", anyhow::Error::new(error));
+            self.board.set_trouble(KEPT, &format!("messages wait on the bus: {error}"));
+            backoff.pause(drain).await;
+        }
+        self.board.clear_trouble(KEPT);
+        true
     }
 
     /// Publishes an entry, or puts it into the spool: its bus will not send it again. Tells whether it is
@@ -174,10 +223,15 @@ impl Ingest {
         false
     }
 
+    /// Counts what was not taken.
+    pub(crate) fn count_rejection(&self, reason: &Rejected) {
+        self.metrics.rejections.get_or_create(reason).inc();
+        self.board.count(|counts| counts.rejected += 1);
+    }
+
     fn reject(&self, rejection: &Rejection) {
         let reason = rejection.reason();
-        self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
-        self.board.count(|counts| counts.rejected += 1);
+        self.count_rejection(&Rejected { reason });
         // Whoever floods the socket must not flood the log too; the counter has them all.
         tracing::debug!(reason, "rejected an envelope: {rejection}");
     }

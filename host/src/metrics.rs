@@ -218,7 +218,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.oldest_seconds.clone(),
         );
-        for reason in loopabull_fedmsg::Rejection::REASONS {
+        for reason in loopabull_fedmsg::Rejection::REASONS.into_iter().chain(["bad-encoding"]) {
             drop(metrics.rejections.get_or_create(&Rejected { reason }));
         }
         Self { registry, ..metrics }

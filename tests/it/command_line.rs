@@ -48,27 +48,29 @@ fn the_short_help_names_every_command_and_flag() {
       help          Print this message or the help of the given subcommand(s)
 
     Options:
-          --config <FILE>      Read settings from this TOML file; flags win over it
-          --tasks <DIR>        Directory of components and their manifests [default: tasks]
-          --playbooks <DIR>    Directory of playbooks and their manifests [default: playbooks]
-          --state <DIR>        Directory of the journal and of the embedded queue [default: state]
-          --amqp-url <URL>     Keep the queue in this RabbitMQ, not in the state directory [env:
-                               LOOPABULL_AMQP_URL]
-          --workers <N>        How many messages of the queue `workers` are worked at a time [default:
-                               5]
-          --queue <NAME=N>     How many of another queue, to which a manifest sends its task; may be
-                               given again
-          --fedmsg <ENDPOINT>  Subscribe to this fedmsg publisher (ZeroMQ); may be given again
-          --topic <PREFIX>     Take only topics that start so; may be given again [default: all]
-          --ca <FILE>          Take messages that are signed by a certificate of this CA (PEM)
-          --crl <FILE>         The CA's list of revoked certificates
-          --unsigned           Take messages without looking at signatures
-          --listen <ADDR>      Serve /livez, /readyz, /metrics and /status here [default:
-                               127.0.0.1:8480]
-          --role <ROLE>        Do only a part of the road: take messages in, or work them; needs
-                               `--amqp-url` [default: all] [possible values: all, ingest, work]
-      -h, --help               Print help (see more with '--help')
-      -V, --version            Print version
+          --config <FILE>            Read settings from this TOML file; flags win over it
+          --tasks <DIR>              Directory of components and their manifests [default: tasks]
+          --playbooks <DIR>          Directory of playbooks and their manifests [default: playbooks]
+          --state <DIR>              Directory of the journal and of the embedded queue [default: state]
+          --amqp-url <URL>           Keep the queue in this RabbitMQ, not in the state directory [env:
+                                     LOOPABULL_AMQP_URL]
+          --workers <N>              How many messages of the queue `workers` are worked at a time
+                                     [default: 5]
+          --queue <NAME=N>           How many of another queue, to which a manifest sends its task; may
+                                     be given again
+          --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher (ZeroMQ); may be given again
+          --fedora-messaging <FILE>  Consume what this configuration file of fedora-messaging says, for
+                                     example /etc/fedora-messaging/config.toml
+          --topic <PREFIX>           Take only topics that start so; may be given again [default: all]
+          --ca <FILE>                Take messages that are signed by a certificate of this CA (PEM)
+          --crl <FILE>               The CA's list of revoked certificates
+          --unsigned                 Take messages without looking at signatures
+          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status here [default:
+                                     127.0.0.1:8480]
+          --role <ROLE>              Do only a part of the road: take messages in, or work them; needs
+                                     `--amqp-url` [default: all] [possible values: all, ingest, work]
+      -h, --help                     Print help (see more with '--help')
+      -V, --version                  Print version
     [exit status 0]
     ");
 }
@@ -92,7 +94,7 @@ fn an_unknown_key_of_the_configuration_is_named() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&bed, &["--config", "missing.toml"]), @"

@@ -19,6 +19,7 @@ mod emit_kills;
 mod escapes;
 mod examples;
 mod failing_tasks;
+mod fedora_messaging;
 mod foreign;
 mod forged;
 mod garbage;

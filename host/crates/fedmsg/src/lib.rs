@@ -32,6 +32,7 @@
 //! Names of issuers are compared byte by byte, where OpenSSL folds case and space; certificates and
 //! lists must be DER to the last byte. No real one differs.
 
+mod bare;
 mod base64;
 mod canonical;
 mod certificate;
@@ -47,6 +48,7 @@ mod trust;
 mod verifier;
 mod x509;
 
+pub use bare::envelope_of_bare;
 pub use canonical::{Credentials, JsonError, MAX_INTEGER_DIGITS, canonical_json};
 pub use datagrepper::without_datagrepper;
 pub use distrust::Distrust;

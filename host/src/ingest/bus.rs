@@ -1,0 +1,109 @@
+//! The source of a bus in the form of fedora-messaging: AMQP, another broker's topic exchange.
+//!
+//! Owns what becomes of a delivery: it is acknowledged once our own queue has it, or once what cannot be
+//! used is parked with its reason; until then its broker keeps it. Trust is the broker's: TLS, users and
+//! their permissions for topics. Before it on the path of a message: [`Bus`]; after it: [`Ingest`].
+
+use std::sync::Arc;
+
+use loopabull_fedmsg::{Properties, Verifier, envelope_of_bare};
+use loopabull_model::Message;
+use loopabull_queue::{Answered, Bus, BusDelivery, BusLink, BusState};
+use tokio::sync::watch;
+
+use crate::board::Link;
+use crate::ingest::Ingest;
+use crate::ingest::parked::{Parked, Parking};
+use crate::metrics::{Rejected, Source};
+
+/// The label of this source.
+const SOURCE: &str = "fedora-messaging";
+
+/// A bus, and the road behind it.
+pub struct BusSource {
+    pub bus: Bus,
+    pub ingest: Arc<Ingest>,
+    pub parked: Arc<Parked>,
+}
+
+impl BusSource {
+    /// Takes what the bus delivers until it is told to drain.
+    pub async fn run(mut self) {
+        let drain = self.ingest.shutdown.drain.clone();
+        let mut state = self.bus.state();
+        let name = self.bus.name().to_owned();
+        loop {
+            tokio::select! {
+                // Nothing is lost when it is dropped: it comes again.
+                delivery = self.bus.receive(&drain) => match delivery {
+                    Some(delivery) => self.take(&name, delivery).await,
+                    None => break,
+                },
+                changed = state.changed() => match changed {
+                    Ok(()) => self.tell(&name, &mut state),
+                    Err(_) => drain.cancelled().await,
+                },
+            }
+        }
+        self.bus.stop().await;
+        self.bus.close().await;
+    }
+
+    async fn take(&self, name: &str, delivery: BusDelivery) {
+        self.ingest.board.receive(name);
+        self.ingest.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
+        let is_safe = match message(&delivery) {
+            Ok(message) => self.ingest.accept_kept(message).await,
+            Err((reason, why)) => self.park(&delivery, reason, &why).await,
+        };
+        // What is not safe stays where it is until its connection ends, which it does with us.
+        if is_safe {
+            match delivery.ack().await {
+                // One that could not be told comes again, and is known.
+                Answered::Told | Answered::ComesAgain => (),
+            }
+        }
+    }
+
+    /// Keeps what cannot be used. Tells whether it is on disk, or there is no room for more.
+    async fn park(&self, delivery: &BusDelivery, reason: &'static str, why: &str) -> bool {
+        self.ingest.count_rejection(&Rejected { reason });
+        let id = delivery.message_id.as_deref();
+        let parking = Parking {
+            reason: why,
+            topic: &delivery.routing_key,
+            id,
+            headers: &delivery.headers,
+            content_encoding: delivery.content_encoding.as_deref(),
+            body: &delivery.body,
+        };
+        let shutdown = &self.ingest.shutdown;
+        self.parked.keep(&parking, &self.ingest.board, &shutdown.drain).await
+    }
+
+    fn tell(&self, name: &str, state: &mut watch::Receiver<BusState>) {
+        let state = state.borrow_and_update().clone();
+        let link = match (&state.link, state.trouble()) {
+            (BusLink::Consuming { .. }, None) => Link::Connected,
+            (_, Some(trouble)) => Link::Lost(trouble),
+            (_, None) => Link::Lost("not connected yet".to_owned()),
+        };
+        self.ingest.metrics.count_link(name, &link);
+        self.ingest.board.set_link(name, link);
+    }
+}
+
+/// Makes a message of a delivery, or tells why not: a label, and a sentence.
+fn message(delivery: &BusDelivery) -> Result<Message, (&'static str, String)> {
+    let text = delivery.text().map_err(|error| ("bad-encoding", error.to_string()))?;
+    let properties = Properties {
+        topic: Some(&delivery.routing_key),
+        message_id: delivery.message_id.as_deref(),
+        headers: &delivery.headers,
+    };
+    let sent_at = delivery.header("sent-at").and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let sent_at = sent_at.map(jiff::Timestamp::as_second);
+    envelope_of_bare(&text, properties, sent_at)
+        .and_then(|envelope| Verifier::Off.verify(envelope, 0))
+        .map_err(|rejection| (rejection.reason(), rejection.to_string()))
+}

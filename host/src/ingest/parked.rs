@@ -1,0 +1,169 @@
+//! What a bus delivered and nobody can use, kept with its reason.
+//!
+//! A file for each in `parked/` of the state directory, for a person to look at: nothing reads them again.
+//! Owns their form and how much they may have together. Before it: a source that keeps a message until it
+//! is acknowledged; after it: nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use loopabull_queue::Backoff;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+
+/// How many bytes all of them may have together. What comes beyond is refused and counted.
+const MOST: u64 = 256 << 20;
+/// Who has the trouble of files that cannot be written.
+const TROUBLE: &str = "parked";
+
+/// Where what cannot be used is kept.
+#[derive(Debug)]
+pub struct Parked {
+    folder: PathBuf,
+    bytes: Mutex<u64>,
+}
+
+/// Something that cannot be used.
+#[derive(Debug)]
+pub struct Parking<'a> {
+    pub reason: &'a str,
+    pub topic: &'a str,
+    pub id: Option<&'a str>,
+    pub headers: &'a [(String, String)],
+    pub content_encoding: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+impl Parked {
+    /// Opens the folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made or read.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        let folder = state.join("parked");
+        fs::create_dir_all(&folder)?;
+        let mut bytes = 0;
+        for entry in fs::read_dir(&folder)? {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok(Self { folder, bytes: Mutex::new(bytes) })
+    }
+
+    /// Writes a file. Returns when it is on disk, or there is no room; false if it is told to stop
+    /// before.
+    pub async fn keep(
+        &self,
+        parking: &Parking<'_>,
+        board: &Board,
+        stop: &CancellationToken,
+    ) -> bool {
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() {
+            match self.write(parking) {
+                Ok(Some(path)) => {
+                    let (path, reason) = (path.display(), parking.reason);
+                    tracing::warn!("a message that cannot be used is in `{path}`: {reason}");
+                    board.clear_trouble(TROUBLE);
+                    return true;
+                }
+                Ok(None) => {
+                    board.set_trouble(TROUBLE, "no room for more that cannot be used");
+                    tracing::error!("a message that cannot be used is lost: {}", parking.reason);
+                    return true;
+                }
+                Err(error) => {
+                    let folder = self.folder.display();
+                    board.set_trouble(TROUBLE, &format!("cannot write to `{folder}`: {error}"));
+                    backoff.pause(stop).await;
+                }
+            }
+        }
+        false
+    }
+
+    fn write(&self, parking: &Parking<'_>) -> io::Result<Option<PathBuf>> {
+        let text = serde_json::to_vec(&parking.to_json())?;
+        {
+            let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            if *bytes + text.len() as u64 > MOST {
+                return Ok(None);
+            }
+            *bytes += text.len() as u64;
+        }
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let path = self.folder.join(format!("{name}.json"));
+        let beside = self.folder.join(format!("{name}.new"));
+        let mut file = File::create(&beside)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(Some(path))
+    }
+}
+
+impl Parking<'_> {
+    /// A body that is no text is written in hexadecimal digits.
+    fn to_json(&self) -> Value {
+        let headers: serde_json::Map<String, Value> =
+            self.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let (key, body) = match str::from_utf8(self.body) {
+            Ok(text) => ("body", text.to_owned()),
+            Err(_) => ("body_hex", self.body.iter().map(|byte| format!("{byte:02x}")).collect()),
+        };
+        let mut object = json!({
+            "reason": self.reason,
+            "parked_at": jiff::Timestamp::now().to_string(),
+            "topic": self.topic,
+            "id": self.id,
+            "headers": headers,
+            "content_encoding": self.content_encoding,
+        });
+        object[key] = body.into();
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_parked_is_a_file_with_all_that_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let parked = Parked::open(folder.path()).unwrap();
+        let headers = [("sent-at".to_owned(), "x".to_owned())];
+        let mut parking = Parking {
+            reason: "no JSON",
+            topic: "a.b",
+            id: None,
+            headers: &headers,
+            content_encoding: Some("hex"),
+            body: b"text",
+        };
+        let (board, stop) = (Board::default(), CancellationToken::new());
+        assert!(parked.keep(&parking, &board, &stop).await);
+        parking.body = b"\xff\x00";
+        assert!(parked.keep(&parking, &board, &stop).await);
+        let files = fs::read_dir(folder.path().join("parked")).unwrap();
+        let mut bodies: Vec<String> = files
+            .map(|file| {
+                let text = fs::read_to_string(file.unwrap().path()).unwrap();
+                let value: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!((&value["topic"], &value["reason"]), (&"a.b".into(), &"no JSON".into()));
+                assert_eq!(value["headers"]["sent-at"], "x");
+                format!("{} {}", value["body"], value["body_hex"])
+            })
+            .collect();
+        bodies.sort();
+        assert_eq!(bodies, ["\"text\" null", "null \"ff00\""]);
+        // What it has after a restart counts.
+        assert!(*Parked::open(folder.path()).unwrap().bytes.lock().unwrap() > 100);
+    }
+}
