@@ -3,10 +3,12 @@
 //!
 //! Ansible takes strings in extra variables for templates and runs the Jinja in them, in every
 //! version from 2.14 to 2.21 that was tried; `!unsafe` on each single scalar is the one form that
-//! all of them respect, and on a mapping it loses the data before 2.19. Keys are not templated.
+//! all of them respect, and on a mapping it loses the data before 2.19. Keys are marked too: a play that
+//! loops over them makes values of them.
 //! Since 2.19 a marked scalar is read as if it had no quotes, so that `!unsafe "5"` is a number and
 //! `!unsafe "="` an error (ansible-core, `_internal/_yaml/_constructor.py`). What it would take for
-//! something else than a string is left unmarked: there is no brace in it, and so no template.
+//! something else than a string is left unmarked: those are numbers, times and a few words, and neither a
+//! template nor an expression that knows a name.
 //! Nothing of a message stands at the top level, where it could set a connection or override a
 //! variable of the play.
 //!
@@ -15,8 +17,10 @@
 //! escape of YAML 1.1.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use loopabull_model::Message;
+use regex::Regex;
 use serde_json::{Map, Number, Value};
 
 /// YAML 1.1 allows longer keys only in another form, and nobody has them.
@@ -145,8 +149,7 @@ fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> 
         Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => write_number(text, number)?,
         Value::String(string) => {
-            text.push_str(if is_ambiguous(string) { "" } else { "!unsafe " });
-            write_string(text, string);
+            write_marked(text, string);
         }
         Value::Array(values) => {
             text.push('[');
@@ -167,7 +170,7 @@ fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> 
                 // The explicit form: an implicit key may not be longer than 1024 characters, and
                 // its escapes can be ten times as long as the key.
                 text.push_str("? ");
-                write_string(text, key);
+                write_marked(text, key);
                 text.push_str(" : ");
                 write_value(text, value)?;
             }
@@ -177,19 +180,25 @@ fn write_value(text: &mut String, value: &Value) -> Result<(), UnwritableError> 
     Ok(())
 }
 
-/// Tells whether YAML 1.1 would take a string for something else if it had no quotes: for nothing, a truth
-/// value, a special key, or a number or time, which begin with a digit, sign or dot and have no character
-/// beyond those named here (PyYAML, `resolver.py`).
-fn is_ambiguous(string: &str) -> bool {
-    const WORDS: &[&str] =
-        &["", "~", "=", "<<", "*", "&", "!", "null", "yes", "no", "true", "false", "on", "off"];
-    let of_number = |c: char| c.is_ascii_alphanumeric() || "+-.:_ \t".contains(c);
-    // Its patterns take one line feed at the end for none.
-    let string = string.strip_suffix('\n').unwrap_or(string);
-    WORDS.iter().any(|word| word.eq_ignore_ascii_case(string))
-        || string.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
-            && string.chars().all(of_number)
-}
+/// What YAML 1.1 takes for something else than a string where it has no quotes: the patterns of PyYAML,
+/// `resolver.py`, and a line feed at the end, which they take for none.
+static NO_STRING: LazyLock<Regex> = LazyLock::new(|| {
+    let patterns = [
+        // Nothing, keys with a meaning, and what nobody may write.
+        r"~|null|Null|NULL||<<|=|[!&*]",
+        "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+        r"[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+",
+        r"[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",
+        r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?",
+        r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
+        concat!(
+            r"[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?(?:[Tt]|[ \t]+)[0-9][0-9]?:[0-9]{2}:[0-9]{2}",
+            r"(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9][0-9]?(?::[0-9]{2})?))?",
+        ),
+    ];
+    Regex::new(&format!(r"^(?:{})\n?$", patterns.join("|"))).expect("the patterns are fixed")
+});
 
 /// Writes a number with its digits. YAML 1.1 takes `1e5` for a string: a float needs a dot, and its
 /// exponent a sign.
@@ -212,6 +221,12 @@ fn write_number(text: &mut String, number: &Number) -> Result<(), UnwritableErro
         text.push_str(exponent);
     }
     Ok(())
+}
+
+/// Writes a string of a message, marked unless it could be no string then.
+fn write_marked(text: &mut String, string: &str) {
+    text.push_str(if NO_STRING.is_match(string) { "" } else { "!unsafe " });
+    write_string(text, string);
 }
 
 fn write_string(text: &mut String, string: &str) {
@@ -253,10 +268,10 @@ mod tests {
     }
 
     #[test]
-    fn every_string_is_unsafe_and_no_key_is() {
+    fn every_string_is_unsafe_and_so_is_every_key() {
         check(
             r#"{"a":"{{ x }}","{{ k }}":["y",{"b":"z"}]}"#,
-            r#"{? "a" : !unsafe "{{ x }}", ? "{{ k }}" : [!unsafe "y", {? "b" : !unsafe "z"}]}"#,
+            r#"{? !unsafe "a" : !unsafe "{{ x }}", ? !unsafe "{{ k }}" : [!unsafe "y", {? !unsafe "b" : !unsafe "z"}]}"#,
         );
     }
 
@@ -270,7 +285,19 @@ mod tests {
             check(&json, &json.replace("\\n", "\\x0a"));
         }
         check(r#""2001-12-14 21:59:43.10 -5""#, r#""2001-12-14 21:59:43.10 -5""#);
-        for text in ["5 {{ x }}", "y", "nope", " ", "a=", "1{", "-#"] {
+        for text in [
+            "5 {{ x }}",
+            "y",
+            "nope",
+            " ",
+            "a=",
+            "1{",
+            "-#",
+            "0 or msg",
+            "+hostvars",
+            "5 in x",
+            "0xg",
+        ] {
             let json = format!("{text:?}");
             check(&json, &["!unsafe ", &json].concat());
         }

@@ -30,6 +30,15 @@ const TASKS: &str = "    - debug: { var: msg }
     - debug: { msg: \"{{ hostvars['other'].carried }}\" }
     - debug: { msg: \"{{ (msg | to_json) ~ ' and ' ~ (msg | string) }}\" }
     - debug: { msg: '{{ loopabull.headers }}' }
+    - debug: { msg: '{{ item.key }} is {{ item.value }}' }
+      loop: '{{ (msg if msg is mapping else {}) | dict2items }}'
+    - debug: { msg: '{{ item }}' }
+      loop: '{{ (msg if msg is mapping else {}).keys() | list }}'
+    - debug: { msg: '{{ item.key }}' }
+      with_dict: '{{ msg if msg is mapping else {} }}'
+    - set_fact: { first: '{{ msg | first }}' }
+      when: msg is mapping and msg | length > 0
+    - debug: { msg: '{{ first | default(0) }}' }
     - copy: { content: '{{ msg | to_json }}', dest: 'SHARED/{{ loopabull.id }}' }
 ";
 
@@ -117,6 +126,9 @@ fn bodies(by_chance: usize) -> Vec<Value> {
     let mut bodies = vec![
         json!({"plain": "{{ lookup('pipe','touch PWNED') }}", "list": ["{{ x }}", {"a": "{{ y }}"}]}),
         json!({"{{ lookup('pipe','touch PWNED') }}": "{{ lookup('file','/etc/passwd') }}"}),
+        // A key alone, beside what is not marked.
+        json!({"{{ lookup('pipe','touch PWNED') }}": "5"}),
+        json!({"{{ lookup('pipe','touch PWNED') }}": 5}),
         json!({"ansible_ssh_common_args": "-o ProxyCommand='touch PWNED'", "ansible_become": true}),
         json!({"v": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n00"}}),
         json!({"u": {"__ansible_unsafe": "{{ lookup('pipe','touch PWNED') }}"}}),
