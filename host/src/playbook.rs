@@ -219,10 +219,14 @@ impl Playbooks {
             output: manifest.limits.output.as_u64(),
             mask: &call.secrets.mask,
         };
+        let begun = Instant::now();
         let job = Job { call, variables: &variables, limits };
         let (end, cold) = match self.run_warm(&job, cancel).await {
             Ok(end) => (end, None),
             Err(cold) => {
+                // What was spent on a controller is not spent again.
+                let left = limits.timeout.saturating_sub(begun.elapsed());
+                let job = Job { limits: Watch { timeout: left, ..limits }, ..job };
                 let end = self.run_cold(&job, cancel).await.map_err(not_started)?;
                 (end, Some(cold.as_str().to_owned()))
             }

@@ -43,11 +43,15 @@ fn run_all(bed: &Bed, tasks: &[&str]) -> BTreeMap<String, Run> {
     let daemon = bed.start(&["--workers", "2"]);
     let mut warm = run_round(bed, &daemon, tasks);
     // The first of each kind still is a cold one.
-    while warm.values().any(|run| start(run).is_some()) {
+    for _ in 0..4 {
+        if warm.values().all(|run| start(run).is_none()) {
+            break;
+        }
         warm = run_round(bed, &daemon, tasks);
     }
     daemon.stop();
     for (task, run) in &warm {
+        assert_eq!(start(run), None, "{task} is a warm run at last");
         let other = &cold[task];
         assert_eq!(start(other), Some("asked"), "{task}");
         assert_eq!(told(run), told(other), "{task}: {}", run.output.text);

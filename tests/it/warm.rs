@@ -220,7 +220,7 @@ fn a_controller_has_so_many_runs_and_no_more() {
 #[test]
 fn a_controller_that_waits_for_long_is_ended() {
     let bed = Bed::new();
-    bed.write("loopabull.toml", "[playbook]\ncontroller_idle = '8s'\n");
+    bed.write("loopabull.toml", "[playbook]\ncontroller_idle = '30s'\n");
     bed.add_playbook("a", "", "    - debug: { msg: x }\n");
     let daemon = bed.start(&["--config", "loopabull.toml", "--workers", "1"]);
     run(&bed, &daemon, "m-1", "a");

@@ -11,7 +11,8 @@ LOOPABULL_CONTROL_FD names. On it go lines of JSON; < is from the daemon, > is t
   < {"run": {"arguments": [TEXT...], "directory": PATH}}
       With standard output, standard error and the results by SCM_RIGHTS on its first byte. In the
       run the results have the number of our socket, which LOOPABULL_RESULTS_FD says.
-  > {"taken": {}}       A process for it is about to be forked.
+  > {"taken": {}}
+  < {"go": true}          Not before it, the run is forked.
   > {"ended": {"exit": 2, "killed": 3, "spent": ""}}, or "signal": 9 in the place of the exit
       `killed` is how many processes were left behind. There is none any more. `spent` tells what the
       run has changed that the next would find; if there is something, this process ends.
@@ -336,6 +337,11 @@ def serve(control):
         if len(descriptors) != 3:
             sys.exit(f"a run needs three descriptors, and has {len(descriptors)}")
         control.say(taken={})
+        if "go" not in control.hear():
+            # Whoever asked for it has given up, and starts it in another way.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
         child = os.fork()
         if child == 0:
             return run, descriptors
@@ -413,7 +419,9 @@ def others():
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in (1, os.getpid()):
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                if file.read().rpartition(b") ")[2][:1] not in b"ZX":
+                fields = file.read().rpartition(b") ")[2].split()
+                # The first thread may have ended, and others not: proc_pid_stat(5), num_threads.
+                if fields[0] not in (b"Z", b"X") or int(fields[17]) > 1:
                     found.add(int(name))
     return found
 

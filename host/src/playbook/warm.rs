@@ -318,8 +318,13 @@ impl Controller {
             return Ok((None, false));
         }
         drop((theirs_out, theirs_err, theirs_results));
-        match tokio::time::timeout(PROMPT.min(limits.timeout), self.hear()).await {
-            Ok(Ok(Said::Taken { .. })) => (),
+        let taken = tokio::select! {
+            taken = tokio::time::timeout(PROMPT.min(limits.timeout), self.hear()) => taken,
+            () = cancel.cancelled() => return Ok((None, false)),
+        };
+        match taken {
+            // It forks when it hears this, and not before.
+            Ok(Ok(Said::Taken { .. })) => send(&self.commands, b"{\"go\": true}\n", &[])?,
             // It has gone, or hangs. Whoever has it must end it before anything else is run.
             Ok(answer) => {
                 tracing::debug!("a warm Ansible does not take a run: {answer:?}");
