@@ -9,12 +9,16 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, getxattr, openat};
 use rustix::process::getpid;
 
 /// How our groups are called, before the number of the process that makes one.
 const PREFIX: &str = "loopabull-launch-";
+/// How long the end of a group may take, and how often it is tried meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 /// What systemd writes on a group that is handed over to a service, see systemd's CGROUP_DELEGATION.
 const DELEGATED: &str = "user.delegate";
 
@@ -61,12 +65,14 @@ impl Cgroup {
         remove_left(&place);
         let path = place.join(format!("{PREFIX}{}", getpid().as_raw_nonzero()));
         let make = |error| (format!("make `{}`", path.display()), error);
+        // Of a launcher that was killed and had our number.
+        fs::remove_dir(&path).ok();
         fs::create_dir(&path).map_err(make)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let made = openat(CWD, &path, flags, Mode::empty()).map_err(|error| make(error.into()));
         let group = Self { folder: made?, is_counted: false, path };
         if !group.path.join("cgroup.kill").exists() {
-            group.remove();
+            fs::remove_dir(&group.path).ok();
             return Err(("kill a group".to_owned(), io::Error::other("this needs Linux 5.14")));
         }
         // The file is there where the group above lets this one have the controller.
@@ -92,9 +98,13 @@ impl Cgroup {
         self.folder.as_fd()
     }
 
-    /// Removes the group. One with processes in it stays.
-    pub(crate) fn remove(&self) {
-        fs::remove_dir(&self.path).ok();
+    /// Kills what may still be in the group, and removes it.
+    pub(crate) fn end(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_left = || self.kill().unwrap_or(false) || fs::remove_dir(&self.path).is_err();
+        while self.path.exists() && is_left() && Instant::now() < deadline {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {

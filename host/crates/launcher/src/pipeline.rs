@@ -70,12 +70,12 @@ pub(crate) fn become_program(
     report: impl Fn(Layer, Held, String),
 ) -> Result<Infallible, LaunchError> {
     let confinement = start.confinement;
-    enter_group(start, &report)?;
+    let is_counted = enter_group(start, &report)?;
     sys::set_umask(UMASK);
     sys::lead_process_group().map_err(failed(Step::Session))?;
     env::set_current_dir(&confinement.directory)
         .map_err(failed(Step::Directory(confinement.directory.clone())))?;
-    limit(start, &report)?;
+    limit(start, is_counted, &report)?;
     give_up_privileges(start, &report)?;
     confine_files(start, &report)?;
     descriptors(start.descriptors, &confinement.descriptors).map_err(failed(Step::Descriptors))?;
@@ -92,28 +92,35 @@ pub(crate) fn become_program(
     Err(failed(Step::Program(confinement.program.clone()))(reason))
 }
 
+/// Tells whether processes are counted in the group.
 fn enter_group(
     start: &Start<'_>,
     report: &impl Fn(Layer, Held, String),
-) -> Result<(), LaunchError> {
+) -> Result<bool, LaunchError> {
     let degraded = |detail| degraded(start, report, Layer::Cgroup, detail);
     let group = match start.group {
         Group::Own(group) => group,
-        Group::None(why) => return degraded(why.clone()),
+        Group::None(why) => return degraded(why.clone()).map(|()| false),
         Group::Unwanted => {
             report(Layer::Cgroup, Held::Off, "not wanted".to_owned());
-            return Ok(());
+            return Ok(false);
         }
     };
     let entered = if start.is_in_group { Ok(()) } else { group.enter() };
     match entered {
-        Ok(()) => report(Layer::Cgroup, Held::Yes, "killed as one".to_owned()),
-        Err(error) => degraded(format!("cannot enter it: {error}"))?,
+        Ok(()) => {
+            report(Layer::Cgroup, Held::Yes, "killed as one".to_owned());
+            Ok(group.is_counted)
+        }
+        Err(error) => degraded(format!("cannot enter it: {error}")).map(|()| false),
     }
-    Ok(())
 }
 
-fn limit(start: &Start<'_>, report: &impl Fn(Layer, Held, String)) -> Result<(), LaunchError> {
+fn limit(
+    start: &Start<'_>,
+    is_counted: bool,
+    report: &impl Fn(Layer, Held, String),
+) -> Result<(), LaunchError> {
     let limits = &start.confinement.limits;
     let limits_of_one = [
         // A core dump would write the program's secrets to a file.
@@ -133,11 +140,12 @@ fn limit(start: &Start<'_>, report: &impl Fn(Layer, Held, String)) -> Result<(),
         }
     }
     report(Layer::Limits, Held::Yes, set.join(", "));
-    limit_processes(start, report)
+    limit_processes(start, is_counted, report)
 }
 
 fn limit_processes(
     start: &Start<'_>,
+    is_counted: bool,
     report: &impl Fn(Layer, Held, String),
 ) -> Result<(), LaunchError> {
     let confinement = start.confinement;
@@ -146,12 +154,13 @@ fn limit_processes(
         report(Layer::Processes, Held::Off, "not wanted".to_owned());
         return Ok(());
     };
-    sys::lower_limit(Resource::Processes, most)
-        .map_err(layer_failed(Layer::Processes, "limit processes"))?;
-    if start.group.own().is_some_and(|group| group.is_counted) {
+    if is_counted {
+        // The kernel's other limit would count those of all programs of the user.
         report(Layer::Processes, Held::Yes, format!("{most} of this program"));
         return Ok(());
     }
+    sys::lower_limit(Resource::Processes, most)
+        .map_err(layer_failed(Layer::Processes, "limit processes"))?;
     let is_root = confinement.user.map_or(geteuid().is_root(), |user| user.uid == 0);
     if is_root && !start.counted_apart {
         let detail = "the kernel does not hold root to it";

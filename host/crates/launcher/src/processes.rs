@@ -17,11 +17,8 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        let stat = fs::read_to_string(entry.path().join("stat"));
-        if let (Some(pid), Ok(stat)) = (pid, stat)
-            && let Some((state, parent)) = state_and_parent(&stat)
-        {
-            parents.insert(pid, (state, parent));
+        if let Some((pid, stat)) = pid.and_then(|pid| Some((pid, Stat::of(pid)?))) {
+            parents.insert(pid, stat);
         }
     }
     let own = getpid().as_raw_nonzero().get();
@@ -29,14 +26,14 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
         // Numbers may be given anew while we read: no chain is longer than there are processes.
         for _ in 0..=parents.len() {
             match parents.get(&pid) {
-                Some((_, parent)) if *parent == own => return true,
-                Some((_, parent)) => pid = *parent,
+                Some(stat) if stat.parent == own => return true,
+                Some(stat) => pid = stat.parent,
                 None => return false,
             }
         }
         false
     };
-    let alive = parents.iter().filter(|(_, (state, _))| !matches!(state, 'Z' | 'X'));
+    let alive = parents.iter().filter(|(_, stat)| stat.is_alive);
     Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
@@ -51,18 +48,34 @@ fn is_descendant(pid: Pid) -> bool {
     let own = getpid().as_raw_nonzero().get();
     let mut ancestor = pid.as_raw_nonzero().get();
     while ancestor > 1 && ancestor != own {
-        let stat = fs::read_to_string(format!("/proc/{ancestor}/stat"));
-        let parent = stat.ok().and_then(|stat| Some(state_and_parent(&stat)?.1));
-        ancestor = parent.unwrap_or_default();
+        ancestor = Stat::of(ancestor).map_or(0, |stat| stat.parent);
     }
     ancestor == own
 }
 
-/// Reads `/proc/PID/stat`: `PID (NAME) STATE PPID ...`, where the name may hold anything.
-fn state_and_parent(stat: &str) -> Option<(char, i32)> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut words = rest.split(' ');
-    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+/// What `/proc/PID/stat` tells of a process, proc_pid_stat(5).
+#[derive(Debug, Eq, PartialEq)]
+struct Stat {
+    parent: i32,
+    is_alive: bool,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        // A process may call itself by any bytes.
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&stat))
+    }
+
+    /// `PID (NAME) STATE PPID ...`, where the name may hold anything.
+    fn parse(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let words: Vec<&str> = rest.split(' ').collect();
+        let has_ended = matches!(*words.first()?, "Z" | "X");
+        // The first thread may have ended, and others not.
+        let threads: u32 = words.get(17)?.parse().ok()?;
+        Some(Self { parent: words.get(1)?.parse().ok()?, is_alive: !has_ended || threads > 1 })
+    }
 }
 
 #[cfg(test)]
@@ -83,7 +96,12 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_is_a_name() {
-        assert_eq!(state_and_parent("7 (a) b) S 3 7 7 0"), Some(('S', 3)));
-        assert_eq!(state_and_parent("7"), None);
+        let stat = |state: &str, threads: u32| {
+            Stat::parse(&format!("7 (a) b) {state} 3{} {threads} 0", " 0".repeat(15)))
+        };
+        let process = |is_alive| Some(Stat { parent: 3, is_alive });
+        assert_eq!([stat("S", 1), stat("Z", 1)], [process(true), process(false)]);
+        assert_eq!(stat("Z", 2), process(true), "a thread of it lives");
+        assert_eq!(Stat::parse("7"), None);
     }
 }

@@ -94,7 +94,7 @@ impl Launch {
     /// number of the signal that ended it, or one of [`exit`].
     pub fn run(&self) -> u8 {
         let group = match wants(&self.confinement, Layer::Cgroup) {
-            true => Group::make(self.confinement.limits.processes),
+            true => Group::make(self.counted()),
             false => Group::Unwanted,
         };
         let code = match self.start(&group).and_then(|inner| self.watch(&inner)) {
@@ -102,9 +102,15 @@ impl Launch {
             Err(error) => self.fail(&error),
         };
         if let Some(group) = group.own() {
-            group.remove();
+            group.end();
         }
         code
+    }
+
+    /// Returns how many processes there may be, if that is wanted.
+    fn counted(&self) -> Option<u64> {
+        let is_wanted = wants(&self.confinement, Layer::Processes);
+        self.confinement.limits.processes.filter(|_| is_wanted)
     }
 
     fn fail(&self, error: &LaunchError) -> u8 {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use loopabull_launcher::{Held, Layer, Report, exit};
 
-use crate::bed::{Bed, LAUNCHER, WAYS, held};
+use crate::bed::{Bed, LAUNCHER, WAYS, held, wait_until};
 
 /// Returns the folder of the control group in which this test is.
 fn group_folder() -> Option<PathBuf> {
@@ -80,6 +80,39 @@ fn group_that_is_required_and_left_out_is_bad_usage() {
     bed.confinement.required.insert(Layer::Cgroup);
     let (reports, _) = bed.run(&[]);
     assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");
+}
+
+/// A process may have a name that is no text, and a first thread that has ended.
+#[test]
+fn what_hides_from_a_list_of_processes_is_killed() {
+    for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
+        let program = "
+import ctypes, os, threading, time
+read, write = os.pipe()
+if os.fork():
+    os.read(read, 1)
+    os._exit(5)
+os.setsid()
+libc = ctypes.CDLL(None)
+libc.prctl(15, b'a\\xff', 0, 0, 0)
+with open('pid', 'w') as file:
+    file.write(str(os.getpid()))
+def stay():
+    os.write(write, b'x')
+    time.sleep(600)
+threading.Thread(target=stay).start()
+libc.syscall(60, 0)
+";
+        let mut bed = Bed::new("", without);
+        bed.confinement.program = "/usr/bin/python3".into();
+        bed.confinement.arguments = vec!["-c".into(), program.into()];
+        let (reports, _) = bed.run(&[]);
+        assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
+        assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
+        let pid = fs::read_to_string(bed.folder.path().join("pid")).unwrap();
+        // It lies there until the first process of all looks.
+        wait_until(|| !Path::new("/proc").join(&pid).exists());
+    }
 }
 
 /// Whoever looks where it is finds that it is somebody else by now.
