@@ -316,14 +316,18 @@ async fn start_ingest(
         overflow: Overflow::default(),
     });
     let parked = Arc::new(Parked::open(&config.state).map_err(DaemonError::Parked)?);
-    for bus in buses {
-        let bus = Bus::start(bus).map_err(DaemonError::Bus)?;
-        place.board.add_source(bus.name());
+    for config in buses {
+        let bus = Bus::start(config).map_err(DaemonError::Bus)?;
+        let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
+        place.board.add_source(&name);
         let (ingest, parked) = (Arc::clone(&ingest), Arc::clone(&parked));
-        parts.spawn(BusSource { bus, ingest, parked }.run());
+        parts.spawn(BusSource { name, bus, ingest, parked }.run());
     }
     parts.spawn(Arc::clone(&ingest).forward());
     if !has_fedmsg {
+        if config.datagrepper.is_some() {
+            tracing::warn!("datagrepper is not asked: it stands in for endpoints of fedmsg alone");
+        }
         return Ok(None);
     }
     for endpoint in &config.fedmsg.endpoints {
@@ -333,8 +337,9 @@ async fn start_ingest(
     let fedmsgs = fedmsg::start(&config.fedmsg, &place.board, &place.metrics)?;
     if let Some(settings) = &config.datagrepper {
         let trust = Trust::load(config.http.ca_file.as_deref())?;
-        let (ingest, connected) = (Arc::clone(&ingest), fedmsgs.connected);
-        let archive = Datagrepper::open(settings, trust, &config.state, ingest, connected)?;
+        let (ingest, links) = (Arc::clone(&ingest), fedmsgs.links);
+        let archive =
+            Datagrepper::open(settings, &config.fedmsg, trust, &config.state, ingest, links)?;
         place.board.add_source(archive.name());
         parts.spawn(archive.run());
     }

@@ -24,7 +24,7 @@ use crate::board::Board;
 use crate::ingest::fedmsg::Received;
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
 use crate::runner::Runner;
-use crate::seen::{Found, Seen};
+use crate::seen::{Found, Keeper, Seen};
 use crate::shutdown::Shutdown;
 use crate::spool::{Spool, Spooled};
 
@@ -34,8 +34,6 @@ const PROMPT: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_mins(1);
 /// Who has the trouble of a queue that takes nothing.
 const TROUBLE: &str = "ingest";
-/// The same, of messages that a bus keeps meanwhile.
-const KEPT: &str = "bus";
 
 /// The common road of all sources.
 pub struct Ingest {
@@ -49,15 +47,6 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
     pub overflow: Overflow,
-}
-
-/// Who has a message until it is in the queue.
-#[derive(Clone, Copy, Debug)]
-enum Keeper {
-    /// Its bus, until it is acknowledged.
-    Bus,
-    /// Nobody: it is not sent again.
-    Nobody,
 }
 
 /// When the log last told that the spool is full.
@@ -101,12 +90,16 @@ impl Ingest {
         spool.forward(&self.queues, stop, tell).await;
     }
 
-    /// Takes a message of an archive, whose connection is trusted: it keeps no signatures.
-    pub async fn take_archived(&self, envelope: Result<Envelope, Rejection>) {
+    /// Takes a message of an archive, whose connection is trusted: it keeps no signatures. Tells whether
+    /// it is settled, which it is when this is not told to stop before.
+    pub async fn take_archived(&self, who: &str, envelope: Result<Envelope, Rejection>) -> bool {
         self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
         match envelope.and_then(|envelope| Verifier::Off.verify(envelope, now())) {
-            Ok(message) => self.accept(message).await,
-            Err(rejection) => self.reject(&rejection),
+            Ok(message) => self.accept_kept(who, message).await,
+            Err(rejection) => {
+                self.reject(&rejection);
+                true
+            }
         }
     }
 
@@ -118,17 +111,18 @@ impl Ingest {
         }
     }
 
-    /// Takes a message that its bus keeps until it is acknowledged. Tells whether all its entries are in the
-    /// queue, which it is when this is not told to stop before.
-    pub async fn accept_kept(&self, message: Message) -> bool {
-        self.accept_by(message, Keeper::Bus).await
+    /// Takes a message that its source `who` keeps until it is settled. Tells whether all its entries are
+    /// in the queue, which they are when this is not told to stop before.
+    pub async fn accept_kept(&self, who: &str, message: Message) -> bool {
+        self.accept_from(Some(who), message).await
     }
 
     async fn accept(&self, message: Message) {
-        self.accept_by(message, Keeper::Nobody).await;
+        self.accept_from(None, message).await;
     }
 
-    async fn accept_by(&self, message: Message, keeper: Keeper) -> bool {
+    async fn accept_from(&self, who: Option<&str>, message: Message) -> bool {
+        let keeper = if who.is_some() { Keeper::Source } else { Keeper::Nobody };
         let mut is_safe = true;
         self.metrics.messages.inc();
         self.board.count(|counts| counts.accepted += 1);
@@ -138,7 +132,7 @@ impl Ingest {
             self.board.count(|counts| counts.unrouted += 1);
         }
         for task in tasks {
-            let claim = match self.seen.claim(&message.id, &task.name).await {
+            let claim = match self.seen.claim(&message.id, &task.name, keeper).await {
                 Found::New(claim) => claim,
                 Found::Twice => {
                     self.metrics.duplicates.inc();
@@ -148,9 +142,9 @@ impl Ingest {
             };
             let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
             let entry = Entry::new(id, &task, &message);
-            let is_published = match keeper {
-                Keeper::Nobody => self.publish(&entry).await,
-                Keeper::Bus => self.publish_in_the_end(&entry).await,
+            let is_published = match who {
+                None => self.publish(&entry).await,
+                Some(who) => self.publish_in_the_end(who, &entry).await,
             };
             if !is_published {
                 is_safe = false;
@@ -166,21 +160,31 @@ impl Ingest {
 
     /// Publishes, and waits until it can. What may have been taken already is published again under the
     /// same id. Tells whether it was taken before the daemon stops.
-    async fn publish_in_the_end(&self, entry: &Entry) -> bool {
+    async fn publish_in_the_end(&self, who: &str, entry: &Entry) -> bool {
         let mut backoff = Backoff::default();
         let drain = &self.shutdown.drain;
-        loop {
+        while !drain.is_cancelled() {
+            let publish = self.queues.publish(entry);
+            tokio::pin!(publish);
             let published = tokio::select! {
-                published = self.queues.publish(entry) => published,
-                () = drain.cancelled() => return false,
+                published = &mut publish => Some(published),
+                // What is under way is brought to its end, or it would come again.
+                () = drain.cancelled() => tokio::time::timeout(PROMPT, publish).await.ok(),
             };
-            let Err(error) = published else { break };
-            let error = format!("{:#}", anyhow::Error::new(error));
-            self.board.set_trouble(KEPT, &format!("messages wait on the bus: {error}"));
-            backoff.pause(drain).await;
+            match published {
+                Some(Ok(())) => {
+                    self.board.clear_trouble(who);
+                    return true;
+                }
+                Some(Err(error)) => {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    self.board.set_trouble(who, &format!("messages wait there: {error}"));
+                    backoff.pause(drain).await;
+                }
+                None => return false,
+            }
         }
-        self.board.clear_trouble(KEPT);
-        true
+        false
     }
 
     /// Publishes an entry, or puts it into the spool: its bus will not send it again. Tells whether it is
@@ -190,7 +194,10 @@ impl Ingest {
         if self.spool.is_empty() {
             // What is dropped here may have been taken, and is published again under the same id.
             match tokio::time::timeout(PROMPT, self.queues.publish(entry)).await {
-                Ok(Ok(())) => return true,
+                Ok(Ok(())) => {
+                    self.board.clear_trouble(TROUBLE);
+                    return true;
+                }
                 Ok(Err(error)) => self.trouble(&format!("{:#}", anyhow::Error::new(error))),
                 Err(_) => self.trouble("the queue takes nothing"),
             }

@@ -4,7 +4,7 @@
 //! what is asked for after one. Owns the window in which it is recognised: a file, and the same in
 //! memory. Before it: ingest, which asks before it publishes and notes when it has; after it: nothing.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,9 +43,18 @@ struct State {
     at: HashMap<Key, i64>,
     /// The same in their order, so that the oldest are found.
     order: VecDeque<(i64, Key)>,
-    /// What is being published just now.
-    under_way: HashSet<Key>,
+    /// What is being published just now, and who has it until then.
+    under_way: HashMap<Key, Keeper>,
     since_sweep: usize,
+}
+
+/// Who has a message until it is in the queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keeper {
+    /// Its source: a bus until it is acknowledged, or an archive.
+    Source,
+    /// Nobody: it is not sent again.
+    Nobody,
 }
 
 /// What was found.
@@ -91,8 +100,9 @@ impl Seen {
         Ok(Self { store, window, most, state, settled: Notify::new() })
     }
 
-    /// Asks for a message and a task. Waits while another asks for the same and has not settled it.
-    pub async fn claim(&self, message: &MessageId, task: &TaskName) -> Found<'_> {
+    /// Asks for a message and a task. Waits while another asks for the same and has not settled it; but
+    /// what nobody keeps does not wait for what is kept: that may take as long as the queue is away.
+    pub async fn claim(&self, message: &MessageId, task: &TaskName, keeper: Keeper) -> Found<'_> {
         let key = key(message, task);
         loop {
             let settled = self.settled.notified();
@@ -105,8 +115,13 @@ impl Seen {
                 if !self.window.is_zero() && state.at.contains_key(&key) {
                     return Found::Twice;
                 }
-                if state.under_way.insert(key) {
-                    return Found::New(Claim { seen: self, key });
+                match state.under_way.get(&key) {
+                    None => {
+                        state.under_way.insert(key, keeper);
+                        return Found::New(Claim { seen: self, key });
+                    }
+                    Some(Keeper::Source) if keeper == Keeper::Nobody => return Found::Twice,
+                    Some(_) => (),
                 }
             }
             settled.await;
@@ -224,7 +239,7 @@ mod tests {
 
     /// Asks, and notes it if it is new. Tells whether it was.
     async fn is_new(seen: &Seen, message: &str, name: &str) -> bool {
-        match seen.claim(&id(message), &task(name)).await {
+        match seen.claim(&id(message), &task(name), Keeper::Nobody).await {
             Found::New(claim) => claim.note().await.is_ok(),
             Found::Twice => false,
         }
@@ -262,14 +277,28 @@ mod tests {
     async fn what_was_claimed_and_not_noted_can_be_claimed_by_who_waits() {
         let folder = tempfile::tempdir().unwrap();
         let seen = open(&folder, 3600, 10).await;
-        let Found::New(first) = seen.claim(&id("1"), &task("a")).await else { panic!("it is new") };
+        let Found::New(first) = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await else {
+            panic!("it is new")
+        };
         let second = async {
-            let found = seen.claim(&id("1"), &task("a")).await;
+            let found = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
             assert!(matches!(found, Found::New(_)));
         };
         tokio::join!(second, async {
             tokio::task::yield_now().await;
             drop(first);
         });
+    }
+
+    #[tokio::test]
+    async fn what_nobody_keeps_does_not_wait_for_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = open(&folder, 3600, 10).await;
+        let kept = seen.claim(&id("1"), &task("a"), Keeper::Source).await;
+        let other = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
+        assert!(matches!((&kept, &other), (Found::New(_), Found::Twice)));
+        drop(kept);
+        let other = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
+        assert!(matches!(other, Found::New(_)));
     }
 }

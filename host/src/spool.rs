@@ -180,8 +180,11 @@ impl Spool {
     }
 
     fn uncount(&self, entries: u64, bytes: u64) {
-        self.entries.fetch_sub(entries, Ordering::SeqCst);
-        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        // Neither may go below nought: it would be full for ever.
+        for (counter, less) in [(&self.entries, entries), (&self.bytes, bytes)] {
+            let new = |count: u64| Some(count.saturating_sub(less));
+            counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, new).ok();
+        }
     }
 }
 
@@ -200,7 +203,7 @@ fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
     };
     let (number, entry) = (row.get("number")?, entry());
     if entry.is_none() {
-        tracing::error!("entry {id} of the spool cannot be read and is left out: {message}");
+        tracing::error!("entry {id} of the spool cannot be read and is left out");
     }
     Ok(Line { number, bytes, entry })
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use loopabull_fedmsg::{RoutingPolicy, Trust, TrustError, Unlisted, Verifier, X509};
 use loopabull_model::{Topic, TopicError};
@@ -14,12 +15,17 @@ use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::config::{Fedmsg, Verify};
+use crate::ingest;
 use crate::shutdown::Shutdown;
 
 /// The largest file that is read, in bytes. Fedora's list of revoked certificates had 200 KB.
 const MAX_FILE: u64 = 16 << 20;
 /// Who has the trouble of files that cannot be read.
 const TROUBLE: &str = "trust";
+/// Who has that of files that are of the past.
+const ENDED: &str = "signatures";
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Why signers cannot be told apart.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +91,28 @@ pub(crate) async fn keep(
             return shutdown.drain.cancelled().await;
         }
     };
+    let mut due = Instant::now() + config.refresh;
     loop {
+        tell_of_end(&verifiers.borrow(), &board);
         tokio::select! {
-            () = tokio::time::sleep(config.refresh) => (),
+            () = tokio::time::sleep(TICK) => if Instant::now() < due {
+                continue;
+            },
             _ = hangup.recv() => (),
             () = shutdown.drain.cancelled() => return,
         }
         renew(&config, &verifiers, &board);
+        due = Instant::now() + config.refresh;
+    }
+}
+
+/// Tells of a CA, or a list of what it has revoked, that has ended: then nothing comes in.
+fn tell_of_end(verifier: &Verifier, board: &Board) {
+    let Verifier::X509(x509) = verifier else { return };
+    if x509.trust().valid_until() < ingest::now() {
+        board.set_trouble(ENDED, "the CA or its CRL has ended: every message is refused");
+    } else {
+        board.clear_trouble(ENDED);
     }
 }
 

@@ -169,7 +169,9 @@ fn a_message_is_acknowledged_only_when_our_queue_has_it() {
     wait_for("the first runs", || (daemon.count("runs") == 3).then_some(()));
     work.kill();
     sent.append(&mut publisher.numbers(3..13));
-    wait_for("the trouble", || daemon.get("/readyz").1.contains("wait on the bus").then_some(()));
+    wait_for("the trouble", || {
+        daemon.get("/readyz").1.contains("messages wait there").then_some(())
+    });
     // What was not taken is the bus's, also if the daemon dies now.
     assert!(vhost.list_queues().contains(&format!("{QUEUE}\t10")), "{}", vhost.list_queues());
     daemon.signal("KILL");

@@ -17,6 +17,8 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
         let shutdown = Shutdown::default();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Whether or not there is something to read again, it ends nothing.
+        let _hangup = signal(SignalKind::hangup())?;
         let daemon = tokio::select! {
             daemon = Daemon::start(config, role, shutdown.clone()) => daemon?,
             // Nothing has been taken yet.

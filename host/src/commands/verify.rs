@@ -74,17 +74,21 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
         _ => error.into(),
     })?;
     let now = args.at.map_or_else(crate::ingest::now, Timestamp::as_second);
-    let mut all = true;
+    let (mut all, mut count) = (true, 0);
     for file in &args.files {
         let text = read(file)?;
         let name = file.to_string_lossy();
         for (number, message) in messages(&text, &verifier, now).enumerate() {
+            count += 1;
             all &= message.is_ok();
             let verdict = Verdict::new(&name, number + 1, message);
             let line =
                 if args.json { serde_json::to_string(&verdict)? } else { verdict.to_string() };
             print_plain(&format!("{line}\n"))?;
         }
+    }
+    if count == 0 {
+        return Err(anyhow::anyhow!("there is no message in these files").into());
     }
     Ok(if all { DONE } else { FAILED })
 }

@@ -21,6 +21,8 @@ const SOURCE: &str = "fedora-messaging";
 
 /// A bus, and the road behind it.
 pub struct BusSource {
+    /// Under which it is known: its broker and its queue.
+    pub name: String,
     pub bus: Bus,
     pub ingest: Arc<Ingest>,
     pub parked: Arc<Parked>,
@@ -31,7 +33,7 @@ impl BusSource {
     pub async fn run(mut self) {
         let drain = self.ingest.shutdown.drain.clone();
         let mut state = self.bus.state();
-        let name = self.bus.name().to_owned();
+        let name = self.name.clone();
         loop {
             tokio::select! {
                 // Nothing is lost when it is dropped: it comes again.
@@ -53,7 +55,7 @@ impl BusSource {
         self.ingest.board.receive(name);
         self.ingest.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
         let is_safe = match message(&delivery) {
-            Ok(message) => self.ingest.accept_kept(message).await,
+            Ok(message) => self.ingest.accept_kept(name, message).await,
             Err((reason, why)) => self.park(&delivery, reason, &why).await,
         };
         // What is not safe stays where it is until its connection ends, which it does with us.

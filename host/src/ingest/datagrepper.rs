@@ -1,13 +1,15 @@
 //! Catching up: what a bus sent while nobody listened is asked of its archive, datagrepper.
 //!
-//! PUB/SUB gives no second chance, so after each start and each reconnect the time between is asked for:
-//! with a fixed end, so that pages do not move, oldest first, and from a little earlier, since what comes
-//! twice is recognised. Owns the time up to which everything is here. Trust is that in the archive's TLS:
-//! it keeps no signatures. Before it on the path of a message: datagrepper's `/v2/search`
+//! PUB/SUB gives no second chance, so whenever a connection was made the time before is asked for, and
+//! once more a little later, since an archive is late: with a fixed end, so that pages do not move, oldest
+//! first, and from a little earlier, since what comes twice is recognised. Owns the time up to which
+//! everything is here. Trust is that in the archive's TLS: it keeps no signatures, so what a policy gives
+//! to certain signers is not taken from it. Before it on the path of a message: datagrepper's `/v2/search`
 //! (fedora-infra/datagrepper, `app.py`); after it: [`Ingest`].
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +25,13 @@ use loopabull_queue::Backoff;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::board::Link;
-use crate::config;
+use crate::config::{self, Verify};
+use crate::ingest::fedmsg::Links;
 use crate::ingest::{Ingest, now};
+use crate::metrics::Rejected;
 
 /// How many messages a page has: what datagrepper allows at the most.
 const ROWS: u32 = 100;
@@ -36,6 +41,14 @@ const REST: Duration = Duration::from_mins(1);
 const TICK: Duration = Duration::from_secs(30);
 /// How long all topics together may be that are asked for, in bytes: they stand in the URL.
 const LONGEST_FILTER: usize = 4 << 10;
+/// How often it is asked while one of several connections is away.
+const PARTLY: Duration = Duration::from_mins(5);
+/// Longer than anything waits.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+/// How much earlier than a first note was made what was missed may be, in seconds.
+const MAX_OVERLAP: i64 = 3600;
+/// The label of what only certain signers may publish, and an archive cannot tell by whom it was.
+const UNSIGNED: &str = "unsigned";
 /// The largest page, in bytes: a hundred of the largest messages that were seen.
 const LARGEST_PAGE: u64 = 64 << 20;
 
@@ -46,8 +59,11 @@ pub struct Datagrepper {
     file: PathBuf,
     progress: Progress,
     ingest: Arc<Ingest>,
-    /// Whether all sources that it stands in for are connected.
-    connected: watch::Receiver<bool>,
+    /// The connections that it stands in for.
+    links: watch::Receiver<Links>,
+    /// How long one of them may be dead before that is noticed.
+    unnoticed: Duration,
+    fedmsg: config::Fedmsg,
 }
 
 /// Why the archive cannot be asked.
@@ -60,21 +76,26 @@ pub enum DatagrepperError {
 }
 
 /// What is kept over a restart. Times are in seconds since 1970.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Progress {
-    /// Up to when everything is here; none before the first start.
+    /// When it was started for the first time: before it nothing was missed.
+    begun: Option<i64>,
+    /// Up to when everything is here.
     complete_until: Option<i64>,
     /// What is being asked for.
     under_way: Option<Search>,
 }
 
 /// A time that is asked for, and the next page of it.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Search {
     start: i64,
     end: i64,
     page: u32,
+    /// Which topics; all, if there is none. Other topics would have other pages.
+    #[serde(default)]
+    topics: Vec<String>,
 }
 
 /// A page, as `/v2/search` answers.
@@ -93,10 +114,11 @@ impl Datagrepper {
     /// If the URL is none, or the file cannot be read.
     pub fn open(
         settings: &config::Datagrepper,
+        fedmsg: &config::Fedmsg,
         trust: Trust,
         state: &Path,
         ingest: Arc<Ingest>,
-        connected: watch::Receiver<bool>,
+        links: watch::Receiver<Links>,
     ) -> Result<Self, DatagrepperError> {
         let bad = |reason: String| DatagrepperError::Url { url: settings.url.clone(), reason };
         let uri: Uri = settings.url.parse().map_err(|error| bad(format!("{error}")))?;
@@ -106,11 +128,19 @@ impl Datagrepper {
         let mut grant: HttpGrant =
             format!("{scheme}://{authority}").parse().map_err(|error| bad(format!("{error}")))?;
         grant.addresses.clone_from(&settings.addresses);
+        let is_named = !grant.addresses.is_empty() || authority.host().parse::<IpAddr>().is_ok();
+        if scheme == &http::uri::Scheme::HTTP && !is_named {
+            return Err(bad(
+                "anybody on the way could start tasks; use https, or name its addresses".to_owned(),
+            ));
+        }
         let limits = EgressLimits { response_body_bytes: LARGEST_PAGE, ..EgressLimits::default() };
         let egress = Egress::new(vec![grant], limits, trust, Resolver::System);
         let file = state.join("datagrepper.json");
         let progress = Progress::read(&file)?;
-        Ok(Self { settings: settings.clone(), egress, file, progress, ingest, connected })
+        let unnoticed = fedmsg.endpoints.iter().map(unnoticed).max().unwrap_or_default();
+        let (settings, fedmsg) = (settings.clone(), fedmsg.clone());
+        Ok(Self { settings, egress, file, progress, ingest, links, unnoticed, fedmsg })
     }
 
     /// Returns the name under which it is a source.
@@ -118,71 +148,85 @@ impl Datagrepper {
         &self.settings.url
     }
 
-    /// Catches up at the start and after each reconnect, until the daemon stops.
+    /// Catches up whenever a connection was made, until the daemon stops.
     pub async fn run(mut self) {
         let drain = self.ingest.shutdown.drain.clone();
+        tokio::select! {
+            // What is dropped is asked for again.
+            () = self.work() => (),
+            () = drain.cancelled() => (),
+        }
+    }
+
+    async fn work(&mut self) {
         loop {
-            tokio::select! {
-                // What is dropped is asked for again.
-                () = self.catch_up() => (),
-                () = drain.cancelled() => return,
-            }
-            if !self.wait_for_gap().await {
-                return;
+            // What is made while it asks is seen after.
+            let made = self.links.borrow_and_update().made;
+            self.catch_up().await;
+            let again = Instant::now() + self.settings.overlap;
+            if self.wait_for_connection(made, again).await == made {
+                // An archive is late: what was sent last was not in it yet.
+                self.catch_up().await;
+                self.wait_for_connection(made, Instant::now() + FOR_EVER).await;
             }
         }
     }
 
-    /// Waits until a connection was lost and stands again; notes meanwhile that everything is here. Tells
-    /// whether the daemon goes on.
-    async fn wait_for_gap(&mut self) -> bool {
-        let drain = self.ingest.shutdown.drain.clone();
-        let mut was_lost = !*self.connected.borrow_and_update();
+    /// Waits until another connection was made, or until then; notes meanwhile that everything is here.
+    /// Returns how many were made.
+    async fn wait_for_connection(&mut self, made: u64, until: Instant) -> u64 {
+        let mut partly = Instant::now() + PARTLY;
         loop {
-            let is_connected = *self.connected.borrow();
-            if is_connected && was_lost {
-                return true;
+            let links = *self.links.borrow_and_update();
+            if links.made != made || Instant::now() >= until {
+                return links.made;
             }
+            let tick = tokio::time::sleep_until(until.min(Instant::now() + TICK));
             tokio::select! {
-                () = drain.cancelled() => return false,
-                changed = self.connected.changed() => {
-                    if changed.is_err() {
-                        drain.cancelled().await;
-                        return false;
-                    }
-                    was_lost |= !*self.connected.borrow_and_update();
-                }
-                () = tokio::time::sleep(TICK), if is_connected => {
-                    self.progress.complete_until = Some(now());
+                changed = self.links.changed() => if changed.is_err() {
+                    // The sources have ended, and so does the daemon.
+                    std::future::pending::<()>().await;
+                },
+                () = tick => if self.links.borrow().all_stand {
+                    let seconds = i64::try_from(self.unnoticed.as_secs()).unwrap_or(i64::MAX);
+                    let until = self.progress.complete_until.max(Some(now().saturating_sub(seconds)));
+                    self.progress.complete_until = until;
                     self.save();
-                }
+                } else if Instant::now() >= partly {
+                    // One is away for long; what the others miss must not wait for it.
+                    partly = Instant::now() + PARTLY;
+                    self.catch_up().await;
+                },
             }
         }
     }
 
     /// Asks for all that is missing.
     async fn catch_up(&mut self) {
-        let end = now();
-        let Some(until) = self.progress.complete_until else {
-            // There is no time before the first start.
-            self.progress.complete_until = Some(end);
-            return self.save();
-        };
-        if let Some(search) = self.progress.under_way {
+        if let Some(search) = self.progress.under_way.clone() {
             self.search(search).await;
         }
-        let overlap = i64::try_from(self.settings.overlap.as_secs()).unwrap_or_default();
-        self.search(Search { start: until - overlap, end, page: 1 }).await;
-        self.progress = Progress { complete_until: Some(end), under_way: None };
+        let end = now();
+        let begun = *self.progress.begun.get_or_insert_with(|| {
+            // A file of a time before there was this line.
+            self.progress.complete_until.map_or(end, |until| until - MAX_OVERLAP)
+        });
+        let until = *self.progress.complete_until.get_or_insert(end);
+        let overlap = i64::try_from(self.settings.overlap.as_secs()).unwrap_or(MAX_OVERLAP);
+        let start = (until - overlap).max(begun);
+        let topics = self.topics();
+        if start < end {
+            self.search(Search { start, end, page: 1, topics }).await;
+        }
         self.save();
     }
 
     async fn search(&mut self, mut search: Search) {
-        self.progress.under_way = Some(search);
+        self.progress.under_way = Some(search.clone());
         self.save();
         let (mut in_a_row, mut backoff) = (0, Backoff::default());
         loop {
-            let page = match self.page(search).await {
+            let page = match self.page(&search).await {
                 Ok(page) => page,
                 Err(error) => {
                     let error = format!("{error:#}");
@@ -195,16 +239,20 @@ impl Datagrepper {
             backoff.reset();
             self.ingest.board.set_link(self.name(), Link::Connected);
             for message in &page.raw_messages {
-                self.ingest.board.receive(self.name());
-                self.ingest.take_archived(envelope_of_recording(message.get().as_bytes())).await;
+                if !self.take(message).await {
+                    // The daemon stops; the page is asked for again.
+                    return std::future::pending().await;
+                }
             }
             let Page { pages, total, .. } = page;
             tracing::info!("catching up: page {} of {pages}, {total} messages", search.page);
             if search.page >= pages {
-                return;
+                let until = self.progress.complete_until.max(Some(search.end));
+                (self.progress.complete_until, self.progress.under_way) = (until, None);
+                return self.save();
             }
             search.page += 1;
-            self.progress.under_way = Some(search);
+            self.progress.under_way = Some(search.clone());
             self.save();
             in_a_row += 1;
             if in_a_row >= self.settings.pages {
@@ -215,7 +263,27 @@ impl Datagrepper {
         }
     }
 
-    async fn page(&self, search: Search) -> anyhow::Result<Page> {
+    /// Takes a message of a page, as if it had come on the bus. Tells whether it is settled.
+    async fn take(&self, message: &RawValue) -> bool {
+        self.ingest.board.receive(self.name());
+        let envelope = envelope_of_recording(message.get().as_bytes());
+        let topic = envelope.as_ref().ok().map(|envelope| envelope.topic().to_string());
+        if let Some(topic) = topic {
+            let is_subscribed = self.fedmsg.topics.iter().any(|prefix| topic.starts_with(prefix));
+            let is_checked = self.fedmsg.verify == Verify::Required;
+            let is_given = self.fedmsg.nitpicky || self.fedmsg.policy.contains_key(&topic);
+            if !is_subscribed {
+                return true;
+            }
+            if is_checked && is_given {
+                self.ingest.count_rejection(&Rejected { reason: UNSIGNED });
+                return true;
+            }
+        }
+        self.ingest.take_archived(self.name(), envelope).await
+    }
+
+    async fn page(&self, search: &Search) -> anyhow::Result<Page> {
         let url = self.url(search);
         let request = Request::get(url).header("accept", "application/json");
         let request = request.body(Empty::<Bytes>::new()).context("the URL cannot be asked")?;
@@ -230,14 +298,14 @@ impl Datagrepper {
         serde_json::from_slice(&body).context("the answer is not that of a datagrepper")
     }
 
-    fn url(&self, Search { start, end, page }: Search) -> String {
+    fn url(&self, Search { start, end, page, topics }: &Search) -> String {
         let base = self.settings.url.trim_end_matches('/');
         let mut url = format!(
             "{base}/v2/search?start={start}&end={end}&order=asc&rows_per_page={ROWS}&page={page}"
         );
-        for topic in self.topics() {
+        for topic in topics {
             url.push_str("&topic=");
-            url.push_str(&topic);
+            url.push_str(topic);
         }
         url
     }
@@ -250,7 +318,7 @@ impl Datagrepper {
         let catalog = self.ingest.runner.catalog();
         let topics = catalog.routes.literal_topics().unwrap_or_default();
         let topics: Vec<_> = topics.into_iter().map(ToString::to_string).collect();
-        let length: usize = topics.iter().map(String::len).sum();
+        let length: usize = topics.iter().map(|topic| topic.len() + "&topic=".len()).sum();
         if length > LONGEST_FILTER { Vec::new() } else { topics }
     }
 
@@ -263,20 +331,29 @@ impl Datagrepper {
 
 impl Progress {
     fn read(path: &Path) -> Result<Self, DatagrepperError> {
+        let cannot = |source| DatagrepperError::Read { path: path.to_owned(), source };
         match fs::read(path) {
-            // What cannot be read is what nobody knows: it begins anew.
-            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| cannot(error.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(DatagrepperError::Read { path: path.to_owned(), source }),
+            Err(error) => Err(cannot(error)),
         }
     }
 
     /// Writes it beside the file, and puts it in its place.
-    fn write(self, path: &Path) -> io::Result<()> {
+    fn write(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
-        fs::write(&beside, serde_json::to_vec(&self)?)?;
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
         fs::rename(&beside, path)
     }
+}
+
+/// Returns how long a connection may be dead before that is noticed.
+fn unnoticed(endpoint: &config::Endpoint) -> Duration {
+    let heartbeat = endpoint.heartbeat.map(|interval| interval * 2);
+    let ways = [heartbeat, endpoint.idle];
+    ways.into_iter().flatten().min().unwrap_or(FOR_EVER)
 }
 
 #[cfg(test)]
@@ -284,15 +361,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_kept_and_what_is_none_begins_anew() {
+    fn progress_is_kept_and_what_is_none_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("datagrepper.json");
         assert_eq!(Progress::read(&path).unwrap(), Progress::default());
-        let search = Search { start: 1, end: 2, page: 3 };
-        let progress = Progress { complete_until: Some(1), under_way: Some(search) };
+        let search = Search { start: 1, end: 2, page: 3, topics: vec!["a".into()] };
+        let progress =
+            Progress { begun: Some(0), complete_until: Some(1), under_way: Some(search) };
         progress.write(&path).unwrap();
         assert_eq!(Progress::read(&path).unwrap(), progress);
         fs::write(&path, "{").unwrap();
-        assert_eq!(Progress::read(&path).unwrap(), Progress::default());
+        // To begin anew would leave out what nobody has.
+        assert!(Progress::read(&path).is_err());
+    }
+
+    #[test]
+    fn a_dead_connection_is_noticed_by_whatever_is_sooner() {
+        let endpoint = |heartbeat: Option<u64>, idle: Option<u64>| {
+            let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+            let (heartbeat, idle) = (seconds(heartbeat), seconds(idle));
+            unnoticed(&config::Endpoint { address: String::new(), heartbeat, idle }).as_secs()
+        };
+        assert_eq!(endpoint(Some(30), Some(600)), 60);
+        assert_eq!(endpoint(None, Some(600)), 600);
+        assert!(endpoint(None, None) > 86_400);
     }
 }

@@ -43,9 +43,18 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Fedmsgs {
     pub received: mpsc::Receiver<Received>,
-    /// Whether all connections stand.
-    pub connected: watch::Receiver<bool>,
+    /// What became of the connections.
+    pub links: watch::Receiver<Links>,
     pub thread: JoinHandle<()>,
+}
+
+/// What became of all connections together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Links {
+    /// How many were made since the start. What was sent before each of them was missed.
+    pub made: u64,
+    /// Whether all stand.
+    pub all_stand: bool,
 }
 
 /// Why the source cannot be started.
@@ -73,14 +82,14 @@ pub fn start(
     }
     let (sender, received) = mpsc::channel(CHANNEL);
     let room = Arc::new(Semaphore::new(BACKLOG));
-    let (stands, connected) = watch::channel(false);
+    let (tell, links) = watch::channel(Links::default());
     let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
-    let thread = Thread { context, endpoints, sender, room, stands, board, metrics, dropped: None };
+    let thread = Thread { context, endpoints, sender, room, tell, board, metrics, dropped: None };
     let thread = std::thread::Builder::new()
         .name("fedmsg".to_owned())
         .spawn(move || thread.run())
         .map_err(SourceError::Thread)?;
-    Ok(Fedmsgs { received, connected, thread })
+    Ok(Fedmsgs { received, links, thread })
 }
 
 /// What the thread has.
@@ -89,7 +98,7 @@ struct Thread {
     endpoints: Vec<Endpoint>,
     sender: mpsc::Sender<Received>,
     room: Arc<Semaphore>,
-    stands: watch::Sender<bool>,
+    tell: watch::Sender<Links>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     /// How many were dropped since the log told of it, and when that was.
@@ -101,7 +110,11 @@ impl Thread {
         let tick = i64::try_from(TICK.as_millis()).expect("a tick is short");
         while !self.sender.is_closed() {
             let mut items: Vec<_> = self.endpoints.iter().flat_map(Endpoint::poll_items).collect();
-            if let Err(error) = zmq::poll(&mut items, tick) {
+            let polled = zmq::poll(&mut items, tick);
+            if polled == Err(zmq::Error::EINTR) {
+                continue;
+            }
+            if let Err(error) = polled {
                 tracing::warn!("cannot wait for fedmsg: {error}");
                 std::thread::sleep(TICK);
                 continue;
@@ -156,7 +169,9 @@ impl Thread {
 
     fn tell_news(&mut self, number: usize) {
         let endpoint = &mut self.endpoints[number];
-        for link in endpoint.news() {
+        let news = endpoint.news();
+        let made = news.iter().filter(|link| **link == Link::Connected).count() as u64;
+        for link in news {
             let address = endpoint.address();
             match &link {
                 Link::Connected => tracing::info!("connected to `{address}`"),
@@ -165,12 +180,12 @@ impl Thread {
             self.metrics.count_link(address, &link);
             self.board.set_link(address, link);
         }
-        self.tell_whether_all_stand();
+        self.tell_links(made);
     }
 
-    fn tell_whether_all_stand(&self) {
-        let all = self.endpoints.iter().all(Endpoint::is_connected);
-        self.stands.send_if_modified(|stands| std::mem::replace(stands, all) != all);
+    fn tell_links(&self, made: u64) {
+        let all_stand = self.endpoints.iter().all(Endpoint::is_connected);
+        self.tell.send_modify(|links| *links = Links { made: links.made + made, all_stand });
     }
 
     fn renew_if_idle(&mut self, number: usize) {
@@ -183,7 +198,7 @@ impl Thread {
                 let label = OfEndpoint { endpoint: address.to_owned() };
                 self.metrics.renewed.get_or_create(&label).inc();
                 self.board.set_link(address, Link::Lost("nothing came for long".to_owned()));
-                self.tell_whether_all_stand();
+                self.tell_links(0);
             }
             Err(error) => {
                 tracing::error!("cannot subscribe to `{}` again: {error}", endpoint.address());

@@ -50,7 +50,13 @@ impl Parked {
         fs::create_dir_all(&folder)?;
         let mut bytes = 0;
         for entry in fs::read_dir(&folder)? {
-            bytes += entry?.metadata()?.len();
+            let entry = entry?;
+            // Of a daemon that died while it wrote; the message came again.
+            if entry.path().extension().is_some_and(|ending| ending == "new") {
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            bytes += entry.metadata()?.len();
         }
         Ok(Self { folder, bytes: Mutex::new(bytes) })
     }
@@ -89,22 +95,29 @@ impl Parked {
 
     fn write(&self, parking: &Parking<'_>) -> io::Result<Option<PathBuf>> {
         let text = serde_json::to_vec(&parking.to_json())?;
-        {
-            let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            if *bytes + text.len() as u64 > MOST {
-                return Ok(None);
-            }
-            *bytes += text.len() as u64;
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = text.len() as u64;
+        if *bytes + length > MOST {
+            return Ok(None);
         }
         let name = uuid::Uuid::new_v4().simple().to_string();
         let path = self.folder.join(format!("{name}.json"));
         let beside = self.folder.join(format!("{name}.new"));
-        let mut file = File::create(&beside)?;
-        file.write_all(&text)?;
+        let written = self.write_file(&beside, &path, &text);
+        match written {
+            Ok(()) => *bytes += length,
+            // It is tried again, under another name.
+            Err(_) => drop((fs::remove_file(&beside), fs::remove_file(&path))),
+        }
+        written.map(|()| Some(path))
+    }
+
+    fn write_file(&self, beside: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+        let mut file = File::create(beside)?;
+        file.write_all(text)?;
         file.sync_all()?;
-        fs::rename(&beside, &path)?;
-        File::open(&self.folder)?.sync_all()?;
-        Ok(Some(path))
+        fs::rename(beside, path)?;
+        File::open(&self.folder)?.sync_all()
     }
 }
 
@@ -115,7 +128,7 @@ impl Parking<'_> {
             self.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let (key, body) = match str::from_utf8(self.body) {
             Ok(text) => ("body", text.to_owned()),
-            Err(_) => ("body_hex", self.body.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(_) => ("body_hex", to_hex(self.body)),
         };
         let mut object = json!({
             "reason": self.reason,
@@ -128,6 +141,12 @@ impl Parking<'_> {
         object[key] = body.into();
         object
     }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 #[cfg(test)]
