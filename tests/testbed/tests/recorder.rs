@@ -30,9 +30,9 @@ impl Bed {
     /// with the code of the recorder, if it is.
     fn run(&self, shell: &str, id: &str, attempt: u32, body: &str) -> Output {
         let variables = format!(
-            "---\n\"msg\": {body}\n\"loopabull\": {{? \"attempt\" : {attempt}, ? \"headers\" : \
-             [[!unsafe \"? \\\"id\\\" : \", !unsafe \"x\"]], ? \"id\" : !unsafe \"{id}\", ? \
-             \"run_id\" : !unsafe \"r-1\", ? \"topic\" : !unsafe \"a.b\"}}\n"
+            "---\n\"msg\": {body}\n\"loopabull\": {{? !unsafe \"attempt\" : {attempt}, ? !unsafe \"headers\" : \
+             [[!unsafe \"? \\\"id\\\" : \", !unsafe \"x\"]], ? !unsafe \"id\" : !unsafe \"{id}\", ? \
+             !unsafe \"run_id\" : !unsafe \"r-1\", ? !unsafe \"topic\" : !unsafe \"a.b\"}}\n"
         );
         let file = self.path(&format!("message-{id}-{attempt}.yml"));
         fs::write(&file, variables).expect("a file in a new folder");
@@ -75,7 +75,7 @@ fn check(attempt: u32, body: &str, says: &str, log: &str) {
 #[test]
 fn start_and_end_are_recorded() {
     check(1, "{}", "alive 0", "start m-1 1, end m-1 1 0");
-    check(2, r#"{? "x" : !unsafe "y\"z"}"#, "alive 0", "start m-1 2, end m-1 2 0");
+    check(2, r#"{? !unsafe "x" : !unsafe "y\"z"}"#, "alive 0", "start m-1 2, end m-1 2 0");
     check(1, "null", "alive 0", "start m-1 1, end m-1 1 0");
     check(
         1,
@@ -87,15 +87,18 @@ fn start_and_end_are_recorded() {
 
 #[test]
 fn message_says_the_code() {
-    check(1, r#"{? "exit" : 7}"#, "alive 7", "start m-1 1, end m-1 1 7");
+    check(1, r#"{? !unsafe "exit" : 7}"#, "alive 7", "start m-1 1, end m-1 1 7");
 }
 
 /// Starts count and not attempts: what is cut off is started again within the same attempt.
 #[test]
 fn after_so_many_starts_it_does_no_harm() {
     let harms = [
-        (r#"{? "exit" : 7, ? "until" : 2}"#, ["alive 7", "alive 7", "alive 0"]),
-        (r#"{? "kill" : !unsafe "before-end", ? "until" : 1}"#, ["", "alive 0", "alive 0"]),
+        (r#"{? !unsafe "exit" : 7, ? !unsafe "until" : 2}"#, ["alive 7", "alive 7", "alive 0"]),
+        (
+            r#"{? !unsafe "kill" : !unsafe "before-end", ? !unsafe "until" : 1}"#,
+            ["", "alive 0", "alive 0"],
+        ),
     ];
     for (body, says) in harms {
         let bed = Bed::new();
@@ -111,8 +114,8 @@ fn after_so_many_starts_it_does_no_harm() {
 
 #[test]
 fn daemon_is_killed_before_or_after_the_end_is_recorded() {
-    check(1, r#"{? "kill" : !unsafe "before-end"}"#, "", "start m-1 1");
-    check(1, r#"{? "kill" : !unsafe "after-end"}"#, "", "start m-1 1, end m-1 1 0");
+    check(1, r#"{? !unsafe "kill" : !unsafe "before-end"}"#, "", "start m-1 1");
+    check(1, r#"{? !unsafe "kill" : !unsafe "after-end"}"#, "", "start m-1 1, end m-1 1 0");
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn times_are_those_of_the_clock() {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("not so late");
     for shell in ["", "/bin/sh"] {
         let before = now().as_millis() as u64;
-        bed.run(shell, "m-1", 1, r#"{? "sleep_ms" : 1050}"#);
+        bed.run(shell, "m-1", 1, r#"{? !unsafe "sleep_ms" : 1050}"#);
         let after = now().as_millis() as u64;
         let oracle = bed.oracle();
         let (start, end) = (oracle.starts.last(), oracle.ends.last());

@@ -15,8 +15,8 @@ look_at_clock() {
 # Sets `number` to what stands in $1 under the key $2, or to nothing.
 number_of() {
     case $1 in
-    *"? \"$2\" : "*)
-        number=${1#*"? \"$2\" : "}
+    *"? !unsafe \"$2\" : "*)
+        number=${1#*"? !unsafe \"$2\" : "}
         number=${number%%[!0-9]*}
         ;;
     *) number= ;;
@@ -53,7 +53,7 @@ while IFS= read -r line; do
     esac
 done <"$file" || exit 99
 
-id=${message#*'? "id" : !unsafe "'}
+id=${message#*'? !unsafe "id" : !unsafe "'}
 id=${id%%\"*}
 number_of "$message" attempt
 attempt=$number
@@ -72,8 +72,8 @@ number_of "$body" exit
 code=${number:-0}
 kill=
 case $body in
-*'? "kill" : !unsafe "before-end"'*) kill=before ;;
-*'? "kill" : !unsafe "after-end"'*) kill=after ;;
+*'? !unsafe "kill" : !unsafe "before-end"'*) kill=before ;;
+*'? !unsafe "kill" : !unsafe "after-end"'*) kill=after ;;
 esac
 number_of "$body" until
 if [ -n "$number" ]; then

@@ -10,7 +10,7 @@ done
 IFS= read -r -d '' text <"$file"
 [[ $text =~ m-[0-9]+ ]] || exit 4
 {
-    echo '"msg": {? "sleep_ms" : 20}'
-    echo "\"loopabull\": {? \"attempt\" : 1, ? \"id\" : !unsafe \"${BASH_REMATCH[0]}\"}"
+    echo '"msg": {? !unsafe "sleep_ms" : 20}'
+    echo "\"loopabull\": {? !unsafe \"attempt\" : 1, ? !unsafe \"id\" : !unsafe \"${BASH_REMATCH[0]}\"}"
 } >"$file"
 exec "${0%/*}/recorder" --extra-vars "@$file"
