@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::recording::envelope_of_recording;
-use crate::{Envelope, Rejection};
+use crate::{Envelope, Rejection, envelope_of_bare};
 
 /// What stands beside a body in AMQP.
 #[derive(Clone, Copy, Debug)]
@@ -44,23 +44,10 @@ pub fn envelope_of_foreign(body: &[u8], properties: Properties<'_>) -> Result<En
             serde_json::from_str(text).map_err(|error| shape(error.to_string()))?;
         return envelope_of_recording(wrapper["body"].get().as_bytes());
     }
-    let Some(topic) = properties.topic else {
+    if properties.topic.is_none() {
         return Err(shape("it names no topic, and did not come by one".to_owned()));
-    };
-    let headers: Map<String, Value> = properties
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), Value::String(value.clone())))
-        .collect();
-    // Written by hand around the text, which so stays as it came.
-    let part = |value: Value| value.to_string();
-    let recording = format!(
-        r#"{{"topic":{},"id":{},"headers":{},"body":{text}}}"#,
-        part(topic.into()),
-        part(properties.message_id.into()),
-        part(headers.into()),
-    );
-    envelope_of_recording(recording.as_bytes())
+    }
+    envelope_of_bare(text, properties, None)
 }
 
 /// Tells whether these are the keys of a fedmsg body.
