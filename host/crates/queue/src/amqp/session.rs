@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(200);
 const PUBLISHERS: usize = 32;
 /// How long a session must have lived for the next one to be made at once.
 const SOLID: Duration = Duration::from_secs(30);
+/// How long a channel is used after a broker first refused something on it. A channel that was told that a
+/// quorum queue is full does not hear of the limit being taken away (seen on 3.10.8); each new one may put
+/// one message beyond a limit.
+const REFUSED: Duration = Duration::from_mins(1);
 /// How long a session that ended may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -38,12 +42,20 @@ pub(super) struct Session {
     publishing: Connection,
     consuming: Connection,
     /// Channels with confirms that nobody publishes on.
-    idle: Mutex<Vec<Channel>>,
+    idle: Mutex<Vec<Publisher>>,
     /// How many may publish at a time.
     publishers: Semaphore,
     /// How many have waited long for a confirm.
     stalled: AtomicUsize,
     ended: CancellationToken,
+}
+
+/// A channel with confirms.
+#[derive(Debug)]
+struct Publisher {
+    channel: Channel,
+    /// When the broker first refused something on it.
+    refused_at: Option<Instant>,
 }
 
 /// Something to publish.
@@ -225,9 +237,12 @@ impl Session {
                 tokio::time::sleep(TICK).await;
             }
             let publish = async {
-                let channel = self.publisher().await?;
-                let confirmation = send(&channel, parcel).await?;
-                self.idle_channels().push(channel);
+                let mut publisher = self.publisher().await?;
+                let confirmation = send(&publisher.channel, parcel).await?;
+                if matches!(confirmation, Confirmation::Nack(_)) {
+                    publisher.refused_at.get_or_insert_with(Instant::now);
+                }
+                self.idle_channels().push(publisher);
                 Ok(confirmation)
             };
             let published = self.wait_for_confirm(publish).await;
@@ -252,16 +267,19 @@ impl Session {
         Err(QueueError::NotConfirmed { broker, queue, reason })
     }
 
-    /// Returns a channel with confirms that nobody publishes on. Not limited in time, as little as what
-    /// is published on it: a broker with an alarm does not read what it is asked either.
-    async fn publisher(&self) -> lapin::Result<Channel> {
+    /// Returns a channel that nobody publishes on. Not limited in time, as little as what is published on
+    /// it: a broker with an alarm does not read what it is asked either.
+    async fn publisher(&self) -> lapin::Result<Publisher> {
         let idle = self.idle_channels().pop();
-        if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
-            return Ok(channel);
+        if let Some(publisher) = idle.filter(|idle| idle.channel.status().connected()) {
+            if publisher.refused_at.is_none_or(|refused| refused.elapsed() < REFUSED) {
+                return Ok(publisher);
+            }
+            publisher.channel.close(200, ShortString::from("it was refused for long")).await?;
         }
         let channel = self.publishing.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
+        Ok(Publisher { channel, refused_at: None })
     }
 
     /// Waits, and counts among the stalled after a while.
@@ -277,7 +295,7 @@ impl Session {
         confirm.await
     }
 
-    fn idle_channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+    fn idle_channels(&self) -> MutexGuard<'_, Vec<Publisher>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

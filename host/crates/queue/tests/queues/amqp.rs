@@ -62,6 +62,32 @@ async fn a_queue_that_was_deleted_is_made_anew() {
     wait_for_depth(&queues, 0, 1).await;
 }
 
+/// A channel that was told that a queue is full is not told that it is not any more (seen on 3.10.8).
+#[tokio::test]
+async fn a_limit_that_was_taken_away_is_noticed() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let ctl = |arguments: &[&str]| Rabbit::shared().ctl(arguments);
+    let name = ["full", "^workers$", "{\"max-length\":3}"];
+    ctl(&[&["set_policy", "-p", &vhost.name, "--apply-to", "queues"][..], &name].concat());
+    let mut number = 0;
+    let error = loop {
+        match queues.publish(&entry(number)).await {
+            Ok(()) => number += 1,
+            Err(error) => break error,
+        }
+        assert!(number < 100, "there is no limit");
+    };
+    assert!(matches!(error, QueueError::NotConfirmed { .. }), "{error}");
+    ctl(&["clear_policy", "-p", &vhost.name, "full"]);
+    let retry = async {
+        while queues.publish(&entry(number)).await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(100), retry).await.expect("it is never noticed");
+}
+
 /// Everything is made anew, with the prefetch that lapin's own recovery forgets (edge a), and a claim
 /// of the old connection is not settled on the new one (edge b).
 #[tokio::test]
