@@ -11,6 +11,7 @@ use loopabull_model::{QueueName, QueueNameError};
 use crate::commands;
 use crate::config::{Config, ConfigError, Endpoint, Verify};
 use crate::daemon::{DaemonError, Role};
+use crate::stack;
 
 /// Everything was done as asked.
 pub const DONE: u8 = 0;
@@ -171,6 +172,9 @@ impl Cli {
 
     fn dispatch(self) -> Result<u8, Failure> {
         let mut config = self.settings.read()?;
+        if self.command.is_some() && config.amqp_url.is_some() {
+            stack::make_room()?;
+        }
         match self.command {
             None => {
                 let role = self.daemon.role;
@@ -178,6 +182,9 @@ impl Cli {
                 config.validate()?;
                 if role != Role::All && config.amqp_url.is_none() {
                     return Err(ConfigError::RoleWithoutBroker.into());
+                }
+                if config.amqp_url.is_some() || !config.buses()?.is_empty() {
+                    stack::make_room()?;
                 }
                 commands::daemon::run(&config, role)
             }

@@ -10,25 +10,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use loopabull_egress::{Trust, TrustError};
-use loopabull_fedmsg::Verifier;
+use loopabull_egress::TrustError;
 use loopabull_model::TaskKind;
-use loopabull_queue::{Backoff, Bus, BusConfig, QueueError, Queues};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ack_timeout::{self, TooLong};
 use crate::catalog::Catalog;
-use crate::config::{Config, ConfigError, StaffedQueue};
-use crate::ingest::bus::BusSource;
-use crate::ingest::datagrepper::{Datagrepper, DatagrepperError};
-use crate::ingest::fedmsg::{self, SourceError};
-use crate::ingest::parked::Parked;
-use crate::ingest::{Ingest, Overflow};
+use crate::config::{Config, StaffedQueue};
+use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{AfterQueues, Journal};
 use crate::listing::Listing;
 use crate::outbox;
@@ -36,11 +30,8 @@ use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
 use crate::reload::{self, Reload};
 use crate::runner::Runner;
-use crate::seen::Seen;
 use crate::shutdown::Shutdown;
-use crate::spool::Spool;
 use crate::state::{self, Notice, StateError};
-use crate::trust::{self, SignersError};
 use crate::turns::Turns;
 use crate::web::Web;
 use crate::worker::Worker;
@@ -94,18 +85,6 @@ pub enum DaemonError {
     Journal(#[source] StoreError),
     #[error("cannot open the pauses")]
     Pauses(#[source] StoreError),
-    #[error("cannot open what is known of earlier messages")]
-    Seen(#[source] StoreError),
-    #[error("cannot open the spool")]
-    Spool(#[source] StoreError),
-    #[error("cannot open the folder of what cannot be used")]
-    Parked(#[source] std::io::Error),
-    #[error("cannot consume the bus")]
-    Bus(#[source] QueueError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("cannot tell signers apart")]
-    Signers(#[from] SignersError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -119,9 +98,7 @@ pub enum DaemonError {
     #[error("cannot run playbooks")]
     Playbooks(#[source] PlaybookError),
     #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Datagrepper(#[from] DatagrepperError),
+    Sources(#[from] SourcesError),
     #[error("a part of the daemon ended by itself: {reason}")]
     PartEnded { reason: String },
 }
@@ -131,7 +108,7 @@ impl DaemonError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
-            Self::Signers(error) => error.hint().map(str::to_owned),
+            Self::Sources(error) => error.hint().map(str::to_owned),
             Self::State(error) => error.hint().map(str::to_owned),
             Self::Journal(StoreError::Version { path, .. }) => Some(format!(
                 "`{}` is of another version of this program; put it aside, it holds past runs",
@@ -192,11 +169,7 @@ impl Daemon {
             }
         }
         parts.spawn(Reload::new(config, &place, listing).run());
-        let mut source = None;
-        let buses = config.buses()?;
-        if role != Role::Work && !(config.fedmsg.endpoints.is_empty() && buses.is_empty()) {
-            source = start_ingest(config, &buses, &place, &mut parts).await?;
-        }
+        let source = sources::start(config, role, &place, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
             board: Arc::clone(&place.board),
@@ -279,72 +252,6 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
         }
     }
     result
-}
-
-/// Starts the sources and the road behind them. Returns the thread of the sockets, if there are any.
-async fn start_ingest(
-    config: &Config,
-    buses: &[BusConfig],
-    place: &Arc<Workplace>,
-    parts: &mut JoinSet<()>,
-) -> Result<Option<JoinHandle<()>>, DaemonError> {
-    let has_fedmsg = !config.fedmsg.endpoints.is_empty();
-    let verifier = if has_fedmsg { trust::verifier(&config.fedmsg)? } else { Verifier::Off };
-    let is_checked = !matches!(verifier, Verifier::Off);
-    let (verifiers, verifier) = watch::channel(Arc::new(verifier));
-    let shutdown = place.shutdown.clone();
-    if is_checked {
-        let (board, settings) = (Arc::clone(&place.board), config.fedmsg.clone());
-        parts.spawn(trust::keep(settings, verifiers, board, shutdown.clone()));
-    } else if has_fedmsg {
-        tracing::warn!(
-            "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
-        );
-    }
-    let seen = Seen::open(&config.state.join("seen.db"), &config.deduplication).await;
-    let spool = config.state.join("spool.db");
-    let spool = Spool::open(&spool, config.fedmsg.spool.as_u64()).await;
-    let ingest = Arc::new(Ingest {
-        verifier,
-        runner: Arc::clone(&place.runner),
-        queues: Arc::clone(&place.queues),
-        seen: seen.map_err(DaemonError::Seen)?,
-        spool: spool.map_err(DaemonError::Spool)?,
-        board: Arc::clone(&place.board),
-        metrics: Arc::clone(&place.metrics),
-        shutdown,
-        overflow: Overflow::default(),
-    });
-    let parked = Arc::new(Parked::open(&config.state).map_err(DaemonError::Parked)?);
-    for config in buses {
-        let bus = Bus::start(config).map_err(DaemonError::Bus)?;
-        let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
-        place.board.add_source(&name);
-        let (ingest, parked) = (Arc::clone(&ingest), Arc::clone(&parked));
-        parts.spawn(BusSource { name, bus, ingest, parked }.run());
-    }
-    parts.spawn(Arc::clone(&ingest).forward());
-    if !has_fedmsg {
-        if config.datagrepper.is_some() {
-            tracing::warn!("datagrepper is not asked: it stands in for endpoints of fedmsg alone");
-        }
-        return Ok(None);
-    }
-    for endpoint in &config.fedmsg.endpoints {
-        place.board.add_source(&endpoint.address);
-        tracing::info!("subscribing to `{}`", endpoint.address);
-    }
-    let fedmsgs = fedmsg::start(&config.fedmsg, &place.board, &place.metrics)?;
-    if let Some(settings) = &config.datagrepper {
-        let trust = Trust::load(config.http.ca_file.as_deref())?;
-        let (ingest, links) = (Arc::clone(&ingest), fedmsgs.links);
-        let archive =
-            Datagrepper::open(settings, &config.fedmsg, trust, &config.state, ingest, links)?;
-        place.board.add_source(archive.name());
-        parts.spawn(archive.run());
-    }
-    parts.spawn(ingest.run(fedmsgs.received));
-    Ok(Some(fedmsgs.thread))
 }
 
 /// Opens what all workers share.

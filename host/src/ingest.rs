@@ -11,6 +11,7 @@ pub mod bus;
 pub mod datagrepper;
 pub mod fedmsg;
 pub mod parked;
+pub mod sources;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -78,11 +79,14 @@ impl Ingest {
 
     /// Puts what the spool has into the queue, for as long as the daemon runs.
     pub async fn forward(self: Arc<Self>) {
-        let tell = |taken: Result<usize, String>| {
+        self.metrics.set_spool(self.spool.depth());
+        let tell = |taken: Result<u64, String>| {
             self.metrics.set_spool(self.spool.depth());
             match taken {
-                Ok(0) => self.board.clear_trouble(TROUBLE),
-                Ok(count) => tracing::info!("the queue took {count} entries of the spool"),
+                Ok(count) => {
+                    tracing::info!("the queue took {count} entries of the spool");
+                    self.clear_trouble();
+                }
                 Err(error) => self.trouble(&error),
             }
         };
@@ -191,11 +195,11 @@ impl Ingest {
     /// on disk somewhere.
     async fn publish(&self, entry: &Entry) -> bool {
         // What waits there came before this.
-        if self.spool.is_empty() {
+        if self.spool.is_empty(&entry.queue) {
             // What is dropped here may have been taken, and is published again under the same id.
             match tokio::time::timeout(PROMPT, self.queues.publish(entry)).await {
                 Ok(Ok(())) => {
-                    self.board.clear_trouble(TROUBLE);
+                    self.clear_trouble();
                     return true;
                 }
                 Ok(Err(error)) => self.trouble(&format!("{:#}", anyhow::Error::new(error))),
@@ -208,6 +212,13 @@ impl Ingest {
             Ok(Spooled::Kept) => true,
             Ok(Spooled::Full) => self.lose(entry, "the spool is full"),
             Err(error) => self.lose(entry, &format!("{:#}", anyhow::Error::new(error))),
+        }
+    }
+
+    /// Takes the trouble back, unless something waits still, for another queue.
+    fn clear_trouble(&self) {
+        if self.spool.depth() == (0, 0) {
+            self.board.clear_trouble(TROUBLE);
         }
     }
 

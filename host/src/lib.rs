@@ -26,6 +26,7 @@ mod secrets;
 mod seen;
 pub mod shutdown;
 mod spool;
+mod stack;
 pub mod state;
 mod trust;
 pub mod turns;

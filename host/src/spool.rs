@@ -1,14 +1,19 @@
 //! The spool: what a bus will not send again waits here while the work queue cannot take it.
 //!
-//! A file in the state directory, bounded in bytes, first in and first out. Owns its order and its
-//! limit; what becomes of an entry that does not fit is the caller's. Before it: ingest; after it:
-//! [`Spool::forward`], which puts everything into the queue as soon as that takes it.
+//! A file in the state directory, bounded in bytes, first in and first out for each queue: one that takes
+//! nothing holds up no other. Owns their order and the limit; what becomes of an entry that does not fit is
+//! the caller's. Before it: ingest; after it: [`Spool::forward`], which puts everything into the queues as
+//! soon as they take it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use loopabull_model::{Entry, EntryId};
-use loopabull_queue::{Backoff, Queues};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use loopabull_model::{Entry, EntryId, QueueName};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::{Store, StoreError};
 use rusqlite::{Row, params};
 use tokio::sync::Notify;
@@ -22,18 +27,29 @@ const SCHEMA: &str = "
         queue TEXT NOT NULL,
         task TEXT NOT NULL,
         message TEXT NOT NULL
-    ) STRICT;";
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS by_queue ON spooled (queue, number);";
 /// How many entries are taken out of the file at a time.
 const BATCH: usize = 64;
+/// How soon the file is read again for an entry that is on its way there.
+const SOON: Duration = Duration::from_millis(5);
 
-/// Entries on their way to the work queue.
+/// Entries on their way to the work queues.
 #[derive(Debug)]
 pub struct Spool {
     store: Store,
     limit: u64,
-    bytes: AtomicU64,
-    entries: AtomicU64,
+    waiting: Mutex<Waiting>,
     filled: Notify,
+}
+
+/// What waits, and what is being written just now.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: u64,
+    /// How many entries each queue has; only those that have any. By the text of the file, which may be
+    /// no name of a queue.
+    entries: BTreeMap<String, u64>,
 }
 
 /// What became of an entry.
@@ -61,24 +77,31 @@ impl Spool {
     /// If it cannot be opened or read.
     pub async fn open(path: &Path, limit: u64) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
-        let sql = "SELECT coalesce(sum(length(CAST(message AS BLOB))), 0), count(*) FROM spooled";
-        let (bytes, entries): (u64, u64) = store
+        let sql = "SELECT queue, count(*), sum(length(CAST(message AS BLOB)))
+            FROM spooled GROUP BY queue";
+        let rows: Vec<(String, u64, u64)> = store
             .read(move |connection| {
-                connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+                let mut statement = connection.prepare(sql)?;
+                let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+                statement.query_map([], row)?.collect()
             })
             .await?;
-        let (bytes, entries) = (bytes.into(), entries.into());
-        Ok(Self { store, limit, bytes, entries, filled: Notify::new() })
+        let mut waiting = Waiting::default();
+        for (queue, entries, bytes) in rows {
+            waiting.add(&queue, entries, bytes);
+        }
+        Ok(Self { store, limit, waiting: Mutex::new(waiting), filled: Notify::new() })
     }
 
     /// Returns how many entries and bytes wait.
     pub fn depth(&self) -> (u64, u64) {
-        (self.entries.load(Ordering::SeqCst), self.bytes.load(Ordering::SeqCst))
+        let waiting = self.waiting();
+        (waiting.entries.values().sum(), waiting.bytes)
     }
 
-    /// Tells whether nothing waits, so that another entry may overtake nothing.
-    pub fn is_empty(&self) -> bool {
-        self.depth().0 == 0
+    /// Tells whether nothing waits for a queue, so that another entry may overtake nothing.
+    pub fn is_empty(&self, queue: &QueueName) -> bool {
+        !self.waiting().entries.contains_key(queue.as_str())
     }
 
     /// Puts an entry at the end. Returns when it is on disk.
@@ -90,63 +113,93 @@ impl Spool {
         let message =
             serde_json::to_string(&entry.message).expect("a message is made of JSON types");
         let bytes = message.len() as u64;
-        if self.bytes.load(Ordering::SeqCst) + bytes > self.limit {
-            return Ok(Spooled::Full);
-        }
         let (id, queue, task) = (entry.id.clone(), entry.queue.clone(), entry.task.clone());
+        {
+            // Counted first: whoever looks meanwhile must not overtake it.
+            let mut waiting = self.waiting();
+            if waiting.bytes + bytes > self.limit {
+                return Ok(Spooled::Full);
+            }
+            waiting.add(queue.as_str(), 1, bytes);
+        }
         let insert = "INSERT INTO spooled (entry, queue, task, message) VALUES (?1, ?2, ?3, ?4)";
         let change = move |connection: &rusqlite::Connection| {
             let values = params![id.as_str(), queue.as_str(), task.as_str(), message];
             connection.prepare_cached(insert)?.execute(values)
         };
-        // Counted first: whoever looks meanwhile must not overtake it.
-        self.bytes.fetch_add(bytes, Ordering::SeqCst);
-        self.entries.fetch_add(1, Ordering::SeqCst);
         let written = self.store.change(change).await;
         match written {
             Ok(_) => self.filled.notify_one(),
-            Err(_) => self.uncount(1, bytes),
+            Err(_) => self.waiting().remove(entry.queue.as_str(), 1, bytes),
         }
         written.map(|_| Spooled::Kept)
     }
 
-    /// Puts what waits into the queues, in its order, until it is told to stop. `tell` hears how many
-    /// were taken at a time, none if nothing is left, or what went wrong.
+    /// Puts what waits into the queues, each in its order, until it is told to stop. `tell` hears how
+    /// many were taken at a time, or what went wrong.
     pub async fn forward(
         &self,
         queues: &Queues,
         stop: &CancellationToken,
-        tell: impl Fn(Result<usize, String>),
+        tell: impl Fn(Result<u64, String>),
     ) {
-        let mut backoff = Backoff::default();
-        while !stop.is_cancelled() {
-            let forwarded = tokio::select! {
+        let (mut under_way, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
+        loop {
+            let waiting: Vec<String> = self.waiting().entries.keys().cloned().collect();
+            for queue in waiting {
+                if busy.insert(queue.clone()) {
+                    under_way.push(self.forward_to(queue, queues, stop, &tell));
+                }
+            }
+            tokio::select! {
+                () = self.filled.notified() => (),
+                Some(queue) = under_way.next() => drop(busy.remove(&queue)),
                 // What was published and is not removed is published again, under the same id.
-                forwarded = self.forward_batch(queues) => forwarded,
                 () = stop.cancelled() => return,
-            };
-            match forwarded {
-                Ok(0) => {
-                    tell(Ok(0));
-                    tokio::select! {
-                        () = self.filled.notified() => (),
-                        () = stop.cancelled() => return,
-                    }
-                }
-                Ok(count) => {
-                    tell(Ok(count));
-                    backoff.reset();
-                }
-                Err(error) => {
-                    tell(Err(format!("{error:#}")));
-                    backoff.pause(stop).await;
-                }
             }
         }
     }
 
-    async fn forward_batch(&self, queues: &Queues) -> anyhow::Result<usize> {
-        let lines = self.first().await?;
+    /// Puts what waits for one queue into it, until nothing is left. Returns the queue.
+    async fn forward_to(
+        &self,
+        queue: String,
+        queues: &Queues,
+        stop: &CancellationToken,
+        tell: &impl Fn(Result<u64, String>),
+    ) -> String {
+        let mut backoff = Backoff::default();
+        while self.waiting().entries.contains_key(&queue) {
+            let failure = match self.forward_batch(&queue, queues).await {
+                // It is counted, and not in the file yet.
+                Ok((0, None)) => {
+                    tokio::time::sleep(SOON).await;
+                    continue;
+                }
+                Ok((count, failure)) => {
+                    if count > 0 {
+                        tell(Ok(count));
+                        backoff.reset();
+                    }
+                    failure.map(anyhow::Error::new)
+                }
+                Err(error) => Some(error.into()),
+            };
+            if let Some(error) = failure {
+                tell(Err(format!("{error:#}")));
+                backoff.pause(stop).await;
+            }
+        }
+        queue
+    }
+
+    /// Puts the first entries of a queue into it. Returns how many it took, and why not all.
+    async fn forward_batch(
+        &self,
+        queue: &str,
+        queues: &Queues,
+    ) -> Result<(u64, Option<QueueError>), StoreError> {
+        let lines = self.first(queue).await?;
         let (mut last, mut bytes, mut failure) = (None, 0, None);
         for line in &lines {
             if let Some(entry) = &line.entry
@@ -158,32 +211,45 @@ impl Spool {
             last = Some(line.number);
             bytes += line.bytes;
         }
-        if let Some(last) = last {
-            let remove = "DELETE FROM spooled WHERE number <= ?1";
-            let removed = self.store.change(move |file| file.execute(remove, [last])).await?;
-            self.uncount(removed as u64, bytes);
-        }
-        match failure {
-            Some(error) => Err(error.into()),
-            None => Ok(lines.len()),
-        }
+        let Some(last) = last else { return Ok((0, failure)) };
+        let remove = "DELETE FROM spooled WHERE queue = ?1 AND number <= ?2";
+        let of = queue.to_owned();
+        let change = move |file: &rusqlite::Connection| file.execute(remove, params![of, last]);
+        let count = self.store.change(change).await? as u64;
+        self.waiting().remove(queue, count, bytes);
+        Ok((count, failure))
     }
 
-    async fn first(&self) -> Result<Vec<Line>, StoreError> {
-        let sql =
-            "SELECT number, entry, queue, task, message FROM spooled ORDER BY number LIMIT ?1";
+    async fn first(&self, queue: &str) -> Result<Vec<Line>, StoreError> {
+        let sql = "SELECT number, entry, queue, task, message FROM spooled
+            WHERE queue = ?1 ORDER BY number LIMIT ?2";
+        let queue = queue.to_owned();
         self.store
             .read(move |connection| {
-                connection.prepare(sql)?.query_map([BATCH], line)?.collect::<Result<_, _>>()
+                let mut statement = connection.prepare(sql)?;
+                statement.query_map(params![queue, BATCH], line)?.collect::<Result<_, _>>()
             })
             .await
     }
 
-    fn uncount(&self, entries: u64, bytes: u64) {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, queue: &str, entries: u64, bytes: u64) {
+        self.bytes += bytes;
+        *self.entries.entry(queue.to_owned()).or_default() += entries;
+    }
+
+    fn remove(&mut self, queue: &str, entries: u64, bytes: u64) {
         // Neither may go below nought: it would be full for ever.
-        for (counter, less) in [(&self.entries, entries), (&self.bytes, bytes)] {
-            let new = |count: u64| Some(count.saturating_sub(less));
-            counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, new).ok();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let Some(count) = self.entries.get_mut(queue) else { return };
+        *count = count.saturating_sub(entries);
+        if *count == 0 {
+            self.entries.remove(queue);
         }
     }
 }

@@ -1,144 +1,12 @@
 //! Catching up: what was sent while nobody listened is asked of an archive, once and in its order.
-//!
-//! The archive is a server of the test's own that behaves as datagrepper's `/v2/search` is documented:
-//! `start`, `end`, `order`, `rows_per_page` up to 100, `page`, `topic`; it answers `raw_messages`, `pages`
-//! and `total`.
-
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use loopabull_testbed::FedmsgPublisher;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::archive::{Archive, Fault, now};
 use crate::bed::{Bed, Daemon, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
-
-/// What goes wrong with the next answers, the last first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
-    /// 503.
-    Unavailable,
-    /// The body ends in the middle.
-    Truncated,
-    /// No JSON.
-    Garbage,
-    /// Messages of an earlier time come in while pages are read.
-    Inserts,
-}
-
-#[derive(Default)]
-struct State {
-    /// Time, id, topic.
-    messages: Vec<(i64, String, String)>,
-    faults: Vec<Fault>,
-    /// What was asked for.
-    queries: Vec<BTreeMap<String, Vec<String>>>,
-}
-
-struct Archive {
-    address: SocketAddr,
-    state: Arc<Mutex<State>>,
-}
-
-impl Archive {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                drop(answer(stream.unwrap(), &shared));
-            }
-        });
-        Self { address, state }
-    }
-
-    fn add(&self, time: i64, id: &str, topic: &str) {
-        self.state.lock().unwrap().messages.push((time, id.to_owned(), topic.to_owned()));
-    }
-
-    fn faults(&self, faults: &[Fault]) {
-        self.state.lock().unwrap().faults = faults.iter().rev().copied().collect();
-    }
-
-    fn queries(&self) -> Vec<BTreeMap<String, Vec<String>>> {
-        self.state.lock().unwrap().queries.clone()
-    }
-}
-
-fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let target = head.split(' ').nth(1).unwrap();
-    let (path, query) = target.split_once('?').unwrap();
-    assert_eq!(path, "/datagrepper/v2/search");
-    let mut asked = BTreeMap::<String, Vec<String>>::new();
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap();
-        asked.entry(name.to_owned()).or_default().push(value.to_owned());
-    }
-    let (fault, body) = {
-        let mut state = state.lock().unwrap();
-        let fault = state.faults.pop();
-        let body = page(&state, &asked).to_string();
-        if fault == Some(Fault::Inserts) {
-            let start: i64 = asked["start"][0].parse().unwrap();
-            for number in 0..30 {
-                state.messages.push((start, format!("late-{number:03}"), TOPIC.to_owned()));
-            }
-        }
-        state.queries.push(asked);
-        (fault, body)
-    };
-    let mut say = |status: &str, length: usize, body: &str| {
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        )
-    };
-    match fault {
-        Some(Fault::Unavailable) => say("503 Service Unavailable", 0, ""),
-        Some(Fault::Truncated) => say("200 OK", body.len(), &body[..body.len() / 2]),
-        Some(Fault::Garbage) => say("200 OK", 6, "<html>"),
-        Some(Fault::Inserts) | None => say("200 OK", body.len(), &body),
-    }
-}
-
-/// Answers as datagrepper does.
-fn page(state: &State, asked: &BTreeMap<String, Vec<String>>) -> Value {
-    let number = |name: &str| asked[name][0].parse::<i64>().unwrap();
-    assert_eq!(asked["order"], ["asc"]);
-    let (start, end, page) = (number("start"), number("end"), number("page"));
-    let rows = number("rows_per_page").min(100);
-    let wanted = |topic: &String| asked.get("topic").is_none_or(|topics| topics.contains(topic));
-    let mut found: Vec<_> = state
-        .messages
-        .iter()
-        .filter(|(time, _, topic)| (start..=end).contains(time) && wanted(topic))
-        .collect();
-    found.sort();
-    let (total, pages) = (found.len() as i64, (found.len() as i64 + rows - 1) / rows);
-    let shown = found.iter().skip(((page - 1) * rows) as usize).take(rows as usize);
-    let messages = shown.map(|(_, id, topic)| {
-        let headers = json!({"fedora_messaging_severity": 20, "fedora_messaging_schema": "base.message"});
-        json!({"body": {"n": 1}, "headers": headers, "id": id, "priority": 0, "queue": null, "topic": topic})
-    });
-    json!({"raw_messages": messages.collect::<Vec<_>>(), "total": total, "pages": pages, "count": rows, "arguments": {}})
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
 
 /// A bed whose last daemon listened an hour ago, and its source.
 fn bed(archive: &Archive, more: &str) -> (Bed, FedmsgPublisher) {
@@ -149,8 +17,8 @@ fn bed(archive: &Archive, more: &str) -> (Bed, FedmsgPublisher) {
         "endpoints = [{{ address = '{}', heartbeat = '1s' }}]\nverify = 'off'",
         publisher.endpoint()
     );
-    let url = format!("url = 'http://{}/datagrepper'", archive.address);
-    bed.write("loopabull.toml", format!("[fedmsg]\n{source}\n[datagrepper]\n{url}\n{more}\n"));
+    let settings = archive.settings();
+    bed.write("loopabull.toml", format!("[fedmsg]\n{source}\n{settings}{more}\n"));
     std::fs::create_dir(bed.path("state")).unwrap();
     let progress = json!({"complete_until": now() - 3600});
     bed.write("state/datagrepper.json", progress.to_string());

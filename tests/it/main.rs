@@ -5,9 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
 #![expect(clippy::print_stdout, reason = "a test under the oracle shows what it counted")]
 
+mod archive;
 mod bed;
 mod broker;
 mod broker_faults;
+mod cable;
 mod command_line;
 mod compat;
 mod datagrepper;
@@ -42,6 +44,7 @@ mod signatures;
 mod site;
 mod soak;
 mod sources;
+mod spool;
 mod ssh;
 mod tasks;
 mod tidy;

@@ -1,8 +1,6 @@
 //! No subcommand: the daemon.
 
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -13,18 +11,7 @@ use crate::config::Config;
 use crate::daemon::{Daemon, Role, Stopped};
 use crate::shutdown::Shutdown;
 
-/// The variable by which the standard library sizes the stacks of threads whose maker says nothing.
-const STACK: &str = "RUST_MIN_STACK";
-/// What the thread of the AMQP library may need in bytes, of which it uses what it touches. It reads tables
-/// in tables by recursion and without a limit, so that a header of 5 kB ended the daemon; 26,000
-/// levels, which is what a frame of 128 KiB can hold, need 400 MB in a debug build.
-const STACK_BYTES: &str = "536870912";
-
 pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
-    let has_amqp = config.amqp_url.is_some() || !config.buses()?.is_empty();
-    if has_amqp && std::env::var_os(STACK).is_none() {
-        return Err(become_with_stack().into());
-    }
     log();
     block_on(async {
         let shutdown = Shutdown::default();
@@ -53,22 +40,6 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
         tracing::info!("stopped");
         Ok(if stopped == Stopped::Drained { DONE } else { FAILED })
     })?
-}
-
-/// Becomes this same program anew, with larger stacks: they are sized when the first thread is made.
-/// Returns only if that fails, with the reason.
-#[expect(clippy::disallowed_methods, reason = "no process is started: this one goes on as itself")]
-fn become_with_stack() -> anyhow::Error {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    match std::env::current_exe() {
-        Ok(program) => {
-            let mut command = Command::new(program);
-            let error = command.arg0(name).args(arguments).env(STACK, STACK_BYTES).exec();
-            anyhow::Error::new(error).context("cannot start anew with larger stacks")
-        }
-        Err(error) => anyhow::Error::new(error).context("cannot find this program"),
-    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

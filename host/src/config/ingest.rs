@@ -31,7 +31,7 @@ pub struct Fedmsg {
     /// The CA's list of revoked certificates. Default: none is revoked.
     pub crl: Option<PathBuf>,
     /// How often both files are read again. SIGHUP does it at once. Default: 1 hour.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "positive")]
     pub refresh: Duration,
     /// Who may publish a topic: the common names of certificates. Whoever is trusted may publish a topic
     /// that is not named here.
@@ -182,7 +182,19 @@ fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>
     if text == "off" {
         return Ok(None);
     }
-    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+    let parsed = humantime::parse_duration(&text).map_err(serde::de::Error::custom)?;
+    if parsed.is_zero() {
+        return Err(serde::de::Error::custom("must be longer than 0 s, or `off`"));
+    }
+    Ok(Some(parsed))
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let parsed = duration(deserializer)?;
+    if parsed.is_zero() {
+        return Err(serde::de::Error::custom("must be longer than 0 s"));
+    }
+    Ok(parsed)
 }
 
 #[cfg(test)]
@@ -208,5 +220,13 @@ mod tests {
         for text in ["1", "{ idle = 'off' }", "{ address = 'a', idle = 'never' }", "{ a = 1 }"] {
             assert!(endpoints(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_period_is_nothing() {
+        let error = endpoints("{ address = 'a', idle = '0s' }").unwrap_err();
+        assert!(error.contains("must be longer than 0 s, or `off`"), "{error}");
+        assert!(toml::from_str::<Fedmsg>("refresh = '0s'").is_err());
+        assert!(toml::from_str::<Fedmsg>("refresh = '1s'").is_ok());
     }
 }

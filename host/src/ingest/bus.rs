@@ -19,43 +19,38 @@ use crate::metrics::{Rejected, Source};
 /// The label of this source.
 const SOURCE: &str = "fedora-messaging";
 
-/// A bus, and the road behind it.
+/// What is known of a bus, and the road behind it.
 pub struct BusSource {
     /// Under which it is known: its broker and its queue.
     pub name: String,
-    pub bus: Bus,
     pub ingest: Arc<Ingest>,
     pub parked: Arc<Parked>,
 }
 
 impl BusSource {
     /// Takes what the bus delivers until it is told to drain.
-    pub async fn run(mut self) {
+    pub async fn run(self, mut bus: Bus) {
+        let state = bus.state();
         let drain = self.ingest.shutdown.drain.clone();
-        let mut state = self.bus.state();
-        let name = self.name.clone();
-        loop {
-            tokio::select! {
-                // Nothing is lost when it is dropped: it comes again.
-                delivery = self.bus.receive(&drain) => match delivery {
-                    Some(delivery) => self.take(&name, delivery).await,
-                    None => break,
-                },
-                changed = state.changed() => match changed {
-                    Ok(()) => self.tell(&name, &mut state),
-                    Err(_) => drain.cancelled().await,
-                },
+        let take = async {
+            while let Some(delivery) = bus.receive(&drain).await {
+                self.take(delivery).await;
             }
+        };
+        tokio::select! {
+            () = take => (),
+            // Also while a message waits for our own queue.
+            () = self.tell(state) => (),
         }
-        self.bus.stop().await;
-        self.bus.close().await;
+        bus.stop().await;
+        bus.close().await;
     }
 
-    async fn take(&self, name: &str, delivery: BusDelivery) {
-        self.ingest.board.receive(name);
+    async fn take(&self, delivery: BusDelivery) {
+        self.ingest.board.receive(&self.name);
         self.ingest.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
         let is_safe = match message(&delivery) {
-            Ok(message) => self.ingest.accept_kept(name, message).await,
+            Ok(message) => self.ingest.accept_kept(&self.name, message).await,
             Err((reason, why)) => self.park(&delivery, reason, &why).await,
         };
         // What is not safe stays where it is until its connection ends, which it does with us.
@@ -83,15 +78,20 @@ impl BusSource {
         self.parked.keep(&parking, &self.ingest.board, &shutdown.drain).await
     }
 
-    fn tell(&self, name: &str, state: &mut watch::Receiver<BusState>) {
-        let state = state.borrow_and_update().clone();
-        let link = match (&state.link, state.trouble()) {
-            (BusLink::Consuming { .. }, None) => Link::Connected,
-            (_, Some(trouble)) => Link::Lost(trouble),
-            (_, None) => Link::Lost("not connected yet".to_owned()),
-        };
-        self.ingest.metrics.count_link(name, &link);
-        self.ingest.board.set_link(name, link);
+    /// Tells what becomes of the connection, for as long as this runs.
+    async fn tell(&self, mut state: watch::Receiver<BusState>) {
+        while state.changed().await.is_ok() {
+            let state = state.borrow_and_update().clone();
+            let link = match (&state.link, state.trouble()) {
+                (BusLink::Consuming { .. }, None) => Link::Connected,
+                (_, Some(trouble)) => Link::Lost(trouble),
+                (_, None) => Link::Lost("not connected yet".to_owned()),
+            };
+            self.ingest.metrics.count_link(&self.name, &link);
+            self.ingest.board.set_link(&self.name, link);
+        }
+        // It changes no more, and whoever takes what is left goes on.
+        std::future::pending().await
     }
 }
 

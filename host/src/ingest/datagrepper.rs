@@ -312,12 +312,13 @@ impl Datagrepper {
 
     /// Returns the topics that are asked for. None means all: a pattern cannot be asked for.
     fn topics(&self) -> Vec<String> {
-        if !self.settings.topics.is_empty() {
-            return self.settings.topics.iter().map(ToString::to_string).collect();
-        }
-        let catalog = self.ingest.runner.catalog();
-        let topics = catalog.routes.literal_topics().unwrap_or_default();
-        let topics: Vec<_> = topics.into_iter().map(ToString::to_string).collect();
+        let topics: Vec<_> = if self.settings.topics.is_empty() {
+            let catalog = self.ingest.runner.catalog();
+            let topics = catalog.routes.literal_topics().unwrap_or_default();
+            topics.into_iter().map(ToString::to_string).collect()
+        } else {
+            self.settings.topics.iter().map(ToString::to_string).collect()
+        };
         let length: usize = topics.iter().map(|topic| topic.len() + "&topic=".len()).sum();
         if length > LONGEST_FILTER { Vec::new() } else { topics }
     }

@@ -7,8 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use loopabull_queue::Backoff;
 use serde_json::{Value, json};
@@ -64,14 +63,17 @@ impl Parked {
     /// Writes a file. Returns when it is on disk, or there is no room; false if it is told to stop
     /// before.
     pub async fn keep(
-        &self,
+        self: &Arc<Self>,
         parking: &Parking<'_>,
         board: &Board,
         stop: &CancellationToken,
     ) -> bool {
         let mut backoff = Backoff::default();
+        let text = parking.to_json().to_string();
         while !stop.is_cancelled() {
-            match self.write(parking) {
+            let (parked, text) = (Arc::clone(self), text.clone());
+            let written = tokio::task::spawn_blocking(move || parked.write(&text)).await;
+            match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(Some(path)) => {
                     let (path, reason) = (path.display(), parking.reason);
                     tracing::warn!("a message that cannot be used is in `{path}`: {reason}");
@@ -93,8 +95,7 @@ impl Parked {
         false
     }
 
-    fn write(&self, parking: &Parking<'_>) -> io::Result<Option<PathBuf>> {
-        let text = serde_json::to_vec(&parking.to_json())?;
+    fn write(&self, text: &str) -> io::Result<Option<PathBuf>> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let length = text.len() as u64;
         if *bytes + length > MOST {
@@ -103,7 +104,7 @@ impl Parked {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let path = self.folder.join(format!("{name}.json"));
         let beside = self.folder.join(format!("{name}.new"));
-        let written = self.write_file(&beside, &path, &text);
+        let written = self.write_file(&beside, &path, text);
         match written {
             Ok(()) => *bytes += length,
             // It is tried again, under another name.
@@ -112,9 +113,9 @@ impl Parked {
         written.map(|()| Some(path))
     }
 
-    fn write_file(&self, beside: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    fn write_file(&self, beside: &Path, path: &Path, text: &str) -> io::Result<()> {
         let mut file = File::create(beside)?;
-        file.write_all(text)?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(beside, path)?;
         File::open(&self.folder)?.sync_all()
@@ -156,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_parked_is_a_file_with_all_that_is_known() {
         let folder = tempfile::tempdir().unwrap();
-        let parked = Parked::open(folder.path()).unwrap();
+        let parked = Arc::new(Parked::open(folder.path()).unwrap());
         let headers = [("sent-at".to_owned(), "x".to_owned())];
         let mut parking = Parking {
             reason: "no JSON",

@@ -12,7 +12,8 @@ pub(crate) struct Options {
     /// A part of the names of the soaks to run: `soak_kills` (50 kills over 20,000 messages, on both
     /// queues), `soak_leader` (a cluster, 3 minutes), `soak_ack` (an acknowledgement
     /// timeout of a minute and a task of three), `soak_of` (all faults at random, 20 minutes),
-    /// `soak_playbooks` (2,000 playbooks)
+    /// `soak_playbooks` (2,000 playbooks), `soak_a_cable` (dead for 5 minutes), `soak_a_broker` (away for a
+    /// minute under 200 messages a second)
     #[arg(default_value = "soak_")]
     names: Vec<String>,
 }

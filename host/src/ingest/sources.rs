@@ -1,0 +1,146 @@
+//! All sources together: starts them and the road behind them.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use loopabull_egress::{Trust, TrustError};
+use loopabull_fedmsg::Verifier;
+use loopabull_queue::{Bus, BusConfig, QueueError};
+use loopabull_store::StoreError;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, ConfigError};
+use crate::daemon::Role;
+use crate::ingest::bus::BusSource;
+use crate::ingest::datagrepper::{Datagrepper, DatagrepperError};
+use crate::ingest::fedmsg::{self, SourceError};
+use crate::ingest::parked::Parked;
+use crate::ingest::{Ingest, Overflow};
+use crate::seen::Seen;
+use crate::spool::Spool;
+use crate::trust::{self, SignersError};
+use crate::workplace::Workplace;
+
+/// Why the sources, or the road behind them, cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SourcesError {
+    #[error("cannot open what is known of earlier messages")]
+    Seen(#[source] StoreError),
+    #[error("cannot open the spool")]
+    Spool(#[source] StoreError),
+    #[error("cannot open the folder of what cannot be used")]
+    Parked(#[source] std::io::Error),
+    #[error("cannot consume the bus")]
+    Bus(#[source] QueueError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot tell signers apart")]
+    Signers(#[from] SignersError),
+    #[error("cannot call out over HTTP")]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Fedmsg(#[from] SourceError),
+    #[error(transparent)]
+    Datagrepper(#[from] DatagrepperError),
+}
+
+impl SourcesError {
+    /// Returns what the operator can do.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Signers(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Starts the sources that a daemon of this role has, and the road behind them, which also one without
+/// sources needs: another may have left something in the spool. Returns the thread of the sockets, if
+/// there are any.
+pub(crate) async fn start(
+    config: &Config,
+    role: Role,
+    place: &Arc<Workplace>,
+    parts: &mut JoinSet<()>,
+) -> Result<Option<JoinHandle<()>>, SourcesError> {
+    let is_ingesting = role != Role::Work;
+    let buses = if is_ingesting { config.buses()? } else { Vec::new() };
+    let has_fedmsg = is_ingesting && !config.fedmsg.endpoints.is_empty();
+    let verifier = if has_fedmsg { trust::verifier(&config.fedmsg)? } else { Verifier::Off };
+    let is_checked = !matches!(verifier, Verifier::Off);
+    let (verifiers, verifier) = watch::channel(Arc::new(verifier));
+    if is_checked {
+        let (board, shutdown) = (Arc::clone(&place.board), place.shutdown.clone());
+        parts.spawn(trust::keep(config.fedmsg.clone(), verifiers, board, shutdown));
+    } else if has_fedmsg {
+        tracing::warn!(
+            "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
+        );
+    }
+    let seen = Seen::open(&config.state.join("seen.db"), &config.deduplication).await;
+    let spool = Spool::open(&config.state.join("spool.db"), config.fedmsg.spool.as_u64()).await;
+    let ingest = Arc::new(Ingest {
+        verifier,
+        runner: Arc::clone(&place.runner),
+        queues: Arc::clone(&place.queues),
+        seen: seen.map_err(SourcesError::Seen)?,
+        spool: spool.map_err(SourcesError::Spool)?,
+        board: Arc::clone(&place.board),
+        metrics: Arc::clone(&place.metrics),
+        shutdown: place.shutdown.clone(),
+        overflow: Overflow::default(),
+    });
+    parts.spawn(Arc::clone(&ingest).forward());
+    start_buses(config, &buses, &ingest, parts)?;
+    if has_fedmsg {
+        return start_fedmsg(config, ingest, parts).map(Some);
+    }
+    if is_ingesting && config.datagrepper.is_some() {
+        tracing::warn!("datagrepper is not asked: it stands in for endpoints of fedmsg alone");
+    }
+    Ok(None)
+}
+
+fn start_buses(
+    config: &Config,
+    buses: &[BusConfig],
+    ingest: &Arc<Ingest>,
+    parts: &mut JoinSet<()>,
+) -> Result<(), SourcesError> {
+    if buses.is_empty() {
+        return Ok(());
+    }
+    let parked = Arc::new(Parked::open(&config.state).map_err(SourcesError::Parked)?);
+    for config in buses {
+        let bus = Bus::start(config).map_err(SourcesError::Bus)?;
+        let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
+        ingest.board.add_source(&name);
+        let (ingest, parked) = (Arc::clone(ingest), Arc::clone(&parked));
+        parts.spawn(BusSource { name, ingest, parked }.run(bus));
+    }
+    Ok(())
+}
+
+/// Starts the thread of the sockets, and the archive that stands in for them.
+fn start_fedmsg(
+    config: &Config,
+    ingest: Arc<Ingest>,
+    parts: &mut JoinSet<()>,
+) -> Result<JoinHandle<()>, SourcesError> {
+    for endpoint in &config.fedmsg.endpoints {
+        ingest.board.add_source(&endpoint.address);
+        tracing::info!("subscribing to `{}`", endpoint.address);
+    }
+    let fedmsgs = fedmsg::start(&config.fedmsg, &ingest.board, &ingest.metrics)?;
+    if let Some(settings) = &config.datagrepper {
+        let trust = Trust::load(config.http.ca_file.as_deref())?;
+        let (road, links) = (Arc::clone(&ingest), fedmsgs.links);
+        let archive =
+            Datagrepper::open(settings, &config.fedmsg, trust, &config.state, road, links)?;
+        ingest.board.add_source(archive.name());
+        parts.spawn(archive.run());
+    }
+    parts.spawn(ingest.run(fedmsgs.received));
+    Ok(fedmsgs.thread)
+}
