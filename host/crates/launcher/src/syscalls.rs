@@ -85,10 +85,25 @@ const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::
 const PROTOCOLS: [i32; 5] =
     [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
 
-/// Calls that change another process of the same user, the one that watches over it among them, and
-/// which argument says that it is another.
-const MEDDLING: [(i64, u8); 3] =
-    [(libc::SYS_prlimit64, 0), (libc::SYS_setpriority, 1), (libc::SYS_ioprio_set, 1)];
+/// Calls that change other processes of the same user, those that watch over this one among them, and
+/// which argument says whose: 0 is the caller, or its process group, in which nobody else is.
+///
+/// A process that names itself by its number is refused too, since a filter cannot know that number: it
+/// is what `pthread_setaffinity_np` and `pthread_setschedparam` do. Python, Ansible and ssh do not.
+const MEDDLING: [(i64, u8); 7] = [
+    (libc::SYS_ioprio_set, 1),
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_setpriority, 1),
+];
+
+/// Those of them that can be about all processes of a user, where 0 is the caller's, and how their first
+/// argument says so: IOPRIO_WHO_USER of ioprio_set(2), PRIO_USER of setpriority(2).
+const MEDDLING_WITH_ALL: [(i64, u64); 2] =
+    [(libc::SYS_ioprio_set, 3), (libc::SYS_setpriority, libc::PRIO_USER as u64)];
 
 /// Requests that type into a terminal, as if its user had (ioctl_tty(2)).
 const TYPING: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
@@ -119,6 +134,9 @@ pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
     }
     for (call, argument) in MEDDLING {
         denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::Ne, 0)])?]);
+    }
+    for (call, whose) in MEDDLING_WITH_ALL {
+        denied.entry(call).or_default().push(rule(&[(0, SeccompCmpOp::Eq, whose)])?);
     }
     let mut programs =
         vec![filter(denied, libc::EPERM)?, filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?];

@@ -372,6 +372,17 @@ all_of("processes", {
         os.PRIO_PROCESS, victim(i), os.getpriority(os.PRIO_PROCESS, victim(i))),
     "set the victim's affinity": lambda i: os.sched_setaffinity(
         victim(i), os.sched_getaffinity(victim(i))),
+    "set the victim's scheduler": lambda i: os.sched_setscheduler(
+        victim(i), os.sched_getscheduler(victim(i)), os.sched_getparam(victim(i))),
+    "set the victim's scheduling parameter": lambda i: os.sched_setparam(
+        victim(i), os.sched_getparam(victim(i))),
+    "set own affinity": lambda i: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+    "set own affinity by number": lambda i: os.sched_setaffinity(
+        os.getpid(), os.sched_getaffinity(0)),
+    "set own scheduler": lambda i: os.sched_setscheduler(
+        0, os.sched_getscheduler(0), os.sched_getparam(0)),
+    "set own priority": lambda i: os.setpriority(
+        os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
     "read the victim's limits": lambda i: resource.prlimit(
         victim(i), resource.RLIMIT_NOFILE) and None,
     # PTRACE_SEIZE does not stop the victim, and ends with this child.
@@ -391,6 +402,33 @@ def _(i):
     byte = ctypes.create_string_buffer(1)
     mine = (ctypes.c_ulong * 2)(ctypes.addressof(byte), 1)
     call(310, victim(i), mine, 1, (ctypes.c_ulong * 2)(0, 1), 1, 0)
+
+
+@attempt("processes", "set the victim's scheduling attributes")
+def _(i):
+    os.sched_getscheduler(victim(i))  # for whether it is there
+    keep_all = 0x18  # SCHED_FLAG_KEEP_POLICY and SCHED_FLAG_KEEP_PARAMS
+    call(314, victim(i), struct.pack("IIQiIQQQ", 48, 0, keep_all, 0, 0, 0, 0, 0), 0)
+
+
+@attempt("processes", "set own group's priority")
+def _(i):
+    os.setpgid(0, 0)
+    os.setpriority(os.PRIO_PGRP, 0, os.getpriority(os.PRIO_PGRP, 0))
+
+
+def of_all_of_the_user(function):
+    # They may differ, and would not afterwards; of a program in a sandbox they do not.
+    return function() if filtered() else ("untried", "outside a sandbox")
+
+
+all_of("processes", {
+    "set the user's priority": lambda i: of_all_of_the_user(lambda: os.setpriority(
+        os.PRIO_USER, 0, os.getpriority(os.PRIO_USER, 0))),
+    # IOPRIO_WHO_USER, IOPRIO_CLASS_NONE
+    "set the user's disk priority": lambda i: of_all_of_the_user(
+        lambda: call(251, 3, 0, 0) and None),
+})
 
 
 @attempt("processes", "read the victim's environment")

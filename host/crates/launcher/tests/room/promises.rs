@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use loopabull_launcher::{Environment, Held, Layer, Report, User, exit, send_plan};
@@ -11,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, LAUNCHER, WAYS, held, wait_until};
 
+/// Debian's and Fedora's `nobody`.
+const NOBODY: u32 = 65534;
 /// Leaves a daemon, an orphan and a child behind, all with standard output.
 const LITTER: &str = "(setsid sleep 600 &) ; (sleep 600 &) ; sleep 600 & echo there > there";
 
@@ -248,6 +252,35 @@ fn a_program_cannot_limit_who_watches_over_it() {
         assert_eq!(printed, "");
         assert!(reports.contains(&Report::Killed { count: 3 }), "{reports:?}");
         assert_eq!(bed.living(), 0);
+    }
+}
+
+/// A launcher that never had privileges is nothing better than the program, to the kernel.
+#[test]
+fn a_program_cannot_slow_down_who_is_the_same_user() {
+    let script = "exec 2>/dev/null; chrt --idle -p 0 $PPID && echo yielding; \
+         mask=$(taskset -p $PPID); taskset -p ${mask##* } $PPID > mask && echo bound; \
+         renice -n 1 -p $PPID > nice && echo nice; ionice -c3 -p $PPID && echo idle; echo end";
+    for without in WAYS {
+        let bed = Bed::new(script, without);
+        // Where the build is, the user may not be let in.
+        let launcher = bed.folder.path().join("launch");
+        fs::copy(LAUNCHER, &launcher).unwrap();
+        chown(bed.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut command = Command::new(launcher);
+        command.args(bed.confinement.to_args()).uid(NOBODY).gid(NOBODY);
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "end\n", "{output:?}");
+    }
+}
+
+/// What sets its own processor and priority, as programs do that start others.
+#[test]
+fn a_program_may_limit_itself() {
+    let script = "taskset -c 0 echo bound; nice echo nice; ionice -c3 echo idle; \
+         chrt --idle 0 echo yielding";
+    for without in WAYS {
+        assert_eq!(Bed::new(script, without).run(&[]).1, "bound\nnice\nidle\nyielding\n");
     }
 }
 
