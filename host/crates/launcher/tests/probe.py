@@ -478,6 +478,7 @@ for name, number, arguments, reached in [
     ("chroot", 161, [b"/"], []),
     ("fsopen", 430, [NULL, 0], [E.EFAULT]),
     ("open_tree", 428, [AT_CWD, NULL, 1], [E.EFAULT]),  # OPEN_TREE_CLONE
+    ("open_tree_attr", 467, [AT_CWD, b"/", 0, NULL, 0], []),  # of no copy, to change nothing
     ("move_mount", 429, [-1, NULL, -1, NULL, 0], [E.EFAULT, E.EBADF]),
     ("mount_setattr", 442, [AT_CWD, b"/", 0, bytes(32), 32], []),  # to change nothing
     ("bpf", 321, [0, MAP, len(MAP)], []),
