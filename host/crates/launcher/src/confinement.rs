@@ -276,7 +276,11 @@ fn parse_user(text: &OsString) -> Result<User, UsageError> {
     let numbers = text.to_str().and_then(|text| text.split_once(':'));
     let user = numbers
         .and_then(|(uid, gid)| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? }));
-    user.ok_or_else(|| UsageError::InvalidNumber { option: USER, value: text.clone() })
+    match user {
+        Some(User { uid: u32::MAX, .. } | User { gid: u32::MAX, .. }) => Err(UsageError::NoUser),
+        Some(user) => Ok(user),
+        None => Err(UsageError::InvalidNumber { option: USER, value: text.clone() }),
+    }
 }
 
 fn name(value: OsString) -> Result<String, UsageError> {

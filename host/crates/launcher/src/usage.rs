@@ -24,6 +24,8 @@ pub enum UsageError {
     RepeatedOption { option: &'static str },
     /// A limit that is not a number from 0 to 2^64 - 1.
     InvalidNumber { option: &'static str, value: OsString },
+    /// The number by which the kernel is told "none", for a user or a group.
+    NoUser,
     /// The name of an environment variable that is empty or not UTF-8.
     InvalidName { name: OsString },
     /// `--env NAME=VALUE`. The value is left out here too: it may be a secret.
@@ -56,6 +58,7 @@ impl fmt::Display for UsageError {
             Self::InvalidNumber { option, value } => {
                 write!(f, "option `{option}` needs a whole number, not `{}`", value.display())
             }
+            Self::NoUser => write!(f, "no user and no group is {}", u32::MAX),
             Self::InvalidName { name } => {
                 write!(f, "invalid name `{}` of option `--env`", name.display())
             }

@@ -266,6 +266,15 @@ fn relative_program_is_bad_usage() {
 }
 
 #[test]
+fn user_that_is_none_is_bad_usage() {
+    for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+        let mut confinement = confined("/bin/true", &[]);
+        confinement.user = Some(User { uid, gid });
+        refused(launcher(&confinement), exit::USAGE, "no user and no group is 4294967295");
+    }
+}
+
+#[test]
 fn unknown_option_is_bad_usage_and_named() {
     let mut command = Command::new(LAUNCHER);
     command.args(["--frobnicate", "--", "/bin/true"]);

@@ -64,7 +64,8 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let own = (option::of(absolute()), option::of(absolute()));
     let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
     let abi = option::of(any::<u8>());
-    let user = option::of((any::<u32>(), any::<u32>()));
+    // The last number is none, to the kernel.
+    let user = option::of((0..u32::MAX, 0..u32::MAX));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
     let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
@@ -203,6 +204,18 @@ fn what_is_always_needed_cannot_be_left_out() {
 #[test]
 fn user_is_two_numbers() {
     refused(&["--user", "root"], "option `--user` needs a whole number, not `root`");
+}
+
+#[test]
+fn number_that_is_no_users_is_refused() {
+    let message = "no user and no group is 4294967295";
+    refused(&["--user", "4294967295:0"], message);
+    refused(&["--user", "0:4294967295"], message);
+    let args = ["--user", "4294967294:4294967294", "--directory", "/", "--", "/bin/true"];
+    assert_eq!(
+        parse(&args).expect("complete").user,
+        Some(User { uid: u32::MAX - 1, gid: u32::MAX - 1 })
+    );
 }
 
 #[test]
