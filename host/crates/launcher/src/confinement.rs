@@ -50,7 +50,8 @@ pub struct Confinement {
     pub environment: Vec<String>,
     /// What of the file system the program may use.
     pub files: Files,
-    /// The TCP ports that the program may connect to, at whatever address. It may listen on none.
+    /// The TCP ports that the program may connect to, at whatever address. It may choose none to listen
+    /// on, but a socket that listens without gets one by chance. UDP is not limited.
     pub tcp: Vec<u16>,
     /// The newest ABI of Landlock that is made use of: tells what would hold on an older kernel.
     pub landlock_abi: Option<u8>,

@@ -3,6 +3,10 @@
 //! Owns one ruleset for all of them. Files need ABI 3 (Linux 6.2), since before it a file that may not
 //! be written could still be truncated; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
 //! file system 9 (7.1), see landlock(7). What a kernel lacks is reported, never skipped in silence.
+//!
+//! Ports are looked at where a socket is connected and where it is bound. `listen` on one that was not
+//! bound gives it a port by chance and asks nobody, and a filter of system calls sees but the number of a
+//! descriptor, which may as well be a socket in the file system, as ssh has to share a connection.
 
 use std::fs::File;
 use std::io;

@@ -26,7 +26,8 @@ pub enum Layer {
     Processes,
     /// Nothing of the file system but what was granted.
     Files,
-    /// No TCP port but those that were granted, and none to listen on.
+    /// No connection to a TCP port but those that were granted, and no port bound to listen on. A socket
+    /// that listens without gets one by chance, and UDP is not limited.
     Tcp,
     /// No signal and no abstract socket across the border.
     Scopes,

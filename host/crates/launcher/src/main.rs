@@ -28,7 +28,9 @@ PROGRAM is an absolute path; PATH is not searched. It always gets:
     blocked, SIGPIPE at its default
   - no descriptor beyond standard input, output and error
   - no capability, and no way to new privileges: sudo and su give none
-  - no file that was not granted, no TCP port that was not granted
+  - no file that was not granted
+  - no connection to a TCP port that was not granted, and none of its choice to
+    listen on; listening without, it gets one by chance. UDP is not limited
 
 Options:
   --directory DIR        start in DIR (required)
