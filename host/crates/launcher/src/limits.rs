@@ -17,8 +17,8 @@ pub struct Limits {
     pub cpu_seconds: Option<u64>,
     /// The address space in bytes.
     pub memory: Option<u64>,
-    /// How many processes the program's user may have, those outside included. The kernel does not
-    /// hold root to it.
+    /// How many processes the program may have, if its control group counts them; else its user, those
+    /// outside included, and the kernel does not hold root to it then.
     pub processes: Option<u64>,
 }
 

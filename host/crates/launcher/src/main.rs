@@ -54,7 +54,8 @@ Options:
   --limit-file-size N    bytes to which a file may grow
   --limit-cpu-seconds N  seconds of processor time, then it is killed
   --limit-memory N       bytes of address space
-  --limit-processes N    processes of the program's user
+  --limit-processes N    processes of PROGRAM where a control group counts them,
+                         elsewhere of its user
   --report               as the first argument: say on standard error what became
                          of each layer, and of the program
   --print-plan           as the first argument: print the plan and run nothing
