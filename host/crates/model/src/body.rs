@@ -40,7 +40,7 @@ impl Body {
     /// Checks a JSON text and keeps it.
     pub fn parse(text: &str) -> Result<Self, BodyError> {
         // `RawValue` alone only skims the text: it takes lone surrogates, which are no Unicode.
-        if scan(text)? == Surrogates::Possible {
+        if !is_harmless(text) && scan(text)? == Surrogates::Possible {
             serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
         }
         serde_json::from_str(text).map(Self).map_err(BodyError::from)
@@ -62,6 +62,24 @@ impl Body {
 enum Surrogates {
     None,
     Possible,
+}
+
+/// Tells at a glance that [`scan`] would find nothing in a text, if it is JSON: it has too few brackets
+/// to be too deep, and no way to write a reserved key or half of a character. Loops without an early
+/// end, whose sums fit into bytes, are what a compiler makes wide.
+fn is_harmless(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_bracket = |&byte: &u8| u8::from(byte | 0x20 == b'{');
+    let brackets = |part: &[u8]| usize::from(part.iter().map(is_bracket).sum::<u8>());
+    let has_dollar = bytes.iter().fold(false, |found, &byte| found | (byte == b'$'));
+    // `\u0024` is a dollar, and half of a character begins with `\ud`.
+    let is_suspect = |w: &[u8]| {
+        (w[0] == b'\\')
+            & (w[1] == b'u')
+            & ((w[2] | 0x20 == b'd') | ((w[4] == b'2') & (w[5] == b'4')))
+    };
+    let has_suspect = bytes.windows(6).fold(false, |found, w| found | is_suspect(w));
+    !has_dollar && !has_suspect && bytes.chunks(255).map(brackets).sum::<usize>() <= MAX_DEPTH
 }
 
 /// Looks for what must not even reach serde_json: too deep nesting and reserved keys. Whether the
@@ -215,6 +233,34 @@ mod tests {
         fn a_body_is_always_a_tree(text in r#"([\[\]{}",:\\u0-9a-fD.eE+ -]|\\ud[89c]0[0f]|"[a-z\\u]*"|[\x00-\x20]){0,30}"#) {
             let is_tree = serde_json::from_str::<Value>(&text).is_ok();
             prop_assert_eq!(Body::parse(&text).is_ok(), is_tree);
+        }
+    }
+
+    fn check_harmless(text: &str, expected: bool) {
+        assert_eq!(is_harmless(text), expected, "{text}");
+        assert!(!expected || scan(text).unwrap() == Surrogates::None, "{text}");
+    }
+
+    #[test]
+    fn what_needs_no_second_look_is_seen_at_a_glance() {
+        check_harmless("", true);
+        check_harmless(r#"{"a":[1,"\u00fc \n"]}"#, true);
+        check_harmless(r#"["\ud83d\ude00"]"#, false);
+        check_harmless(r#""\uD800""#, false);
+        check_harmless(r#""\u0024""#, false);
+        check_harmless(r#""a$""#, false);
+        check_harmless(&"[]".repeat(MAX_DEPTH), true);
+        for brackets in [MAX_DEPTH + 1, 256, 1000, 100_000] {
+            check_harmless(&"{".repeat(brackets), false);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_seen_at_a_glance_is_so(text in r#""(\\u00[22ab4]{2}|\\u[dD]8[0-9]{2}|[$a]){0,3}"|(\[){120,135}(\]){120,135}"#) {
+            let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
+            let is_clean = matches!(scan(&text), Ok(Surrogates::None));
+            prop_assert!(is_clean || !is_harmless(&text) || !is_json);
         }
     }
 
