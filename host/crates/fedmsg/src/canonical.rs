@@ -8,26 +8,19 @@
 //! Before it on the path of a message: the bytes of a body. After it: [`Envelope`](crate::Envelope),
 //! which takes the keys it knows out of the [`Document`].
 
+mod document;
 mod float;
+mod member;
 mod number;
+mod output;
 mod parser;
 mod string;
-mod value;
-mod writer;
 
-use std::ops::Range;
-
-pub(crate) use string::Text;
-pub(crate) use value::{Member, Value};
-
-use parser::Parser;
-use writer::write;
+pub(crate) use document::Document;
+pub(crate) use member::Member;
 
 /// The most digits of an integer: Python's own limit since 3.11 (`sys.int_info`).
 pub const MAX_INTEGER_DIGITS: usize = 4300;
-
-/// The keys that are added to a body after it was signed.
-const CREDENTIALS: [&[u8]; 2] = [b"signature", b"certificate"];
 
 /// Whether the keys `signature` and `certificate` of the outermost object are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,64 +48,6 @@ pub enum JsonError {
 /// where Python's own limit is about a thousand.
 pub fn canonical_json(text: &str, credentials: Credentials) -> Result<String, JsonError> {
     Ok(Document::parse(text)?.to_canonical(credentials).0)
-}
-
-/// A JSON text as Python understands it. Strings that need no change are borrowed.
-#[derive(Debug)]
-pub(crate) struct Document<'a> {
-    pub(crate) root: Value<'a>,
-    /// Whether something in it is not for serde_json, or may not be: `NaN` and its like, a lone
-    /// surrogate, or a string that starts as serde_json's reserved keys do.
-    pub(crate) is_odd: bool,
-    length: usize,
-}
-
-impl<'a> Document<'a> {
-    /// Parses a text to its end.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, JsonError> {
-        let (root, is_odd) = Parser::new(text).document()?;
-        Ok(Self { root, is_odd, length: text.len() })
-    }
-
-    /// Returns the members of the outermost object in canonical order, or none for anything else.
-    pub(crate) fn members(&self) -> Option<&[Member<'a>]> {
-        match &self.root {
-            Value::Object(members) => Some(members),
-            _ => None,
-        }
-    }
-
-    /// Returns the canonical form, and where in it the value of the outermost `msg` stands.
-    pub(crate) fn to_canonical(&self, credentials: Credentials) -> (String, Option<Range<usize>>) {
-        let mut out = Vec::with_capacity(self.length);
-        let mut msg = None;
-        match &self.root {
-            Value::Object(members) => {
-                out.push(b'{');
-                let mut first = true;
-                for Member { key, value, .. } in members {
-                    let is_credential = CREDENTIALS.contains(&key.as_bytes());
-                    if is_credential && credentials == Credentials::LeftOut {
-                        continue;
-                    }
-                    if !first {
-                        out.push(b',');
-                    }
-                    first = false;
-                    key.write(&mut out);
-                    out.push(b':');
-                    let start = out.len();
-                    write(value, &mut out);
-                    if key.as_bytes() == b"msg" {
-                        msg = Some(start..out.len());
-                    }
-                }
-                out.push(b'}');
-            }
-            other => write(other, &mut out),
-        }
-        (String::from_utf8(out).expect("canonical JSON is ASCII"), msg)
-    }
 }
 
 #[cfg(test)]
@@ -147,6 +82,18 @@ mod tests {
         check(r#"{"a":1,"b":0,"a":2,"\u0061":{"x":3}}"#, r#"{"a":{"x":3},"b":0}"#);
         check(r#"[{"a":{"a":1,"a":2},"a":[]}]"#, r#"[{"a":[]}]"#);
         check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
+    }
+
+    #[test]
+    fn objects_in_objects_are_put_into_order() {
+        check(
+            r#"[{"b":{"d":[{"f":1,"e":2,"f":3}],"c":{"z":{},"y":[]}},"a":0},{"b":1,"a":2},{"a":1,"b":2}]"#,
+            r#"[{"a":0,"b":{"c":{"y":[],"z":{}},"d":[{"e":2,"f":3}]}},{"a":2,"b":1},{"a":1,"b":2}]"#,
+        );
+        check(
+            r#"{"a":{"c":{"b":1,"a":2},"c":{"d":1,"c":{"b":1,"a":2}},"b":[]}}"#,
+            r#"{"a":{"b":[],"c":{"c":{"a":2,"b":1},"d":1}}}"#,
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::JsonError;
-use crate::canonical::{Document, Member, Value};
+use crate::canonical::Document;
 
 const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
 
@@ -17,42 +17,40 @@ const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
 pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
     let document = Document::parse(text)?;
     let Some(members) = document.members() else { return Ok(Cow::Borrowed(text)) };
-    let has = |name: &[u8]| members.iter().any(|member| member.key.as_bytes() == name);
+    let has = |name: &[u8]| members.iter().any(|member| *member.key.decoded() == *name);
     if !ADDED.into_iter().all(has) {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = String::with_capacity(text.len());
-    for Member { key, value, span, .. } in members {
-        let is_added = ADDED.contains(&key.as_bytes());
-        if is_added || (key.as_bytes() == b"headers" && is_empty(value)) {
+    for member in members {
+        let (key, value) = (member.key.decoded(), document.value(member));
+        if ADDED.contains(&&*key) || (*key == *b"headers" && is_empty(value)) {
             continue;
         }
         out.push(if out.is_empty() { '{' } else { ',' });
-        out.push_str(&key.to_json());
+        out.push_str(document.key(member));
         out.push(':');
-        match value {
-            Value::Float(number) if key.as_bytes() == b"timestamp" && number.is_finite() => {
-                // With all digits, however many; negative zero is zero.
+        match float(value) {
+            // With all digits, however many; negative zero is zero.
+            Some(number) if *key == *b"timestamp" => {
                 out.push_str(&format!("{:.0}", number.trunc() + 0.0));
             }
-            _ => out.push_str(&text[span.clone()]),
+            _ => out.push_str(&text[member.span.clone()]),
         }
     }
     out.push_str(if out.is_empty() { "{}" } else { "}" });
     Ok(Cow::Owned(out))
 }
 
-/// Tells what Python means by a value that is false.
-fn is_empty(value: &Value<'_>) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Integer(digits) => *digits == "0",
-        Value::Float(number) => *number == 0.0,
-        Value::Text(text) => text.as_bytes().is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(members) => members.is_empty(),
-    }
+/// Tells what Python means by a value that is false, of canonical JSON.
+fn is_empty(value: &str) -> bool {
+    matches!(value, "null" | "false" | "0" | "0.0" | "-0.0" | "\"\"" | "[]" | "{}")
+}
+
+/// Returns a value of canonical JSON if it is a float, and no infinite one.
+fn float(value: &str) -> Option<f64> {
+    let number: f64 = value.parse().ok()?;
+    (number.is_finite() && value.contains(['.', 'e'])).then_some(number)
 }
 
 #[cfg(test)]

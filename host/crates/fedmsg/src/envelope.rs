@@ -11,7 +11,7 @@ use loopabull_model::{Body, BodyError, Topic};
 use serde_json::Value;
 
 use crate::Rejection;
-use crate::canonical::{self, Credentials, Document, Member};
+use crate::canonical::{Credentials, Document, Member};
 
 /// The largest body that is taken, in bytes: 8 MiB. The largest seen on Fedora's bus has 131 KB.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
@@ -47,7 +47,8 @@ pub(crate) struct Fields {
 pub(crate) enum Field {
     #[default]
     Absent,
-    Text(String),
+    /// Where the text stands in the text of the body, with its quotes and escapes.
+    Text(Range<usize>),
     NotText,
 }
 
@@ -100,18 +101,21 @@ impl Envelope {
 impl Fields {
     fn of(members: &[Member<'_>], text: &str) -> Result<Self, Rejection> {
         let mut fields = Self::default();
-        for Member { key, value, span, is_repeated } in members {
-            let key = key.as_str().unwrap_or_default();
+        for Member { key, span, is_repeated, .. } in members {
+            let key = key.decoded();
+            let key = str::from_utf8(&key).unwrap_or_default();
             let raw = &text[span.clone()];
+            let field =
+                if raw.starts_with('"') { Field::Text(span.clone()) } else { Field::NotText };
             match key {
                 "topic" => fields.topic = parse(key, raw)?,
                 "msg_id" => fields.msg_id = parse(key, raw)?,
                 "timestamp" => fields.timestamp = parse(key, raw)?,
                 "headers" => fields.headers = parse(key, raw)?,
                 "msg" => fields.msg = Some(span.clone()),
-                "crypto" => fields.crypto = Field::of(value),
-                "signature" => fields.signature = Field::of(value),
-                "certificate" => fields.certificate = Field::of(value),
+                "crypto" => fields.crypto = field,
+                "signature" => fields.signature = field,
+                "certificate" => fields.certificate = field,
                 _ => continue,
             }
             // Which of two is meant, each reader decides for itself.
@@ -120,17 +124,6 @@ impl Fields {
             }
         }
         Ok(fields)
-    }
-}
-
-impl Field {
-    fn of(value: &canonical::Value<'_>) -> Self {
-        match value {
-            canonical::Value::Text(text) => {
-                text.as_str().map_or(Self::NotText, |text| Self::Text(text.to_owned()))
-            }
-            _ => Self::NotText,
-        }
     }
 }
 

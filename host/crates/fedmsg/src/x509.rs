@@ -13,8 +13,10 @@ use crate::envelope::{Envelope, Field, Fields};
 use crate::trust::Admitted;
 use crate::{Distrust, RoutingPolicy, Trust, base64, pem};
 
-/// The longest certificate that is looked at, in bytes of the body. Real ones have three thousand.
+/// The longest certificate that is looked at, in bytes of its text. Real ones have three thousand.
 const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
+/// How many bytes one byte of a text may be in JSON: `\u000a`.
+const LONGEST_ESCAPE: usize = 6;
 /// How many certificates are remembered. Fedora had some sixty.
 const MAX_KNOWN: usize = 256;
 
@@ -29,7 +31,8 @@ pub struct X509 {
     known: Mutex<Known>,
 }
 
-/// The certificates that were found good, by the hash of their text. The oldest goes first.
+/// The certificates that were found good, by the hash of their text as it is written in a body. The
+/// oldest goes first.
 #[derive(Debug, Default)]
 struct Known {
     by_hash: HashMap<[u8; 32], Arc<Admitted>>,
@@ -51,12 +54,12 @@ impl X509 {
     /// 1970. That the topic of the body is the topic of the envelope is left to the caller.
     pub(crate) fn check(&self, envelope: &Envelope, now: i64) -> Result<String, Distrust> {
         let Fields { topic, crypto, signature, certificate, .. } = &envelope.fields;
-        check_kind(crypto, signature, certificate)?;
-        let signature = match text(signature, "signature")? {
-            Some(text) => decode(text.as_bytes(), "signature")?,
+        check_kind(crypto, signature, certificate, &envelope.text)?;
+        let signature = match written(signature, "signature", &envelope.text)? {
+            Some(written) => decode(&unquoted(written, "signature")?, "signature")?,
             None => return Err(Distrust::SignatureMissing),
         };
-        let Some(certificate) = text(certificate, "certificate")? else {
+        let Some(certificate) = written(certificate, "certificate", &envelope.text)? else {
             return Err(Distrust::CertificateMissing);
         };
         if topic.is_none() {
@@ -71,18 +74,25 @@ impl X509 {
         Ok(admitted.signer.clone())
     }
 
-    fn admit(&self, text: &str, now: i64) -> Result<Arc<Admitted>, Distrust> {
-        if text.len() > MAX_CERTIFICATE_BYTES {
-            return Err(Distrust::CertificateUnreadable { reason: "it is too long" });
+    /// Checks a certificate, which is given as it is written in a body: one that is known is not even
+    /// decoded.
+    fn admit(&self, written: &str, now: i64) -> Result<Arc<Admitted>, Distrust> {
+        let too_long = Err(Distrust::CertificateUnreadable { reason: "it is too long" });
+        if written.len() > MAX_CERTIFICATE_BYTES * LONGEST_ESCAPE {
+            return too_long;
         }
-        let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let hash: [u8; 32] = Sha256::digest(written.as_bytes()).into();
         if let Some(admitted) = self.known(|known| known.by_hash.get(&hash).cloned())
             && admitted.holds_at(now)
         {
             return Ok(admitted);
         }
         // The field holds the base64 of a PEM text, which is base64 itself.
-        let pem = decode(text.as_bytes(), "certificate")?;
+        let text = unquoted(written, "certificate")?;
+        if text.len() > MAX_CERTIFICATE_BYTES {
+            return too_long;
+        }
+        let pem = decode(&text, "certificate")?;
         let der = pem::first(&pem, &["CERTIFICATE", "X509 CERTIFICATE"])
             .map_err(|reason| Distrust::CertificateUnreadable { reason })?;
         let admitted = Arc::new(self.trust.admit(&der, now)?);
@@ -111,11 +121,19 @@ impl Known {
 }
 
 /// Chooses the back end as fedmsg does, and refuses all but one.
-fn check_kind(crypto: &Field, signature: &Field, certificate: &Field) -> Result<(), Distrust> {
+fn check_kind(
+    crypto: &Field,
+    signature: &Field,
+    certificate: &Field,
+    body: &str,
+) -> Result<(), Distrust> {
     match crypto {
-        Field::Text(name) if name == "x509" => Ok(()),
-        Field::Text(name) if name == "gpg" => Err(Distrust::Gpg),
-        Field::Text(_) | Field::NotText => Err(Distrust::UnknownCrypto),
+        Field::Text(span) => match unquoted(&body[span.clone()], "crypto").as_deref() {
+            Ok("x509") => Ok(()),
+            Ok("gpg") => Err(Distrust::Gpg),
+            _ => Err(Distrust::UnknownCrypto),
+        },
+        Field::NotText => Err(Distrust::UnknownCrypto),
         // Up to fedmsg 0.7.2 a body did not say how it was signed.
         Field::Absent => match (certificate, signature) {
             (Field::Absent, Field::Absent) => Err(Distrust::Unsigned),
@@ -125,14 +143,24 @@ fn check_kind(crypto: &Field, signature: &Field, certificate: &Field) -> Result<
     }
 }
 
-fn text<'a>(field: &'a Field, key: &'static str) -> Result<Option<&'a str>, Distrust> {
+/// Returns a text as it is written in the body.
+fn written<'a>(
+    field: &Field,
+    key: &'static str,
+    body: &'a str,
+) -> Result<Option<&'a str>, Distrust> {
     match field {
         Field::Absent => Ok(None),
-        Field::Text(text) => Ok(Some(text)),
+        Field::Text(span) => Ok(Some(&body[span.clone()])),
         Field::NotText => Err(Distrust::NotText { key }),
     }
 }
 
-fn decode(text: &[u8], key: &'static str) -> Result<Vec<u8>, Distrust> {
-    base64::decode(text).map_err(|_| Distrust::Base64 { key })
+/// Returns what a text stands for.
+fn unquoted(written: &str, key: &'static str) -> Result<String, Distrust> {
+    serde_json::from_str(written).map_err(|_| Distrust::NotText { key })
+}
+
+fn decode(text: &str, key: &'static str) -> Result<Vec<u8>, Distrust> {
+    base64::decode(text.as_bytes()).map_err(|_| Distrust::Base64 { key })
 }

@@ -4,63 +4,62 @@
 //! one; which Rust's own formatting does not promise, and zmij does. Where the point goes and how an
 //! exponent looks is Python's own way (CPython, `Python/pystrtod.c`, format code `r`).
 
+use std::iter::repeat_n;
+
 /// Appends a float. Without an exponent from 1e-4 up to below 1e16.
-pub(super) fn write(number: f64, out: &mut Vec<u8>) {
+pub(super) fn write(number: f64, out: &mut String) {
     if !number.is_finite() {
-        let name: &[u8] = match (number.is_nan(), number > 0.0) {
-            (true, _) => b"NaN",
-            (false, true) => b"Infinity",
-            (false, false) => b"-Infinity",
+        let name = match (number.is_nan(), number > 0.0) {
+            (true, _) => "NaN",
+            (false, true) => "Infinity",
+            (false, false) => "-Infinity",
         };
-        return out.extend_from_slice(name);
+        return out.push_str(name);
     }
     if number.is_sign_negative() {
-        out.push(b'-');
+        out.push('-');
     }
     if number == 0.0 {
-        return out.extend_from_slice(b"0.0");
+        return out.push_str("0.0");
     }
     let mut buffer = zmij::Buffer::new();
     let (digits, point) = decimal(buffer.format_finite(number.abs()));
     match point {
         -3..=0 => {
-            out.extend_from_slice(b"0.");
-            out.resize(out.len() + point.unsigned_abs() as usize, b'0');
-            out.extend_from_slice(&digits);
+            out.push_str("0.");
+            out.extend(repeat_n('0', point.unsigned_abs() as usize));
+            out.push_str(&digits);
         }
         1..=16 => {
             let whole = digits.len().min(point as usize);
-            out.extend_from_slice(&digits[..whole]);
-            out.resize(out.len() + point as usize - whole, b'0');
-            out.push(b'.');
-            out.extend_from_slice(if whole < digits.len() { &digits[whole..] } else { b"0" });
+            out.push_str(&digits[..whole]);
+            out.extend(repeat_n('0', point as usize - whole));
+            out.push('.');
+            out.push_str(if whole < digits.len() { &digits[whole..] } else { "0" });
         }
         _ => {
-            out.push(digits[0]);
+            out.push_str(&digits[..1]);
             if digits.len() > 1 {
-                out.push(b'.');
-                out.extend_from_slice(&digits[1..]);
+                out.push('.');
+                out.push_str(&digits[1..]);
             }
             let exponent = point - 1;
             let sign = if exponent < 0 { '-' } else { '+' };
-            let text = format!("e{sign}{:02}", exponent.abs());
-            out.extend_from_slice(text.as_bytes());
+            out.push_str(&format!("e{sign}{:02}", exponent.abs()));
         }
     }
 }
 
 /// Returns the digits of a positive number, without zeros around them, and how many of them stand
 /// before the point.
-fn decimal(text: &str) -> (Vec<u8>, i32) {
+fn decimal(text: &str) -> (String, i32) {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let exponent: i32 = exponent.parse().expect("an exponent is a number");
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mut digits = [whole.as_bytes(), fraction.as_bytes()].concat();
-    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
-    digits.drain(..zeros);
-    let end = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
-    digits.truncate(end);
-    (digits, whole.len() as i32 - zeros as i32 + exponent)
+    let all = [whole, fraction].concat();
+    let digits = all.trim_start_matches('0');
+    let zeros = all.len() - digits.len();
+    (digits.trim_end_matches('0').to_owned(), whole.len() as i32 - zeros as i32 + exponent)
 }
 
 #[cfg(test)]

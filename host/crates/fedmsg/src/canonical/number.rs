@@ -1,23 +1,26 @@
 //! Reads numbers: integers without end, and floats.
 
 use super::parser::Parser;
-use super::{JsonError, MAX_INTEGER_DIGITS, Value};
+use super::{JsonError, MAX_INTEGER_DIGITS, float};
 
-impl<'a> Parser<'a> {
-    fn digits(&mut self) -> usize {
-        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
-        count
+/// With so many digits no two decimal numbers are the same float (`DBL_DIG` of C).
+const DISTINCT_DIGITS: usize = 15;
+
+impl Parser<'_> {
+    fn digits(&mut self) {
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
     }
 
     /// Reads a number, or what else begins with a minus.
-    pub(super) fn number(&mut self) -> Result<Value<'a>, JsonError> {
+    pub(super) fn number(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         let is_negative = self.peek() == Some(b'-');
         self.at += usize::from(is_negative);
         match self.peek() {
             Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => _ = self.digits(),
+            Some(b'1'..=b'9') => self.digits(),
             _ => {
                 self.at = start;
                 return self.name();
@@ -36,14 +39,34 @@ impl<'a> Parser<'a> {
         }
         let number = &self.text[start..self.at];
         if self.at > whole {
-            let float = number.parse().expect("the grammar of JSON's floats is within Rust's");
-            return Ok(Value::Float(float));
+            if !is_shortest(number) {
+                let float = number.parse().expect("the grammar of JSON's floats is within Rust's");
+                float::write(float, self.out.instead(start, self.at));
+            }
+            return Ok(());
         }
         if whole - start - usize::from(is_negative) > MAX_INTEGER_DIGITS {
             return Err(JsonError::TooManyDigits);
         }
-        Ok(Value::Integer(if number == "-0" { "0" } else { number }))
+        if number == "-0" {
+            self.out.leave_out(start, self.at - 1);
+        }
+        Ok(())
     }
+}
+
+/// Tells whether a float is surely written as Python writes it.
+///
+/// No other number of so few digits reads back as the same float, so these are the shortest digits that
+/// do, if no zero is added to them. It is so small that it needs no exponent, and so large.
+fn is_shortest(number: &str) -> bool {
+    let Some((whole, fraction)) = number.split_once('.') else { return false };
+    let is_decimal = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let has_added_zero = fraction.ends_with('0') && fraction != "0";
+    is_decimal
+        && whole.len() + fraction.len() <= DISTINCT_DIGITS
+        && !has_added_zero
+        && !fraction.starts_with("000")
 }
 
 #[cfg(test)]
@@ -82,5 +105,22 @@ mod tests {
         ] {
             assert!(canonical_json(text, Credentials::Kept).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_float_that_is_written_as_it_is_is_what_its_digits_say() {
+        for (whole, fraction) in
+            [(0, 0), (0, 1), (0, 10), (1, 5), (12_345, 25), (0, 999), (99_999_999, 1)]
+        {
+            for width in 1..16 {
+                for sign in ["", "-"] {
+                    let text = format!("{sign}{whole}.{fraction:0width$}");
+                    let mut written = String::new();
+                    float::write(text.parse().unwrap(), &mut written);
+                    assert!(!is_shortest(&text) || written == text, "{text} {written}");
+                }
+            }
+        }
+        assert!(is_shortest("1504642719.23539") && is_shortest("1.5") && is_shortest("-0.0"));
     }
 }

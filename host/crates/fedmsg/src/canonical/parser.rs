@@ -1,25 +1,28 @@
-//! Reads JSON as Python's `json.loads` does, with its leniencies.
-
-use std::borrow::Cow;
+//! Reads JSON as Python's `json.loads` does, with its leniencies, and writes it as `json.dumps` does.
+//!
+//! Both in one pass, without a tree: a value is written while it is read. Only the order of members has
+//! to wait: it is noted where they stand, for [`Document`] to move them.
 
 use loopabull_model::MAX_DEPTH;
 
-use super::value::order;
-use super::{JsonError, Member, Text, Value, string};
+use super::document::Unordered;
+use super::member::{is_ordered, order};
+use super::output::Output;
+use super::{Document, JsonError, Member};
 
-/// How many values of real messages are open at once, about.
+/// How many members of real messages are open at once, about.
 const USUAL: usize = 32;
 
 /// Reads one text.
 pub(super) struct Parser<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
+    pub(super) out: Output<'a>,
+    pub(super) is_odd: bool,
     depth: usize,
-    is_odd: bool,
-    /// What was read of the arrays and objects that are not at their end, the outer ones first. So
-    /// each of them is allocated once, as large as it is.
-    values: Vec<Value<'a>>,
+    /// The members of the objects that are not at their end, those of the outer ones first.
     members: Vec<Member<'a>>,
+    unordered: Vec<Unordered>,
 }
 
 impl<'a> Parser<'a> {
@@ -27,25 +30,33 @@ impl<'a> Parser<'a> {
         Self {
             text,
             at: 0,
-            depth: 0,
+            out: Output::new(text),
             is_odd: false,
-            values: Vec::with_capacity(USUAL),
+            depth: 0,
             members: Vec::with_capacity(USUAL),
+            unordered: Vec::new(),
         }
     }
 
-    /// Reads the one value of the text, and tells whether it is odd.
-    pub(super) fn document(mut self) -> Result<(Value<'a>, bool), JsonError> {
+    /// Reads the one value of the text.
+    pub(super) fn document(mut self) -> Result<Document<'a>, JsonError> {
         self.space();
-        let root = self.value()?;
+        self.value()?;
         self.space();
         if self.at < self.text.len() {
             return Err(self.syntax("there is more than one value"));
         }
-        Ok((root, self.is_odd))
+        // An object ends after those in it.
+        self.unordered.sort_by_key(|object| object.written.start);
+        Ok(Document {
+            out: self.out.finish(),
+            members: self.members,
+            unordered: self.unordered,
+            is_odd: self.is_odd,
+        })
     }
 
-    fn syntax(&self, problem: &'static str) -> JsonError {
+    pub(super) fn syntax(&self, problem: &'static str) -> JsonError {
         JsonError::Syntax { problem, at: self.at }
     }
 
@@ -57,16 +68,21 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
+    /// Passes over space, which is not written.
     fn space(&mut self) {
+        let start = self.at;
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
+        }
+        if self.at > start {
+            self.out.leave_out(start, self.at);
         }
     }
 
     /// Reads a value. It calls itself, as often as the limit of the depth lets it.
-    fn value(&mut self) -> Result<Value<'a>, JsonError> {
+    fn value(&mut self) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'"') => self.string().map(Value::Text),
+            Some(b'"') => self.string().map(drop),
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -74,21 +90,21 @@ impl<'a> Parser<'a> {
         }
     }
 
-    pub(super) fn name(&mut self) -> Result<Value<'a>, JsonError> {
-        let (name, value) = match self.peek() {
-            Some(b'n') => ("null", Value::Null),
-            Some(b't') => ("true", Value::Bool(true)),
-            Some(b'f') => ("false", Value::Bool(false)),
-            Some(b'N') => ("NaN", Value::Float(f64::NAN)),
-            Some(b'I') => ("Infinity", Value::Float(f64::INFINITY)),
-            _ => ("-Infinity", Value::Float(f64::NEG_INFINITY)),
+    pub(super) fn name(&mut self) -> Result<(), JsonError> {
+        let (name, is_number) = match self.peek() {
+            Some(b'n') => ("null", false),
+            Some(b't') => ("true", false),
+            Some(b'f') => ("false", false),
+            Some(b'N') => ("NaN", true),
+            Some(b'I') => ("Infinity", true),
+            _ => ("-Infinity", true),
         };
         if !self.rest().starts_with(name.as_bytes()) {
             return Err(self.syntax("a value is missing"));
         }
         self.at += name.len();
-        self.is_odd |= matches!(value, Value::Float(_));
-        Ok(value)
+        self.is_odd |= is_number;
+        Ok(())
     }
 
     fn enter(&mut self) -> Result<(), JsonError> {
@@ -101,7 +117,12 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads what comes after a member: `true` for a comma, `false` for the end.
+    fn leave(&mut self) {
+        self.at += 1;
+        self.depth -= 1;
+    }
+
+    /// Reads what comes after a member: `true` for a comma, `false` for the end, which is left.
     fn goes_on(&mut self, end: u8) -> Result<bool, JsonError> {
         self.space();
         match self.peek() {
@@ -110,164 +131,80 @@ impl<'a> Parser<'a> {
                 self.space();
                 Ok(true)
             }
-            Some(byte) if byte == end => {
-                self.leave();
-                Ok(false)
-            }
+            Some(byte) if byte == end => Ok(false),
             _ => Err(self.syntax("a comma or the end is missing")),
         }
     }
 
-    fn leave(&mut self) {
-        self.at += 1;
-        self.depth -= 1;
-    }
-
-    fn array(&mut self) -> Result<Value<'a>, JsonError> {
+    fn array(&mut self) -> Result<(), JsonError> {
         self.enter()?;
-        if self.peek() == Some(b']') {
-            self.leave();
-            return Ok(Value::Array(Vec::new()));
-        }
-        let outer = self.values.len();
-        loop {
-            let value = self.value()?;
-            self.values.push(value);
-            if !self.goes_on(b']')? {
-                return Ok(Value::Array(self.values.split_off(outer)));
+        if self.peek() != Some(b']') {
+            self.value()?;
+            while self.goes_on(b']')? {
+                self.value()?;
             }
         }
+        self.leave();
+        Ok(())
     }
 
-    fn object(&mut self) -> Result<Value<'a>, JsonError> {
+    fn object(&mut self) -> Result<(), JsonError> {
         self.enter()?;
-        if self.peek() == Some(b'}') {
-            self.leave();
-            return Ok(Value::Object(Vec::new()));
-        }
         let outer = self.members.len();
-        loop {
-            if self.peek() != Some(b'"') {
-                return Err(self.syntax("a key is missing"));
-            }
-            let key = self.string()?;
-            self.space();
-            if self.peek() != Some(b':') {
-                return Err(self.syntax("a colon is missing"));
-            }
-            self.at += 1;
-            self.space();
-            let start = self.at;
-            let value = self.value()?;
-            self.members.push(Member { key, value, span: start..self.at, is_repeated: false });
-            if !self.goes_on(b'}')? {
-                let mut members = self.members.split_off(outer);
-                order(&mut members);
-                return Ok(Value::Object(members));
+        if self.peek() != Some(b'}') {
+            self.member()?;
+            while self.goes_on(b'}')? {
+                self.member()?;
             }
         }
+        if !is_ordered(&self.members[outer..]) {
+            self.order(outer);
+        }
+        // Those of the outermost object are the document's.
+        if self.depth > 1 {
+            self.members.truncate(outer);
+        }
+        self.leave();
+        Ok(())
     }
 
-    fn string(&mut self) -> Result<Text<'a>, JsonError> {
+    fn member(&mut self) -> Result<(), JsonError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.syntax("a key is missing"));
+        }
+        let start = self.out.length(self.at);
+        let key = self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.syntax("a colon is missing"));
+        }
         self.at += 1;
-        let rest = self.rest();
-        let plain = string::plain_length(rest);
-        // serde_json's reserved keys start so; whoever asks serde_json looks closer.
-        self.is_odd |= rest.first() == Some(&b'$');
-        if rest.get(plain) == Some(&b'"') {
-            self.at += plain + 1;
-            return Ok(Text::plain(&rest[..plain]));
-        }
-        let text = self.other_string(plain)?;
-        self.is_odd |= text.as_bytes().first() == Some(&b'$');
-        Ok(text)
-    }
-
-    /// Reads a string of which only the first `plain` bytes are known to need no change.
-    fn other_string(&mut self, plain: usize) -> Result<Text<'a>, JsonError> {
-        let start = self.at;
-        self.at += plain;
-        let mut decoded = Vec::new();
-        // From here on nothing was copied yet.
-        let mut from = start;
-        loop {
-            let run = self.rest().iter().take_while(|&&byte| is_literal(byte)).count();
-            self.at += run;
-            match self.peek() {
-                Some(b'"') => {
-                    let last = &self.text.as_bytes()[from..self.at];
-                    self.at += 1;
-                    if decoded.is_empty() {
-                        return Ok(Text::other(Cow::Borrowed(last)));
-                    }
-                    decoded.extend_from_slice(last);
-                    return Ok(Text::other(Cow::Owned(decoded)));
-                }
-                Some(b'\\') => {
-                    if decoded.is_empty() {
-                        decoded.reserve(self.at - start + 64);
-                    }
-                    decoded.extend_from_slice(&self.text.as_bytes()[from..self.at]);
-                    self.escape(&mut decoded)?;
-                    from = self.at;
-                }
-                Some(_) => return Err(self.syntax("a string has a control character")),
-                None => return Err(self.syntax("a string has no end")),
-            }
-        }
-    }
-
-    fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let Some(&letter) = self.rest().get(1) else {
-            return Err(self.syntax("a string has no end"));
-        };
-        let byte = match letter {
-            b'"' | b'\\' | b'/' => letter,
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => return self.escaped_code_point(out),
-            _ => return Err(self.syntax("an escape is unknown")),
-        };
-        self.at += 2;
-        out.push(byte);
+        self.space();
+        let (begin, value) = (self.at, self.out.length(self.at));
+        self.value()?;
+        self.members.push(Member {
+            key,
+            span: begin..self.at,
+            written: start..self.out.length(self.at),
+            value,
+            is_repeated: false,
+        });
         Ok(())
     }
 
-    fn escaped_code_point(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let unit = self.unit()?;
-        if (0xd800..0xdc00).contains(&unit) && self.rest().starts_with(b"\\u") {
-            let before = self.at;
-            let next = self.unit()?;
-            if (0xdc00..0xe000).contains(&next) {
-                string::push(0x1_0000 + ((unit - 0xd800) << 10) + (next - 0xdc00), out);
-                return Ok(());
-            }
-            // It stands for itself, and may be the first half of a pair.
-            self.at = before;
+    /// Puts the members of an object, those from `outer` on, into order.
+    fn order(&mut self, outer: usize) {
+        let mut members = self.members.split_off(outer);
+        let start = members[0].written.start - "{".len();
+        order(&mut members);
+        if self.depth > 1 {
+            let written = start..self.out.length(self.at);
+            let members = members.into_iter().map(|member| member.written).collect();
+            self.unordered.push(Unordered { written, members });
+        } else {
+            self.members = members;
         }
-        self.is_odd |= (0xd800..0xe000).contains(&unit);
-        string::push(unit, out);
-        Ok(())
     }
-
-    /// Reads `\uXXXX`.
-    fn unit(&mut self) -> Result<u32, JsonError> {
-        let digits = self.rest().get(2..6).unwrap_or_default();
-        if digits.len() != 4 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(self.syntax("an escape needs four hexadecimal digits"));
-        }
-        let value = |digit: &u8| char::from(*digit).to_digit(16).expect("all are digits");
-        self.at += 6;
-        Ok(digits.iter().fold(0, |unit, digit| unit << 4 | value(digit)))
-    }
-}
-
-/// Tells whether a byte in a string stands for itself.
-fn is_literal(byte: u8) -> bool {
-    byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]
