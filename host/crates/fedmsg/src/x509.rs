@@ -7,8 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use crate::envelope::{Envelope, Field, Fields};
 use crate::trust::Admitted;
 use crate::{Distrust, RoutingPolicy, Trust, base64, pem};
@@ -17,6 +15,8 @@ use crate::{Distrust, RoutingPolicy, Trust, base64, pem};
 const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 /// How many bytes one byte of a text may be in JSON: `\u000a`.
 const LONGEST_ESCAPE: usize = 6;
+/// The longest text that is remembered, in bytes.
+const MAX_KNOWN_BYTES: usize = 8 << 10;
 /// How many certificates are remembered. Fedora had some sixty.
 const MAX_KNOWN: usize = 256;
 
@@ -31,13 +31,17 @@ pub struct X509 {
     known: Mutex<Known>,
 }
 
-/// The certificates that were found good, by the hash of their text as it is written in a body. The
-/// oldest goes first.
+/// The certificates that were found good, with their texts as they are written in a body. The oldest goes
+/// first.
 #[derive(Debug, Default)]
 struct Known {
-    by_hash: HashMap<[u8; 32], Arc<Admitted>>,
-    order: VecDeque<[u8; 32]>,
+    by_end: HashMap<End, (Box<str>, Arc<Admitted>)>,
+    order: VecDeque<End>,
 }
+
+/// The end of a text, where a certificate has its signature: no two have the same by chance, and it is
+/// sooner hashed than the whole.
+type End = [u8; 64];
 
 impl X509 {
     /// Makes a check of a trust and a policy.
@@ -81,8 +85,7 @@ impl X509 {
         if written.len() > MAX_CERTIFICATE_BYTES * LONGEST_ESCAPE {
             return too_long;
         }
-        let hash: [u8; 32] = Sha256::digest(written.as_bytes()).into();
-        if let Some(admitted) = self.known(|known| known.by_hash.get(&hash).cloned())
+        if let Some(admitted) = self.known(|known| known.get(written))
             && admitted.holds_at(now)
         {
             return Ok(admitted);
@@ -96,7 +99,7 @@ impl X509 {
         let der = pem::first(&pem, &["CERTIFICATE", "X509 CERTIFICATE"])
             .map_err(|reason| Distrust::CertificateUnreadable { reason })?;
         let admitted = Arc::new(self.trust.admit(&der, now)?);
-        self.known(|known| known.insert(hash, Arc::clone(&admitted)));
+        self.known(|known| known.insert(written, Arc::clone(&admitted)));
         Ok(admitted)
     }
 
@@ -107,15 +110,24 @@ impl X509 {
 }
 
 impl Known {
-    fn insert(&mut self, hash: [u8; 32], admitted: Arc<Admitted>) {
-        if self.by_hash.insert(hash, admitted).is_some() {
+    fn get(&self, text: &str) -> Option<Arc<Admitted>> {
+        let (known, admitted) = self.by_end.get(text.as_bytes().last_chunk()?)?;
+        (**known == *text).then(|| Arc::clone(admitted))
+    }
+
+    fn insert(&mut self, text: &str, admitted: Arc<Admitted>) {
+        let Some(end) = text.as_bytes().last_chunk().filter(|_| text.len() <= MAX_KNOWN_BYTES)
+        else {
+            return;
+        };
+        if self.by_end.insert(*end, (text.into(), admitted)).is_some() {
             return;
         }
-        self.order.push_back(hash);
+        self.order.push_back(*end);
         if self.order.len() > MAX_KNOWN
             && let Some(oldest) = self.order.pop_front()
         {
-            self.by_hash.remove(&oldest);
+            self.by_end.remove(&oldest);
         }
     }
 }
