@@ -1,9 +1,10 @@
 //! What a daemon that was killed has left behind: playbooks that still run, and their directories.
 //!
 //! A playbook and everything that it started has the run's directory as its `HOME`, and that is how
-//! they are found. It must be gone before its message is run again.
+//! they are found; what has another by now, by its working directory or its session. It must be gone
+//! before its message is run again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -81,28 +82,30 @@ pub fn sweep_tries(tries: &Path) {
     }
 }
 
-/// Sends SIGKILL to each process whose `HOME` is beneath `runs`.
+/// Sends SIGKILL to each process that lives beneath `runs`, and to all of its session.
 fn look(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Look> {
-    let mut home = OsString::from("HOME=");
-    home.push(runs);
-    let mut home = home.into_vec();
-    home.push(b'/');
     let mut seen = Look::None;
+    let (mut inside, mut sessions) = (Vec::new(), BTreeMap::new());
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // Another user's process cannot be read, and one that has ended has no environment.
-        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
-        if environment.is_empty() {
-            // A thread of the kernel and a process that has ended have no program either.
-            if matches!(seen, Look::None) && fs::read_link(entry.path().join("exe")).is_ok() {
-                seen = Look::Blank;
-            }
-        } else if environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home))
-            && Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
-        {
+        let session = Session::of(&entry.path());
+        match lives_in(runs, &entry.path(), session) {
+            Lives::There => inside.push(pid),
+            Lives::Blank if matches!(seen, Look::None) => seen = Look::Blank,
+            Lives::Blank | Lives::Elsewhere => (),
+        }
+        sessions.extend(session.map(|session| (pid, session.number)));
+    }
+    // The launcher gives each playbook a session of its own. One that we are in is none of those.
+    let ours = Session::of(Path::new("/proc/self")).map(|session| session.number);
+    let found: BTreeSet<i32> = inside.iter().filter_map(|pid| sessions.get(pid).copied()).collect();
+    let is_of_one = |session: &i32| found.contains(session) && Some(*session) != ours;
+    let others = sessions.iter().filter(|(_, session)| is_of_one(session)).map(|(pid, _)| *pid);
+    for pid in inside.into_iter().chain(others.collect::<Vec<_>>()) {
+        if Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()) {
             killed.insert(pid);
             seen = Look::Found;
         }
@@ -110,8 +113,58 @@ fn look(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Look> {
     Ok(seen)
 }
 
+/// Where a process lives.
+enum Lives {
+    There,
+    Elsewhere,
+    /// It has no environment (yet).
+    Blank,
+}
+
+/// What of a process proc_pid_stat(5) tells.
+#[derive(Clone, Copy)]
+struct Session {
+    number: i32,
+    has_terminal: bool,
+}
+
+impl Session {
+    fn of(process: &Path) -> Option<Self> {
+        let stat = fs::read(process.join("stat")).ok()?;
+        // The name of the program, in parentheses, may be anything.
+        let end = stat.iter().rposition(|&byte| byte == b')')?;
+        let fields = str::from_utf8(&stat[end + 1..]).ok()?;
+        let mut fields = fields.split_ascii_whitespace().skip(3);
+        let number = fields.next()?.parse().ok()?;
+        Some(Self { number, has_terminal: fields.next()? != "0" })
+    }
+}
+
+/// Looks at a process by its directory in /proc.
+fn lives_in(runs: &Path, process: &Path, session: Option<Session>) -> Lives {
+    let mut home = OsString::from("HOME=");
+    home.push(runs);
+    let mut home = home.into_vec();
+    home.push(b'/');
+    // A person who has gone there to look is not one of them.
+    let works_there = session.is_some_and(|session| !session.has_terminal)
+        && fs::read_link(process.join("cwd"))
+            .is_ok_and(|directory| directory.starts_with(runs) && directory != runs);
+    // Another user's process cannot be read, and one that has ended has no environment.
+    let Ok(environment) = fs::read(process.join("environ")) else { return Lives::Elsewhere };
+    let is_at_home =
+        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home));
+    if works_there || is_at_home {
+        return Lives::There;
+    }
+    // A thread of the kernel and a process that has ended have no program either.
+    let is_blank = environment.is_empty() && fs::read_link(process.join("exe")).is_ok();
+    if is_blank { Lives::Blank } else { Lives::Elsewhere }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -128,8 +181,16 @@ mod tests {
         sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
         let mut inside = sleep.spawn().unwrap();
         let mut outside = sleep.env("HOME", runs.path()).spawn().unwrap();
-        assert_eq!(sweep(runs.path()).unwrap(), 1);
+        // With no environment of the run any more: one works there, one is of the session of one that is.
+        let shell = "cd /; env -i sleep 600 & cd \"$HOME\"; env -i sleep 600 & cd /; echo; wait";
+        let mut session = Command::new("/usr/bin/setsid");
+        session.args(["/bin/sh", "-c", shell]).env("HOME", &home).stdout(Stdio::piped());
+        let mut session = session.spawn().unwrap();
+        let mut started = [0];
+        session.stdout.as_mut().unwrap().read_exact(&mut started).unwrap();
+        assert_eq!(sweep(runs.path()).unwrap(), 4);
         assert!(!inside.wait().unwrap().success());
+        assert!(!session.wait().unwrap().success());
         assert!(outside.try_wait().unwrap().is_none());
         outside.kill().unwrap();
         outside.wait().unwrap();

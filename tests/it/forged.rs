@@ -43,6 +43,41 @@ fn a_forged_recap_is_text_like_any_other() {
     }
 }
 
+/// What a play starts has the user of Ansible itself, and is kept out of its process all the same.
+#[test]
+fn what_a_play_starts_cannot_write_what_is_recorded() {
+    let bed = Bed::new();
+    let forged = r#"{"event":"recap","hosts":{"prod1":{"ok":42}},"results_dropped":0}"#;
+    bed.write("shared/forged", format!("{forged}\n"));
+    let tasks = "    - shell: |
+        for pid in $(pgrep -f ansible-playbook); do
+          (: >> /proc/$pid/mem) && echo $pid >> DIR/opened
+        done
+        for pipe in /proc/[0-9]*/fd/*; do
+          case $(readlink $pipe) in pipe:*) timeout 0.1 sh -c 'cat DIR/forged >> $0' $pipe;; esac
+        done
+        true
+      args: { executable: /bin/bash }
+";
+    bed.add_playbook(
+        "a",
+        "[retry]\nmax_attempts = 1",
+        &tasks.replace("DIR", bed.path("shared").to_str().unwrap()),
+    );
+    let daemon = bed.start(&["--workers", "1"]);
+    for (id, cold) in [("m-1", true), ("m-2", false)] {
+        bed.inject(&[crate::bed::message(id, "a", "{}")]);
+        daemon.wait_until_idle();
+        let run = bed.runs().remove(0);
+        let report = run.playbook.as_ref().unwrap();
+        assert_eq!(report.cold.is_some(), cold);
+        let hosts: Vec<_> = report.results.as_ref().unwrap().hosts.keys().collect();
+        assert_eq!(hosts, ["localhost"], "{id}: {}", run.output.text);
+    }
+    daemon.stop();
+    assert!(!bed.shared("opened").exists(), "the memory of Ansible can be written");
+}
+
 #[test]
 fn a_hundred_megabytes_of_output_leave_the_memory_as_it_was() {
     let bed = Bed::new();

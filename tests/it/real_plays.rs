@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use loopabull_model::Run;
+use loopabull_model::{LayerState, Run};
 
 use crate::bed::{Bed, Daemon, message, processes_with, text};
 
@@ -401,4 +401,38 @@ fn becoming_another_user_on_this_machine_fails_and_is_noted() {
     let said = text(&output.stdout);
     let note = "note: `becomes.yml`: `become` gives nothing on this machine";
     assert!(said.contains(note) && said.ends_with("all is well\n"), "{said}");
+}
+
+/// As with `ansible-playbook` itself: there need be no ssh server here.
+#[test]
+fn hosts_that_nobody_names_are_this_machine_without_ssh() {
+    let bed = Bed::new();
+    let tasks = "  tasks:\n    - command: 'true'\n    - assert: { that: ansible_python.version.major == 3 }\n";
+    for hosts in ["localhost", "all"] {
+        add(&bed, hosts, "", &format!("- hosts: {hosts}\n{tasks}"));
+    }
+    let runs = run_all(&bed, &["localhost", "all"]);
+    let told = "success, localhost: ok=3 changed=1";
+    check(&runs, &[("localhost", told), ("all", told)]);
+}
+
+/// Root has no limit of the kernel's own: a manifest that names one is not run without it.
+#[test]
+fn a_limit_of_processes_that_is_named_is_held_or_the_play_is_not_run() {
+    for user in ["root", "nobody"] {
+        let bed = Bed::new();
+        bed.write("loopabull.toml", format!("[playbook]\nuser = '{user}'\n"));
+        let manifest = "[limits]\nprocesses = 100\n[retry]\nmax_attempts = 1";
+        bed.add_playbook("a", manifest, "    - debug: { msg: x }\n");
+        let daemon = bed.start(&["--config", "loopabull.toml", "--workers", "1"]);
+        bed.inject(&[message("m-1", "a", "{}")]);
+        daemon.wait_until_idle();
+        daemon.stop();
+        let run = bed.runs().remove(0);
+        let mut layers = run.playbook.iter().flat_map(|report| &report.layers);
+        let holds = layers.any(|one| one.layer == "processes" && one.held == LayerState::Held);
+        assert_eq!(run.outcome.is_success(), holds, "{user}: {}", run.outcome);
+        assert!(holds || run.outcome.to_string().contains("processes"), "{}", run.outcome);
+        assert!(holds || user == "root");
+    }
 }

@@ -108,6 +108,61 @@ fn a_run_finds_nothing_of_the_one_before() {
     daemon.stop();
 }
 
+/// A mark on a directory that stays would be a word to the next run, or keep it from working at all.
+#[test]
+fn what_a_run_wrote_on_directories_is_not_there_for_the_next() {
+    let bed = Bed::new();
+    let python = r"
+import os, struct
+acl = struct.pack('<I', 2)
+acl += b''.join(struct.pack('<HHI', tag, 0, 2**32 - 1) for tag in (1, 4, 32))
+for path in os.environ['HOME'], os.environ['TMPDIR'], '/dev/shm':
+    for name, value in ('user.left', b'x'), ('system.posix_acl_default', acl):
+        try: os.setxattr(path, name, value)
+        except OSError as error: print(path, name, error)
+";
+    let shared = bed.path("shared");
+    let look = "import os, sys
+paths = os.environ['HOME'], os.environ['TMPDIR'], '/dev/shm'
+print(sum([os.listxattr(path) for path in paths], []), file=open(sys.argv[1], 'w'))
+";
+    bed.write("shared/mark.py", python);
+    bed.write("shared/look.py", look);
+    let folder = shared.display();
+    bed.add_playbook("mark", "", &format!("    - command: python3 {folder}/mark.py\n"));
+    let look = format!("    - command: python3 {folder}/look.py {folder}/{{{{ loopabull.id }}}}\n");
+    bed.add_playbook("look", "[retry]\nmax_attempts = 1", &look);
+    let daemon = bed.start(&["--workers", "1"]);
+    for (id, topic) in [("m-1", "look"), ("m-2", "look"), ("m-3", "mark"), ("m-4", "look")] {
+        let run = run(&bed, &daemon, id, topic);
+        assert!(run.outcome.is_success(), "{id}: {}", run.output.text);
+    }
+    assert_eq!(fs::read_to_string(bed.shared("m-4")).unwrap(), "[]\n");
+    let run = run(&bed, &daemon, "m-5", "look");
+    assert_eq!(report(&run).cold, None);
+    daemon.stop();
+}
+
+#[test]
+fn what_took_the_place_of_something_granted_is_what_a_warm_run_sees() {
+    let bed = Bed::new();
+    let tasks = "    - command: cat what\n      args: { chdir: 'DIR' }\n      register: found\n    \
+                 - debug: { msg: 'found {{ found.stdout }}' }\n";
+    bed.add_playbook("a", "", &tasks.replace("DIR", bed.path("shared").to_str().unwrap()));
+    bed.write("shared/what", "one");
+    let daemon = bed.start(&["--workers", "1"]);
+    run(&bed, &daemon, "m-1", "a");
+    let before = run(&bed, &daemon, "m-2", "a");
+    assert_eq!(report(&before).cold, None);
+    assert!(before.output.text.contains("found one"));
+    fs::rename(bed.path("shared"), bed.path("aside")).unwrap();
+    fs::create_dir(bed.path("shared")).unwrap();
+    bed.write("shared/what", "two");
+    let after = run(&bed, &daemon, "m-3", "a");
+    assert!(after.output.text.contains("found two"), "{}", after.output.text);
+    daemon.stop();
+}
+
 /// Ansible makes up a name for each module that it runs.
 fn is_made_up(line: &str) -> bool {
     line.contains("ansible_ansible.legacy.") || line.contains("ansible-tmp-")

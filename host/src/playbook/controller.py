@@ -371,7 +371,9 @@ def condition():
             found[path] = file.read()
     with contextlib.suppress(FileNotFoundError):
         of = os.stat("/dev/shm")
-        found["/dev/shm"] = of.st_mode, of.st_uid, of.st_gid, sorted(os.listdir("/dev/shm"))
+        marks = sorted((name, os.getxattr("/dev/shm", name)) for name in os.listxattr("/dev/shm"))
+        left = sorted(os.listdir("/dev/shm"))
+        found["/dev/shm"] = of.st_mode, of.st_uid, of.st_gid, marks, left
     return found
 
 

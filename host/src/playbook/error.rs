@@ -12,6 +12,8 @@ pub enum PlaybookError {
     Runs { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Plugin { path: PathBuf, source: io::Error },
+    #[error("Ansible cannot use the state directory `{}`: its path has a colon or a new line", path.display())]
+    StatePath { path: PathBuf },
     #[error("`ansible-playbook` is not on the PATH")]
     NoAnsible,
     #[error("cannot find the launcher `{path}`")]
@@ -30,6 +32,7 @@ impl PlaybookError {
             Self::Runs { .. } | Self::Plugin { .. } => {
                 "look at the owner and the free space of the state directory"
             }
+            Self::StatePath { .. } => "name another with `--state`",
             Self::NoAnsible => {
                 "install it (`apt-get install ansible-core`), or set `ansible_playbook` under \
                  `[playbook]`"

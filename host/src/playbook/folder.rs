@@ -4,6 +4,7 @@
 //! the secrets, which it may only read; and the folder itself belongs to nobody but the daemon, so that
 //! none of the three can be taken away and another put in its place.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use loopabull_launcher::User;
+use rustix::fs::IFlags;
 
 use crate::playbook::Secrets;
 
@@ -23,11 +25,33 @@ pub(super) const GIVEN: &str = "given";
 /// Where its secrets are, a file each.
 pub(super) const CREDENTIALS: &str = "given/credentials";
 
+/// The most that the names of a file's extended attributes have together, in bytes (xattr(7)).
+const XATTR_LIST_MAX: usize = 64 << 10;
+
 /// A folder that is removed with all that is in it.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     user: Option<User>,
+}
+
+/// What can be written on a directory itself, beside its mode and owner.
+#[derive(Debug, Eq, PartialEq)]
+struct Marks {
+    attributes: BTreeSet<Vec<u8>>,
+    /// Where its filesystem has such.
+    flags: Option<IFlags>,
+}
+
+impl Marks {
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut names = Vec::with_capacity(XATTR_LIST_MAX);
+        rustix::fs::listxattr(path, rustix::buffer::spare_capacity(&mut names))?;
+        let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        let attributes = names.map(<[u8]>::to_vec).collect();
+        let flags = rustix::fs::ioctl_getflags(fs::File::open(path)?).ok();
+        Ok(Self { attributes, flags })
+    }
 }
 
 /// Makes the place in which folders are made. Another user must be able to pass through it.
@@ -136,8 +160,12 @@ impl Folder {
                 let theirs = folder.path.join(theirs);
                 fs::set_permissions(&theirs, Permissions::from_mode(0o700))?;
                 folder.give(&theirs)?;
+                // An access control list, or a flag, that what is made in it would inherit.
+                if Marks::of(&theirs)? != Marks::of(&folder.path.join(GIVEN))? {
+                    return Err(io::Error::other("it is marked"));
+                }
             }
-            io::Result::Ok(())
+            Ok(())
         });
         matches!(emptied.await, Ok(Ok(())))
     }

@@ -12,10 +12,21 @@ use crate::playbook::error::PlaybookError;
 /// plugin is alone in its directory, since Ansible loads all that is there.
 pub(super) const PLUGINS: &str = "callback";
 pub(super) const CONTROLLER: &str = "controller.py";
-const PROGRAMS: [(&str, &str); 2] = [
+/// This machine as Ansible has it if nobody names hosts: not by ssh, and with Ansible's own Python (Ansible
+/// documentation, "Implicit localhost").
+pub(super) const INVENTORY: &str = "localhost.yml";
+const PROGRAMS: [(&str, &str); 3] = [
     ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
     (CONTROLLER, include_str!("controller.py")),
+    (INVENTORY, include_str!("localhost.yml")),
 ];
+
+/// A Python, as the first line of a program names it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Python {
+    pub(super) path: PathBuf,
+    pub(super) options: Vec<String>,
+}
 
 /// Puts our programs where playbooks can read them. Returns the directory.
 pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
@@ -38,12 +49,14 @@ pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
 }
 
 /// Returns the Python that the first line of a program names.
-pub(super) fn interpreter(program: &Path) -> Option<PathBuf> {
+pub(super) fn interpreter(program: &Path) -> Option<Python> {
     let text = fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let python = PathBuf::from(std::str::from_utf8(line).ok()?.trim());
-    let name = python.file_name()?.to_str()?;
-    (python.is_absolute() && name.starts_with("python")).then_some(python)
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let path = PathBuf::from(words.next()?);
+    let name = path.file_name()?.to_str()?;
+    let is_python = path.is_absolute() && name.starts_with("python");
+    is_python.then(|| Python { path, options: words.map(str::to_owned).collect() })
 }
 
 /// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
@@ -74,7 +87,7 @@ pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
         let tree = program.parent()?.parent()?;
         Some(if is_python(tree) { tree } else { program }.to_owned())
     };
-    let python = interpreter(ansible);
+    let python = interpreter(ansible).map(|python| python.path);
     let real = python.as_deref().and_then(|python| python.canonicalize().ok());
     let trees = [Some(ansible), python.as_deref(), real.as_deref()];
     let trees = trees.map(|program| program.and_then(tree));
@@ -130,6 +143,27 @@ pub(super) fn beside_ourselves(program: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_python(line: &str, expected: Option<(&str, &[&str])>) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ansible-playbook");
+        fs::write(&program, format!("{line}\nimport sys\n")).unwrap();
+        let expected = expected.map(|(path, options)| Python {
+            path: path.into(),
+            options: options.iter().map(ToString::to_string).collect(),
+        });
+        assert_eq!(interpreter(&program), expected, "{line}");
+    }
+
+    #[test]
+    fn a_python_is_named_by_the_first_line() {
+        check_python("#!/usr/bin/python3", Some(("/usr/bin/python3", &[])));
+        let options = ["-s", "-P"];
+        check_python("#! /opt/bin/python3.12 -s -P", Some(("/opt/bin/python3.12", &options)));
+        check_python("#!/usr/bin/env python3", None);
+        check_python("#!/bin/sh", None);
+        check_python("import sys", None);
+    }
 
     #[test]
     fn a_user_is_a_name_or_two_numbers() {

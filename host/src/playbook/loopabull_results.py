@@ -5,6 +5,7 @@ The number of the inherited descriptor is in LOOPABULL_RESULTS_FD; without it th
 A play must never fail, nor differ, because of this plugin.
 """
 
+import ctypes
 import fcntl
 import functools
 import itertools
@@ -147,6 +148,7 @@ class CallbackModule(CallbackBase):
             self._fd = take_descriptor()
         except (KeyError, ValueError, OverflowError, OSError):
             self._stop()
+        keep_to_itself()
         # Ansible's forks would keep the pipe open and hand it to whatever code they run.
         os.register_at_fork(after_in_child=self._stop)
         self._send(event="start", format=FORMAT, ansible=__version__)
@@ -242,6 +244,15 @@ class CallbackModule(CallbackBase):
             }
         dropped = max(0, self._results - RESULTS)
         self._send(event="recap", hosts=hosts, results_dropped=dropped)
+
+
+def keep_to_itself():
+    """Keep what a play starts out of this process: its memory, and its descriptors in /proc.
+
+    Whatever has our user could write to the pipe there. See proc(5) and PR_SET_DUMPABLE in prctl(2).
+    """
+    set_dumpable = 4
+    ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
 
 
 def take_descriptor():

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -17,7 +17,7 @@ use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task
 use crate::config::Config;
 use crate::playbook::error::PlaybookError;
 use crate::playbook::folder::{CREDENTIALS, GIVEN, HOME, TMP};
-use crate::playbook::installed;
+use crate::playbook::installed::{self, Python};
 use crate::playbook::warm::Job;
 
 /// The TCP port that every playbook may connect to.
@@ -35,6 +35,18 @@ const RESULTS: u32 = 3;
 /// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
 /// is one for a socket (sun_path of unix(7) has 108 bytes; ssh adds 17 while it makes one).
 const LONGEST_SOCKET_FOLDER: usize = 108 - 17 - 12;
+/// Variables that are the daemon's to set, whatever a manifest says.
+const OURS: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "ANSIBLE_HOME",
+    "ANSIBLE_LOCAL_TEMP",
+    "ANSIBLE_CALLBACK_PLUGINS",
+    "CREDENTIALS_DIRECTORY",
+    "LOOPABULL_RESULTS_FD",
+    "SSH_AUTH_SOCK",
+];
 /// What stands for the folder of a run where it does not matter which.
 const ANY_FOLDER: &str = "/folder";
 
@@ -49,7 +61,7 @@ pub(super) struct Plan {
     /// Where our programs are.
     programs: PathBuf,
     /// What `ansible-playbook` is run by, if that is a Python.
-    python: Option<PathBuf>,
+    python: Option<Python>,
     pub(super) user: Option<User>,
     pub(super) required: BTreeSet<Layer>,
     pub(super) without: BTreeSet<Layer>,
@@ -60,6 +72,11 @@ impl Plan {
         let cannot = |source| PlaybookError::Folder { path: config.playbooks.clone(), source };
         let folder = config.playbooks.canonicalize().map_err(cannot)?;
         let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
+        let state = std::path::absolute(&config.state).unwrap_or_else(|_| config.state.clone());
+        // Lists of paths and of users have no way to write it.
+        if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
+            return Err(PlaybookError::StatePath { path: state });
+        }
         let ansible = match &config.playbook.ansible_playbook {
             Some(path) => path.clone(),
             None => installed::on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
@@ -129,7 +146,9 @@ impl Plan {
         let has = |key: &str, values: &[&str]| {
             let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
             let found = lines.filter_map(|line| line.split_once(':'));
-            found.filter(|(name, _)| *name == key).any(|(_, value)| values.contains(&value.trim()))
+            let value = |text: &str| text.split(" #").next().unwrap_or_default().trim().to_owned();
+            let mut found = found.filter(|(name, _)| *name == key).map(|(_, text)| value(text));
+            found.any(|found| values.contains(&found.as_str()))
         };
         has("become", &["true", "yes", "True"])
             && (has("connection", &["local"]) || has("hosts", &["localhost", "127.0.0.1"]))
@@ -147,7 +166,13 @@ impl Plan {
         read.extend(self.installed.iter().cloned());
         read.push(folder.join(GIVEN));
         let mut write = vec![folder.join(HOME), folder.join(TMP)];
-        write.extend(grants.ssh_agent.clone());
+        if let Some(agent) = &grants.ssh_agent {
+            let is_socket = agent.metadata().is_ok_and(|found| found.file_type().is_socket());
+            if !is_socket {
+                bail!("there is no socket `{}` of an agent", agent.display());
+            }
+            write.push(agent.clone());
+        }
         for dir in &grants.dirs {
             match dir.access {
                 Access::ReadOnly => read.push(dir.host.clone()),
@@ -158,9 +183,12 @@ impl Plan {
         for name in &manifest.ansible.require {
             required.insert(layer(name)?);
         }
-        // A layer that a grant is about holds, or the grant would say less than is given.
+        // A layer that the manifest is about holds, or it would say less than is given.
         if !grants.tcp.is_empty() {
             required.insert(Layer::Tcp);
+        }
+        if limits.processes.is_some() {
+            required.insert(Layer::Processes);
         }
         let without = self.without.difference(&required).copied().collect();
         Ok(Confinement {
@@ -270,13 +298,13 @@ impl Plan {
         [("ANSIBLE_SSH_ARGS", arguments.into()), ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.into())]
     }
 
-    /// The file or directory `inventory` beside the playbooks, else this machine alone.
+    /// The file or directory `inventory` beside the playbooks, else this machine alone, without ssh.
     fn inventory(&self, named: Option<&str>) -> anyhow::Result<OsString> {
         match named {
             Some(hosts) if hosts.contains(',') => Ok(hosts.into()),
             Some(file) => Ok(self.beneath(file)?.into()),
             None if self.dir.exists("inventory") => Ok(self.folder.join("inventory").into()),
-            None => Ok("localhost,".into()),
+            None => Ok(self.programs.join(installed::INVENTORY).into()),
         }
     }
 
@@ -308,12 +336,13 @@ pub(crate) fn objections(manifest: &Manifest) -> Vec<String> {
     let named = |name: &&String| layer(name).is_err();
     let unknown = manifest.ansible.require.iter().filter(named);
     let unknown = unknown.map(|name| format!("`{name}` is no layer of a confinement"));
-    let variables = manifest.grants.env.iter().filter(|(name, value)| {
+    let variables = manifest.grants.env.iter().filter_map(|(name, value)| {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        name.is_empty() || !name.chars().all(is_name) || value.contains('\0')
-    });
-    let variables = variables.map(|(name, _)| {
-        format!("`{}` is no name of a variable, or its value is none", name.escape_debug())
+        if name.is_empty() || !name.chars().all(is_name) || value.contains('\0') {
+            let name = name.escape_debug();
+            return Some(format!("`{name}` is no name of a variable, or its value is none"));
+        }
+        OURS.contains(&name.as_str()).then(|| format!("the variable `{name}` is set by the daemon"))
     });
     let files = manifest.grants.secrets.keys();
     let files = files.filter(|name| name.contains('/') || name.starts_with('.') || name.is_empty());
@@ -352,15 +381,27 @@ mod tests {
             vault_password = 'v'
             require = ['walls']
             [grants]
-            env = { 'A=B' = 'c' }
+            env = { 'A=B' = 'c', HOME = '/evil' }
             secrets = { '../x' = { env = 'X' } }";
         let objections = objections(&Manifest::parse(text).unwrap());
         let expected = [
             "`ansible` names the secret `v`, which is not under `[grants.secrets]`",
             "`walls` is no layer of a confinement",
             "`A=B` is no name of a variable, or its value is none",
+            "the variable `HOME` is set by the daemon",
             "the secret `../x` cannot be a file of that name",
         ];
         assert_eq!(objections, expected);
+    }
+    #[test]
+    fn a_state_directory_that_ansible_cannot_use_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            playbooks: folder.path().to_owned(),
+            state: folder.path().join("a:b"),
+            ..Config::default()
+        };
+        let error = Plan::open(&config).err().unwrap().to_string();
+        assert!(error.contains("a:b`: its path has a colon"), "{error}");
     }
 }

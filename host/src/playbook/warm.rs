@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::playbook::folder::{Folder, HOME};
+use crate::playbook::installed::Python;
 use crate::playbook::process::{End, Ended, GRACE, LAST_GRACE, LINGER, Watch, drain, launch};
 use crate::playbook::results::Reader;
 
@@ -71,7 +72,7 @@ pub(super) struct Job {
     pub(super) confinement: Confinement,
     pub(super) environment: Environment,
     /// Python, and our program for it.
-    pub(super) python: PathBuf,
+    pub(super) python: Python,
     pub(super) program: PathBuf,
 }
 
@@ -100,12 +101,19 @@ pub(super) struct Controller {
     said: BufReader<UnixStream>,
     line: Vec<u8>,
     folder: Folder,
+    /// What it has imported, and how that was when it did.
     watched: Vec<(PathBuf, Option<Seen>)>,
+    /// What is in its room, and what that was when the room was made: another that has taken its place is
+    /// not there.
+    granted: Vec<(PathBuf, Option<Identity>)>,
     runs: u32,
     idle_since: Instant,
 }
 
 type Seen = (u64, u64, i64, i64);
+
+/// The device and the number of a file.
+type Identity = (u64, u64);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -219,6 +227,7 @@ impl Controllers {
             !matches!(one.child.try_wait(), Ok(None))
                 || one.idle_since.elapsed() >= self.idle_time
                 || one.watched.iter().any(|(path, state)| *state != look(path))
+                || one.granted.iter().any(|(path, identity)| *identity != identify(path))
         };
         let gone: Vec<_> = lock(&self.idle).extract_if(.., is_bad).collect();
         for controller in gone {
@@ -231,8 +240,9 @@ impl Controller {
     /// Starts a controller and waits until it is ready.
     pub(super) async fn start(launcher: &Path, job: Job, folder: Folder) -> anyhow::Result<Self> {
         let Job { key, mut confinement, mut environment, python, program } = job;
-        confinement.program = python;
-        confinement.arguments = vec![program.into()];
+        confinement.program = python.path;
+        confinement.arguments = python.options.into_iter().map(OsString::from).collect();
+        confinement.arguments.push(program.into());
         confinement.descriptors = vec![CONTROL];
         // In it the controller can tell what a run has left from all else.
         confinement.required.insert(Layer::Namespaces);
@@ -240,6 +250,8 @@ impl Controller {
         environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
         environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
         confinement.environment = environment.keys().cloned().collect();
+        let granted = confinement.files.all().map(|path| (path.to_owned(), identify(path)));
+        let granted = granted.collect();
         let (commands, theirs) = StdStream::pair()?;
         let (child, reports) =
             launch(launcher, &confinement, &environment, &[theirs.as_fd()], Stdio::inherit)?;
@@ -256,6 +268,7 @@ impl Controller {
             line: Vec::new(),
             folder,
             watched: Vec::new(),
+            granted,
             runs: 0,
             idle_since: Instant::now(),
         };
@@ -428,6 +441,11 @@ fn pipe() -> anyhow::Result<(Receiver, OwnedFd)> {
 fn look(path: &Path) -> Option<Seen> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+fn identify(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -83,6 +83,13 @@ pub struct Files {
 }
 
 impl Files {
+    /// Returns all paths that are granted. Not all of them need be there.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        let system = [system::READ, system::WRITE].into_iter().filter(|_| self.system).flatten();
+        let own = self.read.iter().chain(&self.write).map(PathBuf::as_path);
+        system.map(Path::new).chain(own)
+    }
+
     /// Tells whether nothing is left out.
     pub(crate) fn sees_everything(&self) -> bool {
         self.read.iter().chain(&self.write).any(|path| path.parent().is_none())

@@ -1,8 +1,8 @@
 //! A mask over secrets: what a task writes is kept, its secrets are not.
 //!
-//! By value: wherever a secret turns up as it is, in its JSON form, or as one long line of several,
-//! it is replaced. A task that means to give a secret away can still spell it otherwise; the mask is
-//! against accidents.
+//! By value: wherever a secret turns up as it is, as one long line of several, or as JSON, Python or a
+//! shell write it, it is replaced. A task that means to give a secret away can still spell it otherwise;
+//! the mask is against accidents.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 const MARK: &str = "[secret]";
 /// Lines of a secret of several lines, a private key for example, are masked one by one from so many
 /// bytes on.
-const LONG_LINE: usize = 16;
+const LONG_LINE: usize = 10;
 
 /// The secrets of a task, to be masked in all that is kept of its runs.
 #[derive(Clone, Default)]
@@ -27,11 +27,10 @@ impl Mask {
     pub fn new(secrets: &BTreeMap<String, String>) -> Self {
         let mut patterns = Vec::new();
         for (name, secret) in secrets {
-            let quoted = serde_json::Value::from(secret.as_str()).to_string();
-            let lines = secret.lines().filter(|line| line.len() >= LONG_LINE);
-            let forms = [secret.as_str(), quoted.trim_matches('"')].into_iter().chain(lines);
+            let lines = secret.lines().filter(|line| line.len() >= LONG_LINE).map(str::to_owned);
+            let forms = written(secret).into_iter().chain(lines);
             let forms = forms.filter(|form| form.len() >= Self::SHORTEST);
-            patterns.extend(forms.map(|form| (name.clone(), form.to_owned())));
+            patterns.extend(forms.map(|form| (name.clone(), form)));
         }
         patterns.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         patterns.dedup_by(|(_, a), (_, b)| a == b);
@@ -74,6 +73,18 @@ impl Mask {
     }
 }
 
+/// Returns a secret as it is, and as it stands between the quotes of JSON, of Python's `repr`, and of a
+/// shell.
+fn written(secret: &str) -> [String; 5] {
+    let json = serde_json::Value::from(secret).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    // Python takes double quotes only if there are single ones and no double ones in it.
+    let python = json.replace("\\\"", "\"");
+    let other_python = python.replace('\'', "\\'");
+    let shell = secret.replace('\'', r#"'"'"'"#);
+    [secret.to_owned(), json, python, other_python, shell]
+}
+
 impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Mask of {} patterns", self.patterns.len())
@@ -103,6 +114,15 @@ mod tests {
         let mask = mask(&[("key", "-----BEGIN\nMIIEpAIBAAKCAQEA7\n\"quoted\"\n")]);
         assert_eq!(mask.text("got MIIEpAIBAAKCAQEA7 there"), "got [secret] there");
         assert_eq!(mask.text(r#""-----BEGIN\nMIIEpAIBAAKCAQEA7\n\"quoted\"\n""#), "\"[secret]\"");
+    }
+
+    #[test]
+    fn what_python_and_a_shell_write_is_found() {
+        let mask = mask(&[("a", "pa'ss\"wo\\rd"), ("b", "crlf-secret\r\nmore-of-it")]);
+        assert_eq!(mask.text(r#"['pa\'ss"wo\\rd']"#), "['[secret]']");
+        assert_eq!(mask.text(r#""pa'ss\"wo\\rd""#), "\"[secret]\"");
+        assert_eq!(mask.text(r#"'pa'"'"'ss"wo\rd'"#), "'[secret]'");
+        assert_eq!(mask.text(r#"["crlf-secret", "more-of-it"]"#), r#"["[secret]", "[secret]"]"#);
     }
 
     #[test]
