@@ -13,6 +13,9 @@ use crate::{Envelope, Properties, Rejection};
 
 /// Takes a bare body apart, a JSON object, which a verifier then accepts or refuses like any other.
 /// `sent_at` is in seconds since 1970.
+///
+/// Headers that begin with `x-` are left out: they are the broker's, `x-death` and `x-delivery-count`, and
+/// others at each delivery of the same message.
 pub fn envelope_of_bare(
     body: &str,
     properties: Properties<'_>,
@@ -27,6 +30,7 @@ pub fn envelope_of_bare(
     let headers: Map<String, Value> = properties
         .headers
         .iter()
+        .filter(|(name, _)| !name.starts_with("x-"))
         .map(|(name, value)| (name.clone(), Value::String(value.clone())))
         .collect();
     // Written by hand around the text, which so stays as it came.
@@ -54,6 +58,20 @@ mod tests {
 
     fn check_refused(body: &str, topic: &str, expected: &str) {
         assert_eq!(envelope(body, topic, None).unwrap_err().reason(), expected, "{body}");
+    }
+
+    #[test]
+    fn what_a_broker_adds_makes_no_other_message() {
+        let id = |count: &str| {
+            let headers = [("x-delivery-count", count), ("sent-at", "y")];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let properties = Properties { topic: Some("a.b"), message_id: None, headers: &headers };
+            let envelope = envelope_of_bare("{}", properties, None).unwrap();
+            let message = Verifier::Off.verify(envelope, 0).unwrap();
+            assert_eq!(message.headers, [("sent-at".to_owned(), "y".to_owned())]);
+            message.id
+        };
+        assert_eq!(id("1"), id("2"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::Rejection;
 use crate::canonical::{Credentials, Document, Member};
+use crate::verifier::MAX_HEADER_BYTES;
 
 /// The largest body that is taken, in bytes: 8 MiB. The largest seen on Fedora's bus has 131 KB.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
@@ -60,6 +61,10 @@ pub(crate) struct Signed {
     /// Where the payload stands in it.
     pub(crate) msg: Option<Range<usize>>,
 }
+
+/// The most that headers may have as they are written, in bytes: each byte that is allowed of their names and
+/// values as an escape.
+const MAX_WRITTEN_HEADERS: usize = 6 * MAX_HEADER_BYTES;
 
 impl Envelope {
     /// Takes a multipart message apart.
@@ -111,6 +116,11 @@ impl Fields {
                 "topic" => fields.topic = parse(key, raw)?,
                 "msg_id" => fields.msg_id = parse(key, raw)?,
                 "timestamp" => fields.timestamp = parse(key, raw)?,
+                // As a tree they may have fifty times the bytes, and nobody is believed yet.
+                "headers" if raw.len() > MAX_WRITTEN_HEADERS => {
+                    let (length, limit) = (raw.len(), MAX_WRITTEN_HEADERS);
+                    return Err(Rejection::HeadersTooLarge { length, limit });
+                }
                 "headers" => fields.headers = parse(key, raw)?,
                 "msg" => fields.msg = Some(span.clone()),
                 "crypto" => fields.crypto = field,

@@ -8,10 +8,10 @@ use std::fmt::Write;
 use loopabull_model::{Body, Message, MessageId};
 use sha2::{Digest, Sha256};
 
-use crate::{Envelope, Rejection, X509};
+use crate::{Envelope, MAX_BODY_BYTES, Rejection, X509};
 
 /// The most that the names and values of all headers may have together, in bytes.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Decides which envelopes are believed.
 #[derive(Debug)]
@@ -39,6 +39,11 @@ impl Verifier {
             Self::X509(x509) => Some(x509.check(&envelope, now)?),
         };
         let Envelope { topic, text, fields, signed } = envelope;
+        // A few bytes that are no ASCII are many in the form that was signed.
+        let length = signed.canonical.len();
+        if signer.is_some() && length > MAX_BODY_BYTES {
+            return Err(Rejection::BodyTooLarge { length, limit: MAX_BODY_BYTES });
+        }
         // Of a signed body a task gets the form that was signed, not another that reads like it.
         let (text, msg) = match signer {
             Some(_) => (signed.canonical, signed.msg),
@@ -115,6 +120,8 @@ mod tests {
         let body = |length| format!(r#"{{"msg":1,"headers":{{"h":["{}"]}}}}"#, "x".repeat(length));
         assert!(verify(&body(60_000)).is_ok());
         check(&body(70_000), "headers-too-large");
+        let zeros = format!(r#"{{"msg":1,"headers":{{"h":[{}0]}}}}"#, "0,".repeat(1 << 20));
+        check(&zeros, "headers-too-large");
     }
 
     #[test]

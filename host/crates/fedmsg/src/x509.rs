@@ -69,26 +69,28 @@ impl X509 {
         if topic.is_none() {
             return Err(Distrust::TopicMissing);
         }
-        let admitted = self.admit(certificate, now)?;
+        let known = self.known(|known| known.get(certificate));
+        let (admitted, is_known) = match known.filter(|admitted| admitted.holds_at(now)) {
+            Some(admitted) => (admitted, true),
+            None => (Arc::new(self.admit(certificate, now)?), false),
+        };
         let content = envelope.signed.canonical.as_bytes();
         if admitted.key.verify_sig(content, &signature).is_err() {
             return Err(Distrust::SignatureWrong);
+        }
+        // Not before: whoever has a copy of a certificate could write it in ever other ways.
+        if !is_known {
+            self.known(|known| known.insert(certificate, Arc::clone(&admitted)));
         }
         self.policy.check(&envelope.topic, &admitted.signer)?;
         Ok(admitted.signer.clone())
     }
 
-    /// Checks a certificate, which is given as it is written in a body: one that is known is not even
-    /// decoded.
-    fn admit(&self, written: &str, now: i64) -> Result<Arc<Admitted>, Distrust> {
+    /// Checks a certificate, which is given as it is written in a body.
+    fn admit(&self, written: &str, now: i64) -> Result<Admitted, Distrust> {
         let too_long = Err(Distrust::CertificateUnreadable { reason: "it is too long" });
         if written.len() > MAX_CERTIFICATE_BYTES * LONGEST_ESCAPE {
             return too_long;
-        }
-        if let Some(admitted) = self.known(|known| known.get(written))
-            && admitted.holds_at(now)
-        {
-            return Ok(admitted);
         }
         // The field holds the base64 of a PEM text, which is base64 itself.
         let text = unquoted(written, "certificate")?;
@@ -98,9 +100,7 @@ impl X509 {
         let pem = decode(&text, "certificate")?;
         let der = pem::first(&pem, &["CERTIFICATE", "X509 CERTIFICATE"])
             .map_err(|reason| Distrust::CertificateUnreadable { reason })?;
-        let admitted = Arc::new(self.trust.admit(&der, now)?);
-        self.known(|known| known.insert(written, Arc::clone(&admitted)));
-        Ok(admitted)
+        self.trust.admit(&der, now)
     }
 
     fn known<T>(&self, use_it: impl FnOnce(&mut Known) -> T) -> T {
