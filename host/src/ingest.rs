@@ -18,16 +18,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_fedmsg::{Envelope, Rejection, Verifier};
 use loopabull_model::{Entry, EntryId, Message};
-use loopabull_queue::{Backoff, Queues};
+use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
 use crate::ingest::fedmsg::Received;
+use crate::ingest::parked::{Parked, Parking};
 use crate::metrics::{ByTask, Metrics, Rejected, Source};
 use crate::runner::Runner;
 use crate::seen::{Found, Keeper, Seen};
 use crate::shutdown::Shutdown;
-use crate::spool::{Spool, Spooled};
+use crate::spool::{Spool, Spooled, Watcher};
 
 /// How long the queue may take for an entry before the spool has it.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ pub struct Ingest {
     pub queues: Arc<Queues>,
     pub seen: Seen,
     pub spool: Spool,
+    pub parked: Arc<Parked>,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
@@ -80,18 +82,7 @@ impl Ingest {
     /// Puts what the spool has into the queue, for as long as the daemon runs.
     pub async fn forward(self: Arc<Self>) {
         self.metrics.set_spool(self.spool.depth());
-        let tell = |taken: Result<u64, String>| {
-            self.metrics.set_spool(self.spool.depth());
-            match taken {
-                Ok(count) => {
-                    tracing::info!("the queue took {count} entries of the spool");
-                    self.clear_trouble();
-                }
-                Err(error) => self.trouble(&error),
-            }
-        };
-        let (spool, stop) = (&self.spool, &self.shutdown.drain);
-        spool.forward(&self.queues, stop, tell).await;
+        self.spool.forward(&self.queues, &self.shutdown.drain, &*self).await;
     }
 
     /// Takes a message of an archive, whose connection is trusted: it keeps no signatures. Tells whether
@@ -180,6 +171,11 @@ impl Ingest {
                     self.board.clear_trouble(who);
                     return true;
                 }
+                // Its source would send it again for ever.
+                Some(Err(error)) if error.is_final() => {
+                    self.set_aside(entry, &error).await;
+                    return true;
+                }
                 Some(Err(error)) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
                     self.board.set_trouble(who, &format!("messages wait there: {error}"));
@@ -202,6 +198,7 @@ impl Ingest {
                     self.clear_trouble();
                     return true;
                 }
+                Ok(Err(error)) if error.is_final() => return self.set_aside(entry, &error).await,
                 Ok(Err(error)) => self.trouble(&format!("{:#}", anyhow::Error::new(error))),
                 Err(_) => self.trouble("the queue takes nothing"),
             }
@@ -213,6 +210,21 @@ impl Ingest {
             Ok(Spooled::Full) => self.lose(entry, "the spool is full"),
             Err(error) => self.lose(entry, &format!("{:#}", anyhow::Error::new(error))),
         }
+    }
+
+    /// Keeps an entry that its queue will never take, as a file for a person. Tells whether it is on disk.
+    async fn set_aside(&self, entry: &Entry, why: &QueueError) -> bool {
+        self.count_rejection(&Rejected { reason: "refused-by-queue" });
+        let message = &entry.message;
+        let parking = Parking {
+            reason: &why.to_string(),
+            topic: message.topic.as_str(),
+            id: Some(message.id.as_str()),
+            headers: &message.headers,
+            content_encoding: None,
+            body: message.body.as_str().as_bytes(),
+        };
+        self.parked.keep(&parking, &self.board, &self.shutdown.drain).await
     }
 
     /// Takes the trouble back, unless something waits still, for another queue.
@@ -252,6 +264,22 @@ impl Ingest {
         self.count_rejection(&Rejected { reason });
         // Whoever floods the socket must not flood the log too; the counter has them all.
         tracing::debug!(reason, "rejected an envelope: {rejection}");
+    }
+}
+
+impl Watcher for Ingest {
+    fn taken(&self, count: u64) {
+        self.metrics.set_spool(self.spool.depth());
+        tracing::info!("the queue took {count} entries of the spool");
+        self.clear_trouble();
+    }
+
+    fn failed(&self, error: &str) {
+        self.trouble(error);
+    }
+
+    async fn refused(&self, entry: &Entry, why: &QueueError) -> bool {
+        self.set_aside(entry, why).await
     }
 }
 

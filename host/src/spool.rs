@@ -52,6 +52,18 @@ struct Waiting {
     entries: BTreeMap<String, u64>,
 }
 
+/// Who hears what becomes of what waits.
+pub trait Watcher: Sync {
+    /// So many were taken by a queue.
+    fn taken(&self, count: u64);
+
+    /// One could not be put into its queue, and is tried again.
+    fn failed(&self, error: &str);
+
+    /// A queue will never take this. Returns whether it is kept elsewhere.
+    fn refused(&self, entry: &Entry, why: &QueueError) -> impl Future<Output = bool> + Send;
+}
+
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spooled {
@@ -135,20 +147,14 @@ impl Spool {
         written.map(|_| Spooled::Kept)
     }
 
-    /// Puts what waits into the queues, each in its order, until it is told to stop. `tell` hears how
-    /// many were taken at a time, or what went wrong.
-    pub async fn forward(
-        &self,
-        queues: &Queues,
-        stop: &CancellationToken,
-        tell: impl Fn(Result<u64, String>),
-    ) {
+    /// Puts what waits into the queues, each in its order, until it is told to stop.
+    pub async fn forward(&self, queues: &Queues, stop: &CancellationToken, watcher: &impl Watcher) {
         let (mut under_way, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
             let waiting: Vec<String> = self.waiting().entries.keys().cloned().collect();
             for queue in waiting {
                 if busy.insert(queue.clone()) {
-                    under_way.push(self.forward_to(queue, queues, stop, &tell));
+                    under_way.push(self.forward_to(queue, queues, stop, watcher));
                 }
             }
             tokio::select! {
@@ -166,11 +172,11 @@ impl Spool {
         queue: String,
         queues: &Queues,
         stop: &CancellationToken,
-        tell: &impl Fn(Result<u64, String>),
+        watcher: &impl Watcher,
     ) -> String {
         let mut backoff = Backoff::default();
         while self.waiting().entries.contains_key(&queue) {
-            let failure = match self.forward_batch(&queue, queues).await {
+            let failure = match self.forward_batch(&queue, queues, watcher).await {
                 // It is counted, and not in the file yet.
                 Ok((0, None)) => {
                     tokio::time::sleep(SOON).await;
@@ -178,7 +184,7 @@ impl Spool {
                 }
                 Ok((count, failure)) => {
                     if count > 0 {
-                        tell(Ok(count));
+                        watcher.taken(count);
                         backoff.reset();
                     }
                     failure.map(anyhow::Error::new)
@@ -186,7 +192,7 @@ impl Spool {
                 Err(error) => Some(error.into()),
             };
             if let Some(error) = failure {
-                tell(Err(format!("{error:#}")));
+                watcher.failed(&format!("{error:#}"));
                 backoff.pause(stop).await;
             }
         }
@@ -198,12 +204,14 @@ impl Spool {
         &self,
         queue: &str,
         queues: &Queues,
+        watcher: &impl Watcher,
     ) -> Result<(u64, Option<QueueError>), StoreError> {
         let lines = self.first(queue).await?;
         let (mut last, mut bytes, mut failure) = (None, 0, None);
         for line in &lines {
             if let Some(entry) = &line.entry
                 && let Err(error) = queues.publish(entry).await
+                && !(error.is_final() && watcher.refused(entry, &error).await)
             {
                 failure = Some(error);
                 break;

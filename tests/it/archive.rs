@@ -31,6 +31,8 @@ struct State {
     /// Time, id, topic.
     messages: Vec<(i64, String, String)>,
     faults: Vec<Fault>,
+    /// A message with which no answer can be read.
+    unreadable: Option<String>,
     /// What was asked for.
     queries: Vec<Query>,
 }
@@ -68,6 +70,11 @@ impl Archive {
         self.state.lock().unwrap().faults = faults.iter().rev().copied().collect();
     }
 
+    /// Makes whatever has this message one that cannot be read.
+    pub(crate) fn make_unreadable(&self, id: &str) {
+        self.state.lock().unwrap().unreadable = Some(id.to_owned());
+    }
+
     pub(crate) fn queries(&self) -> Vec<Query> {
         self.state.lock().unwrap().queries.clone()
     }
@@ -91,8 +98,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     let (fault, body) = {
         let mut state = state.lock().unwrap();
-        let fault = state.faults.pop();
         let body = page(&state, &asked).to_string();
+        let is_unreadable = state.unreadable.as_ref().is_some_and(|id| body.contains(id));
+        let fault = state.faults.pop().or(is_unreadable.then_some(Fault::Garbage));
         if fault == Some(Fault::Inserts) {
             let start: i64 = asked["start"][0].parse().unwrap();
             let topic = asked["topic"][0].clone();

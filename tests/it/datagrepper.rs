@@ -70,6 +70,25 @@ fn what_was_missed_is_asked_for_once_over_errors_and_inserts() {
 }
 
 #[test]
+fn one_message_that_cannot_be_read_holds_up_no_others() {
+    let archive = Archive::start();
+    let (bed, _publisher) = bed(&archive, "");
+    let begin = now() - 3600;
+    for number in 0..250 {
+        archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
+    }
+    archive.make_unreadable("m-163");
+    let daemon = start(&bed);
+    wait_for_runs(&daemon, 249);
+    assert!(daemon.count("rejected") >= 1);
+    daemon.stop();
+    let mut ids: Vec<String> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
+    ids.sort();
+    let expected = (0..250).filter(|number| *number != 163).map(|number| format!("m-{number:03}"));
+    assert_eq!(ids, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn after_a_reconnect_the_gap_is_asked_for() {
     let archive = Archive::start();
     let (bed, mut publisher) = bed(&archive, "");

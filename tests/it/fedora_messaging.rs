@@ -196,6 +196,7 @@ fn a_message_is_acknowledged_only_when_our_queue_has_it() {
     wait_at_most(Duration::from_secs(300), "all runs", || (ids(&bed) == sent).then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
+    assert_eq!(bed.runs().len(), sent.len(), "one was run twice");
     assert!(vhost.list_queues().contains(&format!("{QUEUE}\t0")), "{}", vhost.list_queues());
 }
 

@@ -209,6 +209,12 @@ fn verify_says_of_each_message_whether_it_comes_in() {
     let verdicts: Vec<_> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(verdicts, ["accepted:", "rejected", "rejected"], "{said}");
     assert!(said.contains("(signature-wrong)") && said.contains("(unsigned)"), "{said}");
+    // One that has no message is not accepted, nor one that is not there, and the others are judged.
+    site.bed.write("empty.json", "");
+    let (code, said) = verify(&["empty.json", "nowhere.json", "good.json"]);
+    assert_eq!((code, said.lines().count()), (Some(1), 3), "{said}");
+    assert!(said.contains("(no-message)") && said.contains("(file-unreadable)"), "{said}");
+    assert!(said.contains("good.json:1: accepted"), "{said}");
     // Its certificate is of the last year and good for another.
     let (code, said) = verify(&["--at", "2020-01-01", "--json", "good.json"]);
     let verdict: Value = serde_json::from_str(&said).unwrap();

@@ -151,6 +151,35 @@ fn a_queue_that_is_full_holds_up_no_other() {
     daemon.stop();
 }
 
+/// One message is refused by the broker itself, whatever is tried: it costs nobody else anything.
+#[test]
+fn what_a_queue_will_never_take_is_set_aside() {
+    let rabbit = Rabbit::start_with("max_message_size = 100000\n");
+    let (bed, publisher) = bed();
+    let daemon = start(&bed, &rabbit.vhost().url(), &publisher);
+    let large = format!("\"{}\"", "x".repeat(150_000));
+    let set_aside = || std::fs::read_dir(bed.path("state/parked")).unwrap().count();
+    send(&publisher, TOPIC, 0, "{}");
+    send(&publisher, TOPIC, 900, &large);
+    send(&publisher, TOPIC, 1, "{}");
+    wait_for("the runs", || (daemon.count("runs") == 2).then_some(()));
+    assert_eq!(set_aside(), 1);
+    assert!(!bed.log().contains("the connection was lost"), "{}", bed.log());
+    // The same out of the spool.
+    rabbit.kill();
+    send(&publisher, TOPIC, 2, "{}");
+    send(&publisher, TOPIC, 901, &large);
+    send(&publisher, TOPIC, 3, "{}");
+    wait_for("the spool", || (metric(&daemon, "spool_entries") == 3.0).then_some(()));
+    rabbit.restart();
+    wait_for("the runs", || (daemon.count("runs") == 4).then_some(()));
+    daemon.wait_until_idle();
+    assert_eq!((set_aside(), metric(&daemon, "spool_entries")), (2, 0.0));
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.stop();
+    check_runs(&bed, 4);
+}
+
 #[test]
 fn what_the_spool_has_no_room_for_is_counted() {
     let rabbit = Rabbit::start();

@@ -74,21 +74,23 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
         _ => error.into(),
     })?;
     let now = args.at.map_or_else(crate::ingest::now, Timestamp::as_second);
-    let (mut all, mut count) = (true, 0);
+    let mut all = true;
     for file in &args.files {
-        let text = read(file)?;
         let name = file.to_string_lossy();
-        for (number, message) in messages(&text, &verifier, now).enumerate() {
-            count += 1;
+        // A file that cannot be read, or has no message, is not accepted, and the others have their turn.
+        let verdicts = match read(file) {
+            Ok(text) => messages(&text, &verifier, now).collect(),
+            Err(error) => vec![Err(("file-unreadable", format!("{error:#}")))],
+        };
+        let none = || vec![Err(("no-message", "there is no message in it".to_owned()))];
+        let verdicts = if verdicts.is_empty() { none() } else { verdicts };
+        for (number, message) in verdicts.into_iter().enumerate() {
             all &= message.is_ok();
             let verdict = Verdict::new(&name, number + 1, message);
             let line =
                 if args.json { serde_json::to_string(&verdict)? } else { verdict.to_string() };
             print_plain(&format!("{line}\n"))?;
         }
-    }
-    if count == 0 {
-        return Err(anyhow::anyhow!("there is no message in these files").into());
     }
     Ok(if all { DONE } else { FAILED })
 }

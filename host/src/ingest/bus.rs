@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::board::Link;
 use crate::ingest::Ingest;
-use crate::ingest::parked::{Parked, Parking};
+use crate::ingest::parked::Parking;
 use crate::metrics::{Rejected, Source};
 
 /// The label of this source.
@@ -24,7 +24,6 @@ pub struct BusSource {
     /// Under which it is known: its broker and its queue.
     pub name: String,
     pub ingest: Arc<Ingest>,
-    pub parked: Arc<Parked>,
 }
 
 impl BusSource {
@@ -75,7 +74,7 @@ impl BusSource {
             body: &delivery.body,
         };
         let shutdown = &self.ingest.shutdown;
-        self.parked.keep(&parking, &self.ingest.board, &shutdown.drain).await
+        self.ingest.parked.keep(&parking, &self.ingest.board, &shutdown.drain).await
     }
 
     /// Tells what becomes of the connection, for as long as this runs.

@@ -33,8 +33,14 @@ use crate::ingest::fedmsg::Links;
 use crate::ingest::{Ingest, now};
 use crate::metrics::Rejected;
 
-/// How many messages a page has: what datagrepper allows at the most.
-const ROWS: u32 = 100;
+/// How many messages a page has: what datagrepper allows at the most; and fewer and fewer if such a page
+/// cannot be read, so that one message holds up no others. Each is a part of the one before, so that a page
+/// begins where one began.
+const ROWS: [u32; 4] = [100, 50, 10, 1];
+/// How often in a row a page cannot be read before a smaller one is asked for.
+const TRIES: u32 = 3;
+/// The label of what an archive has and cannot be read.
+const UNREADABLE: &str = "archive-unreadable";
 /// How long it rests after so many pages as are asked for in a row.
 const REST: Duration = Duration::from_mins(1);
 /// How often it is noted that everything up to now is here.
@@ -93,6 +99,9 @@ struct Search {
     start: i64,
     end: i64,
     page: u32,
+    /// How many messages a page has.
+    #[serde(default = "most_rows")]
+    rows: u32,
     /// Which topics; all, if there is none. Other topics would have other pages.
     #[serde(default)]
     topics: Vec<String>,
@@ -216,7 +225,7 @@ impl Datagrepper {
         let start = (until - overlap).max(begun);
         let topics = self.topics();
         if start < end {
-            self.search(Search { start, end, page: 1, topics }).await;
+            self.search(Search { start, end, page: 1, rows: most_rows(), topics }).await;
         }
         self.save();
     }
@@ -224,19 +233,26 @@ impl Datagrepper {
     async fn search(&mut self, mut search: Search) {
         self.progress.under_way = Some(search.clone());
         self.save();
-        let (mut in_a_row, mut backoff) = (0, Backoff::default());
+        let (mut in_a_row, mut backoff, mut unreadable) = (0, Backoff::default(), 0);
         loop {
             let page = match self.page(&search).await {
                 Ok(page) => page,
                 Err(error) => {
+                    unreadable = if error.is::<Unreadable>() { unreadable + 1 } else { 0 };
                     let error = format!("{error:#}");
                     tracing::warn!("cannot ask `{}`: {error}", self.name());
                     self.ingest.board.set_link(self.name(), Link::Lost(error));
+                    if unreadable >= TRIES {
+                        unreadable = 0;
+                        backoff.reset();
+                        self.ask_for_less(&mut search);
+                    }
                     backoff.pause(&self.ingest.shutdown.drain).await;
                     continue;
                 }
             };
             backoff.reset();
+            unreadable = 0;
             self.ingest.board.set_link(self.name(), Link::Connected);
             for message in &page.raw_messages {
                 if !self.take(message).await {
@@ -261,6 +277,23 @@ impl Datagrepper {
                 in_a_row = 0;
             }
         }
+    }
+
+    /// Asks for a part of a page that cannot be read, or passes over the one message that cannot.
+    fn ask_for_less(&mut self, search: &mut Search) {
+        match ROWS.into_iter().find(|rows| *rows < search.rows) {
+            Some(rows) => {
+                search.page = (search.page - 1) * (search.rows / rows) + 1;
+                search.rows = rows;
+            }
+            None => {
+                tracing::error!("message {} of `{}` is left out", search.page, self.name());
+                self.ingest.count_rejection(&Rejected { reason: UNREADABLE });
+                search.page += 1;
+            }
+        }
+        self.progress.under_way = Some(search.clone());
+        self.save();
     }
 
     /// Takes a message of a page, as if it had come on the bus. Tells whether it is settled.
@@ -294,14 +327,15 @@ impl Datagrepper {
         if !head.status.is_success() {
             bail!("it answers {}", head.status);
         }
-        let body = body.context("the answer ends early")?.to_bytes();
-        serde_json::from_slice(&body).context("the answer is not that of a datagrepper")
+        let body = body.context("the answer ends early").context(Unreadable)?.to_bytes();
+        let page = serde_json::from_slice(&body);
+        page.context("the answer is not that of a datagrepper").context(Unreadable)
     }
 
-    fn url(&self, Search { start, end, page, topics }: &Search) -> String {
+    fn url(&self, Search { start, end, page, rows, topics }: &Search) -> String {
         let base = self.settings.url.trim_end_matches('/');
         let mut url = format!(
-            "{base}/v2/search?start={start}&end={end}&order=asc&rows_per_page={ROWS}&page={page}"
+            "{base}/v2/search?start={start}&end={end}&order=asc&rows_per_page={rows}&page={page}"
         );
         for topic in topics {
             url.push_str("&topic=");
@@ -350,6 +384,15 @@ impl Progress {
     }
 }
 
+/// An answer came, and is not a page.
+#[derive(Debug, thiserror::Error)]
+#[error("it cannot be read")]
+struct Unreadable;
+
+fn most_rows() -> u32 {
+    ROWS[0]
+}
+
 /// Returns how long a connection may be dead before that is noticed.
 fn unnoticed(endpoint: &config::Endpoint) -> Duration {
     let heartbeat = endpoint.heartbeat.map(|interval| interval * 2);
@@ -366,7 +409,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("datagrepper.json");
         assert_eq!(Progress::read(&path).unwrap(), Progress::default());
-        let search = Search { start: 1, end: 2, page: 3, topics: vec!["a".into()] };
+        let search = Search { start: 1, end: 2, page: 3, rows: 50, topics: vec!["a".into()] };
         let progress =
             Progress { begun: Some(0), complete_until: Some(1), under_way: Some(search) };
         progress.write(&path).unwrap();

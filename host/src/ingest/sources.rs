@@ -80,19 +80,21 @@ pub(crate) async fn start(
     }
     let seen = Seen::open(&config.state.join("seen.db"), &config.deduplication).await;
     let spool = Spool::open(&config.state.join("spool.db"), config.fedmsg.spool.as_u64()).await;
+    let parked = Arc::new(Parked::open(&config.state).map_err(SourcesError::Parked)?);
     let ingest = Arc::new(Ingest {
         verifier,
         runner: Arc::clone(&place.runner),
         queues: Arc::clone(&place.queues),
         seen: seen.map_err(SourcesError::Seen)?,
         spool: spool.map_err(SourcesError::Spool)?,
+        parked,
         board: Arc::clone(&place.board),
         metrics: Arc::clone(&place.metrics),
         shutdown: place.shutdown.clone(),
         overflow: Overflow::default(),
     });
     parts.spawn(Arc::clone(&ingest).forward());
-    start_buses(config, &buses, &ingest, parts)?;
+    start_buses(&buses, &ingest, parts)?;
     if has_fedmsg {
         return start_fedmsg(config, ingest, parts).map(Some);
     }
@@ -103,21 +105,15 @@ pub(crate) async fn start(
 }
 
 fn start_buses(
-    config: &Config,
     buses: &[BusConfig],
     ingest: &Arc<Ingest>,
     parts: &mut JoinSet<()>,
 ) -> Result<(), SourcesError> {
-    if buses.is_empty() {
-        return Ok(());
-    }
-    let parked = Arc::new(Parked::open(&config.state).map_err(SourcesError::Parked)?);
     for config in buses {
         let bus = Bus::start(config).map_err(SourcesError::Bus)?;
         let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
         ingest.board.add_source(&name);
-        let (ingest, parked) = (Arc::clone(ingest), Arc::clone(&parked));
-        parts.spawn(BusSource { name, ingest, parked }.run(bus));
+        parts.spawn(BusSource { name, ingest: Arc::clone(ingest) }.run(bus));
     }
     Ok(())
 }

@@ -31,10 +31,19 @@ pub enum QueueError {
     Lost { broker: String, action: &'static str },
     #[error("RabbitMQ at `{broker}`: did not take the message for the queue `{queue}`: {reason}")]
     NotConfirmed { broker: String, queue: String, reason: String },
+    #[error("RabbitMQ at `{broker}`: refuses the message for the queue `{queue}`: {reason}")]
+    Unacceptable { broker: String, queue: String, reason: String },
     #[error(
         "RabbitMQ at `{broker}`: queue `{queue}` was made without an exclusive order: {reason}"
     )]
     NotExclusive { broker: String, queue: String, reason: String },
     #[error("the claim on the delivery of message `{message}` is lost")]
     LostClaim { message: String },
+}
+
+impl QueueError {
+    /// Tells whether it is the message itself that is not taken, now and whenever it is tried again.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Unacceptable { .. })
+    }
 }

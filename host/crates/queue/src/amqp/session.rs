@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -258,10 +259,17 @@ impl Session {
             Ok(Confirmation::Ack(Some(_))) => return Ok(Published::NoQueue),
             Ok(Confirmation::Nack(_)) => "it was refused".to_owned(),
             Ok(Confirmation::NotRequested) => "confirms are off".to_owned(),
-            Err(error) => {
-                self.end();
-                return Err(error);
-            }
+            Err(error) => match too_large(&error) {
+                // Its channel is closed, and nothing else.
+                Some(reason) => {
+                    let (broker, queue) = (self.broker.name.clone(), parcel.routing_key.to_owned());
+                    return Err(QueueError::Unacceptable { broker, queue, reason });
+                }
+                None => {
+                    self.end();
+                    return Err(error);
+                }
+            },
         };
         let (broker, queue) = (self.broker.name.clone(), parcel.routing_key.to_owned());
         Err(QueueError::NotConfirmed { broker, queue, reason })
@@ -322,6 +330,16 @@ impl Session {
         // Whether it works does not matter: nothing of it is used again.
         drop(tokio::time::timeout(GOODBYE, both).await);
     }
+}
+
+/// Returns what a broker says of a message that is larger than its `max_message_size`: 406, and the end of
+/// the channel (RabbitMQ, `rabbit_channel:check_msg_size`; 16 MiB by default from 4.0 on, 128 MiB before).
+fn too_large(error: &QueueError) -> Option<String> {
+    let QueueError::Amqp { source, .. } = error else { return None };
+    let ErrorKind::ProtocolError(refusal) = source.kind() else { return None };
+    let is_size = matches!(refusal.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
+        && refusal.get_message().as_str().contains("message size");
+    is_size.then(|| refusal.get_message().to_string())
 }
 
 async fn send(channel: &Channel, parcel: &Parcel<'_>) -> lapin::Result<Confirmation> {
