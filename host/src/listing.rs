@@ -4,15 +4,17 @@
 //! nothing that a message contains is ever part of one. What is wrong with one file is a finding and
 //! does not stop the others.
 
+mod grants;
+
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt};
-use loopabull_model::{Access, AnsibleOptions, Manifest, Task, TaskKind, TaskName};
+use loopabull_model::{AnsibleOptions, Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
@@ -76,7 +78,7 @@ impl Listing {
             }
             let mut excess = config.ceiling.excess(&task.manifest);
             excess.extend(task.manifest.grants.misplaced(task.kind));
-            excess.extend(unfit_grants(config, &task.manifest));
+            excess.extend(grants::unfit(config, &task.manifest));
             match task.kind {
                 TaskKind::Playbook => excess.extend(playbook::objections(&task.manifest)),
                 TaskKind::Component if task.manifest.ansible != AnsibleOptions::default() => {
@@ -224,35 +226,6 @@ impl Stamp {
         });
         self.0.extend(secrets.chain(dirs));
     }
-}
-
-/// Returns which directories and sockets cannot be granted, a clause each: by its real path only, so that
-/// nobody who may write on the way makes it another, and none of the daemon's own.
-fn unfit_grants(config: &Config, manifest: &Manifest) -> Vec<String> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let own = [&config.state, &config.tasks, &config.playbooks].map(|path| real(path));
-    let objection = |what: &str, host: &Path, is_changed: bool| {
-        let shown = host.display();
-        if !host.is_absolute() {
-            return Some(format!("the {what} `{shown}` is granted by a relative path"));
-        }
-        let there = real(host);
-        if there != host {
-            return Some(format!("`{shown}` leads to `{}`, grant that", there.display()));
-        }
-        let overlaps = |own: &PathBuf| own.starts_with(&there) || there.starts_with(own);
-        let is_own = overlaps(&own[0]) || is_changed && own[1..].iter().any(overlaps);
-        is_own.then(|| format!("the {what} `{shown}` is the daemon's own, or holds what is"))
-    };
-    let dirs = manifest.grants.dirs.iter();
-    let dirs =
-        dirs.filter_map(|dir| objection("directory", &dir.host, dir.access == Access::ReadWrite));
-    let agent = manifest.grants.ssh_agent.iter().filter_map(|agent| {
-        let is_other = agent.metadata().is_ok_and(|found| !found.file_type().is_socket());
-        let other = || format!("the agent `{}` is no socket", agent.display());
-        objection("agent", agent, true).or_else(|| is_other.then(other))
-    });
-    dirs.chain(agent).collect()
 }
 
 /// Reads a manifest. One that cannot be used comes with the reason, and says at least where its
@@ -433,56 +406,6 @@ mod tests {
         };
         let refused = Listing::read(&config).refused;
         assert_eq!(refused[&"a".try_into().unwrap()], "the ceiling does not allow messages to `x`");
-    }
-
-    #[test]
-    fn a_directory_of_the_daemon_or_behind_a_link_is_not_granted() {
-        let folders = Folders::with(&[("tasks/a.wasm", "")]);
-        let folder = folders.0.path().canonicalize().unwrap();
-        let at = |name: &str| folder.join(name);
-        for name in ["state", "mirror"] {
-            std::fs::create_dir(at(name)).unwrap();
-        }
-        std::os::unix::fs::symlink("/", at("link")).unwrap();
-        let config = Config {
-            tasks: at("tasks"),
-            playbooks: at("playbooks"),
-            state: at("state"),
-            ..Config::default()
-        };
-        let check_grant = |grant: &str, expected: Option<&str>| {
-            let found = unfit_grants(&config, &Manifest::parse(grant).unwrap());
-            assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
-            assert!(expected.is_none_or(|expected| found[0].contains(expected)), "{found:?}");
-        };
-        let check = |host: &Path, access: &str, expected: Option<&str>| {
-            let host = host.display();
-            let grant = format!("grants.dirs = [{{ host = '{host}', access = '{access}' }}]");
-            check_grant(&grant, expected);
-        };
-        check(&at("mirror"), "read-write", None);
-        check(Path::new("mirror"), "read-only", Some("a relative path"));
-        check(&at("link"), "read-only", Some("leads to `/`"));
-        check(&at("link/etc"), "read-only", Some("leads to `/etc`"));
-        check(Path::new("/"), "read-only", Some("the daemon's own"));
-        check(&at("state"), "read-only", Some("the daemon's own"));
-        check(&folder, "read-only", Some("the daemon's own"));
-        check(&at("playbooks"), "read-only", None);
-        check(&at("playbooks"), "read-write", Some("the daemon's own"));
-
-        let check_agent = |socket: &Path, expected: Option<&str>| {
-            check_grant(&format!("grants.ssh_agent = '{}'", socket.display()), expected);
-        };
-        let _listener = std::os::unix::net::UnixListener::bind(at("agent")).unwrap();
-        std::os::unix::fs::symlink(at("agent"), at("other-agent")).unwrap();
-        check_agent(&at("agent"), None);
-        check_agent(&at("not-yet-there"), None);
-        check_agent(Path::new("/"), Some("the daemon's own"));
-        check_agent(&at("state"), Some("the daemon's own"));
-        check_agent(&at("mirror"), Some("is no socket"));
-        check_agent(Path::new("/etc/passwd"), Some("is no socket"));
-        check_agent(&at("other-agent"), Some("leads to"));
-        check_agent(Path::new("agent"), Some("a relative path"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub enum PlaybookError {
     Runs { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Plugin { path: PathBuf, source: io::Error },
-    #[error("Ansible cannot use the state directory `{}`: its path has a colon or a new line", path.display())]
+    #[error("no playbook can use the state directory `{}`: its path has a colon or a new line", path.display())]
     StatePath { path: PathBuf },
     #[error("`ansible-playbook` is not on the PATH")]
     NoAnsible,
