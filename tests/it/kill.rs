@@ -1,6 +1,7 @@
 //! kill -9 in the middle: nothing that was accepted is lost, and nothing that succeeded runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use loopabull_testbed::Rabbit;
 
@@ -34,7 +35,8 @@ fn check(bed: &Bed, count: usize, flags: &[&str]) {
     assert_eq!(daemon.wait(), None, "the signal ended it");
     assert!(killed_at < count, "it was killed in the middle, not at the end");
     daemon = bed.start(flags);
-    daemon.wait_until_idle();
+    // Thousands of runs, on a machine that has other tests.
+    daemon.wait_until_idle_for(Duration::from_mins(5));
     daemon.stop();
     let mut successes: BTreeMap<String, usize> = BTreeMap::new();
     for run in bed.runs().iter().filter(|run| run.outcome.is_success()) {
