@@ -173,8 +173,7 @@ impl Ingest {
                 }
                 // Its source would send it again for ever.
                 Some(Err(error)) if error.is_final() => {
-                    self.set_aside(entry, &error).await;
-                    return true;
+                    return self.set_aside(entry, &error).await;
                 }
                 Some(Err(error)) => {
                     let error = format!("{:#}", anyhow::Error::new(error));

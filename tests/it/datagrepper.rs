@@ -88,6 +88,23 @@ fn one_message_that_cannot_be_read_holds_up_no_others() {
     assert_eq!(ids, expected.collect::<Vec<_>>());
 }
 
+/// What stands before it answers anything with a page of its own, and everything is still there after.
+#[test]
+fn an_archive_that_cannot_be_read_at_all_is_waited_for() {
+    let archive = Archive::start();
+    let (bed, _publisher) = bed(&archive, "");
+    for number in 0..150 {
+        archive.add(now() - 3600 + number, &format!("m-{number:03}"), TOPIC);
+    }
+    archive.faults(&[Fault::Garbage; 8]);
+    let daemon = start(&bed);
+    wait_for_runs(&daemon, 150);
+    assert_eq!(daemon.count("rejected"), 0);
+    daemon.stop();
+    let queries = archive.queries();
+    assert!(queries.iter().all(|query| query["rows_per_page"] == ["100"]), "{queries:?}");
+}
+
 #[test]
 fn after_a_reconnect_the_gap_is_asked_for() {
     let archive = Archive::start();

@@ -244,8 +244,11 @@ impl Datagrepper {
                     self.ingest.board.set_link(self.name(), Link::Lost(error));
                     if unreadable >= TRIES {
                         unreadable = 0;
-                        backoff.reset();
-                        self.ask_for_less(&mut search);
+                        // Something in the page is wrong, and not the archive: it has others.
+                        if self.page(&nothing()).await.is_ok() {
+                            backoff.reset();
+                            self.ask_for_less(&mut search);
+                        }
                     }
                     backoff.pause(&self.ingest.shutdown.drain).await;
                     continue;
@@ -388,6 +391,11 @@ impl Progress {
 #[derive(Debug, thiserror::Error)]
 #[error("it cannot be read")]
 struct Unreadable;
+
+/// A time in which nothing was sent.
+fn nothing() -> Search {
+    Search { start: 0, end: 1, page: 1, rows: most_rows(), topics: Vec::new() }
+}
 
 fn most_rows() -> u32 {
     ROWS[0]
