@@ -25,7 +25,8 @@ const PROGRAMS: [(&str, &str); 3] = [
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Python {
     pub(super) path: PathBuf,
-    pub(super) options: Vec<String>,
+    /// All that comes after it, which is one argument (execve(2)).
+    pub(super) option: Option<String>,
 }
 
 /// Puts our programs where playbooks can read them. Returns the directory.
@@ -52,11 +53,13 @@ pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
 pub(super) fn interpreter(program: &Path) -> Option<Python> {
     let text = fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    let path = PathBuf::from(words.next()?);
+    let line = std::str::from_utf8(line).ok()?.trim();
+    let (path, option) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+    let (path, option) = (PathBuf::from(path), Some(option.trim()));
     let name = path.file_name()?.to_str()?;
     let is_python = path.is_absolute() && name.starts_with("python");
-    is_python.then(|| Python { path, options: words.map(str::to_owned).collect() })
+    let option = option.filter(|option| !option.is_empty()).map(str::to_owned);
+    is_python.then_some(Python { path, option })
 }
 
 /// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
@@ -144,22 +147,19 @@ pub(super) fn beside_ourselves(program: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn check_python(line: &str, expected: Option<(&str, &[&str])>) {
+    fn check_python(line: &str, expected: Option<(&str, Option<&str>)>) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("ansible-playbook");
         fs::write(&program, format!("{line}\nimport sys\n")).unwrap();
-        let expected = expected.map(|(path, options)| Python {
-            path: path.into(),
-            options: options.iter().map(ToString::to_string).collect(),
-        });
+        let expected = expected
+            .map(|(path, option)| Python { path: path.into(), option: option.map(str::to_owned) });
         assert_eq!(interpreter(&program), expected, "{line}");
     }
 
     #[test]
     fn a_python_is_named_by_the_first_line() {
-        check_python("#!/usr/bin/python3", Some(("/usr/bin/python3", &[])));
-        let options = ["-s", "-P"];
-        check_python("#! /opt/bin/python3.12 -s -P", Some(("/opt/bin/python3.12", &options)));
+        check_python("#!/usr/bin/python3", Some(("/usr/bin/python3", None)));
+        check_python("#! /opt/bin/python3.12  -sP ", Some(("/opt/bin/python3.12", Some("-sP"))));
         check_python("#!/usr/bin/env python3", None);
         check_python("#!/bin/sh", None);
         check_python("import sys", None);

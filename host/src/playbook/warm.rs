@@ -241,7 +241,7 @@ impl Controller {
     pub(super) async fn start(launcher: &Path, job: Job, folder: Folder) -> anyhow::Result<Self> {
         let Job { key, mut confinement, mut environment, python, program } = job;
         confinement.program = python.path;
-        confinement.arguments = python.options.into_iter().map(OsString::from).collect();
+        confinement.arguments = python.option.into_iter().map(OsString::from).collect();
         confinement.arguments.push(program.into());
         confinement.descriptors = vec![CONTROL];
         // In it the controller can tell what a run has left from all else.
