@@ -1,6 +1,5 @@
 //! The command line. The doc comments here are the help texts.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,17 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use loopabull_model::{QueueName, QueueNameError};
 
-use crate::commands;
-use crate::config::{Config, ConfigError, Endpoint, Verify};
-use crate::daemon::{DaemonError, Role};
-use crate::stack;
-
-/// Everything was done as asked.
-pub const DONE: u8 = 0;
-/// Something failed; the message on standard error says what.
-pub const FAILED: u8 = 1;
-/// The command line or the configuration cannot be used.
-pub const BAD_USAGE: u8 = 64;
+use crate::commands::{self, failure::Failure};
+use crate::config::{Config, ConfigError, Endpoint, Role, Verify};
+use crate::daemon::reexec;
 
 /// Runs a task for each message of a bus.
 ///
@@ -121,59 +112,19 @@ enum Command {
     Tasks(commands::tasks::TasksArgs),
 }
 
-/// Why a command did not do what it was asked, and what the user can do.
-#[derive(Debug)]
-pub struct Failure {
-    code: u8,
-    error: anyhow::Error,
-    hint: Option<String>,
-}
-
-impl Failure {
-    /// A failure with a hint.
-    pub fn with_hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
-        Self { code: FAILED, error: error.into(), hint: Some(hint.into()) }
-    }
-
-    /// The same with another exit code.
-    pub fn with_code(self, code: u8) -> Self {
-        Self { code, ..self }
-    }
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
-        let hint = hint.or_else(|| error.downcast_ref().and_then(DaemonError::hint));
-        let is_usage = error.is::<ConfigError>()
-            || matches!(error.downcast_ref(), Some(DaemonError::TooLong(_)));
-        let code = if is_usage { BAD_USAGE } else { FAILED };
-        Self { code, error, hint }
-    }
-}
-
 impl Cli {
     /// Runs the command and returns its exit code.
     pub fn run(self) -> ExitCode {
         match self.dispatch() {
             Ok(code) => ExitCode::from(code),
-            Err(failure) => {
-                let mut stderr = std::io::stderr().lock();
-                // If standard error is gone there is nobody to tell.
-                drop(writeln!(stderr, "loopabull-host: {:#}", failure.error));
-                if let Some(hint) = failure.hint {
-                    drop(writeln!(stderr, "hint: {hint}"));
-                }
-                ExitCode::from(failure.code)
-            }
+            Err(failure) => failure.report(),
         }
     }
 
     fn dispatch(self) -> Result<u8, Failure> {
         let mut config = self.settings.read()?;
         if self.command.is_some() && config.amqp_url.is_some() {
-            stack::make_room()?;
+            reexec::make_room()?;
         }
         match self.command {
             None => {
@@ -184,7 +135,7 @@ impl Cli {
                     return Err(ConfigError::RoleWithoutBroker.into());
                 }
                 if config.amqp_url.is_some() || !config.buses()?.is_empty() {
-                    stack::make_room()?;
+                    reexec::make_room()?;
                 }
                 commands::daemon::run(&config, role)
             }

@@ -4,6 +4,7 @@ pub(crate) mod broker;
 pub(crate) mod check;
 pub(crate) mod daemon;
 pub(crate) mod dead_letters;
+pub(crate) mod failure;
 pub(crate) mod inject;
 pub(crate) mod pause;
 pub(crate) mod runs;

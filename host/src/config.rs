@@ -78,6 +78,18 @@ pub enum RefusedTasks {
     DeadLetter,
 }
 
+/// What the daemon does of the road of a message.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Role {
+    /// Takes messages in and works them.
+    #[default]
+    All,
+    /// Only takes messages in.
+    Ingest,
+    /// Only works them.
+    Work,
+}
+
 /// One queue beside `workers`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

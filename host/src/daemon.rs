@@ -3,6 +3,11 @@
 //! Owns every tokio task of the process outside the queue. A part that ends before it was told to,
 //! by an error or a panic, ends the daemon with an error: nothing stops in silence.
 
+mod orphans;
+pub(crate) mod reexec;
+mod reload;
+pub(crate) mod state_dir;
+
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,23 +24,23 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::ack_timeout::{self, TooLong};
-use crate::catalog::Catalog;
-use crate::config::{Config, StaffedQueue};
+use crate::config::{Config, Role, StaffedQueue};
+use crate::daemon::reload::Reload;
+use crate::daemon::state_dir::{Notice, StateError};
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{AfterQueues, Journal};
-use crate::listing::Listing;
-use crate::outbox;
-use crate::pauses::{Pauses, Target};
 use crate::playbook::{PlaybookError, Playbooks};
-use crate::reload::{self, Reload};
-use crate::runner::Runner;
 use crate::shutdown::Shutdown;
-use crate::state::{self, Notice, StateError};
-use crate::turns::Turns;
+use crate::tasks::catalog::Catalog;
+use crate::tasks::discovery::Listing;
 use crate::web::Web;
-use crate::worker::Worker;
-use crate::workplace::{Breakers, Running, Workplace};
+use crate::work::ack_timeout::{self, TooLong};
+use crate::work::outbox;
+use crate::work::pauses::{Pauses, Target};
+use crate::work::runner::Runner;
+use crate::work::shared::{Breakers, Running, Workplace};
+use crate::work::task_locks::Turns;
+use crate::work::worker::Worker;
 
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
@@ -50,9 +55,7 @@ const PAUSES_TICK: Duration = Duration::from_millis(300);
 const WARM_TICK: Duration = Duration::from_secs(30);
 
 /// The running daemon.
-pub struct Daemon {
-    /// Where the operator's port is.
-    pub address: SocketAddr,
+pub(crate) struct Daemon {
     shutdown: Shutdown,
     parts: JoinSet<()>,
     web: JoinSet<std::io::Result<()>>,
@@ -64,21 +67,9 @@ pub struct Daemon {
     _lock: File,
 }
 
-/// What the daemon does of the road of a message.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum Role {
-    /// Takes messages in and works them.
-    #[default]
-    All,
-    /// Only takes messages in.
-    Ingest,
-    /// Only works them.
-    Work,
-}
-
 /// Why the daemon cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
+pub(crate) enum DaemonError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error("cannot open the journal")]
@@ -105,7 +96,7 @@ pub enum DaemonError {
 
 impl DaemonError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
             Self::Sources(error) => error.hint().map(str::to_owned),
@@ -125,7 +116,7 @@ impl DaemonError {
 
 /// How the daemon stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// Every run ended by itself.
     Drained,
     /// Runs had to be cancelled and were given back.
@@ -134,14 +125,14 @@ pub enum Stopped {
 
 impl Daemon {
     /// Starts everything. What cannot work at all is an error here, before anything is taken in.
-    pub async fn start(
+    pub(crate) async fn start(
         config: &Config,
         role: Role,
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
-        state::make(&config.state)?;
-        let lock = state::lock(&config.state).await?;
-        state::sweep(&config.state)?;
+        state_dir::make(&config.state)?;
+        let lock = state_dir::lock(&config.state).await?;
+        state_dir::sweep(&config.state)?;
         let listing = Arc::new(Listing::read(config));
         let place = Arc::new(workplace(config, &listing, role, shutdown.clone()).await?);
         let address = config.listen;
@@ -169,7 +160,14 @@ impl Daemon {
             }
         }
         parts.spawn(Reload::new(config, &place, listing).run());
-        let source = sources::start(config, role, &place, &mut parts).await?;
+        let shared = sources::Shared {
+            catalog: Arc::clone(&place.runner.catalog),
+            queues: Arc::clone(&place.queues),
+            board: Arc::clone(&place.board),
+            metrics: Arc::clone(&place.metrics),
+            shutdown: shutdown.clone(),
+        };
+        let source = sources::start(config, role, shared, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
             board: Arc::clone(&place.board),
@@ -183,12 +181,12 @@ impl Daemon {
         let notice = Notice::write(&config.state, address)?;
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
-        Ok(Self { address, shutdown, parts, web, web_stop, source, grace, notice, _lock: lock })
+        Ok(Self { shutdown, parts, web, web_stop, source, grace, notice, _lock: lock })
     }
 
     /// Waits until it is told to stop, then stops: first the sources, then the workers, then the
     /// port.
-    pub async fn wait(mut self) -> Result<Stopped, DaemonError> {
+    pub(crate) async fn wait(mut self) -> Result<Stopped, DaemonError> {
         let ended = tokio::select! {
             // First: once it is told to drain, a part that ends does what it should.
             biased;
@@ -276,7 +274,7 @@ async fn workplace(
             |error: tokio::task::JoinError| DaemonError::PartEnded { reason: error.to_string() };
         Arc::new(load.await.map_err(ended)??)
     };
-    let catalog = runner.catalog();
+    let catalog = runner.catalog.get();
     let tasks = || catalog.routes.tasks().into_iter().map(Arc::as_ref);
     let queues = Queues::open(&config.queues(tasks())).await.map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
@@ -311,7 +309,7 @@ async fn workplace(
 }
 
 fn staffed_queues(config: &Config, place: &Workplace) -> Vec<StaffedQueue> {
-    let catalog = place.runner.catalog();
+    let catalog = place.runner.catalog.get();
     config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref))
 }
 

@@ -7,11 +7,11 @@
 //! Before it on the path of a message: a source. After it: [`Queues::publish`], or the spool while the
 //! queue cannot take anything.
 
-pub mod bus;
-pub mod datagrepper;
-pub mod fedmsg;
-pub mod parked;
-pub mod sources;
+pub(crate) mod dedup;
+pub(crate) mod quarantine;
+pub(crate) mod signers;
+pub(crate) mod sources;
+pub(crate) mod spool;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,14 +21,14 @@ use loopabull_model::{Entry, EntryId, Message};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio::sync::{mpsc, watch};
 
-use crate::board::Board;
-use crate::ingest::fedmsg::Received;
-use crate::ingest::parked::{Parked, Parking};
-use crate::metrics::{ByTask, Metrics, Rejected, Source};
-use crate::runner::Runner;
-use crate::seen::{Found, Keeper, Seen};
+use crate::ingest::dedup::{Found, Keeper, Seen};
+use crate::ingest::quarantine::{Parked, Parking};
+use crate::ingest::sources::fedmsg::Received;
+use crate::ingest::spool::{Spool, Spooled, Watcher};
+use crate::observe::metrics::{ByTask, Metrics, Rejected, Source};
+use crate::observe::status::Board;
 use crate::shutdown::Shutdown;
-use crate::spool::{Spool, Spooled, Watcher};
+use crate::tasks::catalog::CurrentCatalog;
 
 /// How long the queue may take for an entry before the spool has it.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -38,10 +38,10 @@ const QUIET: Duration = Duration::from_mins(1);
 const TROUBLE: &str = "ingest";
 
 /// The common road of all sources.
-pub struct Ingest {
+pub(crate) struct Ingest {
     /// The verifier of now: another takes its place when the trust in signers is read anew.
     pub verifier: watch::Receiver<Arc<Verifier>>,
-    pub runner: Arc<Runner>,
+    pub catalog: Arc<CurrentCatalog>,
     pub queues: Arc<Queues>,
     pub seen: Seen,
     pub spool: Spool,
@@ -54,11 +54,11 @@ pub struct Ingest {
 
 /// When the log last told that the spool is full.
 #[derive(Debug, Default)]
-pub struct Overflow(Mutex<Option<Instant>>);
+pub(crate) struct Overflow(Mutex<Option<Instant>>);
 
 impl Ingest {
     /// Takes what the fedmsg source receives until it is told to drain.
-    pub async fn run(self: Arc<Self>, mut received: mpsc::Receiver<Received>) {
+    pub(crate) async fn run(self: Arc<Self>, mut received: mpsc::Receiver<Received>) {
         loop {
             // `recv` loses nothing when it is dropped.
             let next = tokio::select! {
@@ -80,14 +80,18 @@ impl Ingest {
     }
 
     /// Puts what the spool has into the queue, for as long as the daemon runs.
-    pub async fn forward(self: Arc<Self>) {
+    pub(crate) async fn forward(self: Arc<Self>) {
         self.metrics.set_spool(self.spool.depth());
         self.spool.forward(&self.queues, &self.shutdown.drain, &*self).await;
     }
 
     /// Takes a message of an archive, whose connection is trusted: it keeps no signatures. Tells whether
     /// it is settled, which it is when this is not told to stop before.
-    pub async fn take_archived(&self, who: &str, envelope: Result<Envelope, Rejection>) -> bool {
+    pub(crate) async fn take_archived(
+        &self,
+        who: &str,
+        envelope: Result<Envelope, Rejection>,
+    ) -> bool {
         self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
         match envelope.and_then(|envelope| Verifier::Off.verify(envelope, now())) {
             Ok(message) => self.accept_kept(who, message).await,
@@ -108,7 +112,7 @@ impl Ingest {
 
     /// Takes a message that its source `who` keeps until it is settled. Tells whether all its entries are
     /// in the queue, which they are when this is not told to stop before.
-    pub async fn accept_kept(&self, who: &str, message: Message) -> bool {
+    pub(crate) async fn accept_kept(&self, who: &str, message: Message) -> bool {
         self.accept_from(Some(who), message).await
     }
 
@@ -121,7 +125,7 @@ impl Ingest {
         let mut is_safe = true;
         self.metrics.messages.inc();
         self.board.count(|counts| counts.accepted += 1);
-        let tasks = self.runner.catalog().routes.resolve(&message.topic);
+        let tasks = self.catalog.get().routes.resolve(&message.topic);
         if tasks.is_empty() {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);

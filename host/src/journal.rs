@@ -197,7 +197,7 @@ impl Journal {
             let (journal, task) = (Arc::clone(&journal), task.clone());
             Box::pin(async move {
                 let query = move |connection: &Connection| effects::state(connection, &task, &key);
-                journal.store.read(query).await.map_err(crate::worker::chain)
+                journal.store.read(query).await.map_err(crate::error::chain)
             })
         })
     }

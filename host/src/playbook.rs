@@ -29,14 +29,14 @@ use loopabull_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::runner;
 use crate::variables::{self, RunFacts};
+use crate::work::runner;
 use folder::Folder;
 use plan::Plan;
 use process::{End, Ended, Process, Watch};
 use warm::{Cold, Controller, Controllers};
 
-pub use error::PlaybookError;
+pub(crate) use error::PlaybookError;
 pub(crate) use plan::{MEMORY, objections};
 
 /// The exit status of Ansible for a playbook that it cannot parse, and for unreachable hosts: of those it
@@ -47,14 +47,14 @@ const CHECK_OUTPUT: u64 = 16 << 10;
 
 /// The values of a task's secrets, and what hides them.
 #[derive(Debug, Default)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     values: BTreeMap<String, String>,
     mask: Mask,
 }
 
 /// Runs playbooks.
 #[derive(Debug)]
-pub struct Playbooks {
+pub(crate) struct Playbooks {
     plan: Plan,
     /// Where each run gets a folder of its own.
     runs: PathBuf,
@@ -72,7 +72,7 @@ struct Job<'a> {
 
 /// One message for one playbook.
 #[derive(Clone, Debug)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub task: &'a Task,
     pub secrets: Arc<Secrets>,
     pub message: &'a Message,
@@ -82,7 +82,7 @@ pub struct Call<'a> {
 
 impl Secrets {
     /// Takes values by their names.
-    pub fn new(values: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(values: BTreeMap<String, String>) -> Self {
         Self { mask: Mask::new(&values), values }
     }
 }
@@ -90,7 +90,7 @@ impl Secrets {
 impl Playbooks {
     /// Finds all that is needed to start playbooks. The state directory must exist; the runs get
     /// their folders in this folder of it.
-    pub fn open(config: &Config, runs: &str) -> Result<Self, PlaybookError> {
+    pub(crate) fn open(config: &Config, runs: &str) -> Result<Self, PlaybookError> {
         let plan = Plan::open(config)?;
         let runs = folder::make_place(&config.state.join(runs), plan.user.is_some())
             .map_err(|(path, source)| PlaybookError::Runs { path, source })?;
@@ -107,13 +107,13 @@ impl Playbooks {
     }
 
     /// Runs a playbook on one message. `cancel` ends it early.
-    pub async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
+    pub(crate) async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
         let attempt = self.try_to_run(&call, cancel).await;
         attempt.unwrap_or_else(Attempt::without_output)
     }
 
     /// Lets Ansible read a playbook without running it. Returns what it complained of.
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         task: &Task,
         secrets: &Secrets,
@@ -146,7 +146,7 @@ impl Playbooks {
     /// # Errors
     ///
     /// If one that is always needed, or that the configuration requires, cannot be had.
-    pub async fn try_layers(&self) -> Result<Vec<LayerReport>, String> {
+    pub(crate) async fn try_layers(&self) -> Result<Vec<LayerReport>, String> {
         let name = format!("layers-{}", std::process::id());
         let nothing = Secrets::default();
         let folder = self.folder(&name).map_err(|error| error.to_string())?;
@@ -185,17 +185,17 @@ impl Playbooks {
     }
 
     /// Ends the processes that have Ansible imported and waited long for a run.
-    pub async fn expire(&self) {
+    pub(crate) async fn expire(&self) {
         self.controllers.expire().await;
     }
 
     /// Ends all of them; from now on every run is a cold one.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.controllers.close().await;
     }
 
     /// Tells whether a playbook seems to become another user on this machine, which nobody can there.
-    pub fn becomes_here(&self, task: &Task) -> bool {
+    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
         self.plan.becomes_here(task)
     }
 

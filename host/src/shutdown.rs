@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What tells every part to stop. Clones hear the same.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown {
+pub(crate) struct Shutdown {
     /// Nothing new is taken from here on; what runs goes on.
     pub drain: CancellationToken,
     /// What runs is ended too, and given back.
@@ -13,7 +13,7 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// Ends everything at once.
-    pub fn now(&self) {
+    pub(crate) fn now(&self) {
         self.drain.cancel();
         self.cancel.cancel();
     }

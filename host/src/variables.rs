@@ -30,14 +30,14 @@ const MAX_DIGITS: usize = 4000;
 
 /// Facts of the run that stand beside the message.
 #[derive(Clone, Copy, Debug)]
-pub struct RunFacts<'a> {
+pub(crate) struct RunFacts<'a> {
     pub run_id: &'a str,
     pub attempt: u32,
 }
 
 /// Why a message cannot be given to a playbook.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum UnwritableError {
+pub(crate) enum UnwritableError {
     #[error("a key of the message has {length} characters, playbooks take {MAX_KEY}")]
     KeyTooLong { length: usize },
     #[error("a number of the message has {length} digits, playbooks take {MAX_DIGITS}")]
@@ -49,7 +49,7 @@ pub enum UnwritableError {
 }
 
 /// Returns the text of the variables file: `msg`, the body, and `loopabull`, all about the message.
-pub fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
+pub(crate) fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
     let body = message.body.to_value();
     write_file([("msg", &body), ("loopabull", &about(message, facts))])
 }
@@ -57,7 +57,10 @@ pub fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, Unwritabl
 /// The same with the keys of the body as variables too, as the first loopers had it. Whoever sends a
 /// message then names variables of the play, so what Ansible itself gives a meaning is refused. Keys
 /// that cannot be variables are only in `msg`.
-pub fn write_top_level(message: &Message, facts: RunFacts<'_>) -> Result<String, UnwritableError> {
+pub(crate) fn write_top_level(
+    message: &Message,
+    facts: RunFacts<'_>,
+) -> Result<String, UnwritableError> {
     let body = message.body.to_value();
     let about = about(message, facts);
     let keys = body.as_object().into_iter().flatten();

@@ -20,15 +20,15 @@ use loopabull_queue::{Depth, Queues};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::{Board, PauseStatus};
-use crate::metrics::Metrics;
-use crate::pauses::Pauses;
+use crate::observe::metrics::Metrics;
+use crate::observe::status::{Board, PauseStatus};
+use crate::work::pauses::Pauses;
 
 /// How long a look at the queue may take before the answer goes without it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the port shows.
-pub struct Web {
+pub(crate) struct Web {
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub queues: Arc<Queues>,
@@ -39,7 +39,7 @@ pub struct Web {
 
 impl Web {
     /// Serves until `stop`.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         listener: TcpListener,
         stop: CancellationToken,

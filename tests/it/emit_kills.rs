@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use loopabull_host::config::Config;
 use loopabull_host::journal::{AfterQueues, Journal, Record};
-use loopabull_host::listing::Listing;
+use loopabull_host::tasks::discovery::Listing;
 use loopabull_model::{
     Body, Emission, Emitted, Entry, EntryId, Message, Outcome, Run, RunId, Settlement,
     StateChanges, TaskKind, Usage,

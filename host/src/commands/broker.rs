@@ -4,11 +4,11 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use loopabull_queue::{Plan, Queues, Standing};
 
-use crate::cli::{DONE, Failure};
+use crate::commands::failure::{DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
-use crate::listing::Listing;
+use crate::tasks::discovery::Listing;
 
 /// Show or make the queues on RabbitMQ
 ///

@@ -7,16 +7,16 @@ use loopabull_model::{LayerReport, Task, TaskKind};
 use loopabull_queue::{Exchange, Queues};
 use loopabull_wasm::ComponentRunner;
 
-use crate::ack_timeout;
-use crate::catalog::Catalog;
-use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
-use crate::listing::{Listing, Severity};
+use crate::daemon::state_dir;
 use crate::playbook::{self, Playbooks};
-use crate::runner;
-use crate::state;
+use crate::tasks::catalog::Catalog;
+use crate::tasks::discovery::{Listing, Severity};
+use crate::work::ack_timeout;
+use crate::work::runner;
 
 /// How long Ansible may take to read one playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub(crate) struct CheckArgs {}
 
 pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
-    state::make(&config.state)?;
+    state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
     let catalog = Catalog::load(config, &Listing::read(config), &components, None);
     let mut problems = Vec::new();

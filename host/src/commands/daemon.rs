@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{DONE, FAILED, Failure};
 use crate::commands::block_on;
-use crate::config::Config;
-use crate::daemon::{Daemon, Role, Stopped};
+use crate::commands::failure::{DONE, FAILED, Failure};
+use crate::config::{Config, Role};
+use crate::daemon::{Daemon, Stopped};
 use crate::shutdown::Shutdown;
 
 pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {

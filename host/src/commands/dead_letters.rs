@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use loopabull_model::{QueueName, TaskName, TopicPattern};
 use loopabull_queue::{Burial, DeadLetter, QueueConfig, Queues, Verdict};
 
-use crate::cli::{BAD_USAGE, DONE, Failure};
+use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
-use crate::listing::Listing;
+use crate::tasks::discovery::Listing;
 
 /// Show, requeue or drop messages that were set aside
 #[derive(Debug, Args)]

@@ -11,11 +11,11 @@ use loopabull_queue::{Backoff, QueueError, Queues};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
-use crate::listing::Listing;
-use crate::state;
+use crate::daemon::state_dir;
+use crate::tasks::discovery::Listing;
 
 /// How often a broker that does not take an entry is asked again: for some minutes.
 const TRIES: u32 = 20;
@@ -36,7 +36,7 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
     let tasks = Listing::read(config).tasks;
     let queues = config.queues(&tasks);
     let routes = Routes::build(tasks);
-    state::make(&config.state)?;
+    state_dir::make(&config.state)?;
     block_on(async {
         let queues = Queues::open(&queues).await?;
         let (mut entries, mut messages, mut bad) = (0_u64, 0_u64, 0_u64);

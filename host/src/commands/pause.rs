@@ -4,11 +4,11 @@ use anyhow::anyhow;
 use clap::Args;
 use loopabull_model::{QueueName, TaskName};
 
-use crate::cli::{DONE, Failure};
+use crate::commands::failure::{DONE, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
-use crate::pauses::{Pauses, Target};
-use crate::state;
+use crate::daemon::state_dir;
+use crate::work::pauses::{Pauses, Target};
 
 /// Let a task or a queue rest until it is resumed, over restarts too
 ///
@@ -96,6 +96,6 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
 }
 
 fn open(config: &Config) -> Result<Pauses, Failure> {
-    state::make(&config.state)?;
+    state_dir::make(&config.state)?;
     Ok(Pauses::open(&config.state)?)
 }

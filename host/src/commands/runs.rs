@@ -8,7 +8,7 @@ use loopabull_model::{
     HostResults, LayerReport, PlaybookReport, Run, RunId, TaskFailure, TaskKind,
 };
 
-use crate::cli::{DONE, Failure};
+use crate::commands::failure::{DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;

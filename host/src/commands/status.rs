@@ -6,15 +6,15 @@ use std::time::Duration;
 use clap::Args;
 use loopabull_queue::Queues;
 
-use crate::board::{PauseStatus, QueueStatus, SourceStatus, Status};
-use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
+use crate::daemon::state_dir::Notice;
 use crate::journal::Journal;
-use crate::listing::Listing;
-use crate::pauses::{Pause, Pauses};
-use crate::state::Notice;
+use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status};
+use crate::tasks::discovery::Listing;
+use crate::work::pauses::{Pause, Pauses};
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

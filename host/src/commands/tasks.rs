@@ -8,13 +8,13 @@ use clap::{Args, Subcommand};
 use loopabull_model::{TaskName, Topic, TopicPattern};
 use loopabull_wasm::ComponentRunner;
 
-use crate::catalog::Catalog;
-use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{print, print_plain};
 use crate::config::Config;
-use crate::listing::Listing;
-use crate::state;
+use crate::daemon::state_dir;
+use crate::tasks::catalog::Catalog;
+use crate::tasks::discovery::Listing;
 
 /// The files of a new task's crate: where each goes, and its text. What is `NAME` or `IDENT` there is
 /// the task's name.
@@ -79,7 +79,7 @@ pub(crate) fn run(config: &Config, args: &TasksArgs) -> Result<u8, Failure> {
 }
 
 fn list(config: &Config) -> Result<u8, Failure> {
-    state::make(&config.state)?;
+    state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
     let catalog = Catalog::load(config, &Listing::read(config), &components, None);
     let mut table = Table::new(&["TASK", "KIND", "TOPICS", "GRANTS", "STATE"]);

@@ -10,17 +10,17 @@ use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
-use crate::case::Case;
-use crate::catalog::Catalog;
-use crate::cli::{DONE, FAILED, Failure};
+use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::inject::{messages_in, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
+use crate::daemon::state_dir;
 use crate::journal::Journal;
-use crate::listing::Listing;
 use crate::playbook::Playbooks;
-use crate::runner::{self, Call, Runner};
-use crate::state;
+use crate::tasks::case::Case;
+use crate::tasks::catalog::Catalog;
+use crate::tasks::discovery::Listing;
+use crate::work::runner::{self, Call, Runner};
 
 /// Run one recorded message through its task now, without bus and queue
 ///
@@ -47,7 +47,7 @@ pub(crate) struct TestArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
-    state::make(&config.state)?;
+    state_dir::make(&config.state)?;
     let journal = match config.state.join("journal.db").exists() {
         true => Some(Arc::new(Journal::open(&config.state)?)),
         false => None,
@@ -93,7 +93,7 @@ async fn run_once(
     let nothing: ReadState = Arc::new(|_| Box::pin(async { Ok(None) }));
     let state = journal.map_or(nothing, |journal| journal.state_of(task));
     let call = Call { task, message, run_id: &id, attempt: 1, state };
-    runner.run(&runner.catalog(), call, &CancellationToken::new()).await
+    runner.run(&runner.catalog.get(), call, &CancellationToken::new()).await
 }
 
 fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {

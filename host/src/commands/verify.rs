@@ -9,11 +9,11 @@ use loopabull_model::Message;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::cli::{BAD_USAGE, DONE, FAILED, Failure};
+use crate::commands::failure::{BAD_USAGE, DONE, FAILED, Failure};
 use crate::commands::inject::read;
 use crate::commands::print_plain;
 use crate::config::{Config, Verify};
-use crate::trust::{self, SignersError};
+use crate::ingest::signers::{self, SignersError};
 
 /// Say of recorded fedmsg messages whether their signatures would be accepted
 ///
@@ -67,7 +67,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     if let Some(crl) = &args.crl {
         fedmsg.crl = Some(crl.clone());
     }
-    let verifier = trust::verifier(&fedmsg).map_err(|error| match &error {
+    let verifier = signers::verifier(&fedmsg).map_err(|error| match &error {
         SignersError::NoCa => {
             Failure::with_hint(error, "name it with `--ca FILE`").with_code(BAD_USAGE)
         }

@@ -1,30 +1,36 @@
 //! All sources together: starts them and the road behind them.
 
+mod datagrepper;
+pub(crate) mod fedmsg;
+mod fedora_messaging;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
-use loopabull_queue::{Bus, BusConfig, QueueError};
+use loopabull_queue::{Bus, BusConfig, QueueError, Queues};
 use loopabull_store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, ConfigError};
-use crate::daemon::Role;
-use crate::ingest::bus::BusSource;
-use crate::ingest::datagrepper::{Datagrepper, DatagrepperError};
-use crate::ingest::fedmsg::{self, SourceError};
-use crate::ingest::parked::Parked;
+use crate::config::{Config, ConfigError, Role};
+use crate::ingest::dedup::Seen;
+use crate::ingest::quarantine::Parked;
+use crate::ingest::signers::{self, SignersError};
+use crate::ingest::sources::datagrepper::{Datagrepper, DatagrepperError};
+use crate::ingest::sources::fedmsg::SourceError;
+use crate::ingest::sources::fedora_messaging::BusSource;
+use crate::ingest::spool::Spool;
 use crate::ingest::{Ingest, Overflow};
-use crate::seen::Seen;
-use crate::spool::Spool;
-use crate::trust::{self, SignersError};
-use crate::workplace::Workplace;
+use crate::observe::metrics::Metrics;
+use crate::observe::status::Board;
+use crate::shutdown::Shutdown;
+use crate::tasks::catalog::CurrentCatalog;
 
 /// Why the sources, or the road behind them, cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum SourcesError {
+pub(crate) enum SourcesError {
     #[error("cannot open what is known of earlier messages")]
     Seen(#[source] StoreError),
     #[error("cannot open the spool")]
@@ -47,7 +53,7 @@ pub enum SourcesError {
 
 impl SourcesError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<&str> {
+    pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Signers(error) => error.hint(),
             _ => None,
@@ -55,24 +61,33 @@ impl SourcesError {
     }
 }
 
-/// Starts the sources that a daemon of this role has, and the road behind them, which also one without
-/// sources needs: another may have left something in the spool. Returns the thread of the sockets, if
-/// there are any.
+/// The parts of the daemon that the sources use.
+pub(crate) struct Shared {
+    pub(crate) catalog: Arc<CurrentCatalog>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Starts the sources of a daemon in this role and the spool behind them. A daemon without sources
+/// also forwards the spool, because an earlier daemon may have left entries in it. Returns the
+/// thread that owns the ZeroMQ sockets, if there is one.
 pub(crate) async fn start(
     config: &Config,
     role: Role,
-    place: &Arc<Workplace>,
+    shared: Shared,
     parts: &mut JoinSet<()>,
 ) -> Result<Option<JoinHandle<()>>, SourcesError> {
     let is_ingesting = role != Role::Work;
     let buses = if is_ingesting { config.buses()? } else { Vec::new() };
     let has_fedmsg = is_ingesting && !config.fedmsg.endpoints.is_empty();
-    let verifier = if has_fedmsg { trust::verifier(&config.fedmsg)? } else { Verifier::Off };
+    let verifier = if has_fedmsg { signers::verifier(&config.fedmsg)? } else { Verifier::Off };
     let is_checked = !matches!(verifier, Verifier::Off);
     let (verifiers, verifier) = watch::channel(Arc::new(verifier));
     if is_checked {
-        let (board, shutdown) = (Arc::clone(&place.board), place.shutdown.clone());
-        parts.spawn(trust::keep(config.fedmsg.clone(), verifiers, board, shutdown));
+        let (board, shutdown) = (Arc::clone(&shared.board), shared.shutdown.clone());
+        parts.spawn(signers::keep(config.fedmsg.clone(), verifiers, board, shutdown));
     } else if has_fedmsg {
         tracing::warn!(
             "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
@@ -83,14 +98,14 @@ pub(crate) async fn start(
     let parked = Arc::new(Parked::open(&config.state).map_err(SourcesError::Parked)?);
     let ingest = Arc::new(Ingest {
         verifier,
-        runner: Arc::clone(&place.runner),
-        queues: Arc::clone(&place.queues),
+        catalog: shared.catalog,
+        queues: shared.queues,
         seen: seen.map_err(SourcesError::Seen)?,
         spool: spool.map_err(SourcesError::Spool)?,
         parked,
-        board: Arc::clone(&place.board),
-        metrics: Arc::clone(&place.metrics),
-        shutdown: place.shutdown.clone(),
+        board: shared.board,
+        metrics: shared.metrics,
+        shutdown: shared.shutdown,
         overflow: Overflow::default(),
     });
     parts.spawn(Arc::clone(&ingest).forward());

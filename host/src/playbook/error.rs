@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why playbooks cannot be started here.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaybookError {
+pub(crate) enum PlaybookError {
     #[error("cannot open the playbooks directory `{path}`")]
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot make the directory `{path}`")]
@@ -26,7 +26,7 @@ pub enum PlaybookError {
 
 impl PlaybookError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "make it, or name another with `--playbooks`",
             Self::Runs { .. } | Self::Plugin { .. } => {

@@ -29,7 +29,7 @@ type Key = [u8; 16];
 
 /// Knows what was seen.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     store: Store,
     window: Duration,
     most: usize,
@@ -50,7 +50,7 @@ struct State {
 
 /// Who has a message until it is in the queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Keeper {
+pub(crate) enum Keeper {
     /// Its source: a bus until it is acknowledged, or an archive.
     Source,
     /// Nobody: it is not sent again.
@@ -58,7 +58,7 @@ pub enum Keeper {
 }
 
 /// What was found.
-pub enum Found<'a> {
+pub(crate) enum Found<'a> {
     /// It is new; others that come with the same wait until this is settled.
     New(Claim<'a>),
     /// The task was given it.
@@ -66,7 +66,7 @@ pub enum Found<'a> {
 }
 
 /// The right to publish a message for a task.
-pub struct Claim<'a> {
+pub(crate) struct Claim<'a> {
     seen: &'a Seen,
     key: Key,
 }
@@ -77,7 +77,10 @@ impl Seen {
     /// # Errors
     ///
     /// If it cannot be opened or read.
-    pub async fn open(path: &Path, config: &config::Deduplication) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        path: &Path,
+        config: &config::Deduplication,
+    ) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
         let oldest = now() - seconds(config.window);
         let most = config.messages;
@@ -102,7 +105,12 @@ impl Seen {
 
     /// Asks for a message and a task. Waits while another asks for the same and has not settled it; but
     /// what nobody keeps does not wait for what is kept: that may take as long as the queue is away.
-    pub async fn claim(&self, message: &MessageId, task: &TaskName, keeper: Keeper) -> Found<'_> {
+    pub(crate) async fn claim(
+        &self,
+        message: &MessageId,
+        task: &TaskName,
+        keeper: Keeper,
+    ) -> Found<'_> {
         let key = key(message, task);
         loop {
             let settled = self.settled.notified();
@@ -157,7 +165,7 @@ impl Claim<'_> {
     /// # Errors
     ///
     /// If it cannot be written: it is known until the daemon ends.
-    pub async fn note(self) -> Result<(), StoreError> {
+    pub(crate) async fn note(self) -> Result<(), StoreError> {
         if self.seen.window.is_zero() {
             return Ok(());
         }

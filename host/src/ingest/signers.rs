@@ -13,9 +13,9 @@ use loopabull_model::{Topic, TopicError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::board::Board;
 use crate::config::{Fedmsg, Verify};
 use crate::ingest;
+use crate::observe::status::Board;
 use crate::shutdown::Shutdown;
 
 /// The largest file that is read, in bytes. Fedora's list of revoked certificates had 200 KB.
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Why signers cannot be told apart.
 #[derive(Debug, thiserror::Error)]
-pub enum SignersError {
+pub(crate) enum SignersError {
     #[error("signatures are to be checked, and there is no certificate of a CA")]
     NoCa,
     #[error("cannot read `{path}`")]
@@ -44,7 +44,7 @@ pub enum SignersError {
 
 impl SignersError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoCa => Some(
                 "name one with `--ca FILE`, or `ca` under `[fedmsg]`; or take all messages with \

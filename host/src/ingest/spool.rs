@@ -36,7 +36,7 @@ const SOON: Duration = Duration::from_millis(5);
 
 /// Entries on their way to the work queues.
 #[derive(Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     store: Store,
     limit: u64,
     waiting: Mutex<Waiting>,
@@ -53,7 +53,7 @@ struct Waiting {
 }
 
 /// Who hears what becomes of what waits.
-pub trait Watcher: Sync {
+pub(crate) trait Watcher: Sync {
     /// So many were taken by a queue.
     fn taken(&self, count: u64);
 
@@ -66,7 +66,7 @@ pub trait Watcher: Sync {
 
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Spooled {
+pub(crate) enum Spooled {
     /// It is on disk.
     Kept,
     /// There is no room for it.
@@ -87,7 +87,7 @@ impl Spool {
     /// # Errors
     ///
     /// If it cannot be opened or read.
-    pub async fn open(path: &Path, limit: u64) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, limit: u64) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
         let sql = "SELECT queue, count(*), sum(length(CAST(message AS BLOB)))
             FROM spooled GROUP BY queue";
@@ -106,13 +106,13 @@ impl Spool {
     }
 
     /// Returns how many entries and bytes wait.
-    pub fn depth(&self) -> (u64, u64) {
+    pub(crate) fn depth(&self) -> (u64, u64) {
         let waiting = self.waiting();
         (waiting.entries.values().sum(), waiting.bytes)
     }
 
     /// Tells whether nothing waits for a queue, so that another entry may overtake nothing.
-    pub fn is_empty(&self, queue: &QueueName) -> bool {
+    pub(crate) fn is_empty(&self, queue: &QueueName) -> bool {
         !self.waiting().entries.contains_key(queue.as_str())
     }
 
@@ -121,7 +121,7 @@ impl Spool {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub async fn push(&self, entry: &Entry) -> Result<Spooled, StoreError> {
+    pub(crate) async fn push(&self, entry: &Entry) -> Result<Spooled, StoreError> {
         let message =
             serde_json::to_string(&entry.message).expect("a message is made of JSON types");
         let bytes = message.len() as u64;
@@ -148,7 +148,12 @@ impl Spool {
     }
 
     /// Puts what waits into the queues, each in its order, until it is told to stop.
-    pub async fn forward(&self, queues: &Queues, stop: &CancellationToken, watcher: &impl Watcher) {
+    pub(crate) async fn forward(
+        &self,
+        queues: &Queues,
+        stop: &CancellationToken,
+        watcher: &impl Watcher,
+    ) {
         let (mut under_way, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
             let waiting: Vec<String> = self.waiting().entries.keys().cloned().collect();

@@ -15,11 +15,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::board::Link;
-use crate::pauses::Target;
+use crate::observe::status::Link;
+use crate::work::pauses::Target;
 
 /// All metrics of the daemon.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// What came from a source, before anything was looked at.
     pub envelopes: Family<Source, Counter>,
@@ -64,25 +64,25 @@ pub struct Metrics {
 
 /// Label: which source.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct Source {
+pub(crate) struct Source {
     pub source: &'static str,
 }
 
 /// Label: where a message came from, as the configuration has it.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct OfEndpoint {
+pub(crate) struct OfEndpoint {
     pub endpoint: String,
 }
 
 /// Label: why an envelope was rejected.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct Rejected {
+pub(crate) struct Rejected {
     pub reason: &'static str,
 }
 
 /// Label: which task.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByTask {
+pub(crate) struct ByTask {
     pub task: String,
 }
 
@@ -125,7 +125,7 @@ struct OfKind {
 
 impl Metrics {
     /// Makes all metrics; those with a closed set of labels stand at zero from the start.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("loopabull");
         let metrics = Self {
             envelopes: Family::default(),
@@ -226,7 +226,7 @@ impl Metrics {
 
     /// Counts a run. A task that is not loaded has no label of its own: its name came from the
     /// queue, where others can put what they like.
-    pub fn count_run(&self, run: &Run, is_loaded: bool) {
+    pub(crate) fn count_run(&self, run: &Run, is_loaded: bool) {
         let task = if is_loaded { run.task.to_string() } else { "(not loaded)".to_owned() };
         let labels = Ran { task, outcome: run.outcome.name() };
         self.runs.get_or_create(&labels).inc();
@@ -243,7 +243,7 @@ impl Metrics {
     }
 
     /// Notes what became of the connection to a source.
-    pub fn count_link(&self, endpoint: &str, link: &Link) {
+    pub(crate) fn count_link(&self, endpoint: &str, link: &Link) {
         let label = OfEndpoint { endpoint: endpoint.to_owned() };
         self.connected.get_or_create(&label).set(u64::from(*link == Link::Connected));
         if *link != Link::Connected {
@@ -252,13 +252,13 @@ impl Metrics {
     }
 
     /// Notes how many entries and bytes the spool has.
-    pub fn set_spool(&self, (entries, bytes): (u64, u64)) {
+    pub(crate) fn set_spool(&self, (entries, bytes): (u64, u64)) {
         self.spooled.set(entries);
         self.spooled_bytes.set(bytes);
     }
 
     /// Returns all metrics as text, with the queues and pauses as they are now.
-    pub fn encode<'a>(
+    pub(crate) fn encode<'a>(
         &self,
         depths: &[(QueueName, Depth)],
         pauses: impl Iterator<Item = &'a Target>,

@@ -8,8 +8,8 @@ use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
 use loopabull_queue::{Foreign, QueueError};
 
-use crate::metrics::{ByTask, Rejected, Source};
-use crate::workplace::Workplace;
+use crate::observe::metrics::{ByTask, Rejected, Source};
+use crate::work::shared::Workplace;
 
 impl Workplace {
     /// Replaces something foreign by an entry for each task that wants it; what cannot be read, or is
@@ -66,7 +66,7 @@ impl Workplace {
                 EntryId::new(uuid::Uuid::new_v4().simple().to_string())
             }
         };
-        let tasks = self.runner.catalog().routes.resolve(&message.topic);
+        let tasks = self.runner.catalog.get().routes.resolve(&message.topic);
         tasks.iter().map(|task| Entry::new(id(task), task, message)).collect()
     }
 }

@@ -11,16 +11,16 @@ use loopabull_model::Message;
 use loopabull_queue::{Answered, Bus, BusDelivery, BusLink, BusState};
 use tokio::sync::watch;
 
-use crate::board::Link;
 use crate::ingest::Ingest;
-use crate::ingest::parked::Parking;
-use crate::metrics::{Rejected, Source};
+use crate::ingest::quarantine::Parking;
+use crate::observe::metrics::{Rejected, Source};
+use crate::observe::status::Link;
 
 /// The label of this source.
 const SOURCE: &str = "fedora-messaging";
 
 /// What is known of a bus, and the road behind it.
-pub struct BusSource {
+pub(super) struct BusSource {
     /// Under which it is known: its broker and its queue.
     pub name: String,
     pub ingest: Arc<Ingest>,
@@ -28,7 +28,7 @@ pub struct BusSource {
 
 impl BusSource {
     /// Takes what the bus delivers until it is told to drain.
-    pub async fn run(self, mut bus: Bus) {
+    pub(super) async fn run(self, mut bus: Bus) {
         let state = bus.state();
         let drain = self.ingest.shutdown.drain.clone();
         let take = async {

@@ -13,12 +13,13 @@ use loopabull_model::{
 };
 use loopabull_queue::{Backoff, Consumer, Delivery, Foreign, QueueError, Received};
 
-use crate::catalog::Catalog;
 use crate::config::RefusedTasks;
+use crate::error::chain;
 use crate::journal::{Begun, Record};
-use crate::pauses::Target;
-use crate::runner;
-use crate::workplace::Workplace;
+use crate::tasks::catalog::Catalog;
+use crate::work::pauses::Target;
+use crate::work::runner;
+use crate::work::shared::Workplace;
 
 /// How long a delivery waits whose entry is still being worked here.
 const SECOND_COPY: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ const LAST_TRY: Duration = Duration::from_secs(3);
 const APART: Duration = Duration::from_secs(5);
 
 /// One slot that works one delivery of one queue at a time.
-pub struct Worker {
+pub(crate) struct Worker {
     /// Counted from 1 over all queues.
     pub number: u32,
     pub queue: QueueName,
@@ -47,7 +48,7 @@ struct Decided {
 
 impl Worker {
     /// Works until it is told to drain.
-    pub async fn work(self) {
+    pub(crate) async fn work(self) {
         let drain = self.place.shutdown.drain.clone();
         let (trouble, rest) = (format!("worker {}", self.number), self.rest());
         let mut backoff = Backoff::default();
@@ -169,7 +170,7 @@ impl Worker {
             return only(Settlement::Hold);
         }
         // One version of everything, from here to the end of the run.
-        let catalog = place.runner.catalog();
+        let catalog = place.runner.catalog.get();
         if let Some(reason) = catalog.refused(&entry.task) {
             return only(match place.refused_tasks {
                 RefusedTasks::Wait => Settlement::Hold,
@@ -441,9 +442,4 @@ fn log(run: &Run, settlement: &Settlement) {
     } else {
         line!(warn);
     }
-}
-
-/// An error with its sources, in one line.
-pub(crate) fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error))
 }

@@ -10,23 +10,23 @@ use std::time::Instant;
 use loopabull_model::{Breaker, EntryId, Reason, Run, Task, TaskName};
 use loopabull_queue::Queues;
 
-use crate::board::Board;
-use crate::catalog::Catalog;
 use crate::config::RefusedTasks;
+use crate::error::chain;
 use crate::journal::{AfterQueues, Journal};
-use crate::metrics::Metrics;
-use crate::pauses::{Pauses, Target};
-use crate::runner::Runner;
+use crate::observe::metrics::Metrics;
+use crate::observe::status::Board;
 use crate::shutdown::Shutdown;
-use crate::turns::Turns;
-use crate::worker::chain;
+use crate::tasks::catalog::Catalog;
+use crate::work::pauses::{Pauses, Target};
+use crate::work::runner::Runner;
+use crate::work::task_locks::Turns;
 
 /// How many daemons in a row may die with a task before it is paused. A single entry is not run any
 /// more after fewer.
 const MOST_CRASHES: u32 = 5;
 
 /// What all workers of a daemon share.
-pub struct Workplace {
+pub(crate) struct Workplace {
     pub queues: Arc<Queues>,
     pub runner: Arc<Runner>,
     pub journal: Arc<Journal>,
@@ -45,32 +45,32 @@ pub struct Workplace {
 
 /// The circuit breakers of all tasks.
 #[derive(Debug)]
-pub struct Breakers {
+pub(crate) struct Breakers {
     started: Instant,
     by_task: Mutex<HashMap<TaskName, Breaker>>,
 }
 
 /// The entries that are being worked.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<HashSet<EntryId>>);
+pub(crate) struct Running(Mutex<HashSet<EntryId>>);
 
 /// One entry that is being worked, until this is dropped.
 #[derive(Debug)]
-pub struct InWork<'a> {
+pub(crate) struct InWork<'a> {
     running: &'a Running,
     entry: EntryId,
 }
 
 impl Workplace {
     /// Counts what a run came to, and pauses its task if it failed too often in a row.
-    pub async fn watch_over(&self, task: &Task, run: &Run) {
+    pub(crate) async fn watch_over(&self, task: &Task, run: &Run) {
         if let Some(reason) = self.breakers.count(task, run) {
             self.pause(Target::Task(task.name.clone()), &reason).await;
         }
     }
 
     /// Pauses the tasks that were running each time when the last daemons died.
-    pub async fn look_back(&self) {
+    pub(crate) async fn look_back(&self) {
         match self.journal.take_crashed().await {
             Ok(crashed) => {
                 for crashed in crashed {
@@ -91,11 +91,11 @@ impl Workplace {
     }
 
     /// Reads what rests, and releases what is held of tasks that do not.
-    pub async fn hear_of_pauses(&self) -> Result<(), String> {
+    pub(crate) async fn hear_of_pauses(&self) -> Result<(), String> {
         for target in self.pauses.refresh().await.map_err(chain)? {
             tracing::info!("{target} is resumed");
         }
-        let catalog = self.runner.catalog();
+        let catalog = self.runner.catalog.get();
         // A task that is gone does not rest either: what was held of it comes to its end.
         let is_awake = |task: &TaskName| {
             catalog.refused(task).is_none() && !self.pauses.rests(&Target::Task(task.clone()))
@@ -104,24 +104,24 @@ impl Workplace {
     }
 
     /// Puts another catalog in force, and shows what is wrong with its tasks.
-    pub fn put_in_force(&self, catalog: Catalog) {
-        let before = self.runner.catalog();
+    pub(crate) fn put_in_force(&self, catalog: Catalog) {
+        let before = self.runner.catalog.get();
         for (name, _) in before.troubles() {
             self.board.clear_trouble(&task_trouble(name));
         }
-        let catalog = self.runner.swap(catalog);
+        let catalog = self.runner.catalog.replace(catalog);
         self.show_troubles(&catalog);
     }
 
     /// Shows what is wrong with the tasks of a catalog.
-    pub fn show_troubles(&self, catalog: &Catalog) {
+    pub(crate) fn show_troubles(&self, catalog: &Catalog) {
         for (name, trouble) in catalog.troubles() {
             self.board.set_trouble(&task_trouble(name), &trouble);
         }
     }
 
     /// Lets something rest by itself.
-    pub async fn pause(&self, target: Target, reason: &Reason) {
+    pub(crate) async fn pause(&self, target: Target, reason: &Reason) {
         tracing::error!("{target} is paused: {reason}; `loopabull-host resume` ends that");
         if let Err(error) = self.pauses.pause(target, reason).await {
             tracing::error!("the pause ends with this daemon: {}", chain(error));
@@ -160,7 +160,7 @@ impl Breakers {
 
 impl Running {
     /// Notes that an entry is being worked, unless it is already.
-    pub fn start(&self, entry: &EntryId) -> Option<InWork<'_>> {
+    pub(crate) fn start(&self, entry: &EntryId) -> Option<InWork<'_>> {
         let is_new = self.entries().insert(entry.clone());
         is_new.then(|| InWork { running: self, entry: entry.clone() })
     }

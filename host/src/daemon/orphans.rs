@@ -40,7 +40,7 @@ enum Look {
 /// # Errors
 ///
 /// If there still is one after 10 s.
-pub fn sweep(runs: &Path) -> io::Result<usize> {
+pub(super) fn sweep(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
     let mut blank_looks = 0;
     let mut gone = false;
@@ -70,7 +70,7 @@ pub fn sweep(runs: &Path) -> io::Result<usize> {
 
 /// Removes what commands that were killed have left in `tries`, with secrets in it: whatever is older than
 /// any of them may be.
-pub fn sweep_tries(tries: &Path) {
+pub(super) fn sweep_tries(tries: &Path) {
     let is_old = |entry: &fs::DirEntry| {
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
         changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > OLD))

@@ -13,7 +13,7 @@ use loopabull_queue::Backoff;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::observe::status::Board;
 
 /// How many bytes all of them may have together. What comes beyond is refused and counted.
 const MOST: u64 = 256 << 20;
@@ -22,14 +22,14 @@ const TROUBLE: &str = "parked";
 
 /// Where what cannot be used is kept.
 #[derive(Debug)]
-pub struct Parked {
+pub(crate) struct Parked {
     folder: PathBuf,
     bytes: Mutex<u64>,
 }
 
 /// Something that cannot be used.
 #[derive(Debug)]
-pub struct Parking<'a> {
+pub(crate) struct Parking<'a> {
     pub reason: &'a str,
     pub topic: &'a str,
     pub id: Option<&'a str>,
@@ -44,7 +44,7 @@ impl Parked {
     /// # Errors
     ///
     /// If it cannot be made or read.
-    pub fn open(state: &Path) -> io::Result<Self> {
+    pub(crate) fn open(state: &Path) -> io::Result<Self> {
         let folder = state.join("parked");
         fs::create_dir_all(&folder)?;
         let mut bytes = 0;
@@ -62,7 +62,7 @@ impl Parked {
 
     /// Writes a file. Returns when it is on disk, or there is no room; false if it is told to stop
     /// before.
-    pub async fn keep(
+    pub(crate) async fn keep(
         self: &Arc<Self>,
         parking: &Parking<'_>,
         board: &Board,

@@ -16,10 +16,10 @@ use loopabull_model::{Entry, EntryId, Message};
 use loopabull_queue::{Backoff, Exchange};
 
 use crate::config::Publish;
+use crate::error::chain;
 use crate::journal::AfterQueues;
-use crate::metrics::ByTask;
-use crate::worker::chain;
-use crate::workplace::Workplace;
+use crate::observe::metrics::ByTask;
+use crate::work::shared::Workplace;
 
 /// How often it is looked for messages that the bus does not have.
 const LOOK: Duration = Duration::from_millis(300);
@@ -46,7 +46,7 @@ impl Workplace {
     }
 
     async fn put_into_queues(&self, message: &Message) -> Result<(), String> {
-        let tasks = self.runner.catalog().routes.resolve(&message.topic);
+        let tasks = self.runner.catalog.get().routes.resolve(&message.topic);
         self.metrics.emitted.inc();
         if tasks.is_empty() && self.after_queues == AfterQueues::Done {
             self.metrics.unrouted.inc();

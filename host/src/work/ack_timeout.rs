@@ -9,14 +9,14 @@ use loopabull_model::{QueueName, Task, TaskName};
 use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
-use crate::runner;
+use crate::work::runner;
 
 /// What a run takes beside its timeout: to be ended, recorded and settled.
 const TO_SETTLE: Duration = Duration::from_secs(30);
 
 /// A task that may run longer than the broker waits.
 #[derive(Clone, Debug)]
-pub struct TooLong {
+pub(crate) struct TooLong {
     task: TaskName,
     queue: QueueName,
     timeout: Duration,
@@ -52,12 +52,12 @@ pub(crate) async fn too_long<'a>(
 
 impl TooLong {
     /// Returns which task it is.
-    pub fn task(&self) -> &TaskName {
+    pub(crate) fn task(&self) -> &TaskName {
         &self.task
     }
 
     /// Returns what the operator can do, with the exact line.
-    pub fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let enough = self.needed + Duration::from_mins(5);
         let (ms, queue) = (enough.as_millis(), &self.queue);
         let policy = if self.broker.has_policy {

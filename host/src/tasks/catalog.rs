@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use loopabull_model::{Routes, Task, TaskKind, TaskName};
 use loopabull_wasm::{Component, ComponentRunner};
 
 use crate::config::Config;
-use crate::listing::{Finding, Listing, Severity, Stamp};
+use crate::error::chain;
 use crate::playbook::Secrets;
-use crate::worker::chain;
-use crate::{runner, secrets};
+use crate::tasks::discovery::{Finding, Listing, Severity, Stamp};
+use crate::tasks::secrets;
+use crate::work::runner;
 
 /// A task that is ready to run.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ enum Loaded {
 
 /// The tasks, ready to run.
 #[derive(Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     /// All tasks, those too that are refused: what comes for them must not be lost.
     pub routes: Arc<Routes>,
     pub findings: Vec<Finding>,
@@ -37,10 +38,34 @@ pub struct Catalog {
     stamps: BTreeMap<TaskName, Stamp>,
 }
 
+/// The catalog that is in force. A reload swaps in another one whole.
+#[derive(Default)]
+pub(crate) struct CurrentCatalog(RwLock<Arc<Catalog>>);
+
+impl CurrentCatalog {
+    /// Puts a first catalog in force.
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        Self(RwLock::new(Arc::new(catalog)))
+    }
+
+    /// Returns the catalog that is in force. A caller that processes a message asks once, so that
+    /// it sees one version of everything.
+    pub(crate) fn get(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another catalog in force and returns it. Runs in progress keep their own catalog.
+    pub(crate) fn replace(&self, catalog: Catalog) -> Arc<Catalog> {
+        let catalog = Arc::new(catalog);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
+        catalog
+    }
+}
+
 impl Catalog {
     /// Loads the tasks of a listing. What has not changed since `before` is taken from there; what has
     /// changed and cannot be loaded stays as it was there.
-    pub fn load(
+    pub(crate) fn load(
         config: &Config,
         listing: &Listing,
         runner: &ComponentRunner,
@@ -80,7 +105,7 @@ impl Catalog {
     }
 
     /// Returns the component of a task.
-    pub fn component(&self, name: &TaskName) -> Option<&Component> {
+    pub(crate) fn component(&self, name: &TaskName) -> Option<&Component> {
         match self.loaded.get(name)? {
             Loaded::Component(component) => Some(component),
             Loaded::Playbook(_) => None,
@@ -88,7 +113,7 @@ impl Catalog {
     }
 
     /// Returns the secrets of a playbook.
-    pub fn secrets(&self, name: &TaskName) -> Option<Arc<Secrets>> {
+    pub(crate) fn secrets(&self, name: &TaskName) -> Option<Arc<Secrets>> {
         match self.loaded.get(name)? {
             Loaded::Component(_) => None,
             Loaded::Playbook(secrets) => Some(Arc::clone(secrets)),
@@ -96,12 +121,12 @@ impl Catalog {
     }
 
     /// Returns why a task must not run, if that is so.
-    pub fn refused(&self, name: &TaskName) -> Option<&str> {
+    pub(crate) fn refused(&self, name: &TaskName) -> Option<&str> {
         self.refused.get(name).map(String::as_str)
     }
 
     /// Returns what is wrong with tasks, by their names, in one clause each.
-    pub fn troubles(&self) -> impl Iterator<Item = (&TaskName, String)> {
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = (&TaskName, String)> {
         let refused = self.refused.iter().map(|(name, why)| (name, format!("refused: {why}")));
         let outdated = self.outdated.iter().map(|(name, why)| {
             (name, format!("its new version is refused, the old one runs: {why}"))

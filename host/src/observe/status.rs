@@ -11,11 +11,11 @@ use loopabull_model::{QueueName, Run};
 use loopabull_queue::{Delivery, Depth};
 use serde::{Deserialize, Serialize};
 
-use crate::pauses::{Pause, Target};
+use crate::work::pauses::{Pause, Target};
 
 /// What the daemon is doing right now.
 #[derive(Debug, Default)]
-pub struct Board {
+pub(crate) struct Board {
     state: Mutex<State>,
 }
 
@@ -38,7 +38,7 @@ struct Source {
 
 /// What became of the connection to a source.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Link {
+pub(crate) enum Link {
     /// It stands.
     Connected,
     /// It does not stand, for this reason; it is tried for ever.
@@ -47,7 +47,7 @@ pub enum Link {
 
 /// What the daemon says of itself, as JSON at `/status`.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     pub workers: Vec<WorkerStatus>,
     pub sources: Vec<SourceStatus>,
     pub queues: Vec<QueueStatus>,
@@ -58,7 +58,7 @@ pub struct Status {
 
 /// One worker and what it runs.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct WorkerStatus {
+pub(crate) struct WorkerStatus {
     pub number: u32,
     pub queue: QueueName,
     pub work: Option<Work>,
@@ -67,7 +67,7 @@ pub struct WorkerStatus {
 
 /// What a worker runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Work {
+pub(crate) struct Work {
     pub task: String,
     pub message_id: String,
     pub attempt: u32,
@@ -75,7 +75,7 @@ pub struct Work {
 
 /// One source and its last message.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct SourceStatus {
+pub(crate) struct SourceStatus {
     pub name: String,
     pub received: u64,
     pub seconds_since_last: Option<u64>,
@@ -87,7 +87,7 @@ pub struct SourceStatus {
 
 /// Something that rests, and why.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct PauseStatus {
+pub(crate) struct PauseStatus {
     pub target: Target,
     #[serde(flatten)]
     pub pause: Pause,
@@ -95,7 +95,7 @@ pub struct PauseStatus {
 
 /// How full a queue is: see [`Depth`].
 #[derive(Debug, Deserialize, Serialize)]
-pub struct QueueStatus {
+pub(crate) struct QueueStatus {
     pub name: QueueName,
     pub waiting: u64,
     pub later: u64,
@@ -107,7 +107,7 @@ pub struct QueueStatus {
 
 /// What has happened since the start.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub struct Counts {
+pub(crate) struct Counts {
     pub accepted: u64,
     pub rejected: u64,
     pub unrouted: u64,
@@ -117,17 +117,17 @@ pub struct Counts {
 
 impl Board {
     /// Sets up a worker, which is idle.
-    pub fn add_worker(&self, number: u32, queue: &QueueName) {
+    pub(crate) fn add_worker(&self, number: u32, queue: &QueueName) {
         self.state().workers.insert(number, (queue.clone(), None));
     }
 
     /// Sets up a source, which has received nothing yet.
-    pub fn add_source(&self, name: &str) {
+    pub(crate) fn add_source(&self, name: &str) {
         self.state().sources.insert(name.to_owned(), Source::default());
     }
 
     /// Notes that something came from a source.
-    pub fn receive(&self, source: &str) {
+    pub(crate) fn receive(&self, source: &str) {
         if let Some(source) = self.state().sources.get_mut(source) {
             source.received += 1;
             source.last = Some(Instant::now());
@@ -135,19 +135,19 @@ impl Board {
     }
 
     /// Notes what became of the connection to a source.
-    pub fn set_link(&self, source: &str, link: Link) {
+    pub(crate) fn set_link(&self, source: &str, link: Link) {
         if let Some(source) = self.state().sources.get_mut(source) {
             source.link = Some(link);
         }
     }
 
     /// Changes the counts.
-    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.state().counts);
     }
 
     /// Counts a run.
-    pub fn count_run(&self, run: &Run) {
+    pub(crate) fn count_run(&self, run: &Run) {
         self.count(|counts| {
             counts.runs += 1;
             counts.succeeded += u64::from(run.outcome.is_success());
@@ -155,7 +155,7 @@ impl Board {
     }
 
     /// Notes what a worker runs.
-    pub fn start(&self, worker: u32, delivery: &Delivery) {
+    pub(crate) fn start(&self, worker: u32, delivery: &Delivery) {
         let work = Work {
             task: delivery.entry.task.to_string(),
             message_id: delivery.entry.message.id.to_string(),
@@ -165,27 +165,31 @@ impl Board {
     }
 
     /// Notes that a worker is idle.
-    pub fn finish(&self, worker: u32) {
+    pub(crate) fn finish(&self, worker: u32) {
         self.set_work(worker, None);
     }
 
     /// Notes that something does not work.
-    pub fn set_trouble(&self, who: &str, what: &str) {
+    pub(crate) fn set_trouble(&self, who: &str, what: &str) {
         self.state().troubles.insert(who.to_owned(), what.to_owned());
     }
 
     /// Notes that it works again.
-    pub fn clear_trouble(&self, who: &str) {
+    pub(crate) fn clear_trouble(&self, who: &str) {
         self.state().troubles.remove(who);
     }
 
     /// Returns what does not work, a line each. Empty if the daemon is ready.
-    pub fn troubles(&self) -> Vec<String> {
+    pub(crate) fn troubles(&self) -> Vec<String> {
         self.state().troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect()
     }
 
     /// Returns everything, with the depth of the queues that could be had.
-    pub fn status(&self, depths: Vec<(QueueName, Depth)>, pauses: Vec<PauseStatus>) -> Status {
+    pub(crate) fn status(
+        &self,
+        depths: Vec<(QueueName, Depth)>,
+        pauses: Vec<PauseStatus>,
+    ) -> Status {
         let troubles = self.troubles();
         let state = self.state();
         Status {

@@ -13,11 +13,11 @@ use loopabull_model::{QueueName, TaskName};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use crate::ack_timeout;
-use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::listing::{Finding, Listing, Severity};
-use crate::workplace::Workplace;
+use crate::tasks::catalog::Catalog;
+use crate::tasks::discovery::{Finding, Listing, Severity};
+use crate::work::ack_timeout;
+use crate::work::shared::Workplace;
 
 /// How long the directories must be still before they are read: a file that is being copied is not
 /// half a version.
@@ -43,7 +43,7 @@ pub(crate) struct Reload {
 impl Reload {
     /// Makes a reload of what is in force, which was loaded from this listing.
     pub(crate) fn new(config: &Config, place: &Arc<Workplace>, in_force: Arc<Listing>) -> Self {
-        let catalog = place.runner.catalog();
+        let catalog = place.runner.catalog.get();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
         let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
         Self { config: config.clone(), queues, place: Arc::clone(place), in_force }
@@ -91,7 +91,7 @@ impl Reload {
         if listing.is_same(&self.in_force) {
             return;
         }
-        let before = self.place.runner.catalog();
+        let before = self.place.runner.catalog.get();
         let changed: Vec<_> = listing
             .tasks
             .iter()

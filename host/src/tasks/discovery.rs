@@ -4,8 +4,6 @@
 //! nothing that a message contains is ever part of one. What is wrong with one file is a finding and
 //! does not stop the others.
 
-mod grants;
-
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,7 +16,9 @@ use loopabull_model::{AnsibleOptions, Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
-use crate::{playbook, runner, secrets};
+use crate::playbook;
+use crate::tasks::{grants, secrets};
+use crate::work::runner;
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;

@@ -29,7 +29,7 @@ const SCHEMA: &str = "
 
 /// What rests on this host, and why.
 #[derive(Debug)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     store: Store,
     known: watch::Sender<Arc<Known>>,
     /// What is not written yet.
@@ -44,7 +44,7 @@ type Known = BTreeMap<Target, Pause>;
 /// What can rest.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
-pub enum Target {
+pub(crate) enum Target {
     Task(TaskName),
     Queue(QueueName),
     /// A worker of the running daemon, counted from 1.
@@ -53,7 +53,7 @@ pub enum Target {
 
 /// Why something rests.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Pause {
+pub(crate) struct Pause {
     pub reason: String,
     /// Milliseconds since 1970.
     pub since_ms: i64,
@@ -61,7 +61,7 @@ pub struct Pause {
 
 impl Target {
     /// Returns the word for what it is.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Task(_) => "task",
             Self::Queue(_) => "queue",
@@ -94,7 +94,7 @@ impl fmt::Display for Target {
 
 impl Pauses {
     /// Opens the pauses of a state directory. What rests is known after the first `refresh`.
-    pub fn open(state: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(state: &Path) -> Result<Self, StoreError> {
         let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
         Ok(Self {
             store,
@@ -106,7 +106,7 @@ impl Pauses {
 
     /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk;
     /// after an error it rests all the same, and is written by a later `refresh`.
-    pub async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
+    pub(crate) async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let pause = Pause { reason: reason.to_string(), since_ms: since };
@@ -127,7 +127,7 @@ impl Pauses {
     }
 
     /// Ends a pause; tells whether there was one.
-    pub async fn resume(&self, target: Target) -> Result<bool, StoreError> {
+    pub(crate) async fn resume(&self, target: Target) -> Result<bool, StoreError> {
         self.unwritten().remove(&target);
         let delete = move |connection: &Connection| {
             connection.execute(
@@ -141,7 +141,7 @@ impl Pauses {
     }
 
     /// Reads the file, and returns what rested before and does not any more.
-    pub async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
+    pub(crate) async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
         let _refreshing = self.refreshing.lock().await;
         let unwritten = self.unwritten().clone();
         for (target, pause) in unwritten {
@@ -159,7 +159,7 @@ impl Pauses {
     }
 
     /// Returns all that rests, from the file.
-    pub async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
+    pub(crate) async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
         let read = |connection: &Connection| {
             connection
                 .prepare("SELECT kind, name, reason, since_ms FROM pauses")?
@@ -175,7 +175,7 @@ impl Pauses {
     }
 
     /// Returns all that rests, as it was last read.
-    pub fn known(&self) -> Arc<BTreeMap<Target, Pause>> {
+    pub(crate) fn known(&self) -> Arc<BTreeMap<Target, Pause>> {
         self.known.borrow().clone()
     }
 
@@ -190,12 +190,12 @@ impl Pauses {
     }
 
     /// Tells whether something rests.
-    pub fn rests(&self, target: &Target) -> bool {
+    pub(crate) fn rests(&self, target: &Target) -> bool {
         self.known.borrow().contains_key(target)
     }
 
     /// Waits until one of these rests, or, with `false`, until none does.
-    pub async fn wait(&self, targets: &[Target], any_rests: bool) {
+    pub(crate) async fn wait(&self, targets: &[Target], any_rests: bool) {
         let rests = |known: &Arc<Known>| targets.iter().any(|target| known.contains_key(target));
         let mut known = self.known.subscribe();
         // The sender is ours, so it is there as long as we are.

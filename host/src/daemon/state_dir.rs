@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::leftovers;
+use crate::daemon::orphans;
 
 /// How long a lock that is taken is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -18,14 +18,14 @@ const LOCK_TICK: Duration = Duration::from_millis(50);
 
 /// How other commands find the daemon of a state directory: the file `daemon.json` in it.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Notice {
+pub(crate) struct Notice {
     pub pid: u32,
     pub listen: SocketAddr,
 }
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     #[error("cannot make the state directory `{path}`")]
     Make { path: PathBuf, source: std::io::Error },
     #[error("another daemon uses the state directory `{path}`")]
@@ -40,7 +40,7 @@ pub enum StateError {
 
 impl StateError {
     /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InUse { .. } => Some("give each daemon a directory of its own: `--state`"),
             _ => None,
@@ -50,12 +50,12 @@ impl StateError {
 
 impl Notice {
     /// Where the notice of a state directory is.
-    pub fn path(state: &Path) -> PathBuf {
+    pub(crate) fn path(state: &Path) -> PathBuf {
         state.join("daemon.json")
     }
 
     /// Writes the notice of this process, whole or not at all.
-    pub fn write(state: &Path, listen: SocketAddr) -> Result<PathBuf, StateError> {
+    pub(crate) fn write(state: &Path, listen: SocketAddr) -> Result<PathBuf, StateError> {
         let path = Self::path(state);
         let notice = Self { pid: std::process::id(), listen };
         let text = serde_json::to_string(&notice).expect("a notice is made of JSON types");
@@ -70,7 +70,7 @@ impl Notice {
 }
 
 /// Makes the state directory, which only its owner can look into.
-pub fn make(path: &Path) -> Result<(), StateError> {
+pub(crate) fn make(path: &Path) -> Result<(), StateError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -82,7 +82,7 @@ pub fn make(path: &Path) -> Result<(), StateError> {
 ///
 /// Waits a moment for a lock that is taken: a process that a killed daemon was just starting holds it
 /// until it has become the program that it is to be.
-pub async fn lock(path: &Path) -> Result<File, StateError> {
+pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
     let path = path.to_owned();
     let cannot = |source| StateError::Lock { path: path.clone(), source };
     let file = File::create(path.join("daemon.lock")).map_err(cannot)?;
@@ -100,10 +100,10 @@ pub async fn lock(path: &Path) -> Result<File, StateError> {
 }
 
 /// Ends what a daemon that was killed has left running, before its messages are run again.
-pub fn sweep(path: &Path) -> Result<(), StateError> {
-    leftovers::sweep_tries(&path.join("tries"));
+pub(crate) fn sweep(path: &Path) -> Result<(), StateError> {
+    orphans::sweep_tries(&path.join("tries"));
     let Ok(path) = path.join("runs").canonicalize() else { return Ok(()) };
-    let killed = leftovers::sweep(&path);
+    let killed = orphans::sweep(&path);
     let killed = killed.map_err(|source| StateError::Leftovers { path, source })?;
     if killed > 0 {
         tracing::warn!(

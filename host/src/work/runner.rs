@@ -3,7 +3,7 @@
 //! Owns the defaults of the limits, and which catalog is in force. Knows neither queue nor journal.
 //! Before it on the path of a message: the worker. After it: the component runner or the launcher.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -13,27 +13,28 @@ use loopabull_model::{
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Catalog;
 use crate::playbook::{self, Playbooks};
+use crate::tasks::catalog::{Catalog, CurrentCatalog};
 
 /// How long a component may run, if its manifest does not say.
-pub const COMPONENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const COMPONENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a playbook may run, if its manifest does not say. Below RabbitMQ's acknowledgement
 /// timeout, which is 30 minutes by default.
-pub const PLAYBOOK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub(crate) const PLAYBOOK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How much memory a component may hold, in bytes, if its manifest does not say.
-pub const COMPONENT_MEMORY: u64 = 64 << 20;
+pub(crate) const COMPONENT_MEMORY: u64 = 64 << 20;
 
 /// Runs tasks.
-pub struct Runner {
+pub(crate) struct Runner {
     pub components: Arc<ComponentRunner>,
     /// Or why no playbook can be started here.
     pub playbooks: Result<Playbooks, String>,
-    catalog: RwLock<Arc<Catalog>>,
+    /// The catalog that is in force.
+    pub catalog: Arc<CurrentCatalog>,
 }
 
 /// One message for one task.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub task: &'a TaskName,
     pub message: &'a Message,
     pub run_id: &'a RunId,
@@ -45,29 +46,16 @@ pub struct Call<'a> {
 
 impl Runner {
     /// Makes a runner of what can run, and a first catalog.
-    pub fn new(
+    pub(crate) fn new(
         components: Arc<ComponentRunner>,
         playbooks: Result<Playbooks, String>,
         catalog: Catalog,
     ) -> Self {
-        Self { components, playbooks, catalog: RwLock::new(Arc::new(catalog)) }
-    }
-
-    /// Returns the catalog that is in force. Whoever works a message asks once, and has one version of
-    /// everything.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts another catalog in force. What runs goes on with its own.
-    pub fn swap(&self, catalog: Catalog) -> Arc<Catalog> {
-        let catalog = Arc::new(catalog);
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
-        catalog
+        Self { components, playbooks, catalog: Arc::new(CurrentCatalog::new(catalog)) }
     }
 
     /// Runs a task of a catalog on a message. Whatever happens is an outcome. `cancel` ends it early.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         catalog: &Catalog,
         call: Call<'_>,
@@ -126,7 +114,7 @@ impl Runner {
 }
 
 /// Returns how long a run of the task may take.
-pub fn timeout(task: &Task) -> Duration {
+pub(crate) fn timeout(task: &Task) -> Duration {
     task.manifest.limits.timeout.unwrap_or(match task.kind {
         TaskKind::Component => COMPONENT_TIMEOUT,
         TaskKind::Playbook => PLAYBOOK_TIMEOUT,
@@ -148,7 +136,7 @@ pub(crate) fn lower(manifest: &mut Manifest, kind: TaskKind, ceiling: &Ceiling) 
 }
 
 /// Returns how many bytes of memory a run of a component may hold.
-pub fn memory(task: &Task) -> u64 {
+pub(crate) fn memory(task: &Task) -> u64 {
     task.manifest.limits.memory.map_or(COMPONENT_MEMORY, |memory| memory.as_u64())
 }
 

@@ -16,10 +16,10 @@ use loopabull_fedmsg::{Envelope, Rejection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use zmq::{Context, PollItem};
 
-use crate::board::{Board, Link};
 use crate::config::Fedmsg;
-use crate::ingest::fedmsg::endpoint::Endpoint;
-use crate::metrics::{Metrics, OfEndpoint};
+use crate::ingest::sources::fedmsg::endpoint::Endpoint;
+use crate::observe::metrics::{Metrics, OfEndpoint};
+use crate::observe::status::{Board, Link};
 
 /// How many messages may be on their way from the thread to the runtime.
 const CHANNEL: usize = 4096;
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_mins(1);
 
 /// What came from a socket.
 #[derive(Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub endpoint: String,
     pub envelope: Result<Envelope, Rejection>,
     /// Its part of what may be on its way.
@@ -41,7 +41,7 @@ pub struct Received {
 
 /// The running source. Ends when the receiver is dropped.
 #[derive(Debug)]
-pub struct Fedmsgs {
+pub(crate) struct Fedmsgs {
     pub received: mpsc::Receiver<Received>,
     /// What became of the connections.
     pub links: watch::Receiver<Links>,
@@ -50,7 +50,7 @@ pub struct Fedmsgs {
 
 /// What became of all connections together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Links {
+pub(crate) struct Links {
     /// How many were made since the start. What was sent before each of them was missed.
     pub made: u64,
     /// Whether all stand.
@@ -59,7 +59,7 @@ pub struct Links {
 
 /// Why the source cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     #[error("cannot subscribe to `{endpoint}`")]
     Subscribe { endpoint: String, source: zmq::Error },
     #[error("cannot start the thread of the fedmsg source")]
@@ -68,7 +68,7 @@ pub enum SourceError {
 
 /// Subscribes to all endpoints. Names are resolved and connections made in the background, again
 /// and again.
-pub fn start(
+pub(crate) fn start(
     config: &Fedmsg,
     board: &Arc<Board>,
     metrics: &Arc<Metrics>,

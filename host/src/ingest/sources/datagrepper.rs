@@ -27,11 +27,11 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::board::Link;
 use crate::config::{self, Verify};
-use crate::ingest::fedmsg::Links;
+use crate::ingest::sources::fedmsg::Links;
 use crate::ingest::{Ingest, now};
-use crate::metrics::Rejected;
+use crate::observe::metrics::Rejected;
+use crate::observe::status::Link;
 
 /// How many messages a page has: what datagrepper allows at the most; and fewer and fewer if such a page
 /// cannot be read, so that one message holds up no others. Each is a part of the one before, so that a page
@@ -59,7 +59,7 @@ const UNSIGNED: &str = "unsigned";
 const LARGEST_PAGE: u64 = 64 << 20;
 
 /// The archive, and how far it has been asked.
-pub struct Datagrepper {
+pub(super) struct Datagrepper {
     settings: config::Datagrepper,
     egress: Egress,
     file: PathBuf,
@@ -74,7 +74,7 @@ pub struct Datagrepper {
 
 /// Why the archive cannot be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum DatagrepperError {
+pub(crate) enum DatagrepperError {
     #[error("`{url}` is no address of a datagrepper: {reason}")]
     Url { url: String, reason: String },
     #[error("cannot read `{path}`")]
@@ -121,7 +121,7 @@ impl Datagrepper {
     /// # Errors
     ///
     /// If the URL is none, or the file cannot be read.
-    pub fn open(
+    pub(super) fn open(
         settings: &config::Datagrepper,
         fedmsg: &config::Fedmsg,
         trust: Trust,
@@ -153,12 +153,12 @@ impl Datagrepper {
     }
 
     /// Returns the name under which it is a source.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.settings.url
     }
 
     /// Catches up whenever a connection was made, until the daemon stops.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let drain = self.ingest.shutdown.drain.clone();
         tokio::select! {
             // What is dropped is asked for again.
@@ -350,7 +350,7 @@ impl Datagrepper {
     /// Returns the topics that are asked for. None means all: a pattern cannot be asked for.
     fn topics(&self) -> Vec<String> {
         let topics: Vec<_> = if self.settings.topics.is_empty() {
-            let catalog = self.ingest.runner.catalog();
+            let catalog = self.ingest.catalog.get();
             let topics = catalog.routes.literal_topics().unwrap_or_default();
             topics.into_iter().map(ToString::to_string).collect()
         } else {

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// The turns of all tasks that remember something.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<TaskName, Arc<RwLock<()>>>>);
+pub(crate) struct Turns(Mutex<HashMap<TaskName, Arc<RwLock<()>>>>);
 
 /// A turn, until it is dropped: from before the run to after its record.
 #[derive(Debug)]

@@ -1,0 +1,4 @@
+//! The state of the daemon for operators: its current activity, its problems, its metrics.
+
+pub(crate) mod metrics;
+pub(crate) mod status;
