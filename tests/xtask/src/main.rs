@@ -12,6 +12,7 @@ mod install;
 mod interrupt;
 mod java;
 mod losses;
+mod nextest;
 mod programs;
 mod progress;
 mod python_loopabull;

@@ -1,13 +1,19 @@
-//! `cargo xtask test`: installs what the tests need, and runs all of them.
+//! `cargo xtask test`: installs what the tests need and runs them, all or one area.
+
+mod area;
+mod timing;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use loopabull_testbed::Rabbit;
 
+use self::area::{Area, Needs};
+use self::timing::Timing;
 use crate::command::{cargo, path_with, say, show};
-use crate::{demo, install, repository, tasks};
+use crate::{demo, install, nextest, repository, tasks};
 
 /// The name under which `loopabull_testbed::python` looks for the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
@@ -15,63 +21,145 @@ const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 /// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
 const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
 
-/// What the command line says.
+/// The crates whose documentation has examples that are compiled: nextest does not run these.
+const WITH_DOCTESTS: &[&str] = &["loopabull-task"];
+
+/// The command line of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Arguments for `cargo test`, for example a part of the names of the tests to run
+    /// One area only: a crate (`queue`), a file of tests/it (`reload`), or a part of a test's name
+    ///
+    /// Only the programs that the area needs are installed, and only its packages are built.
+    area: Option<String>,
+    /// Arguments for cargo-nextest, for example `--no-capture`
     #[arg(last = true)]
-    cargo_test: Vec<OsString>,
+    nextest: Vec<OsString>,
 }
 
-/// The steps that failed so far.
+/// The programs that tests start.
 #[derive(Default)]
-struct Failed(Vec<&'static str>);
+struct Programs {
+    /// Each version of `ansible-playbook`; the first one is on the `PATH` of the tests.
+    ansibles: Vec<PathBuf>,
+    /// A Python with fedmsg and fedora-messaging.
+    python: Option<PathBuf>,
+}
 
-impl Failed {
-    fn note(&mut self, step: &'static str, done: Result<()>) {
-        if let Err(error) = done {
+/// The steps of a run: how long each took, and which of them failed.
+#[derive(Default)]
+struct Steps {
+    timing: Timing,
+    failed: Vec<&'static str>,
+}
+
+impl Steps {
+    /// Takes a step, also after others failed.
+    fn take<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Option<T> {
+        let done = self.timing.measure(name, step);
+        done.map_err(|error| {
             say(&format!("{error:#}"));
-            self.0.push(step);
-        }
+            self.failed.push(name);
+        })
+        .ok()
     }
 }
 
-/// Installs what the tests need and runs everything, to the end also if something fails.
+/// Installs what the tests need and runs them. A step that fails does not stop the next one.
 ///
 /// # Errors
 ///
-/// If a tool is missing or anything failed; the text names it.
+/// If a program is missing and cannot be installed, or a step failed; the text names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install::rabbitmq()?;
-    install::network_tools()?;
-    install::ssh()?;
-    let ansibles = install::ansible_playbooks()?;
-    let path = path_with(&ansibles[0])?;
-    let ansibles = std::env::join_paths(ansibles).context("a path with a colon")?;
-    let python = install::fedmsg_python()?;
+    match options.area.as_deref() {
+        None => run_all(options),
+        Some(name) => run_area(&Area::find(name)?, options),
+    }
+}
 
-    let mut failed = Failed::default();
-    failed.note("formatting", check_formatting());
-    failed.note("clippy", check_lints());
-    failed.note("tasks", tasks::build());
-    // Tests start binaries of other packages, which `cargo test` alone does not build.
-    failed.note("build", show("building the workspace", cargo().args(["build", "--workspace"])));
-
-    say("starting RabbitMQ");
-    let rabbit = Rabbit::start();
-    let mut test = cargo();
-    test.args(["test", "--workspace", "--no-fail-fast"]).args(&options.cargo_test);
-    test.env(Rabbit::ENVIRONMENT, rabbit.name()).env(PYTHON, python).env("PATH", path);
-    test.env(ANSIBLES, ansibles);
-    failed.note("tests", show("testing the workspace", &mut test));
-    failed.note("tests of the tasks", test_tasks(options));
-    failed.note("demo", demo::run(&demo::Options::default()));
-
-    if !failed.0.is_empty() {
-        bail!("failed: {}", failed.0.join(", "));
+fn run_all(options: &Options) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.take("formatting", check_formatting);
+    // The compiler and the installations wait for different things.
+    let installed = std::thread::scope(|scope| {
+        let programs = scope.spawn(|| install_programs(Needs::ALL));
+        steps.take("clippy", check_lints);
+        steps.timing.measure("rest of the installation", || programs.join())
+    });
+    let installed = installed.map_err(|_| anyhow::anyhow!("the installation panicked"))??;
+    steps.take("tasks", tasks::build);
+    steps.take("build", || build(&Area::All));
+    steps.take("tests", || test(&Area::All, Needs::ALL, &installed, options));
+    steps.take("documentation tests", test_documentation);
+    steps.take("tests of the tasks", test_tasks);
+    steps.take("demo", || demo::run(&demo::Options::default()));
+    steps.timing.print_slowest_tests();
+    steps.timing.print();
+    if !steps.failed.is_empty() {
+        bail!("failed: {}", steps.failed.join(", "));
     }
     say("everything passed");
     Ok(())
+}
+
+fn run_area(area: &Area, options: &Options) -> Result<()> {
+    let needs = area.needs();
+    let programs = install_programs(needs)?;
+    if needs.components {
+        tasks::build()?;
+    }
+    build(area)?;
+    test(area, needs, &programs, options)
+}
+
+fn install_programs(needs: Needs) -> Result<Programs> {
+    let mut programs = Programs::default();
+    if needs.rabbitmq {
+        install::rabbitmq()?;
+    }
+    if needs.network {
+        install::network_tools()?;
+        install::ssh()?;
+    }
+    if needs.ansible {
+        programs.ansibles = install::ansible_playbooks()?;
+    }
+    if needs.python {
+        programs.python = Some(install::fedmsg_python()?);
+    }
+    Ok(programs)
+}
+
+/// Builds the tests, and the programs of other packages that tests start.
+fn build(area: &Area) -> Result<()> {
+    if area.starts_the_daemon() {
+        let mut programs = cargo();
+        programs.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
+        show("building the programs", &mut programs)?;
+    }
+    let mut tests = nextest::command()?;
+    tests.args(["run", "--no-run"]).args(area.packages());
+    show("building the tests", &mut tests)
+}
+
+fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Result<()> {
+    let mut test = nextest::command()?;
+    test.arg("run").args(area.packages()).args(area.filter()).args(&options.nextest);
+    if let Some(ansible) = programs.ansibles.first() {
+        let all = std::env::join_paths(&programs.ansibles).context("a path with a colon")?;
+        test.env("PATH", path_with(ansible)?).env(ANSIBLES, all);
+    }
+    if let Some(python) = &programs.python {
+        test.env(PYTHON, python);
+    }
+    // One broker serves all tests but those that harm theirs.
+    let rabbit = needs.rabbitmq.then(|| {
+        say("starting RabbitMQ (about 10 s)");
+        Rabbit::start()
+    });
+    if let Some(rabbit) = &rabbit {
+        test.env(Rabbit::ENVIRONMENT, rabbit.name());
+    }
+    show("running the tests", &mut test)
 }
 
 fn check_formatting() -> Result<()> {
@@ -91,10 +179,17 @@ fn check_lints() -> Result<()> {
     show("checking with clippy", &mut clippy)
 }
 
-fn test_tasks(options: &Options) -> Result<()> {
+fn test_documentation() -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--doc"]);
+    test.args(WITH_DOCTESTS.iter().flat_map(|package| ["--package", *package]));
+    show("testing the examples of the documentation", &mut test)
+}
+
+fn test_tasks() -> Result<()> {
     let folder = repository::tasks();
     let mut test = cargo();
     test.args(["test", "--no-fail-fast", "--manifest-path"]).arg(folder.join("Cargo.toml"));
-    test.arg("--target-dir").arg(folder.join("target")).args(&options.cargo_test);
+    test.arg("--target-dir").arg(folder.join("target"));
     show("testing the tasks", &mut test)
 }

@@ -1,0 +1,136 @@
+//! A part of the tests: a crate, or some of the tests of the whole daemon.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, ensure};
+
+use crate::repository;
+
+/// The package whose test `it` starts whole daemons.
+const HOST: &str = "loopabull-host";
+
+/// Which tests run.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Area {
+    All,
+    /// The tests of one package.
+    Package(String),
+    /// The tests of whole daemons whose name has this in it.
+    Daemon(String),
+}
+
+/// What must be installed or built before the tests of an area can run.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Needs {
+    pub(super) rabbitmq: bool,
+    pub(super) ansible: bool,
+    /// A Python with fedmsg and fedora-messaging.
+    pub(super) python: bool,
+    /// `ip`, and a server and a client of ssh.
+    pub(super) network: bool,
+    /// The components of `tasks/` and `tests/fixtures/`.
+    pub(super) components: bool,
+}
+
+impl Needs {
+    const NOTHING: Self =
+        Self { rabbitmq: false, ansible: false, python: false, network: false, components: false };
+    pub(super) const ALL: Self =
+        Self { rabbitmq: true, ansible: true, python: true, network: true, components: true };
+}
+
+impl Area {
+    /// Finds the area of this name: a package, by its name without `loopabull-`, else tests of
+    /// whole daemons.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty.
+    pub(super) fn find(name: &str) -> Result<Self> {
+        ensure!(!name.is_empty(), "name an area, for example `queue` or `reload`");
+        let package = match name {
+            "host" | "it" => return Ok(Self::Daemon(String::new())),
+            "sdk" | "guest-sdk" | "task" => Some("loopabull-task"),
+            "house" | "testbed" => Some(name),
+            "xtask" => Some(name),
+            _ => None,
+        };
+        if let Some(package) = package {
+            let own = if package == "xtask" || package.starts_with("loopabull-") {
+                package.to_owned()
+            } else {
+                format!("loopabull-{package}")
+            };
+            return Ok(Self::Package(own));
+        }
+        let folder = repository::root().join("host/crates").join(name);
+        if folder.join("Cargo.toml").is_file() {
+            return Ok(Self::Package(format!("loopabull-{name}")));
+        }
+        Ok(Self::Daemon(name.to_owned()))
+    }
+
+    /// Returns what its tests need.
+    pub(super) fn needs(&self) -> Needs {
+        let Self::Package(package) = self else { return Needs::ALL };
+        match package.as_str() {
+            "loopabull-queue" | "loopabull-amqp" => Needs { rabbitmq: true, ..Needs::NOTHING },
+            "loopabull-fedora-messaging" => {
+                Needs { rabbitmq: true, python: true, ..Needs::NOTHING }
+            }
+            "loopabull-fedmsg" => Needs { python: true, ..Needs::NOTHING },
+            "loopabull-playbook" => Needs { ansible: true, ..Needs::NOTHING },
+            "loopabull-wasm" => Needs { components: true, ..Needs::NOTHING },
+            "loopabull-testbed" => Needs { components: false, ..Needs::ALL },
+            _ => Needs::NOTHING,
+        }
+    }
+
+    /// Tells whether its tests start the daemon or the launcher.
+    pub(super) fn starts_the_daemon(&self) -> bool {
+        !matches!(self, Self::Package(_))
+    }
+
+    /// Returns the arguments of cargo that choose the packages.
+    pub(super) fn packages(&self) -> Vec<OsString> {
+        match self {
+            Self::All => vec!["--workspace".into()],
+            Self::Package(package) => vec!["--package".into(), package.into()],
+            Self::Daemon(_) => vec!["--package".into(), HOST.into()],
+        }
+    }
+
+    /// Returns the arguments of nextest that choose the tests.
+    pub(super) fn filter(&self) -> Vec<OsString> {
+        match self {
+            Self::Daemon(name) if !name.is_empty() => vec![name.into()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, expected: &Area) {
+        assert_eq!(Area::find(name).unwrap(), *expected, "{name}");
+    }
+
+    #[test]
+    fn a_crate_is_an_area_and_so_is_a_file_of_the_daemons_tests() {
+        check("queue", &Area::Package("loopabull-queue".to_owned()));
+        check("xtask", &Area::Package("xtask".to_owned()));
+        check("sdk", &Area::Package("loopabull-task".to_owned()));
+        check("reload", &Area::Daemon("reload".to_owned()));
+        assert!(Area::find("").is_err());
+    }
+
+    #[test]
+    fn a_crate_without_servers_needs_none() {
+        for name in ["model", "store", "egress", "launcher"] {
+            assert_eq!(Area::find(name).unwrap().needs(), Needs::NOTHING, "{name}");
+        }
+        assert!(Area::find("reload").unwrap().needs().rabbitmq);
+    }
+}
