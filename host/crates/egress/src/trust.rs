@@ -23,7 +23,6 @@ use crate::error::SendError;
 #[derive(Clone, Debug)]
 pub struct Trust {
     config: Arc<ClientConfig>,
-    roots: usize,
 }
 
 /// The reason why the root certificates cannot be loaded.
@@ -42,15 +41,14 @@ pub enum TrustError {
 impl Trust {
     /// Loads the root certificates of the system, and those of the PEM file `extra`. Reads files.
     ///
-    /// System roots that cannot be read are skipped; [`Trust::roots`] returns how many were loaded.
-    /// Fails if the extra file cannot be read, has no certificate, or has one that cannot be a root.
+    /// System roots that cannot be read are skipped; without any root, no server is trusted. Fails if
+    /// the extra file cannot be read, has no certificate, or has one that cannot be a root.
     pub fn load(extra: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = extra {
             add_file(&mut roots, path)?;
         }
-        let count = roots.len();
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -58,12 +56,7 @@ impl Trust {
                 .with_root_certificates(roots)
                 .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), roots: count })
-    }
-
-    /// Returns the number of root certificates. Without any, no server is trusted.
-    pub fn roots(&self) -> usize {
-        self.roots
+        Ok(Self { config: Arc::new(config) })
     }
 
     /// Establishes TLS on a connection. The server certificate must be valid for the origin's host.

@@ -4,7 +4,7 @@
 //! open the file from other processes), and the guarantee that a change is confirmed only when it is
 //! on disk. Knows nothing of the content: the queue and the journal provide their own SQL.
 //!
-//! Callers pass closures. The thread takes all waiting closures, up to [`MAX_GROUP`], runs them in one
+//! Callers pass closures. The thread takes all waiting closures, up to `MAX_GROUP`, runs them in one
 //! transaction, commits once, and only then answers each caller. A hundred publishers thus share the
 //! cost of one `fsync`.
 
@@ -17,7 +17,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 /// The maximum number of changes that share a commit.
-pub const MAX_GROUP: usize = 256;
+const MAX_GROUP: usize = 256;
 
 /// The capacity of the channel to the thread. Callers wait while it is full.
 const MAX_WAITING: usize = 4096;

@@ -18,10 +18,10 @@ const TABLE_ELEMENTS: usize = 100_000;
 
 /// How many bytes of a linear memory are zeroed and kept resident after a run; the rest is returned to
 /// the system. The value fits the 64 KiB stack that the SDK's template asks for: the memory that most
-/// tasks touch lies below it. A larger value costs every run time, because all of it is zeroed.
+/// tasks touch lies below it. A larger value slows down every run, because all of it is zeroed.
 const KEEP_RESIDENT: usize = 128 << 10;
 
-/// Returns the settings for so many concurrent instances.
+/// Returns the settings for this number of concurrent instances.
 pub(crate) fn config(instances: u32) -> Config {
     let mut config = Config::new();
     config

@@ -12,7 +12,7 @@ use loopabull_egress::{Denied, EgressLimits, ExchangeFailure, SendError, Timeout
 
 use crate::test_server::{Server, get, run, run_with, send, until_closed};
 
-/// A body of so many pieces that does not declare its length.
+/// A body of this number of pieces that does not declare its length.
 struct Pieces(usize);
 
 impl Body for Pieces {

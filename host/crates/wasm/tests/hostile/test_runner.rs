@@ -5,8 +5,8 @@ use std::path::Path;
 use loopabull_egress::{EgressLimits, Trust};
 use loopabull_wasm::{ComponentRunner, EgressSetup, Setup};
 
-/// Returns a runner for so many concurrent components. Without a cache directory it compiles each
-/// component that it loads.
+/// Returns a runner for this number of concurrent components. Without a cache directory it compiles
+/// each component that it loads.
 pub(crate) fn runner(instances: u32, cache: Option<&Path>) -> ComponentRunner {
     let trust = Trust::load(None).unwrap();
     let egress = EgressSetup { limits: EgressLimits::default(), trust };
