@@ -1,20 +1,22 @@
-//! What a task has beside its message: facts about the run, and what its manifest grants.
+//! The context of a run: facts about it, and access to what the manifest grants.
 //!
-//! Owns the words in which a missing line of the manifest is asked for. What is behind it is the
-//! host, or natively the stand-in of [`crate::test`].
+//! Owns the messages that name a missing line of the manifest. The answers come from the host, or in
+//! native tests from the stand-in of [`crate::test`].
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::failure::{Failure, Result};
+use crate::host;
 use crate::http::Http;
-use crate::{Failure, Result, State, host};
+use crate::state::State;
 
-/// What a task has beside its message.
+/// The context of a run: facts about it, and access to what the manifest grants.
 ///
-/// A task that needs it takes it as its second argument. It holds nothing: its methods ask the
-/// host, or in a native test the stand-in that [`crate::test`] prepares.
+/// A task that needs it takes `&Context` as its second argument. The methods ask the host, or in a
+/// native test the stand-in that [`crate::test`] prepares.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,52 +46,52 @@ use crate::{Failure, Result, State, host};
 pub struct Context(());
 
 impl Context {
-    /// Returns the context of the run that is under way in this thread.
+    /// Returns the context of the current run in this thread.
     pub(crate) const fn of_this_run() -> Self {
         Context(())
     }
 
-    /// Returns the id of this run, as in `loopabull-host runs`.
+    /// Returns the id of this run, as `loopabull-host runs` shows it.
     pub fn run_id(&self) -> String {
         host::context::run_id()
     }
 
-    /// Returns which attempt at this message this is, counted from 1.
+    /// Returns the number of this attempt to handle the message, counted from 1.
     pub fn attempt(&self) -> u32 {
         host::context::attempt()
     }
 
-    /// Returns the time that is left until this run is stopped.
+    /// Returns the remaining time until the host stops this run.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(host::context::deadline_ms())
     }
 
-    /// Asks for a pause before the next attempt, if this run ends in a retry.
+    /// Sets the pause before the next attempt, which applies if this run ends with a retry.
     ///
-    /// Without it the pause is that of the task's manifest. Reads as
-    /// `cx.retry_after(Duration::from_secs(90)); return retry("the mirror is not synced");`. The
-    /// host caps it at seven days, and takes the last one if there are several.
+    /// Without this call the manifest decides the pause. The host limits it to seven days. If a run
+    /// sets several pauses, the last one applies.
     pub fn retry_after(&self, pause: Duration) {
         host::context::retry_after_ms(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// Keeps a short remark with the run.
+    /// Stores a short note with the run. It is shown wherever the run is listed.
     ///
-    /// It is shown wherever the run is listed. The host caps number and length.
+    /// The host keeps at most 32 notes of a run, and truncates keys and values to 1000 characters.
     pub fn note(&self, key: &str, value: impl Display) {
         host::context::note(key, &value.to_string());
     }
 
-    /// Returns a value of the manifest's `[config]` table, or none if it does not name the key.
+    /// Returns a value from the manifest's `[config]` table, or `None` if the table does not have the
+    /// key.
     pub fn config(&self, key: &str) -> Option<String> {
         host::config::get(key)
     }
 
-    /// Returns a value of the manifest's `[config]` table that the task cannot do without.
+    /// Returns a value from the manifest's `[config]` table that the task requires.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the line to add if the manifest does not name the key.
+    /// [`Failure::Reject`] with the line to add, if the table does not have the key.
     pub fn require(&self, key: &str) -> Result<String> {
         self.config(key).ok_or_else(|| {
             Failure::Reject(format!(
@@ -98,14 +100,14 @@ impl Context {
         })
     }
 
-    /// Returns a secret that the manifest refers to.
+    /// Returns a secret that the manifest grants under `[grants.secrets]`.
     ///
-    /// Needs `[grants.secrets]`. Wherever its value turns up in what is kept of the run, the host
-    /// masks it; a message or a state that holds it is refused.
+    /// The host masks the value of the secret in the record of the run, and refuses messages and state
+    /// that contain it.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the lines to add if the manifest does not name the secret.
+    /// [`Failure::Reject`] with the line to add, if the manifest does not grant the secret.
     pub fn secret(&self, name: &str) -> Result<String> {
         host::secrets::get(name).ok_or_else(|| {
             Failure::Reject(format!(
@@ -115,24 +117,24 @@ impl Context {
         })
     }
 
-    /// Sends a message if this run succeeds; of a run that fails nothing is sent.
+    /// Emits a message. It is sent once this run has succeeded; a failed run sends nothing.
     ///
-    /// Needs a pattern in `emit` under `[grants]` that the topic matches. The host caps number and
-    /// size, and ends a run that goes beyond.
+    /// The topic must match a pattern in `emit` under `[grants]`. The host limits the number and size
+    /// of the messages, and ends a run that exceeds a limit.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] if the topic is not granted or malformed, or the body holds a secret or
+    /// [`Failure::Reject`] if the topic is invalid or not granted, or if the body contains a secret or
     /// cannot be written as JSON.
     pub fn emit(&self, topic: &str, body: &(impl Serialize + ?Sized)) -> Result {
         self.emit_with_headers(topic, &[], body)
     }
 
-    /// Sends a message with headers, as [`Context::emit`] does.
+    /// Emits a message with headers. See [`Context::emit`].
     ///
     /// # Errors
     ///
-    /// As [`Context::emit`].
+    /// Those of [`Context::emit`], and [`Failure::Reject`] if a header is invalid.
     pub fn emit_with_headers(
         &self,
         topic: &str,
@@ -147,12 +149,13 @@ impl Context {
         host::emit::publish(topic, &headers, &body).map_err(cannot)
     }
 
-    /// Returns what the task remembers from message to message. Needs `state` under `[grants]`.
+    /// Returns the state of the task, which survives from one message to the next. It needs `state`
+    /// under `[grants]`.
     pub fn state(&self) -> State {
         State::of_this_run()
     }
 
-    /// Returns a client for HTTP. Needs `http` under `[grants]`.
+    /// Returns an HTTP client. It needs `http` under `[grants]`.
     pub fn http(&self) -> Http {
         Http::of_this_run()
     }
@@ -178,26 +181,26 @@ mod tests {
     }
 
     #[test]
-    fn value_of_the_manifest_is_found() {
+    fn a_configured_value_is_returned() {
         let run = test::message("org.example", "{}").config("colour", "red").run(require_colour);
         assert_eq!(run.result, Ok(()));
     }
 
     #[test]
-    fn missing_value_is_rejected_with_the_line_to_add() {
+    fn a_missing_value_is_rejected_with_the_line_to_add() {
         let run = test::message("org.example", "{}").run(require_colour);
         let reason = "the task's manifest has no `colour`; add `colour = \"...\"` under `[config]`";
         assert_eq!(run.result, reject(reason));
     }
 
     #[test]
-    fn secret_of_the_manifest_is_found() {
+    fn a_granted_secret_is_returned() {
         let run = test::message("org.example", "{}").secret("token", "s3cret").run(use_token);
         assert_eq!(run.note("token"), Some("s3cret"));
     }
 
     #[test]
-    fn missing_secret_is_rejected_with_the_lines_to_add() {
+    fn a_missing_secret_is_rejected_with_the_line_to_add() {
         let run = test::message("org.example", "{}").run(use_token);
         let reason = "the task's manifest has no secret `token`; add \
                       `token = { file = \"...\" }` under `[grants.secrets]`";
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn emissions_keep_their_order_and_headers() {
+    fn emitted_messages_keep_their_order_and_headers() {
         let run = emit(|_, cx| {
             cx.emit("org.example.a", &1)?;
             cx.emit_with_headers("org.example.b", &[("k", "v"), ("k", "w")], &[2])
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_failed_run_nothing_is_sent() {
+    fn a_failed_run_emits_nothing() {
         let run = emit(|_, cx| {
             cx.emit("org.example.a", &1)?;
             reject("no")
@@ -227,14 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn emission_that_holds_a_secret_is_refused() {
+    fn a_message_that_contains_a_secret_is_refused() {
         let run = emit(|_, cx| cx.emit("org.example.a", &["a s3cret"]));
-        let reason = "cannot send a message to `org.example.a`: its body holds the secret `token`";
+        let reason =
+            "cannot send a message to `org.example.a`: its body contains the secret `token`";
         assert_eq!(run.result, reject(reason));
     }
 
     #[test]
-    fn emission_to_a_malformed_topic_is_refused() {
+    fn a_message_to_an_invalid_topic_is_refused() {
         for topic in ["", "org..example", "org.*"] {
             let run = test::message("org.example", "{}")
                 .run(|_: Message, cx: &Context| cx.emit(topic, &1));

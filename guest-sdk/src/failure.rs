@@ -1,19 +1,20 @@
-//! How a task says that it did not deal with a message.
+//! The failure of a task to handle a message.
 //!
-//! Owns the choice between the two things a queue can do: try again, or set aside. Comes
-//! after the task's own code; the host acts on what is returned here.
+//! Owns the two kinds of failure, which are the two reactions of a queue: deliver the message again, or
+//! move it to the dead-letter queue. The task returns a failure, and the host acts on it.
 
 use std::error::Error;
 
-/// Why a message was not dealt with.
+/// The reason why a task did not handle a message.
 ///
-/// Every [`std::error::Error`] becomes a [`Failure::Retry`] by `?`, with its chain of
-/// sources joined by ": ". For that reason this type is not itself an error.
+/// The operator `?` turns every [`std::error::Error`] into a [`Failure::Retry`], whose reason is the
+/// error and its sources, joined by ": ". This conversion requires that `Failure` itself is not an
+/// error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It may work later: the message comes back, and the attempt is counted.
+    /// A later attempt may succeed. The message is delivered again, and the attempt is counted.
     Retry(String),
-    /// It never will: the message goes to the dead letters now.
+    /// No later attempt can succeed. The message moves to the dead-letter queue at once.
     Reject(String),
 }
 
@@ -23,12 +24,20 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
-/// What a task returns.
+/// The result of a task, and of the functions that it calls.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Returns a [`Failure::Reject`]: the message goes to the dead letters now.
+/// Returns [`Failure::Reject`], which moves the message to the dead-letter queue at once.
 ///
-/// Reads as `return reject("no package name");`.
+/// ```
+/// # use loopabull_task::{Result, reject};
+/// fn check_name(name: &str) -> Result {
+///     if name.is_empty() {
+///         return reject("the package name is empty");
+///     }
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 ///
@@ -37,7 +46,7 @@ pub fn reject<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::Reject(reason.into()))
 }
 
-/// Returns a [`Failure::Retry`]: the message comes back, and the attempt is counted.
+/// Returns [`Failure::Retry`], which has the message delivered again. The attempt is counted.
 ///
 /// # Errors
 ///
@@ -46,13 +55,20 @@ pub fn retry<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::Retry(reason.into()))
 }
 
-/// Turns an error into a [`Failure::Reject`], where `?` alone would ask for a retry.
+/// Turns an error into [`Failure::Reject`], where `?` alone would ask for a retry.
+///
+/// ```
+/// # use loopabull_task::{OrReject, Result};
+/// fn major(version: &str) -> Result<u32> {
+///     version.split('.').next().unwrap_or_default().parse().or_reject()
+/// }
+/// ```
 pub trait OrReject<T> {
-    /// Returns the value, or rejects the message with the error and its chain of sources.
+    /// Returns the value of `Ok`, or turns the error and its sources into a rejection.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] if there is no value.
+    /// [`Failure::Reject`] if `self` is an error.
     fn or_reject(self) -> Result<T>;
 }
 
@@ -62,7 +78,7 @@ impl<T, E: Error> OrReject<T> for std::result::Result<T, E> {
     }
 }
 
-/// Returns the error and its sources, joined by ": ".
+/// Returns an error and its sources, joined by ": ".
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -102,23 +118,23 @@ mod tests {
     const CHAIN: &str = "cannot read the release: invalid digit found in string";
 
     #[test]
-    fn question_mark_asks_for_a_retry_with_the_whole_chain() {
+    fn question_mark_turns_an_error_and_its_sources_into_a_retry() {
         let task = || -> Result<i64> { Ok(release("x")?) };
         assert_eq!(task(), Err(Failure::Retry(CHAIN.to_owned())));
     }
 
     #[test]
-    fn or_reject_rejects_with_the_whole_chain() {
+    fn or_reject_turns_an_error_and_its_sources_into_a_rejection() {
         assert_eq!(release("x").or_reject(), Err(Failure::Reject(CHAIN.to_owned())));
     }
 
     #[test]
-    fn value_passes_or_reject() {
+    fn or_reject_returns_a_value_unchanged() {
         assert_eq!(release("7").or_reject(), Ok(7));
     }
 
     #[test]
-    fn failure_passes_the_question_mark_unchanged() {
+    fn question_mark_returns_a_failure_unchanged() {
         let task = || -> Result {
             reject::<()>("no")?;
             Ok(())

@@ -1,13 +1,15 @@
-//! What stands behind [`crate::Context`] and the log macros: in a component the host, natively
-//! the stand-in that [`crate::test`] prepares.
+//! The host behind [`Context`](crate::Context), the log macros and the HTTP client: the imports of a
+//! component, or in native builds the stand-in that [`crate::test`] prepares.
 //!
-//! Owns the choice between the two, so that no other module has to make it.
+//! Owns the choice between the two, so that no other module depends on the target.
 
-#[cfg(target_family = "wasm")]
-pub(crate) mod wasi_http;
-
+pub(crate) mod exchange;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod recorded;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) mod stand_in;
+#[cfg(target_family = "wasm")]
+pub(crate) mod wasi_http;
 
 #[cfg(target_family = "wasm")]
 pub(crate) use self::wasi_http as http;

@@ -1,7 +1,7 @@
-//! A small client for HTTP: one request, one answer, no redirects, everything with a limit.
+//! A small HTTP client: one request, one response, no redirects, and limits on time and size.
 //!
-//! Owns the words for what went wrong, and what of it is worth another attempt. Whether a request
-//! may leave is decided by the host, from `http` under `[grants]` in the manifest.
+//! The client decides which errors are worth another attempt and describes them. The host decides
+//! whether a request may be sent, from `http` under `[grants]` in the manifest.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, Result, task, test};
@@ -38,28 +38,23 @@
 //! # }
 //! ```
 //!
-//! # What is tried again
+//! # Retry or reject
 //!
-//! [`Request::send`] asks for a retry if there was no answer: no connection, no name, no time
-//! left. It rejects what will never work: a URL that is none, a host that the manifest does not
-//! grant, an answer beyond the limit. [`Response::error_for_status`] asks for a retry at 408, 429
-//! and 5xx, and rejects at any other status that is not 2xx. The reasons name the method, the URL
-//! without its query, and the status; never a header or a body.
+//! [`Request::send`] asks for a retry if there is no response: the name cannot be resolved, the
+//! connection fails, or the time is over. It rejects the message if a retry cannot help: the URL is
+//! invalid, the manifest does not grant the host, or the response is too large.
+//! [`Response::error_for_status`] asks for a retry for the status 408, 429 and 5xx, and rejects the
+//! message for any other status that is not 2xx. The reasons name the method, the URL without its
+//! query, and the status. They never contain a header or a body.
 
 mod form;
 mod request;
 mod response;
-mod url;
-
-use std::time::Duration;
 
 pub use self::request::Request;
 pub use self::response::Response;
-#[cfg(target_family = "wasm")]
-pub(crate) use self::url::Scheme;
-pub(crate) use self::url::Url;
 
-/// A client for HTTP. From [`Context::http`](crate::Context::http).
+/// An HTTP client. [`Context::http`](crate::Context::http) returns it.
 #[derive(Debug)]
 pub struct Http(());
 
@@ -68,58 +63,28 @@ impl Http {
         Http(())
     }
 
-    /// Begins a `GET` of an absolute URL.
+    /// Starts a `GET` request. The URL must be absolute.
     pub fn get(&self, url: impl AsRef<str>) -> Request {
         Request::new("GET", url.as_ref())
     }
 
-    /// Begins a `POST` to an absolute URL.
+    /// Starts a `POST` request. The URL must be absolute.
     pub fn post(&self, url: impl AsRef<str>) -> Request {
         Request::new("POST", url.as_ref())
     }
 
-    /// Begins a `PUT` to an absolute URL.
+    /// Starts a `PUT` request. The URL must be absolute.
     pub fn put(&self, url: impl AsRef<str>) -> Request {
         Request::new("PUT", url.as_ref())
     }
 
-    /// Begins a `PATCH` of an absolute URL.
+    /// Starts a `PATCH` request. The URL must be absolute.
     pub fn patch(&self, url: impl AsRef<str>) -> Request {
         Request::new("PATCH", url.as_ref())
     }
 
-    /// Begins a `DELETE` of an absolute URL.
+    /// Starts a `DELETE` request. The URL must be absolute.
     pub fn delete(&self, url: impl AsRef<str>) -> Request {
         Request::new("DELETE", url.as_ref())
     }
-}
-
-/// A request as it is handed to the host.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) url: &'a Url,
-    pub(crate) headers: &'a [(String, String)],
-    pub(crate) body: &'a [u8],
-    /// For everything, from the connection to the last byte of the answer.
-    #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "a stand-in never waits"))]
-    pub(crate) timeout: Duration,
-    pub(crate) max_response_bytes: usize,
-}
-
-/// An answer as it comes from the host.
-pub(crate) struct Incoming {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-/// Why there is no answer.
-pub(crate) enum Trouble {
-    /// It may work later.
-    Failed(String),
-    /// The host does not let it out.
-    #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "a stand-in grants all"))]
-    Refused,
-    /// The answer is larger than the request allows.
-    TooLarge,
 }

@@ -1,8 +1,8 @@
 //! Write loopabull tasks as plain Rust functions.
 //!
-//! A task is a function of one message. Loopabull runs it for every message whose topic
-//! its manifest names, each time in a fresh Wasm instance that can reach nothing but what
-//! [`Context`] offers: the log, the values of its manifest, and what the manifest grants.
+//! A task is a function that handles one message. Loopabull calls it for every message whose topic
+//! matches the task's manifest. Each call runs in a fresh WebAssembly instance, which can use only what
+//! [`Context`] offers: the log, the configuration in the manifest, and what the manifest grants.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, OrReject, Result, info, reject, task};
@@ -13,7 +13,7 @@
 //!     version: String,
 //! }
 //!
-//! /// Announces each build of a first major version.
+//! /// Announces each build with the major version 1.
 //! #[task]
 //! fn announce_first_builds(message: Message<Build>, cx: &Context) -> Result {
 //!     let Build { name, version } = message.body;
@@ -22,16 +22,15 @@
 //!     };
 //!     let major: u32 = major.parse().or_reject()?;
 //!     if major == 1 {
-//!         info!(package = name, "a first version");
+//!         info!(package = name, "announcing a first version");
 //!         cx.note("package", &name);
-//!         cx.emit("org.example.build.first", &name)?; // sent only if we return `Ok`
+//!         cx.emit("org.example.build.first", &name)?; // sent only if the task returns `Ok`
 //!     }
 //!     Ok(())
 //! }
 //!
 //! # fn main() {
-//! // In a test the task is the function that it looks like, and `test` stands in for
-//! // the host:
+//! // A test calls the task as a plain function. The module `test` provides a stand-in for the host.
 //! use loopabull_task::test;
 //!
 //! let run = test::message("org.example.build", r#"{"name": "bull", "version": "1.2"}"#)
@@ -46,33 +45,10 @@
 //! # }
 //! ```
 //!
-//! # Success, retry, reject
+//! # Start a task
 //!
-//! `Ok(())` settles the message. `?` on any [`std::error::Error`] means [`Failure::Retry`]:
-//! the message comes back, as often as the manifest allows. What will never work is
-//! rejected, by [`reject`] or [`OrReject::or_reject`], and the message goes to the dead
-//! letters at once. A body that does not fit the type in the signature is rejected before
-//! the function is called. A panic is a failed attempt; its text is kept with the run.
-//!
-//! # What needs a grant
-//!
-//! | in the task | in the manifest |
-//! |---|---|
-//! | [`Context::emit`] | `emit = ["org.example.*.done"]` under `[grants]` |
-//! | [`Context::state`] | `state = "1MiB"` under `[grants]` |
-//! | [`Context::http`] | `http = ["https://a.example"]` under `[grants]` |
-//! | [`Context::secret`] | `token = { file = "/etc/loopabull/token" }` under `[grants.secrets]` |
-//!
-//! A component imports what its code can reach and no more, and the host refuses one that imports
-//! what its manifest does not grant as it loads it, not at the first message. Log lines,
-//! [notes](Context::note) and the [`[config]` table](Context::config) need no grant.
-//!
-//! What a run sends and what it keeps in the state counts only if it succeeds. An HTTP request
-//! does not wait: a task that may come back must bear to send it twice.
-//!
-//! # Building
-//!
-//! The task's package is a `cdylib`:
+//! `loopabull-host tasks new NAME --topic TOPIC` writes a package for a new task, with its manifest and
+//! a test. To write one by hand, make the package a `cdylib`:
 //!
 //! ```toml
 //! [lib]
@@ -83,22 +59,54 @@
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
-//! `cargo build --release --target wasm32-wasip2` makes the component. Copy it to
-//! `tasks/NAME.wasm` of the daemon: NAME is the task's name, so mind that cargo writes
-//! underscores where the package has dashes. `cargo test` needs no Wasm.
+//! `cargo test` runs the tests natively. `cargo build --release --target wasm32-wasip2` builds the
+//! component. Copy it to `tasks/NAME.wasm` of the daemon, where NAME is the name of the task. Cargo
+//! replaces the dashes of the package name by underscores in the file name.
 //!
-//! Each message gets a fresh instance, which a small stack makes cheaper. Only the package that
-//! is linked can ask for one, no dependency can do it: each task has a `build.rs` that asks for
-//! 64 KiB. `loopabull-host tasks new` writes it; `guest-sdk/template/build.rs` is there to copy.
+//! Copy `guest-sdk/template/build.rs` into the package too. It reduces the stack to 64 KiB, which makes
+//! the fresh instance for each message cheaper. Only the package that is linked can do this; a
+//! dependency cannot.
+//!
+//! # Success, retry and reject
+//!
+//! | the task | the host |
+//! |---|---|
+//! | returns `Ok(())` | acknowledges the message |
+//! | returns [`Failure::Retry`] | delivers the message again, as often as the manifest allows |
+//! | returns [`Failure::Reject`] | moves the message to the dead-letter queue at once |
+//! | panics | counts a failed attempt and stores the panic message with the run |
+//!
+//! The operator `?` turns any [`std::error::Error`] into [`Failure::Retry`]. Use [`reject`] or
+//! [`OrReject::or_reject`] if another attempt cannot help. A message whose body does not match the type
+//! in the task's signature is rejected before the task is called.
+//!
+//! # Grants
+//!
+//! | the task calls | the manifest needs |
+//! |---|---|
+//! | [`Context::emit`] | `emit = ["org.example.*.done"]` under `[grants]` |
+//! | [`Context::state`] | `state = "1MiB"` under `[grants]` |
+//! | [`Context::http`] | `http = ["https://a.example"]` under `[grants]` |
+//! | [`Context::secret`] | `token = { file = "/etc/loopabull/token" }` under `[grants.secrets]` |
+//!
+//! A component imports only the interfaces that its code can reach. When the host loads it, the host
+//! refuses an import that the manifest does not grant, so a missing grant shows before the first
+//! message. The log, [notes](Context::note) and the [`[config]` table](Context::config) need no grant.
+//!
+//! Emitted messages and changes of the state take effect only if the run succeeds. An HTTP request is
+//! sent at once and is sent again when the message is retried, so its receiver must tolerate
+//! duplicates.
 
 #![deny(missing_docs)]
 
-// So that the doctests and unit tests here can use `#[task]`, which names this crate.
+// The doctests and unit tests of this crate use `#[task]`, whose code names `loopabull_task`.
 extern crate self as loopabull_task;
 
 #[doc(hidden)]
 pub mod bindings;
 mod context;
+#[doc(hidden)]
+pub mod entry;
 mod failure;
 mod host;
 pub mod http;
@@ -108,6 +116,7 @@ mod state;
 mod task;
 #[cfg(not(target_family = "wasm"))]
 pub mod test;
+mod url;
 
 pub use loopabull_task_macros::task;
 

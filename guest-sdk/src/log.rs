@@ -1,7 +1,6 @@
-//! Log lines, kept with the run.
+//! Log lines, which are stored with the run.
 //!
-//! Owns the five macros of [`crate`] and what they write. Where the lines go is the host's
-//! business, which also caps their number and length.
+//! Owns the five log macros of this crate. The host stores the lines and limits their total size.
 
 use std::fmt::Display;
 
@@ -9,7 +8,7 @@ use crate::host;
 
 pub use crate::bindings::loopabull::task::log::Level;
 
-/// Writes a line. For the macros; a task's author uses these.
+/// Writes a log line. Only the macros call it.
 #[doc(hidden)]
 pub fn write(level: Level, text: String, fields: &[(&str, &dyn Display)]) {
     let fields: Vec<(String, String)> =
@@ -17,28 +16,29 @@ pub fn write(level: Level, text: String, fields: &[(&str, &dyn Display)]) {
     host::log::write(level, &text, &fields);
 }
 
-/// Writes a line that only the task's author reads. The form is that of [`info!`](crate::info).
+/// Writes a log line with details for the author of the task. See [`info!`](crate::info) for the
+/// syntax.
 #[macro_export]
 macro_rules! trace {
     ($($line:tt)+) => { $crate::__line!(Trace [] $($line)+) };
 }
 
-/// Writes a line that explains what the task did. The form is that of [`info!`](crate::info).
+/// Writes a log line that explains a decision of the task. See [`info!`](crate::info) for the syntax.
 #[macro_export]
 macro_rules! debug {
     ($($line:tt)+) => { $crate::__line!(Debug [] $($line)+) };
 }
 
-/// Writes a line that says what came of the message.
+/// Writes a log line about the result for a message.
 ///
-/// Fields come first and are for machines, the text is for people. A field is `name = value` with
-/// anything that can be displayed, or just `name` for a variable of that name; `?` before the
-/// value takes its `Debug` form. The text is a format string with its arguments.
+/// Fields come first and are meant for machines; the text is meant for people. A field is
+/// `name = value`, where the value implements `Display`, or only `name` for a variable of that name. `?`
+/// before the value selects its `Debug` form. The text is a format string with its arguments.
 ///
 /// ```
 /// # use loopabull_task::info;
 /// # let (package, build, tags) = ("kernel", 7, ["f44"]);
-/// info!("nothing to add");
+/// info!("the build was skipped");
 /// info!("build {build} of {} is done", package);
 /// info!(package, build.id = build, tags = ?tags, "the build is done");
 /// ```
@@ -47,20 +47,21 @@ macro_rules! info {
     ($($line:tt)+) => { $crate::__line!(Info [] $($line)+) };
 }
 
-/// Writes a line that somebody should look at some day. The form is that of
-/// [`info!`](crate::info).
+/// Writes a log line about a problem that needs attention eventually. See [`info!`](crate::info) for
+/// the syntax.
 #[macro_export]
 macro_rules! warn {
     ($($line:tt)+) => { $crate::__line!(Warn [] $($line)+) };
 }
 
-/// Writes a line that somebody should look at now. The form is that of [`info!`](crate::info).
+/// Writes a log line about a problem that needs attention now. See [`info!`](crate::info) for the
+/// syntax.
 #[macro_export]
 macro_rules! error {
     ($($line:tt)+) => { $crate::__line!(Error [] $($line)+) };
 }
 
-/// Takes one field after the other from the front of a line, then the text.
+/// Consumes the fields of a line one by one, then the text.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __line {
@@ -91,7 +92,7 @@ macro_rules! __line {
     };
 }
 
-/// Returns the name of a field, `a.b` for two words.
+/// Returns the name of a field: `a.b` for the two identifiers `a` and `b`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __name {
@@ -113,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn text_is_a_format_string() {
+    fn the_text_is_a_format_string() {
         let name = "bull";
         check(|| crate::info!("{name} {:>3} {last}", 7, last = "x"), "info: bull   7 x");
         check(|| crate::warn!("plain",), "warn: plain");
     }
 
     #[test]
-    fn fields_come_first() {
+    fn fields_precede_the_text() {
         let (package, builds) = ("bull".to_owned(), [1, 2]);
         check(
             || {
@@ -139,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn field_may_be_a_place_of_a_type_that_does_not_copy() {
+    fn a_field_value_is_not_moved() {
         struct Build {
             name: String,
         }
         let build = Build { name: "bull".to_owned() };
         check(|| crate::error!(name = build.name, "lost"), "error: lost name=bull");
         assert_eq!(build.name, "bull");
-        check(|| crate::trace!("seen"), "trace: seen");
+        check(|| crate::trace!("checked"), "trace: checked");
     }
 }

@@ -1,31 +1,31 @@
-//! The message a task works on.
+//! The message that a task handles.
 //!
-//! Owns the reading of the body into the type the task asks for. Comes after the border,
-//! in `bindings` or `test`, and before the task's own code.
+//! Owns the parsing of the body into the type that the task names. `entry` or `test` creates a message,
+//! and the task receives it.
 
 use serde::de::DeserializeOwned;
 
-use crate::{Failure, Result};
+use crate::failure::{Failure, Result};
 
-/// A message from the bus that passed verification.
+/// A verified message from the bus.
 ///
-/// `T` is the shape of the body that the task needs, any type that serde reads; fields of
-/// the body that it does not name are skipped. Without a shape of its own a task takes
-/// `Message`, and the body is a [`serde_json::Value`].
+/// `T` is the type of the body: any type that implements [`serde::Deserialize`] and borrows nothing.
+/// Fields that `T` does not name are ignored. A plain `Message` has a [`serde_json::Value`] as its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<T = serde_json::Value> {
-    /// The publisher's id, the same over redeliveries: the key for idempotence.
+    /// The id that the publisher assigned. It stays the same when the message is redelivered, so it
+    /// can serve as the key for deduplication.
     pub id: String,
     /// The dotted topic, for example `org.fedoraproject.prod.buildsys.build.state.change`.
     pub topic: String,
-    /// In the order of the wire, duplicates kept.
+    /// The headers in the order of the wire, including duplicates.
     pub headers: Vec<(String, String)>,
-    /// The body, read from its JSON.
+    /// The body, parsed from JSON.
     pub body: T,
 }
 
 impl<T: DeserializeOwned> Message<T> {
-    /// Reads the body of a message, which is JSON text.
+    /// Creates a message and parses its body, which is JSON text.
     pub(crate) fn from_parts(
         id: String,
         topic: String,
@@ -61,12 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn body_is_read_and_what_the_task_does_not_name_is_skipped() {
+    fn unknown_fields_of_the_body_are_ignored() {
         check(br#"{"name": "bull", "new": [1, {}]}"#, Ok(()));
     }
 
     #[test]
-    fn body_without_a_field_is_rejected() {
+    fn a_body_without_a_required_field_is_rejected() {
         check(
             br#"{"new": 1}"#,
             rejected("body does not fit the task: missing field `name` at line 1 column 10"),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn body_that_is_not_json_is_rejected() {
+    fn a_body_that_is_not_json_is_rejected() {
         check(
             b"",
             rejected("body does not fit the task: EOF while parsing a value at line 1 column 0"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn body_that_is_not_utf8_is_rejected() {
+    fn a_body_that_is_not_utf8_is_rejected() {
         check(
             b"{\"name\": \"\xff\"}",
             rejected("body does not fit the task: invalid unicode code point at line 1 column 11"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn message_without_a_type_has_any_json_for_its_body() {
+    fn a_message_without_a_body_type_accepts_any_json() {
         fn any(message: Message) -> Result {
             assert_eq!(message.id, "2026-1");
             assert_eq!(message.topic, "org.example.any");

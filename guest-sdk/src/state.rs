@@ -1,19 +1,21 @@
-//! What a task remembers from message to message.
+//! The state of a task: values that survive from one message to the next.
 //!
-//! Owns the JSON form of the values. That all changes of a run are kept or none, and that runs
-//! do not mix, is the host's business.
+//! Owns the JSON form of the values. The host stores all changes of a run or none, and isolates
+//! concurrent runs.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Failure, Result, host};
+use crate::failure::{Failure, Result};
+use crate::host;
 
-/// What a task remembers from message to message, on one host. From
-/// [`Context::state`](crate::Context::state); needs `state = "1MiB"` under `[grants]`.
+/// The state of a task: values that survive from one message to the next, on one host.
 ///
-/// A run sees its own changes at once. They are kept if it succeeds, all or none of them; what a
-/// failed run changed is gone. The host caps keys, values and their sum, and ends a run that goes
-/// beyond.
+/// [`Context::state`](crate::Context::state) returns it. It needs `state = "1MiB"` under `[grants]`.
+///
+/// A run sees its own changes at once. If the run succeeds, all of its changes are stored together; if
+/// it fails, none is. The host limits the number and size of keys and values, and ends a run that
+/// exceeds a limit.
 ///
 /// ```
 /// use loopabull_task::{Context, Message, Result, task, test};
@@ -37,38 +39,37 @@ impl State {
         State(())
     }
 
-    /// Returns the value of `key`, or none if it was never set or was deleted.
+    /// Returns the value of `key`, or `None` if it was never set or was deleted.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] if the value is there and is not the JSON of a `T`.
+    /// [`Failure::Reject`] if the value exists but is not the JSON of a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         self.get_bytes(key)
             .map(|value| serde_json::from_slice(&value))
             .transpose()
-            .map_err(|error| Failure::Reject(format!("state `{key}` does not fit: {error}")))
+            .map_err(|error| Failure::Reject(format!("cannot parse state `{key}`: {error}")))
     }
 
-    /// Keeps a value, as JSON.
+    /// Sets `key` to a value, which is stored as JSON.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] if the key is malformed, or the value holds a secret or cannot be
+    /// [`Failure::Reject`] if the key is invalid, or if the value contains a secret or cannot be
     /// written as JSON.
     pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result {
         self.set_bytes(key, &to_json(key, value)?)
     }
 
-    /// Forgets a key. One that was never set is forgotten already.
+    /// Deletes a key. Deleting a key that does not exist has no effect.
     pub fn delete(&self, key: &str) {
         host::state::delete(key);
     }
 
-    /// Sets `key` to `new` if its value is `expected`, and returns whether it was. For either,
-    /// none stands for a key that is not set.
+    /// Sets `key` to `new` if its current value is `expected`. Returns whether it was.
     ///
-    /// Values are the same if their JSON is, to the last byte: as the same type writes it, in the
-    /// same order.
+    /// `None` means that the key does not exist: as `expected` it requires that, as `new` it deletes the
+    /// key. Two values are equal if their JSON is byte-identical, as it is for equal values of one type.
     ///
     /// # Errors
     ///
@@ -82,30 +83,30 @@ impl State {
         let expected = expected.map(|value| to_json(key, value)).transpose()?;
         let new = new.map(|value| to_json(key, value)).transpose()?;
         host::state::compare_and_swap(key, expected.as_deref(), new.as_deref())
-            .map_err(|reason| cannot_keep(key, &reason))
+            .map_err(|reason| cannot_set(key, &reason))
     }
 
-    /// Returns the value of `key` as it was kept, or none.
+    /// Returns the bytes of the value of `key`, or `None` if the key does not exist.
     pub fn get_bytes(&self, key: &str) -> Option<Vec<u8>> {
         host::state::get(key)
     }
 
-    /// Keeps a value that is not JSON.
+    /// Sets `key` to arbitrary bytes.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] if the key is malformed or the value holds a secret.
+    /// [`Failure::Reject`] if the key is invalid or the value contains a secret.
     pub fn set_bytes(&self, key: &str, value: &[u8]) -> Result {
-        host::state::set(key, value).map_err(|reason| cannot_keep(key, &reason))
+        host::state::set(key, value).map_err(|reason| cannot_set(key, &reason))
     }
 }
 
 fn to_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| cannot_keep(key, &error.to_string()))
+    serde_json::to_vec(value).map_err(|error| cannot_set(key, &error.to_string()))
 }
 
-fn cannot_keep(key: &str, reason: &str) -> Failure {
-    Failure::Reject(format!("cannot keep state `{key}`: {reason}"))
+fn cannot_set(key: &str, reason: &str) -> Failure {
+    Failure::Reject(format!("cannot set state `{key}`: {reason}"))
 }
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn run_sees_its_own_changes() {
+    fn a_run_sees_its_own_changes() {
         let run = run(|_, cx| {
             let list: Vec<u32> = cx.state().get("list")?.unwrap_or_default();
             assert_eq!(list, [1, 2]);
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_a_failed_run_are_gone() {
+    fn changes_of_a_failed_run_are_discarded() {
         let run = run(|_, cx| {
             cx.state().set("word", "new")?;
             reject("no")
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn swap_is_made_only_if_the_value_is_the_expected_one() {
+    fn compare_and_swap_changes_only_the_expected_value() {
         let run = run(|_, cx| {
             let state = cx.state();
             assert!(!state.compare_and_swap("word", Some("other"), Some("new"))?);
@@ -162,17 +163,17 @@ mod tests {
     }
 
     #[test]
-    fn value_that_does_not_fit_is_rejected() {
+    fn a_value_of_another_type_is_rejected() {
         let run = run(|_, cx| cx.state().get::<u32>("word").map(drop));
-        let reason = "state `word` does not fit: invalid type: string \"old\", expected u32 \
+        let reason = "cannot parse state `word`: invalid type: string \"old\", expected u32 \
                       at line 1 column 5";
         assert_eq!(run.result, reject(reason));
     }
 
     #[test]
-    fn value_that_holds_a_secret_is_refused() {
+    fn a_value_that_contains_a_secret_is_refused() {
         let run = run(|_, cx| cx.state().set("word", "s3cret"));
-        let reason = "cannot keep state `word`: the value holds the secret `token`";
+        let reason = "cannot set state `word`: the value contains the secret `token`";
         assert_eq!(run.result, reject(reason));
     }
 }

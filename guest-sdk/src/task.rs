@@ -1,31 +1,32 @@
-//! What may stand under `#[task]`: a function of a message, or of a message and the context.
+//! The functions that `#[task]` accepts: with a message, or with a message and the context.
 //!
-//! Owns the difference between the two, so that the border and `test` have one way to call
-//! either.
+//! Owns the difference between the two, so that `entry` and `test` call both in the same way.
 
 use serde::de::DeserializeOwned;
 
-use crate::{Context, Message, Result};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::message::Message;
 
-/// A function that works one message.
+/// A function that handles one message.
 ///
-/// These are `fn(Message<T>) -> Result` and `fn(Message<T>, &Context) -> Result`, for any `T`
-/// that serde reads; nothing else needs to implement it. `Arguments` tells the two apart and is
-/// always inferred.
+/// The functions `fn(Message<T>) -> Result` and `fn(Message<T>, &Context) -> Result` implement this
+/// trait, for any `T` that implements [`serde::Deserialize`]; there is no need for other
+/// implementations. `Arguments` distinguishes the two and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "expected `fn(Message<T>) -> Result` or `fn(Message<T>, &Context) -> Result`",
     note = "`T` is a type that implements `serde::Deserialize` and borrows nothing"
 )]
 pub trait Task<Arguments> {
-    /// The shape of the message's body.
+    /// The type of the message's body.
     type Body: DeserializeOwned;
 
-    /// Works a message.
+    /// Handles a message.
     ///
     /// # Errors
     ///
-    /// What the function returns.
+    /// The failure that the function returns.
     fn run(self, message: Message<Self::Body>, cx: &Context) -> Result;
 }
 

@@ -1,4 +1,4 @@
-//! The template of `loopabull-host tasks new`: what a machine can say of it without a compiler.
+//! Consistency checks of the template for `loopabull-host tasks new` that need no compiler.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
@@ -10,7 +10,7 @@ fn template() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("template")
 }
 
-/// Returns the files of the template, as seen from it, with their texts.
+/// Returns the paths of the template's files, relative to the template, with their contents.
 fn files() -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut folders = vec![template()];
@@ -29,7 +29,7 @@ fn files() -> Vec<(String, String)> {
 }
 
 #[test]
-fn only_files_with_the_ending_have_placeholders() {
+fn exactly_the_files_ending_in_in_have_placeholders() {
     for (name, text) in files().iter().filter(|(name, _)| name != "README.md") {
         let used: Vec<&str> = text
             .split("{{")
@@ -42,7 +42,7 @@ fn only_files_with_the_ending_have_placeholders() {
 }
 
 #[test]
-fn readme_says_what_becomes_of_each_file() {
+fn the_readme_lists_every_file() {
     let readme = fs::read_to_string(template().join("README.md")).unwrap();
     for (name, _) in files().iter().filter(|(name, _)| name != "README.md") {
         assert!(readme.contains(&format!("| `{name}` |")), "{name}");
@@ -50,7 +50,7 @@ fn readme_says_what_becomes_of_each_file() {
 }
 
 #[test]
-fn stack_is_the_same_everywhere() {
+fn all_tasks_have_the_build_script_of_the_template() {
     let ours = fs::read_to_string(template().join("build.rs")).unwrap();
     let tasks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tasks");
     let mut compared = 0;
@@ -65,7 +65,7 @@ fn stack_is_the_same_everywhere() {
 }
 
 #[test]
-fn profile_is_that_of_the_tasks() {
+fn the_release_profile_is_that_of_the_example_tasks() {
     let profile = |path: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         let text = fs::read_to_string(path).unwrap();

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loopabull_egress::{EgressLimits, Resolver, Trust, TrustError};
+use loopabull_egress::{EgressLimits, Trust, TrustError};
 use loopabull_model::{Ceiling, QueueName, Start, Task};
 use loopabull_queue::{BusConfig, BusFileError, Place, QueueConfig};
 use loopabull_wasm::{EgressSetup, Setup};
@@ -286,9 +286,8 @@ impl Config {
         let egress = EgressSetup {
             limits: EgressLimits::default(),
             trust: Trust::load(self.http.ca_file.as_deref())?,
-            resolver: Resolver::System,
         };
-        Ok(Setup { instances, cache: Some(self.state.join("components")), egress })
+        Ok(Setup { instances, cache: self.state.join("components"), egress })
     }
 
     /// Returns where the queues are, and which.

@@ -1,16 +1,16 @@
-// Greets whoever publishes a greeting: what `greet` does in Rust, in JavaScript.
+// Answers a greeting with a log line: the JavaScript version of the Rust example `greet`.
 //
-// `greet-javascript.toml`, in the folder above, says for which topics it runs. The modules
-// `loopabull:task/…` are what the world `task` imports.
+// The manifest `greet-javascript.toml`, in the parent folder, sets the topics of the task. The modules
+// `loopabull:task/…` are the interfaces that the world `task` imports.
 
 import { get } from "loopabull:task/config@0.1.0";
 import { note } from "loopabull:task/context@0.1.0";
 import { write } from "loopabull:task/log@0.1.0";
 
-// What the task exports. The name is that of the interface in the world.
+// The export of the task. Its name is the name of the interface in the world.
 export const handler = {
-  // Works one message, and says of an exception that nobody caught what it was. Left alone it
-  // would end the run as a trap.
+  // Handles one message, and turns an uncaught exception into a retry. Without this the exception
+  // would end the run with a trap.
   handle(message) {
     try {
       greet(message);
@@ -20,8 +20,8 @@ export const handler = {
   },
 };
 
-// Answers a greeting with a log line, and notes how many words it had. Throws `reject` for a
-// greeting without words: it will have none the next time either.
+// Answers a greeting with a log line, and notes the number of its words. Throws `reject` for a greeting
+// without words, because another attempt would find none either.
 function greet(message) {
   const body = JSON.parse(text(message.body));
   for (const field of ["from", "text"]) {
@@ -30,10 +30,10 @@ function greet(message) {
   const words = body.text.split(/\s+/).filter((word) => word !== "").length;
   if (words === 0) throw reject(`\`${body.from}\` said nothing`);
 
-  // From the `[config]` table of the manifest; null if it does not name the key.
+  // The value is in the `[config]` table of the manifest; null if the table does not have the key.
   const greeting = get("greeting") ?? "Hello";
 
-  // Kept with the run: `loopabull-host runs` shows the line and the note.
+  // The log line and the note are stored with the run; `loopabull-host runs` shows them.
   const fields = [["topic", message.topic], ["words", String(words)]];
   write("info", `${greeting}, ${body.from}!`, fields);
   note("words", String(words));
@@ -43,7 +43,7 @@ function greet(message) {
 const reject = (reason) => ({ tag: "reject", val: reason });
 const retry = (reason) => ({ tag: "retry", val: reason });
 
-// Returns the text of UTF-8 bytes. QuickJS has no `TextDecoder`.
+// Decodes UTF-8 bytes. QuickJS has no `TextDecoder`.
 function text(bytes) {
   let escaped = "";
   for (const byte of bytes) escaped += "%" + byte.toString(16).padStart(2, "0");

@@ -1,7 +1,8 @@
-"""Greets whoever publishes a greeting: what `greet` does in Rust, in Python.
+"""Answers a greeting with a log line: the Python version of the Rust example `greet`.
 
-`greet-python.toml`, in the folder above, says for which topics it runs. `componentize_py_types` and
-`wit_world` are made of the world `task` when the component is built; see `README.md` there.
+The manifest `greet-python.toml`, in the parent folder, sets the topics of the task. The modules
+`componentize_py_types` and `wit_world` are generated from the world `task` when the component is built;
+see `README.md` in the parent folder.
 """
 
 import json
@@ -13,25 +14,25 @@ from wit_world.imports.types import Failure_Reject, Failure_Retry, Message
 
 
 class Handler(exports.Handler):
-    """What the task exports. The name is that of the interface in the world."""
+    """The export of the task. Its name is the name of the interface in the world."""
 
     def handle(self, message: Message) -> None:
-        """Works one message, and says of an exception that nobody caught what it was.
+        """Handles one message, and turns an uncaught exception into a retry.
 
-        Left alone it would end the run as a trap, and its text be lost with it.
+        Without this the exception would end the run with a trap, and its text would be lost.
         """
         try:
             greet(message)
         except Err:
             raise
         except Exception as error:
-            raise Err(Failure_Retry(told(error))) from None
+            raise Err(Failure_Retry(describe(error))) from None
 
 
 def greet(message: Message) -> None:
-    """Answers a greeting with a log line, and notes how many words it had.
+    """Answers a greeting with a log line, and notes the number of its words.
 
-    Rejects a greeting without words: it will have none the next time either.
+    Rejects a greeting without words, because another attempt would find none either.
     """
     body = json.loads(message.body)
     for field in ("from", "text"):
@@ -41,19 +42,19 @@ def greet(message: Message) -> None:
     if words == 0:
         raise Err(Failure_Reject(f"`{body['from']}` said nothing"))
 
-    # From the `[config]` table of the manifest; None if it does not name the key.
+    # The value is in the `[config]` table of the manifest; None if the table does not have the key.
     greeting = config.get("greeting") or "Hello"
 
-    # Kept with the run: `loopabull-host runs` shows the line and the note.
+    # The log line and the note are stored with the run; `loopabull-host runs` shows them.
     fields = [("topic", message.topic), ("words", str(words))]
     log.write(log.Level.INFO, f"{greeting}, {body['from']}!", fields)
     context.note("words", str(words))
 
 
-def told(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """Returns an exception's name, text and line.
 
-    The module `traceback` would look for the source on a file system, and there is none.
+    The module `traceback` cannot be used: it looks for source files, and there is no file system.
     """
     trace = error.__traceback__
     while trace.tb_next is not None:

@@ -153,7 +153,7 @@ fn check_fails_for_what_cannot_run() {
     let said = session(&bed, &["check"]);
     for part in [
         "problem: `empty.wasm`: it is not a component: magic header not detected",
-        "problem: `world.wasm`: it does not export `loopabull:task/handler@0.1.0`, so it is no task; build it",
+        "problem: `world.wasm`: it does not export `loopabull:task/handler@0.1.0`, so it is not a task; build it",
         "unknown field `topic`",
         "note: `playbooks/alone.toml`: a manifest without `alone.yml`",
         "problem: `broken.yml`: unreadable: exit status 4, the output says why",

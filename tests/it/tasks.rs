@@ -219,7 +219,7 @@ fn site_in_trouble_gets_the_flag_when_it_is_well_again() {
         outcomes(&bed),
         [
             format!("1: retry: {asked} answered 500"),
-            format!("2: retry: {asked} failed: the connection broke off"),
+            format!("2: retry: {asked} failed: the connection was closed early"),
             "3: success".to_owned(),
         ]
     );

@@ -1,9 +1,8 @@
 //! The `#[task]` attribute of `loopabull-task`.
 //!
-//! Owns the check of a task's signature and the glue that exports it from a component.
-//! It must not know what a message is: the types are checked by the compiler, in
-//! `loopabull_task::bindings`, so that a wrong type is an ordinary type error at the
-//! task's name.
+//! Owns the check of a task's signature and the code that exports the task from a component. It does
+//! not check types: the compiler does, with functions of `loopabull_task::entry`, so that a wrong type
+//! is an ordinary type error at the name of the task.
 
 #![deny(missing_docs)]
 
@@ -12,13 +11,13 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, ReturnType};
 
-const ARGUMENTS: &str = "a task takes the message, and `cx: &Context` if it needs it";
+const ARGUMENTS: &str = "a task takes the message, and optionally `cx: &Context`";
 
 /// Makes a function the task of this component.
 ///
-/// The function takes a `Message<T>`, and a `&Context` if it needs one, and returns
-/// `loopabull_task::Result`. It stays a plain function, so that a test can call it. Built for Wasm, it is also exported as
-/// `loopabull:task/handler`. A component has one task.
+/// The function takes a `Message<T>`, and optionally a `&Context`, and returns
+/// `loopabull_task::Result`. It remains a plain function, so that tests can call it. In a build for
+/// WebAssembly it is also exported as `loopabull:task/handler`. A component has exactly one task.
 #[proc_macro_attribute]
 pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments, item).unwrap_or_else(|error| error.into_compile_error().into())
@@ -32,7 +31,7 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
         ));
     }
     let function: ItemFn = syn::parse(item)
-        .map_err(|error| Error::new(error.span(), "`#[task]` goes on a function"))?;
+        .map_err(|error| Error::new(error.span(), "`#[task]` can only be applied to a function"))?;
     let check = match check(&function)? {
         Arguments::Message => quote!(check),
         Arguments::MessageAndContext => quote!(check_with_context),
@@ -42,17 +41,17 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
     let generated = quote_spanned! { name.span() =>
         #function
 
-        const _: () = ::loopabull_task::bindings::#check(#name);
+        const _: () = ::loopabull_task::entry::#check(#name);
 
         #[cfg(target_family = "wasm")]
         const _: () = {
             struct Exported;
 
-            impl ::loopabull_task::bindings::Guest for Exported {
+            impl ::loopabull_task::entry::Guest for Exported {
                 fn handle(
-                    message: ::loopabull_task::bindings::WireMessage,
-                ) -> ::core::result::Result<(), ::loopabull_task::bindings::WireFailure> {
-                    ::loopabull_task::bindings::handle(message, #name)
+                    message: ::loopabull_task::entry::WireMessage,
+                ) -> ::core::result::Result<(), ::loopabull_task::entry::WireFailure> {
+                    ::loopabull_task::entry::handle(message, #name)
                 }
             }
 
@@ -64,32 +63,35 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
     Ok(generated.into())
 }
 
-/// What a task takes.
+/// The arguments of a task.
 #[derive(Debug)]
 enum Arguments {
     Message,
     MessageAndContext,
 }
 
-/// Returns what a task takes, and refuses what no type error would explain well.
+/// Returns the arguments of a task. Refuses signatures that a type error would explain badly.
 fn check(function: &ItemFn) -> syn::Result<Arguments> {
     let signature = &function.sig;
     if let Some(word) = &signature.asyncness {
         return Err(Error::new(
             word.span(),
-            "a task is not `async`: it works one message, then its instance is dropped",
+            "a task cannot be `async`: its instance handles one message and is then dropped",
         ));
     }
     if !signature.generics.params.is_empty() {
         return Err(Error::new(
             signature.generics.span(),
-            "a task is not generic; name the type of the body: `Message<Body>`",
+            "a task cannot be generic; name the type of the body, as in `Message<Body>`",
         ));
     }
     let mut inputs = signature.inputs.iter();
     let arguments = match (inputs.next(), inputs.next(), inputs.next()) {
         (Some(FnArg::Receiver(receiver)), ..) => {
-            return Err(Error::new(receiver.span(), "a task is a free function, it has no `self`"));
+            return Err(Error::new(
+                receiver.span(),
+                "a task must be a free function without `self`",
+            ));
         }
         (Some(_), None, _) => Arguments::Message,
         (Some(_), Some(_), None) => Arguments::MessageAndContext,
@@ -97,7 +99,10 @@ fn check(function: &ItemFn) -> syn::Result<Arguments> {
         (_, _, Some(third)) => return Err(Error::new(third.span(), ARGUMENTS)),
     };
     if let ReturnType::Default = signature.output {
-        return Err(Error::new(signature.ident.span(), "a task returns `loopabull_task::Result`"));
+        return Err(Error::new(
+            signature.ident.span(),
+            "a task must return `loopabull_task::Result`",
+        ));
     }
     Ok(arguments)
 }
@@ -114,48 +119,48 @@ mod tests {
     }
 
     #[test]
-    fn function_of_a_message_is_accepted() {
+    fn a_function_with_a_message_is_accepted() {
         check("fn f(message: Message<Body>) -> Result { Ok(()) }", "Message");
     }
 
     #[test]
-    fn function_of_a_message_and_the_context_is_accepted() {
+    fn a_function_with_a_message_and_the_context_is_accepted() {
         check("fn f(m: Message, cx: &Context) -> Result { Ok(()) }", "MessageAndContext");
     }
 
     #[test]
-    fn function_without_arguments_is_refused() {
+    fn a_function_without_arguments_is_refused() {
         check("fn f() -> Result { Ok(()) }", super::ARGUMENTS);
     }
 
     #[test]
-    fn function_of_three_arguments_is_refused() {
+    fn a_function_with_three_arguments_is_refused() {
         check("fn f(a: Message, cx: &Context, c: u8) -> Result { Ok(()) }", super::ARGUMENTS);
     }
 
     #[test]
-    fn function_that_returns_nothing_is_refused() {
-        check("fn f(message: Message) {}", "a task returns `loopabull_task::Result`");
+    fn a_function_without_a_result_is_refused() {
+        check("fn f(message: Message) {}", "a task must return `loopabull_task::Result`");
     }
 
     #[test]
-    fn method_is_refused() {
-        check("fn f(&self) -> Result { Ok(()) }", "a task is a free function, it has no `self`");
+    fn a_method_is_refused() {
+        check("fn f(&self) -> Result { Ok(()) }", "a task must be a free function without `self`");
     }
 
     #[test]
-    fn async_function_is_refused() {
+    fn an_async_function_is_refused() {
         check(
             "async fn f(message: Message) -> Result { Ok(()) }",
-            "a task is not `async`: it works one message, then its instance is dropped",
+            "a task cannot be `async`: its instance handles one message and is then dropped",
         );
     }
 
     #[test]
-    fn generic_function_is_refused() {
+    fn a_generic_function_is_refused() {
         check(
             "fn f<T>(message: Message<T>) -> Result { Ok(()) }",
-            "a task is not generic; name the type of the body: `Message<Body>`",
+            "a task cannot be generic; name the type of the body, as in `Message<Body>`",
         );
     }
 }

@@ -1,19 +1,19 @@
-//! The host of native tests. Its functions have the signatures of the imports.
+//! The stand-in for the host in native tests. Its functions have the signatures of the imports.
 //!
-//! Owns what a task is told and what it leaves. It caps nothing and stops nothing, and it grants
-//! everything: what a manifest grants is for the host to enforce.
+//! Owns the answers to a task and the record of its actions. It enforces no limits and grants
+//! everything: only the real host enforces a manifest.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::test::{Emitted, Line, Request};
+use super::recorded::{Emitted, LogLine, Request};
 
 thread_local! {
     static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
-/// What the stand-in tells a task, and what it was told.
+/// The answers that the stand-in gives to a task, and the actions of the task.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) run_id: String,
@@ -23,22 +23,24 @@ pub(crate) struct Host {
     pub(crate) secrets: Secrets,
     pub(crate) state: BTreeMap<String, Vec<u8>>,
     pub(crate) responses: VecDeque<Prepared>,
-    pub(crate) log: Vec<Line>,
+    pub(crate) log: Vec<LogLine>,
     pub(crate) notes: Vec<(String, String)>,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) emitted: Vec<Emitted>,
     pub(crate) requests: Vec<Request>,
 }
 
-/// Which secrets there are.
+/// The secrets of a task.
 #[derive(Clone, Debug)]
 pub(crate) enum Secrets {
+    /// Only these secrets exist.
     Named(BTreeMap<String, String>),
-    /// Every secret is there; the value of `token` is `secret-token`. Has those asked for.
+    /// Every secret exists; the value of `token` is `secret-token`. The map holds the secrets that the
+    /// task has read.
     Any(BTreeMap<String, String>),
 }
 
-/// A response to one request.
+/// A prepared response to one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) method: String,
@@ -67,7 +69,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Returns the name of a secret that `bytes` hold.
+    /// Returns the name of a secret that `bytes` contain.
     fn secret_in(&self, bytes: &[u8]) -> Option<&str> {
         let (Secrets::Named(secrets) | Secrets::Any(secrets)) = &self.secrets;
         let text = String::from_utf8_lossy(bytes);
@@ -78,23 +80,23 @@ impl Host {
 
     fn set(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
         if let Some(name) = self.secret_in(value) {
-            return Err(format!("the value holds the secret `{name}`"));
+            return Err(format!("the value contains the secret `{name}`"));
         }
         self.state.insert(key.to_owned(), value.to_vec());
         Ok(())
     }
 }
 
-/// Runs `task` before `host`, and returns the host with what the task left there.
+/// Runs `task` with `host`, and returns its result and the host with the record of its actions.
 pub(crate) fn run<R>(host: Host, task: impl FnOnce() -> R) -> (R, Host) {
     HOST.set(Some(host));
     let result = task();
-    let host = HOST.take().expect("a task does not run another through `test`");
+    let host = HOST.take().expect("a task does not run another task through `test`");
     (result, host)
 }
 
-/// Shows the host to `f`. A task called without `test` meets the defaults, and what
-/// it writes is dropped.
+/// Calls `f` with the current stand-in. If a task is called without `test`, the stand-in has default
+/// values and drops what is recorded.
 fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with_borrow_mut(|host| match host {
         Some(host) => f(host),
@@ -127,13 +129,12 @@ pub(crate) mod context {
 }
 
 pub(crate) mod log {
-    use super::with;
-    use crate::log::Level;
-    use crate::test::Line;
+    use super::{LogLine, with};
+    use crate::bindings::loopabull::task::log::Level;
 
     pub(crate) fn write(level: Level, text: &str, fields: &[(String, String)]) {
         with(|host| {
-            host.log.push(Line { level, text: text.to_owned(), fields: fields.to_vec() });
+            host.log.push(LogLine { level, text: text.to_owned(), fields: fields.to_vec() });
         });
     }
 }
@@ -161,8 +162,7 @@ pub(crate) mod secrets {
 }
 
 pub(crate) mod emit {
-    use super::with;
-    use crate::test::Emitted;
+    use super::{Emitted, with};
 
     pub(crate) fn publish(
         topic: &str,
@@ -175,7 +175,7 @@ pub(crate) mod emit {
         }
         with(|host| {
             if let Some(name) = host.secret_in(body) {
-                return Err(format!("its body holds the secret `{name}`"));
+                return Err(format!("its body contains the secret `{name}`"));
             }
             let body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
             let headers = headers.to_vec();
@@ -219,11 +219,10 @@ pub(crate) mod state {
 }
 
 pub(crate) mod http {
-    use super::with;
-    use crate::http::{Incoming, Outgoing, Trouble};
-    use crate::test::Request;
+    use super::{Request, with};
+    use crate::host::exchange::{Incoming, Outgoing, SendError};
 
-    pub(crate) fn send(request: &Outgoing<'_>) -> Result<Incoming, Trouble> {
+    pub(crate) fn send(request: &Outgoing<'_>) -> Result<Incoming, SendError> {
         let url = request.url.to_string();
         with(|host| {
             host.requests.push(Request {
@@ -232,15 +231,15 @@ pub(crate) mod http {
                 headers: request.headers.to_vec(),
                 body: request.body.to_vec(),
             });
-            let fits = |prepared: &super::Prepared| {
+            let matches = |prepared: &super::Prepared| {
                 prepared.method.eq_ignore_ascii_case(request.method) && prepared.url == url
             };
-            let place = host.responses.iter().position(fits);
-            let Some(prepared) = place.and_then(|place| host.responses.remove(place)) else {
-                return Err(Trouble::Failed(format!("no response is prepared for `{url}`")));
+            let index = host.responses.iter().position(matches);
+            let Some(prepared) = index.and_then(|index| host.responses.remove(index)) else {
+                return Err(SendError::Failed(format!("no response is prepared for `{url}`")));
             };
             if prepared.body.len() > request.max_response_bytes {
-                return Err(Trouble::TooLarge);
+                return Err(SendError::TooLarge);
             }
             Ok(Incoming { status: prepared.status, headers: Vec::new(), body: prepared.body })
         })

@@ -1,8 +1,8 @@
-//! Requests over `wasi:http/outgoing-handler@0.2`.
+//! HTTP requests over `wasi:http/outgoing-handler@0.2`.
 //!
-//! Owns the order in which WASI wants things done: the body is written after the request is
-//! handed over, and each resource is dropped before the one it came from. Comes after
-//! `http::Request`, which has checked everything that can be checked here.
+//! Owns the order of calls that WASI requires: the body is written after the request was passed to the
+//! host, and each resource is dropped before its parent. `http::Request` calls it after it has checked
+//! the request.
 
 use std::time::Duration;
 
@@ -15,22 +15,23 @@ use wasip2::http::types::{
 use wasip2::io::poll::{self, Pollable};
 use wasip2::io::streams::StreamError;
 
-use crate::http::{Incoming, Outgoing, Scheme, Trouble};
+use super::exchange::{Incoming, Outgoing, SendError};
+use crate::url::Scheme;
 
-/// What one write may have at most, says WASI.
+/// The maximum size of one write, in bytes, as WASI defines it.
 const MAX_WRITE: usize = 4096;
-/// What is asked for in one read.
-const READ: u64 = 64 * 1024;
+/// The size of one read, in bytes.
+const READ_SIZE: u64 = 64 * 1024;
 
 const USER_AGENT: &str = concat!("loopabull-task/", env!("CARGO_PKG_VERSION"));
 
-/// Sends a request and waits for the whole answer.
-pub(crate) fn send(request: &Outgoing<'_>) -> Result<Incoming, Trouble> {
+/// Sends a request and waits for the complete response.
+pub(crate) fn send(request: &Outgoing<'_>) -> Result<Incoming, SendError> {
     let timer = Timer::start(request.timeout);
     let wire = to_wire(request)?;
     let body = wire.body().map_err(|()| malformed())?;
     let future =
-        outgoing_handler::handle(wire, Some(options(request.timeout)?)).map_err(trouble)?;
+        outgoing_handler::handle(wire, Some(options(request.timeout)?)).map_err(to_send_error)?;
     write(body, request.body);
     let response = wait(&future, &timer)?;
     let status = response.status();
@@ -41,7 +42,7 @@ pub(crate) fn send(request: &Outgoing<'_>) -> Result<Incoming, Trouble> {
     Ok(Incoming { status, headers, body })
 }
 
-fn to_wire(request: &Outgoing<'_>) -> Result<OutgoingRequest, Trouble> {
+fn to_wire(request: &Outgoing<'_>) -> Result<OutgoingRequest, SendError> {
     let has =
         |name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut headers: Vec<(String, Vec<u8>)> = Vec::with_capacity(request.headers.len() + 2);
@@ -51,13 +52,13 @@ fn to_wire(request: &Outgoing<'_>) -> Result<OutgoingRequest, Trouble> {
     if !has("user-agent") {
         headers.push(("user-agent".to_owned(), USER_AGENT.into()));
     }
-    // Without it the body goes out in chunks, which not every site takes.
+    // Without `content-length` the body is sent in chunks, which some servers refuse.
     let has_body = !request.body.is_empty() || !matches!(request.method, "GET" | "DELETE");
     if has_body && !has("content-length") {
         headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
     }
     let headers = Fields::from_list(&headers)
-        .map_err(|_| Trouble::Failed("the host does not let a header out".to_owned()))?;
+        .map_err(|_| SendError::Failed("the host does not accept a header".to_owned()))?;
     let wire = OutgoingRequest::new(headers);
     let method = match request.method {
         "GET" => Method::Get,
@@ -79,7 +80,7 @@ fn to_wire(request: &Outgoing<'_>) -> Result<OutgoingRequest, Trouble> {
     Ok(wire)
 }
 
-fn options(timeout: Duration) -> Result<RequestOptions, Trouble> {
+fn options(timeout: Duration) -> Result<RequestOptions, SendError> {
     let options = RequestOptions::new();
     let timeout = Some(nanoseconds(timeout));
     options
@@ -90,7 +91,7 @@ fn options(timeout: Duration) -> Result<RequestOptions, Trouble> {
     Ok(options)
 }
 
-/// Writes the body of a request. What goes wrong here is told better by the answer.
+/// Writes the body of a request. Errors are ignored: the response explains them better.
 fn write(body: OutgoingBody, bytes: &[u8]) {
     let Ok(stream) = body.write() else { return };
     for part in bytes.chunks(MAX_WRITE) {
@@ -102,56 +103,56 @@ fn write(body: OutgoingBody, bytes: &[u8]) {
     drop(OutgoingBody::finish(body, None));
 }
 
-fn wait(future: &FutureIncomingResponse, timer: &Timer) -> Result<IncomingResponse, Trouble> {
-    let answered = future.subscribe();
-    timer.wait(&answered)?;
-    drop(answered);
+fn wait(future: &FutureIncomingResponse, timer: &Timer) -> Result<IncomingResponse, SendError> {
+    let ready = future.subscribe();
+    timer.wait(&ready)?;
+    drop(ready);
     match future.get() {
-        Some(Ok(answer)) => answer.map_err(trouble),
+        Some(Ok(response)) => response.map_err(to_send_error),
         Some(Err(())) | None => Err(malformed()),
     }
 }
 
-fn read(response: &IncomingResponse, timer: &Timer, limit: usize) -> Result<Vec<u8>, Trouble> {
+fn read(response: &IncomingResponse, timer: &Timer, limit: usize) -> Result<Vec<u8>, SendError> {
     let incoming = response.consume().map_err(|()| malformed())?;
     let stream = incoming.stream().map_err(|()| malformed())?;
     let mut body = Vec::new();
     loop {
         timer.wait(&stream.subscribe())?;
-        match stream.read(READ) {
+        match stream.read(READ_SIZE) {
             Ok(part) => body.extend_from_slice(&part),
             Err(StreamError::Closed) => return Ok(body),
             Err(StreamError::LastOperationFailed(error)) => {
                 return Err(match http_error_code(&error) {
-                    Some(code) => trouble(code),
-                    None => Trouble::Failed("the answer broke off".to_owned()),
+                    Some(code) => to_send_error(code),
+                    None => SendError::Failed("the response is incomplete".to_owned()),
                 });
             }
         }
         if body.len() > limit {
-            return Err(Trouble::TooLarge);
+            return Err(SendError::TooLarge);
         }
     }
 }
 
-/// The end of the time that a request has.
+/// The timeout of a request.
 struct Timer {
-    over: Pollable,
+    expired: Pollable,
     timeout: Duration,
 }
 
 impl Timer {
     fn start(timeout: Duration) -> Self {
-        Timer { over: monotonic_clock::subscribe_duration(nanoseconds(timeout)), timeout }
+        Timer { expired: monotonic_clock::subscribe_duration(nanoseconds(timeout)), timeout }
     }
 
-    /// Waits until `ready` is, or the time is over.
-    fn wait(&self, ready: &Pollable) -> Result<(), Trouble> {
-        if poll::poll(&[ready, &self.over]).contains(&0) {
+    /// Waits until `ready` is ready. Fails if the timeout expires first.
+    fn wait(&self, ready: &Pollable) -> Result<(), SendError> {
+        if poll::poll(&[ready, &self.expired]).contains(&0) {
             return Ok(());
         }
         let milliseconds = self.timeout.as_millis();
-        Err(Trouble::Failed(format!("no answer within {milliseconds} ms")))
+        Err(SendError::Failed(format!("no response within {milliseconds} ms")))
     }
 }
 
@@ -159,37 +160,37 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn malformed() -> Trouble {
-    Trouble::Failed("the host does not take the request".to_owned())
+fn malformed() -> SendError {
+    SendError::Failed("the host does not accept the request".to_owned())
 }
 
-/// Returns what an error of the host means, as one plain clause.
-fn trouble(code: ErrorCode) -> Trouble {
+/// Translates an error of the host. The text is one clause.
+fn to_send_error(code: ErrorCode) -> SendError {
     let reason = match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => {
-            return Trouble::Refused;
+            return SendError::Refused;
         }
-        ErrorCode::HttpResponseBodySize(_) => return Trouble::TooLarge,
-        ErrorCode::InternalError(Some(text)) => return Trouble::Failed(text),
+        ErrorCode::HttpResponseBodySize(_) => return SendError::TooLarge,
+        ErrorCode::InternalError(Some(text)) => return SendError::Failed(text),
         ErrorCode::DnsTimeout | ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound => {
-            "the site's name cannot be resolved"
+            "the host name cannot be resolved"
         }
         ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => {
-            "the site cannot be reached"
+            "the server cannot be reached"
         }
         ErrorCode::ConnectionRefused => "the connection was refused",
         ErrorCode::ConnectionTerminated | ErrorCode::HttpResponseIncomplete => {
-            "the connection broke off"
+            "the connection was closed early"
         }
         ErrorCode::ConnectionTimeout
         | ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
-        | ErrorCode::HttpResponseTimeout => "the site did not answer in time",
+        | ErrorCode::HttpResponseTimeout => "the server did not respond in time",
         ErrorCode::ConnectionLimitReached => "there are too many connections",
-        ErrorCode::TlsCertificateError => "the site's certificate is not trusted",
+        ErrorCode::TlsCertificateError => "the server's certificate is not trusted",
         ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => "TLS failed",
-        ErrorCode::HttpProtocolError => "the site does not speak HTTP",
-        _ => "the request or its answer is not valid HTTP",
+        ErrorCode::HttpProtocolError => "the server does not speak HTTP",
+        _ => "the request or the response is not valid HTTP",
     };
-    Trouble::Failed(reason.to_owned())
+    SendError::Failed(reason.to_owned())
 }

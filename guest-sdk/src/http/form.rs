@@ -1,6 +1,6 @@
-//! Forms, as `application/x-www-form-urlencoded` of the URL standard has them.
+//! Forms in the encoding `application/x-www-form-urlencoded` of the URL standard.
 
-/// Returns the fields in the form that a browser would send.
+/// Encodes fields as a browser does.
 pub(super) fn encode<K: AsRef<str>, V: AsRef<str>>(fields: &[(K, V)]) -> String {
     let mut form = String::new();
     for (name, value) in fields {
@@ -37,18 +37,18 @@ mod tests {
     }
 
     #[test]
-    fn fields_keep_their_order() {
+    fn the_order_of_fields_is_kept() {
         check(&[("b", "1"), ("a", ""), ("b", "2")], "b=1&a=&b=2");
         check(&[], "");
     }
 
     #[test]
-    fn what_has_a_meaning_is_escaped() {
+    fn reserved_characters_are_escaped() {
         check(&[("a&b", "c=d e+f/%")], "a%26b=c%3Dd+e%2Bf%2F%25");
     }
 
     #[test]
-    fn other_alphabets_are_escaped_byte_by_byte() {
+    fn non_ascii_text_is_escaped_byte_by_byte() {
         check(&[("ü", "*-._~")], "%C3%BC=*-._%7E");
     }
 }

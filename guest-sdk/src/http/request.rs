@@ -1,18 +1,22 @@
-//! A request, from its method to the moment it is sent.
+//! A request: its construction, its checks and its sending.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Outgoing, Response, Trouble, Url, form};
-use crate::{Failure, Result, host};
+use super::form;
+use super::response::Response;
+use crate::failure::{Failure, Result};
+use crate::host;
+use crate::host::exchange::{Outgoing, SendError};
+use crate::url::Url;
 
-/// How large an answer may be if the task does not say.
+/// The default limit for the size of a response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// A request that is being put together. From the methods of [`Http`](super::Http).
+/// A request under construction. The methods of [`Http`](super::Http) return one.
 ///
-/// What is wrong with it is said by [`Request::send`].
+/// [`Request::send`] reports invalid parts of the request.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens until `send`"]
 pub struct Request {
@@ -53,83 +57,85 @@ impl Request {
         self
     }
 
-    /// Sets the body to the JSON of a value, and the content type to match.
+    /// Sets the body to the JSON of a value, and the header `content-type` to `application/json`.
     pub fn json(mut self, value: &(impl Serialize + ?Sized)) -> Self {
         self.body = serde_json::to_vec(value).map_err(|error| error.to_string());
         self.header("content-type", "application/json")
     }
 
-    /// Sets the body to a form, and the content type to match.
+    /// Sets the body to a form, and the header `content-type` to
+    /// `application/x-www-form-urlencoded`.
     pub fn form<K: AsRef<str>, V: AsRef<str>>(self, fields: &[(K, V)]) -> Self {
         self.body(form::encode(fields)).header("content-type", "application/x-www-form-urlencoded")
     }
 
-    /// Sets how long everything may take, from the connection to the last byte of the answer.
+    /// Sets the timeout from the connection to the last byte of the response.
     ///
-    /// Without it this is nine tenths of the time that the run has left, so that it is the task
-    /// that says what was slow.
+    /// The default is nine tenths of the remaining time of the run, so that the task can report the
+    /// slow request before the host stops the run.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets how large the body of the answer may be. Without it this is 1 MiB.
+    /// Sets the maximum size of the response body. The default is 1 MiB.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
         self
     }
 
-    /// Sends the request and waits for the whole answer. Redirects are not followed.
+    /// Sends the request and waits for the complete response. Redirects are not followed.
     ///
-    /// An answer of any status is a [`Response`];
-    /// [`error_for_status`](Response::error_for_status) tells the good ones from the others.
+    /// It returns a [`Response`] whatever its status is;
+    /// [`error_for_status`](Response::error_for_status) turns a bad status into a failure.
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] if there is no answer. [`Failure::Reject`] if the request is malformed,
-    /// the manifest does not grant the host, or the answer is too large.
+    /// [`Failure::Retry`] if there is no response. [`Failure::Reject`] if the request is invalid, if the
+    /// manifest does not grant the host, or if the response is too large.
     pub fn send(self) -> Result<Response> {
         let method = self.method;
         let reject = |reason: String| Err(Failure::Reject(reason));
         let url = match self.url {
             Ok(url) => url,
-            Err(wrong) => return reject(format!("cannot send a {method} request: {wrong}")),
+            Err(problem) => return reject(format!("cannot send a {method} request: {problem}")),
         };
-        let asked = format!("{method} {}", url.without_query());
+        let request = format!("{method} {}", url.without_query());
         let body = match self.body {
             Ok(body) => body,
-            Err(wrong) => return reject(format!("cannot send {asked}: {wrong}")),
+            Err(problem) => return reject(format!("cannot send {request}: {problem}")),
         };
         if let Some((name, _)) = self.headers.iter().find(|header| !is_header(header)) {
-            return reject(format!("cannot send {asked}: header `{name}` is malformed"));
+            return reject(format!("cannot send {request}: header `{name}` is invalid"));
         }
-        let left = || Duration::from_millis(host::context::deadline_ms()).mul_f32(0.9);
-        let answer = host::http::send(&Outgoing {
+        let default_timeout = || Duration::from_millis(host::context::deadline_ms()).mul_f32(0.9);
+        let sent = host::http::send(&Outgoing {
             method,
             url: &url,
             headers: &self.headers,
             body: &body,
-            timeout: self.timeout.unwrap_or_else(left),
+            timeout: self.timeout.unwrap_or_else(default_timeout),
             max_response_bytes: self.max_response_bytes,
         });
-        match answer {
-            Ok(answer) => Ok(Response::new(asked, answer)),
-            Err(Trouble::Failed(reason)) => {
-                Err(Failure::Retry(format!("{asked} failed: {reason}")))
+        match sent {
+            Ok(incoming) => Ok(Response::new(request, incoming)),
+            Err(SendError::Failed(reason)) => {
+                Err(Failure::Retry(format!("{request} failed: {reason}")))
             }
-            Err(Trouble::Refused) => reject(format!(
-                "{asked} was refused: the task's manifest must grant the host and its address; \
+            Err(SendError::Refused) => reject(format!(
+                "{request} was refused: the task's manifest must grant the host and its address; \
                  add `{}` to `http` under `[grants]`",
                 url.origin()
             )),
-            Err(Trouble::TooLarge) => {
-                reject(format!("{asked} answered more than {} bytes", self.max_response_bytes))
-            }
+            Err(SendError::TooLarge) => reject(format!(
+                "{request} answered with more than {} bytes",
+                self.max_response_bytes
+            )),
         }
     }
 }
 
-/// Whether a header can be sent as it is: RFC 9110 has the rules.
+/// Returns whether a header is valid according to RFC 9110.
 fn is_header((name, value): &(String, String)) -> bool {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
@@ -146,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn request_is_sent_as_it_was_put_together() {
+    fn a_request_is_sent_with_its_headers_and_body() {
         let run = run(|_, cx| {
             let request = cx.http().post("https://a.example/").json(&[1]).header("x-a", "b");
             let response = request.bearer("t").send()?.error_for_status()?;
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_response_answers_one_request() {
+    fn each_prepared_response_answers_one_request() {
         let run = run(|_, cx| {
             cx.http().post("https://a.example").send()?;
             cx.http().post("https://a.example").send()?;
@@ -176,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn request_without_a_prepared_response_is_named() {
+    fn a_request_without_a_prepared_response_is_named() {
         let run = run(|_, cx| cx.http().get("https://a.example/b?c=d").send().map(drop));
         let reason = "GET https://a.example/b failed: no response is prepared for \
                       `https://a.example/b?c=d`";
@@ -184,21 +190,21 @@ mod tests {
     }
 
     #[test]
-    fn malformed_request_is_rejected_before_it_is_sent() {
+    fn an_invalid_request_is_rejected_before_it_is_sent() {
         let run = run(|_, cx| cx.http().get("a.example").send().map(drop));
         assert_eq!(run.result, reject("cannot send a GET request: the URL is not absolute"));
         let run = super::tests::run(|_, cx| {
             cx.http().get("https://a.example").bearer("a\r\nb: c").send().map(drop)
         });
-        let reason = "cannot send GET https://a.example/: header `authorization` is malformed";
+        let reason = "cannot send GET https://a.example/: header `authorization` is invalid";
         assert_eq!(run.result, reject(reason));
         assert!(run.requests.is_empty());
     }
 
     #[test]
-    fn answer_beyond_the_limit_is_rejected() {
+    fn a_response_beyond_the_limit_is_rejected() {
         let run =
             run(|_, cx| cx.http().post("https://a.example").max_response_bytes(1).send().map(drop));
-        assert_eq!(run.result, reject("POST https://a.example/ answered more than 1 bytes"));
+        assert_eq!(run.result, reject("POST https://a.example/ answered with more than 1 bytes"));
     }
 }

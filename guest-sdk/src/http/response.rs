@@ -1,50 +1,52 @@
-//! The answer to a request, and what its status means for the message.
+//! The response to a request, and the meaning of its status for the message.
 
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-use super::Incoming;
-use crate::{Failure, Result, host};
+use crate::failure::{Failure, Result};
+use crate::host;
+use crate::host::exchange::Incoming;
 
-/// The answer to a request, with its whole body.
+/// The response to a request, with its complete body.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status, for example 200.
     pub status: u16,
-    /// In the order of the wire, duplicates kept.
+    /// The headers in the order of the wire, including duplicates.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// What was asked: the method and the URL without its query.
-    asked: String,
+    /// The method and the URL of the request, without the query.
+    request: String,
 }
 
 impl Response {
-    pub(super) fn new(asked: String, answer: Incoming) -> Self {
-        let Incoming { status, headers, body } = answer;
-        Response { status, headers, body, asked }
+    pub(super) fn new(request: String, incoming: Incoming) -> Self {
+        let Incoming { status, headers, body } = incoming;
+        Response { status, headers, body, request }
     }
 
-    /// Returns the first header of that name, in whatever case.
+    /// Returns the value of the first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         Some(&header.1)
     }
 
-    /// Returns the body as text. What is not UTF-8 in it is replaced.
+    /// Returns the body as text. Invalid UTF-8 is replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// Returns the value whose JSON the body is.
+    /// Parses the body as JSON.
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] if it is none of a `T`: a site that is worked on answers with a page.
+    /// [`Failure::Retry`] if the body is not the JSON of a `T`: a site under maintenance often answers
+    /// with an HTML page.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            Failure::Retry(format!("{} answered what does not fit: {error}", self.asked))
+            Failure::Retry(format!("{} answered with unexpected JSON: {error}", self.request))
         })
     }
 
@@ -52,10 +54,10 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] at 408, 429 and 5xx; a header `Retry-After` in seconds then becomes the
-    /// pause. [`Failure::Reject`] at any other status, redirects among them.
+    /// [`Failure::Retry`] for 408, 429 and 5xx; a header `Retry-After` in seconds sets the pause before
+    /// the next attempt. [`Failure::Reject`] for any other status, including redirects.
     pub fn error_for_status(self) -> Result<Self> {
-        let reason = || format!("{} answered {}", self.asked, self.status);
+        let reason = || format!("{} answered {}", self.request, self.status);
         match self.status {
             200..=299 => Ok(self),
             408 | 429 | 500.. => {
@@ -79,8 +81,8 @@ mod tests {
 
     fn response(status: u16, headers: &[(&str, &str)]) -> Response {
         let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let answer = Incoming { status, headers, body: b"<html>".to_vec() };
-        Response::new("GET https://a.example/".to_owned(), answer)
+        let incoming = Incoming { status, headers, body: b"<html>".to_vec() };
+        Response::new("GET https://a.example/".to_owned(), incoming)
     }
 
     fn check(status: u16, expected: Result<u16>) {
@@ -88,27 +90,27 @@ mod tests {
     }
 
     #[test]
-    fn success_passes() {
+    fn a_2xx_status_is_returned() {
         check(200, Ok(200));
         check(204, Ok(204));
     }
 
     #[test]
-    fn trouble_of_the_moment_is_tried_again() {
+    fn a_temporary_error_status_asks_for_a_retry() {
         for status in [408, 429, 500, 503, 599] {
             check(status, retry(format!("GET https://a.example/ answered {status}")));
         }
     }
 
     #[test]
-    fn anything_else_is_rejected() {
+    fn any_other_status_is_rejected() {
         for status in [302, 304, 400, 401, 404] {
             check(status, reject(format!("GET https://a.example/ answered {status}")));
         }
     }
 
     #[test]
-    fn site_may_say_when_to_come_back() {
+    fn retry_after_in_seconds_sets_the_pause() {
         let pause = |value: &'static str| {
             let run = test::message("org.example", "{}").run(|_: Message| {
                 response(503, &[("Retry-After", value)]).error_for_status().map(drop)
@@ -120,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn page_instead_of_json_is_tried_again() {
+    fn a_page_instead_of_json_asks_for_a_retry() {
         let response = response(200, &[]);
         assert_eq!(response.text(), "<html>");
-        let reason = "GET https://a.example/ answered what does not fit: expected value at line 1 \
+        let reason = "GET https://a.example/ answered with unexpected JSON: expected value at line 1 \
                       column 1";
         assert_eq!(response.json::<u8>(), retry(reason));
     }

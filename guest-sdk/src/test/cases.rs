@@ -1,6 +1,6 @@
-//! Recorded cases: a message, what the task finds around it, and what is to come of it.
+//! Recorded cases: a message, the surroundings of the task, and the expected result.
 //!
-//! Owns the walk over a folder of them; `case` owns the format, which
+//! Owns the iteration over a directory of cases. `case` owns the format, which
 //! `loopabull-host test --record` writes.
 
 mod case;
@@ -11,9 +11,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use self::case::Case;
-use crate::Task;
+use crate::task::Task;
 
-/// Runs the task on every case of a folder, its files `*.json`.
+/// Runs the task on every case in a directory. A case is a file `*.json`.
 ///
 /// ```no_run
 /// # use loopabull_task::{Message, Result, task, test};
@@ -24,9 +24,7 @@ use crate::Task;
 /// # }
 /// ```
 ///
-/// A case is what `loopabull-host test --record` writes. All but `message` and `expected` may be
-/// left out, and of `expected` all but `outcome`: what it does not name is not compared. An
-/// unknown key is refused.
+/// `loopabull-host test --record` writes such a file:
 ///
 /// ```json
 /// {
@@ -44,31 +42,35 @@ use crate::Task;
 /// }
 /// ```
 ///
-/// `outcome` is `success`, `retry` or `reject`; the latter two may have a `reason`. Each answer
-/// under `http` is for one request, and one that no request came for is a difference. Every
-/// secret that the task asks for is there: the value of `token` is `secret-token`.
+/// Only `message` and `expected` are required, and in `expected` only `outcome`. Keys that `expected`
+/// does not contain are not compared. An unknown key is an error.
+///
+/// `outcome` is `success`, `retry` or `reject`; the latter two may have a `reason`. Each response under
+/// `http` answers one request, and an unused response is a difference. Every secret that the task asks
+/// for exists: the value of `token` is `secret-token`.
 ///
 /// # Panics
 ///
-/// If a case does not come out as expected, with the file and what differs. If the folder is
-/// missing or has no case: a folder that is empty on purpose has a file `.gitkeep`.
+/// If a case has another result; the message names the file and the differences. If the directory does
+/// not exist or has no case. A directory may be empty on purpose if it contains a file `.gitkeep`.
 #[track_caller]
 pub fn cases<Arguments>(folder: impl AsRef<Path>, task: impl Task<Arguments> + Copy) {
     let folder = folder.as_ref();
     let files = match files(folder) {
         Ok(files) => files,
-        Err(wrong) => panic!("{wrong}"),
+        Err(problem) => panic!("{problem}"),
     };
     let mut report = String::new();
     for file in files {
-        if let Err(wrong) = run(&file, task) {
-            write!(report, "\n{}: {wrong}", file.display()).expect("a string takes all");
+        if let Err(problem) = run(&file, task) {
+            write!(report, "\n{}: {problem}", file.display())
+                .expect("writing to a string cannot fail");
         }
     }
     assert!(report.is_empty(), "{report}\n");
 }
 
-/// Returns the files of the cases, by name.
+/// Returns the files of the cases, sorted by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let cannot = |error| format!("cannot read the cases in `{}`: {error}", folder.display());
     let mut files = Vec::new();
@@ -80,7 +82,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     }
     if files.is_empty() && !folder.join(".gitkeep").exists() {
         return Err(format!(
-            "`{}` has no case; if that is on purpose, put an empty file `.gitkeep` there",
+            "`{}` has no case; if that is intended, create an empty file `.gitkeep` there",
             folder.display()
         ));
     }
@@ -88,7 +90,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Runs one case. The error says what differs.
+/// Runs one case. The error describes the differences.
 fn run<Arguments>(file: &Path, task: impl Task<Arguments>) -> Result<(), String> {
     let text = fs::read(file).map_err(|error| error.to_string())?;
     let case: Case =
@@ -98,7 +100,7 @@ fn run<Arguments>(file: &Path, task: impl Task<Arguments>) -> Result<(), String>
     let run = panic::catch_unwind(AssertUnwindSafe(|| delivery.run(task)))
         .map_err(|_| "the task panicked".to_owned())?;
     let differences = expected.differences(&run);
-    if differences.is_empty() { Ok(()) } else { Err(format!("not as expected{differences}")) }
+    if differences.is_empty() { Ok(()) } else { Err(format!("unexpected result{differences}")) }
 }
 
 #[cfg(test)]
@@ -139,7 +141,7 @@ mod tests {
         })
     }
 
-    /// Runs the case with one place changed, and returns the panic, without the folder.
+    /// Runs the case with one value replaced, and compares the panic message.
     fn check(place: &str, value: Value, expected: &str) {
         let mut case = case();
         match place.rsplit_once('/') {
@@ -158,45 +160,45 @@ mod tests {
     }
 
     #[test]
-    fn case_that_comes_out_as_expected_passes() {
+    fn a_case_with_the_expected_result_passes() {
         check("/attempt", json!(2), "");
     }
 
     #[test]
-    fn what_is_not_named_is_not_compared() {
+    fn keys_missing_in_expected_are_not_compared() {
         check("/expected", json!({"outcome": "success"}), "");
     }
 
     #[test]
-    fn difference_is_shown_with_the_file() {
+    fn a_difference_is_shown_with_the_file() {
         check(
             "/expected/state",
             json!({"seen": 3}),
-            "\nFOLDER/a.json: not as expected\n  state\n    expected: {\"seen\":3}\n    found:    {\"seen\":2}\n",
+            "\nFOLDER/a.json: unexpected result\n  state\n    expected: {\"seen\":3}\n    found:    {\"seen\":2}\n",
         );
     }
 
     #[test]
-    fn answer_that_no_request_came_for_is_a_difference() {
-        let answer = json!({"method": "PUT", "url": "https://a.example", "status": 200});
-        let mut answers = case()["http"].as_array().unwrap().clone();
-        answers.push(answer);
+    fn an_unused_response_is_a_difference() {
+        let response = json!({"method": "PUT", "url": "https://a.example", "status": 200});
+        let mut responses = case()["http"].as_array().unwrap().clone();
+        responses.push(response);
         check(
             "/http",
-            answers.into(),
-            "\nFOLDER/a.json: not as expected\n  answers under `http` that no request came for\n    \
+            responses.into(),
+            "\nFOLDER/a.json: unexpected result\n  unused responses under `http`\n    \
              expected: []\n    found:    [\"PUT https://a.example/\"]\n",
         );
     }
 
     #[test]
-    fn unexpected_outcome_is_shown_with_its_reason() {
+    fn an_unexpected_outcome_is_shown_with_its_reason() {
         check(
             "/message/body",
             json!(0),
-            "\nFOLDER/a.json: not as expected\n  outcome\n    expected: \"success\"\n    \
+            "\nFOLDER/a.json: unexpected result\n  outcome\n    expected: \"success\"\n    \
              found:    [\"reject\",\"nothing\"]\n  \
-             answers under `http` that no request came for\n    expected: []\n    \
+             unused responses under `http`\n    expected: []\n    \
              found:    [\"GET https://a.example/\"]\n  notes\n    expected: [[\"attempt\",\"2\"]]\n    \
              found:    []\n  emitted\n    \
              expected: [{\"body\":\"m-1\",\"headers\":[],\"topic\":\"org.example.counted\"}]\n    \
@@ -205,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_the_task_names_the_file() {
+    fn a_panic_of_the_task_is_reported_with_the_file() {
         check("/message/body", json!(13), "\nFOLDER/a.json: the task panicked\n");
     }
 
     #[test]
-    fn unknown_key_is_refused() {
+    fn an_unknown_key_is_refused() {
         check(
             "/message/colour",
             json!("red"),
@@ -220,17 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn empty_folder_passes_only_on_purpose() {
+    fn an_empty_directory_passes_only_with_a_gitkeep_file() {
         let folder = TempDir::new().unwrap();
-        let wrong =
-            "`FOLDER` has no case; if that is on purpose, put an empty file `.gitkeep` there";
-        assert_eq!(outcome(folder.path()), wrong);
+        let problem =
+            "`FOLDER` has no case; if that is intended, create an empty file `.gitkeep` there";
+        assert_eq!(outcome(folder.path()), problem);
         fs::write(folder.path().join(".gitkeep"), "").unwrap();
         assert_eq!(outcome(folder.path()), "");
     }
 
     #[test]
-    fn missing_folder_is_named() {
+    fn a_missing_directory_is_named() {
         let folder = TempDir::new().unwrap();
         let missing = outcome(&folder.path().join("cases"));
         assert!(missing.starts_with("cannot read the cases in `FOLDER`: "), "{missing}");

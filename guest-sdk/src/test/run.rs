@@ -1,36 +1,34 @@
-//! What came of a native run: everything that the task left with the stand-in.
+//! The record of a native run: its result, and every action that the stand-in recorded.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Result;
+use crate::failure::Result;
+use crate::host::recorded::{Emitted, LogLine, Request};
 use crate::host::stand_in::{Host, Prepared};
-use crate::log::Level;
 
-/// What came of a run.
+/// The record of a native run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What the task returned, or the rejection of a body that does not fit it.
+    /// The result of the task, or the rejection of a body that does not match its type.
     pub result: Result,
     /// The log lines, in order.
-    pub log: Vec<Line>,
+    pub log: Vec<LogLine>,
     /// The notes, in order.
     pub notes: Vec<(String, String)>,
-    /// The pause before the next attempt that was asked for.
+    /// The pause before the next attempt that the task asked for.
     pub retry_after: Option<Duration>,
-    /// The messages that are sent, in order: none if the run failed.
+    /// The emitted messages, in order. It is empty if the run failed.
     pub emitted: Vec<Emitted>,
-    /// The state after the run: unchanged if it failed. A value that is not JSON is its text.
+    /// The state after the run. It is unchanged if the run failed. A value that is not JSON is shown as
+    /// text.
     pub state: BTreeMap<String, Value>,
-    /// The HTTP requests, in order, also those of a failed run.
+    /// The HTTP requests, in order, including those of a failed run.
     pub requests: Vec<Request>,
-    /// The methods and URLs of the answers that no request came for.
-    pub(super) unasked: Vec<String>,
+    /// The methods and URLs of the prepared responses that no request used.
+    pub(super) unused_responses: Vec<String>,
 }
 
 impl Run {
@@ -39,7 +37,7 @@ impl Run {
             let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
             serde_json::from_slice(&bytes).unwrap_or_else(|_| text())
         };
-        let unasked = |answer: Prepared| format!("{} {}", answer.method, answer.url);
+        let unused = |response: Prepared| format!("{} {}", response.method, response.url);
         Run {
             result,
             log: host.log,
@@ -48,80 +46,13 @@ impl Run {
             emitted: host.emitted,
             state: host.state.into_iter().map(|(key, bytes)| (key, value(bytes))).collect(),
             requests: host.requests,
-            unasked: host.responses.into_iter().map(unasked).collect(),
+            unused_responses: host.responses.into_iter().map(unused).collect(),
         }
     }
 
-    /// Returns the last note of that key.
+    /// Returns the value of the last note with this key.
     pub fn note(&self, key: &str) -> Option<&str> {
         let (_, value) = self.notes.iter().rfind(|(name, _)| name == key)?;
         Some(value)
-    }
-}
-
-/// A log line. Displayed as `info: text key=value`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// How urgent it is.
-    pub level: Level,
-    /// The text.
-    pub text: String,
-    /// The fields, in order.
-    pub fields: Vec<(String, String)>,
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Trace => "trace",
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        };
-        write!(formatter, "{level}: {}", self.text)?;
-        for (key, value) in &self.fields {
-            write!(formatter, " {key}={value}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A message that the task sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Emitted {
-    /// The topic.
-    pub topic: String,
-    /// In their order, duplicates kept.
-    #[serde(default)]
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Value,
-}
-
-/// An HTTP request that the task sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The method, in capitals.
-    pub method: String,
-    /// The URL, with its query and without its fragment.
-    pub url: String,
-    /// The headers that the task set, in order.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Request {
-    /// Returns the first header of that name, in whatever case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-        Some(&header.1)
-    }
-
-    /// Returns the body as text. What is not UTF-8 in it is replaced.
-    pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.body)
     }
 }

@@ -103,7 +103,7 @@ impl Runner {
             timeout: timeout(task),
             memory: memory(task),
             output: task.manifest.limits.output.as_u64(),
-            state: Some(call.state),
+            state: call.state,
         };
         tokio::select! {
             attempt = self.components.run(component, call) => attempt,

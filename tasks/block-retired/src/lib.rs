@@ -1,16 +1,16 @@
-//! Says which package was retired, of all the pushes to dist-git.
+//! Emits a message for each push to dist-git that retires a package.
 //!
-//! Dist-git sends a `git.receive` for every commit that is pushed. Hardly one in a thousand
-//! retires its package, by adding the file `dead.package`; a playbook takes seconds to find that
-//! out, this task microseconds. For those it sends `org.fedoraproject.ENV.block.retired`, ENV as in
-//! the topic that came, and the playbook `retire-package` does the rest.
+//! Dist-git publishes a `git.receive` message for every pushed commit. Hardly one commit in a thousand
+//! retires its package, by adding the file `dead.package`. A playbook needs seconds to check that; this
+//! task needs microseconds. For a retirement it emits a message to `org.fedoraproject.ENV.block.retired`,
+//! where ENV is the same as in the received topic. That message starts the playbook `retire-package`.
 
 use std::collections::BTreeMap;
 
 use loopabull_task::{Context, Message, Result, info, reject, task};
 use serde::{Deserialize, Serialize};
 
-/// The file whose presence retires a package.
+/// The file that retires a package.
 const DEAD: &str = "dead.package";
 
 /// The body of a `git.receive`.
@@ -21,9 +21,9 @@ pub(crate) struct Push {
 
 #[derive(Deserialize)]
 struct Commit {
-    /// `rpms`, or what else is in dist-git. None in messages of long ago.
+    /// The namespace: `rpms` for packages. Very old messages have none.
     namespace: Option<String>,
-    /// The package.
+    /// The name of the package.
     repo: String,
     branch: String,
     /// The first line of the commit's message.
@@ -34,12 +34,12 @@ struct Commit {
 
 #[derive(Default, Deserialize)]
 struct Stats {
-    /// The files that the commit changes.
+    /// The changed files, by path.
     #[serde(default)]
     files: BTreeMap<String, Lines>,
 }
 
-/// How many lines of a file were changed.
+/// The number of changed lines in a file.
 #[derive(Deserialize)]
 struct Lines {
     additions: Option<u64>,
@@ -55,11 +55,11 @@ struct Retired<'a> {
     summary: &'a str,
 }
 
-/// Sends a message for a push that retires a package.
+/// Emits a message for a push that retires a package.
 ///
 /// # Errors
 ///
-/// Rejects a retirement whose topic is not one of `git.receive`.
+/// Rejects a retirement whose topic does not end in `git.receive`.
 #[task]
 pub(crate) fn block_retired(message: Message<Push>, cx: &Context) -> Result {
     let Commit { namespace, repo: package, branch, summary, stats } = message.body.commit;
@@ -78,8 +78,8 @@ pub(crate) fn block_retired(message: Message<Push>, cx: &Context) -> Result {
 }
 
 impl Lines {
-    /// Whether a file may be there after the commit. One that only loses lines was deleted: so a
-    /// package comes back.
+    /// Returns whether the file may exist after the commit. A file that only lost lines was deleted,
+    /// which brings a retired package back.
     fn were_added(&self) -> bool {
         self.additions != Some(0) || self.deletions == 0
     }

@@ -1,4 +1,4 @@
-//! `block-retired` as its users see it: a push in, a message out if it retires a package.
+//! Tests of the task `block-retired`: which pushes make it emit a message.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject};
@@ -34,7 +34,7 @@ fn check(files: &Value, retired: bool) {
 }
 
 #[test]
-fn retirement_is_sent_with_what_the_playbook_needs() {
+fn a_retirement_is_emitted_with_the_fields_that_the_playbook_needs() {
     let files = json!({"dead.package": {"additions": 1, "deletions": 0, "lines": 1}});
     let run = run("org.fedoraproject.stg.git.receive", &push(&files));
     assert_eq!(run.result, Ok(()));
@@ -46,30 +46,30 @@ fn retirement_is_sent_with_what_the_playbook_needs() {
 }
 
 #[test]
-fn push_that_changes_other_files_is_settled_in_silence() {
+fn a_push_that_changes_other_files_has_no_effect() {
     let run = run(TOPIC, &push(&json!({"fish.spec": {"additions": 3, "deletions": 1}})));
     assert_eq!(run.result, Ok(()));
     assert!(run.emitted.is_empty() && run.log.is_empty() && run.notes.is_empty());
 }
 
 #[test]
-fn package_that_comes_back_is_not_retired() {
+fn a_deleted_dead_package_file_is_no_retirement() {
     check(&json!({"dead.package": {"additions": 0, "deletions": 1, "lines": 1}}), false);
 }
 
 #[test]
-fn file_without_lines_or_without_numbers_retires() {
+fn a_dead_package_file_without_line_counts_is_a_retirement() {
     check(&json!({"dead.package": {"additions": 0, "deletions": 0, "lines": 0}}), true);
     check(&json!({"dead.package": {}}), true);
 }
 
 #[test]
-fn only_the_file_of_that_very_name_retires() {
+fn similar_file_names_are_no_retirement() {
     check(&json!({"doc/dead.package": {"additions": 1}, "dead.package.txt": {}}), false);
 }
 
 #[test]
-fn what_is_not_a_package_is_not_retired() {
+fn other_namespaces_are_ignored() {
     let mut body = push(&json!({"dead.package": {"additions": 1}}));
     body["commit"]["namespace"] = "modules".into();
     assert!(run(TOPIC, &body).emitted.is_empty());
@@ -78,25 +78,25 @@ fn what_is_not_a_package_is_not_retired() {
 }
 
 #[test]
-fn push_without_files_is_settled() {
+fn a_push_without_files_succeeds() {
     let mut body = push(&json!({}));
     body["commit"].as_object_mut().expect("is an object").remove("stats");
     assert_eq!(run(TOPIC, &body).result, Ok(()));
 }
 
 #[test]
-fn retirement_on_another_topic_is_rejected() {
+fn a_retirement_on_another_topic_is_rejected() {
     let run = run("org.example.push", &push(&json!({"dead.package": {}})));
     assert_eq!(run.result, reject("`org.example.push` is not a topic of dist-git"));
 }
 
 #[test]
-fn push_without_a_commit_is_rejected() {
+fn a_push_without_a_commit_is_rejected() {
     let Err(Failure::Reject(reason)) = run(TOPIC, &json!({})).result else { panic!("no commit") };
     assert!(reason.starts_with("body does not fit the task: missing field `commit`"), "{reason}");
 }
 
 #[test]
-fn recorded_cases_come_out_the_same() {
+fn recorded_cases_have_the_expected_results() {
     test::cases(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"), block_retired);
 }

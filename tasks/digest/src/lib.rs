@@ -1,18 +1,18 @@
-//! Collects the results of builds and sends one message for many.
+//! Collects build results and emits one message, a digest, for many of them.
 //!
-//! What was collected is in the state, from message to message. A run's emissions and its state
-//! count together or not at all, so that a result is in one digest, and in no more than one: a
-//! message that comes again is known by its id. The ids of the last [`REMEMBERED`] are kept; one
-//! that comes again after so many others counts again.
+//! The collected results are in the state of the task. The emitted messages and the state of a run take
+//! effect together or not at all, and a redelivered message is recognised by its id, so each result is
+//! in exactly one digest. The task remembers the last [`REMEMBERED`] ids; a message that is redelivered
+//! after that many others counts again.
 
 use std::collections::VecDeque;
 
 use loopabull_task::{Context, Message, OrReject, Result, info, reject, task};
 use serde::{Deserialize, Serialize};
 
-/// How many ids are kept, some 20 KiB of them.
+/// The number of message ids that the task remembers, about 20 KiB.
 const REMEMBERED: usize = 500;
-/// The most results in a digest.
+/// The maximum number of results in a digest.
 const MAX_BUILDS: usize = 1000;
 const TOPIC: &str = "org.example.digest";
 const KEY: &str = "collected";
@@ -27,12 +27,12 @@ struct StateChange {
     new: i64,
 }
 
-/// What is known when a message comes.
+/// The state of the task.
 #[derive(Default, Serialize, Deserialize)]
 struct Collected {
-    /// The ids that were counted last, the oldest first.
+    /// The ids of the last counted messages, the oldest first.
     ids: VecDeque<String>,
-    /// What the next digest will say.
+    /// The results for the next digest.
     builds: Vec<Built>,
 }
 
@@ -51,11 +51,11 @@ struct Digest<'a> {
     builds: &'a [Built],
 }
 
-/// Adds a result to what was collected, and sends it all if it is enough.
+/// Adds a result to the state, and emits a digest if there are enough results.
 ///
 /// # Errors
 ///
-/// Rejects a number of builds in the manifest that is none, or too large.
+/// Rejects the message if `builds` in the manifest is not a number or is out of range.
 #[task]
 fn digest(message: Message<StateChange>, cx: &Context) -> Result {
     let StateChange { name, version, release, new } = message.body;
@@ -66,7 +66,7 @@ fn digest(message: Message<StateChange>, cx: &Context) -> Result {
     };
     let enough: usize = cx.config("builds").as_deref().unwrap_or("25").parse().or_reject()?;
     if !(1..=MAX_BUILDS).contains(&enough) {
-        return reject(format!("`builds` is {enough}, it may be 1 to {MAX_BUILDS}"));
+        return reject(format!("`builds` is {enough}, but must be 1 to {MAX_BUILDS}"));
     }
 
     let mut collected: Collected = cx.state().get(KEY)?.unwrap_or_default();
@@ -83,7 +83,7 @@ fn digest(message: Message<StateChange>, cx: &Context) -> Result {
         let succeeded = collected.builds.iter().filter(|build| build.succeeded).count();
         let failed = collected.builds.len() - succeeded;
         cx.emit(TOPIC, &Digest { succeeded, failed, builds: &collected.builds })?;
-        info!(succeeded, failed, "a digest is sent");
+        info!(succeeded, failed, "emitting a digest");
         collected.builds.clear();
     }
     cx.note("collected", collected.builds.len());

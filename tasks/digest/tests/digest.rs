@@ -1,4 +1,4 @@
-//! `digest` as its users see it: many results in, one message out.
+//! Tests of the task `digest`: when it emits a digest, and which results count.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject};
@@ -8,7 +8,7 @@ use crate::{REMEMBERED, digest};
 
 const TOPIC: &str = "org.fedoraproject.prod.buildsys.build.state.change";
 
-/// Runs the task on a result, with the state that a run before it left.
+/// Runs the task on a result, with the state of an earlier run.
 fn run(id: &str, new: i64, builds: &str, state: Option<&Value>) -> Run {
     let body = json!({"name": "bull", "version": "2", "release": id, "new": new});
     let mut message = test::message(TOPIC, body.to_string()).id(id).config("builds", builds);
@@ -54,23 +54,23 @@ fn results_are_collected_until_there_are_enough() {
 }
 
 #[test]
-fn digest_begins_anew_after_each() {
+fn collected_results_are_cleared_after_a_digest() {
     let run = run_all(&[("1", 1), ("2", 1), ("3", 1), ("4", 1)]);
     assert!(run.emitted.is_empty());
     assert_eq!(run.state["collected"]["builds"], json!([{"nvr": "bull-2-4", "succeeded": true}]));
 }
 
 #[test]
-fn message_that_comes_again_counts_once() {
+fn a_redelivered_message_counts_once() {
     let run = run_all(&[("1", 1), ("1", 1), ("2", 1), ("1", 1)]);
     assert!(run.emitted.is_empty());
     assert_eq!(run.note("skipped"), Some("the message was counted before"));
     let run = run_all(&[("1", 1), ("2", 1), ("3", 1), ("3", 1)]);
-    assert!(run.emitted.is_empty(), "also after its digest was sent");
+    assert!(run.emitted.is_empty(), "a redelivery after its digest counted again");
 }
 
 #[test]
-fn build_without_a_result_is_not_collected() {
+fn a_build_without_a_result_is_not_collected() {
     for state in [0, 2, 4] {
         let run = run("1", state, "3", None);
         assert_eq!(run.result, Ok(()));
@@ -79,7 +79,7 @@ fn build_without_a_result_is_not_collected() {
 }
 
 #[test]
-fn ids_are_forgotten_in_the_end() {
+fn the_number_of_remembered_ids_is_limited() {
     let ids: Vec<String> = (0..REMEMBERED).map(|id| format!("old-{id}")).collect();
     let run = run("new", 1, "3", Some(&json!({"ids": ids, "builds": []})));
     let kept = run.state["collected"]["ids"].as_array().expect("is a list");
@@ -89,21 +89,21 @@ fn ids_are_forgotten_in_the_end() {
 }
 
 #[test]
-fn number_that_is_none_is_rejected() {
+fn an_invalid_number_of_builds_is_rejected() {
     let reason = "invalid digit found in string";
     assert_eq!(run("1", 1, "many", None).result, reject(reason));
-    assert_eq!(run("1", 1, "0", None).result, reject("`builds` is 0, it may be 1 to 1000"));
+    assert_eq!(run("1", 1, "0", None).result, reject("`builds` is 0, but must be 1 to 1000"));
 }
 
 #[test]
-fn state_of_another_shape_is_rejected() {
+fn state_of_another_type_is_rejected() {
     let Err(Failure::Reject(reason)) = run("1", 1, "3", Some(&json!(7))).result else {
-        panic!("7 is not what was collected")
+        panic!("the state is not rejected")
     };
-    assert!(reason.starts_with("state `collected` does not fit: "), "{reason}");
+    assert!(reason.starts_with("cannot parse state `collected`: "), "{reason}");
 }
 
 #[test]
-fn recorded_cases_come_out_the_same() {
+fn recorded_cases_have_the_expected_results() {
     test::cases(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"), digest);
 }

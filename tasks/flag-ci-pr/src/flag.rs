@@ -1,11 +1,11 @@
-//! A flag of Pagure: its status, and the id by which a later one replaces it.
+//! A Pagure flag: its status, and the id by which a later flag replaces it.
 
-/// What a flag says.
+/// The content of a flag.
 #[derive(Debug)]
 pub(crate) struct Flag {
-    /// A word of Pagure.
+    /// A status that Pagure defines.
     pub(crate) status: &'static str,
-    /// Only an outcome has one.
+    /// The percentage. Only a finished test has one.
     pub(crate) percent: Option<&'static str>,
     pub(crate) comment: String,
 }
@@ -19,20 +19,20 @@ impl Flag {
         Flag { status: "success", percent: Some("100"), comment: comment.to_owned() }
     }
 
-    /// The tests ran, and found something.
+    /// Returns the flag for tests that ran and failed.
     pub(crate) fn failure(comment: &str) -> Self {
         Flag { status: "failure", percent: Some("0"), comment: comment.to_owned() }
     }
 
-    /// The tests did not get to run.
+    /// Returns the flag for tests that could not run.
     pub(crate) fn error(reason: Option<&str>) -> Self {
         let comment = reason.unwrap_or("could not run").to_owned();
         Flag { status: "error", percent: None, comment }
     }
 }
 
-/// Returns the id of a flag, which is the same whenever `parts` are: 32 characters, the most that
-/// Pagure takes. It is FNV-1a of 128 bits; nobody gains by a collision.
+/// Returns the id of a flag, which is the same for the same `parts`. It has 32 characters, the maximum
+/// in Pagure. The hash is 128-bit FNV-1a, which is sufficient because nobody gains from a collision.
 pub(crate) fn uid(parts: &[&str]) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -46,13 +46,13 @@ mod tests {
     use super::uid;
 
     #[test]
-    fn id_has_32_characters() {
+    fn an_id_has_32_characters() {
         assert_eq!(uid(&[]).len(), 32);
         assert_eq!(uid(&["https://src.fedoraproject.org/rpms/bull", "7"]).len(), 32);
     }
 
     #[test]
-    fn id_is_the_same_only_for_the_same_parts() {
+    fn ids_are_equal_only_for_equal_parts() {
         assert_eq!(uid(&["ab", "c"]), uid(&["ab", "c"]));
         assert_ne!(uid(&["ab", "c"]), uid(&["a", "bc"]));
         assert_ne!(uid(&["ab"]), uid(&["ab", ""]));

@@ -1,11 +1,11 @@
-//! Turns the state of a CI run into the flag of a dist-git pull request.
+//! Flags a dist-git pull request with the state of its CI run.
 //!
-//! Fedora's loopabull did this too: as the tests of a pull request are queued, run and end, the
-//! pull request shows a flag for each of them. The state is the last word of the topic, `queued`,
-//! `running`, `complete` or `error`; the body is a `dist-git-pr.test` message of Fedora CI. The
-//! task needs of it what [`CiRun`] names.
+//! Fedora's loopabull did the same: the pull request shows a flag for each of its tests, which follows
+//! the test from queued to finished. The state is the last word of the topic: `queued`, `running`,
+//! `complete` or `error`. The body is a `dist-git-pr.test` message of Fedora CI; [`CiRun`] names the
+//! fields that the task reads.
 //!
-//! A message that calls for no flag is settled too; the note `skipped` says why.
+//! A message that needs no flag succeeds too; the note `skipped` says why.
 
 mod flag;
 
@@ -18,24 +18,24 @@ use crate::flag::Flag;
 /// The body of a `ci.dist-git-pr.test.*`.
 #[derive(Deserialize)]
 struct CiRun {
-    /// What is tested.
+    /// The tested pull request.
     artifact: Artifact,
-    /// Which of its tests. All that are of one kind share a flag.
+    /// The kind of test. All runs of one kind share a flag.
     #[serde(default)]
     test: Test,
-    /// Where to look.
+    /// The CI run.
     run: Run,
-    /// Why the tests could not run, at `error`.
+    /// The reason why the tests could not run, if the state is `error`.
     error: Option<Error>,
 }
 
 #[derive(Deserialize)]
 struct Artifact {
-    /// `dist-git-pr`; other things are tested, too.
+    /// `dist-git-pr` for a pull request; CI tests other artifacts too.
     r#type: String,
-    /// The number of the pull request, or its text.
+    /// The number of the pull request, as a JSON number or string.
     id: Value,
-    /// The package's page: `https://src.fedoraproject.org/rpms/bash`.
+    /// The URL of the package: `https://src.fedoraproject.org/rpms/bash`.
     repository: String,
     /// The last commit of the pull request.
     commit_hash: String,
@@ -49,13 +49,13 @@ struct Test {
     r#type: Option<String>,
     /// For example `functional`.
     category: Option<String>,
-    /// `passed`, `failed`, `info` or `needs_inspection`, at `complete`.
+    /// `passed`, `failed`, `info` or `needs_inspection`, if the state is `complete`.
     result: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Run {
-    /// A page for people.
+    /// The web page of the run.
     url: String,
 }
 
@@ -64,12 +64,12 @@ struct Error {
     reason: Option<String>,
 }
 
-/// Sets the flag that a pull request deserves.
+/// Sets the flag of a pull request.
 ///
 /// # Errors
 ///
-/// Rejects a topic, a result or a number that CI does not have, and what Pagure refuses. Asks for
-/// a retry if Pagure cannot be reached.
+/// Rejects an unknown state or result, an invalid number, and a request that Pagure refuses. Asks for a
+/// retry if Pagure cannot be reached.
 #[task]
 fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
     let CiRun { artifact, test, run, error } = message.body;
@@ -84,7 +84,7 @@ fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
         return reject(format!("`{}` is not the number of a pull request", artifact.id));
     };
 
-    let what = test.name();
+    let name = test.name();
     let state = message.topic.rsplit('.').next().unwrap_or_default();
     let flag = match (state, test.result.as_deref()) {
         ("queued", _) => Flag::pending("queued"),
@@ -98,8 +98,8 @@ fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
         (other, _) => return reject(format!("ci has no state `{other}`")),
     };
     let username = setting(cx, "username", "Fedora CI");
-    let comment = format!("{what}: {}", flag.comment);
-    let uid = flag::uid(&[&artifact.repository, &id.to_string(), &artifact.commit_hash, &what]);
+    let comment = format!("{name}: {}", flag.comment);
+    let uid = flag::uid(&[&artifact.repository, &id.to_string(), &artifact.commit_hash, &name]);
     let mut form = vec![
         ("username", username.as_str()),
         ("comment", &comment),
@@ -123,7 +123,7 @@ fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
 }
 
 impl Test {
-    /// Returns what people call it, the parts that are there: `fedora-ci.dist-git.functional`.
+    /// Returns the name of the test, joined from its known parts: `fedora-ci.dist-git.functional`.
     fn name(&self) -> String {
         let parts = [&self.namespace, &self.r#type, &self.category].into_iter().flatten();
         let name = parts.map(String::as_str).collect::<Vec<_>>().join(".");
@@ -131,7 +131,7 @@ impl Test {
     }
 }
 
-/// Returns the package that a page is of, or none for a fork or another site.
+/// Returns the name of the package at a URL, or `None` for a fork or another site.
 fn package<'a>(repository: &'a str, dist_git: &str) -> Option<&'a str> {
     let path = repository.strip_prefix(dist_git)?.strip_prefix("/rpms/")?;
     let package = path.strip_suffix(".git").unwrap_or(path);
@@ -139,12 +139,12 @@ fn package<'a>(repository: &'a str, dist_git: &str) -> Option<&'a str> {
     is_package.then_some(package)
 }
 
-/// Returns a number that may be written as text.
+/// Returns a number that may be a JSON number or a string.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Settles a message that calls for no flag.
+/// Succeeds for a message that needs no flag.
 fn skip(cx: &Context, reason: &str) -> Result {
     debug!(reason, "no flag");
     cx.note("skipped", reason);

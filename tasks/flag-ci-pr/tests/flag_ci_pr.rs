@@ -1,4 +1,4 @@
-//! `flag-ci-pr` as its users see it: a message of CI in, a flag on a pull request out.
+//! Tests of the task `flag-ci-pr`: which flag a CI message sets on a pull request.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject, retry};
@@ -32,7 +32,7 @@ fn ci_run() -> Value {
     })
 }
 
-/// Runs the task on a message in that state, with one place of its body changed.
+/// Runs the task on a message with this state, with one value of its body replaced.
 fn run(state: &str, place: &str, value: Value) -> Run {
     run_answered(state, place, value, 200)
 }
@@ -62,7 +62,7 @@ fn check_skipped(place: &str, value: Value, reason: &str) {
 }
 
 #[test]
-fn flag_says_all_that_dist_git_needs() {
+fn a_flag_has_all_fields_that_dist_git_needs() {
     let run = run("complete", "/artifact/id", json!(7));
     assert_eq!(run.result, Ok(()));
     let request = &run.requests[0];
@@ -80,7 +80,7 @@ fn flag_says_all_that_dist_git_needs() {
 }
 
 #[test]
-fn all_states_of_one_test_have_one_flag() {
+fn all_states_of_one_test_share_a_flag() {
     let uid =
         |run: Run| run.requests[0].text().split("uid=").nth(1).map(|end| end[..32].to_owned());
     let queued = uid(run("queued", "/test/result", Value::Null));
@@ -91,7 +91,7 @@ fn all_states_of_one_test_have_one_flag() {
 }
 
 #[test]
-fn state_and_result_become_a_status() {
+fn the_status_follows_state_and_result() {
     check("queued", "", "pending");
     check("running", "", "pending");
     check("complete", "passed", "success&percent=100");
@@ -102,7 +102,7 @@ fn state_and_result_become_a_status() {
 }
 
 #[test]
-fn error_says_why() {
+fn the_flag_of_an_error_has_its_reason() {
     let mut body = ci_run();
     body["error"] = json!({"reason": "no machine"});
     let run = test::message("org.centos.prod.ci.dist-git-pr.test.error", body.to_string())
@@ -113,7 +113,7 @@ fn error_says_why() {
 }
 
 #[test]
-fn what_ci_does_not_have_is_rejected() {
+fn unknown_states_and_results_are_rejected() {
     let result = |state, place, value| run(state, place, value).result;
     let place = "/test/result";
     assert_eq!(result("complete", place, json!("odd")), reject("ci has no result `odd`"));
@@ -126,12 +126,12 @@ fn what_ci_does_not_have_is_rejected() {
 }
 
 #[test]
-fn number_may_be_text() {
+fn the_number_of_a_pull_request_may_be_a_string() {
     assert_eq!(run("complete", "/artifact/id", json!("7")).note("flag"), Some("bull#7 success"));
 }
 
 #[test]
-fn what_is_not_a_pull_request_of_dist_git_is_skipped() {
+fn artifacts_other_than_dist_git_pull_requests_are_skipped() {
     check_skipped("/artifact/type", json!("koji-build"), "artifact `koji-build`");
     let reason = "the pull request is not in dist-git";
     for elsewhere in [
@@ -144,13 +144,13 @@ fn what_is_not_a_pull_request_of_dist_git_is_skipped() {
 }
 
 #[test]
-fn pagure_in_trouble_is_tried_again() {
+fn a_server_error_of_pagure_asks_for_a_retry() {
     let run = run_answered("complete", "/artifact/id", json!(7), 500);
     assert_eq!(run.result, retry(format!("POST {API} answered 500")));
 }
 
 #[test]
-fn missing_field_is_rejected() {
+fn a_missing_field_is_rejected() {
     let run = test::message("org.centos.prod.ci.dist-git-pr.test.queued", "{}").run(flag_ci_pr);
     let Err(Failure::Reject(reason)) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.starts_with("body does not fit the task: missing field `artifact`"), "{reason}");

@@ -1,11 +1,11 @@
-//! Turns the state of a Koji build into the flag of a dist-git commit.
+//! Flags a dist-git commit with the state of its Koji build.
 //!
-//! Fedora's loopabull did this for years: as a build starts and ends, the commit that it
-//! is made from shows a flag, "pending" and then "success" or "failure". This task sends
-//! it to Pagure, the forge of dist-git, and keeps the note `flag`. Sent twice it is still
-//! one flag, for it has the same id.
+//! Fedora's loopabull did this for years: the commit that a build is made from shows a flag, "pending"
+//! at first and "success" or "failure" at the end. This task sends the flag to Pagure, the forge of
+//! dist-git, and adds the note `flag` to its run. A flag that is sent twice is still one flag, because
+//! it has the same id.
 //!
-//! A message that calls for no flag is settled too; the note `skipped` says why.
+//! A message that needs no flag succeeds too; the note `skipped` says why.
 
 mod source;
 
@@ -18,30 +18,28 @@ use crate::source::Source;
 /// The body of a `buildsys.build.state.change`.
 #[derive(Deserialize)]
 struct StateChange {
-    /// Which Koji speaks. Secondary ones build for other architectures.
+    /// The Koji instance: `primary`, or a secondary one that builds for other architectures.
     instance: String,
-    /// The build.
+    /// The id of the build.
     build_id: u64,
-    /// The package's name.
+    /// The name of the package.
     name: String,
-    /// Its version.
     version: String,
-    /// Its release.
     release: String,
     /// The build's new state, a number of Koji's `BUILD_STATES`.
     new: i64,
-    /// The task that builds it, or none if the build was imported.
+    /// The Koji task of the build; `None` if the build was imported.
     task_id: Option<u64>,
-    /// What was asked for: the source, the target and options. None if imported.
+    /// The build request: source, target and options; `None` if the build was imported.
     request: Option<Vec<Value>>,
 }
 
-/// Sets the flag that the commit of a build deserves.
+/// Sets the flag of the commit that a build is made from.
 ///
 /// # Errors
 ///
-/// Rejects a state that Koji does not have, and what Pagure refuses. Asks for a retry if Pagure
-/// cannot be reached.
+/// Rejects an unknown state, and a request that Pagure refuses. Asks for a retry if Pagure cannot be
+/// reached.
 #[task]
 fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let change = message.body;
@@ -71,7 +69,7 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let username = setting(cx, "username", "Koji");
     let comment = format!("Build {nvr} {verb}");
     let url = format!("{koji}/taskinfo?taskID={task_id}");
-    // The same for every state of one build: a later flag replaces the earlier one.
+    // All states of one build use the same id, so that a later flag replaces the earlier one.
     let uid = format!("koji-build-{}", change.build_id);
     let mut flag = vec![
         ("username", username.as_str()),
@@ -95,7 +93,7 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     Ok(())
 }
 
-/// Settles a message that calls for no flag.
+/// Succeeds for a message that needs no flag.
 fn skip(cx: &Context, reason: &str) -> Result {
     debug!(reason, "no flag");
     cx.note("skipped", reason);

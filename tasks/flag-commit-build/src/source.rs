@@ -1,4 +1,4 @@
-//! Where a build comes from: `git+https://src.fedoraproject.org/rpms/bash.git#1f2e...`.
+//! The source of a build: `git+https://src.fedoraproject.org/rpms/bash.git#1f2e...`.
 
 /// A commit of a package in dist-git.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,8 +8,8 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Returns the commit that a build was asked for, or none for any other source: an
-    /// uploaded source package, a fork, another forge, a branch.
+    /// Returns the commit that a build was requested for, or `None` for any other source: an uploaded
+    /// source package, a fork, another forge, or a branch.
     pub(crate) fn parse(asked: &'a str, dist_git: &str) -> Option<Self> {
         let url = asked.strip_prefix("git+").unwrap_or(asked);
         let path = url.strip_prefix(dist_git)?.strip_prefix("/rpms/")?;
@@ -35,37 +35,37 @@ mod tests {
     }
 
     #[test]
-    fn commit_in_dist_git_is_found() {
+    fn a_commit_in_dist_git_is_found() {
         check("git+https://src.fedoraproject.org/rpms/bash.git#COMMIT", Some("bash"));
     }
 
     #[test]
-    fn both_endings_may_be_left_out() {
+    fn the_git_prefix_and_suffix_are_optional() {
         check("https://src.fedoraproject.org/rpms/bash#COMMIT", Some("bash"));
     }
 
     #[test]
-    fn fork_is_not_dist_git() {
+    fn a_fork_is_not_dist_git() {
         check("git+https://src.fedoraproject.org/forks/ada/rpms/bash.git#COMMIT", None);
     }
 
     #[test]
-    fn host_that_only_begins_alike_is_not_dist_git() {
+    fn a_host_with_the_same_prefix_is_not_dist_git() {
         check("git+https://src.fedoraproject.org.example/rpms/bash.git#COMMIT", None);
     }
 
     #[test]
-    fn path_below_a_package_is_not_a_package() {
+    fn a_path_with_further_parts_is_not_a_package() {
         check("git+https://src.fedoraproject.org/rpms/../bash.git#COMMIT", None);
     }
 
     #[test]
-    fn branch_is_not_a_commit() {
+    fn a_branch_is_not_a_commit() {
         check("git+https://src.fedoraproject.org/rpms/bash.git#rawhide", None);
     }
 
     #[test]
-    fn uploaded_source_package_is_not_dist_git() {
+    fn an_uploaded_source_package_is_not_dist_git() {
         check("cli-build/1700000000.5.abc/bash-5.2-1.src.rpm", None);
     }
 }

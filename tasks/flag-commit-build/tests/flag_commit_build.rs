@@ -1,4 +1,4 @@
-//! `flag-commit-build` as its users see it: a message of Koji in, a flag out.
+//! Tests of the task `flag-commit-build`: which flag a Koji message sets on a commit.
 
 use loopabull_task::log::Level;
 use loopabull_task::test::{self, Run};
@@ -68,7 +68,7 @@ fn check_skipped(field: &str, value: Value, reason: &str) {
 }
 
 #[test]
-fn flag_says_all_that_dist_git_needs() {
+fn a_flag_has_all_fields_that_dist_git_needs() {
     let run = run("new", json!(1));
     let request = &run.requests[0];
     assert_eq!((request.method.as_str(), &request.url), ("POST", &api()));
@@ -82,7 +82,7 @@ fn flag_says_all_that_dist_git_needs() {
 }
 
 #[test]
-fn flag_is_logged_without_the_secret() {
+fn a_flag_is_logged_without_the_secret() {
     let run = run("new", json!(1));
     assert_eq!(
         run.log[0].to_string(),
@@ -94,20 +94,20 @@ fn flag_is_logged_without_the_secret() {
 }
 
 #[test]
-fn pagure_in_trouble_is_tried_again() {
+fn a_server_error_of_pagure_asks_for_a_retry() {
     let run = run_answered("new", json!(1), 503);
     assert_eq!(run.result, retry(format!("POST {} answered 503", api())));
     assert_eq!(run.note("flag"), None);
 }
 
 #[test]
-fn flag_that_pagure_refuses_is_rejected() {
+fn a_flag_that_pagure_refuses_is_rejected() {
     let run = run_answered("new", json!(1), 401);
     assert_eq!(run.result, reject(format!("POST {} answered 401", api())));
 }
 
 #[test]
-fn token_is_needed_only_for_a_flag() {
+fn the_token_is_needed_only_for_a_flag() {
     let run = |state: i64| {
         let mut body = state_change();
         body["new"] = state.into();
@@ -119,59 +119,59 @@ fn token_is_needed_only_for_a_flag() {
 }
 
 #[test]
-fn recorded_cases_come_out_the_same() {
+fn recorded_cases_have_the_expected_results() {
     test::cases(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases"), flag_commit_build);
 }
 
 #[test]
-fn building_is_pending() {
+fn a_running_build_is_pending() {
     check_status(0, "pending");
 }
 
 #[test]
-fn build_that_has_no_outcome_has_no_percentage() {
+fn an_unfinished_build_has_no_percentage() {
     let run = run("new", json!(0));
     assert!(!run.requests[0].text().contains("percent"));
 }
 
 #[test]
-fn complete_is_success() {
+fn a_complete_build_is_a_success() {
     check_status(1, "success");
 }
 
 #[test]
-fn failed_is_failure() {
+fn a_failed_build_is_a_failure() {
     check_status(3, "failure");
 }
 
 #[test]
-fn canceled_is_canceled() {
+fn a_canceled_build_is_canceled() {
     check_status(4, "canceled");
 }
 
 #[test]
-fn deleted_build_is_skipped() {
+fn a_deleted_build_is_skipped() {
     check_skipped("new", json!(2), "the build was deleted");
 }
 
 #[test]
-fn state_unknown_to_koji_is_rejected() {
+fn an_unknown_state_is_rejected() {
     assert_eq!(run("new", json!(9)).result, reject("koji has no build state 9"));
 }
 
 #[test]
-fn other_instance_is_skipped() {
+fn a_secondary_koji_instance_is_skipped() {
     check_skipped("instance", json!("riscv"), "koji instance `riscv`");
 }
 
 #[test]
-fn imported_build_is_skipped() {
+fn an_imported_build_is_skipped() {
     check_skipped("request", Value::Null, "the build was imported");
     check_skipped("task_id", Value::Null, "the build was imported");
 }
 
 #[test]
-fn build_from_elsewhere_is_skipped() {
+fn a_build_from_another_source_is_skipped() {
     let reason = "the build is not from a commit in dist-git";
     check_skipped("request", json!(["cli-build/bull.src.rpm"]), reason);
     check_skipped("request", json!([{}]), reason);
@@ -179,7 +179,7 @@ fn build_from_elsewhere_is_skipped() {
 }
 
 #[test]
-fn missing_field_is_rejected() {
+fn a_missing_field_is_rejected() {
     let mut body = state_change();
     body.as_object_mut().expect("is an object").remove("name");
     let run = test::message("org.example", body.to_string()).run(flag_commit_build);
@@ -190,7 +190,7 @@ fn missing_field_is_rejected() {
 }
 
 #[test]
-fn sites_come_from_the_manifest() {
+fn the_manifest_sets_the_sites() {
     let mut body = state_change();
     body["request"][0] = format!("git+https://git.example/rpms/bull.git#{COMMIT}").into();
     let api = format!("https://git.example/api/0/rpms/bull/c/{COMMIT}/flag");

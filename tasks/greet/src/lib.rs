@@ -1,25 +1,25 @@
-//! Greets whoever publishes a greeting. The task to read first.
+//! Answers a greeting with a log line. Read this example first.
 //!
-//! `greet.toml`, in the folder above, says for which topics it runs.
+//! The manifest `greet.toml`, in the parent folder, sets the topics of the task.
 
 use loopabull_task::{Context, Message, Result, info, reject, task};
 use serde::Deserialize;
 
-/// What this task needs of a message's body. Other fields are skipped; a message without
-/// these two goes to the dead letters before `greet` is called.
+/// The part of a message's body that this task reads. Other fields are ignored. A message without
+/// these two moves to the dead-letter queue before `greet` is called.
 #[derive(Deserialize)]
 pub(crate) struct Greeting {
-    /// Who published it.
+    /// The sender.
     from: String,
-    /// What they said.
+    /// The text of the greeting.
     text: String,
 }
 
-/// Answers a greeting with a log line, and notes how many words it had.
+/// Answers a greeting with a log line, and notes the number of its words.
 ///
 /// # Errors
 ///
-/// Rejects a greeting without words: it will have none the next time either.
+/// Rejects a greeting without words, because another attempt would find none either.
 #[task]
 pub(crate) fn greet(message: Message<Greeting>, cx: &Context) -> Result {
     let Greeting { from, text } = message.body;
@@ -28,11 +28,11 @@ pub(crate) fn greet(message: Message<Greeting>, cx: &Context) -> Result {
         return reject(format!("`{from}` said nothing"));
     }
 
-    // From the `[config]` table of the manifest. `cx.require` would reject the
-    // message if the manifest did not have it.
+    // The value is in the `[config]` table of the manifest. `cx.require` would reject the message if
+    // it were missing.
     let greeting = cx.config("greeting").unwrap_or_else(|| "Hello".to_owned());
 
-    // Kept with the run: `loopabull-host runs` shows the line and the note.
+    // The log line and the note are stored with the run; `loopabull-host runs` shows them.
     info!(topic = message.topic, words, "{greeting}, {from}!");
     cx.note("words", words);
     Ok(())

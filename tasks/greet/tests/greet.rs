@@ -1,4 +1,4 @@
-//! `greet` as its users see it: log lines, notes and refusals.
+//! Tests of the task `greet`: its log lines, notes and rejections.
 
 use loopabull_task::{Failure, test};
 
@@ -7,7 +7,7 @@ use crate::greet;
 const TOPIC: &str = "org.example.dev.greeting.said";
 
 #[test]
-fn greeting_is_answered_and_its_words_are_counted() {
+fn a_greeting_is_answered_and_its_words_are_counted() {
     let run = test::message(TOPIC, r#"{"from": "ada", "text": "good morning  all"}"#).run(greet);
     assert_eq!(run.result, Ok(()));
     assert_eq!(
@@ -18,7 +18,7 @@ fn greeting_is_answered_and_its_words_are_counted() {
 }
 
 #[test]
-fn greeting_comes_from_the_manifest() {
+fn the_manifest_sets_the_answer() {
     let run = test::message(TOPIC, r#"{"from": "ada", "text": "moin"}"#)
         .config("greeting", "Good day")
         .run(greet);
@@ -26,14 +26,14 @@ fn greeting_comes_from_the_manifest() {
 }
 
 #[test]
-fn greeting_without_words_is_rejected() {
+fn a_greeting_without_words_is_rejected() {
     let run = test::message(TOPIC, r#"{"from": "ada", "text": " "}"#).run(greet);
     assert_eq!(run.result, Err(Failure::Reject("`ada` said nothing".to_owned())));
     assert!(run.log.is_empty());
 }
 
 #[test]
-fn greeting_from_nobody_is_rejected() {
+fn a_greeting_without_a_sender_is_rejected() {
     let run = test::message(TOPIC, r#"{"text": "hello"}"#).run(greet);
     let Err(Failure::Reject(reason)) = run.result else {
         panic!("{:?}", run.result);

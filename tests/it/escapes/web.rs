@@ -81,7 +81,7 @@ fn name_that_leads_to_this_machine_needs_its_address_in_the_grant() {
     let request = get(&format!("localhost:{}", site.port()));
     let said = check(&bed(&format!("'{url}'")), &[(&request, "DestinationIpProhibited")]);
     let line = said.called()[0].to_owned();
-    assert!(line.contains(&format!("denied: `{url}` leads to `")), "{line}");
+    assert!(line.contains(&format!("denied: `{url}` resolves to `")), "{line}");
     assert!(line.contains(&format!("which is not public: add {{ url = \"{url}\", ")), "{line}");
     assert_eq!(site.asked().len(), 0);
 
@@ -144,19 +144,19 @@ fn parts_that_are_to_mean_another_site_are_refused() {
         (get(&format!("{good}@{evil}")), "HttpRequestUriInvalid"),
         (get(&format!("user@{good}")), "HttpRequestUriInvalid"),
         (get(&format!("user:word@{good}")), "HttpRequestUriInvalid"),
-        (get(&format!("{evil}#@{good}")), "authority not taken"),
-        (get(&format!("{good}/@{evil}")), "authority not taken"),
-        (get(&format!("{evil}\\@{good}")), "authority not taken"),
+        (get(&format!("{evil}#@{good}")), "authority refused"),
+        (get(&format!("{good}/@{evil}")), "authority refused"),
+        (get(&format!("{evil}\\@{good}")), "authority refused"),
         // No host, or no number.
         (get("-"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:0"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:99999"), "HttpRequestUriInvalid"),
         // A target that is more than a path.
-        (format!("http GET http {good} http://{evil}/"), "path not taken"),
-        (format!("http GET http {good} {evil}/"), "path not taken"),
-        (format!("http GET http {good} *"), "path not taken"),
-        (format!("http GET http {good} /\\r\\nhost:evil"), "path not taken"),
+        (format!("http GET http {good} http://{evil}/"), "path refused"),
+        (format!("http GET http {good} {evil}/"), "path refused"),
+        (format!("http GET http {good} *"), "path refused"),
+        (format!("http GET http {good} /\\r\\nhost:evil"), "path refused"),
         // Without a scheme it is https, which is not granted.
         (format!("http GET - {good} /"), "HttpRequestDenied"),
         (format!("http GET ftp {good} /"), "HttpProtocolError"),

@@ -1,4 +1,4 @@
-//! One case as it is written in a file, and how a run is compared with it.
+//! The file format of a case, and the comparison of a run with it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::failure::Failure;
+use crate::host::recorded::Emitted;
 use crate::host::stand_in::Secrets;
-use crate::test::{self, Delivery, Emitted, Run};
+use crate::test::delivery::{self, Delivery};
+use crate::test::run::Run;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +66,7 @@ enum Outcome {
 
 impl Case {
     pub(super) fn into_delivery(self) -> Delivery {
-        let mut delivery = test::message(self.message.topic, self.message.body.to_string());
+        let mut delivery = delivery::message(self.message.topic, self.message.body.to_string());
         if let Some(id) = self.message.id {
             delivery = delivery.id(id);
         }
@@ -83,7 +85,7 @@ impl Case {
 }
 
 impl Expected {
-    /// Returns what is not as expected, a few lines for each.
+    /// Returns the differences between a run and this expectation, a few lines for each.
     pub(super) fn differences(&self, run: &Run) -> String {
         let (outcome, reason) = match &run.result {
             Ok(()) => (Outcome::Success, None),
@@ -95,10 +97,10 @@ impl Expected {
             if expected != found {
                 let (expected, found) = (shown(&expected), shown(&found));
                 write!(report, "\n  {what}\n    expected: {expected}\n    found:    {found}")
-                    .expect("a string takes all");
+                    .expect("writing to a string cannot fail");
             }
         };
-        // With its reason, or an outcome that is not the expected one would be a riddle.
+        // An unexpected outcome is shown with its reason, because the case does not name one.
         match (&self.reason, reason) {
             (None, Some(reason)) if json!(self.outcome) != json!(outcome) => {
                 compare("outcome", json!(self.outcome), json!([outcome, reason]));
@@ -108,7 +110,7 @@ impl Expected {
         if let Some(expected) = &self.reason {
             compare("reason", json!(expected), json!(reason));
         }
-        compare("answers under `http` that no request came for", json!([]), json!(run.unasked));
+        compare("unused responses under `http`", json!([]), json!(run.unused_responses));
         if let Some(expected) = &self.notes {
             compare("notes", json!(expected), json!(run.notes));
         }

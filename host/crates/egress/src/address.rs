@@ -1,23 +1,23 @@
-//! Which addresses are public.
+//! The distinction between public and other IP addresses.
 //!
-//! Owns the tables of the blocks that are not (IANA's registries of special-purpose addresses,
-//! RFC 6890 and its successors). Knows nothing of grants and names: `resolver` asks it of each
-//! address that a name came to.
+//! Owns the tables of address blocks that are not public (IANA's registries of special-purpose
+//! addresses, RFC 6890 and its successors). Knows nothing of grants and names: `resolver` asks it
+//! about each address of a name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Blocks of IPv4 that are not public: first address and length of the prefix.
+/// IPv4 blocks that are not public: first address and prefix length.
 const NOT_PUBLIC_V4: [([u8; 4], u32); 17] = [
     ([0, 0, 0, 0], 8),          // this network
     ([10, 0, 0, 0], 8),         // private
     ([100, 64, 0, 0], 10),      // carrier-grade NAT
     ([127, 0, 0, 0], 8),        // loopback
-    ([168, 63, 129, 16], 32),   // the host below a machine on Azure, metadata among its services
-    ([169, 254, 0, 0], 16),     // link-local, with the metadata of the other clouds
+    ([168, 63, 129, 16], 32),   // Azure's host services, including metadata
+    ([169, 254, 0, 0], 16),     // link-local, including the metadata service of other clouds
     ([172, 16, 0, 0], 12),      // private
     ([192, 0, 0, 0], 24),       // protocol assignments
     ([192, 0, 2, 0], 24),       // documentation
-    ([192, 88, 99, 0], 24),     // relays of 6to4
+    ([192, 88, 99, 0], 24),     // 6to4 relays
     ([192, 168, 0, 0], 16),     // private
     ([198, 18, 0, 0], 15),      // benchmarks
     ([198, 51, 100, 0], 24),    // documentation
@@ -27,23 +27,23 @@ const NOT_PUBLIC_V4: [([u8; 4], u32); 17] = [
     ([255, 255, 255, 255], 32), // broadcast
 ];
 
-/// Blocks inside 2000::/3 that are not public. Whatever is outside of it is not either: loopback,
-/// IPv4-compatible, unique local, link-local, site-local, multicast.
+/// Blocks inside 2000::/3 that are not public. Addresses outside of 2000::/3 are not public either:
+/// loopback, IPv4-compatible, unique local, link-local, site-local, multicast.
 const NOT_PUBLIC_V6: [([u16; 2], u32); 4] = [
-    ([0x2001, 0x0000], 23), // protocol assignments, with Teredo, ORCHID and benchmarks
+    ([0x2001, 0x0000], 23), // protocol assignments, including Teredo, ORCHID and benchmarks
     ([0x2001, 0x0db8], 32), // documentation
-    ([0x2002, 0x0000], 16), // 6to4, which has an IPv4 address inside
+    ([0x2002, 0x0000], 16), // 6to4, which embeds an IPv4 address
     ([0x3fff, 0x0000], 20), // documentation
 ];
 
-/// Returns whether an address is one of the public internet.
+/// Returns whether an address belongs to the public internet.
 ///
-/// An IPv4 address inside an IPv6 one counts as itself where a translator may stand in between
-/// (`::ffff:0:0/96`, `64:ff9b::/96`).
+/// An IPv4 address that is embedded in an IPv6 address is judged itself where the system or a NAT64
+/// gateway may translate it (`::ffff:0:0/96`, `64:ff9b::/96`).
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match translated(address) {
+        IpAddr::V6(address) => match nat64_target(address) {
             Some(inner) => is_public_v4(inner),
             None => is_public_v6(address),
         },
@@ -65,8 +65,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         })
 }
 
-/// Returns the IPv4 address that a NAT64 with the well-known prefix (RFC 6052) leads to.
-fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// Returns the IPv4 address that an address with the well-known NAT64 prefix (RFC 6052) maps to.
+fn nat64_target(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let is_nat64 = address.to_bits() >> 32 == 0x0064_ff9b_0000_0000_0000_0000;
     is_nat64.then(|| Ipv4Addr::from_bits(address.to_bits() as u32))
 }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_internet_is_public() {
+    fn internet_addresses_are_public() {
         check(&["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "223.255.255.255"], true);
         check(&["9.255.255.255", "11.0.0.0", "128.0.0.1", "198.20.0.1"], true);
         check(&["2620:fe::fe", "2a00:1450::1", "2001:4860:4860::8888", "2001:200::1"], true);
@@ -90,20 +90,20 @@ mod tests {
     }
 
     #[test]
-    fn this_host_and_its_networks_are_not() {
+    fn local_and_private_addresses_are_not_public() {
         check(&["127.0.0.1", "127.255.255.255", "0.0.0.0", "0.1.2.3", "::1", "::"], false);
         check(&["10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255"], false);
         check(&["192.168.0.1", "100.64.0.1", "100.127.255.255", "fc00::1", "fdff::1"], false);
     }
 
     #[test]
-    fn metadata_of_clouds_is_not() {
+    fn cloud_metadata_addresses_are_not_public() {
         check(&["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192"], false);
         check(&["168.63.129.16", "fe80::a9fe:a9fe"], false);
     }
 
     #[test]
-    fn what_routes_nowhere_is_not() {
+    fn unroutable_addresses_are_not_public() {
         check(&["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "198.19.255.1"], false);
         check(&["224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"], false);
         check(&["192.88.99.1", "ff02::1", "fec0::1", "2001:db8::1", "3fff::1", "100::1"], false);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_in_other_clothes_are_not() {
+    fn embedded_private_addresses_are_not_public() {
         check(&["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"], false);
         check(&["::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1"], false);
         check(&["64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::8.8.8.8"], false);

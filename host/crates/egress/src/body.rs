@@ -1,6 +1,6 @@
-//! The two bodies of an exchange, counted and limited while they stream.
+//! The request body and the response body of an exchange, counted and limited while they stream.
 //!
-//! A body that goes beyond its limit ends in an error, never in a shorter body that looks whole.
+//! A body that exceeds its limit ends in an error, never as a shorter body that looks complete.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -15,21 +15,9 @@ use loopabull_model::HttpOrigin;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use crate::connection;
-use crate::error::SendError;
+use crate::error::{RequestBodyError, SendError};
 use crate::exchange::Progress;
 use crate::limits::EgressLimits;
-
-/// Why the body of a request ends before its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyFault {
-    #[error("the component broke it off")]
-    Component { source: Box<dyn Error + Send + Sync> },
-    #[error("it is larger than {limit} bytes")]
-    TooLarge { limit: u64 },
-    #[error("it is not as long as `content-length` says")]
-    Length,
-}
 
 /// The body of a request. Its trailers are not sent.
 #[derive(Debug)]
@@ -43,46 +31,50 @@ pub(crate) struct RequestBody<B> {
 
 /// The body of a response.
 ///
-/// Ends in an error if it is larger than the limit, if nothing comes for too long, if the whole
-/// exchange takes too long, or if the connection is closed or dropped before its end.
+/// It ends in an error if it is larger than the limit, if no data arrives within a timeout, if the
+/// whole exchange takes too long, or if the connection is closed or dropped early.
 #[derive(Debug)]
 pub struct ResponseBody {
-    /// None after the end and after an error.
+    /// `None` after the end and after an error.
     incoming: Option<Incoming>,
     origin: HttpOrigin,
     received: u64,
     limit: u64,
-    /// Since when a reader waits, and how long it may.
+    /// The timeout for the next piece, set while a reader waits.
     waiting: Option<Pin<Box<Sleep>>>,
     between_bytes: Duration,
     deadline: Pin<Box<Sleep>>,
     total: Duration,
     progress: Arc<Progress>,
-    /// Held until the end, so that the exchange counts as one under way.
+    /// Held until the end, so that the exchange counts as in progress.
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<B: Body> RequestBody<B> {
-    /// Wraps a body. Fails if it is known to be of another length than `content-length` says, or
-    /// to be too large.
+    /// Wraps a body.
+    ///
+    /// Fails if its length is known and is too large, or differs from `content-length`.
     pub(crate) fn new(
         body: B,
         limit: u64,
         length: Option<u64>,
         progress: Arc<Progress>,
-    ) -> Result<Self, BodyFault> {
+    ) -> Result<Self, RequestBodyError> {
         let known = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         if known.is_some_and(|known| known > limit) {
-            return Err(BodyFault::TooLarge { limit });
+            return Err(RequestBodyError::TooLarge { limit });
         }
         if length.is_some() && known.is_some() && known != length {
-            return Err(BodyFault::Length);
+            return Err(RequestBodyError::Length);
         }
         Ok(Self { inner: Box::pin(body), sent: 0, limit, length, progress })
     }
 
-    fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.progress.request_broke(&fault);
+    fn fail(
+        &self,
+        fault: RequestBodyError,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        self.progress.fail_request_body(&fault);
         Poll::Ready(Some(Err(fault)))
     }
 }
@@ -93,33 +85,33 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let frame = match std::task::ready!(self.inner.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame.into_data().ok(),
             Some(Err(error)) => {
-                return self.fail(BodyFault::Component { source: error.into() });
+                return self.fail(RequestBodyError::Component { source: error.into() });
             }
             None => None,
         };
         let Some(piece) = frame else {
             let is_short = self.length.is_some_and(|length| self.sent < length);
-            return if is_short { self.fail(BodyFault::Length) } else { Poll::Ready(None) };
+            return if is_short { self.fail(RequestBodyError::Length) } else { Poll::Ready(None) };
         };
         let sent = self.sent.saturating_add(piece.len() as u64);
         if sent > self.limit {
             let limit = self.limit;
-            return self.fail(BodyFault::TooLarge { limit });
+            return self.fail(RequestBodyError::TooLarge { limit });
         }
         if self.length.is_some_and(|length| sent > length) {
-            return self.fail(BodyFault::Length);
+            return self.fail(RequestBodyError::Length);
         }
         self.sent = sent;
-        self.progress.sent(sent);
+        self.progress.set_sent(sent);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -163,7 +155,7 @@ impl ResponseBody {
 
     fn fail(&mut self, error: SendError) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
         self.end();
-        self.progress.failed(&error);
+        self.progress.fail(&error);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -189,7 +181,7 @@ impl Body for ResponseBody {
                 this.waiting = None;
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 this.received = this.received.saturating_add(bytes as u64);
-                this.progress.received(this.received);
+                this.progress.set_received(this.received);
                 if this.received > this.limit {
                     let origin = this.origin.clone();
                     return this.fail(SendError::ResponseBody { origin, limit: this.limit });
@@ -199,7 +191,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(error))) => this.fail(if this.progress.is_request_broken() {
                 SendError::RequestBody { source: error.into() }
             } else {
-                connection::broken(&this.origin, error)
+                SendError::from_broken_response(&this.origin, error)
             }),
             Poll::Ready(None) => {
                 this.end();

@@ -1,10 +1,9 @@
 //! One connection for one exchange.
 //!
-//! Owns the way from checked addresses to the head of a response: TCP, TLS, HTTP/1.1. It gets
+//! Owns the steps from checked addresses to the head of a response: TCP, TLS, HTTP/1.1. It is given
 //! addresses, never names, and uses each connection once.
 
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -22,20 +21,20 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::body::{BodyFault, RequestBody};
-use crate::error::SendError;
+use crate::body::RequestBody;
+use crate::error::{RequestBodyError, SendError};
 use crate::limits::EgressLimits;
 use crate::trust::Trust;
 
-/// A connection that has answered; it must be polled for the body of the response to arrive, and
-/// for what is left of the request's to be sent.
+/// A connection on which the response has begun.
 ///
-/// Done when both are through, when either is dropped, or at the end of the exchange's time.
-/// Dropped before, it breaks the body of the response off with an error.
-#[must_use = "a connection that is not polled brings no body"]
+/// It must be polled to receive the response body and to send the rest of the request body. It is
+/// ready when both bodies are complete, when either is dropped, or when the time of the exchange is
+/// over. If it is dropped earlier, the response body ends in an error.
+#[must_use = "the response body arrives only while the connection is polled"]
 pub struct Connection(Pin<Box<dyn Future<Output = ()> + Send>>);
 
-/// What a connection goes over.
+/// The transport of a connection: plain TCP or TLS.
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 impl Connection {
@@ -58,10 +57,10 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Connects to the first address that answers, and speaks TLS if the origin is one of https.
+/// Connects to the first address that accepts, and establishes TLS if the scheme is `https`.
 ///
-/// Each address gets its share of the time that is left, so that a silent one does not use up
-/// what the next would need.
+/// Each address gets an equal share of the remaining time, so that an unresponsive one leaves time
+/// for the next.
 pub(crate) async fn connect(
     origin: &HttpOrigin,
     addresses: &[SocketAddr],
@@ -72,11 +71,11 @@ pub(crate) async fn connect(
     let mut refused = None;
     for (index, address) in addresses.iter().enumerate() {
         let now = Instant::now();
-        let left = deadline.saturating_duration_since(now);
-        if left.is_zero() {
+        let remaining = deadline.saturating_duration_since(now);
+        if remaining.is_zero() {
             break;
         }
-        let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+        let share = remaining / u32::try_from(addresses.len() - index).unwrap_or(1);
         match timeout_at(now + share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return secure(origin, stream, trust).await,
             Ok(Err(error)) => refused = Some(error),
@@ -95,7 +94,8 @@ async fn secure(
     stream: TcpStream,
     trust: &Trust,
 ) -> Result<Stream, SendError> {
-    // Without it a small request may wait for an acknowledgement; it works without, too.
+    // Without `TCP_NODELAY` a small request may wait for an acknowledgement. Failing to set it is
+    // harmless.
     stream.set_nodelay(true).ok();
     match origin.scheme {
         HttpScheme::Http => Ok(Either::Left(stream)),
@@ -105,9 +105,9 @@ async fn secure(
 
 /// Sends a request and waits for the head of its response.
 ///
-/// Returns the response and what is left to do on the connection, until which body and request go
-/// on; none if it is over.
-pub(crate) async fn ask<B>(
+/// Returns the response, and the connection that must be polled for the bodies to continue; `None`
+/// if the connection is already closed.
+pub(crate) async fn send<B>(
     origin: &HttpOrigin,
     stream: Stream,
     request: Request<RequestBody<B>>,
@@ -120,36 +120,36 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let unanswered = |error| unanswered(origin, error, limits);
+    let no_response = |error| no_response(origin, error, limits);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
-        // Hyper panics below 8 KiB.
+        // Hyper panics if this is below 8 KiB.
         .max_buf_size(limits.header_bytes.max(8 * 1024))
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(unanswered)?;
+        .map_err(no_response)?;
     let mut connection = Box::pin(connection);
     let mut answer = pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
         response = &mut answer => (response, Some(connection)),
-        // Whatever it ended with, the answer is there or its error is.
+        // However the connection ended, the response or its error is available now.
         _ = &mut connection => (answer.await, None),
     };
-    let (response, connection) = (response.0.map_err(unanswered)?, response.1);
+    let (response, connection) = (response.0.map_err(no_response)?, response.1);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(SendError::Upgraded { origin: origin.clone() });
     }
     Ok((response, connection))
 }
 
-/// Returns why a request got no response.
-fn unanswered(origin: &HttpOrigin, error: hyper::Error, limits: &EgressLimits) -> SendError {
+/// Returns the reason why a request has no response.
+fn no_response(origin: &HttpOrigin, error: hyper::Error, limits: &EgressLimits) -> SendError {
     match error.source().and_then(|cause| cause.downcast_ref()) {
-        Some(&BodyFault::TooLarge { limit }) => return SendError::RequestBodySize { limit },
-        Some(BodyFault::Length) => return SendError::RequestBodyLength,
-        Some(BodyFault::Component { .. }) => {
+        Some(&RequestBodyError::TooLarge { limit }) => return SendError::RequestBodySize { limit },
+        Some(RequestBodyError::Length) => return SendError::RequestBodyLength,
+        Some(RequestBodyError::Component { .. }) => {
             return SendError::RequestBody { source: error.into() };
         }
         None => {}
@@ -161,28 +161,5 @@ fn unanswered(origin: &HttpOrigin, error: hyper::Error, limits: &EgressLimits) -
             count: limits.headers,
         };
     }
-    broken(origin, error)
-}
-
-/// Returns why a response came to no end.
-pub(crate) fn broken(origin: &HttpOrigin, error: hyper::Error) -> SendError {
-    let cause = error.source().and_then(|cause| cause.downcast_ref()).map(io::Error::kind);
-    let is_closed = error.is_incomplete_message()
-        || error.is_closed()
-        || error.is_canceled()
-        || matches!(
-            cause,
-            Some(
-                io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-            )
-        );
-    let (origin, source) = (origin.clone(), error);
-    if is_closed {
-        SendError::Closed { origin, source }
-    } else {
-        SendError::Protocol { origin, source }
-    }
+    SendError::from_broken_response(origin, error)
 }

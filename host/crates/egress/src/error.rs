@@ -1,8 +1,8 @@
-//! Why a request was not sent, or came to nothing.
+//! The reasons why a request was not sent or has no complete response.
 //!
-//! `Denied` is what the manifest and the limits forbid: nothing left this host. `SendError` is all
-//! of it. The texts go into the record of the run, so whatever a component or a server wrote in
-//! them is of a safe alphabet or escaped.
+//! [`Denied`] lists the requests that the manifest and the limits forbid: nothing leaves this host.
+//! [`SendError`] covers every failure. The texts are stored in the record of the run, so any text
+//! that comes from a component or a server has a safe alphabet or is escaped.
 
 use std::error::Error;
 use std::io;
@@ -13,7 +13,7 @@ use loopabull_model::{AuthorityError, HttpHost, HttpOrigin};
 
 use crate::address;
 
-/// Why a request is not allowed. Nothing of it was sent.
+/// The reason why a request is not allowed. Nothing of it was sent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Denied {
     #[error(
@@ -22,17 +22,17 @@ pub enum Denied {
     )]
     NotGranted { origin: HttpOrigin },
     #[error(
-        "`{origin}` leads to `{address}`, which is not public: add \
+        "`{origin}` resolves to `{address}`, which is not public: add \
          {{ url = \"{origin}\", addresses = [\"{address}\"] }} to http under [grants]"
     )]
     Address { origin: HttpOrigin, address: IpAddr },
     #[error("scheme `{scheme}` is neither http nor https")]
     Scheme { scheme: String },
-    #[error("`{authority}` is no host with a port: {reason}")]
+    #[error("`{authority}` is not a valid host with an optional port: {reason}")]
     Authority { authority: String, reason: AuthorityError },
-    #[error("target `{target}` is no path")]
+    #[error("target `{target}` is not a path")]
     Target { target: String },
-    #[error("method `{method}` is not sent")]
+    #[error("method `{method}` is not allowed")]
     Method { method: String },
     #[error("the path is longer than {limit} bytes")]
     UriTooLong { limit: usize },
@@ -40,18 +40,18 @@ pub enum Denied {
     HeaderBytes { limit: usize },
     #[error("there are more than {limit} headers")]
     HeaderCount { limit: usize },
-    #[error("header `content-length` is not one number")]
+    #[error("header `content-length` is not a single number")]
     ContentLength,
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
-    #[error("a run makes no more than {limit} requests at once")]
-    AtOnce { limit: u16 },
-    #[error("a run makes no more than {limit} requests")]
+    #[error("a run may have at most {limit} requests in progress at once")]
+    Concurrent { limit: u16 },
+    #[error("a run may make at most {limit} requests")]
     Requests { limit: u16 },
 }
 
-/// Returns what an operator should know before granting an origin: an address that a component came
-/// by may be of this machine, or of the cloud's metadata.
+/// Returns a warning for an operator who is about to grant an origin: the address that a component
+/// asks for may belong to this machine or to the cloud's metadata service.
 fn warning(origin: &HttpOrigin) -> &'static str {
     match origin.host {
         HttpHost::Address(address) if !address::is_public(address) => {
@@ -61,7 +61,7 @@ fn warning(origin: &HttpOrigin) -> &'static str {
     }
 }
 
-/// Why a request has no response, or a response no whole body.
+/// The reason why a request has no response, or a response has no complete body.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error(transparent)]
@@ -72,48 +72,81 @@ pub enum SendError {
     NoAddress { host: String },
     #[error("cannot connect to `{origin}`")]
     Connect { origin: HttpOrigin, source: io::Error },
-    #[error("cannot speak TLS with `{origin}`")]
+    #[error("cannot establish TLS with `{origin}`")]
     Tls { origin: HttpOrigin, source: io::Error },
     #[error("the certificate of `{origin}` is not trusted")]
     Certificate { origin: HttpOrigin, source: io::Error },
-    #[error("`{origin}` was not connected within {limit:?}")]
+    #[error("cannot connect to `{origin}` within {limit:?}")]
     ConnectTimeout { origin: HttpOrigin, limit: Duration },
-    #[error("`{origin}` began no response within {limit:?}")]
+    #[error("`{origin}` did not begin a response within {limit:?}")]
     FirstByteTimeout { origin: HttpOrigin, limit: Duration },
-    #[error("`{origin}` sent nothing more within {limit:?}")]
+    #[error("`{origin}` sent no further data within {limit:?}")]
     BetweenBytesTimeout { origin: HttpOrigin, limit: Duration },
-    #[error("the exchange with `{origin}` did not end within {limit:?}")]
+    #[error("the exchange with `{origin}` did not finish within {limit:?}")]
     TotalTimeout { origin: HttpOrigin, limit: Duration },
-    /// The component's own body broke off.
-    #[error("the body of the request broke off")]
+    /// The component did not finish the body that it was sending.
+    #[error("the body of the request was not completed")]
     RequestBody { source: Box<dyn Error + Send + Sync> },
-    /// It was not known to be so large before it was sent.
+    /// The size of the body was not known before it was sent.
     #[error("the body of the request is larger than {limit} bytes")]
     RequestBodySize { limit: u64 },
-    #[error("the body of the request is not as long as its `content-length`")]
+    #[error("the length of the request body differs from its `content-length`")]
     RequestBodyLength,
-    #[error("the head of the response of `{origin}` is larger than {bytes} bytes or {count} lines")]
+    #[error("the response head of `{origin}` exceeds {bytes} bytes or {count} headers")]
     ResponseHead { origin: HttpOrigin, bytes: usize, count: usize },
-    #[error("the body of the response of `{origin}` is larger than {limit} bytes")]
+    #[error("the response body of `{origin}` is larger than {limit} bytes")]
     ResponseBody { origin: HttpOrigin, limit: u64 },
     #[error("`{origin}` switched to another protocol")]
     Upgraded { origin: HttpOrigin },
-    #[error("`{origin}` closed the connection before the end")]
+    #[error("`{origin}` closed the connection before the end of the response")]
     Closed { origin: HttpOrigin, source: hyper::Error },
-    #[error("`{origin}` does not speak HTTP/1.1 as it should")]
+    #[error("`{origin}` does not follow HTTP/1.1")]
     Protocol { origin: HttpOrigin, source: hyper::Error },
 }
 
-/// Returns foreign text fit for a message: escaped, and cut after 80 characters.
-pub(crate) fn shown(text: &str) -> String {
-    let mut shown = text.chars().take(80).collect::<String>().escape_default().to_string();
-    if text.chars().nth(80).is_some() {
-        shown.push_str("...");
+impl SendError {
+    /// Returns the reason why a response is incomplete.
+    pub(crate) fn from_broken_response(origin: &HttpOrigin, error: hyper::Error) -> Self {
+        let cause = error.source().and_then(|cause| cause.downcast_ref()).map(io::Error::kind);
+        let is_closed = error.is_incomplete_message()
+            || error.is_closed()
+            || error.is_canceled()
+            || matches!(
+                cause,
+                Some(
+                    io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::BrokenPipe
+                )
+            );
+        let (origin, source) = (origin.clone(), error);
+        if is_closed { Self::Closed { origin, source } } else { Self::Protocol { origin, source } }
     }
-    shown
 }
 
-/// Returns an error with its causes in one line.
+/// The reason why the body of a request is incomplete or is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestBodyError {
+    #[error("the component aborted it")]
+    Component { source: Box<dyn Error + Send + Sync> },
+    #[error("it is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("its length differs from `content-length`")]
+    Length,
+}
+
+/// Returns external text in a form that is safe in a message: escaped, and truncated after 80
+/// characters.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = text.chars().take(80).collect::<String>().escape_default().to_string();
+    if text.chars().nth(80).is_some() {
+        printable.push_str("...");
+    }
+    printable
+}
+
+/// Returns an error and its sources in one line, joined by ": ".
 pub(crate) fn chain(error: &SendError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

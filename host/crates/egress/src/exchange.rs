@@ -1,7 +1,7 @@
-//! What a run asked of the network, for its record.
+//! The HTTP exchanges of a run, for its record.
 //!
-//! Owns the list of a run's exchanges, which is as long as a run may make requests. Each is
-//! written to from the side while it goes on: by the request, by its body, by the response's.
+//! Owns the list of a run's exchanges, whose capacity is the number of requests that a run may make.
+//! While an exchange is in progress, the request and both bodies update its entry.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,98 +10,103 @@ use std::sync::{Arc, OnceLock};
 use http::request::Parts;
 use loopabull_model::Reason;
 
-use crate::body::BodyFault;
-use crate::error::{self, Denied, SendError};
+use crate::error::{self, Denied, RequestBodyError, SendError};
 
-/// The longest path in a record, in characters; the rest is cut, with a mark.
+/// The maximum length of a path in a record, in characters; a longer one is truncated and marked.
 const MAX_PATH: usize = 200;
 
-/// One request and what came of it.
+/// One request and its result.
 ///
-/// With neither status nor trouble it was cut off, by the end of the run or by the component.
+/// An exchange with neither status nor failure was aborted, by the end of the run or by the
+/// component.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exchange {
     pub method: String,
     /// Scheme, host and port as the component wrote them, escaped.
     pub origin: String,
-    /// The path without its query, escaped and cut after 200 characters.
+    /// The path without its query, escaped and truncated after 200 characters.
     pub path: String,
     pub status: Option<u16>,
-    pub trouble: Option<Trouble>,
-    /// Bytes of the request's body that were taken for sending.
+    pub failure: Option<ExchangeFailure>,
+    /// Bytes of the request body that were taken for sending.
     pub sent_bytes: u64,
-    /// Bytes of the response's body that were read.
+    /// Bytes of the response body that were read.
     pub received_bytes: u64,
 }
 
-/// Why an exchange did not come to its end.
+/// The reason why an exchange is incomplete.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Trouble {
-    /// Nothing was sent.
+pub enum ExchangeFailure {
+    /// The request was not allowed. Nothing was sent.
     Denied(Reason),
-    /// It failed on its way. There is a status if it was the body of the response.
+    /// The exchange failed. It has a status if the response body failed.
     Failed(Reason),
 }
 
 impl fmt::Display for Exchange {
-    /// Tells the exchange in one line, for a person.
+    /// Writes the exchange as one line for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}{}: ", self.method, self.origin, self.path)?;
         if let Some(status) = self.status {
             write!(f, "{status}, {} bytes out, {} in", self.sent_bytes, self.received_bytes)?;
         }
-        match (&self.trouble, self.status) {
-            (Some(Trouble::Denied(reason)), _) => write!(f, "denied: {reason}"),
-            (Some(Trouble::Failed(reason)), None) => write!(f, "failed: {reason}"),
-            (Some(Trouble::Failed(reason)), Some(_)) => write!(f, ", failed: {reason}"),
+        match (&self.failure, self.status) {
+            (Some(ExchangeFailure::Denied(reason)), _) => write!(f, "denied: {reason}"),
+            (Some(ExchangeFailure::Failed(reason)), None) => write!(f, "failed: {reason}"),
+            (Some(ExchangeFailure::Failed(reason)), Some(_)) => write!(f, ", failed: {reason}"),
             (None, Some(_)) => Ok(()),
-            (None, None) => f.write_str("cut off"),
+            (None, None) => f.write_str("aborted"),
         }
     }
 }
 
-/// An exchange that may still go on.
+/// An exchange that may still be in progress.
 #[derive(Debug)]
 pub(crate) struct Progress {
     method: String,
     origin: String,
     path: String,
     status: OnceLock<u16>,
-    trouble: OnceLock<Trouble>,
-    /// Whether the trouble is the request's own body.
+    failure: OnceLock<ExchangeFailure>,
+    /// Whether the exchange failed because of the request's own body.
     is_request_broken: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
 }
 
-/// The exchanges of a run, in the order of their beginning.
+/// The exchanges of a run, in the order in which they began.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ExchangeLog {
     begun: AtomicUsize,
     exchanges: Box<[OnceLock<Arc<Progress>>]>,
 }
 
-impl Ledger {
+impl ExchangeLog {
     pub(crate) fn new(requests: u16) -> Self {
         let exchanges = (0..requests).map(|_| OnceLock::new()).collect();
         Self { begun: AtomicUsize::new(0), exchanges }
     }
 
-    /// Notes that a request begins, unless the run had all of its requests.
+    /// Records that a request begins. Fails if the run has made all of its requests.
     pub(crate) fn begin(&self, head: &Parts) -> Result<Arc<Progress>, Denied> {
         let index = self.begun.fetch_add(1, Ordering::Relaxed);
-        let Some(place) = self.exchanges.get(index) else {
+        let Some(entry) = self.exchanges.get(index) else {
             let limit = u16::try_from(self.exchanges.len()).unwrap_or(u16::MAX);
             return Err(Denied::Requests { limit });
         };
-        Ok(Arc::clone(place.get_or_init(|| Arc::new(Progress::new(head)))))
+        Ok(Arc::clone(entry.get_or_init(|| Arc::new(Progress::new(head)))))
     }
 
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
-        self.exchanges.iter().filter_map(OnceLock::get).map(|progress| progress.so_far()).collect()
+        self.exchanges
+            .iter()
+            .filter_map(OnceLock::get)
+            .map(|progress| progress.snapshot())
+            .collect()
     }
 
-    pub(crate) fn beyond(&self) -> usize {
+    /// Returns how many requests were denied because the run had made all of its requests.
+    pub(crate) fn over_limit(&self) -> usize {
         self.begun.load(Ordering::Relaxed).saturating_sub(self.exchanges.len())
     }
 }
@@ -115,34 +120,36 @@ impl Progress {
             path.push_str("...");
         }
         Self {
-            method: error::shown(head.method.as_str()),
-            origin: error::shown(&format!("{scheme}://{authority}")),
+            method: error::printable(head.method.as_str()),
+            origin: error::printable(&format!("{scheme}://{authority}")),
             path,
             status: OnceLock::new(),
-            trouble: OnceLock::new(),
+            failure: OnceLock::new(),
             is_request_broken: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn answered(&self, status: u16) {
+    pub(crate) fn set_status(&self, status: u16) {
         self.status.get_or_init(|| status);
     }
 
-    /// Keeps the first error.
-    pub(crate) fn failed(&self, error: &SendError) {
-        self.trouble.get_or_init(|| match error {
-            SendError::Denied(denied) => Trouble::Denied(Reason::from(denied.to_string())),
-            error => Trouble::Failed(Reason::from(error::chain(error))),
+    /// Records an error, unless there is an earlier one.
+    pub(crate) fn fail(&self, error: &SendError) {
+        self.failure.get_or_init(|| match error {
+            SendError::Denied(denied) => ExchangeFailure::Denied(Reason::from(denied.to_string())),
+            error => ExchangeFailure::Failed(Reason::from(error::chain(error))),
         });
     }
 
-    /// Keeps why the body of the request broke off; what the connection tells of it is less.
-    pub(crate) fn request_broke(&self, fault: &BodyFault) {
+    /// Records why the body of the request is incomplete. The later error of the connection says
+    /// less about it.
+    pub(crate) fn fail_request_body(&self, fault: &RequestBodyError) {
         self.is_request_broken.store(true, Ordering::Release);
-        self.trouble.get_or_init(|| {
-            Trouble::Failed(Reason::from(format!("the body of the request broke off: {fault}")))
+        self.failure.get_or_init(|| {
+            let reason = format!("the body of the request was not completed: {fault}");
+            ExchangeFailure::Failed(Reason::from(reason))
         });
     }
 
@@ -150,21 +157,21 @@ impl Progress {
         self.is_request_broken.load(Ordering::Acquire)
     }
 
-    pub(crate) fn sent(&self, bytes: u64) {
+    pub(crate) fn set_sent(&self, bytes: u64) {
         self.sent.store(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn received(&self, bytes: u64) {
+    pub(crate) fn set_received(&self, bytes: u64) {
         self.received.store(bytes, Ordering::Relaxed);
     }
 
-    fn so_far(&self) -> Exchange {
+    fn snapshot(&self) -> Exchange {
         Exchange {
             method: self.method.clone(),
             origin: self.origin.clone(),
             path: self.path.clone(),
             status: self.status.get().copied(),
-            trouble: self.trouble.get().cloned(),
+            failure: self.failure.get().cloned(),
             sent_bytes: self.sent.load(Ordering::Relaxed),
             received_bytes: self.received.load(Ordering::Relaxed),
         }

@@ -1,7 +1,8 @@
-//! The headers of a request: which go out, and how many.
+//! The headers of a request: which are sent, and how many.
 //!
-//! `host`, `connection` and whatever else speaks of the connection is ours, since the connection
-//! is. A length is taken once or not at all, so that no two ends read two requests into one.
+//! The host sets `host`, `connection` and every other header about the connection, because it owns
+//! the connection. `content-length` may occur once at most, so that a proxy and a server cannot
+//! disagree about where a request ends (request smuggling).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use loopabull_model::HttpOrigin;
@@ -9,8 +10,8 @@ use loopabull_model::HttpOrigin;
 use crate::error::Denied;
 use crate::limits::EgressLimits;
 
-/// Headers that speak of the connection, which is ours, beside `proxy-*`.
-const OURS: [HeaderName; 9] = [
+/// Headers about the connection, which the host controls. `proxy-*` headers belong to them too.
+const RESERVED: [HeaderName; 9] = [
     header::CONNECTION,
     header::HOST,
     header::TE,
@@ -22,10 +23,10 @@ const OURS: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Returns the headers to send, and what `content-length` says in bytes.
+/// Returns the headers to send, and the value of `content-length` in bytes.
 ///
-/// Those of the connection are left out and ours put in their place. Fails if there are too many,
-/// if they are too large, or if they do not say one length.
+/// Headers about the connection are replaced by those of the host. Fails if there are too many
+/// headers, if they are too large, or if they do not name a single length.
 pub(crate) fn check(
     asked: &HeaderMap,
     origin: &HttpOrigin,
@@ -43,21 +44,21 @@ pub(crate) fn check(
         return Err(Denied::BodyTooLarge { limit: limits.request_body_bytes });
     }
     let host = HeaderValue::from_str(&origin.authority())
-        .expect("an origin has letters, digits and a few signs");
+        .expect("an origin consists of letters, digits and a few ASCII signs");
     let mut sent = HeaderMap::with_capacity(asked.len() + 2);
     sent.append(header::HOST, host);
     sent.append(header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in asked {
-        let is_ours = OURS.contains(name) || name.as_str().starts_with("proxy-");
-        if !is_ours && !is_of_connection(asked, name) {
+        let is_reserved = RESERVED.contains(name) || name.as_str().starts_with("proxy-");
+        if !is_reserved && !is_hop_by_hop(asked, name) {
             sent.append(name, value.clone());
         }
     }
     Ok((sent, length))
 }
 
-/// Returns whether `connection` names the header as one that goes no further.
-fn is_of_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+/// Returns whether the header `connection` names this header as hop-by-hop.
+fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
         let mut named = value.as_bytes().split(|b| *b == b',');
         named.any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
@@ -96,8 +97,8 @@ mod tests {
         let sent = try_check(asked).unwrap();
         let sent: Vec<_> =
             sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        let ours = [("host", "good.example"), ("connection", "close")];
-        assert_eq!(sent, ours.iter().chain(expected).copied().collect::<Vec<_>>());
+        let of_the_host = [("host", "good.example"), ("connection", "close")];
+        assert_eq!(sent, of_the_host.iter().chain(expected).copied().collect::<Vec<_>>());
     }
 
     fn check_denied(asked: &[(&'static str, &str)], expected: Denied) {
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_is_ours() {
+    fn headers_about_the_connection_are_replaced() {
         check_sent(
             &[
                 ("host", "evil.example"),
@@ -127,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_comes_twice_goes_twice() {
+    fn repeated_headers_are_kept() {
         let twice = [("accept", "a"), ("accept", "b")];
         check_sent(&twice, &twice);
     }
 
     #[test]
-    fn a_length_is_one_number() {
+    fn content_length_must_be_a_single_number() {
         check_sent(&[("content-length", "5")], &[("content-length", "5")]);
         for value in ["5, 5", "+5", " ", "5x", "99999999999999999999"] {
             check_denied(&[("content-length", value)], Denied::ContentLength);

@@ -1,13 +1,13 @@
-//! Outgoing HTTP of components, checked against what a manifest grants.
+//! Outgoing HTTP requests of components, checked against the grants of a manifest.
 //!
-//! A component's request comes in as it was written, and leaves this host only if its origin is
-//! granted, to an address that was checked, over a connection that is used once. A name is looked
-//! up once for each request and what is connected to is what was checked, so an answer that
-//! changes between two look-ups leads nowhere. Nothing follows a redirect: it goes back to the
-//! component, whose next request is checked like the first.
+//! A component's request arrives as the component wrote it. It leaves this host only if its origin
+//! is granted, only to an address that was checked, and over a connection that is used once. Each
+//! request looks its host name up once and connects to the addresses that were checked, so a DNS
+//! answer that changes between two look-ups has no effect. Redirects are not followed: they are
+//! returned to the component, whose next request is checked like the first.
 //!
-//! Knows nothing of wasmtime: the crate `wasm` calls [`RunEgress::send`] where a component sends a
-//! request, and keeps [`RunEgress::exchanges`] with the run.
+//! This crate knows nothing of wasmtime. The crate `wasm` calls [`RunEgress::send`] when a component
+//! sends a request, and stores [`RunEgress::exchanges`] with the run.
 
 use std::sync::Arc;
 
@@ -20,47 +20,51 @@ mod error;
 mod exchange;
 mod headers;
 mod limits;
+mod policy;
 mod request;
 mod resolver;
 mod run;
 mod trust;
 
+use policy::Policy;
+use resolver::Resolver;
+
 pub use body::ResponseBody;
 pub use connection::Connection;
 pub use error::{Denied, SendError};
-pub use exchange::{Exchange, Trouble};
+pub use exchange::{Exchange, ExchangeFailure};
 pub use limits::{EgressLimits, Timeouts};
-pub use resolver::{Resolver, Table};
+#[cfg(feature = "test-support")]
+pub use resolver::NameTable;
 pub use run::RunEgress;
 pub use trust::{Trust, TrustError};
 
-/// What one task may send: its grants and limits. Cheap to clone.
+/// The HTTP access of one task: its grants and limits. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Egress {
     policy: Arc<Policy>,
 }
 
-/// What the requests of a task are checked against.
-#[derive(Debug)]
-struct Policy {
-    grants: Vec<HttpGrant>,
-    limits: EgressLimits,
-    trust: Trust,
-    resolver: Resolver,
-}
-
 impl Egress {
-    /// Makes the egress of a task. Without grants every request is denied.
-    pub fn new(
-        grants: Vec<HttpGrant>,
-        limits: EgressLimits,
-        trust: Trust,
-        resolver: Resolver,
-    ) -> Self {
+    /// Creates the egress of a task. Without grants every request is denied.
+    pub fn new(grants: Vec<HttpGrant>, limits: EgressLimits, trust: Trust) -> Self {
+        let resolver = Resolver::System;
         Self { policy: Arc::new(Policy { grants, limits, trust, resolver }) }
     }
 
-    /// Begins a run, with all of its requests to make.
+    /// Creates an egress that looks names up in `table` instead of asking the system.
+    #[cfg(feature = "test-support")]
+    pub fn with_names(
+        grants: Vec<HttpGrant>,
+        limits: EgressLimits,
+        trust: Trust,
+        table: Arc<NameTable>,
+    ) -> Self {
+        let resolver = Resolver::Table(table);
+        Self { policy: Arc::new(Policy { grants, limits, trust, resolver }) }
+    }
+
+    /// Begins a run, which has its own count of requests.
     pub fn begin_run(&self) -> RunEgress {
         RunEgress::new(Arc::clone(&self.policy))
     }

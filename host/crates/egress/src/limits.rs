@@ -1,39 +1,38 @@
-//! How much a component may use of HTTP, and for how long.
+//! The limits on HTTP use: sizes, counts and timeouts.
 
 use std::time::Duration;
 
-/// Limits of each request and of a run.
+/// The limits of each request and of a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EgressLimits {
-    /// How long look-up, connection and TLS may take together. Default: 10 s.
+    /// The timeout for name look-up, connection and TLS handshake together. Default: 10 s.
     pub connect: Duration,
-    /// How long it may take from the connection to the head of the response, the sending of the
-    /// request included. Default: 30 s.
+    /// The timeout from the connection to the head of the response; sending the request counts.
+    /// Default: 30 s.
     pub first_byte: Duration,
-    /// How long a reader of the body may wait for its next piece. Default: 30 s.
+    /// The timeout for the next piece of the response body, while somebody reads it. Default: 30 s.
     pub between_bytes: Duration,
-    /// How long a request may take from its start to the end of the response's body. Default:
-    /// 2 min.
+    /// The timeout from the start of a request to the end of its response body. Default: 2 min.
     pub total: Duration,
-    /// The longest path with query, in bytes. Default: 8 KiB.
+    /// The maximum length of path and query, in bytes. Default: 8 KiB.
     pub uri_bytes: usize,
-    /// The headers of a request or of a response, names and values together, in bytes. Default:
-    /// 32 KiB.
+    /// The maximum size of the headers of a request or a response, names and values together, in
+    /// bytes. Default: 32 KiB.
     pub header_bytes: usize,
-    /// How many headers a request or a response may have. Default: 100.
+    /// The maximum number of headers of a request or a response. Default: 100.
     pub headers: usize,
-    /// The body of a request, in bytes. Default: 8 MiB.
+    /// The maximum size of a request body, in bytes. Default: 8 MiB.
     pub request_body_bytes: u64,
-    /// The body of a response, in bytes. Default: 8 MiB.
+    /// The maximum size of a response body, in bytes. Default: 8 MiB.
     pub response_body_bytes: u64,
-    /// How many requests of one run may be under way at once. Default: 8.
-    pub at_once: u16,
-    /// How many requests a run may make, refused ones included. Default: 100.
+    /// The maximum number of requests of one run that are in progress at once. Default: 8.
+    pub concurrent: u16,
+    /// The maximum number of requests of one run, including denied ones. Default: 100.
     pub requests: u16,
 }
 
-/// What a component asks for. None, or more than the limit, means the limit; `Duration::ZERO` is
-/// over at once.
+/// The timeouts that a component asks for. `None`, or more than the limit, means the limit;
+/// `Duration::ZERO` expires at once.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Timeouts {
     pub connect: Option<Duration>,
@@ -42,7 +41,7 @@ pub struct Timeouts {
 }
 
 impl EgressLimits {
-    /// Returns the limits with the component's timeouts where those are shorter.
+    /// Returns the limits, with the component's timeouts where those are shorter.
     pub(crate) fn with(self, asked: Timeouts) -> Self {
         let shorter = |limit: Duration, asked: Option<Duration>| asked.unwrap_or(limit).min(limit);
         Self {
@@ -66,7 +65,7 @@ impl Default for EgressLimits {
             headers: 100,
             request_body_bytes: 8 * 1024 * 1024,
             response_body_bytes: 8 * 1024 * 1024,
-            at_once: 8,
+            concurrent: 8,
             requests: 100,
         }
     }

@@ -1,7 +1,8 @@
-//! From the head that a component wrote to the head that is sent.
+//! The check of a request head before anything is sent.
 //!
-//! Owns the checks that need no network: origin, target, method, and with `headers` the rest. It
-//! does not pass a head on, it makes a new one of the checked parts, so that nothing comes along unseen.
+//! Owns the checks that need no network: origin, target and method, and through `headers` the rest.
+//! It does not pass the component's head on: it builds a new one from the checked parts, so that no
+//! unchecked part is sent.
 
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
@@ -11,7 +12,7 @@ use crate::error::{self, Denied};
 use crate::headers;
 use crate::limits::EgressLimits;
 
-/// The longest name of a method, in bytes.
+/// The maximum length of a method name, in bytes.
 const MAX_METHOD: usize = 32;
 
 /// A request that may be sent.
@@ -19,7 +20,7 @@ const MAX_METHOD: usize = 32;
 pub(crate) struct Checked {
     pub(crate) head: Request<()>,
     pub(crate) origin: HttpOrigin,
-    /// What `content-length` says, in bytes.
+    /// The value of `content-length`, in bytes.
     pub(crate) length: Option<u64>,
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn check(
     let target = origin_form(target, limits.uri_bytes)?;
     let method = asked.method.as_str();
     if asked.method == Method::CONNECT || method.len() > MAX_METHOD {
-        return Err(Denied::Method { method: error::shown(method) });
+        return Err(Denied::Method { method: error::printable(method) });
     }
     let (headers, length) = headers::check(&asked.headers, &origin, limits)?;
     let mut head = Request::new(());
@@ -53,24 +54,24 @@ fn origin(uri: &Uri) -> Result<HttpOrigin, Denied> {
         Some("http") => HttpScheme::Http,
         Some("https") => HttpScheme::Https,
         scheme => {
-            return Err(Denied::Scheme { scheme: error::shown(scheme.unwrap_or_default()) });
+            return Err(Denied::Scheme { scheme: error::printable(scheme.unwrap_or_default()) });
         }
     };
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     HttpOrigin::parse(scheme, authority)
-        .map_err(|reason| Denied::Authority { authority: error::shown(authority), reason })
+        .map_err(|reason| Denied::Authority { authority: error::printable(authority), reason })
 }
 
 /// Returns the target in origin form: `/path?query`.
 ///
-/// A whole address, `*` or a word in the first line of a request leads a server or a proxy
-/// elsewhere than the checked origin. Newer versions of `http` refuse most of them; it is not left
-/// to them (GHSA-5qpp).
+/// An absolute URL, `*` or an authority in the request line would direct a server or a proxy away
+/// from the checked origin. Newer versions of the crate `http` refuse most of these (GHSA-5qpp); this
+/// check does not rely on it.
 fn origin_form(written: &str, limit: usize) -> Result<Uri, Denied> {
     if written.len() > limit {
         return Err(Denied::UriTooLong { limit });
     }
-    let refuse = || Denied::Target { target: error::shown(written) };
+    let refuse = || Denied::Target { target: error::printable(written) };
     let target = match written.as_bytes().first() {
         Some(b'/') => written.to_owned(),
         Some(b'?') => format!("/{written}"),
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_is_named_with_the_line_to_add() {
+    fn a_denial_names_the_origin_and_the_grant_to_add() {
         check_denied(
             "https://evil.example/a?b",
             "`https://evil.example` is not granted: \
@@ -125,16 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_named() {
+    fn an_invalid_origin_is_denied_with_the_reason() {
         check_denied("ftp://good.example/", "scheme `ftp` is neither http nor https");
         check_denied("/path", "scheme `` is neither http nor https");
         check_denied(
             "https://good.example@evil.example/",
-            "`good.example@evil.example` is no host with a port: it has a user before the host",
+            "`good.example@evil.example` is not a valid host with an optional port: \
+             it has a user before the host",
         );
         check_denied(
             "https://good.example:443@evil.example/",
-            "`good.example:443@evil.example` is no host with a port: \
+            "`good.example:443@evil.example` is not a valid host with an optional port: \
              it has a user before the host",
         );
         check_denied(
@@ -144,12 +146,13 @@ mod tests {
         );
         check_denied(
             "https://good.example./",
-            "`good.example.` is no host with a port: its host has a dot too many",
+            "`good.example.` is not a valid host with an optional port: \
+             its host has a dot too many",
         );
     }
 
     #[test]
-    fn a_target_is_a_path() {
+    fn a_path_with_query_is_an_allowed_target() {
         check_target("/", "/");
         check_target("/a?b=c", "/a?b=c");
         check_target("?b=c", "/?b=c");
@@ -157,16 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_leads_elsewhere_is_refused() {
+    fn a_target_other_than_a_path_is_denied() {
         let odd = ["", "*", "x", "evil.example:443", "http://evil.example/", "\\evil.example"];
         for written in odd.into_iter().chain(["/a b", "/a\r\nhost: evil", "/ä", "/a#b"]) {
             let denied = origin_form(written, 100).unwrap_err();
-            assert_eq!(denied, Denied::Target { target: error::shown(written) });
+            assert_eq!(denied, Denied::Target { target: error::printable(written) });
         }
     }
 
     #[test]
-    fn connect_and_endless_methods_are_refused() {
+    fn connect_and_overlong_methods_are_denied() {
         for method in ["CONNECT", &"M".repeat(33)] {
             let request = Request::builder().uri("https://good.example/").method(method);
             assert!(matches!(try_check(request), Err(Denied::Method { .. })));
@@ -174,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_not_longer_than_its_limit() {
+    fn an_overlong_target_is_denied() {
         check_target(&"/".repeat(100), &"/".repeat(100));
         let denied = origin_form(&"/".repeat(101), 100).unwrap_err();
         assert_eq!(denied, Denied::UriTooLong { limit: 100 });
     }
 
-    /// Authorities near to those that are granted, and far from them.
+    /// Generates authorities that resemble the granted ones, and arbitrary texts.
     fn authorities() -> impl Strategy<Value = String> {
         let near = prop::collection::vec(
             prop::sample::select(vec![
@@ -210,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_is_what_is_granted(authority in authorities(), tls in any::<bool>()) {
+        fn only_granted_origins_pass(authority in authorities(), tls in any::<bool>()) {
             let scheme = if tls { "https" } else { "http" };
             let uri = Uri::builder().scheme(scheme).authority(authority.as_str());
             if let Ok(uri) = uri.path_and_query("/").build()
@@ -227,7 +230,7 @@ mod tests {
         }
 
         #[test]
-        fn no_address_as_a_whole_gets_elsewhere(uri in "https?://[a-z.@:#?/\\\\\\[\\]]{0,40}") {
+        fn an_absolute_url_never_leaves_its_granted_origin(uri in "https?://[a-z.@:#?/\\\\\\[\\]]{0,40}") {
             if let Ok(uri) = uri.parse::<Uri>()
                 && let Ok(checked) = try_check(Request::builder().uri(uri))
             {

@@ -1,12 +1,14 @@
-//! From a host to the addresses that a connection may go to.
+//! The addresses of a host that a connection may use.
 //!
-//! Owns the one look-up of a name and the check of each address it came to. What it returns is
-//! what is connected to: nothing behind it looks a name up again, so a name cannot change between
-//! check and connection.
+//! Owns the single look-up of a name and the check of each of its addresses. The connection uses
+//! exactly the returned addresses: no later code looks the name up again, so its addresses cannot
+//! change between check and connection.
 
+#[cfg(feature = "test-support")]
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "test-support")]
 use std::sync::Arc;
 
 use loopabull_model::{HttpGrant, HttpHost, HttpOrigin};
@@ -14,25 +16,26 @@ use loopabull_model::{HttpGrant, HttpHost, HttpOrigin};
 use crate::address;
 use crate::error::{Denied, SendError};
 
-/// How many addresses of a name are tried at the most.
+/// The maximum number of addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Who looks names up.
-#[derive(Clone, Default)]
-pub enum Resolver {
-    /// The system's: `/etc/hosts`, DNS and whatever `nsswitch.conf` names.
-    #[default]
+/// The source of name look-ups.
+#[cfg_attr(not(feature = "test-support"), derive(Debug))]
+pub(crate) enum Resolver {
+    /// The resolver of the system: `/etc/hosts`, DNS and the other sources in `nsswitch.conf`.
     System,
-    /// A table of the caller's, asked once for each request.
-    Table(Arc<Table>),
+    /// A table that a test provides. It is asked once for each request.
+    #[cfg(feature = "test-support")]
+    Table(Arc<NameTable>),
 }
 
-/// Returns the addresses of a name in lower case.
-pub type Table = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+/// A function that returns the addresses of a name, which is in lower case.
+#[cfg(feature = "test-support")]
+pub type NameTable = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 impl Resolver {
-    /// Returns the addresses behind the origin that are public or named by a grant, in the order
-    /// of the look-up and none twice.
+    /// Returns the addresses of the origin that are public or named by a grant, in the order of the
+    /// look-up, without duplicates.
     ///
     /// Fails if the name is unknown or if none of its addresses is allowed.
     pub(crate) async fn resolve(
@@ -56,11 +59,13 @@ impl Resolver {
                 let found = tokio::net::lookup_host((name, port)).await?;
                 Ok(found.map(|address| address.ip()).collect())
             }
+            #[cfg(feature = "test-support")]
             Self::Table(table) => table(name),
         }
     }
 }
 
+#[cfg(feature = "test-support")]
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -111,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn only_public_addresses_are_kept() {
+    fn addresses_that_are_not_public_are_removed() {
         check("http://a", &[], &["10.0.0.1", "8.8.8.8", "::1"], &["8.8.8.8:80"]);
         check("http://a", &[], &["::ffff:127.0.0.1", "169.254.169.254"], &[]);
     }
 
     #[test]
-    fn named_addresses_are_kept_too() {
+    fn addresses_named_by_the_grant_are_kept() {
         check("http://a:81", &["10.0.0.0/8"], &["10.9.9.9", "127.0.0.1"], &["10.9.9.9:81"]);
         check(
             "https://a",
@@ -128,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_the_grant_names_itself_only() {
+    fn an_address_as_granted_host_allows_only_itself() {
         check("http://127.0.0.1", &[], &["127.0.0.1"], &["127.0.0.1:80"]);
         check("http://127.0.0.1", &[], &["127.0.0.2"], &[]);
     }
 
     #[test]
-    fn no_address_comes_twice_and_few_come_at_all() {
+    fn duplicates_are_removed_and_the_number_is_limited() {
         check("http://a", &[], &["8.8.8.8", "::ffff:8.8.8.8"], &["8.8.8.8:80"]);
         let many: Vec<_> = (1..=40).map(|last| format!("8.8.8.{last}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();

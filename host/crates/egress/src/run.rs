@@ -1,7 +1,7 @@
 //! The requests of one run.
 //!
-//! Owns the order of the checks and of the limits: count, head, look-up, connection, response.
-//! Comes after the component's own request and before its reading of the response.
+//! Owns the order in which checks and limits apply: count, head, look-up, connection, response. It
+//! starts with a request of the component and ends when the component reads the response.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,35 +14,40 @@ use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::body::{BodyFault, RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody};
 use crate::connection::{self, Connection};
-use crate::error::{Denied, SendError};
-use crate::exchange::{Exchange, Ledger, Progress};
+use crate::error::{Denied, RequestBodyError, SendError};
+use crate::exchange::{Exchange, ExchangeLog, Progress};
 use crate::limits::Timeouts;
-use crate::{Policy, request};
+use crate::policy::Policy;
+use crate::request;
 
-/// What one run may send, and what it sent. Cheap to clone; clones share the counts.
+/// The HTTP access of one run, and the record of its requests. Cheap to clone; clones share the
+/// counts.
 #[derive(Clone, Debug)]
 pub struct RunEgress {
     policy: Arc<Policy>,
-    ledger: Arc<Ledger>,
-    at_once: Arc<Semaphore>,
+    log: Arc<ExchangeLog>,
+    concurrent: Arc<Semaphore>,
 }
 
 impl RunEgress {
     pub(crate) fn new(policy: Arc<Policy>) -> Self {
-        let ledger = Arc::new(Ledger::new(policy.limits.requests));
-        let at_once = Arc::new(Semaphore::new(usize::from(policy.limits.at_once)));
-        Self { policy, ledger, at_once }
+        let log = Arc::new(ExchangeLog::new(policy.limits.requests));
+        let concurrent = Arc::new(Semaphore::new(usize::from(policy.limits.concurrent)));
+        Self { policy, log, concurrent }
     }
 
-    /// Sends a request to the origin that its URI names, if that is granted.
+    /// Sends a request to the origin of its URI, if that origin is granted.
     ///
-    /// Returns the response as the server gave it, redirects too, with the connection that must be
-    /// polled beside its body. The body counts against `response_body_bytes` as it is read. The
-    /// request counts as under way until the body is at its end or dropped.
+    /// Returns the response of the server, including redirects, and the connection that must be
+    /// polled together with its body. The body counts against `response_body_bytes` as it is read.
+    /// The request counts as in progress until the body has ended or is dropped.
     ///
-    /// Fails without sending anything with `Denied`; otherwise with what went wrong on the way.
+    /// # Errors
+    ///
+    /// [`SendError::Denied`] if the request is not allowed; nothing is sent then. The other errors
+    /// say at which step the exchange failed.
     pub async fn send<B>(
         &self,
         request: Request<B>,
@@ -53,24 +58,24 @@ impl RunEgress {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let progress = self.ledger.begin(&head)?;
+        let progress = self.log.begin(&head)?;
         let result = self.exchange(&head, body, timeouts, &progress).await;
         match &result {
-            Ok((response, _)) => progress.answered(response.status().as_u16()),
-            Err(error) => progress.failed(error),
+            Ok((response, _)) => progress.set_status(response.status().as_u16()),
+            Err(error) => progress.fail(error),
         }
         result
     }
 
-    /// Returns the exchanges so far, in the order of their beginning.
+    /// Returns the exchanges so far, in the order in which they began.
     pub fn exchanges(&self) -> Vec<Exchange> {
-        self.ledger.exchanges()
+        self.log.exchanges()
     }
 
-    /// Returns how many requests were refused because the run had made all that it may; those are
-    /// no exchanges.
-    pub fn requests_beyond_limit(&self) -> usize {
-        self.ledger.beyond()
+    /// Returns how many requests were denied because the run had made all of its requests. They are
+    /// not among the exchanges.
+    pub fn requests_over_limit(&self) -> usize {
+        self.log.over_limit()
     }
 
     async fn exchange<B>(
@@ -90,12 +95,13 @@ impl RunEgress {
         let origin = checked.origin;
         let body =
             RequestBody::new(body, limits.request_body_bytes, checked.length, Arc::clone(progress))
-                .map_err(refused)?;
+                .map_err(refused_body)?;
         let request = checked.head.map(|()| body);
 
         let begin = Instant::now();
         let deadline = later(begin, limits.total);
-        let too_long = || SendError::TotalTimeout { origin: origin.clone(), limit: limits.total };
+        let total_timeout =
+            || SendError::TotalTimeout { origin: origin.clone(), limit: limits.total };
 
         let connect_by = later(begin, limits.connect);
         let connected = async {
@@ -106,19 +112,19 @@ impl RunEgress {
         let stream = timeout_at(connect_by.min(deadline), connected).await.map_err(|_| {
             let (origin, limit) = (origin.clone(), limits.connect);
             if deadline < connect_by {
-                too_long()
+                total_timeout()
             } else {
                 SendError::ConnectTimeout { origin, limit }
             }
         })??;
 
-        let answer_by = later(Instant::now(), limits.first_byte);
-        let asked = connection::ask(&origin, stream, request, &limits);
+        let respond_by = later(Instant::now(), limits.first_byte);
+        let sending = connection::send(&origin, stream, request, &limits);
         let (response, rest) =
-            timeout_at(answer_by.min(deadline), asked).await.map_err(|_| {
+            timeout_at(respond_by.min(deadline), sending).await.map_err(|_| {
                 let (origin, limit) = (origin.clone(), limits.first_byte);
-                if deadline < answer_by {
-                    too_long()
+                if deadline < respond_by {
+                    total_timeout()
                 } else {
                     SendError::FirstByteTimeout { origin, limit }
                 }
@@ -126,7 +132,7 @@ impl RunEgress {
 
         let connection = Connection::new(async move {
             if let Some(rest) = rest {
-                // Its error is the body's as well, which is where it is read.
+                // The response body reports the same error, so this one is dropped.
                 timeout_at(deadline, rest).await.ok();
             }
         });
@@ -138,22 +144,24 @@ impl RunEgress {
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, Denied> {
-        Arc::clone(&self.at_once)
+        Arc::clone(&self.concurrent)
             .try_acquire_owned()
-            .map_err(|_| Denied::AtOnce { limit: self.policy.limits.at_once })
+            .map_err(|_| Denied::Concurrent { limit: self.policy.limits.concurrent })
     }
 }
 
-fn refused(fault: BodyFault) -> SendError {
-    match fault {
-        BodyFault::TooLarge { limit } => Denied::BodyTooLarge { limit }.into(),
-        BodyFault::Length => SendError::RequestBodyLength,
-        BodyFault::Component { source } => SendError::RequestBody { source },
+/// Returns the error for a body that was refused before anything was sent.
+fn refused_body(error: RequestBodyError) -> SendError {
+    match error {
+        RequestBodyError::TooLarge { limit } => Denied::BodyTooLarge { limit }.into(),
+        RequestBodyError::Length => SendError::RequestBodyLength,
+        RequestBodyError::Component { source } => SendError::RequestBody { source },
     }
 }
 
-/// Returns the time after a pause, or a year from now if the pause is endless.
-fn later(begin: Instant, pause: Duration) -> Instant {
+/// Returns the instant `timeout` after `begin`, at most a year after it: a longer timeout could
+/// overflow.
+fn later(begin: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_hours(24 * 365);
-    begin + pause.min(YEAR)
+    begin + timeout.min(YEAR)
 }

@@ -1,8 +1,8 @@
-//! Whose certificates are believed.
+//! The TLS configuration for outgoing requests.
 //!
-//! Owns the configuration of TLS: the roots of the system and perhaps one file of others, the
-//! provider that the queue's TLS has too, HTTP/1.1 and no client certificate. It is loaded once
-//! and shared by all tasks.
+//! Owns the trusted root certificates (those of the system, and optionally those of one file), the
+//! crypto provider (the same as for the queue's TLS), HTTP/1.1 and no client certificate. The
+//! configuration is loaded once and shared by all tasks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,38 +19,36 @@ use loopabull_model::{HttpHost, HttpOrigin};
 
 use crate::error::SendError;
 
-/// The roots that certificates of servers are checked against; cheap to clone.
+/// The root certificates that server certificates are checked against. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Trust {
     config: Arc<ClientConfig>,
-    roots: usize,
 }
 
-/// Why the roots cannot be loaded.
+/// The reason why the root certificates cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     #[error("cannot read certificates from `{path}`")]
     Read { path: PathBuf, source: pem::Error },
     #[error("`{path}` has no certificate")]
     Empty { path: PathBuf },
-    #[error("`{path}` has a certificate that is no root")]
+    #[error("`{path}` has a certificate that cannot be used as a root")]
     Root { path: PathBuf, source: rustls::Error },
-    #[error("cannot set TLS up")]
+    #[error("cannot configure TLS")]
     Provider { source: rustls::Error },
 }
 
 impl Trust {
-    /// Loads the roots of the system, and those of a PEM file beside them. Reads files.
+    /// Loads the root certificates of the system, and those of the PEM file `extra`. Reads files.
     ///
-    /// Roots of the system that cannot be read are left out; `roots` tells how many there are.
-    /// Fails if the extra file cannot be read or holds anything that is no root.
+    /// System roots that cannot be read are skipped; without any root, no server is trusted. Fails if
+    /// the extra file cannot be read, has no certificate, or has one that cannot be a root.
     pub fn load(extra: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = extra {
             add_file(&mut roots, path)?;
         }
-        let count = roots.len();
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -58,15 +56,10 @@ impl Trust {
                 .with_root_certificates(roots)
                 .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), roots: count })
+        Ok(Self { config: Arc::new(config) })
     }
 
-    /// Returns the number of roots. With none no server is believed.
-    pub fn roots(&self) -> usize {
-        self.roots
-    }
-
-    /// Makes a connection one of TLS. The certificate must be for the host of the origin.
+    /// Establishes TLS on a connection. The server certificate must be valid for the origin's host.
     pub(crate) async fn secure(
         &self,
         origin: &HttpOrigin,

@@ -1,12 +1,12 @@
-//! One SQLite file behind one thread, with group commit.
+//! A SQLite file behind a writer thread, with group commit.
 //!
-//! Owns how a file of ours is opened (WAL, `synchronous=FULL`, a busy timeout for the commands
-//! that look into it from other processes) and that a change is answered only when it is on disk.
-//! Knows nothing of what is stored: the queue and the journal bring their own SQL.
+//! Owns the settings of a database file (WAL, `synchronous=FULL`, a busy timeout for commands that
+//! open the file from other processes), and the guarantee that a change is confirmed only when it is
+//! on disk. Knows nothing of the content: the queue and the journal provide their own SQL.
 //!
-//! Callers hand in closures. The thread takes all that wait, up to [`MAX_GROUP`], runs them in one
-//! transaction, commits once, and only then answers each. So a hundred publishers pay for one
-//! `fsync` together.
+//! Callers pass closures. The thread takes all waiting closures, up to `MAX_GROUP`, runs them in one
+//! transaction, commits once, and only then answers each caller. A hundred publishers thus share the
+//! cost of one `fsync`.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -16,16 +16,19 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-/// How many changes share a commit at the most.
-pub const MAX_GROUP: usize = 256;
+/// The maximum number of changes that share a commit.
+const MAX_GROUP: usize = 256;
 
-/// How many changes may wait for the thread before a caller has to wait too.
+/// The capacity of the channel to the thread. Callers wait while it is full.
 const MAX_WAITING: usize = 4096;
 
-/// How long a change waits for another process that holds the file.
+/// The interval at which a caller retries while the channel is full.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How long a change waits for another process that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A SQLite file with the thread that owns its connection.
+/// A SQLite file and the thread that writes to it.
 #[derive(Debug)]
 pub struct Store {
     changes: Option<mpsc::SyncSender<Change>>,
@@ -33,14 +36,14 @@ pub struct Store {
     path: PathBuf,
 }
 
-/// Why a store could not do what it was asked.
+/// The reason why an operation on a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot open the file `{path}`")]
     Open { path: PathBuf, source: rusqlite::Error },
-    #[error("the file `{path}` has version {found}, this program needs {version}")]
+    #[error("the file `{path}` has version {found}, but this program needs version {version}")]
     Version { path: PathBuf, found: i32, version: i32 },
-    #[error("cannot start the thread of the file `{path}`")]
+    #[error("cannot start the writer thread of the file `{path}`")]
     Thread { path: PathBuf, source: std::io::Error },
     #[error("cannot change the file `{path}`")]
     Change { path: PathBuf, source: rusqlite::Error },
@@ -48,24 +51,25 @@ pub enum StoreError {
     Read { path: PathBuf, source: rusqlite::Error },
     #[error("cannot commit to the file `{path}`: {reason}")]
     Commit { path: PathBuf, reason: String },
-    #[error("the thread of the file `{path}` is gone")]
+    #[error("the writer thread of the file `{path}` has ended")]
     Gone { path: PathBuf },
 }
 
-/// Runs a change and keeps its result until the commit is known. Without a connection there is no
-/// transaction to run it in, and only its caller is answered.
+/// Runs a change and holds its result until the commit has succeeded or failed. `None` means that the
+/// transaction could not begin: the change does not run, and its caller gets the error.
 type Change = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
-/// Tells the caller, once it is known whether the commit worked.
+/// Sends the result to the caller. The argument is the result of the commit.
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 impl Store {
-    /// Opens the file, makes it if there is none, and brings it to `schema` (statements that may
-    /// run again and again, `CREATE TABLE IF NOT EXISTS …`). A file of another version of the schema
-    /// is refused.
+    /// Opens a file, and creates it with `schema` if it has no tables.
+    ///
+    /// `schema` holds SQL statements; `version` is stored in the file. A file with another version is
+    /// refused.
     pub fn open(path: &Path, schema: &str, version: i32) -> Result<Self, StoreError> {
         let cannot = |source| StoreError::Open { path: path.to_owned(), source };
         let connection = connect(path).map_err(cannot)?;
-        let found = bring_to(&connection, schema, version).map_err(cannot)?;
+        let found = initialize(&connection, schema, version).map_err(cannot)?;
         if found != version {
             return Err(StoreError::Version { path: path.to_owned(), found, version });
         }
@@ -80,7 +84,7 @@ impl Store {
 
     /// Runs a change and returns its result once it is on disk.
     ///
-    /// A change that fails is undone alone; the others of its group stand.
+    /// A failed change is rolled back alone; the other changes of its group are committed.
     pub async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -99,7 +103,7 @@ impl Store {
                         Err(StoreError::Commit { path, reason })
                     }
                 };
-                // Nobody waits any more if the caller was cancelled; the change stands.
+                // The caller may have been cancelled; the change is committed nevertheless.
                 drop(sender.send(result));
             })
         });
@@ -110,13 +114,13 @@ impl Store {
                 Err(mpsc::TrySendError::Full(change)) => change,
                 Err(mpsc::TrySendError::Disconnected(_)) => return Err(self.gone()),
             };
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
         receiver.await.map_err(|_| self.gone())?
     }
 
-    /// Runs a query on a connection of its own: it sees what is committed, and neither waits for
-    /// changes nor makes one wait.
+    /// Runs a query on a separate connection. It sees committed data only, and neither waits for
+    /// changes nor delays them.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -138,7 +142,7 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Waits until everything that was handed in is on disk.
+    /// Waits until all submitted changes are on disk.
     fn drop(&mut self) {
         drop(self.changes.take());
         if let Some(thread) = self.thread.take() {
@@ -156,8 +160,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Returns the version that the file has now. A file without a table has none yet.
-fn bring_to(connection: &Connection, schema: &str, version: i32) -> rusqlite::Result<i32> {
+/// Creates the schema in a file without tables. Returns the version of the file.
+fn initialize(connection: &Connection, schema: &str, version: i32) -> rusqlite::Result<i32> {
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
     if count("SELECT count(*) FROM sqlite_schema")? == 0 {
         connection.execute_batch(&format!(
@@ -170,12 +174,13 @@ fn bring_to(connection: &Connection, schema: &str, version: i32) -> rusqlite::Re
 fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(MAX_GROUP);
     while let Ok(first) = waiting.recv() {
-        // IMMEDIATE: take the write lock at once, so that no read turns stale halfway.
+        // IMMEDIATE takes the write lock at once, so that no change reads data that is outdated when
+        // it writes.
         let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 answers.push(first(Some(&transaction)));
-                // SQLite ends a transaction by itself when the disk is full; what came after that
-                // would be committed while its caller is told that it failed.
+                // SQLite rolls a transaction back by itself when the disk is full. A later change
+                // would then be committed at once, although its caller gets an error.
                 while answers.len() < MAX_GROUP
                     && !transaction.is_autocommit()
                     && let Ok(change) = waiting.try_recv()
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_answered_is_there_after_reopening() {
+    async fn confirmed_changes_survive_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         let store = Store::open(&path, SCHEMA, 1).unwrap();
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_that_fails_is_undone_alone() {
+    async fn a_failed_change_is_rolled_back_alone() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("a.db"), SCHEMA, 1).unwrap();
         let twice = |connection: &Connection| {
@@ -260,10 +265,10 @@ mod tests {
         assert_eq!(stores[0].read(count).await.unwrap(), 100);
     }
 
-    /// A crash may leave any part of the last transaction on disk: the file opens again, with all that
-    /// was committed before, and with the last one wholly or not at all.
+    /// A crash may leave any part of the last transaction on disk. The file must open again with all
+    /// earlier transactions, and with the last one completely or not at all.
     #[tokio::test]
-    async fn a_file_cut_at_every_byte_of_its_last_transaction_opens_again() {
+    async fn a_file_truncated_at_any_byte_of_its_last_transaction_opens_again() {
         let folder = tempfile::tempdir().unwrap();
         let (path, log) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
         let store = Store::open(&path, SCHEMA, 1).unwrap();
@@ -274,12 +279,12 @@ mod tests {
         store.change(insert(10)).await.unwrap();
         let (main, log) = (std::fs::read(&path).unwrap(), std::fs::read(log).unwrap());
         assert!(log.len() > before);
-        let cut_at = |length: usize| {
+        let rows_after_truncation = |length: usize| {
             let copy = folder.path().join(format!("{length}.db"));
             std::fs::write(&copy, &main).unwrap();
             std::fs::write(copy.with_extension("db-wal"), &log[..length]).unwrap();
             let connection = connect(&copy).unwrap();
-            assert_eq!(bring_to(&connection, SCHEMA, 1).unwrap(), 1);
+            assert_eq!(initialize(&connection, SCHEMA, 1).unwrap(), 1);
             insert(11)(&connection).unwrap();
             let rows = count(&connection).unwrap();
             drop(connection);
@@ -287,9 +292,10 @@ mod tests {
             rows
         };
         for length in before..log.len() {
-            assert_eq!(cut_at(length), 10 + 1, "{length} of {} bytes", log.len());
+            let rows = rows_after_truncation(length);
+            assert_eq!(rows, 10 + 1, "{length} of {} bytes", log.len());
         }
-        assert_eq!(cut_at(log.len()), 11 + 1);
+        assert_eq!(rows_after_truncation(log.len()), 11 + 1);
     }
 
     #[test]
@@ -298,11 +304,11 @@ mod tests {
         let path = folder.path().join("a.db");
         drop(Store::open(&path, SCHEMA, 1).unwrap());
         let error = Store::open(&path, SCHEMA, 2).unwrap_err().to_string();
-        assert!(error.ends_with("has version 1, this program needs 2"), "{error}");
+        assert!(error.ends_with("has version 1, but this program needs version 2"), "{error}");
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_an_error_that_names_it() {
+    fn a_file_that_is_not_a_database_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         std::fs::write(&path, "not a database, but long enough to look at ".repeat(30)).unwrap();

@@ -1,25 +1,27 @@
-//! What one call of a component costs, and where it goes.
+//! The cost of one call of a component, and of its steps.
 //!
-//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. Everything in it is measured in one run: a fresh instance for each message, as the product has it, against the same function native
-//! and against an instance that is kept; the parts of a call; loading from the cache against
-//! compiling; the memory of live instances.
+//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. It measures, all in one run: a fresh
+//! instance for each message, as in the product, compared with the same native function and with a
+//! reused instance; the steps of a call; loading from the cache compared with compiling; and the memory
+//! of live instances.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
-#![expect(clippy::print_stdout, reason = "what criterion cannot measure is printed")]
+#![expect(clippy::print_stdout, reason = "criterion cannot measure memory, so it is printed")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use loopabull_egress::{EgressLimits, Resolver, Trust};
+use loopabull_egress::{EgressLimits, Trust};
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Manifest, Message, RunId};
 use loopabull_task::test;
-use loopabull_wasm::{Call, Component, ComponentRunner, EgressSetup, Setup, Source, anatomy};
+use loopabull_wasm::{Call, Component, ComponentRunner, EgressSetup, Setup, Source, bench_support};
 use tokio::runtime::Runtime;
 
-// The tests in them are compiled too, and not run.
+// Their tests are compiled too, but not run.
 #[path = "../../../../tasks/greet/src/lib.rs"]
 #[allow(unused_imports, dead_code, private_interfaces, reason = "a crate of its own elsewhere")]
 mod greeting;
@@ -30,7 +32,7 @@ mod retirement;
 use greeting::greet;
 use retirement::block_retired;
 
-/// How many live instances are held to weigh one.
+/// The number of live instances over which the memory of one is averaged.
 const LIVE: u32 = 500;
 
 /// A task with a message for it.
@@ -62,7 +64,7 @@ fn main() {
     }
     native(&mut criterion, &push);
     load(&mut criterion);
-    weigh(&runtime, &cases[..3]);
+    measure_memory(&runtime, &cases[..3]);
     criterion.final_summary();
 }
 
@@ -81,12 +83,10 @@ fn push() -> String {
     body(&"x".repeat(1024 - empty))
 }
 
-fn runner(instances: u32, cache: Option<PathBuf>) -> ComponentRunner {
-    let egress = EgressSetup {
-        limits: EgressLimits::default(),
-        trust: Trust::load(None).unwrap(),
-        resolver: Resolver::System,
-    };
+fn runner(instances: u32, cache: Option<&Path>) -> ComponentRunner {
+    let egress = EgressSetup { limits: EgressLimits::default(), trust: Trust::load(None).unwrap() };
+    // No directory can be created below a device file, so this runner has no usable cache.
+    let cache = cache.unwrap_or(Path::new("/dev/null/cache")).to_owned();
     ComponentRunner::new(&Setup { instances, cache, egress }).unwrap()
 }
 
@@ -106,7 +106,7 @@ fn case(
     Case { name, component: component.unwrap(), message }
 }
 
-/// An example task of the repository.
+/// Loads an example task of the repository, with a message for it.
 fn example(runner: &ComponentRunner, name: &'static str, topic: &str, msg: &str) -> Case {
     let tasks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tasks");
     let wasm = std::fs::read(tasks.join(format!("{name}.wasm")))
@@ -123,11 +123,11 @@ fn call(message: &Message) -> Call<'_> {
         timeout: Duration::from_secs(3600),
         memory: 64 << 20,
         output: 64 << 10,
-        state: None,
+        state: Arc::new(|_| Box::pin(async { Ok(None) })),
     }
 }
 
-/// As the product does it: store, instance, call, all of it dropped.
+/// Measures a whole call as in the product: create a store and an instance, call it, drop everything.
 fn fresh(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner, case: &Case) {
     criterion.bench_function(&format!("fresh/{}", case.name), |bencher| {
         bencher.iter(|| {
@@ -141,18 +141,19 @@ fn fresh(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner,
 fn parts(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner, case: &Case) {
     let (component, call) = (&case.component, call(&case.message));
     criterion.bench_function(&format!("store/{}", case.name), |bencher| {
-        bencher.iter(|| anatomy::store(runner, component, &call));
+        bencher.iter(|| bench_support::store(runner, component, &call));
     });
     criterion.bench_function(&format!("store+instantiate/{}", case.name), |bencher| {
-        bencher.iter(|| drop(runtime.block_on(anatomy::instantiate(runner, component, &call))));
+        bencher
+            .iter(|| drop(runtime.block_on(bench_support::instantiate(runner, component, &call))));
     });
     criterion.bench_function(&format!("reused/{}", case.name), |bencher| {
-        let mut instance = runtime.block_on(anatomy::instantiate(runner, component, &call));
-        bencher.iter(|| runtime.block_on(instance.work()));
+        let mut instance = runtime.block_on(bench_support::instantiate(runner, component, &call));
+        bencher.iter(|| runtime.block_on(instance.handle()));
     });
 }
 
-/// The same functions, compiled for this machine.
+/// Measures the same functions, compiled natively.
 fn native(criterion: &mut Criterion, push: &str) {
     criterion.bench_function("native/greet", |bencher| {
         bencher.iter(|| test::message(GREETING_TOPIC, black_box(GREETING)).run(greet));
@@ -164,7 +165,7 @@ fn native(criterion: &mut Criterion, push: &str) {
 
 fn load(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
-    let [cold, warm] = [runner(1, None), runner(1, Some(folder.path().join("cache")))];
+    let [cold, warm] = [runner(1, None), runner(1, Some(&folder.path().join("cache")))];
     let source = |runner: &ComponentRunner| {
         example(runner, "greet", GREETING_TOPIC, GREETING).component.source
     };
@@ -180,12 +181,12 @@ fn load(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Prints what a live instance adds to the memory of the process, after one message.
-fn weigh(runtime: &Runtime, cases: &[Case]) {
+/// Prints how much memory a live instance adds to the process, after one message.
+fn measure_memory(runtime: &Runtime, cases: &[Case]) {
     for case in cases {
         let runner = runner(LIVE, None);
-        let (wasm, manifest) = (case.name, &case.message);
-        let component = match wasm {
+        let message = &case.message;
+        let component = match case.name {
             "minimal" => {
                 let wat = include_str!("../tests/guests/guest.wat").replace("BODY", "i32.const 0");
                 let wasm = wat::parse_str(wat).unwrap();
@@ -199,8 +200,8 @@ fn weigh(runtime: &Runtime, cases: &[Case]) {
             .map(|_| {
                 runtime.block_on(async {
                     let mut instance =
-                        anatomy::instantiate(&runner, &component, &call(manifest)).await;
-                    instance.work().await;
+                        bench_support::instantiate(&runner, &component, &call(message)).await;
+                    instance.handle().await;
                     instance
                 })
             })

@@ -1,7 +1,7 @@
-//! What wasmtime makes of `wit/task.wit`.
+//! The bindings that wasmtime generates from `wit/task.wit`.
 //!
-//! The world is `granted`, with everything that a manifest can grant: a component that imports less
-//! fits it too. What one may import is decided before, in `inspect.rs`.
+//! The world is `granted`, which has everything that a manifest can grant. A component that imports
+//! less fits it too. `inspect.rs` decides earlier which imports a component may have.
 #![allow(unreachable_pub, reason = "generated code")]
 
 wasmtime::component::bindgen!({

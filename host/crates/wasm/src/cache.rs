@@ -1,9 +1,9 @@
 //! The cache of compiled components: a directory that only this user can write.
 //!
-//! What is in it is machine code that will run in this process, so nothing is taken from it that was
-//! not written with this host's key. The name of a file says of what it was compiled, by which
-//! engine, with which settings; the seal is over name and content. Whatever is wrong with a file, it
-//! is as if it were not there, and the component is compiled anew.
+//! It contains machine code that will run in this process, so every file is authenticated with this
+//! host's key. A file name identifies the component, the engine and its settings; the HMAC at the
+//! start of the file covers name and content. An invalid file is treated as missing, and the
+//! component is compiled again.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -16,15 +16,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-type Seal = Hmac<Sha256>;
+type HmacSha256 = Hmac<Sha256>;
 
-const SEAL_BYTES: usize = 32;
+const HMAC_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
-/// The largest file that is read, in bytes. Machine code is some three times its component.
+/// The maximum size of a file that is read, in bytes. Machine code is about three times as large as
+/// its component.
 const MAX_FILE: u64 = 512 << 20;
-/// How many compiled components are kept; the longest unused go first.
+/// The maximum number of compiled components; the least recently used are removed first.
 const MAX_FILES: usize = 200;
-/// How many bytes they may have together.
+/// The maximum size of all compiled components together, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
 
 /// The cache of compiled components.
@@ -34,19 +35,19 @@ pub(crate) struct Cache {
     key: [u8; KEY_BYTES],
 }
 
-/// Why there is no cache, or nothing in it for a component.
+/// The reason why the cache, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CacheError {
     #[error("cannot use the cache `{path}`")]
     Io { path: PathBuf, source: io::Error },
-    #[error("others than this user may write into the cache `{path}`")]
+    #[error("the cache `{path}` is not a directory that only this user can write")]
     Shared { path: PathBuf },
-    #[error("the file `{path}` of the cache is not one that this host wrote")]
-    Foreign { path: PathBuf },
+    #[error("this host did not write the cache file `{path}`")]
+    BadHmac { path: PathBuf },
 }
 
 impl Cache {
-    /// Opens the cache; makes it if there is none.
+    /// Opens the cache, and creates it if it does not exist.
     pub(crate) fn open(folder: &Path) -> Result<Self, CacheError> {
         let cannot = |source| CacheError::Io { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
@@ -59,7 +60,7 @@ impl Cache {
         Ok(Self { folder: folder.to_owned(), key })
     }
 
-    /// Returns what was kept under a name, if this host wrote it; none if there is nothing.
+    /// Returns the machine code that this host stored under a name, or `None` if there is none.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Vec<u8>>, CacheError> {
         let path = self.folder.join(name);
         let cannot = |source| CacheError::Io { path: path.clone(), source };
@@ -74,37 +75,40 @@ impl Cache {
         };
         let mut bytes = Vec::new();
         (&file).take(MAX_FILE).read_to_end(&mut bytes).map_err(cannot)?;
-        if bytes.len() < SEAL_BYTES {
-            return Err(CacheError::Foreign { path });
+        if bytes.len() < HMAC_BYTES {
+            return Err(CacheError::BadHmac { path });
         }
-        let code = bytes.split_off(SEAL_BYTES);
-        let sealed = self.seal(name, &code).verify_slice(&bytes);
-        sealed.map_err(|_| CacheError::Foreign { path: path.clone() })?;
-        // The time says when it was used last. If that cannot be set it only goes earlier.
+        let code = bytes.split_off(HMAC_BYTES);
+        let verified = self.hmac(name, &code).verify_slice(&bytes);
+        verified.map_err(|_| CacheError::BadHmac { path: path.clone() })?;
+        // The modification time records the last use. If it cannot be set, the file is only removed
+        // earlier.
         drop(file.set_modified(SystemTime::now()));
         Ok(Some(code))
     }
 
-    /// Keeps something under a name, in one step.
-    pub(crate) fn keep(&self, name: &str, code: &[u8]) -> Result<(), CacheError> {
+    /// Stores machine code under a name, atomically, and removes the least recently used files beyond
+    /// the limits.
+    pub(crate) fn store(&self, name: &str, code: &[u8]) -> Result<(), CacheError> {
         let path = self.folder.join(name);
         let cannot = |source| CacheError::Io { path: path.clone(), source };
         let mut part = tempfile::NamedTempFile::new_in(&self.folder).map_err(cannot)?;
-        let seal = self.seal(name, code).finalize().into_bytes();
-        part.write_all(&seal).and_then(|()| part.write_all(code)).map_err(cannot)?;
+        let hmac = self.hmac(name, code).finalize().into_bytes();
+        part.write_all(&hmac).and_then(|()| part.write_all(code)).map_err(cannot)?;
         part.persist(&path).map_err(|error| cannot(error.error))?;
-        self.sweep().map_err(cannot)
+        self.evict().map_err(cannot)
     }
 
-    fn seal(&self, name: &str, code: &[u8]) -> Seal {
-        let mut seal = Seal::new_from_slice(&self.key).expect("HMAC takes keys of any length");
-        seal.update(name.as_bytes());
-        seal.update(&[0]);
-        seal.update(code);
-        seal
+    fn hmac(&self, name: &str, code: &[u8]) -> HmacSha256 {
+        let mut hmac =
+            HmacSha256::new_from_slice(&self.key).expect("HMAC accepts keys of any length");
+        hmac.update(name.as_bytes());
+        hmac.update(&[0]);
+        hmac.update(code);
+        hmac
     }
 
-    fn sweep(&self) -> io::Result<()> {
+    fn evict(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)?.flatten() {
             if entry.file_name() != "key" {
@@ -124,36 +128,35 @@ impl Cache {
     }
 }
 
-/// Returns the name under which what is compiled of a component is kept.
+/// Returns the file name for the machine code of a component.
 pub(crate) fn name(component: &[u8], engine: &wasmtime::Engine) -> String {
-    let mut settings = Settings(Sha256::new());
+    let mut settings = Sha256Hasher(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut settings);
     let mut digest = settings.0;
     digest.update(env!("CARGO_PKG_VERSION"));
     digest.update(Sha256::digest(component));
-    let digest = digest.finalize();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{hex}.cwasm")
+    format!("{}.cwasm", hex::encode(digest.finalize()))
 }
 
-/// Hashes with SHA-256 what only knows how to hash itself.
-struct Settings(Sha256);
+/// Hashes a value with SHA-256 that only implements [`Hash`].
+struct Sha256Hasher(Sha256);
 
-impl Hasher for Settings {
+impl Hasher for Sha256Hasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     fn finish(&self) -> u64 {
-        unreachable!("the whole digest is used")
+        unreachable!("only the whole digest is used")
     }
 }
 
-/// Returns the key of this host; makes one if there is none.
+/// Returns the key of this host, and creates one if there is none.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if !path.exists() {
         let folder = path.parent().expect("the key is in the cache");
-        // Only its owner can read what `tempfile` makes. Whoever is second takes the first one's.
+        // `tempfile` creates a file that only its owner can read. If another process creates the key
+        // first, its key is used.
         let mut part = tempfile::NamedTempFile::new_in(folder)?;
         part.write_all(&random()?)?;
         part.as_file().sync_all()?;
@@ -188,38 +191,38 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_found_again_by_the_next_process() {
+    fn a_stored_file_is_found_after_the_cache_is_opened_again() {
         let (folder, cache) = cache();
         assert_eq!(cache.find("a").unwrap(), None);
-        cache.keep("a", b"code").unwrap();
+        cache.store("a", b"code").unwrap();
         let again = Cache::open(&folder.path().join("cache")).unwrap();
         assert_eq!(again.find("a").unwrap().unwrap(), b"code");
     }
 
     #[test]
-    fn what_was_changed_cut_renamed_or_brought_along_is_refused() {
+    fn a_file_that_was_changed_truncated_renamed_or_copied_from_another_host_is_refused() {
         let (folder, cache) = cache();
-        cache.keep("a", b"code").unwrap();
+        cache.store("a", b"code").unwrap();
         let path = folder.path().join("cache/a");
         let good = fs::read(&path).unwrap();
         let mut flipped = good.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for bad in [&flipped[..], &good[..good.len() - 1], &good[..5], b""] {
             fs::write(&path, bad).unwrap();
-            assert!(matches!(cache.find("a"), Err(CacheError::Foreign { .. })), "{bad:?}");
+            assert!(matches!(cache.find("a"), Err(CacheError::BadHmac { .. })), "{bad:?}");
         }
         fs::write(folder.path().join("cache/b"), &good).unwrap();
-        assert!(matches!(cache.find("b"), Err(CacheError::Foreign { .. })));
+        assert!(matches!(cache.find("b"), Err(CacheError::BadHmac { .. })));
         let (elsewhere, other) = self::cache();
-        other.keep("a", b"code").unwrap();
+        other.store("a", b"code").unwrap();
         fs::copy(elsewhere.path().join("cache/a"), &path).unwrap();
-        assert!(matches!(cache.find("a"), Err(CacheError::Foreign { .. })));
+        assert!(matches!(cache.find("a"), Err(CacheError::BadHmac { .. })));
     }
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn a_symbolic_link_is_not_followed() {
         let (folder, cache) = cache();
-        cache.keep("a", b"code").unwrap();
+        cache.store("a", b"code").unwrap();
         let path = folder.path().join("cache/a");
         fs::rename(&path, folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink(folder.path().join("a"), &path).unwrap();
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_may_write_is_no_cache() {
+    fn a_directory_that_others_can_write_is_refused() {
         let (folder, cache) = cache();
         fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o777)).unwrap();
         let opened = Cache::open(&folder.path().join("cache"));
@@ -235,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_go_first() {
+    fn the_least_recently_used_files_are_removed_first() {
         let (_folder, cache) = cache();
         for number in 0..MAX_FILES + 2 {
-            cache.keep(&format!("{number:04}"), b"code").unwrap();
+            cache.store(&format!("{number:04}"), b"code").unwrap();
         }
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), MAX_FILES + 1);
         assert!(cache.find(&format!("{:04}", MAX_FILES + 1)).unwrap().is_some());

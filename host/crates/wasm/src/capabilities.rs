@@ -1,7 +1,7 @@
-//! Capabilities: what one task may use, opened once when it is loaded.
+//! The capabilities of one task, opened once when it is loaded.
 //!
-//! Made of the manifest's grants and of the secrets that the host read for it. Nothing that a
-//! message contains comes in here.
+//! They derive from the manifest's grants and from the secrets that the host read for them. No part
+//! of a message affects them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
@@ -13,16 +13,16 @@ use loopabull_egress::Egress;
 use loopabull_model::{Access, Grants, Manifest, Mask, TopicPattern};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
-use crate::EgressSetup;
+use crate::setup::EgressSetup;
 
-/// What one task may use.
+/// The capabilities of one task.
 #[derive(Debug)]
 pub(crate) struct Capabilities {
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) mask: Mask,
     pub(crate) emit: Vec<TopicPattern>,
-    /// The most bytes that the task may remember.
+    /// The maximum size of the task's state, in bytes.
     pub(crate) state: u64,
     pub(crate) egress: Option<Egress>,
     env: Vec<(String, String)>,
@@ -36,19 +36,20 @@ struct OpenDir {
     perms: FsPerms,
 }
 
-/// Why what a manifest grants cannot be had.
+/// The reason why a grant of a manifest cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
     #[error("cannot open the granted directory `{path}`")]
     Dir { path: PathBuf, source: std::io::Error },
-    #[error("the directory `{guest}` of the task is not an absolute path, or is granted twice")]
+    #[error("the guest directory `{guest}` is not an absolute path, or is granted twice")]
     GuestPath { guest: String },
-    #[error("the variable `{name}` has no proper name or value")]
+    #[error("the environment variable `{name}` has an invalid name or value")]
     Variable { name: String },
 }
 
 impl Capabilities {
-    /// Opens what is granted. A directory stays the one that it was, whatever takes its name later.
+    /// Opens the granted directories and prepares the egress. A directory stays the same one even if
+    /// its path is replaced later.
     pub(crate) fn open(
         manifest: &Manifest,
         secrets: BTreeMap<String, String>,
@@ -70,15 +71,15 @@ impl Capabilities {
             };
             open.push(OpenDir { dir, guest, perms });
         }
-        let is_proper = |name: &str, value: &str| {
+        let is_valid = |name: &str, value: &str| {
             !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
         };
-        if let Some((name, _)) = env.iter().find(|(name, value)| !is_proper(name, value)) {
+        if let Some((name, _)) = env.iter().find(|(name, value)| !is_valid(name, value)) {
             return Err(GrantError::Variable { name: name.escape_debug().to_string() });
         }
         let open_egress = || {
-            let EgressSetup { limits, trust, resolver } = egress;
-            Egress::new(http.clone(), *limits, trust.clone(), resolver.clone())
+            let EgressSetup { limits, trust } = egress;
+            Egress::new(http.clone(), *limits, trust.clone())
         };
         let egress = (!http.is_empty()).then(open_egress);
         Ok(Self {
@@ -93,13 +94,14 @@ impl Capabilities {
         })
     }
 
-    /// Gives a run its directories and variables.
-    pub(crate) fn furnish(&self, wasi: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
+    /// Adds the granted directories and environment variables to a run.
+    pub(crate) fn apply(&self, wasi: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for (name, value) in &self.env {
             wasi.env(name, value);
         }
         for OpenDir { dir, guest, perms } in &self.dirs {
-            // By its descriptor: the directory that was opened at load, wherever its name leads now.
+            // The descriptor leads to the directory that was opened at load, even if its path has
+            // changed since.
             let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
             wasi.preopened_dir(path, guest, *perms)?;
         }

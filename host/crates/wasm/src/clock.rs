@@ -1,23 +1,23 @@
 //! The clock that interrupts guests.
 //!
-//! Owns the thread that moves the engine's epoch on while guests run. Does not know what a guest's
-//! deadline is: the run looks at its own each time that it is interrupted.
+//! Owns the thread that advances the engine's epoch while guests run. It does not know the deadlines
+//! of the guests: each run checks its own deadline whenever it is interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a running guest is interrupted to look at its deadline and to let others run.
-const TICK: Duration = Duration::from_millis(10);
+/// How often a running guest is interrupted, to check its deadline and to let other tasks run.
+const EPOCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Moves the epoch of an engine on as long as a guest runs.
+/// Advances the epoch of an engine as long as a guest runs.
 pub(crate) struct Clock {
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Held while a guest runs: the clock ticks as long as there is one of these.
+/// Keeps the clock ticking until it is dropped.
 pub(crate) struct Ticking<'a>(&'a Clock);
 
 #[derive(Default)]
@@ -36,8 +36,9 @@ impl Clock {
         Ok(Self { state, thread: Some(thread) })
     }
 
-    /// Makes the clock tick until what this returns is dropped.
-    pub(crate) fn tick(&self) -> Ticking<'_> {
+    /// Starts the clock, if it is not running, and keeps it running until the returned guard is
+    /// dropped.
+    pub(crate) fn start_ticking(&self) -> Ticking<'_> {
         if self.state.running.fetch_add(1, Ordering::SeqCst) == 0 {
             self.unpark();
         }
@@ -71,10 +72,10 @@ impl State {
     fn run(&self, engine: &wasmtime::Engine) {
         while !self.stopped.load(Ordering::SeqCst) {
             if self.running.load(Ordering::SeqCst) == 0 {
-                // An idle daemon does not wake a hundred times a second.
+                // An idle daemon must not wake up a hundred times per second.
                 std::thread::park();
             } else {
-                std::thread::sleep(TICK);
+                std::thread::sleep(EPOCH_INTERVAL);
                 engine.increment_epoch();
             }
         }

@@ -1,4 +1,4 @@
-//! The engine: wasmtime with our profile, the linker, and how a component is compiled.
+//! The engine: wasmtime with this project's profile, the linker, and the compilation of components.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -19,26 +19,34 @@ use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::inspect::LoadError;
-use crate::{Source, native, profile};
+use crate::{native, profile};
 
-/// How long compiling one component may take. The largest that people build, an interpreter with its
-/// library, take a tenth of it on a small machine, and more where that has other work.
-const COMPILE_LIMIT: Duration = Duration::from_secs(300);
+/// The maximum time for compiling one component. The largest components in practice, an interpreter
+/// with its library, take a tenth of it on an idle small machine and more on a busy one.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The export that is called for a message.
+/// The interface whose function is called for a message.
 const HANDLER: &str = "loopabull:task/handler@0.1.0";
 
-/// The stack of the thread that compiles, in bytes: enough for types as deep as `inspect` lets in.
+/// The stack size of the thread that compiles, in bytes: enough for the deepest types that `inspect`
+/// accepts.
 const COMPILE_STACK: usize = 16 << 20;
 
-/// Why the engine cannot be started.
+/// The origin of a component's machine code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Source {
+    Compiled,
+    Cache,
+}
+
+/// The reason why the engine cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start the WebAssembly engine: {reason}")]
 pub struct EngineError {
     reason: String,
 }
 
-/// wasmtime, set up for tasks.
+/// wasmtime, configured for tasks.
 pub(crate) struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) clock: Clock,
@@ -47,28 +55,26 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn start(instances: u32, cache: Option<&Path>) -> Result<Self, EngineError> {
+    pub(crate) fn start(instances: u32, cache: &Path) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError { reason: format!("{error:#}") };
-        // Compiling at every start is better than not to start.
-        let cache = cache.and_then(|folder| {
-            let opened = Cache::open(folder);
-            opened
-                .map_err(|e| {
-                    tracing::warn!(
-                        "{:#}: components are compiled at each start",
-                        wasmtime::Error::new(e)
-                    )
-                })
-                .ok()
-        });
+        // Without a cache the daemon still works; it only starts more slowly.
+        let cache = match Cache::open(cache) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                let error = wasmtime::Error::new(error);
+                tracing::warn!("{error:#}; components are compiled at each start");
+                None
+            }
+        };
         let engine = wasmtime::Engine::new(&profile::config(instances)).map_err(error)?;
         let linker = linker(&engine).map_err(error)?;
         let clock = Clock::start(&engine)
-            .map_err(|source| EngineError { reason: format!("no thread: {source}") })?;
+            .map_err(|source| EngineError { reason: format!("cannot start a thread: {source}") })?;
         Ok(Self { wasmtime: engine, clock, linker, cache })
     }
 
-    /// Makes a component ready to run, from the cache if it is there. `bytes` have been inspected.
+    /// Prepares a component for running, from the cache if possible. `bytes` must have passed
+    /// `inspect`.
     pub(crate) fn load(&self, bytes: &[u8]) -> Result<(GrantedPre<Host>, Source), LoadError> {
         let name = cache::name(bytes, &self.wasmtime);
         let (component, source) = match self.find(&name) {
@@ -84,39 +90,42 @@ impl Engine {
     }
 
     fn find(&self, name: &str) -> Option<Component> {
-        let sealed = match self.cache.as_ref()?.find(name) {
+        let code = match self.cache.as_ref()?.find(name) {
             Ok(found) => found?,
             Err(error) => {
-                tracing::warn!("{error}, compiling the component anew");
+                tracing::warn!("{error}; compiling the component again");
                 return None;
             }
         };
-        native::load(&self.wasmtime, &sealed)
-            .inspect_err(|error| tracing::warn!("`{name}`: {error:#}, compiling it anew"))
+        native::load(&self.wasmtime, &code)
+            .inspect_err(|error| {
+                tracing::warn!("cannot load `{name}`: {error:#}; compiling the component again");
+            })
             .ok()
     }
 
     fn compile(&self, bytes: &[u8], name: &str) -> Result<Component, LoadError> {
         let (sender, receiver) = mpsc::channel();
         let (engine, owned) = (self.wasmtime.clone(), bytes.to_vec());
-        // wasmtime cannot be told to give up. What takes too long goes on by itself, and its result is
-        // dropped.
+        // A compilation cannot be cancelled. If it takes too long, the thread continues and its result
+        // is dropped.
         std::thread::Builder::new()
             .name("compile".to_owned())
             .stack_size(COMPILE_STACK)
             .spawn(move || drop(sender.send(Component::from_binary(&engine, &owned))))
             .map_err(|error| LoadError::NotCompiled {
-                reason: format!("no thread: {error}").into(),
+                reason: format!("cannot start a thread: {error}").into(),
             })?;
         let component = receiver
-            .recv_timeout(COMPILE_LIMIT)
-            .map_err(|_| LoadError::TooSlow { seconds: COMPILE_LIMIT.as_secs() })?
+            .recv_timeout(COMPILE_TIMEOUT)
+            .map_err(|_| LoadError::TooSlow { seconds: COMPILE_TIMEOUT.as_secs() })?
             .map_err(|error| LoadError::NotCompiled { reason: format!("{error:#}").into() })?;
         if let Some(cache) = &self.cache {
-            let kept = component.serialize().map_err(|error| format!("{error:#}"));
-            let kept = kept.and_then(|code| cache.keep(name, &code).map_err(|e| e.to_string()));
-            if let Err(error) = kept {
-                tracing::warn!("the compiled component is not kept: {error}");
+            let stored = component.serialize().map_err(|error| format!("{error:#}"));
+            let stored =
+                stored.and_then(|code| cache.store(name, &code).map_err(|e| e.to_string()));
+            if let Err(error) = stored {
+                tracing::warn!("cannot cache the compiled component: {error}");
             }
         }
         Ok(component)
@@ -126,10 +135,10 @@ impl Engine {
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     Granted::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
-    // Clocks, random numbers, standard streams and the streams under them.
+    // Clocks, random numbers, standard streams and the stream types that they use.
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
-    // What a guest's standard library asks for at its start. Without a grant it finds them empty: no
-    // variable, no argument, no terminal, no directory. `wasi:sockets` is not linked at all.
+    // A guest's standard library imports these at its start. Without a grant they are empty: no
+    // variables, arguments, terminals or directories. `wasi:sockets` is not linked at all.
     let linked = &mut linker;
     cli::environment::add_to_linker::<_, WasiCli>(linked, Host::cli)?;
     cli::exit::add_to_linker::<_, WasiCli>(linked, Host::cli)?;
@@ -146,8 +155,8 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
     Ok(linker)
 }
 
-/// Checks the type of what will be called. What `bindgen` makes looks at it only when an instance is
-/// made, which would be at the first message.
+/// Checks the type of the exported function at load. The generated bindings check it only when an
+/// instance is created, which would be at the first message.
 fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
     let component = pre.component();
     let found = component
@@ -157,7 +166,7 @@ fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
         Some((ComponentItem::ComponentFunc(handle), _)) => handle
             .typecheck::<(&Message,), (Result<(), Failure>,)>(&pre.instance_type())
             .context("`handle` has another type"),
-        // What is missing is told by the bindings.
+        // The bindings report a missing export.
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
-//! The host's side of one run: what the imports of a task answer.
+//! The host's side of one run: the implementation of a task's imports.
 //!
-//! Every number that a guest can choose is capped where it comes in. What goes beyond what the guest
-//! may have ends the run by a [`LimitReached`], so that no run succeeds with half of what it wanted.
+//! Every number that a guest chooses is limited where it arrives. Exceeding a limit ends the run with
+//! [`LimitExceeded`], so that no run succeeds with only part of its effects.
 
 mod emit;
 mod state;
@@ -16,27 +16,24 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings::loopabull::task::{config, context, log, secrets, types};
+use crate::call::{Call, ReadState};
 use crate::capabilities::Capabilities;
-use crate::http::Gate;
+use crate::http::EgressHooks;
 use crate::limiter::Limiter;
+use crate::limits::{MAX_RANDOM_BYTES, MAX_RESOURCES};
 use crate::streams::Streams;
-use crate::{Call, ReadState};
 
-/// How many notes are kept with a run.
+/// The maximum number of notes of a run; further ones are dropped.
 const MAX_NOTES: usize = 32;
-/// The longest key or value of a note, in characters.
+/// The maximum length of a note's key or value, in characters; longer ones are truncated.
 const MAX_NOTE_CHARS: usize = 1000;
-/// How many WASI resources a guest may hold at once.
-pub(crate) const MAX_RESOURCES: usize = 1000;
-/// How many random bytes a guest may ask for at once.
-pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
 /// The state of one run.
 pub(crate) struct Host {
     pub(crate) limiter: Limiter,
     pub(crate) output: Streams,
     pub(crate) notes: Vec<(String, String)>,
-    /// The pause that the guest asked for.
+    /// The pause before the next attempt that the guest asked for.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) emitted: Vec<Emission>,
     pub(crate) state: StateChanges,
@@ -46,21 +43,21 @@ pub(crate) struct Host {
     attempt: u32,
     deadline: Instant,
     hops: u32,
-    read_state: Option<ReadState>,
+    read_state: ReadState,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    gate: Gate,
+    hooks: EgressHooks,
     table: ResourceTable,
 }
 
-/// Ends a run that went beyond what it may have.
+/// Ends a run that exceeded a limit.
 #[derive(Debug, thiserror::Error)]
-#[error("the run went beyond what it may have")]
-pub(crate) struct LimitReached(pub(crate) Exceeded);
+#[error("the run exceeded a limit")]
+pub(crate) struct LimitExceeded(pub(crate) Exceeded);
 
-/// Ends a run that asked for what the host could not do.
+/// Ends a run because the host failed to answer one of its calls.
 #[derive(Debug, thiserror::Error)]
-#[error("the host could not do what the run asked for: {0}")]
+#[error("the host cannot answer a call of the run: {0}")]
 pub(crate) struct HostFailed(pub(crate) String);
 
 impl Host {
@@ -71,8 +68,8 @@ impl Host {
     ) -> wasmtime::Result<Self> {
         let output = Streams::new(call.output);
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(output.clone()).stderr(output.as_error()).max_random_size(MAX_RANDOM);
-        capabilities.furnish(&mut wasi)?;
+        wasi.stdout(output.clone()).stderr(output.as_error()).max_random_size(MAX_RANDOM_BYTES);
+        capabilities.apply(&mut wasi)?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         Ok(Self {
@@ -88,23 +85,23 @@ impl Host {
             attempt: call.attempt,
             deadline,
             hops: Emission::hops(call.message),
-            read_state: call.state.clone(),
+            read_state: ReadState::clone(&call.state),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            gate: Gate(capabilities.egress.as_ref().map(Egress::begin_run)),
+            hooks: EgressHooks(capabilities.egress.as_ref().map(Egress::begin_run)),
             table,
         })
     }
 }
 
 impl Host {
-    /// Returns the HTTP exchanges so far, a line each.
+    /// Returns the HTTP exchanges so far, one per line.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let Gate(Some(egress)) = &self.gate else { return Vec::new() };
+        let EgressHooks(Some(egress)) = &self.hooks else { return Vec::new() };
         let mut lines: Vec<_> = egress.exchanges().iter().map(ToString::to_string).collect();
-        let beyond = egress.requests_beyond_limit();
-        if beyond > 0 {
-            lines.push(format!("{beyond} more were not sent"));
+        let over_limit = egress.requests_over_limit();
+        if over_limit > 0 {
+            lines.push(format!("{over_limit} more requests were denied"));
         }
         lines
     }
@@ -118,7 +115,7 @@ impl WasiView for Host {
 
 impl WasiHttpView for Host {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.gate, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -144,8 +141,9 @@ impl context::Host for Host {
 
     fn note(&mut self, key: String, value: String) {
         if self.notes.len() < MAX_NOTES {
-            // Before it is cut and loses its newlines: a secret is found only whole.
-            let masked = |text: &str| plain(&self.capabilities.mask.text(text));
+            // Secrets are masked before newlines are removed and the text is truncated: a changed
+            // secret would not be recognised.
+            let masked = |text: &str| printable(&self.capabilities.mask.text(text));
             self.notes.push((masked(&key), masked(&value)));
         }
     }
@@ -180,6 +178,7 @@ impl secrets::Host for Host {
     }
 }
 
-fn plain(text: &str) -> String {
+/// Returns text without harmful characters, truncated to the length of a note.
+fn printable(text: &str) -> String {
     text.chars().filter(|&c| !is_harmful(c)).take(MAX_NOTE_CHARS).collect()
 }

@@ -1,25 +1,25 @@
-//! What `wasi:http` answers: requests go through the egress of the task, or nowhere.
+//! The import `wasi:http`: requests go through the egress of the task, and are denied without one.
 //!
-//! Knows how wasmtime hands a request over and what a guest may be told of its end; what is granted is
-//! the egress's.
+//! Knows how wasmtime passes a request on and which error a guest receives. The egress decides what is
+//! granted.
 
 use http_body_util::BodyExt;
 use loopabull_egress::{Denied, ResponseBody, RunEgress, SendError, Timeouts};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-/// A run's way out.
-pub(crate) struct Gate(pub(crate) Option<RunEgress>);
+/// The HTTP access of a run; `None` if its task has no HTTP grant.
+pub(crate) struct EgressHooks(pub(crate) Option<RunEgress>);
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Answer = Result<(http::Response<WasiBody>, Io), Error>;
+type SendResult = Result<(http::Response<WasiBody>, Io), Error>;
 
-impl WasiHttpHooks for Gate {
+impl WasiHttpHooks for EgressHooks {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Io,
-    ) -> Box<dyn Future<Output = Answer> + Send> {
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
         let egress = self.0.clone();
         Box::new(async move {
             let egress = egress.ok_or(Error::HttpRequestDenied)?;
@@ -29,9 +29,10 @@ impl WasiHttpHooks for Gate {
                 first_byte: options.first_byte_timeout,
                 between_bytes: options.between_bytes_timeout,
             };
-            let (response, connection) = egress.send(request, timeouts).await.map_err(told)?;
-            let response =
-                response.map(|body: ResponseBody| body.map_err(told).boxed_unsync() as WasiBody);
+            let (response, connection) =
+                egress.send(request, timeouts).await.map_err(to_wasi_error)?;
+            let response = response
+                .map(|body: ResponseBody| body.map_err(to_wasi_error).boxed_unsync() as WasiBody);
             let io: Io = Box::new(async move {
                 connection.await;
                 Ok(())
@@ -40,14 +41,14 @@ impl WasiHttpHooks for Gate {
         })
     }
 
-    /// The egress sets it, from the origin that was granted.
+    /// Returns false: the egress sets the header `host`, from the granted origin.
     fn set_host_header(&mut self) -> bool {
         false
     }
 }
 
-/// Returns what a guest is told. The whole story is in the record of the run.
-fn told(error: SendError) -> Error {
+/// Returns the error for the guest. The record of the run has the full error.
+fn to_wasi_error(error: SendError) -> Error {
     match error {
         SendError::Denied(Denied::Address { .. }) => Error::DestinationIpProhibited,
         SendError::Denied(Denied::UriTooLong { .. }) => Error::HttpRequestUriTooLong,
@@ -60,7 +61,7 @@ fn told(error: SendError) -> Error {
         }
         SendError::Denied(Denied::BodyTooLarge { limit })
         | SendError::RequestBodySize { limit } => Error::HttpRequestBodySize(Some(limit)),
-        SendError::Denied(Denied::AtOnce { .. } | Denied::Requests { .. }) => {
+        SendError::Denied(Denied::Concurrent { .. } | Denied::Requests { .. }) => {
             Error::ConnectionLimitReached
         }
         SendError::Denied(_) => Error::HttpRequestDenied,

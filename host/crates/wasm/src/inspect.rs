@@ -1,56 +1,59 @@
-//! What a component asks for, read from its bytes before anything is compiled.
+//! The imports and exports of a component, read from its bytes before anything is compiled.
 //!
-//! Owns the answer to an operator whose component cannot be loaded: what it imports, which grant is
-//! missing, and the line to add. No linker has spoken by then.
+//! Owns the explanation for an operator whose component cannot be loaded: what it imports, which grant
+//! is missing, and the line to add. It runs before the linker, whose errors say less.
 
 use loopabull_model::{Grants, Reason};
 use wasmparser::{ComponentType, Parser, Payload};
 
 use crate::capabilities::GrantError;
 
-/// The world's version that this host has. Names of the same track fit each other.
+/// The version of the world that this host provides. All 0.1.x versions are compatible.
 const VERSION: &str = "0.1.0";
 const HANDLER: &str = "loopabull:task/handler";
-/// The longest name of an import or export that is shown, in characters.
+/// The maximum length of an import or export name in a message, in characters.
 const MAX_NAME: usize = 200;
-/// How deep components may lie in components. The tools wrap what they export once or twice.
+/// The maximum nesting depth of components. Build tools wrap exports in one or two components.
 const MAX_DEPTH: usize = 8;
-/// How many imports and exports a component may have.
+/// The maximum number of imports and exports of a component.
 const MAX_NAMES: usize = 1000;
-/// How many types may lie inside of types. Whoever reads them, wasmparser too, goes down with its
-/// stack.
+/// The maximum number of types inside other types. Readers, wasmparser included, recurse into them
+/// and would overflow their stack.
 const MAX_NESTED_TYPES: usize = 1000;
 
-/// Why a component cannot be loaded.
+/// The reason why a component cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("it is not a component: {reason}")]
     NotComponent { reason: String },
     #[error("it is a WebAssembly module, not a component")]
     Module,
-    #[error("it has {bytes} bytes, the limit is {limit}")]
+    #[error("it has {bytes} bytes; the limit is {limit}")]
     TooLarge { bytes: u64, limit: u64 },
     #[error("it cannot be compiled: {reason}")]
     NotCompiled { reason: Reason },
     #[error("compiling it took longer than {seconds} s")]
     TooSlow { seconds: u64 },
-    #[error("it does not export `{HANDLER}@{VERSION}`, so it is no task")]
+    #[error("it does not export `{HANDLER}@{VERSION}`, so it is not a task")]
     NoHandler,
-    #[error("it exports `{found}`, this host has version {VERSION}")]
+    #[error("it exports `{found}`, but this host supports version {VERSION}")]
     OtherVersion { found: String },
     #[error("it imports `{import}`, which needs the grant `{grant}`")]
     NotGranted { import: String, grant: &'static str, line: &'static str },
-    #[error("it imports `{import}`, and sockets are granted to no task")]
+    #[error("it imports `{import}`, but sockets cannot be granted to a task")]
     Sockets { import: String },
-    #[error("it imports `{import}`, of which this host has version {has}")]
+    #[error("it imports `{import}`, but this host supports version {has}")]
     ImportVersion { import: String, has: &'static str },
-    #[error("it imports `{import}`, which this host does not have")]
+    #[error("it imports `{import}`, which this host does not provide")]
     UnknownImport { import: String },
-    #[error("it is composed of components that have resources of their own")]
+    #[error("it contains components that define resources")]
     Composed,
-    #[error("it has more than {MAX_NAMES} imports and exports, or nests deeper than {MAX_DEPTH}")]
+    #[error(
+        "it has more than {MAX_NAMES} imports and exports, or components nested deeper than \
+         {MAX_DEPTH}"
+    )]
     TooComplex,
-    #[error("it has more than {MAX_NESTED_TYPES} types inside of types")]
+    #[error("it has more than {MAX_NESTED_TYPES} nested types")]
     NestedTypes,
     #[error(transparent)]
     Grant(#[from] GrantError),
@@ -59,38 +62,38 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Returns what the operator can do.
+    /// Returns a suggestion for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Module | Self::NoHandler => {
                 Some("build it with `#[task]` for the target wasm32-wasip2".to_owned())
             }
             Self::NotGranted { line, .. } => Some(format!("add to its manifest: {line}")),
-            Self::Sockets { .. } => Some("call HTTP through `wasi:http` instead".to_owned()),
+            Self::Sockets { .. } => Some("send HTTP requests with `wasi:http` instead".to_owned()),
             Self::OtherVersion { .. } | Self::ImportVersion { .. } | Self::World { .. } => {
                 Some("build it with the SDK of this host's version".to_owned())
             }
-            Self::Composed => Some("deploy each part as a task of its own".to_owned()),
+            Self::Composed => Some("deploy each part as a separate task".to_owned()),
             _ => None,
         }
     }
 }
 
-/// Names that a component imports and exports.
+/// The names of a component's imports and exports.
 #[derive(Debug, Default)]
 struct Names {
     imports: Vec<String>,
     exports: Vec<String>,
 }
 
-/// Checks that a component is a task and imports only what it may.
+/// Checks that a component is a task and imports only what its manifest grants.
 pub(crate) fn check(bytes: &[u8], grants: &Grants) -> Result<(), LoadError> {
     let names = names(bytes)?;
     let handler = names.exports.iter().find(|name| interface(name) == HANDLER);
     match handler {
         None => return Err(LoadError::NoHandler),
         Some(found) if !found.ends_with("@0.1.0") && !is_track(found, "0.1.") => {
-            return Err(LoadError::OtherVersion { found: shown(found) });
+            return Err(LoadError::OtherVersion { found: printable(found) });
         }
         Some(_) => (),
     }
@@ -98,7 +101,7 @@ pub(crate) fn check(bytes: &[u8], grants: &Grants) -> Result<(), LoadError> {
 }
 
 fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
-    let name = shown(import);
+    let name = printable(import);
     let (package, _) = interface(import).split_once('/').unwrap_or((interface(import), ""));
     let needs = |grant, line, is_granted| {
         if is_granted {
@@ -141,8 +144,8 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
             needs("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
         }
         _ if package == "wasi:sockets" => Err(LoadError::Sockets { import: name }),
-        // What a standard library asks for at its start. Without a grant it finds no directory and
-        // no variable behind them.
+        // A guest's standard library imports these at its start. Without a grant they provide no
+        // directory and no environment variable.
         _ if matches!(
             package,
             "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem"
@@ -154,17 +157,20 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
     }
 }
 
-/// Reads the names, and refuses components inside that define resources: they could hand borrowed ones
-/// to each other, which has been a hole (GHSA-6fr9). Some tools compose what hands over values only.
+/// Reads the names of imports and exports.
+///
+/// Refuses nested components that define resources: they could pass borrowed handles to each other,
+/// which was a vulnerability (GHSA-6fr9). Nested components that pass only values are allowed, because
+/// some build tools produce them.
 fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     let not_component = |error: wasmparser::BinaryReaderError| {
-        // The first line says what is wrong, the others dump bytes.
+        // The first line names the problem; the others dump bytes.
         let reason = error.message().lines().next().unwrap_or_default();
         let reason = reason.split(" - expected").next().unwrap_or_default().to_owned();
         LoadError::NotComponent { reason }
     };
     let mut names = Names::default();
-    // How many components and modules enclose the part that is being read.
+    // The number of components and modules that enclose the current payload.
     let mut depth = 0_usize;
     let mut nested_types = 0;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -212,14 +218,15 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     Ok(names)
 }
 
-/// Counts where in a section of types one may begin inside of another: the mark of a declaration of a
-/// type, then that of a component's or an instance's. Names and numbers may look the same, so it is
-/// never less than there are.
+/// Returns an upper bound for the number of nested types in a type section.
+///
+/// It counts each byte that declares a type followed by one that begins a component or instance type.
+/// Names and numbers may contain the same bytes, so the count may be too high but never too low.
 fn count_nested_types(section: &[u8]) -> usize {
     section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count()
 }
 
-/// The name without its version: `wasi:io/poll` of `wasi:io/poll@0.2.6`.
+/// Returns a name without its version: `wasi:io/poll` for `wasi:io/poll@0.2.6`.
 fn interface(name: &str) -> &str {
     name.split_once('@').map_or(name, |(interface, _)| interface)
 }
@@ -228,7 +235,8 @@ fn is_track(name: &str, track: &str) -> bool {
     name.split_once('@').is_some_and(|(_, version)| version.starts_with(track))
 }
 
-/// A name for a person: short, and without what could forge a line.
-fn shown(name: &str) -> String {
+/// Returns a name that is safe in a message: truncated, and without characters that could forge a
+/// line.
+fn printable(name: &str) -> String {
     name.chars().filter(|&c| !loopabull_model::is_harmful(c)).take(MAX_NAME).collect()
 }

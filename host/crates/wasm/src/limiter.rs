@@ -1,18 +1,18 @@
-//! The memory of a run: all linear memories and tables of a component together.
+//! The memory limit of a run: all linear memories and tables of a component together.
 //!
-//! wasmtime's own `StoreLimits` looks at each memory alone, and a component may have many.
+//! wasmtime's own `StoreLimits` checks each memory alone, and a component may have many.
 
 use wasmtime::ResourceLimiter;
 
-/// What an element of a table costs on the host, in bytes: a pointer.
+/// The size of a table element on the host, in bytes: a pointer.
 const ELEMENT_BYTES: u64 = 8;
 
-/// Sums up what a guest holds, and refuses to let it grow past what it may.
+/// Counts the memory of a guest, and refuses growth beyond its limit.
 pub(crate) struct Limiter {
     pub(crate) allowed: u64,
-    /// What the guest holds. A memory never shrinks, so this is the most it held.
+    /// The memory that the guest holds. A memory never shrinks, so this is also the maximum.
     pub(crate) held: u64,
-    /// What the guest would have held after the last growth that was refused.
+    /// The memory that the guest would hold after the last growth that was refused.
     pub(crate) refused: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ impl Limiter {
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: u64) -> bool {
-        // Its own maximum is no limit of ours: it would not grow, so it counts for nothing.
+        // The memory's own maximum refuses this growth, so it neither counts nor exceeds our limit.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }

@@ -1,20 +1,19 @@
-//! Machine code of the cache becomes a component again.
+//! Loads cached machine code as a component.
 //!
-//! The one `unsafe` call of this crate, in a file of its own.
+//! This file holds the only `unsafe` call of the crate.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Loads a component from machine code that this host compiled and sealed.
+/// Loads a component from machine code that this host compiled and authenticated.
 ///
-/// wasmtime itself refuses what another version or other settings made.
+/// wasmtime itself refuses machine code of another version or of other settings.
 #[expect(
     unsafe_code,
-    reason = "wasmtime cannot know where machine code comes from; the cache does"
+    reason = "wasmtime cannot check the origin of machine code; the cache checks it"
 )]
-pub(crate) fn load(engine: &Engine, sealed: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes are what `Component::serialize` returned on this host. `Cache::find` has
-    // checked the seal over them, whose key only this user can read, in memory that nobody else
-    // writes to.
-    unsafe { Component::deserialize(engine, sealed) }
+pub(crate) fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `Component::serialize` returned these bytes on this host. `Cache::find` has verified
+    // their HMAC, whose key only this user can read, on a copy in memory that nobody else writes to.
+    unsafe { Component::deserialize(engine, code) }
 }

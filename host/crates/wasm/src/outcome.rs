@@ -1,4 +1,4 @@
-//! What a run came to, from what wasmtime says of its end.
+//! The outcome of a run, derived from the error with which wasmtime ended it.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use crate::host::{Host, HostFailed, LimitReached, MAX_RANDOM, MAX_RESOURCES};
-use crate::run::HOSTCALL_BYTES;
+use crate::host::{Host, HostFailed, LimitExceeded};
+use crate::limits::{MAX_CALL_BYTES, MAX_RANDOM_BYTES, MAX_RESOURCES};
 
-/// How many frames of a backtrace are kept.
+/// The maximum number of frames in a backtrace.
 const MAX_FRAMES: usize = 20;
-/// The longest name of a function in a backtrace, in characters.
+/// The maximum length of a function name in a backtrace, in characters.
 const MAX_NAME: usize = 200;
 
-/// Raised inside the guest when its time is over.
+/// Raised inside the guest when the run has reached its deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("the time of the run is over")]
+#[error("the run has reached its deadline")]
 pub(crate) struct DeadlinePassed;
 
-/// Returns the outcome of a run that ended by an error. `reason` makes a reason of what a guest said.
+/// Returns the outcome of a run that ended with an error. `reason` converts text of the guest.
 pub(crate) fn of_error(
     error: &wasmtime::Error,
     host: &Host,
@@ -30,32 +30,32 @@ pub(crate) fn of_error(
     if error.is::<DeadlinePassed>() {
         return deadline_passed(allowed);
     }
-    if let Some(LimitReached(exceeded)) = error.downcast_ref() {
+    if let Some(LimitExceeded(exceeded)) = error.downcast_ref() {
         return Outcome::Limit { exceeded: exceeded.clone() };
     }
     if let Some(HostFailed(reason)) = error.downcast_ref() {
         return Outcome::NotStarted { reason: reason.as_str().into() };
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
-        let status = format!("exit status {status} before it had answered");
+        let status = format!("exit status {status} before it returned a result");
         return Outcome::Exit { status: status.into() };
     }
-    // A guest that is refused memory mostly aborts: what it did not get is the better reason.
+    // A guest that is refused memory usually aborts. The refused growth explains more than the trap.
     if let Some(wanted) = host.limiter.refused {
         let allowed = host.limiter.allowed;
         return Outcome::Limit { exceeded: Exceeded::Memory { allowed, wanted } };
     }
-    if let Some(exceeded) = counted(error) {
+    if let Some(exceeded) = exceeded_count(error) {
         return Outcome::Limit { exceeded };
     }
-    Outcome::Trap { reason: reason(trap_reason(error, &host.output.last_words())) }
+    Outcome::Trap { reason: reason(trap_reason(error, &host.output.stderr_tail())) }
 }
 
 pub(crate) fn deadline_passed(allowed: Duration) -> Outcome {
     Outcome::Limit { exceeded: Exceeded::Deadline { allowed } }
 }
 
-/// Returns the names of the functions that were running when a guest trapped, a line each.
+/// Returns the names of the functions that were active when a guest trapped, one per line.
 pub(crate) fn backtrace(error: &wasmtime::Error) -> Option<String> {
     if !error.is::<Trap>() {
         return None;
@@ -73,29 +73,34 @@ pub(crate) fn backtrace(error: &wasmtime::Error) -> Option<String> {
     (!frames.is_empty()).then_some(text)
 }
 
-/// wasmtime has no types for these; its texts are covered by tests with guests that run into them.
-fn counted(error: &wasmtime::Error) -> Option<Exceeded> {
+/// Returns the limit that wasmtime enforced, if the error is about one.
+///
+/// wasmtime has no types for most of these errors, so their texts are compared. Tests with guests that
+/// exceed each limit cover the texts.
+fn exceeded_count(error: &wasmtime::Error) -> Option<Exceeded> {
     let texts: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let says = |part: &str| texts.iter().any(|text| text.contains(part));
-    let beyond = |what, allowed: u64| Exceeded::Count { what, allowed, wanted: allowed + 1 };
-    if says("fuel allocated for hostcalls has been exhausted") {
-        return Some(beyond(Counted::CallBytes, HOSTCALL_BYTES as u64));
+    let contains = |part: &str| texts.iter().any(|text| text.contains(part));
+    let exceeded = |what, allowed: u64| Exceeded::Count { what, allowed, wanted: allowed + 1 };
+    if contains("fuel allocated for hostcalls has been exhausted") {
+        return Some(exceeded(Counted::CallBytes, MAX_CALL_BYTES as u64));
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full))
-        || says("handle limit exceeded")
+        || contains("handle limit exceeded")
     {
-        return Some(beyond(Counted::Handles, MAX_RESOURCES as u64));
+        return Some(exceeded(Counted::Handles, MAX_RESOURCES as u64));
     }
-    if says("requested len") && says("exceeds limit") {
-        return Some(beyond(Counted::RandomBytes, MAX_RANDOM));
+    if contains("requested len") && contains("exceeds limit") {
+        return Some(exceeded(Counted::RandomBytes, MAX_RANDOM_BYTES));
     }
     None
 }
 
-/// Says why the guest trapped. A Rust guest that panics traps with `unreachable`; what it said is
-/// the end of its standard error, after the line that names the place.
-fn trap_reason(error: &wasmtime::Error, last_words: &str) -> String {
-    let mut lines = last_words.lines();
+/// Returns why the guest trapped.
+///
+/// A Rust guest that panics traps with `unreachable`. Its panic message is at the end of its standard
+/// error, in the line after the one that names the place.
+fn trap_reason(error: &wasmtime::Error, stderr_tail: &str) -> String {
+    let mut lines = stderr_tail.lines();
     let mut panic = None;
     while let Some(line) = lines.next() {
         if let Some(place) = panic_place(line) {
@@ -109,8 +114,8 @@ fn trap_reason(error: &wasmtime::Error, last_words: &str) -> String {
     }
 }
 
-/// Returns the part of a line that tells where a thread panicked. What the guest wrote before it
-/// without ending its line is left out.
+/// Returns the part of a line that says where a thread panicked. Earlier output of the guest on the
+/// same line is skipped.
 fn panic_place(line: &str) -> Option<&str> {
     let at = line.rfind("panicked at")?;
     let start = line[..at].rfind("thread '").unwrap_or(at);

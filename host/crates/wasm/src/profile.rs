@@ -1,34 +1,33 @@
-//! The engine's profile: which of wasmtime's features are on, and how much it sets aside.
+//! The engine's profile: the wasmtime features that are enabled, and the size of the instance pool.
 //!
-//! Small on purpose: no garbage collector, no threads, no component-model async. Most of wasmtime's
-//! advisories of the last year are about what is switched off here.
+//! The profile is small on purpose: no garbage collector, no threads, no component-model async. Most
+//! of wasmtime's advisories of the last year are about features that are disabled here.
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// The most memory that one linear memory may have, in bytes; a manifest may not ask for more.
+/// The maximum size of one linear memory, in bytes. A manifest may not ask for more.
 pub const MAX_MEMORY: u64 = 1 << 30;
-/// The most modules that a component may have inside. Rust needs 3 or 4, Python and JavaScript more.
+/// The maximum number of core modules in a component. Rust needs 3 or 4, Python and JavaScript more.
 pub(crate) const MAX_CORE_INSTANCES: u32 = 64;
-/// The most linear memories that a component may have.
+/// The maximum number of linear memories of a component.
 pub(crate) const MAX_MEMORIES: u32 = 4;
-/// The most tables that a component may have.
+/// The maximum number of tables of a component.
 pub(crate) const MAX_TABLES: u32 = 64;
-/// The most elements of a table.
+/// The maximum number of elements of a table.
 const TABLE_ELEMENTS: usize = 100_000;
 
-/// How much of a linear memory is cleared by writing zeros, in bytes, when its instance is gone; the
-/// rest is given back to the system. Belongs to the 64 KiB of stack that the SDK's template asks for:
-/// then all that most tasks touch lies below it. A larger value costs every run, since all of it is
-/// written.
+/// How many bytes of a linear memory are zeroed and kept resident after a run; the rest is returned to
+/// the system. The value fits the 64 KiB stack that the SDK's template asks for: the memory that most
+/// tasks touch lies below it. A larger value slows down every run, because all of it is zeroed.
 const KEEP_RESIDENT: usize = 128 << 10;
 
-/// Returns the settings for so many instances at a time.
+/// Returns the settings for this number of concurrent instances.
 pub(crate) fn config(instances: u32) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .wasm_component_model(true)
-        // All four, or wasmtime refuses the combination.
+        // wasmtime refuses a combination in which only some of these four are off.
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false)
@@ -55,7 +54,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(16 << 10);
-    // `pagemap_scan` and protection keys stay off, their default: on this version the first can leave
-    // swapped pages of the last tenant (fixed in 50.0.0), the second has lost its key before.
+    // `pagemap_scan` and protection keys stay off, which is the default: in this version the first can
+    // leave swapped-out pages of the previous instance (fixed in 50.0.0), and the second has lost its
+    // key before.
     pool
 }

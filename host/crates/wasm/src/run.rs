@@ -1,6 +1,6 @@
-//! One run of a component: a fresh store, one call, and what it came to.
+//! One run of a component: a fresh store, one call and its outcome.
 //!
-//! The store is thrown away whatever happened: after success, a trap, a limit or a timeout alike.
+//! The store is always dropped: after success, a trap, an exceeded limit and a timeout alike.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,19 +8,17 @@ use std::time::{Duration, Instant};
 use loopabull_model::{Attempt, Effects, Outcome, Output, Reason, Usage};
 use wasmtime::{CallHook, Store, UpdateDeadline};
 
-use crate::Call;
 use crate::bindings::GrantedPre;
 use crate::bindings::loopabull::task::types::{Failure, Message};
+use crate::call::Call;
 use crate::capabilities::Capabilities;
-use crate::host::{Host, MAX_RESOURCES};
+use crate::host::Host;
+use crate::limits::{MAX_CALL_BYTES, MAX_RESOURCES};
 use crate::outcome::{self, DeadlinePassed};
 
-/// How long past its deadline a run may be before we stop waiting. The epoch ends a guest that
-/// computes; only one that is parked in a call of ours is left to this.
-const PARKED: Duration = Duration::from_millis(100);
-
-/// How many bytes a guest may hand to one call of ours.
-pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
+/// How long a run may exceed its deadline before it is dropped. The epoch ends a guest that computes;
+/// this limit ends a guest that waits inside a call of the host.
+const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(
     engine: &wasmtime::Engine,
@@ -31,16 +29,17 @@ pub(crate) async fn run(
     let mut store = match store(engine, capabilities, &call) {
         Ok(store) => store,
         Err(error) => {
-            let reason = format!("what it was granted is gone: {error:#}").into();
+            let reason = format!("cannot apply the grants of the task: {error:#}").into();
             return Attempt::without_output(Outcome::NotStarted { reason });
         }
     };
-    let called = tokio::time::timeout(call.timeout + PARKED, handle(&mut store, pre, &call)).await;
+    let timeout = call.timeout + DEADLINE_GRACE;
+    let result = tokio::time::timeout(timeout, handle(&mut store, pre, &call)).await;
     let host = store.into_data();
     let mut backtrace = None;
-    // Before it becomes a reason, which is cut: a secret is found only whole.
+    // Secrets are masked before the text is truncated: part of a secret would not be recognised.
     let reason = |text: String| Reason::from(capabilities.mask.text(&text));
-    let outcome = match called {
+    let outcome = match result {
         Ok(Ok(Ok(()))) => Outcome::Success,
         Ok(Ok(Err(Failure::Retry(text)))) => {
             Outcome::Retry { reason: reason(text), after: host.retry_after }
@@ -55,7 +54,7 @@ pub(crate) async fn run(
     attempt(host, capabilities, outcome, backtrace)
 }
 
-/// Makes the store of a run, with all of its limits.
+/// Creates the store of a run, with all of its limits.
 pub(crate) fn store(
     engine: &wasmtime::Engine,
     capabilities: &Arc<Capabilities>,
@@ -64,7 +63,7 @@ pub(crate) fn store(
     let deadline = Instant::now() + call.timeout;
     let mut store = Store::new(engine, Host::new(capabilities, call, deadline)?);
     store.limiter(|host| &mut host.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_hostcall_fuel(MAX_CALL_BYTES);
     store.set_max_component_handles(MAX_RESOURCES);
     store.call_hook(|mut store, hook| {
         if matches!(hook, CallHook::CallingHost) {
@@ -91,7 +90,7 @@ async fn handle(
     task.loopabull_task_handler().call_handle(store, &message(call)).await
 }
 
-/// Returns the message of a call as a guest gets it.
+/// Returns the message of a call in the form that a guest receives.
 pub(crate) fn message(call: &Call<'_>) -> Message {
     Message {
         id: call.message.id.to_string(),
@@ -101,7 +100,7 @@ pub(crate) fn message(call: &Call<'_>) -> Message {
     }
 }
 
-/// Puts together what is kept of a run, without its secrets.
+/// Returns the record of a run, with all secrets masked.
 fn attempt(
     host: Host,
     capabilities: &Capabilities,

@@ -1,69 +1,66 @@
-//! What a guest writes: standard output, standard error and log lines, in one text with a cap.
+//! The output of a guest: standard output, standard error and log lines, in one text of limited size.
 //!
-//! wasmtime's own pipes would end it, and its buffered stream has grown without bound under empty
-//! writes (GHSA-5m8g).
+//! wasmtime's own pipes would end the run when they are full, and its buffered stream grew without
+//! bound under empty writes (GHSA-5m8g).
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use loopabull_model::{Capture, Output};
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// How much a guest may write in one step.
-const PERMIT: usize = 64 << 10;
-/// How much of the end of standard error is kept apart, in bytes: what a guest says when it panics
-/// comes last, when a chatty one has long used up its output.
-const LAST_WORDS: usize = 4 << 10;
+/// The maximum number of bytes that a guest may write at once.
+const MAX_WRITE_BYTES: usize = 64 << 10;
+/// How many bytes of the end of standard error are stored separately. A panic message comes last, when
+/// a verbose guest has already used up its output limit.
+const STDERR_TAIL_BYTES: usize = 4 << 10;
 
-/// The text of one run. Clones write to the same text.
+/// The output of one run. Clones write to the same text.
 #[derive(Clone)]
 pub(crate) struct Streams {
-    written: Arc<Mutex<Written>>,
+    captured: Arc<Mutex<Captured>>,
     is_error: bool,
 }
 
-struct Written {
+struct Captured {
     all: Capture,
-    last_words: Vec<u8>,
+    stderr_tail: Vec<u8>,
 }
 
 impl Streams {
-    pub(crate) fn new(cap: u64) -> Self {
-        let written = Written { all: Capture::new(cap), last_words: Vec::new() };
-        Self { written: Arc::new(Mutex::new(written)), is_error: false }
+    pub(crate) fn new(limit: u64) -> Self {
+        let captured = Captured { all: Capture::new(limit), stderr_tail: Vec::new() };
+        Self { captured: Arc::new(Mutex::new(captured)), is_error: false }
     }
 
-    /// Returns the same text as standard error.
+    /// Returns the standard error of the same output.
     pub(crate) fn as_error(&self) -> Self {
-        Self { written: Arc::clone(&self.written), is_error: true }
+        Self { captured: Arc::clone(&self.captured), is_error: true }
     }
 
     pub(crate) fn push(&self, bytes: &[u8]) {
-        let mut written = self.written();
-        written.all.push(bytes);
+        let mut captured = self.captured.lock();
+        captured.all.push(bytes);
         if self.is_error {
-            let kept = bytes.len().min(LAST_WORDS);
-            let many = (written.last_words.len() + kept).saturating_sub(LAST_WORDS);
-            written.last_words.drain(..many);
-            written.last_words.extend_from_slice(&bytes[bytes.len() - kept..]);
+            let kept = bytes.len().min(STDERR_TAIL_BYTES);
+            let excess = (captured.stderr_tail.len() + kept).saturating_sub(STDERR_TAIL_BYTES);
+            captured.stderr_tail.drain(..excess);
+            captured.stderr_tail.extend_from_slice(&bytes[bytes.len() - kept..]);
         }
     }
 
     pub(crate) fn to_output(&self) -> Output {
-        self.written().all.to_output()
+        self.captured.lock().all.to_output()
     }
 
-    /// Returns the end of what was written to standard error.
-    pub(crate) fn last_words(&self) -> String {
-        String::from_utf8_lossy(&self.written().last_words).into_owned()
-    }
-
-    fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the end of standard error.
+    pub(crate) fn stderr_tail(&self) -> String {
+        String::from_utf8_lossy(&self.captured.lock().stderr_tail).into_owned()
     }
 }
 
@@ -94,7 +91,7 @@ impl OutputStream for Streams {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(PERMIT)
+        Ok(MAX_WRITE_BYTES)
     }
 }
 

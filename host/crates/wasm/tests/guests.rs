@@ -1,6 +1,7 @@
-//! Guests that behave and guests that do not. Each is a WAT text around one function body, so that
-//! this suite needs no WebAssembly toolchain; what a Rust task does is tested with the example
-//! tasks.
+//! Well-behaved and failing guests, and the outcomes of their runs.
+//!
+//! Each guest is a WAT text around one function body, so this suite needs no WebAssembly toolchain.
+//! Tasks written in Rust are tested with the example tasks.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
@@ -11,16 +12,17 @@ use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Attempt, Exceeded, Manifest, Message, Outcome, RunId};
 use loopabull_wasm::{Call, Component, ComponentRunner, LoadError};
 
-#[path = "hostile/setup.rs"]
-mod setup;
+#[path = "hostile/test_runner.rs"]
+mod test_runner;
 
-/// The time of guests that use all of it. The others end long before.
+/// The timeout of runs. Only guests that never end use all of it.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Returns a component whose `handle` has this body. Its eight parameters are pointer and length of
-/// id, topic, headers and body; its result is the address of a `result<_, failure>`, and at address
-/// 0 there is an `ok`. At 64 there is the text `no good`, at 96 `reject("no good")`, at 128
-/// `retry("no good")`.
+/// Returns a component whose `handle` has this body.
+///
+/// Its eight parameters are pointer and length of id, topic, headers and body. Its result is the
+/// address of a `result<_, failure>`: address 0 holds `ok`, 96 `reject("no good")`, 128
+/// `retry("no good")`. Address 64 holds the text `no good`.
 fn guest(body: &str) -> String {
     include_str!("guests/guest.wat").replace("BODY", body)
 }
@@ -31,7 +33,7 @@ fn message() -> Message {
 }
 
 fn runner() -> ComponentRunner {
-    setup::runner(2, None)
+    test_runner::runner(2, None)
 }
 
 fn load(runner: &ComponentRunner, wat: &str) -> Result<Component, LoadError> {
@@ -46,7 +48,7 @@ fn call(message: &Message, timeout: Duration) -> Call<'_> {
         timeout,
         memory: 1 << 20,
         output: 1000,
-        state: None,
+        state: Arc::new(|_| Box::pin(async { Ok(None) })),
     }
 }
 
@@ -56,7 +58,7 @@ async fn run_wat(wat: &str, timeout: Duration) -> Attempt {
     let message = message();
     let call = call(&message, timeout);
     let attempt = runner.run(&component, call.clone()).await;
-    // Whatever the guest did: the next message gets a fresh instance and the same answer.
+    // The next message gets a fresh instance, so the outcome is the same whatever the guest did.
     let again = runner.run(&component, call).await;
     assert_eq!(attempt.outcome, again.outcome);
     attempt
@@ -82,14 +84,14 @@ async fn a_failure_keeps_its_kind_and_reason() {
 }
 
 #[tokio::test]
-async fn a_pause_that_was_asked_for_comes_with_the_retry() {
+async fn a_requested_pause_is_part_of_the_retry() {
     let attempt = run_wat(include_str!("guests/pause.wat"), SHORT).await;
     let after = Some(Duration::from_millis(1500));
     assert_eq!(attempt.outcome, Outcome::Retry { reason: "no good".into(), after });
 }
 
 #[tokio::test]
-async fn a_trap_is_an_outcome_of_its_own() {
+async fn a_trap_is_reported_with_its_cause() {
     check("unreachable", trap("wasm trap: wasm `unreachable` instruction executed")).await;
     let division = "(i32.div_u (i32.const 1) (i32.const 0))";
     check(division, trap("wasm trap: integer divide by zero")).await;
@@ -103,30 +105,30 @@ async fn deep_recursion_is_a_trap() {
 }
 
 #[tokio::test]
-async fn an_endless_loop_meets_its_deadline() {
+async fn an_endless_loop_exceeds_its_deadline() {
     let expected = Outcome::Limit { exceeded: Exceeded::Deadline { allowed: SHORT } };
-    check("(loop $for_ever br $for_ever) unreachable", expected).await;
+    check("(loop $forever br $forever) unreachable", expected).await;
 }
 
 #[tokio::test]
-async fn an_endless_loop_does_not_stop_its_neighbours() {
+async fn an_endless_loop_does_not_block_other_runs() {
     let runner = Arc::new(runner());
     let load = |body: &str| load(&runner, &guest(body)).ok().unwrap();
     let (looping, good) = (load("(loop $l br $l) unreachable"), load("i32.const 0"));
     let message = message();
-    // One thread for both: the loop has to give way for the other to end first.
+    // Both runs share one thread, so the loop must yield for the other run to end first.
     let endless = runner.run(&looping, call(&message, Duration::from_secs(60)));
-    let neighbour = runner.run(&good, call(&message, Duration::from_secs(60)));
+    let other = runner.run(&good, call(&message, Duration::from_secs(60)));
     tokio::select! {
         biased;
         attempt = endless => panic!("the loop ended: {:?}", attempt.outcome),
-        attempt = neighbour => assert_eq!(attempt.outcome, Outcome::Success),
+        attempt = other => assert_eq!(attempt.outcome, Outcome::Success),
     }
 }
 
 #[tokio::test]
-async fn memory_without_end_meets_its_limit() {
-    // The guest starts with one page of 64 KiB, may have 1 MiB, and traps at the first refusal.
+async fn endless_memory_growth_exceeds_its_limit() {
+    // The guest starts with one page of 64 KiB, may have 1 MiB, and traps when a growth is refused.
     let body = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
                 unreachable";
     let exceeded = Exceeded::Memory { allowed: 1 << 20, wanted: (1 << 20) + (64 << 10) };
@@ -134,12 +136,12 @@ async fn memory_without_end_meets_its_limit() {
 }
 
 #[tokio::test]
-async fn a_guest_that_lives_with_a_refusal_succeeds() {
+async fn a_guest_that_tolerates_a_refused_growth_succeeds() {
     check("(drop (memory.grow (i32.const 1000))) i32.const 0", Outcome::Success).await;
 }
 
 #[tokio::test]
-async fn a_flood_of_output_is_cut_and_counted() {
+async fn excess_output_is_truncated_and_counted() {
     let attempt = run_wat(include_str!("guests/flood.wat"), Duration::from_secs(60)).await;
     assert_eq!(attempt.outcome, Outcome::Success);
     assert_eq!(attempt.output.text, "0123456789".repeat(100));
@@ -147,7 +149,7 @@ async fn a_flood_of_output_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn a_sleeping_guest_meets_its_deadline() {
+async fn a_sleeping_guest_exceeds_its_deadline() {
     let attempt = run_wat(include_str!("guests/sleep.wat"), SHORT).await;
     let expected = Outcome::Limit { exceeded: Exceeded::Deadline { allowed: SHORT } };
     assert_eq!(attempt.outcome, expected);

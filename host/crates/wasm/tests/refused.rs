@@ -1,4 +1,4 @@
-//! Components that are refused at load: each with one plain sentence, and the line to add.
+//! Components that are refused at load, with the error and the hint that the operator sees.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
@@ -6,26 +6,26 @@ use std::collections::BTreeMap;
 use loopabull_model::Manifest;
 use loopabull_wasm::LoadError;
 
-#[path = "hostile/setup.rs"]
-mod setup;
+#[path = "hostile/test_runner.rs"]
+mod test_runner;
 
 fn load(bytes: &[u8], manifest: &str) -> Result<(), LoadError> {
-    let runner = setup::runner(1, None);
+    let runner = test_runner::runner(1, None);
     runner.load(bytes, &Manifest::parse(manifest).unwrap(), BTreeMap::new()).map(drop)
 }
 
-/// Loads a component and returns what is said of it, with the hint behind `; `.
-fn said_of(wat: &str, manifest: &str) -> String {
+/// Loads a component and returns the error, followed by `; ` and the hint if there is one.
+fn load_error(wat: &str, manifest: &str) -> String {
     let error = load(&wat::parse_str(wat).unwrap(), manifest).unwrap_err();
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     format!("{error}{hint}")
 }
 
 fn check(wat: &str, expected: &str) {
-    assert_eq!(said_of(wat, ""), expected);
+    assert_eq!(load_error(wat, ""), expected);
 }
 
-/// A task that imports an empty interface of this name.
+/// Returns a task that imports an empty interface of this name.
 fn importing(name: &str) -> String {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     guest.replacen("(component", &format!("(component (import \"{name}\" (instance))"), 1)
@@ -36,10 +36,10 @@ fn check_import(name: &str, expected: &str) {
 }
 
 #[test]
-fn what_is_not_a_component_is_refused() {
-    let said = |bytes: &[u8]| load(bytes, "").unwrap_err().to_string();
-    assert!(said(b"").starts_with("it is not a component"), "{}", said(b""));
-    assert!(said(b"\0asm garbage").starts_with("it is not a component"));
+fn a_file_that_is_not_a_component_is_refused() {
+    let error = |bytes: &[u8]| load(bytes, "").unwrap_err().to_string();
+    assert!(error(b"").starts_with("it is not a component"), "{}", error(b""));
+    assert!(error(b"\0asm garbage").starts_with("it is not a component"));
     check(
         "(module)",
         "it is a WebAssembly module, not a component; \
@@ -48,16 +48,16 @@ fn what_is_not_a_component_is_refused() {
 }
 
 #[test]
-fn what_is_no_task_is_refused() {
+fn a_component_without_a_handler_is_refused() {
     check(
         "(component)",
-        "it does not export `loopabull:task/handler@0.1.0`, so it is no task; \
+        "it does not export `loopabull:task/handler@0.1.0`, so it is not a task; \
          build it with `#[task]` for the target wasm32-wasip2",
     );
 }
 
 #[test]
-fn a_grant_that_is_missing_is_named_with_the_line_to_add() {
+fn a_missing_grant_is_named_with_the_line_to_add() {
     let grants = [
         ("loopabull:task/emit@0.1.0", "emit", r#"`emit = ["org.example.topic"]` under `[grants]`"#),
         ("loopabull:task/state@0.1.0", "state", r#"`state = "1MiB"` under `[grants]`"#),
@@ -79,16 +79,16 @@ fn a_grant_that_is_missing_is_named_with_the_line_to_add() {
 }
 
 #[test]
-fn a_grant_lets_its_import_in() {
+fn a_granted_import_is_accepted() {
     let wat = importing("loopabull:task/emit@0.1.0");
     load(&wat::parse_str(wat).unwrap(), "grants.emit = ['a']").unwrap();
 }
 
 #[test]
-fn sockets_are_granted_to_no_task() {
+fn sockets_cannot_be_granted() {
     check_import(
         "wasi:sockets/tcp@0.2.6",
-        "and sockets are granted to no task; call HTTP through `wasi:http` instead",
+        "but sockets cannot be granted to a task; send HTTP requests with `wasi:http` instead",
     );
 }
 
@@ -97,16 +97,16 @@ fn an_import_of_another_version_is_refused() {
     let hint = "; build it with the SDK of this host's version";
     check_import(
         "loopabull:task/log@0.2.0",
-        &format!("of which this host has version 0.1.0{hint}"),
+        &format!("but this host supports version 0.1.0{hint}"),
     );
-    check_import("wasi:io/poll@0.3.0", &format!("of which this host has version 0.2{hint}"));
+    check_import("wasi:io/poll@0.3.0", &format!("but this host supports version 0.2{hint}"));
 }
 
 #[test]
-fn an_import_that_nobody_has_is_refused() {
-    check_import("acme:thing/other@1.0.0", "which this host does not have");
-    check_import("loopabull:task/magic@0.1.0", "which this host does not have");
-    check_import("plain", "which this host does not have");
+fn an_unknown_import_is_refused() {
+    check_import("acme:thing/other@1.0.0", "which this host does not provide");
+    check_import("loopabull:task/magic@0.1.0", "which this host does not provide");
+    check_import("plain", "which this host does not provide");
 }
 
 #[test]
@@ -114,21 +114,21 @@ fn a_handler_of_another_version_is_refused() {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     check(
         &guest.replace("loopabull:task/handler@0.1.0", "loopabull:task/handler@0.2.0"),
-        "it exports `loopabull:task/handler@0.2.0`, this host has version 0.1.0; \
+        "it exports `loopabull:task/handler@0.2.0`, but this host supports version 0.1.0; \
          build it with the SDK of this host's version",
     );
 }
 
 #[test]
-fn a_later_patch_of_the_version_is_taken() {
+fn a_later_patch_version_is_accepted() {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     let later = guest.replace("@0.1.0", "@0.1.7");
     load(&wat::parse_str(later).unwrap(), "").unwrap();
 }
 
 #[test]
-fn a_handler_of_another_shape_is_refused() {
-    let said = said_of(
+fn a_handler_of_another_type_is_refused() {
+    let error = load_error(
         r#"(component
             (core module $m (func (export "f")))
             (core instance $i (instantiate $m))
@@ -139,34 +139,33 @@ fn a_handler_of_another_shape_is_refused() {
     );
     let expected =
         "it does not fit the world `loopabull:task/granted@0.1.0`: `handle` has another type:";
-    assert!(said.starts_with(expected), "{said}");
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]
-fn components_inside_with_resources_of_their_own_are_refused() {
+fn nested_components_that_define_resources_are_refused() {
     let inside = |definition: &str| {
         let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
         guest.replacen("(component", &format!("(component (component {definition})"), 1)
     };
     check(
         &inside("(type (resource (rep i32)))"),
-        "it is composed of components that have resources of their own; \
-         deploy each part as a task of its own",
+        "it contains components that define resources; deploy each part as a separate task",
     );
     load(&wat::parse_str(inside("(core module)")).unwrap(), "").unwrap();
 }
 
 #[test]
-fn a_component_without_end_is_refused() {
+fn deep_nesting_and_many_exports_are_refused() {
     let deep = format!("{}{}", "(component ".repeat(12), ")".repeat(12));
-    let expected = "it has more than 1000 imports and exports, or nests deeper than 8";
+    let expected = "it has more than 1000 imports and exports, or components nested deeper than 8";
     check(&deep, expected);
     let exports: String = (0..1001).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
     check(&format!("(component (instance $h) {exports})"), expected);
 }
 
-/// A component that begins with so many types, each an instance type in the one before. Bytes, since
-/// no tool would write it.
+/// Returns the start of a component with instance types nested this deep. It is assembled from bytes,
+/// because no tool would write it.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut body = vec![1];
     for _ in 0..depth {
@@ -185,20 +184,20 @@ fn nested_types(depth: usize) -> Vec<u8> {
 }
 
 #[test]
-fn types_without_end_are_refused() {
+fn deeply_nested_types_are_refused() {
     let handler = wat::parse_str(
         "(component (instance $h) (export \"loopabull:task/handler@0.1.0\" (instance $h)))",
     )
     .unwrap();
-    let said = |depth| {
+    let error = |depth| {
         let bytes = [nested_types(depth), handler[8..].to_vec()].concat();
         load(&bytes, "").unwrap_err().to_string()
     };
-    // wasmtime reads so many.
-    assert!(said(999).ends_with("does not have export `handle`"), "{}", said(999));
-    assert_eq!(said(1_000), "it has more than 1000 types inside of types");
-    assert_eq!(said(1_000_000), "it has more than 1000 types inside of types");
-    // A list of lists, and so on.
+    // wasmtime accepts this depth, so the error is about the missing export.
+    assert!(error(999).ends_with("does not have export `handle`"), "{}", error(999));
+    assert_eq!(error(1_000), "it has more than 1000 nested types");
+    assert_eq!(error(1_000_000), "it has more than 1000 nested types");
+    // Lists of lists are refused by wasmtime itself.
     let mut lists = String::from("(type $l0 (list u8))");
     for n in 1..10_000 {
         lists += &format!("(type $l{n} (list $l{}))", n - 1);
@@ -208,8 +207,9 @@ fn types_without_end_are_refused() {
         "(import \"loopabull:task/log@0.1.0\" (instance {lists} (export \"t\" (type (eq $l9999)))))"
     );
     for deep in [lists, import] {
-        let said = said_of(&guest.replacen("(component", &format!("(component {deep}"), 1), "");
-        assert!(said.contains("type nesting is too deep"), "{said}");
+        let wat = guest.replacen("(component", &format!("(component {deep}"), 1);
+        let error = load_error(&wat, "");
+        assert!(error.contains("type nesting is too deep"), "{error}");
     }
 }
 
@@ -217,9 +217,9 @@ fn types_without_end_are_refused() {
 fn a_hundred_thousand_exports_are_refused() {
     let exports: String =
         (0..100_000).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
-    let expected = "it has more than 1000 imports and exports, or nests deeper than 8";
+    let expected = "it has more than 1000 imports and exports, or components nested deeper than 8";
     check(&format!("(component (instance $h) {exports})"), expected);
-    // Not of the component itself, but of what it exports.
+    // The exports may also belong to an exported instance instead of the component itself.
     let exports: String =
         (0..100_000).map(|n| format!("(export \"e{n}\" (func $handle))")).collect();
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
@@ -235,7 +235,7 @@ fn a_hundred_thousand_exports_are_refused() {
 }
 
 #[test]
-fn what_is_said_of_a_component_forges_no_line() {
+fn control_characters_in_names_are_escaped_in_errors() {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     let import = r#"(core module $m (import "env" "evil\n\1b[31m\e2\80\ae" (func))"#;
     let wat = guest
@@ -249,7 +249,7 @@ fn what_is_said_of_a_component_forges_no_line() {
 }
 
 #[test]
-fn a_component_of_too_many_modules_is_refused() {
+fn a_component_with_too_many_modules_is_refused() {
     let instances: String = (0..70).map(|_| "(core instance (instantiate $m))").collect();
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     let end = guest.rfind("(export \"loopabull").unwrap();
@@ -259,14 +259,14 @@ fn a_component_of_too_many_modules_is_refused() {
         instances.replace("$m", "$x"),
         &guest[end..]
     );
-    let said = said_of(&wat, "");
-    assert!(said.contains("core module instances"), "{said}");
+    let error = load_error(&wat, "");
+    assert!(error.contains("core module instances"), "{error}");
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_named() {
+fn a_missing_granted_directory_is_named() {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     let manifest = "grants.dirs = [{ host = '/no/such/place', guest = '/x' }]";
-    let said = said_of(&guest, manifest);
-    assert_eq!(said, "cannot open the granted directory `/no/such/place`");
+    let error = load_error(&guest, manifest);
+    assert_eq!(error, "cannot open the granted directory `/no/such/place`");
 }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty};
-use loopabull_egress::{Egress, EgressLimits, Resolver, Timeouts, Trust};
+use loopabull_egress::{Egress, EgressLimits, Timeouts, Trust};
 use loopabull_fedmsg::envelope_of_recording;
 use loopabull_model::HttpGrant;
 use loopabull_queue::Backoff;
@@ -144,7 +144,7 @@ impl Datagrepper {
             ));
         }
         let limits = EgressLimits { response_body_bytes: LARGEST_PAGE, ..EgressLimits::default() };
-        let egress = Egress::new(vec![grant], limits, trust, Resolver::System);
+        let egress = Egress::new(vec![grant], limits, trust);
         let file = state.join("datagrepper.json");
         let progress = Progress::read(&file)?;
         let unnoticed = fedmsg.endpoints.iter().map(unnoticed).max().unwrap_or_default();

@@ -1,18 +1,18 @@
-//! Names whose addresses are not what the grant means.
+//! Names that resolve to addresses which the grant does not cover.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use loopabull_egress::{Denied, Egress, EgressLimits, SendError};
 
-use crate::bed::{Server, answers, get, grants, trust};
+use crate::test_server::{Server, answers, get, grants, trust};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 async fn check_denied(address: &str) {
-    let (resolver, _) = answers(&[&[address]]);
+    let (names, _) = answers(&[&[address]]);
     let granted = grants("'http://name.example'");
-    let run = Egress::new(granted, EgressLimits::default(), trust(), resolver).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
     let error = get(&run, "http://name.example/").await.unwrap_err();
     assert!(matches!(error, SendError::Denied(Denied::Address { .. })), "{address}: {error:?}");
 }
@@ -37,22 +37,23 @@ async fn a_name_with_a_private_address_is_denied() {
 }
 
 #[tokio::test]
-async fn the_denial_names_the_address_and_the_line_to_add() {
-    let (resolver, _) = answers(&[&["10.1.2.3"]]);
+async fn the_denial_names_the_address_and_the_grant_to_add() {
+    let (names, _) = answers(&[&["10.1.2.3"]]);
     let granted = grants("'http://pagure.internal:8080'");
-    let run = Egress::new(granted, EgressLimits::default(), trust(), resolver).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
     let error = get(&run, "http://pagure.internal:8080/").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`http://pagure.internal:8080` leads to `10.1.2.3`, which is not public: \
+        "`http://pagure.internal:8080` resolves to `10.1.2.3`, which is not public: \
          add { url = \"http://pagure.internal:8080\", addresses = [\"10.1.2.3\"] } \
          to http under [grants]"
     );
 }
 
 #[tokio::test]
-async fn a_name_that_changes_is_connected_as_it_was_checked() {
-    // The same port of two addresses: what is checked leads to one, what comes later to the other.
+async fn a_name_that_changes_is_connected_to_the_checked_address() {
+    // Two servers use the same port of two addresses: the first look-up returns one address, later
+    // look-ups the other.
     let checked = Server::start_at("127.0.0.2:0".parse().unwrap(), None, |wire| {
         wire.write_all(OK.as_bytes()).unwrap();
     });
@@ -61,10 +62,10 @@ async fn a_name_that_changes_is_connected_as_it_was_checked() {
         Server::start_at(SocketAddr::new("127.0.0.1".parse().unwrap(), port), None, |wire| {
             wire.write_all(OK.as_bytes()).unwrap();
         });
-    let (resolver, look_ups) = answers(&[&["127.0.0.2"], &["127.0.0.1"]]);
+    let (names, look_ups) = answers(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let url = format!("http://name.example:{port}");
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.2'] }}"));
-    let run = Egress::new(granted, EgressLimits::default(), trust(), resolver).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
 
     assert_eq!(get(&run, &url).await.unwrap().status.as_u16(), 200);
     assert_eq!(look_ups.load(Ordering::SeqCst), 1);
@@ -77,7 +78,7 @@ async fn a_name_that_changes_is_connected_as_it_was_checked() {
 }
 
 #[tokio::test]
-async fn of_several_addresses_only_the_checked_ones_are_tried() {
+async fn only_allowed_addresses_of_a_name_are_tried() {
     let checked = Server::start_at("127.0.0.2:0".parse().unwrap(), None, |wire| {
         wire.write_all(OK.as_bytes()).unwrap();
     });
@@ -86,29 +87,29 @@ async fn of_several_addresses_only_the_checked_ones_are_tried() {
         Server::start_at(SocketAddr::new("127.0.0.1".parse().unwrap(), port), None, |wire| {
             wire.write_all(OK.as_bytes()).unwrap();
         });
-    // Nobody listens at the third, so that the next one is tried.
-    let (resolver, _) = answers(&[&["127.0.0.1", "127.0.0.3", "127.0.0.2"]]);
+    // No server listens on 127.0.0.3, so the next address is tried.
+    let (names, _) = answers(&[&["127.0.0.1", "127.0.0.3", "127.0.0.2"]]);
     let url = format!("http://name.example:{port}");
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.2', '127.0.0.3'] }}"));
-    let run = Egress::new(granted, EgressLimits::default(), trust(), resolver).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
     get(&run, &url).await.unwrap();
     assert_eq!((checked.connections(), other.connections()), (1, 0));
 }
 
 #[tokio::test]
-async fn an_address_is_allowed_for_its_own_origin_only() {
-    let (resolver, _) = answers(&[&["127.0.0.1"]]);
+async fn an_address_is_allowed_only_for_its_own_origin() {
+    let (names, _) = answers(&[&["127.0.0.1"]]);
     let granted = grants("{ url = 'http://a', addresses = ['127.0.0.1'] }, 'http://b'");
-    let run = Egress::new(granted, EgressLimits::default(), trust(), resolver).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
     let error = get(&run, "http://b/").await.unwrap_err();
     assert!(matches!(error, SendError::Denied(Denied::Address { .. })), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_name_without_addresses_is_an_error() {
-    let (resolver, _) = answers(&[&[]]);
-    let run =
-        Egress::new(grants("'http://a'"), EgressLimits::default(), trust(), resolver).begin_run();
+    let (names, _) = answers(&[&[]]);
+    let run = Egress::with_names(grants("'http://a'"), EgressLimits::default(), trust(), names)
+        .begin_run();
     let error = get(&run, "http://a/").await.unwrap_err();
     assert_eq!(error.to_string(), "`a` has no address");
 }

@@ -1,4 +1,4 @@
-//! Heads and bodies of any size, and such that break off.
+//! Large, incomplete and malformed heads and bodies.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
-use loopabull_egress::{Denied, EgressLimits, SendError, Timeouts, Trouble};
+use loopabull_egress::{Denied, EgressLimits, ExchangeFailure, SendError, Timeouts};
 
-use crate::bed::{Server, get, run, run_with, send, until_closed};
+use crate::test_server::{Server, get, run, run_with, send, until_closed};
 
-/// A body of so many pieces, of a length that nobody knows before.
+/// A body of this number of pieces that does not declare its length.
 struct Pieces(usize);
 
 impl Body for Pieces {
@@ -31,7 +31,7 @@ impl Body for Pieces {
     }
 }
 
-/// A body whose pieces come when the test has them.
+/// A body whose pieces arrive when the test sends them.
 struct Later(tokio::sync::mpsc::UnboundedReceiver<Bytes>);
 
 impl Body for Later {
@@ -51,11 +51,11 @@ async fn check_response(limits: EgressLimits, answer: &'static str, is: fn(&Send
     let run = run_with(&format!("'{}'", server.url()), limits);
     let error = get(&run, &server.url()).await.unwrap_err();
     assert!(is(&error), "{error:?}");
-    assert!(matches!(run.exchanges()[0].trouble, Some(Trouble::Failed(_))));
+    assert!(matches!(run.exchanges()[0].failure, Some(ExchangeFailure::Failed(_))));
 }
 
 #[tokio::test]
-async fn a_response_without_end_meets_the_limit() {
+async fn an_endless_response_exceeds_the_size_limit() {
     let server = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\n\r\n").unwrap();
         while wire.write_all(&[b'a'; 1024]).is_ok() {}
@@ -67,11 +67,11 @@ async fn a_response_without_end_meets_the_limit() {
     let exchange = &run.exchanges()[0];
     assert_eq!(exchange.status, Some(200));
     assert!(exchange.received_bytes < 1_000_000, "{}", exchange.received_bytes);
-    assert!(matches!(exchange.trouble, Some(Trouble::Failed(_))));
+    assert!(matches!(exchange.failure, Some(ExchangeFailure::Failed(_))));
 }
 
 #[tokio::test]
-async fn a_response_of_just_the_limit_is_whole() {
+async fn a_response_of_exactly_the_limit_is_accepted() {
     let server = Server::saying("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
     let limits = EgressLimits { response_body_bytes: 5, ..EgressLimits::default() };
     let run = run_with(&format!("'{}'", server.url()), limits);
@@ -79,7 +79,7 @@ async fn a_response_of_just_the_limit_is_whole() {
 }
 
 #[tokio::test]
-async fn a_response_that_is_cut_short_is_an_error() {
+async fn a_truncated_response_is_an_error() {
     let limits = EgressLimits::default();
     let is_closed = |error: &SendError| matches!(error, SendError::Closed { .. });
     check_response(limits, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", is_closed).await;
@@ -90,7 +90,7 @@ async fn a_response_that_is_cut_short_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_response_that_is_no_http_is_an_error() {
+async fn a_response_that_is_not_http_is_an_error() {
     let is_protocol = |error: &SendError| matches!(error, SendError::Protocol { .. });
     check_response(EgressLimits::default(), "220 ftp.example ready\r\n\r\n", is_protocol).await;
     let two = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab";
@@ -98,7 +98,7 @@ async fn a_response_that_is_no_http_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_large_head_of_a_response_is_an_error() {
+async fn a_large_response_head_is_an_error() {
     let limits = EgressLimits { header_bytes: 1000, headers: 3, ..EgressLimits::default() };
     let is_head = |error: &SendError| matches!(error, SendError::ResponseHead { .. });
     let many = "HTTP/1.1 200 OK\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n";
@@ -109,7 +109,7 @@ async fn a_large_head_of_a_response_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_dropped_ends_the_body_in_an_error() {
+async fn a_dropped_connection_ends_the_body_in_an_error() {
     let server = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
             .unwrap();
@@ -137,7 +137,7 @@ async fn a_request_body_beyond_the_limit_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_body_of_another_length_is_an_error() {
+async fn a_request_body_with_a_wrong_content_length_is_an_error() {
     let server = Server::start(until_closed);
     let run = run(&format!("'{}'", server.url()));
     for (length, pieces) in [("1025", 1), ("1023", 1), ("5", 0)] {
@@ -151,7 +151,7 @@ async fn a_request_body_of_another_length_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_body_that_breaks_off_is_an_error() {
+async fn an_aborted_request_body_is_an_error() {
     let server = Server::start(until_closed);
     let run = run(&format!("'{}'", server.url()));
     let body = Pieces(1).map_err(Box::<dyn std::error::Error + Send + Sync>::from);
@@ -161,7 +161,7 @@ async fn a_request_body_that_breaks_off_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_body_that_breaks_off_behind_the_response_is_told_as_such() {
+async fn a_request_body_that_fails_after_the_response_began_is_reported() {
     let server = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
             .unwrap();
@@ -176,7 +176,7 @@ async fn a_request_body_that_breaks_off_behind_the_response_is_told_as_such() {
     let (body, ()) = tokio::join!(response.into_body().collect(), connection);
     let error = body.unwrap_err();
     assert!(matches!(error, SendError::RequestBody { .. }), "{error:?}");
-    let expected = "the body of the request broke off: it is larger than 5 bytes";
-    let trouble = run.exchanges()[0].trouble.clone();
-    assert_eq!(trouble, Some(Trouble::Failed(expected.into())));
+    let expected = "the body of the request was not completed: it is larger than 5 bytes";
+    let failure = run.exchanges()[0].failure.clone();
+    assert_eq!(failure, Some(ExchangeFailure::Failed(expected.into())));
 }

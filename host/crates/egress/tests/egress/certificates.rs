@@ -1,4 +1,4 @@
-//! Only a server with a certificate for its name, of a known root, is spoken to.
+//! TLS: a server needs a certificate for its name from a trusted root.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::bed::{Server, answers, get, grants};
+use crate::test_server::{Server, answers, get, grants};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
@@ -47,16 +47,16 @@ fn trusting(root: &CertifiedIssuer<'static, KeyPair>) -> Trust {
     Trust::load(Some(file.path())).unwrap()
 }
 
-/// Begins a run that may ask this server under its name.
+/// Begins a run that is granted this server under its name.
 fn run(server: &Server, trust: Trust) -> (RunEgress, String) {
-    let (resolver, _) = answers(&[&["127.0.0.1"]]);
+    let (names, _) = answers(&[&["127.0.0.1"]]);
     let url = format!("https://pagure.internal:{}", server.address.port());
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.1'] }}"));
-    (Egress::new(granted, EgressLimits::default(), trust, resolver).begin_run(), url)
+    (Egress::with_names(granted, EgressLimits::default(), trust, names).begin_run(), url)
 }
 
 #[tokio::test]
-async fn a_certificate_of_the_extra_root_is_trusted() {
+async fn a_certificate_from_the_extra_root_is_trusted() {
     let root = root();
     let server = server(&root, "pagure.internal", OK);
     let (run, url) = run(&server, trusting(&root));
@@ -71,13 +71,12 @@ async fn a_certificate_for_an_address_is_trusted() {
     let server = server(&root, "127.0.0.1", OK);
     let url = format!("https://{}", server.address);
     let granted = grants(&format!("'{url}'"));
-    let (resolver, _) = answers(&[&[]]);
-    let run = Egress::new(granted, EgressLimits::default(), trusting(&root), resolver).begin_run();
+    let run = Egress::new(granted, EgressLimits::default(), trusting(&root)).begin_run();
     assert_eq!(get(&run, &url).await.unwrap().body, "hello");
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_root_is_refused() {
+async fn a_certificate_from_another_root_is_refused() {
     let server = server(&root(), "pagure.internal", OK);
     let (run, url) = run(&server, trusting(&root()));
     let error = get(&run, &url).await.unwrap_err();
@@ -95,20 +94,19 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_tls_meets_the_limit_of_connecting() {
-    let server = Server::start(crate::bed::until_closed);
+async fn a_stalled_tls_handshake_exceeds_the_connect_timeout() {
+    let server = Server::start(crate::test_server::until_closed);
     let url = format!("https://{}", server.address);
-    let (resolver, _) = answers(&[&[]]);
     let limits = EgressLimits { connect: Duration::from_millis(50), ..EgressLimits::default() };
-    let run = Egress::new(grants(&format!("'{url}'")), limits, trusting(&root()), resolver);
+    let run = Egress::new(grants(&format!("'{url}'")), limits, trusting(&root()));
     let error = get(&run.begin_run(), &url).await.unwrap_err();
     assert!(matches!(error, SendError::ConnectTimeout { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_short_under_tls_is_an_error() {
+async fn a_truncated_body_over_tls_is_an_error() {
     let root = root();
-    // Its end is the end of the connection, and TLS is not told that this is it.
+    // The end of the connection is the end of the body, but there is no TLS close notification.
     let server = server(&root, "pagure.internal", "HTTP/1.1 200 OK\r\n\r\nhello");
     let (run, url) = run(&server, trusting(&root));
     let error = get(&run, &url).await.unwrap_err();

@@ -1,11 +1,11 @@
-//! What is granted works, and arrives as it was meant.
+//! Granted requests reach the server as intended.
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{Empty, Full};
 use loopabull_egress::Exchange;
 
-use crate::bed::{Server, get, run, send};
+use crate::test_server::{Server, get, run, send};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-a: b\r\n\r\nhello";
 
@@ -43,7 +43,7 @@ async fn a_body_is_sent_with_its_length_or_in_chunks() {
 }
 
 #[tokio::test]
-async fn a_name_of_the_system_is_looked_up() {
+async fn a_name_is_looked_up_by_the_system() {
     let server = Server::saying(OK);
     let url = format!("http://localhost:{}", server.address.port());
     let run = run(&format!("{{ url = '{url}', addresses = ['127.0.0.1', '::1'] }}"));
@@ -62,7 +62,7 @@ async fn an_ipv6_address_is_reached() {
 }
 
 #[tokio::test]
-async fn each_request_has_a_connection_of_its_own() {
+async fn each_request_uses_a_new_connection() {
     let server = Server::saying(OK);
     let run = run(&format!("'{}'", server.url()));
     get(&run, &server.url()).await.unwrap();
@@ -71,7 +71,7 @@ async fn each_request_has_a_connection_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_forged_host_does_not_arrive() {
+async fn a_forged_host_header_is_not_sent() {
     let server = Server::saying(OK);
     let run = run(&format!("'{}'", server.url()));
     let request = Request::get(server.url())
@@ -98,7 +98,7 @@ async fn an_exchange_is_recorded_without_its_query() {
         origin: server.url(),
         path: "/a/b".to_owned(),
         status: Some(200),
-        trouble: None,
+        failure: None,
         sent_bytes: 0,
         received_bytes: 5,
     };

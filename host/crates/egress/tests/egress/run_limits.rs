@@ -1,16 +1,16 @@
-//! A run makes so many requests, and so many at once.
+//! Limits on the number of requests of a run, in total and at once.
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use loopabull_egress::{Denied, EgressLimits, SendError, Timeouts};
 
-use crate::bed::{LIMIT, Server, get, run_with, until_closed};
+use crate::test_server::{Server, TEST_TIMEOUT, get, run_with, until_closed};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
 #[tokio::test]
-async fn a_run_makes_so_many_requests() {
+async fn requests_beyond_the_total_limit_are_denied() {
     let server = Server::saying(OK);
     let limits = EgressLimits { requests: 2, ..EgressLimits::default() };
     let run = run_with(&format!("'{}'", server.url()), limits);
@@ -20,28 +20,28 @@ async fn a_run_makes_so_many_requests() {
         let error = get(&run, &server.url()).await.unwrap_err();
         assert!(matches!(error, SendError::Denied(Denied::Requests { limit: 2 })), "{error:?}");
     }
-    assert_eq!((run.exchanges().len(), run.requests_beyond_limit()), (2, 3));
+    assert_eq!((run.exchanges().len(), run.requests_over_limit()), (2, 3));
     assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
-async fn a_run_makes_so_many_requests_at_once() {
+async fn concurrent_requests_beyond_the_limit_are_denied() {
     let server = Server::saying(OK);
-    let limits = EgressLimits { at_once: 1, ..EgressLimits::default() };
+    let limits = EgressLimits { concurrent: 1, ..EgressLimits::default() };
     let run = run_with(&format!("'{}'", server.url()), limits);
     let request = Request::get(server.url()).body(Empty::<Bytes>::new()).unwrap();
-    let under_way = run.send(request, Timeouts::default()).await.unwrap();
+    let in_progress = run.send(request, Timeouts::default()).await.unwrap();
     let error = get(&run, &server.url()).await.unwrap_err();
-    assert!(matches!(error, SendError::Denied(Denied::AtOnce { limit: 1 })), "{error:?}");
-    drop(under_way);
+    assert!(matches!(error, SendError::Denied(Denied::Concurrent { limit: 1 })), "{error:?}");
+    drop(in_progress);
     get(&run, &server.url()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_response_that_was_read_takes_no_place() {
+async fn a_finished_response_does_not_count_as_in_progress() {
     let server = Server::saying(OK);
     let empty = Server::saying("HTTP/1.1 204 No Content\r\n\r\n");
-    let limits = EgressLimits { at_once: 1, ..EgressLimits::default() };
+    let limits = EgressLimits { concurrent: 1, ..EgressLimits::default() };
     let run = run_with(&format!("'{}', '{}'", server.url(), empty.url()), limits);
     let request = Request::get(server.url()).body(Empty::<Bytes>::new()).unwrap();
     let (mut read, connection) = run.send(request, Timeouts::default()).await.unwrap();
@@ -53,26 +53,26 @@ async fn a_response_that_was_read_takes_no_place() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_off_gives_its_place_back() {
+async fn an_aborted_request_does_not_count_as_in_progress() {
     let server = Server::start(until_closed);
-    let limits = EgressLimits { at_once: 1, ..EgressLimits::default() };
+    let limits = EgressLimits { concurrent: 1, ..EgressLimits::default() };
     let run = run_with(&format!("'{}'", server.url()), limits);
     {
         let request = Request::get(server.url()).body(Empty::<Bytes>::new()).unwrap();
         let waiting = run.send(request, Timeouts::default());
         let mut waiting = std::pin::pin!(waiting);
-        let seen = tokio::time::timeout(LIMIT, async {
+        let connected = tokio::time::timeout(TEST_TIMEOUT, async {
             while server.connections() == 0 {
                 tokio::task::yield_now().await;
             }
         });
         tokio::select! {
-            _ = &mut waiting => panic!("nobody answers"),
-            seen = seen => seen.unwrap(),
+            _ = &mut waiting => panic!("the server does not answer"),
+            connected = connected => connected.unwrap(),
         }
     }
     let exchange = &run.exchanges()[0];
-    assert_eq!((exchange.status, &exchange.trouble), (None, &None));
+    assert_eq!((exchange.status, &exchange.failure), (None, &None));
     let error = get(&run, "http://evil.example/").await.unwrap_err();
     assert!(matches!(error, SendError::Denied(Denied::NotGranted { .. })), "{error:?}");
 }

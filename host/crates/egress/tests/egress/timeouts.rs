@@ -1,4 +1,4 @@
-//! Every wait has a limit.
+//! Timeouts of each step of an exchange.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::Empty;
 use loopabull_egress::{EgressLimits, SendError, Timeouts};
 
-use crate::bed::{Server, run, run_with, send, send_within, until_closed};
+use crate::test_server::{Server, run, run_with, send, send_within, until_closed};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -16,17 +16,18 @@ fn request(url: &str) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_silent_server_meets_the_limit_of_the_first_byte() {
+async fn a_silent_server_exceeds_the_first_byte_timeout() {
     let server = Server::start(until_closed);
     let limits = EgressLimits { first_byte: SHORT, ..EgressLimits::default() };
     let run = run_with(&format!("'{}'", server.url()), limits);
     let error = send(&run, request(&server.url())).await.unwrap_err();
     assert!(matches!(error, SendError::FirstByteTimeout { limit: SHORT, .. }), "{error:?}");
-    assert_eq!(error.to_string(), format!("`{}` began no response within 50ms", server.url()));
+    let expected = format!("`{}` did not begin a response within 50ms", server.url());
+    assert_eq!(error.to_string(), expected);
 }
 
 #[tokio::test]
-async fn a_server_that_stops_meets_the_limit_between_bytes() {
+async fn a_stalled_response_exceeds_the_between_bytes_timeout() {
     let server = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello").unwrap();
         until_closed(wire);
@@ -39,7 +40,7 @@ async fn a_server_that_stops_meets_the_limit_between_bytes() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_meets_the_limit_of_the_whole() {
+async fn an_endless_body_exceeds_the_total_timeout() {
     let server = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\n\r\n").unwrap();
         while wire.write_all(&[b'a'; 1024]).is_ok() {}
@@ -55,7 +56,7 @@ async fn a_body_without_end_meets_the_limit_of_the_whole() {
 }
 
 #[tokio::test]
-async fn a_component_may_ask_for_less_and_not_for_more() {
+async fn a_component_can_shorten_a_timeout_but_not_extend_it() {
     let server = Server::start(until_closed);
     let run = run(&format!("'{}'", server.url()));
     let less = Timeouts { first_byte: Some(SHORT), ..Timeouts::default() };
@@ -70,7 +71,7 @@ async fn a_component_may_ask_for_less_and_not_for_more() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_nothing_ends_at_once() {
+async fn a_timeout_of_zero_expires_at_once() {
     let silent = Server::start(until_closed);
     let half = Server::start(|wire| {
         write!(wire, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello").unwrap();
@@ -90,7 +91,7 @@ async fn a_timeout_of_nothing_ends_at_once() {
 }
 
 #[tokio::test]
-async fn endless_limits_do_not_overflow() {
+async fn maximum_timeouts_do_not_overflow() {
     let server = Server::saying("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     let limits = EgressLimits {
         connect: Duration::MAX,

@@ -1,19 +1,19 @@
-//! What `emit` answers: messages are kept back until the run has succeeded.
+//! The import `emit`: messages are held back until the run has succeeded.
 
 use loopabull_model::{Body, Counted, Emission, Exceeded, Topic, is_harmful};
 
 use crate::bindings::loopabull::task::emit;
-use crate::host::{Host, LimitReached};
+use crate::host::{Host, LimitExceeded};
 
-/// How many messages a run may send.
+/// The maximum number of messages that a run may send.
 const MAX_MESSAGES: u64 = 100;
-/// How many bytes the messages of a run may have together.
+/// The maximum size of all messages of a run together, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
-/// How many headers a message may have.
+/// The maximum number of headers of a message.
 const MAX_HEADERS: usize = 64;
-/// The longest name of a header, in bytes: AMQP carries it as a short string.
+/// The maximum length of a header name, in bytes: AMQP encodes it as a short string.
 const MAX_NAME_BYTES: usize = 255;
-/// How many bytes the headers of a message may have together.
+/// The maximum size of all headers of a message together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 << 10;
 
 impl emit::Host for Host {
@@ -23,7 +23,7 @@ impl emit::Host for Host {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     ) -> wasmtime::Result<Result<(), String>> {
-        // Before it is read: as a tree, JSON takes a multiple of its bytes.
+        // The size is checked before the JSON is parsed: its parsed form takes a multiple of its bytes.
         let bytes = self
             .emitted
             .iter()
@@ -59,9 +59,9 @@ impl Host {
                 "the topic `{topic}` is not granted; add it to `emit` under `[grants]`"
             ));
         }
-        let most = Emission::MOST_HOPS;
-        if self.hops >= most {
-            return Err(format!("the message comes of {most} others, one because of the other"));
+        let limit = Emission::MOST_HOPS;
+        if self.hops >= limit {
+            return Err(format!("the chain of emitted messages has reached its limit of {limit}"));
         }
         check_headers(&headers)?;
         let body = String::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
@@ -71,7 +71,7 @@ impl Host {
         let texts: Vec<&str> = in_headers.chain([topic.as_str(), body.as_str()]).collect();
         let mask = &self.capabilities.mask;
         if let Some(secret) = texts.iter().find_map(|text| mask.find(text.as_bytes())) {
-            return Err(format!("the message holds the secret `{secret}`"));
+            return Err(format!("the message contains the secret `{secret}`"));
         }
         Ok(Emission { topic, headers, body })
     }
@@ -84,18 +84,18 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
     for (name, value) in headers {
         if name.is_empty() || name.to_ascii_lowercase().starts_with(Emission::HEADER_PREFIX) {
             return Err(format!(
-                "headers that begin with `{}` are the host's",
+                "header names must not be empty or begin with `{}`, which the host reserves",
                 Emission::HEADER_PREFIX
             ));
         }
         if name.len() > MAX_NAME_BYTES || [name, value].iter().any(|t| t.chars().any(is_harmful)) {
             return Err(format!(
-                "the name of a header has more than {MAX_NAME_BYTES} bytes, or the header holds a control \
+                "a header has a name of more than {MAX_NAME_BYTES} bytes or contains a control \
                  character"
             ));
         }
     }
-    // What a bus of AMQP takes has its headers in one frame of 128 KiB.
+    // An AMQP bus carries all headers of a message in one frame of 128 KiB.
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_HEADER_BYTES {
         return Err(format!("the headers have {bytes} bytes, the limit is {MAX_HEADER_BYTES}"));
@@ -109,5 +109,5 @@ fn bytes(topic: &str, headers: &[(String, String)], body: usize) -> u64 {
 }
 
 fn limit(what: Counted, allowed: u64, wanted: u64) -> wasmtime::Error {
-    LimitReached(Exceeded::Count { what, allowed, wanted }).into()
+    LimitExceeded(Exceeded::Count { what, allowed, wanted }).into()
 }

@@ -1,15 +1,16 @@
-//! What `state` answers: the run's own changes over what the task remembers.
+//! The import `state`: the changes of this run, layered over the stored state of the task.
 //!
-//! What was read is noted, so that whoever keeps the changes can tell whether it is still so.
+//! Values that were read are recorded, so that the changes are stored only if those values are still
+//! current.
 
 use loopabull_model::{Counted, Exceeded, is_harmful};
 
 use crate::bindings::loopabull::task::state;
-use crate::host::{Host, HostFailed, LimitReached};
+use crate::host::{Host, HostFailed, LimitExceeded};
 
-/// The longest key, in bytes.
+/// The maximum length of a key, in bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// How many keys a run may read, and how many it may write.
+/// The maximum number of keys that a run may read, and the maximum number that it may write.
 const MAX_KEYS: u64 = 1000;
 
 impl state::Host for Host {
@@ -23,10 +24,7 @@ impl state::Host for Host {
         if let Some(value) = self.state.read.get(&key) {
             return Ok(value.clone());
         }
-        let read = self.read_state.as_ref().ok_or_else(|| {
-            HostFailed("nothing is remembered where this run takes place".to_owned())
-        })?;
-        let value = read(key.clone()).await.map_err(HostFailed)?;
+        let value = (self.read_state)(key.clone()).await.map_err(HostFailed)?;
         self.state.read.insert(key, value.clone());
         self.check_size()?;
         Ok(value)
@@ -37,7 +35,7 @@ impl state::Host for Host {
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {
-        // A key that cannot be has no value.
+        // An invalid key has no value to delete, so its error is dropped.
         self.write(key, None).map(drop)
     }
 
@@ -66,23 +64,23 @@ impl Host {
         if let Err(reason) = check(&key) {
             return Ok(Err(reason));
         }
-        // Before it is searched, which takes its time.
+        // The size is checked before the value is searched for secrets, which takes time.
         let wanted = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
         if wanted > self.state.allowed {
             return Err(limit(Counted::StateBytes, self.state.allowed, wanted));
         }
         let mask = &self.capabilities.mask;
-        let holds = |bytes: &[u8]| mask.find(bytes).map(str::to_owned);
-        if let Some(secret) = value.as_deref().and_then(holds).or_else(|| holds(key.as_bytes())) {
-            return Ok(Err(format!("the value holds the secret `{secret}`")));
+        let find = |bytes: &[u8]| mask.find(bytes).map(str::to_owned);
+        if let Some(secret) = value.as_deref().and_then(find).or_else(|| find(key.as_bytes())) {
+            return Ok(Err(format!("the value contains the secret `{secret}`")));
         }
         self.state.written.insert(key, value);
         self.check_size()?;
         Ok(Ok(()))
     }
 
-    /// A run alone must not go beyond what its task may remember; whether all of it together does is
-    /// known when the changes are kept.
+    /// Checks that the changes of this run alone fit the task's limit. The sum of all stored values is
+    /// checked when the changes are stored.
     fn check_size(&self) -> wasmtime::Result<()> {
         let written = self.state.written.iter();
         let values = written.filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len()));
@@ -99,12 +97,12 @@ impl Host {
 }
 
 fn limit(what: Counted, allowed: u64, wanted: u64) -> wasmtime::Error {
-    LimitReached(Exceeded::Count { what, allowed, wanted }).into()
+    LimitExceeded(Exceeded::Count { what, allowed, wanted }).into()
 }
 
 fn check(key: &str) -> Result<(), String> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES || key.chars().any(is_harmful) {
-        return Err(format!("a key has 1 to {MAX_KEY_BYTES} bytes and no control character"));
+        return Err(format!("a key must have 1 to {MAX_KEY_BYTES} bytes and no control character"));
     }
     Ok(())
 }

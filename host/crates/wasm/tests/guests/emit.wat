@@ -1,4 +1,4 @@
-;; Sends COUNT messages `{"n":1}` to TOPIC, then ends with BODY (see guest.wat for what to return).
+;; Sends COUNT messages `{"n":1}` to TOPIC, then ends with BODY (guest.wat lists the results).
 (component
   (type $types (instance
     (type $header (tuple string string))
@@ -37,7 +37,7 @@
     (data (i32.const 128) "\01\00\00\00\00\00\00\00\40\00\00\00\07\00\00\00")
     (data (i32.const 256) "TOPIC")
     (data (i32.const 1024) "{\"n\":1}")
-    ;; A refusal of the host, `result<_, string>` at 512, as `reject` of its text.
+    ;; Returns the host's error, a `result<_, string>` at 512, as `reject` with its text.
     (func $refused (result i32)
       (i32.store (i32.const 544) (i32.const 1))
       (i32.store (i32.const 548) (i32.const 1))

@@ -1,4 +1,4 @@
-;; Writes ten bytes to standard output, ten thousand times, and as often none.
+;; Writes ten bytes to standard output ten thousand times, each time followed by an empty write.
 (component
   (type $types (instance
     (type $header (tuple string string))

@@ -1,4 +1,4 @@
-;; A task without imports but the types: the smallest component of the world `task`.
+;; A task that imports only the types: the smallest component of the world `task`.
 (component
   (type $types (instance
     (type $header (tuple string string))

@@ -1,7 +1,7 @@
-;; A task that may do everything, in five places where it can be hostile: START is the core start
-;; function, REALLOC comes before its allocator, BODY before its answer, POST is its post-return,
-;; and FIELDS are declarations of its own, with STORES, modules of one memory or one table each. It is hostile at the first attempt only; at every other it
-;; answers `reject` with the id of its message.
+;; A task with all grants and five places for hostile code: START is the core start function, REALLOC
+;; runs before its allocator, BODY before its result, POST is its post-return, and FIELDS are extra
+;; declarations. STORES are modules of one memory or one table each. The task is hostile at the first
+;; attempt only; at every other attempt it returns `reject` with the id of its message.
 (component
   (type $types (instance
     (type $header (tuple string string))
@@ -127,42 +127,42 @@
     (import "host" "note" (func $note (param i32 i32 i32 i32)))
     ;; level, text, fields
     (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
-    ;; topic, headers, body, where the result goes
+    ;; topic, headers, body, address of the result
     (import "host" "publish" (func $publish (param i32 i32 i32 i32 i32 i32 i32)))
-    ;; key, where the result goes
+    ;; key, address of the result
     (import "host" "get-state" (func $get-state (param i32 i32 i32)))
-    ;; key, value, where the result goes
+    ;; key, value, address of the result
     (import "host" "set-state" (func $set-state (param i32 i32 i32 i32 i32)))
-    ;; name, where the result goes
+    ;; name, address of the result
     (import "host" "secret" (func $secret (param i32 i32 i32)))
     (import "host" "block" (func $block (param i32)))
-    ;; pollables, where the result goes
+    ;; pollables, address of the result
     (import "host" "poll" (func $poll (param i32 i32 i32)))
     (import "host" "drop-pollable" (func $drop-pollable (param i32)))
     ;; nanoseconds
     (import "host" "after" (func $after (param i64) (result i32)))
     (import "host" "ready" (func $ready (param i32) (result i32)))
-    ;; stream, how many, where the result goes
+    ;; stream, how many, address of the result
     (import "host" "zeroes" (func $zeroes (param i32 i64 i32)))
-    ;; stream, bytes, where the result goes
+    ;; stream, bytes, address of the result
     (import "host" "write" (func $write (param i32 i32 i32 i32)))
     (import "host" "drop-stream" (func $drop-stream (param i32)))
     (import "host" "out" (func $out (result i32)))
     (import "host" "err" (func $err (result i32)))
     ;; 0 is ok
     (import "host" "exit" (func $exit (param i32)))
-    ;; how many, where the result goes
+    ;; count, address of the result
     (import "host" "random" (func $random (param i64 i32)))
     FIELDS
     (func $begin (if (global.get $hostile) (then START)))
     (start $begin)
-    ;; The message: pointer and length of id, topic, headers and body. What is at address 0 is `ok`.
+    ;; The message: pointer and length of id, topic, headers and body. Address 0 holds `ok`.
     (func $handle (export "handle")
       (param $id i32) (param $id-length i32) (param i32 i32 i32 i32 i32 i32) (result i32)
       (local $n i32) (local $stream i32)
       (if (global.get $hostile) (then BODY))
       (call $fail (i32.const 1) (local.get $id) (local.get $id-length)))
-    ;; Makes a failure of a kind, 0 for `retry` and 1 for `reject`, and a text.
+    ;; Returns a failure with a kind, 0 for `retry` and 1 for `reject`, and a text.
     (func $fail (param $kind i32) (param $text i32) (param $length i32) (result i32)
       (i32.store (i32.const 512) (i32.const 1))
       (i32.store (i32.const 516) (local.get $kind))

@@ -1,4 +1,4 @@
-;; A task that asks for a pause of 1500 ms and then says that it may work later.
+;; A task that asks for a pause of 1500 ms and then returns `retry`.
 (component
   (type $types (instance
     (type $header (tuple string string))

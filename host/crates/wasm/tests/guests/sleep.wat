@@ -1,4 +1,4 @@
-;; Waits for an hour in a call of the host, where no epoch reaches it.
+;; Waits for an hour in a call of the host, where the epoch does not interrupt it.
 (component
   (type $types (instance
     (type $header (tuple string string))

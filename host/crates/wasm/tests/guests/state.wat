@@ -1,4 +1,4 @@
-;; Counts its runs in one byte under the key `n`, then ends with BODY (see guest.wat).
+;; Counts its runs in one byte under the key `n`, then ends with BODY (guest.wat lists the results).
 (component
   (type $types (instance
     (type $header (tuple string string))

@@ -1,4 +1,4 @@
-//! The cache of compiled components, as a runner uses it: whatever lies in it, the task runs.
+//! The cache of compiled components: a task runs whatever the cache contains.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use loopabull_model::Outcome;
 use loopabull_wasm::Source;
 use sha2::Sha256;
 
-use crate::bed::{Bed, Guest, Trial};
+use crate::test_host::{Guest, TestHost, Trial};
 
-/// Loads the guest in a process that begins anew, runs it, and returns where it came from.
+/// Loads the guest with a new runner, runs it, and returns the origin of its machine code.
 fn source(cache: &Path) -> Source {
-    let bed = Bed::with_cache(Some(cache));
-    let component = bed.load(Guest::default());
-    let attempt = bed.run(&component, Trial::default(), 2);
+    let host = TestHost::with_cache(Some(cache));
+    let component = host.load(Guest::default());
+    let attempt = host.run(&component, Trial::default(), 2);
     assert_eq!(attempt.outcome, Outcome::Reject { reason: "m-1".into() });
     component.source
 }
 
-/// Returns the one file beside the key.
+/// Returns the only file beside the key.
 fn file(cache: &Path) -> PathBuf {
     let files = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
     let mut files = files.filter(|path| path.file_name().unwrap() != "key");
@@ -35,23 +35,23 @@ fn filled() -> (tempfile::TempDir, PathBuf) {
     (folder, cache)
 }
 
-/// Spoils the file, and fails unless the component is compiled anew and kept again.
-fn check(spoil: impl Fn(&Path, Vec<u8>)) {
+/// Damages the file, and fails unless the component is compiled and cached again.
+fn check(damage: impl Fn(&Path, Vec<u8>)) {
     let (_folder, cache) = filled();
     let file = file(&cache);
-    spoil(&file, fs::read(&file).unwrap());
+    damage(&file, fs::read(&file).unwrap());
     assert_eq!(source(&cache), Source::Compiled);
     assert_eq!(source(&cache), Source::Cache);
 }
 
 #[test]
-fn the_next_process_takes_it_from_the_cache() {
+fn the_next_runner_loads_the_component_from_the_cache() {
     let (_folder, cache) = filled();
     assert_eq!(source(&cache), Source::Cache);
 }
 
 #[test]
-fn a_file_that_was_changed_is_compiled_anew() {
+fn a_component_is_compiled_again_if_its_file_was_changed() {
     for at in [0_usize, 31, 32, 4096] {
         check(|file, mut bytes| {
             bytes[at] ^= 1;
@@ -61,34 +61,34 @@ fn a_file_that_was_changed_is_compiled_anew() {
 }
 
 #[test]
-fn a_file_that_was_cut_or_emptied_is_compiled_anew() {
+fn a_component_is_compiled_again_if_its_file_was_truncated() {
     check(|file, bytes| fs::write(file, &bytes[..bytes.len() / 2]).unwrap());
     check(|file, bytes| fs::write(file, &bytes[..7]).unwrap());
     check(|file, _| fs::write(file, b"").unwrap());
 }
 
 #[test]
-fn a_file_of_another_host_is_compiled_anew() {
+fn a_component_is_compiled_again_if_its_file_is_from_another_host() {
     let (_folder, other) = filled();
-    let foreign = fs::read(file(&other)).unwrap();
-    check(|file, _| fs::write(file, &foreign).unwrap());
+    let external = fs::read(file(&other)).unwrap();
+    check(|file, _| fs::write(file, &external).unwrap());
 }
 
 #[test]
-fn what_is_sealed_but_no_machine_code_is_compiled_anew() {
+fn a_component_is_compiled_again_if_authentic_content_is_not_machine_code() {
     check(|file, _| {
         let code = b"\x7fELF no code at all";
         let key = fs::read(file.with_file_name("key")).unwrap();
-        let mut seal = Hmac::<Sha256>::new_from_slice(&key).unwrap();
-        seal.update(file.file_name().unwrap().as_encoded_bytes());
-        seal.update(&[0]);
-        seal.update(code);
-        fs::write(file, [&seal.finalize().into_bytes()[..], code].concat()).unwrap();
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+        hmac.update(file.file_name().unwrap().as_encoded_bytes());
+        hmac.update(&[0]);
+        hmac.update(code);
+        fs::write(file, [&hmac.finalize().into_bytes()[..], code].concat()).unwrap();
     });
 }
 
 #[test]
-fn a_directory_or_a_link_in_its_place_does_no_harm() {
+fn a_directory_or_a_link_in_place_of_the_file_is_harmless() {
     let (_folder, cache) = filled();
     let file = file(&cache);
     fs::remove_file(&file).unwrap();
@@ -97,13 +97,13 @@ fn a_directory_or_a_link_in_its_place_does_no_harm() {
     assert_eq!(source(&cache), Source::Cache);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    // Nothing can be kept there, so it is compiled each time.
+    // The directory prevents caching, so the component is compiled each time.
     assert_eq!(source(&cache), Source::Compiled);
     assert_eq!(source(&cache), Source::Compiled);
 }
 
 #[test]
-fn with_another_key_everything_is_compiled_anew() {
+fn a_component_is_compiled_again_if_the_key_changed() {
     let (_folder, cache) = filled();
     fs::write(cache.join("key"), [7; 32]).unwrap();
     assert_eq!(source(&cache), Source::Compiled);

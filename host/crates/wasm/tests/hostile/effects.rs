@@ -1,13 +1,13 @@
-//! Guests that want to change more outside themselves than they may: messages and state.
+//! Guests that exceed the limits on their effects: messages and state.
 
 use loopabull_model::{Counted, Outcome};
 
-use crate::bed::{Bed, Guest, Trial, count};
+use crate::test_host::{Guest, TestHost, Trial, count};
 
 const DATA: &str =
     r#"(data (i32.const 1024) "a.b.c") (data (i32.const 1040) "key") (data (i32.const 1056) "{}")"#;
 
-/// Publishes `$stream` bytes from 8192 on, to `a.b.c`, for ever.
+/// Publishes `$stream` bytes from address 8192 to `a.b.c`, endlessly.
 const PUBLISH: &str = "(loop $again
     (call $publish (i32.const 1024) (i32.const 5) (i32.const 0) (i32.const 0)
       (i32.const 8192) (local.get $stream) (i32.const 512))
@@ -16,17 +16,17 @@ const PUBLISH: &str = "(loop $again
     (br $again))";
 
 #[test]
-fn messages_without_end_meet_their_limit() {
+fn endless_messages_exceed_their_limit() {
     let body = format!(
         "(i32.store16 (i32.const 8192) (i32.const 0x7d7b)) (local.set $stream (i32.const 2)) {PUBLISH}"
     );
     let expected = count(Counted::Emitted, 100, 101);
-    Bed::new().check(Guest::of(&body).with(DATA), Trial::default(), &expected);
+    TestHost::new().check(Guest::of(&body).with(DATA), Trial::default(), &expected);
 }
 
 #[test]
-fn long_messages_meet_their_limit() {
-    // One text of 2 MiB with its quotes.
+fn large_messages_exceed_their_limit() {
+    // Each message is a JSON string of 2 MiB, including its quotes.
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 120) (i32.const 2097152))
          (i32.store8 (i32.const 8192) (i32.const 34))
@@ -36,13 +36,13 @@ fn long_messages_meet_their_limit() {
     );
     let guest = Guest { pages: "33", ..Guest::of(&body).with(DATA) };
     let expected = count(Counted::EmittedBytes, 4 << 20, 2 * (2_097_152 + 5));
-    Bed::new().check(guest, Trial::few(3).memory(4 << 20), &expected);
+    TestHost::new().check(guest, Trial::few(3).memory(4 << 20), &expected);
 }
 
 #[test]
-fn a_message_beyond_the_limit_is_not_even_read() {
-    // 15 MiB of JSON that would be a hundred times as much as a tree; were it read, it would be
-    // refused as it is not JSON at its end.
+fn a_message_beyond_the_limit_is_not_parsed() {
+    // The body is 15 MiB of text whose parsed form would take a hundred times as much memory. If the
+    // host parsed it, the error would be that it is not valid JSON.
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 91) (i32.const 15728640))
          (local.set $stream (i32.const 15728640))
@@ -50,11 +50,11 @@ fn a_message_beyond_the_limit_is_not_even_read() {
     );
     let guest = Guest { pages: "256", ..Guest::of(&body).with(DATA) };
     let expected = count(Counted::EmittedBytes, 4 << 20, 15_728_640 + 5);
-    Bed::new().check(guest, Trial::few(3).memory(16 << 20), &expected);
+    TestHost::new().check(guest, Trial::few(3).memory(16 << 20), &expected);
 }
 
 #[test]
-fn headers_without_end_are_not_taken() {
+fn too_many_headers_are_refused() {
     let publish = |many: u32| {
         format!(
             "(call $publish (i32.const 1024) (i32.const 5) (i32.const 32768) (i32.const {many})
@@ -62,28 +62,28 @@ fn headers_without_end_are_not_taken() {
              (return (call $fail (i32.const 1) (i32.load (i32.const 516)) (i32.load (i32.const 520))))"
         )
     };
-    let bed = Bed::new();
+    let host = TestHost::new();
     let body = publish(1_000_000);
     let guest = Guest { pages: "256", ..Guest::of(&body).with(DATA) };
     let expected = count(Counted::CallBytes, 16 << 20, (16 << 20) + 1);
-    bed.check(guest, Trial::few(20).memory(16 << 20), &expected);
+    host.check(guest, Trial::few(20).memory(16 << 20), &expected);
     let body = publish(65);
     let expected = Outcome::Reject { reason: "a message has at most 64 headers".into() };
-    bed.check(Guest::of(&body).with(DATA), Trial::default(), &expected);
+    host.check(Guest::of(&body).with(DATA), Trial::default(), &expected);
 }
 
 #[test]
-fn state_that_grows_meets_its_limit() {
+fn growing_state_exceeds_its_limit() {
     let body = "(loop $again
         (local.set $n (i32.add (local.get $n) (i32.const 500000)))
         (call $set-state (i32.const 1040) (i32.const 3) (i32.const 8192) (local.get $n) (i32.const 512))
         (br $again))";
     let guest = Guest { pages: "30", ..Guest::of(body).with(DATA) };
     let expected = count(Counted::StateBytes, 1 << 20, 1_500_003);
-    Bed::new().check(guest, Trial::few(3).memory(2 << 20), &expected);
+    TestHost::new().check(guest, Trial::few(3).memory(2 << 20), &expected);
 }
 
-/// Writes the number `$n` as the four bytes of a key at 1040.
+/// Writes the number `$n` as a key of four bytes at address 1040, and increments it.
 const KEY: &str = "
     (i32.store (i32.const 1040) (i32.add (i32.const 0x30303030) (i32.or
       (i32.or (i32.and (local.get $n) (i32.const 15))
@@ -92,7 +92,7 @@ const KEY: &str = "
     (local.set $n (i32.add (local.get $n) (i32.const 1)))";
 
 #[test]
-fn keys_without_end_meet_their_limit() {
+fn endless_keys_exceed_their_limit() {
     let set = format!(
         "(loop $again {KEY}
            (call $set-state (i32.const 1040) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 512))
@@ -104,7 +104,7 @@ fn keys_without_end_meet_their_limit() {
            (br $again))"
     );
     let expected = count(Counted::StateKeys, 1000, 1001);
-    let bed = Bed::new();
-    bed.check(Guest::of(&set), Trial::few(10), &expected);
-    bed.check(Guest::of(&get), Trial::few(10), &expected);
+    let host = TestHost::new();
+    host.check(Guest::of(&set), Trial::few(10), &expected);
+    host.check(Guest::of(&get), Trial::few(10), &expected);
 }

@@ -1,15 +1,15 @@
-//! Guests that end otherwise than by an answer, or by an answer that is none.
+//! Guests that end without a result, or with an invalid one.
 
 use loopabull_model::{Counted, Outcome};
 
-use crate::bed::{Bed, Guest, Trial, count, trap};
+use crate::test_host::{Guest, TestHost, Trial, count, trap};
 
 const OUTSIDE: &str = "string pointer/length out of bounds of memory";
 const LEAVE: &str = "wasm trap: cannot leave component instance";
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 
 fn check(guest: Guest<'_>, expected: &Outcome) {
-    Bed::new().check(guest, Trial::default(), expected);
+    TestHost::new().check(guest, Trial::default(), expected);
 }
 
 fn check_body(body: &str, expected: &str) {
@@ -17,7 +17,7 @@ fn check_body(body: &str, expected: &str) {
 }
 
 #[test]
-fn recursion_without_end_is_a_trap() {
+fn endless_recursion_is_a_trap() {
     let deep = "(func $deep (param i64) (call $deep (local.get 0)) (call $deep (local.get 0)))";
     let expected = trap("wasm trap: call stack exhausted");
     check(Guest::of("(call $deep (i64.const 1))").with(deep), &expected);
@@ -26,16 +26,16 @@ fn recursion_without_end_is_a_trap() {
 }
 
 #[test]
-fn a_trap_is_a_trap_wherever_it_is() {
+fn a_trap_is_reported_wherever_it_happens() {
     check_body("unreachable", UNREACHABLE);
     check(Guest { start: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
     check(Guest { realloc: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
-    // After `ok`: the message counts as not dealt with.
+    // The trap comes after the result `ok`, and the run fails nevertheless.
     check(Guest { post: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
 }
 
 #[test]
-fn nothing_may_be_called_while_memory_is_allocated_or_given_back() {
+fn imports_cannot_be_called_from_realloc_and_post_return() {
     let post = "(drop (call $attempt))";
     check(Guest { post, ..Guest::default() }, &trap(LEAVE));
     let realloc = "(drop (call $attempt))";
@@ -43,7 +43,7 @@ fn nothing_may_be_called_while_memory_is_allocated_or_given_back() {
 }
 
 #[test]
-fn memory_that_is_not_there_is_no_place_for_the_message() {
+fn an_invalid_allocation_for_the_message_is_a_trap() {
     check(
         Guest { realloc: "(return (i32.const -8))", ..Guest::default() },
         &trap("realloc return: beyond end of memory"),
@@ -55,9 +55,9 @@ fn memory_that_is_not_there_is_no_place_for_the_message() {
 }
 
 #[test]
-fn an_exit_has_its_status() {
+fn an_exit_is_reported_with_its_status() {
     let exit = |status: &str| Outcome::Exit {
-        status: format!("exit status {status} before it had answered").into(),
+        status: format!("exit status {status} before it returned a result").into(),
     };
     check(Guest::of("(call $exit (i32.const 0))"), &exit("0"));
     check(Guest::of("(call $exit (i32.const 1))"), &exit("1"));
@@ -65,17 +65,17 @@ fn an_exit_has_its_status() {
 }
 
 #[test]
-fn a_reason_of_128_mib_is_not_taken() {
+fn a_reason_of_128_mib_is_refused() {
     let guest = Guest {
         pages: "2049",
         ..Guest::of("(return (call $fail (i32.const 1) (i32.const 8192) (i32.const 0x08000000)))")
     };
     let expected = count(Counted::CallBytes, 16 << 20, (16 << 20) + 1);
-    Bed::new().check(guest, Trial::default().memory(256 << 20), &expected);
+    TestHost::new().check(guest, Trial::default().memory(256 << 20), &expected);
 }
 
 #[test]
-fn a_long_reason_is_cut() {
+fn a_long_reason_is_truncated() {
     let guest = Guest::of(
         "(memory.fill (i32.const 8192) (i32.const 120) (i32.const 50000))
          (return (call $fail (i32.const 0) (i32.const 8192) (i32.const 50000)))",
@@ -85,8 +85,8 @@ fn a_long_reason_is_cut() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_a_trap() {
-    // The reason lies outside of the memory, is not UTF-8, or is of a third kind.
+fn an_invalid_result_is_a_trap() {
+    // The reason is outside of the memory, is not UTF-8, or has an unknown kind.
     check_body("(return (call $fail (i32.const 1) (i32.const 0) (i32.const 65537)))", OUTSIDE);
     check_body("(return (call $fail (i32.const 1) (i32.const -1) (i32.const 4)))", OUTSIDE);
     check_body(
@@ -103,7 +103,7 @@ fn an_answer_that_is_none_is_a_trap() {
 }
 
 #[test]
-fn a_reason_forges_no_line() {
+fn control_characters_in_a_reason_are_escaped() {
     let guest = Guest::of("(return (call $fail (i32.const 1) (i32.const 1024) (i32.const 9)))")
         .with(r#"(data (i32.const 1024) "a\nb\1b[31m\00")"#);
     check(guest, &Outcome::Reject { reason: r"a\nb\u{1b}[31m\u{0}".into() });

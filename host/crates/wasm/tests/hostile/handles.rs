@@ -1,11 +1,11 @@
-//! Guests that ask for too much of the host's, or use its handles otherwise than they may.
+//! Guests that request too many resources of the host, or misuse its handles.
 
 use loopabull_model::{Counted, Outcome};
 
-use crate::bed::{Bed, Guest, Trial, count, trap};
+use crate::test_host::{Guest, TestHost, Trial, count, trap};
 
 fn check(body: &str, expected: &Outcome) {
-    Bed::new().check(Guest::of(body), Trial::default(), expected);
+    TestHost::new().check(Guest::of(body), Trial::default(), expected);
 }
 
 fn check_trap(body: &str, reason: &str) {
@@ -13,18 +13,18 @@ fn check_trap(body: &str, reason: &str) {
 }
 
 #[test]
-fn random_bytes_without_end_are_not_made() {
+fn too_many_random_bytes_are_refused() {
     let expected = count(Counted::RandomBytes, 64 << 10, (64 << 10) + 1);
     check("(call $random (i64.const -1) (i32.const 1024))", &expected);
     check("(call $random (i64.const 65537) (i32.const 1024))", &expected);
 }
 
 #[test]
-fn handles_without_end_are_not_given() {
+fn endless_handles_exceed_their_limit() {
     let expected = count(Counted::Handles, 1000, 1001);
     check("(loop $again (drop (call $out)) (br $again))", &expected);
     check("(loop $again (drop (call $after (i64.const -1))) (br $again))", &expected);
-    // Pollables that are children of one stream.
+    // These pollables are children of one stream.
     check(
         "(local.set $stream (call $out))
          (loop $again (drop (call $ready (local.get $stream))) (br $again))",
@@ -33,7 +33,7 @@ fn handles_without_end_are_not_given() {
 }
 
 #[test]
-fn one_pollable_lent_a_thousand_times_counts_as_so_many_handles() {
+fn a_pollable_counts_as_often_as_it_is_borrowed() {
     let body = "
         (local.set $stream (call $after (i64.const -1)))
         (loop $again
@@ -46,7 +46,7 @@ fn one_pollable_lent_a_thousand_times_counts_as_so_many_handles() {
 }
 
 #[test]
-fn a_handle_is_dropped_once() {
+fn dropping_a_handle_twice_is_a_trap() {
     check_trap(
         "(local.set $stream (call $out))
          (call $drop-stream (local.get $stream))
@@ -56,7 +56,7 @@ fn a_handle_is_dropped_once() {
 }
 
 #[test]
-fn a_handle_that_was_dropped_is_gone() {
+fn using_a_dropped_handle_is_a_trap() {
     check_trap(
         "(local.set $stream (call $after (i64.const 0)))
          (call $drop-pollable (local.get $stream))
@@ -66,14 +66,14 @@ fn a_handle_that_was_dropped_is_gone() {
 }
 
 #[test]
-fn a_handle_that_was_never_given_is_unknown() {
+fn using_an_unknown_handle_is_a_trap() {
     check_trap("(call $block (i32.const 7))", "unknown handle index 7");
     check_trap("(call $drop-stream (i32.const 0))", "unknown handle index 0");
     check_trap("(call $drop-stream (i32.const -1))", "unknown handle index 4294967295");
 }
 
 #[test]
-fn a_handle_of_another_kind_is_refused() {
+fn using_a_handle_of_another_type_is_a_trap() {
     let reason = "handle index 1 used with the wrong type, expected guest-defined resource but \
                   found a different guest-defined resource";
     check_trap("(call $drop-stream (call $after (i64.const 0)))", reason);
@@ -81,7 +81,7 @@ fn a_handle_of_another_kind_is_refused() {
 }
 
 #[test]
-fn a_stream_is_not_dropped_under_what_waits_for_it() {
+fn dropping_a_stream_with_a_pollable_is_a_trap() {
     check_trap(
         "(local.set $stream (call $out))
          (drop (call $ready (local.get $stream)))
@@ -91,6 +91,6 @@ fn a_stream_is_not_dropped_under_what_waits_for_it() {
 }
 
 #[test]
-fn a_poll_for_nothing_is_a_trap() {
+fn an_empty_poll_is_a_trap() {
     check_trap("(call $poll (i32.const 0) (i32.const 0) (i32.const 1024))", "empty poll list");
 }

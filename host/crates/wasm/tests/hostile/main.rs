@@ -1,10 +1,10 @@
-//! Guests that mean harm: each ends with the outcome that names what it did, leaves nothing behind
-//! in the host, and the next message of the same task is worked.
+//! Hostile guests. Each run ends with the outcome that names its offence and leaves nothing behind in
+//! the host, and the next message of the same task is handled.
 //!
-//! One process with one measured guest at a time, see `bed.rs`.
+//! Only one guest runs in this process at a time, because the tests measure the process; see
+//! `test_host.rs`.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod bed;
 mod cache;
 mod effects;
 mod ends;
@@ -12,6 +12,7 @@ mod handles;
 mod memory;
 mod output;
 mod secrets;
-mod setup;
 mod tenants;
+mod test_host;
+mod test_runner;
 mod time;

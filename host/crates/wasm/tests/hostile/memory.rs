@@ -1,15 +1,15 @@
-//! Guests that want all memory there is: linear memories and tables, one or many.
+//! Guests that exceed their memory limit, with one or many linear memories and tables.
 
 use loopabull_model::Outcome;
 
-use crate::bed::{Bed, Guest, Store, Trial, memory, trap};
+use crate::test_host::{Guest, Store, TestHost, Trial, memory, trap};
 
 const PAGE: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 
 #[test]
-fn memory_that_is_filled_to_its_limit_is_given_back() {
+fn memory_that_is_filled_to_its_limit_is_released() {
     let guest = Guest::of(
         "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
          (memory.fill (i32.const 8192) (i32.const 0xaa)
@@ -17,7 +17,7 @@ fn memory_that_is_filled_to_its_limit_is_given_back() {
          unreachable",
     );
     let expected = memory(32 * MIB, 513 * PAGE);
-    let attempt = Bed::new().check(guest, Trial::default().memory(32 * MIB), &expected);
+    let attempt = TestHost::new().check(guest, Trial::default().memory(32 * MIB), &expected);
     assert_eq!(attempt.usage.memory, 497 * PAGE);
 }
 
@@ -34,9 +34,10 @@ fn several_memories_count_together() {
          unreachable",
     )
     .storing(&memories);
-    // One page, then three memories of 100 pages each, then two of 200: the third one is too much.
+    // The memories hold 1 page plus three times 100, then two grow to 200 pages; the growth of the
+    // third one exceeds the limit.
     let expected = memory(32 * MIB, 601 * PAGE);
-    Bed::new().check(guest, Trial::default().memory(32 * MIB), &expected);
+    TestHost::new().check(guest, Trial::default().memory(32 * MIB), &expected);
 }
 
 #[test]
@@ -50,11 +51,11 @@ fn tables_count_with_the_memories() {
          unreachable",
     )
     .storing(&tables);
-    Bed::new().check(guest, Trial::default(), &memory(MIB, PAGE + 8 * 130_000));
+    TestHost::new().check(guest, Trial::default(), &memory(MIB, PAGE + 8 * 130_000));
 }
 
 #[test]
-fn what_a_run_held_is_the_sum_of_all() {
+fn reported_memory_is_the_sum_of_memories_and_tables() {
     let stores = [Store::memory("m", "1", ""), Store::table("t", "24")];
     let guest = Guest::of(
         "(drop (memory.grow $m (i32.const 2)))
@@ -62,12 +63,12 @@ fn what_a_run_held_is_the_sum_of_all() {
          (return (i32.const 0))",
     )
     .storing(&stores);
-    let attempt = Bed::new().check(guest, Trial::default(), &Outcome::Success);
+    let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
     assert_eq!(attempt.usage.memory, 4 * PAGE + 8 * 1024);
 }
 
 #[test]
-fn a_growth_that_the_guest_itself_ruled_out_does_not_count() {
+fn growth_beyond_the_guests_own_maximum_does_not_count() {
     let memories = [Store::memory("small", "1 1", ""), Store::memory("big", "0", "")];
     let stores = memories.into_iter().chain([Store::table("few", "10 10")]).collect::<Vec<_>>();
     let guest = Guest::of(
@@ -80,45 +81,45 @@ fn a_growth_that_the_guest_itself_ruled_out_does_not_count() {
          (return (i32.const 0))",
     )
     .storing(&stores);
-    let attempt = Bed::new().check(guest, Trial::default(), &Outcome::Success);
+    let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
     assert_eq!(attempt.usage.memory, 12 * PAGE + 80);
-    // And what traps after it has not run into our limit.
+    // A trap after such a growth is not reported as an exceeded limit.
     let guest = Guest::of("(drop (memory.grow $small (i32.const 20))) unreachable");
-    Bed::new().check(guest.storing(&stores), Trial::default(), &trap(UNREACHABLE));
+    TestHost::new().check(guest.storing(&stores), Trial::default(), &trap(UNREACHABLE));
 }
 
 #[test]
-fn a_table_of_more_elements_than_a_slot_has_is_the_guests_trouble() {
+fn growing_a_table_beyond_its_slot_is_no_memory_limit() {
     let tables = [Store::table("t", "0")];
-    // The slot has 100,000, the memory would allow for more: `table.grow` says -1, and no limit that
-    // an operator can set was hit.
+    // A slot has 100,000 elements, and the memory limit would allow more. `table.grow` returns -1, but
+    // no limit that an operator can set was exceeded.
     let guest = Guest::of(
         "(if (i32.eq (table.grow $t (ref.null func) (i32.const 100001)) (i32.const -1))
            (then unreachable))
          (return (i32.const 0))",
     )
     .storing(&tables);
-    Bed::new().check(guest, Trial::default().memory(32 * MIB), &trap(UNREACHABLE));
+    TestHost::new().check(guest, Trial::default().memory(32 * MIB), &trap(UNREACHABLE));
 }
 
 #[test]
-fn a_memory_that_begins_beyond_its_limit_is_not_made() {
-    let bed = Bed::new();
-    let greedy = bed.load(Guest { pages: "1000", ..Guest::default() });
+fn a_memory_that_starts_beyond_its_limit_is_not_created() {
+    let host = TestHost::new();
+    let greedy = host.load(Guest { pages: "1000", ..Guest::default() });
     for _ in 0..50 {
-        let attempt = bed.run(&greedy, Trial::default(), 1);
+        let attempt = host.run(&greedy, Trial::default(), 1);
         assert_eq!(attempt.outcome, memory(MIB, 1000 * PAGE));
     }
-    bed.check(Guest::default(), Trial::default(), &Outcome::Success);
+    host.check(Guest::default(), Trial::default(), &Outcome::Success);
 }
 
 #[test]
-fn more_than_a_slot_can_hold_is_refused_at_load() {
-    let bed = Bed::new();
+fn a_component_larger_than_a_slot_is_refused_at_load() {
+    let host = TestHost::new();
     let check = |stores: &[Store], fields: &str, expected: &str| {
-        let loaded = bed.try_load(&Guest::default().storing(stores).with(fields).to_wat());
-        let said = loaded.map(drop).unwrap_err().to_string();
-        assert_eq!(said, format!("it cannot be compiled: {expected}"));
+        let loaded = host.try_load(&Guest::default().storing(stores).with(fields).to_wat());
+        let error = loaded.map(drop).unwrap_err().to_string();
+        assert_eq!(error, format!("it cannot be compiled: {expected}"));
     };
     let named = |many: u32, make: fn(&str) -> Store| -> Vec<_> {
         (0..many).map(|n| make(&format!("s{n}"))).collect()

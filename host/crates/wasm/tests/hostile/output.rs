@@ -1,13 +1,13 @@
-//! Guests that flood what is kept of a run: output, log lines, notes; and what is left of the last
-//! words of one that did.
+//! Guests that exceed the limits on output, log lines and notes, and the panic messages that remain
+//! visible afterwards.
 
 use loopabull_model::{Counted, Outcome};
 
-use crate::bed::{Bed, Guest, Trial, count, trap};
+use crate::test_host::{Guest, TestHost, Trial, count, trap};
 
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 
-/// A loop of so many rounds around a body.
+/// Returns a loop that repeats a body this often.
 fn times(many: u32, body: &str) -> String {
     format!(
         "(local.set $n (i32.const {many}))
@@ -17,90 +17,90 @@ fn times(many: u32, body: &str) -> String {
 }
 
 #[test]
-fn writes_of_nothing_cost_nothing() {
+fn empty_writes_are_harmless() {
     let write = "(call $write (local.get $stream) (i32.const 1024) (i32.const 0) (i32.const 512))";
     for stream in ["$out", "$err"] {
         let writes = times(2000, write);
         let body = format!("(local.set $stream (call {stream})) {writes} (return (i32.const 0))");
-        let attempt = Bed::new().check(Guest::of(&body), Trial::few(20), &Outcome::Success);
+        let attempt = TestHost::new().check(Guest::of(&body), Trial::few(20), &Outcome::Success);
         assert_eq!((attempt.output.text.as_str(), attempt.output.dropped), ("", 0));
     }
 }
 
 #[test]
-fn a_flood_without_a_newline_is_cut_and_counted() {
+fn excess_output_without_a_newline_is_truncated_and_counted() {
     let write = "(call $write (call $out) (i32.const 1024) (i32.const 4096) (i32.const 512))
                  (call $write (call $err) (i32.const 1024) (i32.const 4096) (i32.const 512))";
     let body = format!(
         "(memory.fill (i32.const 1024) (i32.const 120) (i32.const 4096)) {} (return (i32.const 0))",
         times(100, write)
     );
-    let attempt = Bed::new().check(Guest::of(&body), Trial::default(), &Outcome::Success);
+    let attempt = TestHost::new().check(Guest::of(&body), Trial::default(), &Outcome::Success);
     assert_eq!(attempt.output.text, "x".repeat(1000));
     assert_eq!(attempt.output.dropped, 200 * 4096 - 1000);
 }
 
 #[test]
-fn bytes_that_are_no_text_are_replaced_and_the_rest_is_kept_as_it_is() {
+fn invalid_utf8_is_replaced_and_other_bytes_are_kept() {
     let guest = Guest::of(
         "(call $write (call $out) (i32.const 1024) (i32.const 14) (i32.const 512))
          (return (i32.const 0))",
     )
     .with(r#"(data (i32.const 1024) "\1b[31m\00\ff\c3\28\e2\82ok\0d")"#);
-    let attempt = Bed::new().check(guest, Trial::default(), &Outcome::Success);
-    // Who shows it to a person escapes what is not for a terminal.
+    let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
+    // The commands that print output escape control characters.
     assert_eq!(attempt.output.text, "\u{1b}[31m\0\u{fffd}\u{fffd}(\u{fffd}ok\r");
     assert_eq!(attempt.output.dropped, 0);
 }
 
 #[test]
-fn zeros_by_the_terabyte_are_not_made() {
+fn a_terabyte_of_zeroes_is_refused() {
     let body = "(call $zeroes (call $out) (i64.const 0x10000000000) (i32.const 512))";
     let reason = "cannot write more zeroes than `check_write` allows";
-    Bed::new().check(Guest::of(body), Trial::default(), &trap(reason));
+    TestHost::new().check(Guest::of(body), Trial::default(), &trap(reason));
 }
 
 #[test]
-fn more_than_a_write_takes_is_a_trap() {
+fn an_overlong_blocking_write_is_a_trap() {
     let body = "(call $write (call $out) (i32.const 1024) (i32.const 4097) (i32.const 512))";
     let reason = "Buffer too large for blocking-write-and-flush (expected at most 4096)";
-    Bed::new().check(Guest::of(body), Trial::default(), &trap(reason));
+    TestHost::new().check(Guest::of(body), Trial::default(), &trap(reason));
 }
 
 #[test]
-fn log_lines_without_end_are_cut_and_counted() {
+fn excess_log_lines_are_truncated_and_counted() {
     let log =
         "(call $log (i32.const 2) (i32.const 1024) (i32.const 4) (i32.const 1032) (i32.const 1))";
     let body = format!("{} (return (i32.const 0))", times(5000, log));
     let fields = r#"(data (i32.const 1024) "line\00\00\00\00\00\04\00\00\04\00\00\00\00\04\00\00\02\00\00\00")"#;
     let guest = Guest::of(&body).with(fields);
-    let attempt = Bed::new().check(guest, Trial::few(20), &Outcome::Success);
+    let attempt = TestHost::new().check(guest, Trial::few(20), &Outcome::Success);
     let line = "info: line line=li\n";
     assert!(attempt.output.text.starts_with(&line.repeat(52)), "{}", attempt.output.text);
     assert_eq!(attempt.output.text.len() as u64 + attempt.output.dropped, 5000 * 19);
 }
 
 #[test]
-fn one_log_line_of_128_mib_is_not_taken() {
+fn a_log_line_of_128_mib_is_refused() {
     let body = "(call $log (i32.const 4) (i32.const 8192) (i32.const 0x08000000)
                   (i32.const 0) (i32.const 0))";
     let expected = count(Counted::CallBytes, 16 << 20, (16 << 20) + 1);
     let guest = Guest { pages: "2049", ..Guest::of(body) };
-    Bed::new().check(guest, Trial::default().memory(256 << 20), &expected);
+    TestHost::new().check(guest, Trial::default().memory(256 << 20), &expected);
 }
 
 #[test]
-fn notes_are_few_and_short() {
+fn the_number_and_length_of_notes_are_limited() {
     let note = "(call $note (i32.const 8192) (i32.const 2) (i32.const 8192) (i32.const 40000))";
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 110) (i32.const 40000)) {} (return (i32.const 0))",
         times(100, note)
     );
-    let attempt = Bed::new().check(Guest::of(&body), Trial::few(20), &Outcome::Success);
+    let attempt = TestHost::new().check(Guest::of(&body), Trial::few(20), &Outcome::Success);
     assert_eq!(attempt.notes, vec![("nn".to_owned(), "n".repeat(1000)); 32]);
 }
 
-/// What Rust's standard library writes when it panics, at 16384.
+/// A panic message as Rust's standard library writes it, at address 16384.
 const PANIC: &str = r#"
     (data (i32.const 16384) "\nthread '<unnamed>' (1) panicked at src/lib.rs:7:5:\nno such build: 7\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n")
     (func $rust_panic (unreachable))
@@ -116,31 +116,31 @@ fn check_panic(flood: &str) {
     );
     let reason = "thread '<unnamed>' (1) panicked at src/lib.rs:7:5: no such build: 7";
     let guest = Guest::of(&body).with(PANIC);
-    let attempt = Bed::new().check(guest, Trial::default(), &trap(reason));
+    let attempt = TestHost::new().check(guest, Trial::default(), &trap(reason));
     let backtrace = "backtrace:\n  rust_panic\n  core::panicking::panic_fmt\n  handle\n";
     assert!(attempt.output.text.ends_with(backtrace), "{}", attempt.output.text);
 }
 
 #[test]
-fn the_text_of_a_panic_is_the_reason_after_whatever_flood() {
+fn a_panic_message_is_the_reason_even_after_excess_output() {
     check_panic("");
     let write =
         "(call $write (local.get $stream) (i32.const 1024) (i32.const 4096) (i32.const 512))";
     check_panic(&times(50, write));
-    // A line that is not ended runs into the panic's first.
+    // An unfinished line precedes the panic message on the same line.
     let open =
         "(call $write (local.get $stream) (i32.const 1024) (i32.const 3900) (i32.const 512))";
     check_panic(&format!("{open} (i32.store8 (i32.const 16384) (i32.const 32))"));
-    // Lines that are no panic, and one that says it is.
+    // Many complete lines precede the panic message.
     let line = "(i32.store8 (i32.const 1063) (i32.const 10))
                 (call $write (local.get $stream) (i32.const 1024) (i32.const 40) (i32.const 512))";
     check_panic(&times(50, line));
 }
 
 #[test]
-fn last_words_that_are_no_panic_leave_the_trap_its_own_text() {
+fn standard_error_without_a_panic_is_not_the_reason_of_a_trap() {
     let body =
         "(call $write (call $err) (i32.const 1024) (i32.const 4) (i32.const 512)) unreachable";
     let guest = Guest::of(body).with(r#"(data (i32.const 1024) "bye\n")"#);
-    Bed::new().check(guest, Trial::default(), &trap(UNREACHABLE));
+    TestHost::new().check(guest, Trial::default(), &trap(UNREACHABLE));
 }

@@ -1,11 +1,12 @@
-//! Guests that let their secrets slip: masked in all that is kept of a run, refused in what leaves
-//! it. The secrets are `hunter22` and a text of three lines, see `bed.rs`.
+//! Guests that disclose their secrets. Secrets are masked in the record of a run, and refused in
+//! messages and state. The secrets are `hunter22` and a text of three lines; see `test_host.rs`.
 
 use loopabull_model::Outcome;
 
-use crate::bed::{Bed, Guest, Trial, trap};
+use crate::test_host::{Guest, TestHost, Trial, trap};
 
-/// Asks for `token`, and puts it at 16384 behind so many `x`. The guest allocates from 8192 on.
+/// Reads the secret `token`, and stores it at address 16384 after this many `x`. The guest allocates
+/// from address 8192 on.
 fn secret_after(many: u32) -> String {
     format!(
         "(call $secret (i32.const 1024) (i32.const 5) (i32.const 512))
@@ -19,7 +20,7 @@ fn check(body: &str, expected: &Outcome) -> loopabull_model::Attempt {
     let fields = r#"(data (i32.const 1024) "token") (data (i32.const 1040) "a.hunter22")
         (data (i32.const 1056) "{}") (data (i32.const 1064) "thread 'main' panicked at lib.rs:1:1:\nno hunter22")"#;
     let guest = Guest { pages: "2", ..Guest::of(body).with(fields) };
-    Bed::new().check(guest, Trial { output: 2000, ..Trial::few(10) }, expected)
+    TestHost::new().check(guest, Trial { output: 2000, ..Trial::few(10) }, expected)
 }
 
 #[test]
@@ -49,8 +50,8 @@ fn a_secret_is_masked_in_reasons() {
 }
 
 #[test]
-fn where_a_text_is_cut_no_half_of_a_secret_is_left() {
-    // A reason and a note have a thousand characters, this output two thousand.
+fn a_truncated_text_contains_no_part_of_a_secret() {
+    // A reason and a note are limited to a thousand characters, this output to two thousand.
     let xs = "x".repeat(996);
     let body = format!(
         "{} (return (call $fail (i32.const 1) (i32.const 16384) (i32.const 1004)))",
@@ -74,23 +75,23 @@ fn where_a_text_is_cut_no_half_of_a_secret_is_left() {
 }
 
 #[test]
-fn a_secret_of_several_lines_is_masked_in_a_note() {
-    // A note loses its newlines; its secret must be found before.
+fn a_multiline_secret_is_masked_in_a_note() {
+    // Newlines are removed from notes, so the secret must be masked before.
     let body = "(call $secret (i32.const 1100) (i32.const 3) (i32.const 512))
         (call $note (i32.const 1024) (i32.const 5) (i32.load (i32.const 516)) (i32.load (i32.const 520)))
         (return (i32.const 0))";
     let guest =
         Guest::of(body).with(r#"(data (i32.const 1024) "token") (data (i32.const 1100) "key")"#);
-    let attempt = Bed::new().check(guest, Trial::few(10), &Outcome::Success);
+    let attempt = TestHost::new().check(guest, Trial::few(10), &Outcome::Success);
     assert_eq!(attempt.notes, [("token".to_owned(), "[secret]".to_owned())]);
 }
 
 #[test]
-fn a_message_that_holds_a_secret_is_refused() {
-    let refused = Outcome::Reject { reason: "the message holds the secret `token`".into() };
+fn a_message_that_contains_a_secret_is_refused() {
+    let refused = Outcome::Reject { reason: "the message contains the secret `token`".into() };
     let end =
         "(return (call $fail (i32.const 1) (i32.load (i32.const 516)) (i32.load (i32.const 520))))";
-    // In its body, as a JSON text; in a header; in its topic.
+    // The secret is in the body as a JSON string, then in a header, then in the topic.
     let body = format!(
         "{} (i32.store8 (i32.const 16384) (i32.const 34)) (i32.store8 (i32.const 16394) (i32.const 34))
          (call $publish (i32.const 1040) (i32.const 1) (i32.const 0) (i32.const 0)
@@ -114,8 +115,8 @@ fn a_message_that_holds_a_secret_is_refused() {
 }
 
 #[test]
-fn state_that_holds_a_secret_is_refused() {
-    let refused = Outcome::Reject { reason: "the value holds the secret `token`".into() };
+fn state_that_contains_a_secret_is_refused() {
+    let refused = Outcome::Reject { reason: "the value contains the secret `token`".into() };
     let end =
         "(return (call $fail (i32.const 1) (i32.load (i32.const 516)) (i32.load (i32.const 520))))";
     let value = format!(

@@ -1,28 +1,31 @@
-//! Two tenants of one slot: what the first leaves behind, the second does not find.
+//! Two tenants of one slot: the second finds no data of the first.
 //!
-//! The first fills all that a slot has, four memories and most of its tables, with a pattern. The second looks
-//! through all of its own as soon as it begins, then grows them and looks through the rest.
+//! The first tenant fills all parts of a slot, four memories and most of its tables, with a pattern.
+//! The second one searches its memories and tables as soon as it starts, then grows them and searches
+//! the rest.
 
 use std::time::Duration;
 
 use loopabull_model::Outcome;
 
-use crate::bed::{Bed, Guest, Store, Trial, deadline, trap};
+use crate::test_host::{Guest, Store, TestHost, Trial, deadline, trap};
 
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 const PAGE: u64 = 64 << 10;
-/// How many pages each memory is grown to: beyond the 128 KiB that are cleared by writing zeros.
+/// The number of pages that each memory is grown to: beyond the 128 KiB that the pool zeroes.
 const PAGES: u64 = 8;
 const MEMORIES: [&str; 4] = ["0", "$b", "$c", "$d"];
-/// As many as there are modules left; a slot has four more.
+/// The number of tables, limited by the number of modules; a slot has four more.
 const TABLES: u64 = 59;
-/// How many elements each table begins with, and is grown to: beyond the 16 KiB that are kept.
+/// The number of elements that each table starts with, and that it is grown to: beyond the 16 KiB that
+/// stay resident.
 const FEW: u64 = 100;
 const MANY: u64 = 3000;
-/// What a tenant holds when everything is grown.
+/// The memory of a tenant when everything is grown.
 const ALL: u64 = 4 * PAGES * PAGE + 8 * TABLES * MANY;
 
-/// Declares everything but the first memory, which the guest has; they have so many pages at first.
+/// Declares all memories and tables except the first memory, which the guest has already. Each memory
+/// starts with this many pages.
 fn stores(pages: u64, content: &'static str) -> Vec<Store> {
     let memory = |name, content| Store::memory(name, &format!("{pages} {PAGES}"), content);
     let memories = [memory("b", content), memory("c", ""), memory("d", "")];
@@ -30,7 +33,7 @@ fn stores(pages: u64, content: &'static str) -> Vec<Store> {
     memories.into_iter().chain((0..TABLES).map(table)).collect()
 }
 
-/// Grows everything to its end.
+/// Grows all memories and tables to their maximum.
 fn grow() -> String {
     let memories = MEMORIES.map(|memory| {
         format!(
@@ -46,7 +49,7 @@ fn grow() -> String {
     memories.concat() + &tables
 }
 
-/// Writes the pattern everywhere.
+/// Fills all memories and tables with a pattern.
 fn fill() -> String {
     let memories = MEMORIES.map(|memory| {
         format!(
@@ -65,8 +68,8 @@ fn fill() -> String {
     )
 }
 
-/// Traps unless all there is now is zero, but for the first bytes of the second memory.
-fn look(from: u64) -> String {
+/// Traps unless everything is zero, except for the first bytes of the second memory.
+fn search(from: u64) -> String {
     let memories = MEMORIES.map(|memory| {
         let from = if memory == "$b" { from } else { 0 };
         format!(
@@ -107,28 +110,28 @@ fn trial() -> Trial {
     Trial { timeout: Duration::from_millis(300), ..Trial::default() }.memory(ALL)
 }
 
-/// Lets the first tenant end in this way and the second look, several times. The first looks too, at
-/// what it left itself the last time: its slot is cleared in another way when the module is the same.
+/// Lets the first tenant end in this way and the second one search, several times. The first tenant
+/// searches for its own data too: a slot is cleared differently when its module stays the same.
 fn check(pages: u64, content: &'static str, end: &str, expected: &Outcome) {
-    let bed = Bed::new();
-    let looks = |from| format!("{} {} {}", look(from), grow(), look(from));
-    let (pages_at_first, begins, ends) =
-        (pages.to_string(), looks(content.len() as u64), format!("{} {end}", fill()));
-    let guest = Guest { pages: &pages_at_first, ..Guest::default().with(FIELDS) };
+    let host = TestHost::new();
+    let search_all = |from| format!("{} {} {}", search(from), grow(), search(from));
+    let (first_pages, start, body) =
+        (pages.to_string(), search_all(content.len() as u64), format!("{} {end}", fill()));
+    let guest = Guest { pages: &first_pages, ..Guest::default().with(FIELDS) };
     let (full, empty) = (stores(pages, content), stores(pages, ""));
-    let first = Guest { start: &begins, body: &ends, stores: &full, ..guest };
-    let begins = looks(0);
-    let second = Guest { start: &begins, stores: &empty, ..guest };
-    let (first, second) = (bed.load(first), bed.load(second));
+    let first = Guest { start: &start, body: &body, stores: &full, ..guest };
+    let start = search_all(0);
+    let second = Guest { start: &start, stores: &empty, ..guest };
+    let (first, second) = (host.load(first), host.load(second));
     for _ in 0..3 {
         for _ in 0..2 {
-            let attempt = bed.run(&first, trial(), 1);
+            let attempt = host.run(&first, trial(), 1);
             assert_eq!(&attempt.outcome, expected);
             assert_eq!(attempt.usage.memory, ALL);
         }
         for _ in 0..2 {
-            let attempt = bed.run(&second, trial(), 1);
-            assert_eq!(attempt.outcome, Outcome::Success, "it found what another left");
+            let attempt = host.run(&second, trial(), 1);
+            assert_eq!(attempt.outcome, Outcome::Success, "it found data of another tenant");
             assert_eq!(attempt.usage.memory, ALL);
         }
     }
@@ -137,37 +140,37 @@ fn check(pages: u64, content: &'static str, end: &str, expected: &Outcome) {
 const OK: &str = "(i32.store (i32.const 0) (i32.const 0)) (return (i32.const 0))";
 
 #[test]
-fn after_success_there_are_zeros_only() {
-    // Below, at and beyond what is cleared by writing.
+fn a_slot_is_cleared_after_success() {
+    // The sizes are below, at and beyond the part that the pool zeroes.
     for pages in [1, 2, 3, PAGES] {
         check(pages, "", OK, &Outcome::Success);
     }
 }
 
 #[test]
-fn after_a_trap_there_are_zeros_only() {
+fn a_slot_is_cleared_after_a_trap() {
     check(2, "", "unreachable", &trap(UNREACHABLE));
 }
 
 #[test]
-fn after_a_deadline_there_are_zeros_only() {
-    check(2, "", "(loop $for_ever br $for_ever)", &deadline(trial()));
+fn a_slot_is_cleared_after_a_deadline() {
+    check(2, "", "(loop $forever br $forever)", &deadline(trial()));
 }
 
 #[test]
-fn after_a_memory_with_content_of_its_own_there_are_zeros_only() {
+fn a_slot_is_cleared_after_a_memory_with_initial_content() {
     check(3, "sixteen bytes ..", OK, &Outcome::Success);
 }
 
 #[test]
-fn one_who_looks_does_see() {
-    let bed = Bed::new();
-    let looks = look(0);
+fn the_search_finds_data() {
+    let host = TestHost::new();
+    let search = search(0);
     let check = |content: &'static str, place: &str| {
         let stores = stores(1, content);
         let fields = format!("{FIELDS} {place}");
-        let guest = Guest { start: &looks, stores: &stores, ..Guest::default().with(&fields) };
-        let attempt = bed.run(&bed.load(guest), trial(), 1);
+        let guest = Guest { start: &search, stores: &stores, ..Guest::default().with(&fields) };
+        let attempt = host.run(&host.load(guest), trial(), 1);
         assert_eq!(attempt.outcome, trap(UNREACHABLE), "{place}");
     };
     check("x", "");

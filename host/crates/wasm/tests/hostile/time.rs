@@ -1,40 +1,40 @@
-//! Guests that never end: computing, copying or waiting.
+//! Guests that never end: they compute, copy or wait.
 
-use crate::bed::{Bed, Guest, Trial, deadline};
+use crate::test_host::{Guest, TestHost, Trial, deadline};
 
-const LOOP: &str = "(loop $for_ever br $for_ever)";
+const LOOP: &str = "(loop $forever br $forever)";
 
 fn check(guest: Guest<'_>, trial: Trial) {
-    Bed::new().check(guest, trial, &deadline(trial));
+    TestHost::new().check(guest, trial, &deadline(trial));
 }
 
-/// Waits are ended by the host's clock only, some time after the deadline: fewer rounds.
+/// Checks a guest that waits, with fewer rounds: the host ends it only some time after the deadline.
 fn check_wait(body: &str) {
-    check(Guest::of(body), Trial { rounds: 10, ..Trial::of_the_clock() });
+    check(Guest::of(body), Trial { rounds: 10, ..Trial::short_deadline() });
 }
 
 #[test]
-fn an_endless_loop_ends_wherever_it_is() {
-    check(Guest::of(LOOP), Trial::of_the_clock());
-    check(Guest { start: LOOP, ..Guest::default() }, Trial::of_the_clock());
-    check(Guest { realloc: LOOP, ..Guest::default() }, Trial::of_the_clock());
-    check(Guest { post: LOOP, ..Guest::default() }, Trial::of_the_clock());
+fn an_endless_loop_is_ended_wherever_it_is() {
+    check(Guest::of(LOOP), Trial::short_deadline());
+    check(Guest { start: LOOP, ..Guest::default() }, Trial::short_deadline());
+    check(Guest { realloc: LOOP, ..Guest::default() }, Trial::short_deadline());
+    check(Guest { post: LOOP, ..Guest::default() }, Trial::short_deadline());
 }
 
 #[test]
-fn recursion_without_depth_ends() {
-    // Each call returns, so that it is the time that ends it and not the stack.
+fn endless_calls_of_limited_depth_are_ended() {
+    // Each call returns, so the deadline is reached before the stack is exhausted.
     let fields = "(func $twice (param i32)
         (if (local.get 0) (then
           (call $twice (i32.sub (local.get 0) (i32.const 1)))
           (call $twice (i32.sub (local.get 0) (i32.const 1))))))";
-    check(Guest::of("(call $twice (i32.const 100))").with(fields), Trial::of_the_clock());
+    check(Guest::of("(call $twice (i32.const 100))").with(fields), Trial::short_deadline());
 }
 
-/// A copy of the whole memory cannot be interrupted, so the run may go on for as long as one takes;
-/// then it ends.
+/// A copy of the whole memory cannot be interrupted, so the run may exceed its deadline by the time of
+/// one copy.
 #[test]
-fn an_endless_copy_ends() {
+fn an_endless_copy_is_ended() {
     let guest = Guest {
         pages: "1024",
         ..Guest::of(
@@ -43,22 +43,22 @@ fn an_endless_copy_ends() {
                (br $again))",
         )
     };
-    check(guest, Trial { rounds: 15, ..Trial::of_the_clock() }.memory(64 << 20));
+    check(guest, Trial { rounds: 15, ..Trial::short_deadline() }.memory(64 << 20));
 }
 
 #[test]
-fn an_endless_run_of_calls_ends() {
-    check(Guest::of("(loop $again (drop (call $attempt)) (br $again))"), Trial::of_the_clock());
+fn endless_calls_of_the_host_are_ended() {
+    check(Guest::of("(loop $again (drop (call $attempt)) (br $again))"), Trial::short_deadline());
 }
 
 #[test]
-fn a_sleep_for_ever_ends() {
+fn an_endless_sleep_is_ended() {
     check_wait("(call $block (call $after (i64.const 3600000000000)))");
     check_wait("(call $block (call $after (i64.const -1)))");
 }
 
 #[test]
-fn a_poll_for_ever_ends() {
+fn an_endless_poll_is_ended() {
     check_wait(
         "(i32.store (i32.const 1024) (call $after (i64.const 3600000000000)))
          (i32.store (i32.const 1028) (call $after (i64.const -1)))
@@ -67,7 +67,7 @@ fn a_poll_for_ever_ends() {
 }
 
 #[test]
-fn a_storm_of_waits_for_nothing_ends() {
+fn endless_empty_waits_are_ended() {
     check(
         Guest::of(
             "(loop $again
@@ -76,6 +76,6 @@ fn a_storm_of_waits_for_nothing_ends() {
                (call $drop-pollable (local.get $n))
                (br $again))",
         ),
-        Trial::of_the_clock(),
+        Trial::short_deadline(),
     );
 }

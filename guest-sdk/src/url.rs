@@ -1,8 +1,8 @@
-//! The URL of a request: absolute, `http` or `https`, and without a password.
+//! The URL of an HTTP request: absolute, `http` or `https`, without credentials.
 
 use std::fmt;
 
-/// How a host is spoken to.
+/// The scheme of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
@@ -13,18 +13,18 @@ pub(crate) enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     pub(crate) scheme: Scheme,
-    /// The host, in lower case, and its port if the URL names one.
+    /// The host in lower case, and the port if the URL names one.
     pub(crate) authority: String,
-    /// Begins with a slash.
+    /// The path, which begins with a slash, and the query.
     pub(crate) path_and_query: String,
 }
 
 impl Url {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words that do not repeat it: it may hold what is not to be read.
+    /// A description of the problem. It does not repeat the URL, which may contain a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err("the URL has a character that must be escaped");
@@ -52,7 +52,7 @@ impl Url {
         })
     }
 
-    /// Returns the scheme and the host, which is what a manifest grants.
+    /// Returns scheme, host and port: the part that a manifest grants.
     pub(crate) fn origin(&self) -> String {
         let scheme = match self.scheme {
             Scheme::Http => "http",
@@ -61,7 +61,7 @@ impl Url {
         format!("{scheme}://{}", self.authority)
     }
 
-    /// Returns what may be shown of it: a query may hold a secret.
+    /// Returns the URL without its query, for messages: a query may contain a secret.
     pub(crate) fn without_query(&self) -> String {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
         format!("{}{path}", self.origin())
@@ -87,28 +87,28 @@ mod tests {
     }
 
     #[test]
-    fn query_is_left_out_of_what_is_shown() {
+    fn messages_do_not_contain_the_query() {
         check("https://a.example/b/c?d=e", "https://a.example/b/c?d=e https://a.example/b/c");
     }
 
     #[test]
-    fn path_begins_with_a_slash() {
+    fn an_empty_path_becomes_a_slash() {
         check("https://a.example", "https://a.example/ https://a.example/");
         check("https://a.example?b", "https://a.example/?b https://a.example/");
     }
 
     #[test]
-    fn host_is_in_lower_case_and_keeps_its_port() {
+    fn the_host_becomes_lower_case_and_keeps_its_port() {
         check("HTTP://A.Example:8080/B", "http://a.example:8080/B http://a.example:8080/B");
     }
 
     #[test]
-    fn fragment_is_not_sent() {
+    fn the_fragment_is_removed() {
         check("http://a/b?c#d", "http://a/b?c http://a/b");
     }
 
     #[test]
-    fn what_is_no_url_is_refused() {
+    fn an_invalid_url_is_refused() {
         check("/api/0", "the URL is not absolute");
         check("ftp://a/", "the URL is neither `http` nor `https`");
         check("https:///b", "the URL names no host");

@@ -1,4 +1,4 @@
-//! A server that does what a test says, and an egress that is asked to go there.
+//! A server with scripted answers, and functions that send requests to it through an egress.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -10,20 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use loopabull_egress::{Egress, EgressLimits, Resolver, RunEgress, SendError, Timeouts, Trust};
+use loopabull_egress::{Egress, EgressLimits, NameTable, RunEgress, SendError, Timeouts, Trust};
 use loopabull_model::HttpGrant;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::Deserialize;
 
-/// How long a test waits for something that must come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// The time limit for each step of a test.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a server's connection goes over.
+/// A server connection: plain TCP or TLS.
 pub(crate) trait Wire: Read + Write {}
 
 impl<T: Read + Write> Wire for T {}
 
-/// A server in threads; it counts its connections and hands out the heads of their requests.
+/// A threaded server that counts its connections and returns the heads of their requests.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -31,7 +31,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port of 127.0.0.1; `answer` gets the connection behind the head.
+    /// Starts a server on a free port of 127.0.0.1. `answer` gets the connection once the head of a
+    /// request was read.
     pub(crate) fn start(answer: impl Fn(&mut dyn Wire) + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), None, answer)
     }
@@ -56,7 +57,7 @@ impl Server {
         Self { address, connections, heads }
     }
 
-    /// Starts a server that answers every request with these bytes.
+    /// Starts a server that answers every request with the same bytes.
     pub(crate) fn saying(answer: &'static str) -> Self {
         Self::start(move |wire| drop(wire.write_all(answer.as_bytes())))
     }
@@ -69,9 +70,9 @@ impl Server {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns the head of the next request, with its line.
+    /// Returns the head of the next request, including the request line.
     pub(crate) fn head(&self) -> String {
-        self.heads.recv_timeout(LIMIT).unwrap()
+        self.heads.recv_timeout(TEST_TIMEOUT).unwrap()
     }
 }
 
@@ -90,7 +91,7 @@ fn serve(
         let mut byte = [0];
         match wire.read(&mut byte) {
             Ok(1) => head.push(byte[0]),
-            // Shaking hands has failed, or nobody wants anything.
+            // The handshake failed, or the client closed without a request.
             _ => return,
         }
     }
@@ -98,7 +99,7 @@ fn serve(
     answer(&mut *wire);
 }
 
-/// Waits until the other side has closed.
+/// Waits until the client has closed the connection.
 pub(crate) fn until_closed(wire: &mut dyn Wire) {
     let mut buffer = [0; 1024];
     while matches!(wire.read(&mut buffer), Ok(1..)) {}
@@ -109,7 +110,7 @@ struct Grants {
     http: Vec<HttpGrant>,
 }
 
-/// Returns grants from the list of a manifest.
+/// Parses grants, written as in a manifest.
 pub(crate) fn grants(list: &str) -> Vec<HttpGrant> {
     toml::from_str::<Grants>(&format!("http = [{list}]")).unwrap().http
 }
@@ -119,17 +120,18 @@ pub(crate) fn trust() -> Trust {
     TRUST.clone()
 }
 
-/// Begins a run that may send what the list grants.
+/// Begins a run with these grants.
 pub(crate) fn run(list: &str) -> RunEgress {
     run_with(list, EgressLimits::default())
 }
 
 pub(crate) fn run_with(list: &str, limits: EgressLimits) -> RunEgress {
-    Egress::new(grants(list), limits, trust(), Resolver::System).begin_run()
+    Egress::new(grants(list), limits, trust()).begin_run()
 }
 
-/// Returns a resolver that answers each look-up with the next list, the last one for ever.
-pub(crate) fn answers(lists: &[&[&str]]) -> (Resolver, Arc<AtomicUsize>) {
+/// Returns a table that answers each look-up with the next list, repeating the last one, and a
+/// counter of the look-ups.
+pub(crate) fn answers(lists: &[&[&str]]) -> (Arc<NameTable>, Arc<AtomicUsize>) {
     let lists: Vec<Vec<IpAddr>> =
         lists.iter().map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).collect();
     let count = Arc::new(AtomicUsize::new(0));
@@ -138,10 +140,10 @@ pub(crate) fn answers(lists: &[&[&str]]) -> (Resolver, Arc<AtomicUsize>) {
         let index = counter.fetch_add(1, Ordering::SeqCst);
         Ok(lists[index.min(lists.len() - 1)].clone())
     };
-    (Resolver::Table(Arc::new(table)), count)
+    (Arc::new(table), count)
 }
 
-/// A response, with its body read to the end.
+/// A response with its complete body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -170,7 +172,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Far below the default limit of a whole exchange, so that a shorter one must have held.
+    // This timeout is far below the default one for a whole exchange, so a shorter one has expired
+    // if the exchange ends.
     let exchange = async {
         let (response, connection) = run.send(request, timeouts).await?;
         let (head, body) = response.into_parts();
@@ -178,5 +181,5 @@ where
         let body = String::from_utf8(body?.to_bytes().to_vec()).unwrap();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
-    tokio::time::timeout(LIMIT, exchange).await.unwrap()
+    tokio::time::timeout(TEST_TIMEOUT, exchange).await.unwrap()
 }

@@ -1,35 +1,35 @@
-//! The bed of the hostile guests: a runner of one slot, a guest made of a template, and what the
-//! host holds before and after it.
+//! The fixture for hostile guests: a runner with one slot, guests built from a template, and a
+//! comparison of the host's memory and descriptors before and after them.
 //!
-//! A test has the process for itself from when its bed is made: memory and descriptors are those of
-//! the whole process, so nothing else may run beside. Nothing is asserted about how long a guest
-//! took, only about how it ended.
+//! Memory and descriptors belong to the whole process, so a test locks out all others while its
+//! [`TestHost`] exists. The tests check how a guest ended, never how long it took.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Attempt, Counted, Exceeded, Manifest, Message, Outcome, RunId};
 use loopabull_wasm::{Call, Component, ComponentRunner, LoadError, ReadState};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Runtime;
 
-use crate::setup;
+use crate::test_runner;
 
-static ALONE: Mutex<()> = Mutex::new(());
+static PROCESS_LOCK: Mutex<()> = Mutex::new(());
 
-/// How many runs warm the allocator and the pool up before the host is looked at.
+/// The number of runs that warm up the allocator and the pool before the first measurement.
 const WARM_UP: u32 = 5;
-/// How many bytes the process may have grown by after all rounds: what the allocator keeps or does
-/// not, which goes up and down. Fifty rounds that lose one page of WebAssembly each are above it.
+/// How many bytes the process may grow over all rounds. The memory that the allocator keeps varies by
+/// less; fifty rounds that leak one WebAssembly page each exceed it.
 const TOLERANCE: u64 = 3 << 20;
 
-/// What a guest is given.
+/// The limits of a guest's runs, and how often it runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Trial {
-    /// How often the hostile message comes, with a good one after each.
+    /// The number of hostile messages, each followed by a harmless one.
     pub(crate) rounds: u32,
     pub(crate) timeout: Duration,
     pub(crate) memory: u64,
@@ -37,19 +37,19 @@ pub(crate) struct Trial {
 }
 
 impl Default for Trial {
-    /// For a guest that ends long before its deadline.
+    /// Returns limits for a guest that ends long before its deadline.
     fn default() -> Self {
         Self { rounds: 50, timeout: Duration::from_secs(60), memory: 1 << 20, output: 1000 }
     }
 }
 
 impl Trial {
-    /// For a guest that uses all of its time.
-    pub(crate) fn of_the_clock() -> Self {
+    /// Returns limits for a guest that runs until its deadline.
+    pub(crate) fn short_deadline() -> Self {
         Self { timeout: Duration::from_millis(10), ..Self::default() }
     }
 
-    /// For a guest that is slow, mostly because the host is built for debugging.
+    /// Returns limits for a guest that is slow, mostly because the host is a debug build.
     pub(crate) fn few(rounds: u32) -> Self {
         Self { rounds, ..Self::default() }
     }
@@ -59,8 +59,7 @@ impl Trial {
     }
 }
 
-/// A guest that does what it is told at its first attempt. The fields are the places in
-/// `guests/hostile.wat`.
+/// A guest that is hostile at its first attempt. The fields fill the places in `guests/hostile.wat`.
 #[derive(Clone, Copy)]
 pub(crate) struct Guest<'a> {
     pub(crate) pages: &'a str,
@@ -106,14 +105,14 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// A memory or a table beyond the guest's first memory. A module has one of each at the most, so that
-/// it lies in a module of its own.
+/// A memory or a table in addition to the guest's first memory. A module has at most one of each, so
+/// it is in a separate module.
 pub(crate) struct Store {
     name: String,
-    /// As in `(memory NAME limits)`.
+    /// The limits, as in `(memory NAME limits)`.
     limits: String,
     kind: &'static str,
-    /// What it begins with, if it is a memory.
+    /// The initial content of a memory.
     content: &'static str,
 }
 
@@ -149,29 +148,29 @@ impl Store {
     }
 }
 
-/// A runner of one slot, and the process for itself.
-pub(crate) struct Bed {
+/// A runner with one slot, and exclusive use of the process.
+pub(crate) struct TestHost {
     runner: ComponentRunner,
     message: Message,
     tokio: Runtime,
     state: ReadState,
-    // Dropped last: what is above must be gone before the next test begins.
-    _alone: MutexGuard<'static, ()>,
+    // Dropped last: the runner must be gone before the next test begins.
+    _lock: MutexGuard<'static, ()>,
 }
 
-impl Bed {
+impl TestHost {
     pub(crate) fn new() -> Self {
         Self::with_cache(None)
     }
 
     pub(crate) fn with_cache(cache: Option<&Path>) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = PROCESS_LOCK.lock();
         let body = br#"{"msg_id":"m-1","msg":{"n":1}}"#;
         let envelope = Envelope::parse(&[b"a.b", body], 2).unwrap();
         let message = Verifier::Off.verify(envelope, 0).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let state: ReadState = Arc::new(|_| Box::pin(async { Ok(None) }));
-        Self { runner: setup::runner(1, cache), message, tokio, state, _alone: alone }
+        Self { runner: test_runner::runner(1, cache), message, tokio, state, _lock: lock }
     }
 
     pub(crate) fn try_load(&self, wat: &str) -> Result<Component, LoadError> {
@@ -194,28 +193,29 @@ impl Bed {
     pub(crate) fn run(&self, component: &Component, trial: Trial, attempt: u32) -> Attempt {
         let Trial { timeout, memory, output, rounds: _ } = trial;
         let (message, run_id) = (&self.message, RunId::new("r-1"));
-        let state = Some(Arc::clone(&self.state));
+        let state = Arc::clone(&self.state);
         let call = Call { message, run_id, attempt, timeout, memory, output, state };
         self.tokio.block_on(self.runner.run(component, call))
     }
 
-    /// Runs a guest that is hostile at its first attempt, again and again, and fails unless every
-    /// such run ends as expected, the message after it is answered, and the host is as it was.
-    /// Returns the last hostile attempt.
+    /// Runs a hostile guest repeatedly and returns its last hostile attempt.
+    ///
+    /// Fails unless every hostile run ends as expected, the next message is handled each time, and
+    /// the host holds no more memory and descriptors than before.
     pub(crate) fn check(&self, guest: Guest<'_>, trial: Trial, expected: &Outcome) -> Attempt {
         let component = self.load(guest);
         for _ in 0..WARM_UP.min(trial.rounds) {
             self.check_once(&component, trial, expected);
         }
-        let before = Held::now();
+        let before = Usage::now();
         let mut last = None;
         for _ in 0..trial.rounds {
             last = Some(self.check_once(&component, trial, expected));
         }
-        let after = Held::now();
+        let after = Usage::now();
         assert_eq!(before.descriptors, after.descriptors, "descriptors were left open");
-        let more = after.memory.saturating_sub(before.memory);
-        assert!(more <= TOLERANCE, "{} rounds left {more} bytes behind", trial.rounds);
+        let growth = after.memory.saturating_sub(before.memory);
+        assert!(growth <= TOLERANCE, "{} rounds leaked {growth} bytes", trial.rounds);
         last.unwrap()
     }
 
@@ -225,24 +225,24 @@ impl Bed {
         if expected != &Outcome::Success {
             assert!(hostile.effects.is_empty(), "{:?}", hostile.effects);
         }
-        let patient = Trial { timeout: Duration::from_secs(60), ..trial };
-        let good = self.run(component, patient, 2);
+        let long = Trial { timeout: Duration::from_secs(60), ..trial };
+        let good = self.run(component, long, 2);
         assert_eq!(good.outcome, Outcome::Reject { reason: "m-1".into() });
-        assert_eq!(good.output.text, "", "it has the output of another run");
+        assert_eq!(good.output.text, "", "the run has output of another run");
         hostile
     }
 }
 
-/// What the process holds.
-struct Held {
-    /// Bytes that are resident.
+/// The memory and descriptors that the process uses.
+struct Usage {
+    /// Resident memory, in bytes.
     memory: u64,
     descriptors: usize,
 }
 
-impl Held {
+impl Usage {
     fn now() -> Self {
-        // What `statm` has in pages of a size that it does not tell.
+        // `/proc/self/statm` counts pages of an unnamed size; `status` counts kilobytes.
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();

@@ -1,0 +1,16 @@
+//! The rules that the requests of one task are checked against.
+
+use loopabull_model::HttpGrant;
+
+use crate::limits::EgressLimits;
+use crate::resolver::Resolver;
+use crate::trust::Trust;
+
+/// The rules that the requests of one task are checked against.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) grants: Vec<HttpGrant>,
+    pub(crate) limits: EgressLimits,
+    pub(crate) trust: Trust,
+    pub(crate) resolver: Resolver,
+}
