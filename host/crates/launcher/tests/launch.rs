@@ -270,7 +270,7 @@ fn number_that_means_no_user_is_bad_usage() {
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
         let mut confinement = confined("/bin/true", &[]);
         confinement.user = Some(User { uid, gid });
-        refused(launcher(&confinement), exit::USAGE, "no user and no group is 4294967295");
+        refused(launcher(&confinement), exit::USAGE, "`4294967295` is not a user or group id");
     }
 }
 

@@ -61,7 +61,7 @@ fn grant_of_a_missing_path_is_an_error() {
     let mut fixture = Fixture::new("exit 0", &[]);
     fixture.confinement.files.read.push("/no/such/place".into());
     let (reports, _) = fixture.run(&[]);
-    let reason = "cannot hold the layer `files`: grant `/no/such/place`: \
+    let reason = "cannot apply layer `files`: cannot grant `/no/such/place`: \
                   No such file or directory (os error 2)";
     let reason = reason.to_owned();
     assert!(reports.contains(&Report::Failed { code: exit::LAYER_FAILED, reason }), "{reports:?}");
@@ -80,7 +80,7 @@ fn grant_with_a_symbolic_link_in_its_path_is_refused() {
             fixture.confinement.files.write.push(link.clone());
             let (reports, printed) = fixture.run(&[]);
             let is_refused = |report: &Report| match report {
-                Report::Failed { reason, .. } => reason.contains("a link on the way"),
+                Report::Failed { reason, .. } => reason.contains("contains a symbolic link"),
                 _ => false,
             };
             assert!(reports.iter().any(is_refused), "{reports:?}");

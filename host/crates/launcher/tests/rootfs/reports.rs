@@ -32,7 +32,7 @@ fn wrong_number_of_descriptors_is_refused() {
     let mut fixture = Fixture::new("exit 0", &[]);
     fixture.confinement.descriptors = vec![3];
     let (reports, _) = fixture.run(&[]);
-    let reason = "1 descriptors are named and 0 were handed over".to_owned();
+    let reason = "wrong number of descriptors: 1 named, 0 received".to_owned();
     assert_eq!(reports, [Report::Failed { code: exit::USAGE, reason }]);
 }
 
@@ -83,5 +83,5 @@ fn plan_is_printed_and_nothing_is_run() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(text.contains("scopes          left out\n"));
-    assert!(text.contains("sockets         if it can be had\n"));
+    assert!(text.contains("sockets         if available\n"));
 }
