@@ -1,4 +1,4 @@
-//! The control group of a program: all that it starts is in it, and is killed with it.
+//! The control group of a program: it contains all its processes, and they are killed together.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,9 +7,9 @@ use std::process::Command;
 
 use loopabull_launcher::{Held, Layer, Report, exit};
 
-use crate::bed::{Bed, LAUNCHER, WAYS, held, wait_until};
+use crate::fixture::{Fixture, LAUNCHER, VARIANTS, held, wait_until};
 
-/// Returns the folder of the control group in which this test is.
+/// Returns the folder of this test's control group.
 fn group_folder() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -18,38 +18,40 @@ fn group_folder() -> Option<PathBuf> {
     places.into_iter().find(|place| place.join("cgroup.kill").exists() || is_root_group(place))
 }
 
-/// The root of the hierarchy cannot be killed.
+/// Recognises the root of the hierarchy, which has no `cgroup.kill`.
 fn is_root_group(place: &Path) -> bool {
     place.join("cgroup.controllers").exists() && !place.join("cgroup.type").exists()
 }
 
-/// Tells whether groups can be made here.
+/// Returns whether control groups can be created here.
 fn has_groups() -> bool {
     use rustix::fs::{Access, access};
     group_folder().is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok())
 }
 
-/// Tells whether groups can be made here. If not, says what is untried, past what keeps the output of
-/// tests that pass, and tries what must hold instead.
+/// Returns whether control groups can be created here. If not, checks that the program runs without one,
+/// and writes which test is skipped. It writes directly to standard error, because the test harness hides
+/// the captured output of tests that pass.
 fn has_groups_for(what: &str) -> bool {
     if has_groups() {
         return true;
     }
-    let line = format!("no control group can be made here, UNTRIED: {what}\n");
+    let line = format!("no control group can be created here, UNTRIED: {what}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
-    let bed = Bed::new("exit 3", &[Layer::Namespaces]);
-    let (reports, _) = bed.run(&[]);
+    let fixture = Fixture::new("exit 3", &[Layer::Namespaces]);
+    let (reports, _) = fixture.run(&[]);
     assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
     assert!(reports.contains(&Report::Exited { status: 3 }), "{reports:?}");
     false
 }
 
-/// As in a container that has none: the machine's are put out of sight of the launcher.
-fn run_without_groups(bed: &Bed) -> (Vec<Report>, String) {
+/// Runs the fixture as in a container without control groups: those of the machine are hidden from the
+/// launcher.
+fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
     let hide = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
     let mut command = Command::new("/usr/bin/unshare");
     command.args(["--mount", "/bin/sh", "-c", hide, "sh", LAUNCHER, "--report"]);
-    let output = command.args(bed.confinement.to_args()).output().unwrap();
+    let output = command.args(fixture.confinement.to_args()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     let reports = stderr.lines().filter_map(|line| line.strip_prefix("loopabull-launch: "));
     let reports: Vec<_> = reports.filter_map(|line| line.parse().ok()).collect();
@@ -58,37 +60,37 @@ fn run_without_groups(bed: &Bed) -> (Vec<Report>, String) {
 }
 
 #[test]
-fn program_runs_without_a_control_group_unless_that_is_required() {
-    for without in WAYS {
-        let mut bed = Bed::new("sleep 600 & echo it ran", without);
-        bed.confinement.limits.processes = Some(1000);
-        let (reports, printed) = run_without_groups(&bed);
+fn program_runs_without_a_control_group_unless_it_is_required() {
+    for without in VARIANTS {
+        let mut fixture = Fixture::new("sleep 600 & echo it ran", without);
+        fixture.confinement.limits.processes = Some(1000);
+        let (reports, printed) = run_without_groups(&fixture);
         assert_eq!(printed, "it ran\n", "{reports:?}");
         assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
-        // Root is counted by nothing else.
+        // Nothing else limits the processes of root.
         assert_eq!(held(&reports, Layer::Processes), Some(Held::No), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
-        assert_eq!(bed.living(), 0);
-        bed.confinement.required.insert(Layer::Cgroup);
-        let (reports, printed) = run_without_groups(&bed);
+        assert_eq!(fixture.living(), 0);
+        fixture.confinement.required.insert(Layer::Cgroup);
+        let (reports, printed) = run_without_groups(&fixture);
         assert_eq!(printed, "", "{reports:?}");
-        let is_told =
+        let is_refused =
             |report: &Report| matches!(report, Report::Failed { code: exit::LAYER_FAILED, .. });
-        assert!(reports.iter().any(is_told), "{reports:?}");
+        assert!(reports.iter().any(is_refused), "{reports:?}");
     }
 }
 
 #[test]
-fn program_is_in_a_control_group_that_is_gone_with_it() {
-    if !has_groups_for("a program is in a group of its own") {
+fn control_group_of_a_program_is_removed_with_it() {
+    if !has_groups_for("a program has its own control group") {
         return;
     }
-    for without in WAYS {
-        let mut bed = Bed::new("cat /proc/self/cgroup", without);
+    for without in VARIANTS {
+        let mut fixture = Fixture::new("cat /proc/self/cgroup", without);
         if without.is_empty() {
-            bed.confinement.files.read.push("/proc".into());
+            fixture.confinement.files.read.push("/proc".into());
         }
-        let (reports, printed) = bed.run(&[]);
+        let (reports, printed) = fixture.run(&[]);
         let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
         assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Yes), "{reports:?}");
         let name = group.rsplit('/').next().unwrap();
@@ -97,43 +99,43 @@ fn program_is_in_a_control_group_that_is_gone_with_it() {
     }
 }
 
-/// A service of systemd with `Delegate=` and `DelegateSubgroup=` has a group whose processes are all in
-/// groups below it: there controllers can be handed on.
+/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` contains processes only in
+/// its subgroups, so controllers can be enabled there.
 #[test]
-fn group_is_beside_the_daemons_in_what_a_service_was_given() {
-    if !has_groups_for("a group is beside the daemon's in a service's") {
+fn group_is_created_beside_the_daemons_group_in_a_delegated_service() {
+    if !has_groups_for("a group is created in a delegated service") {
         return;
     }
     let service = group_folder().unwrap().join(format!("loopabull-test-{}", std::process::id()));
     let daemon = service.join("daemon");
     fs::create_dir_all(&daemon).unwrap();
     rustix::fs::setxattr(&service, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap();
-    let bed = Bed::new("cat /proc/self/cgroup", &[Layer::Namespaces]);
+    let fixture = Fixture::new("cat /proc/self/cgroup", &[Layer::Namespaces]);
     let mut command = Command::new("/bin/sh");
     let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", daemon.display());
-    command.args(["-c", &enter, "sh", LAUNCHER]).args(bed.confinement.to_args());
+    command.args(["-c", &enter, "sh", LAUNCHER]).args(fixture.confinement.to_args());
     let output = command.output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let gone = fs::remove_dir(&daemon).and_then(|()| fs::remove_dir(&service));
-    assert!(gone.is_ok(), "something is left in {}: {gone:?}", service.display());
+    assert!(gone.is_ok(), "cannot remove {}: {gone:?}", service.display());
     let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
     let name = service.file_name().unwrap().to_str().unwrap();
     assert!(group.contains(&format!("{name}/loopabull-launch-")), "{group}");
 }
 
 #[test]
-fn group_that_is_required_and_left_out_is_bad_usage() {
-    let mut bed = Bed::new("exit 3", &[Layer::Cgroup]);
-    let (reports, _) = bed.run(&[]);
+fn requiring_a_group_that_is_left_out_is_bad_usage() {
+    let mut fixture = Fixture::new("exit 3", &[Layer::Cgroup]);
+    let (reports, _) = fixture.run(&[]);
     assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Off), "{reports:?}");
-    bed.confinement.required.insert(Layer::Cgroup);
-    let (reports, _) = bed.run(&[]);
+    fixture.confinement.required.insert(Layer::Cgroup);
+    let (reports, _) = fixture.run(&[]);
     assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");
 }
 
-/// A process may have a name that is no text, and a first thread that has ended.
+/// The name of a process may be invalid UTF-8, and its first thread may have ended.
 #[test]
-fn what_hides_from_a_list_of_processes_is_killed() {
+fn process_with_odd_name_and_dead_main_thread_is_killed() {
     for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
         let program = "
 import ctypes, os, threading, time
@@ -152,21 +154,21 @@ def stay():
 threading.Thread(target=stay).start()
 libc.syscall(60, 0)
 ";
-        let mut bed = Bed::new("", without);
-        bed.confinement.program = "/usr/bin/python3".into();
-        bed.confinement.arguments = vec!["-c".into(), program.into()];
-        let (reports, _) = bed.run(&[]);
+        let mut fixture = Fixture::new("", without);
+        fixture.confinement.program = "/usr/bin/python3".into();
+        fixture.confinement.arguments = vec!["-c".into(), program.into()];
+        let (reports, _) = fixture.run(&[]);
         assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
-        let pid = fs::read_to_string(bed.folder.path().join("pid")).unwrap();
-        // It lies there until the first process of all looks.
+        let pid = fs::read_to_string(fixture.folder.path().join("pid")).unwrap();
+        // It stays a zombie until process 1 reaps it.
         wait_until(|| !Path::new("/proc").join(&pid).exists());
     }
 }
 
-/// Whoever looks where it is finds that it is somebody else by now.
+/// Each process of the chain has ended by the time that its entry in `/proc` is read.
 #[test]
-fn what_never_stays_one_process_is_killed() {
+fn program_that_forks_all_the_time_is_killed() {
     let program = "
 import os
 if os.fork():
@@ -175,17 +177,17 @@ while True:
     if os.fork():
         os._exit(0)
 ";
-    // Either is enough.
-    let mut ways = vec![Layer::Cgroup];
-    if has_groups_for("what never stays one process is killed by its group") {
-        ways.push(Layer::Namespaces);
+    // Either the control group or the namespace is enough.
+    let mut left_out = vec![Layer::Cgroup];
+    if has_groups_for("a program that forks all the time is killed by its group") {
+        left_out.push(Layer::Namespaces);
     }
-    for without in ways {
-        let mut bed = Bed::new("", &[without]);
-        bed.confinement.program = "/usr/bin/python3".into();
-        bed.confinement.arguments = vec!["-c".into(), program.into()];
-        let (reports, _) = bed.run(&[]);
+    for without in left_out {
+        let mut fixture = Fixture::new("", &[without]);
+        fixture.confinement.program = "/usr/bin/python3".into();
+        fixture.confinement.arguments = vec!["-c".into(), program.into()];
+        let (reports, _) = fixture.run(&[]);
         assert!(reports.contains(&Report::Exited { status: 5 }), "{without} in {reports:?}");
-        assert_eq!(bed.living(), 0, "{without}");
+        assert_eq!(fixture.living(), 0, "{without}");
     }
 }

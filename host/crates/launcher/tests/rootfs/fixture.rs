@@ -1,4 +1,4 @@
-//! A confinement in a folder of its own, and what is left of it.
+//! A confined shell script in a temporary folder, and the processes that are left of it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,16 +15,16 @@ use tempfile::TempDir;
 
 pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 
-/// Without namespaces everything must hold that can hold without.
-pub(crate) const WAYS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
+/// The layers that are left out, for tests that run both with namespaces and without.
+pub(crate) const VARIANTS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
 
-/// A confinement of `/bin/sh -c SCRIPT` in a folder of its own.
-pub(crate) struct Bed {
+/// A confinement of `/bin/sh -c SCRIPT`, with a temporary folder as its working directory.
+pub(crate) struct Fixture {
     pub(crate) folder: TempDir,
     pub(crate) confinement: Confinement,
 }
 
-impl Bed {
+impl Fixture {
     pub(crate) fn new(script: &str, without: &[Layer]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap();
@@ -47,13 +47,13 @@ impl Bed {
         Self { folder, confinement }
     }
 
-    pub(crate) fn by_hand(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(LAUNCHER);
         command.args(self.confinement.to_args());
         command
     }
 
-    /// Starts it as the daemon does.
+    /// Starts the launcher as the daemon does. Returns it with our end of the control socket.
     pub(crate) fn start(&self, descriptors: &[OwnedFd]) -> (Child, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new(LAUNCHER)
@@ -67,7 +67,7 @@ impl Bed {
         (child, ours)
     }
 
-    /// Runs it to its end. Returns its report and what it printed.
+    /// Runs the script to its end. Returns the report and the standard output.
     pub(crate) fn run(&self, descriptors: &[OwnedFd]) -> (Vec<Report>, String) {
         let (mut child, control) = self.start(descriptors);
         let mut printed = String::new();
@@ -77,26 +77,27 @@ impl Bed {
         (lines.map(|line| line.unwrap().parse().unwrap()).collect(), printed)
     }
 
-    /// Waits until the program has written a file.
+    /// Waits until the script has written a file.
     pub(crate) fn wait_for(&self, name: &str) {
         wait_until(|| self.folder.path().join(name).exists());
     }
 
+    /// Counts the running processes of the script.
     pub(crate) fn living(&self) -> usize {
         living_in(self.folder.path())
     }
 }
 
-pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it does not come true");
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the condition does not become true");
         std::thread::yield_now();
     }
 }
 
-/// Counts the processes whose working directory is there. In a room of its own it is another mount of
-/// the same directory, so it is known by its number.
+/// Counts the processes with this working directory. In a private root file system it is another mount
+/// of the same directory, so it is compared by device and inode.
 pub(crate) fn living_in(folder: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
     let wanted = fs::metadata(folder).unwrap();
@@ -105,6 +106,7 @@ pub(crate) fn living_in(folder: &Path) -> usize {
     directories.filter(|d| (d.ino(), d.dev()) == (wanted.ino(), wanted.dev())).count()
 }
 
+/// Returns the reported state of a layer.
 pub(crate) fn held(reports: &[Report], wanted: Layer) -> Option<Held> {
     reports.iter().find_map(|report| match report {
         Report::Layer { layer, held, .. } if *layer == wanted => Some(held.clone()),
