@@ -144,7 +144,7 @@ mod tests {
         );
         check_denied(
             "https://good.example./",
-            "`good.example.` is no host with a port: its host has a dot too many",
+            "`good.example.` is no host with a port: its host has an extra dot",
         );
     }
 
