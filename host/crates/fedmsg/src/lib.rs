@@ -3,7 +3,8 @@
 //! The only crate that knows the wire forms of messages, and fedmsg's signatures. It has no sockets, no
 //! files, no clock and no runtime. The fedmsg source passes frames in, and each pair of frames becomes an
 //! [`Envelope`] or a [`Rejection`]; a [`Verifier`] turns the envelope into a message. The host passes in
-//! the bytes of a CA and its CRL, and the time with each envelope. No input makes this crate panic.
+//! the bytes of a CA and its CRL, and the time with each envelope. Texts from trusted sources become
+//! messages directly, see [`trusted`]. No input makes this crate panic.
 //!
 //! # Differences from the original
 //!
@@ -47,6 +48,7 @@ mod recording;
 mod rejection;
 mod signature_error;
 mod trust;
+pub mod trusted;
 mod verifier;
 mod x509;
 
