@@ -33,14 +33,12 @@
 //! Issuer names are compared byte by byte, where OpenSSL folds case and space; certificates and CRLs
 //! must be DER to the last byte. No real one is affected.
 
-mod bare;
 mod base64;
 mod canonical;
 mod certificate;
 mod content_id;
 mod datagrepper;
 mod envelope;
-mod foreign;
 mod headers;
 mod pem;
 mod policy;
@@ -52,11 +50,9 @@ pub mod trusted;
 mod verifier;
 mod x509;
 
-pub use bare::envelope_of_bare;
 pub use canonical::{Credentials, JsonError, MAX_INTEGER_DIGITS, canonical_json};
 pub use datagrepper::without_datagrepper;
 pub use envelope::{Envelope, MAX_BODY_BYTES};
-pub use foreign::{Properties, envelope_of_foreign};
 pub use policy::{RoutingPolicy, Unlisted};
 pub use recording::envelope_of_recording;
 pub use rejection::Rejection;
