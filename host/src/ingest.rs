@@ -87,13 +87,9 @@ impl Ingest {
 
     /// Takes a message of an archive, whose connection is trusted: it keeps no signatures. Tells whether
     /// it is settled, which it is when this is not told to stop before.
-    pub(crate) async fn take_archived(
-        &self,
-        who: &str,
-        envelope: Result<Envelope, Rejection>,
-    ) -> bool {
+    pub(crate) async fn take_archived(&self, who: &str, message: Result<Message, Rejection>) -> bool {
         self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
-        match envelope.and_then(|envelope| Verifier::Off.verify(envelope, now())) {
+        match message {
             Ok(message) => self.accept_kept(who, message).await,
             Err(rejection) => {
                 self.reject(&rejection);

@@ -64,12 +64,17 @@ fn open_ends_are_not_in_the_tree() {
 }
 
 #[test]
-fn a_message_is_made_from_the_wire_in_one_place() {
-    let call = concat!("Message::", "from_verified(");
-    let callers: Vec<_> =
-        rust_files().into_iter().filter(|(_, text)| text.contains(call)).map(|(p, _)| p).collect();
-    assert_eq!(callers.len(), 1, "{callers:?}");
-    assert!(callers[0].ends_with("host/crates/fedmsg/src/verifier.rs"));
+fn a_message_is_made_from_the_wire_in_two_places() {
+    let files = rust_files();
+    for (call, place) in [
+        (concat!("Message::", "from_verified("), "host/crates/fedmsg/src/verifier.rs"),
+        (concat!("Message::", "from_trusted("), "host/crates/fedmsg/src/trusted/message.rs"),
+    ] {
+        let callers = files.iter().filter(|(_, text)| text.contains(call)).map(|(path, _)| path);
+        let callers: Vec<_> = callers.collect();
+        assert_eq!(callers.len(), 1, "{call} {callers:?}");
+        assert!(callers[0].ends_with(place), "{call} {callers:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Before it on the path of a message: the worker, which received it. After it: the queues of the
 //! tasks that want it.
 
-use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
+use loopabull_fedmsg::trusted::{self, Properties};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
 use loopabull_queue::{Foreign, QueueError};
 
@@ -26,9 +26,7 @@ impl Workplace {
             message_id: foreign.message_id.as_deref(),
             headers: &foreign.headers,
         };
-        let message = envelope_of_foreign(&foreign.body, properties)
-            .and_then(|envelope| Verifier::Off.verify(envelope, 0));
-        let message = match message {
+        let message = match trusted::from_work_queue(&foreign.body, properties) {
             Ok(message) => message,
             Err(rejection) => {
                 let reason = rejection.reason();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use loopabull_fedmsg::{Properties, Verifier, envelope_of_bare};
+use loopabull_fedmsg::trusted::{self, Properties};
 use loopabull_model::Message;
 use loopabull_queue::{Answered, Bus, BusDelivery, BusLink, BusState};
 use tokio::sync::watch;
@@ -104,7 +104,6 @@ fn message(delivery: &BusDelivery) -> Result<Message, (&'static str, String)> {
     };
     let sent_at = delivery.header("sent-at").and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let sent_at = sent_at.map(jiff::Timestamp::as_second);
-    envelope_of_bare(&text, properties, sent_at)
-        .and_then(|envelope| Verifier::Off.verify(envelope, 0))
+    trusted::from_bus(&text, properties, sent_at)
         .map_err(|rejection| (rejection.reason(), rejection.to_string()))
 }

@@ -1,21 +1,22 @@
-//! Why an envelope is not believed although it has the form of a message.
+//! The reasons why a signature is not accepted.
 
-/// Why a signature is not believed.
+/// The reason why a signature is not accepted.
 ///
-/// A closed set; each is a reason of [`Rejection`](crate::Rejection). Times are seconds since 1970.
+/// The set is closed; each is a reason of [`Rejection`](crate::Rejection). Times are in seconds since
+/// 1970.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Distrust {
+pub enum SignatureError {
     #[error("body is not signed")]
     Unsigned,
-    #[error("body is signed by gpg, which is not taken: it covers neither topic nor id")]
+    #[error("body is signed by gpg, which is not accepted: it covers neither topic nor id")]
     Gpg,
     #[error("body names a kind of signature that fedmsg does not have")]
     UnknownCrypto,
-    #[error("body has no topic, so none is signed")]
+    #[error("body has no topic, so no topic is signed")]
     TopicMissing,
-    #[error("body has a certificate and no signature")]
+    #[error("body has a certificate but no signature")]
     SignatureMissing,
-    #[error("body has a signature and no certificate")]
+    #[error("body has a signature but no certificate")]
     CertificateMissing,
     #[error("`{key}` of the body is not text")]
     NotText { key: &'static str },
@@ -23,46 +24,46 @@ pub enum Distrust {
     Base64 { key: &'static str },
     #[error("certificate cannot be read: {reason}")]
     CertificateUnreadable { reason: &'static str },
-    #[error("certificate is of another CA")]
+    #[error("certificate is from another CA")]
     OtherCa,
-    #[error("certificate is signed by the algorithm {oid}, which is not taken")]
+    #[error("certificate is signed by the algorithm {oid}, which is not accepted")]
     CertificateAlgorithm { oid: String },
     #[error("certificate was not signed by the CA that it names")]
     CertificateForged,
-    #[error("certificate has the critical extension {oid}, which is unknown")]
+    #[error("certificate has the unknown critical extension {oid}")]
     CriticalExtension { oid: String },
     #[error("certificate is not valid before {from}")]
     CertificateNotYetValid { from: i64 },
-    #[error("certificate is not valid from {until} on")]
+    #[error("certificate expired at {until}")]
     CertificateExpired { until: i64 },
     #[error("certificate is revoked")]
     CertificateRevoked,
     #[error("the CA is not valid before {from}")]
     CaNotYetValid { from: i64 },
-    #[error("the CA is not valid from {until} on")]
+    #[error("the CA expired at {until}")]
     CaExpired { until: i64 },
     #[error("the CA is revoked")]
     CaRevoked,
     #[error("the CRL is not valid before {from}")]
     CrlNotYetValid { from: i64 },
-    #[error("the CRL is not valid from {until} on")]
+    #[error("the CRL expired at {until}")]
     CrlExpired { until: i64 },
-    #[error("certificate has a key that is not taken: RSA of 1024 to 8192 bits is")]
+    #[error("certificate has a key that is not accepted: it must be RSA of 1024 to 8192 bits")]
     Key,
     #[error("certificate has no common name")]
     CommonNameMissing,
     #[error("certificate has a common name that cannot be printed")]
     BadCommonName,
-    #[error("signature is not of this body by this certificate")]
+    #[error("signature does not match this body and this certificate")]
     SignatureWrong,
     #[error("signer `{signer}` may not publish topic `{topic}`")]
     SignerNotAllowed { signer: String, topic: String },
-    #[error("topic `{topic}` has no line in the policy")]
+    #[error("topic `{topic}` is not in the policy")]
     TopicNotInPolicy { topic: String },
 }
 
-impl Distrust {
-    /// Every reason that [`Distrust::reason`] returns.
+impl SignatureError {
+    /// Every reason that [`SignatureError::reason`] returns.
     pub const REASONS: [&'static str; 27] = [
         "unsigned",
         "gpg-signature",
