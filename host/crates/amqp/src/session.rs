@@ -1,365 +1,156 @@
-//! The session: the connections to the broker, watched and made anew for ever.
+//! A session: one connection that publishes and one that consumes, from connecting to the first fault.
 //!
-//! One connection publishes and another consumes, because a broker that is short of memory or disk
-//! stops reading from publishers, and acknowledgements must still get through. Whatever goes wrong
-//! with one of the two ends the session: nothing of it is used again, and the supervisor makes the
-//! next one, with a higher generation. Lapin's own recovery is not used: it forgets the prefetch and
-//! gives up.
+//! There are two connections because a broker that is short of memory or disk stops reading from
+//! publishers, while acknowledgements must still get through. Any fault of either connection ends the
+//! session, and no part of it is used again. Lapin's own recovery is not used: it forgets the prefetch
+//! and gives up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, PATIENCE};
-use crate::{Backoff, QueueError};
+use crate::broker::Broker;
+use crate::error::AmqpError;
+use crate::publishers::{Publication, Published, Publishers};
 
-/// How often the supervisor looks whether the connections live.
-const TICK: Duration = Duration::from_millis(200);
-/// How many channels publish at the most.
-const PUBLISHERS: usize = 32;
-/// How long a session must have lived for the next one to be made at once.
-const SOLID: Duration = Duration::from_secs(30);
-/// How long a channel is used after a broker first refused something on it. A channel that was told that a
-/// quorum queue is full does not hear of the limit being taken away (seen on 3.10.8); each new one may put
-/// one message beyond a limit.
-const REFUSED: Duration = Duration::from_mins(1);
-/// How long a session that ended may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How often the connections are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long closing the connections may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The connections to the broker, from one loss to the next.
+/// The connections to a broker, from connecting to the first fault.
 #[derive(Debug)]
-pub(super) struct Session {
-    /// Counts the sessions.
-    pub(super) generation: u64,
+pub struct Session {
+    generation: u64,
     broker: Broker,
-    publishing: Connection,
+    publishers: Publishers,
     consuming: Connection,
-    /// Channels with confirms that nobody publishes on.
-    idle: Mutex<Vec<Publisher>>,
-    /// How many may publish at a time.
-    publishers: Semaphore,
-    /// How many have waited long for a confirm.
-    stalled: AtomicUsize,
     ended: CancellationToken,
 }
 
-/// A channel with confirms.
-#[derive(Debug)]
-struct Publisher {
-    channel: Channel,
-    /// When the broker first refused something on it.
-    refused_at: Option<Instant>,
-}
-
-/// Something to publish.
-#[derive(Debug)]
-pub(super) struct Parcel<'a> {
-    /// Empty for the default exchange, whose routing keys are the names of queues.
-    pub(super) exchange: &'a str,
-    pub(super) routing_key: &'a str,
-    pub(super) body: &'a [u8],
-    pub(super) properties: BasicProperties,
-    pub(super) options: BasicPublishOptions,
-}
-
-/// What became of something published.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Published {
-    /// The broker has it.
-    Confirmed,
-    /// There is no such queue.
-    NoQueue,
-}
-
-/// Keeps a session.
-#[derive(Debug)]
-pub(super) struct Supervisor {
-    broker: Broker,
-    state: watch::Receiver<State>,
-    /// Aborted when this is dropped.
-    _task: JoinSet<()>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Up(Arc<Session>),
-    Down(String),
-}
-
-impl Supervisor {
-    /// Makes the first session, and sees to the others.
-    pub(super) async fn start(broker: Broker) -> Result<Self, QueueError> {
-        let first = Arc::new(Session::start(&broker, 1).await?);
-        let (sender, state) = watch::channel(State::Up(Arc::clone(&first)));
-        let mut task = JoinSet::new();
-        task.spawn(keep(broker.clone(), first, sender));
-        Ok(Self { broker, state, _task: task })
-    }
-
-    /// Returns the present session, and waits a while for it if there is none.
-    pub(super) async fn session(&self) -> Result<Arc<Session>, QueueError> {
-        let mut state = self.state.clone();
-        let is_up = |state: &State| matches!(state, State::Up(session) if session.is_up());
-        let up = tokio::time::timeout(PATIENCE, state.wait_for(is_up)).await;
-        if let Ok(Ok(state)) = up
-            && let State::Up(session) = &*state
-        {
-            return Ok(Arc::clone(session));
-        }
-        let reason = match &*self.state.borrow() {
-            State::Down(reason) => reason.clone(),
-            State::Up(_) => "the connection was lost".to_owned(),
-        };
-        Err(QueueError::Away { broker: self.broker.name.clone(), reason })
-    }
-
-    /// Tells what is wrong with the connections, if anything is.
-    pub(super) fn trouble(&self) -> Option<String> {
-        match &*self.state.borrow() {
-            State::Down(reason) => Some(format!("not connected: {reason}")),
-            State::Up(session) if session.is_blocked() => {
-                Some("takes no messages: memory or disk alarm".to_owned())
-            }
-            State::Up(session) if session.stalled.load(Ordering::Relaxed) > 0 => {
-                Some(format!("has not confirmed a message for {} s", PATIENCE.as_secs()))
-            }
-            State::Up(_) => None,
-        }
-    }
-}
-
-/// Watches a session until it ends, then makes the next one, for ever.
-async fn keep(broker: Broker, mut session: Arc<Session>, state: watch::Sender<State>) {
-    let never = CancellationToken::new();
-    let mut backoff = Backoff::default();
-    let mut generation = session.generation;
-    loop {
-        let since = Instant::now();
-        session.watch().await;
-        if since.elapsed() >= SOLID {
-            backoff.reset();
-        }
-        tracing::warn!("RabbitMQ at `{}`: the connection was lost, connecting again", broker.name);
-        state.send_replace(State::Down("the connection was lost".to_owned()));
-        session.close().await;
-        session = loop {
-            backoff.pause(&never).await;
-            generation += 1;
-            match Session::start(&broker, generation).await {
-                Ok(session) => break Arc::new(session),
-                Err(error) => {
-                    let reason = crate::amqp::chain(&error);
-                    tracing::warn!("{reason}, trying again");
-                    state.send_replace(State::Down(reason));
-                }
-            }
-        };
-        tracing::info!("RabbitMQ at `{}`: connected again", broker.name);
-        state.send_replace(State::Up(Arc::clone(&session)));
-    }
-}
-
 impl Session {
-    async fn start(broker: &Broker, generation: u64) -> Result<Self, QueueError> {
-        let publishing = broker.connect("publish").await?;
-        let consuming = broker.connect("work").await?;
+    pub(crate) async fn start(broker: &Broker, generation: u64) -> Result<Self, AmqpError> {
         Ok(Self {
             generation,
             broker: broker.clone(),
-            publishing,
-            consuming,
-            idle: Mutex::default(),
-            publishers: Semaphore::new(PUBLISHERS),
-            stalled: AtomicUsize::new(0),
+            publishers: Publishers::new(broker.connect("publish").await?),
+            consuming: broker.connect("work").await?,
             ended: CancellationToken::new(),
         })
     }
 
-    /// Tells whether it is worth a try.
-    pub(super) fn is_up(&self) -> bool {
+    /// Returns the session's number, counted from 1. A delivery can be settled only in the session in
+    /// which it was received.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Returns whether both connections work, as far as we know.
+    pub fn is_up(&self) -> bool {
         !self.ended.is_cancelled()
-            && self.publishing.status().connected()
+            && self.publishers.is_connected()
             && self.consuming.status().connected()
     }
 
-    /// Tells whether the broker has stopped reading from publishers.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.publishing.status().blocked()
-    }
-
-    /// Ends the session: something is wrong that may be the connections' fault.
-    pub(super) fn end(&self) {
-        self.ended.cancel();
-    }
-
-    /// Returns once the session is over.
-    pub(super) async fn over(&self) {
+    /// Waits until the session has ended.
+    pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
     /// Opens a channel on the consuming connection.
-    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+    pub async fn open_channel(&self) -> Result<Channel, AmqpError> {
         self.step("open a channel", self.consuming.create_channel()).await
     }
 
-    /// Waits for a step on the broker. One that is not answered in time ends the session.
-    pub(super) async fn step<T>(
+    /// Waits for one request to the broker. A request that is not answered in time ends the session.
+    ///
+    /// `action` completes "cannot …" in the error.
+    pub async fn step<T>(
         &self,
         action: &'static str,
         step: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<T, QueueError> {
+    ) -> Result<T, AmqpError> {
         let result = tokio::select! {
             result = self.broker.wait(action, step) => result,
-            () = self.ended.cancelled() => return Err(self.broker.lost(action)),
+            () = self.ended.cancelled() => return Err(self.broker.connection_lost(action)),
         };
-        if matches!(result, Err(QueueError::Timeout { .. })) {
-            self.end();
+        if matches!(result, Err(AmqpError::Timeout { .. })) {
+            self.ended.cancel();
         }
         result
     }
 
-    /// Publishes and waits for the broker's word, on a channel that nobody else publishes on
-    /// meanwhile: lapin can give one publish the confirm, or the return, of another on its channel.
+    /// Publishes a message and waits for the broker's confirm.
     ///
-    /// The wait has no limit but the session's: a broker with an alarm takes what we sent when the
-    /// alarm is over, and whoever had sent it again by then would have made two of it.
-    pub(super) async fn publish(&self, parcel: &Parcel<'_>) -> Result<Published, QueueError> {
-        let publish = async {
-            let _permit = self.publishers.acquire().await.expect("it is never closed");
-            while self.is_blocked() {
-                tokio::time::sleep(TICK).await;
-            }
-            let publish = async {
-                let mut publisher = self.publisher().await?;
-                let confirmation = send(&publisher.channel, parcel).await?;
-                if matches!(confirmation, Confirmation::Nack(_)) {
-                    publisher.refused_at.get_or_insert_with(Instant::now);
-                }
-                self.idle_channels().push(publisher);
-                Ok(confirmation)
-            };
-            let published = self.wait_for_confirm(publish).await;
-            published.map_err(|error| self.broker.error("publish", error))
-        };
+    /// The wait is limited only by the session. A broker with an alarm accepts the message when the
+    /// alarm is over, so a caller that published it again meanwhile would duplicate it.
+    pub async fn publish(&self, publication: &Publication<'_>) -> Result<Published, AmqpError> {
         let confirmation = tokio::select! {
-            confirmation = publish => confirmation,
-            () = self.ended.cancelled() => return Err(self.broker.lost("publish")),
+            confirmation = self.publishers.publish(publication) => confirmation,
+            () = self.ended.cancelled() => return Err(self.broker.connection_lost("publish")),
         };
+        let (broker, routing_key) =
+            (self.broker.name().to_owned(), publication.routing_key.to_owned());
         let reason = match confirmation {
             Ok(Confirmation::Ack(None)) => return Ok(Published::Confirmed),
-            // 312, "no route": the one thing for which a mandatory message comes back.
-            Ok(Confirmation::Ack(Some(_))) => return Ok(Published::NoQueue),
+            // 312, "no route", is the only reason for which a mandatory message is returned.
+            Ok(Confirmation::Ack(Some(_))) => return Ok(Published::Unroutable),
             Ok(Confirmation::Nack(_)) => "it was refused".to_owned(),
             Ok(Confirmation::NotRequested) => "confirms are off".to_owned(),
             Err(error) => match too_large(&error) {
-                // Its channel is closed, and nothing else.
-                Some(reason) => {
-                    let (broker, queue) = (self.broker.name.clone(), parcel.routing_key.to_owned());
-                    return Err(QueueError::Unacceptable { broker, queue, reason });
-                }
+                // The broker closed the channel, and nothing else.
+                Some(reason) => return Err(AmqpError::TooLarge { broker, routing_key, reason }),
                 None => {
-                    self.end();
-                    return Err(error);
+                    self.ended.cancel();
+                    return Err(self.broker.error("publish", error));
                 }
             },
         };
-        let (broker, queue) = (self.broker.name.clone(), parcel.routing_key.to_owned());
-        Err(QueueError::NotConfirmed { broker, queue, reason })
+        Err(AmqpError::NotConfirmed { broker, routing_key, reason })
     }
 
-    /// Returns a channel that nobody publishes on. Not limited in time, as little as what is published on
-    /// it: a broker with an alarm does not read what it is asked either.
-    async fn publisher(&self) -> lapin::Result<Publisher> {
-        let idle = self.idle_channels().pop();
-        if let Some(publisher) = idle.filter(|idle| idle.channel.status().connected()) {
-            if publisher.refused_at.is_none_or(|refused| refused.elapsed() < REFUSED) {
-                return Ok(publisher);
-            }
-            publisher.channel.close(200, ShortString::from("it was refused for long")).await?;
-        }
-        let channel = self.publishing.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Publisher { channel, refused_at: None })
+    /// Returns whether the broker has stopped reading from publishers.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.publishers.is_blocked()
     }
 
-    /// Waits, and counts among the stalled after a while.
-    async fn wait_for_confirm(
-        &self,
-        confirm: impl Future<Output = lapin::Result<Confirmation>>,
-    ) -> lapin::Result<Confirmation> {
-        tokio::pin!(confirm);
-        if let Ok(confirmation) = tokio::time::timeout(PATIENCE, &mut confirm).await {
-            return confirmation;
-        }
-        let _stalled = Stalled::count(&self.stalled);
-        confirm.await
+    /// Returns whether a publish has waited for its confirm longer than
+    /// [`STEP_TIMEOUT`](crate::STEP_TIMEOUT).
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.publishers.is_stalled()
     }
 
-    fn idle_channels(&self) -> MutexGuard<'_, Vec<Publisher>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Watches the connections, and returns once the session is over.
-    async fn watch(&self) {
+    /// Watches the connections and returns once the session has ended.
+    pub(crate) async fn watch(&self) {
         while self.is_up() {
             tokio::select! {
-                () = tokio::time::sleep(TICK) => (),
+                () = tokio::time::sleep(CHECK_INTERVAL) => (),
                 () = self.ended.cancelled() => (),
             }
         }
         self.ended.cancel();
     }
 
-    /// Closes what is still open; a connection that leads nowhere is not waited for.
-    async fn close(&self) {
-        let goodbye = || ShortString::from("the session is over");
-        let both = async {
-            tokio::join!(
-                self.consuming.close(200, goodbye()),
-                self.publishing.close(200, goodbye())
-            )
-        };
-        // Whether it works does not matter: nothing of it is used again.
-        drop(tokio::time::timeout(GOODBYE, both).await);
+    /// Closes the connections that are still open, for at most [`CLOSE_TIMEOUT`].
+    pub(crate) async fn close(&self) {
+        let reason = ShortString::from("the session has ended");
+        let both =
+            async { tokio::join!(self.consuming.close(200, reason), self.publishers.close()) };
+        // The result does not matter: nothing of this session is used again.
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, both).await);
     }
 }
 
-/// Returns what a broker says of a message that is larger than its `max_message_size`: 406, and the end of
-/// the channel (RabbitMQ, `rabbit_channel:check_msg_size`; 16 MiB by default from 4.0 on, 128 MiB before).
-fn too_large(error: &QueueError) -> Option<String> {
-    let QueueError::Amqp { source, .. } = error else { return None };
-    let ErrorKind::ProtocolError(refusal) = source.kind() else { return None };
+/// Returns the broker's text if it refused a message that is larger than its `max_message_size`.
+///
+/// The broker then closes the channel with 406 (RabbitMQ, `rabbit_channel:check_msg_size`). The default is
+/// 16 MiB since 4.0 and was 128 MiB before.
+fn too_large(error: &lapin::Error) -> Option<String> {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     let is_size = matches!(refusal.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
         && refusal.get_message().as_str().contains("message size");
     is_size.then(|| refusal.get_message().to_string())
-}
-
-async fn send(channel: &Channel, parcel: &Parcel<'_>) -> lapin::Result<Confirmation> {
-    let [exchange, key] = [parcel.exchange, parcel.routing_key].map(ShortString::from);
-    let properties = parcel.properties.clone();
-    channel.basic_publish(exchange, key, parcel.options, parcel.body, properties).await?.await
-}
-
-/// One that has waited long, until this is dropped.
-struct Stalled<'a>(&'a AtomicUsize);
-
-impl<'a> Stalled<'a> {
-    fn count(counter: &'a AtomicUsize) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for Stalled<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -1,15 +1,27 @@
-//! AMQP's values as text, and those of a configuration as AMQP's.
+//! AMQP field values: as text, and from the arguments in a configuration.
+
+use std::collections::BTreeMap;
 
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::bus::Argument;
+/// How many levels of a nested value are converted to text. Deeper levels become `…`.
+const MAX_DEPTH: u32 = 16;
 
-/// How deep a value of others is told. The rest of it is left out.
-const DEEPEST: u32 = 16;
+/// An argument of a queue or a binding, as a configuration file contains it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(untagged, expecting = "expected text, an integer, true, false, a list or a table")]
+pub enum Argument {
+    Boolean(bool),
+    Integer(i64),
+    Text(String),
+    List(Vec<Argument>),
+    Table(BTreeMap<String, Argument>),
+}
 
-/// Returns a value that is one word; none if it holds others.
-pub(super) fn plain_text(value: &AMQPValue) -> Option<String> {
+/// Returns text, a number or a boolean as text; `None` for a value that contains others.
+pub fn scalar_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(text.to_string()),
         AMQPValue::Boolean(value) => Some(value.to_string()),
@@ -22,9 +34,9 @@ pub(super) fn plain_text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// Returns any value as text: one word as it is, what holds others or nothing as JSON.
-pub(super) fn any_text(value: &AMQPValue) -> String {
-    match plain_text(value) {
+/// Returns any value as text: text, numbers and booleans as they are, other values as JSON.
+pub fn text(value: &AMQPValue) -> String {
+    match scalar_text(value) {
         Some(text) => text,
         None => match json(value, 0) {
             Value::String(text) => text,
@@ -33,8 +45,8 @@ pub(super) fn any_text(value: &AMQPValue) -> String {
     }
 }
 
-/// Returns a number that is one, and 0 for anything else.
-pub(super) fn integer(value: &AMQPValue) -> i64 {
+/// Returns an integer, and 0 for a value that is none.
+pub fn integer(value: &AMQPValue) -> i64 {
     match value {
         AMQPValue::ShortShortInt(number) => i64::from(*number),
         AMQPValue::ShortInt(number) => i64::from(*number),
@@ -45,21 +57,21 @@ pub(super) fn integer(value: &AMQPValue) -> i64 {
     }
 }
 
-/// Returns the table of a configuration; a name that is too long for AMQP is an error.
-pub(super) fn table<'a>(
+/// Returns the AMQP table of configured arguments. A name that is too long for AMQP is an error.
+pub fn table_from_arguments<'a>(
     arguments: impl IntoIterator<Item = (&'a String, &'a Argument)>,
 ) -> Result<FieldTable, String> {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         let short = ShortString::try_new(name.as_str());
         let short = short.map_err(|error| format!("argument `{name}`: {error}"))?;
-        table.insert(short, argument(value)?);
+        table.insert(short, amqp_value(value)?);
     }
     Ok(table)
 }
 
-/// In the types that pika would send, which a broker compares.
-fn argument(value: &Argument) -> Result<AMQPValue, String> {
+/// Returns the value in the type that pika would send: a broker compares types.
+fn amqp_value(value: &Argument) -> Result<AMQPValue, String> {
     Ok(match value {
         Argument::Boolean(value) => AMQPValue::Boolean(*value),
         Argument::Integer(number) => match i32::try_from(*number) {
@@ -68,15 +80,15 @@ fn argument(value: &Argument) -> Result<AMQPValue, String> {
         },
         Argument::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
         Argument::List(list) => {
-            let values: Vec<AMQPValue> = list.iter().map(argument).collect::<Result<_, _>>()?;
+            let values: Vec<AMQPValue> = list.iter().map(amqp_value).collect::<Result<_, _>>()?;
             AMQPValue::FieldArray(values.into())
         }
-        Argument::Table(inner) => AMQPValue::FieldTable(table(inner)?),
+        Argument::Table(inner) => AMQPValue::FieldTable(table_from_arguments(inner)?),
     })
 }
 
 fn json(value: &AMQPValue, depth: u32) -> Value {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return Value::String("…".to_owned());
     }
     match value {
@@ -111,11 +123,11 @@ mod tests {
     use super::*;
 
     fn check(value: AMQPValue, expected: &str) {
-        assert_eq!(any_text(&value), expected);
+        assert_eq!(text(&value), expected);
     }
 
     #[test]
-    fn one_word_is_as_it_is_and_the_rest_is_json() {
+    fn scalars_are_plain_text_and_other_values_are_json() {
         check(AMQPValue::LongString("a \"b\"".into()), "a \"b\"");
         check(AMQPValue::Boolean(true), "true");
         check(AMQPValue::LongInt(-7), "-7");
@@ -130,18 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_left_out() {
+    fn levels_below_the_depth_limit_are_omitted() {
         let mut value = AMQPValue::Void;
         for _ in 0..100 {
             value = AMQPValue::FieldArray(vec![value].into());
         }
-        assert!(any_text(&value).ends_with("[\"…\"]]]]]]]]]]]]]]]]]"));
+        assert!(text(&value).ends_with("[\"…\"]]]]]]]]]]]]]]]]]"));
     }
 
     #[test]
-    fn arguments_are_what_pika_would_send() {
+    fn arguments_have_the_types_that_pika_would_send() {
         let list = Argument::List(vec![Argument::Integer(1), Argument::Integer(1 << 40)]);
-        let table = table([(&"k".to_owned(), &list)]).unwrap();
+        let table = table_from_arguments([(&"k".to_owned(), &list)]).unwrap();
         let expected = vec![AMQPValue::LongInt(1), AMQPValue::LongLongInt(1 << 40)];
         assert_eq!(table.inner()["k"], AMQPValue::FieldArray(expected.into()));
     }

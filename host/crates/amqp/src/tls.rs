@@ -1,6 +1,7 @@
-//! TLS to a broker whose authority and client certificate are files, and what is wrong with it in words.
+//! TLS to a broker, with an authority and a client certificate from files, and readable errors.
 //!
-//! Lapin's own way trusts the system's authorities besides the named ones, so the handshake is done here.
+//! Lapin's own TLS trusts the system's authorities in addition to the given ones, so we do the handshake
+//! ourselves.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -14,58 +15,69 @@ use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use serde::Deserialize;
 
-use super::bus::TlsFiles;
+/// How long we wait for the broker's reason after it rejected a connection.
+const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a broker is asked why it ended a connection.
-const PROBE: Duration = Duration::from_secs(2);
+/// Files in PEM form. They are read at each connection, so a renewed certificate is used.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFiles {
+    /// The only authorities that may have signed the broker's certificate. Default: those of the system.
+    pub ca_cert: Option<PathBuf>,
+    /// The key of `certfile`. With both, we log in with the certificate (AMQP's `EXTERNAL`), and the
+    /// URL's user and password are not used.
+    pub keyfile: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
+}
 
-/// What is wrong with TLS.
+/// Why TLS with a broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("cannot read `{file}`, the `{key}`")]
+    #[error("cannot read the `{key}` file `{file}`")]
     Open { key: &'static str, file: PathBuf, source: io::Error },
-    #[error("`{file}`, the `{key}`, has no {what} in PEM form")]
+    #[error("the `{key}` file `{file}` contains no {what} in PEM form")]
     NotPem { key: &'static str, file: PathBuf, what: &'static str },
-    #[error("`{given}` is given without `{missing}`")]
-    Half { given: &'static str, missing: &'static str },
+    #[error("`{given}` is set without `{missing}`")]
+    Incomplete { given: &'static str, missing: &'static str },
     #[error("the key in `{keyfile}` and the certificate in `{certfile}` cannot be used")]
     Identity { keyfile: PathBuf, certfile: PathBuf, source: rustls::Error },
-    #[error("this system has no authorities to check `{host}` with")]
+    #[error("this system has no authorities to verify `{host}` with")]
     NoSystemAuthorities { host: String },
-    #[error("the certificate of `{host}` is not from an authority in {authorities}")]
+    #[error("the certificate of `{host}` is not signed by an authority in {authorities}")]
     UnknownAuthority { host: String, authorities: String },
     #[error("the certificate of `{host}` has expired")]
     Expired { host: String },
     #[error("the certificate of `{host}` is not yet valid")]
     NotYetValid { host: String },
-    #[error("the certificate that `{host}` shows is for another name")]
+    #[error("the certificate of `{host}` is for another name")]
     WrongName { host: String },
-    #[error("`{host}` does not take the client certificate in `{certfile}`: {reason}")]
-    Refused { host: String, certfile: PathBuf, reason: &'static str },
-    #[error("`{host}` wants a client certificate, and no `certfile` is given")]
-    Wanted { host: String },
-    #[error("cannot do TLS with `{host}`")]
+    #[error("`{host}` rejects the client certificate in `{certfile}`: {reason}")]
+    ClientCertificateRejected { host: String, certfile: PathBuf, reason: &'static str },
+    #[error("`{host}` requires a client certificate, and no `certfile` is set")]
+    ClientCertificateRequired { host: String },
+    #[error("the TLS handshake with `{host}` failed")]
     Other { host: String, source: rustls::Error },
 }
 
 impl TlsFiles {
-    /// Tells whether we are who our certificate says.
-    pub(super) fn is_identity(&self) -> bool {
+    /// Returns whether the files contain a client certificate.
+    pub(crate) fn has_identity(&self) -> bool {
         self.certfile.is_some() && self.keyfile.is_some()
     }
 
     /// Reads the files.
-    pub(super) fn read(&self, host: &str) -> Result<ClientConfig, TlsError> {
+    pub(crate) fn client_config(&self, host: &str) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider has the versions that it is made for")
+            .expect("the provider supports the default versions")
             .with_root_certificates(self.authorities(host)?);
         match (&self.certfile, &self.keyfile) {
             (None, None) => Ok(builder.with_no_client_auth()),
-            (Some(_), None) => Err(TlsError::Half { given: "certfile", missing: "keyfile" }),
-            (None, Some(_)) => Err(TlsError::Half { given: "keyfile", missing: "certfile" }),
+            (Some(_), None) => Err(TlsError::Incomplete { given: "certfile", missing: "keyfile" }),
+            (None, Some(_)) => Err(TlsError::Incomplete { given: "keyfile", missing: "certfile" }),
             (Some(certfile), Some(keyfile)) => {
                 let chain = certificates("certfile", certfile)?;
                 let key = key(keyfile)?;
@@ -84,7 +96,7 @@ impl TlsFiles {
             Some(file) => certificates("ca_cert", file)?,
             None => rustls_native_certs::load_native_certs().certs,
         };
-        // A bundle may have some that rustls cannot read.
+        // A bundle may contain certificates that rustls cannot read.
         let (added, _) = store.add_parsable_certificates(found);
         match (&self.ca_cert, added) {
             (Some(file), 0) => {
@@ -96,32 +108,32 @@ impl TlsFiles {
         }
     }
 
-    /// Says what the end of a connection was, if it was TLS.
-    pub(super) async fn explain(&self, uri: &AMQPUri, error: &lapin::Error) -> Option<TlsError> {
+    /// Returns the TLS error behind a failed connection, if there is one.
+    pub(crate) async fn explain(&self, uri: &AMQPUri, error: &lapin::Error) -> Option<TlsError> {
         let ErrorKind::IOError(error) = error.kind() else { return None };
         let authority = &uri.authority;
         let host = authority.host.clone();
         if let Some(error) = tls_error(error) {
-            return Some(self.words(host, error));
+            return Some(self.describe(host, error));
         }
         let address = (authority.host.clone(), authority.port);
-        let config = self.read(&authority.host).ok()?;
-        let ask = tokio::task::spawn_blocking(move || ask_why(address, config));
+        let config = self.client_config(&authority.host).ok()?;
+        let ask = tokio::task::spawn_blocking(move || read_rejection(address, config));
         let found = ask.await.ok().flatten()?;
-        Some(self.words(host, &found))
+        Some(self.describe(host, &found))
     }
 
-    fn words(&self, host: String, error: &rustls::Error) -> TlsError {
+    fn describe(&self, host: String, error: &rustls::Error) -> TlsError {
         match error {
-            rustls::Error::InvalidCertificate(error) => self.explain_certificate(host, error),
+            rustls::Error::InvalidCertificate(error) => self.describe_certificate(host, error),
             rustls::Error::AlertReceived(alert) => match &self.certfile {
-                Some(certfile) if let Some(reason) = refusal(*alert) => {
-                    TlsError::Refused { host, certfile: certfile.clone(), reason }
+                Some(certfile) if let Some(reason) = rejection(*alert) => {
+                    TlsError::ClientCertificateRejected { host, certfile: certfile.clone(), reason }
                 }
                 None if *alert == AlertDescription::CertificateRequired
                     || *alert == AlertDescription::HandshakeFailure =>
                 {
-                    TlsError::Wanted { host }
+                    TlsError::ClientCertificateRequired { host }
                 }
                 _ => TlsError::Other { host, source: error.clone() },
             },
@@ -129,7 +141,7 @@ impl TlsFiles {
         }
     }
 
-    fn explain_certificate(&self, host: String, error: &CertificateError) -> TlsError {
+    fn describe_certificate(&self, host: String, error: &CertificateError) -> TlsError {
         match error {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 TlsError::Expired { host }
@@ -140,7 +152,7 @@ impl TlsFiles {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsError::WrongName { host }
             }
-            // The second is what an authority of the same name and another key comes to.
+            // An authority of the same name with another key leads to `BadSignature`.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 let system = || "the system's list".to_owned();
                 let file = self.ca_cert.as_ref().map(|file| format!("`{}`", file.display()));
@@ -153,8 +165,8 @@ impl TlsFiles {
     }
 }
 
-/// Connects with these authorities and this identity only.
-pub(super) async fn connect(
+/// Connects with exactly the authorities and the identity of `config`.
+pub(crate) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
     config: ClientConfig,
@@ -175,17 +187,19 @@ pub(super) async fn connect(
     .await
 }
 
-/// Asks a broker once more why it ended a connection. By TLS 1.3 it refuses a client's certificate when
-/// the client has begun to speak, and the reason is lost with what was not read; so here nobody speaks.
-fn ask_why(address: (String, u16), config: ClientConfig) -> Option<rustls::Error> {
+/// Connects again and returns the broker's reason for rejecting the connection.
+///
+/// Under TLS 1.3 a broker rejects a client certificate after the client has begun to send, and the reason
+/// is lost with the data that the broker did not read. So this connection sends nothing.
+fn read_rejection(address: (String, u16), config: ClientConfig) -> Option<rustls::Error> {
     let name = ServerName::try_from(address.0.clone()).ok()?;
     let mut connection = ClientConnection::new(Arc::new(config), name).ok()?;
-    let connect = |address| TcpStream::connect_timeout(&address, PROBE).ok();
+    let connect = |address| TcpStream::connect_timeout(&address, REASON_TIMEOUT).ok();
     let mut stream = address.to_socket_addrs().ok()?.find_map(connect)?;
-    stream.set_read_timeout(Some(PROBE)).ok()?;
-    stream.set_write_timeout(Some(PROBE)).ok()?;
-    let until = Instant::now() + PROBE;
-    while Instant::now() < until {
+    stream.set_read_timeout(Some(REASON_TIMEOUT)).ok()?;
+    stream.set_write_timeout(Some(REASON_TIMEOUT)).ok()?;
+    let deadline = Instant::now() + REASON_TIMEOUT;
+    while Instant::now() < deadline {
         if connection.is_handshaking() {
             if let Err(error) = connection.complete_io(&mut stream) {
                 return tls_error(&error).cloned();
@@ -217,7 +231,7 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_: PemError| TlsError::NotPem {
         key: "keyfile",
         file: file.to_owned(),
-        what: "private key (one with a passphrase cannot be used)",
+        what: "private key (a key with a passphrase cannot be used)",
     })
 }
 
@@ -225,12 +239,13 @@ fn open(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(file).map_err(|source| TlsError::Open { key, file: file.to_owned(), source })
 }
 
-/// Why a broker refuses a client certificate (RFC 8446, 6.2; RabbitMQ as Erlang's TLS tells it).
-fn refusal(alert: AlertDescription) -> Option<&'static str> {
+/// Returns why a broker rejects a client certificate (RFC 8446, 6.2; RabbitMQ sends the alerts of Erlang's
+/// TLS).
+fn rejection(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired",
         AlertDescription::CertificateRevoked => "it was revoked",
-        AlertDescription::UnknownCA => "its authority is not known there",
+        AlertDescription::UnknownCA => "its authority is unknown to the broker",
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown => "it is not acceptable",

@@ -1,38 +1,29 @@
-//! A bus in the form of fedora-messaging: another broker's topic exchange, consumed through a queue of
-//! ours on it.
+//! A bus: another broker's topic exchange, consumed through a queue of ours on that broker.
 //!
-//! Owns the line to that broker and makes it anew for ever; knows nothing of topics, schemas and JSON.
-//! Before it on the path of a message: whoever publishes on the bus. After it: the host's ingest, which
-//! acknowledges a delivery once its own queue has confirmed what was made of it.
+//! Owns the connection to that broker and reconnects indefinitely. Before it on the path of a message: the
+//! publishers on the bus. After it: the host's ingest, which acknowledges a delivery once its own queue
+//! has confirmed the entries made from it.
 //!
-//! A delivery that was not acknowledged comes again, so a message may come twice and is not lost, if
-//! the queue is one that [is kept](BusQueue::is_kept).
-
-mod config;
-mod delivery;
-mod fedora_file;
-mod line;
-mod state;
+//! A delivery that was not acknowledged is redelivered, so a message may arrive twice. None is lost if
+//! the queue [survives a disconnect](crate::BusQueue::survives_disconnect).
 
 use std::time::{Duration, Instant};
 
+use loopabull_amqp::{AmqpError, Broker, STEP_TIMEOUT, chain};
+use loopabull_backoff::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, PATIENCE};
-use crate::{Backoff, QueueError};
-use line::Line;
+use crate::config::BusConfig;
+use crate::connection::BusConnection;
+use crate::delivery::{BusDelivery, Settled};
+use crate::state::{BusLink, BusState};
 
-pub use config::{Argument, Binding, BusConfig, BusQueue, TlsFiles};
-pub use delivery::{Answered, BusBodyError, BusDelivery};
-pub use fedora_file::BusFileError;
-pub use state::{BusLink, BusState};
+/// The back-off starts again after a connection that lasted at least this long.
+const STABLE_CONNECTION_TIME: Duration = Duration::from_secs(30);
 
-/// How long a line must have lived for the next one to be made at once.
-const SOLID: Duration = Duration::from_secs(30);
-
-/// The consuming end of a bus.
+/// A consumer of a bus.
 #[derive(Debug)]
 pub struct Bus {
     name: String,
@@ -40,12 +31,13 @@ pub struct Bus {
     state: watch::Receiver<BusState>,
     stop: CancellationToken,
     close: CancellationToken,
-    /// Aborted when this is dropped: the connection ends, and what was not answered goes back.
-    task: JoinSet<()>,
+    /// Aborted when the bus is dropped: the connection ends, and the broker requeues the deliveries that
+    /// were not settled.
+    tasks: JoinSet<()>,
 }
 
-/// What keeps the line.
-struct Keeper {
+/// The task that keeps the connection.
+struct Task {
     broker: Broker,
     config: BusConfig,
     deliveries: mpsc::Sender<BusDelivery>,
@@ -55,21 +47,22 @@ struct Keeper {
 }
 
 impl Bus {
-    /// Begins to consume. A broker that is not there, or refuses us, is no error: it is tried again
-    /// for ever, and [`Bus::state`] tells.
-    pub fn start(config: &BusConfig) -> Result<Self, QueueError> {
-        let broker = Broker::of_bus(config)?;
-        let name = broker.name.clone();
-        if !config.queue.is_kept() {
+    /// Starts to consume. A broker that is away or refuses us is not an error here: we retry
+    /// indefinitely, and [`Bus::state`] shows the reason.
+    pub fn start(config: &BusConfig) -> Result<Self, AmqpError> {
+        let broker = broker(config)?;
+        let name = broker.name().to_owned();
+        if !config.queue.survives_disconnect() {
             tracing::warn!(
-                "bus at `{name}`: what is published while we are not connected is lost: the queue is not kept"
+                "bus at `{name}`: messages that are published while we are not connected are lost, because \
+                 the queue is unnamed, exclusive or auto-deleted"
             );
         }
-        // What was sent ahead waits in lapin, as much as the prefetch allows.
+        // Prefetched deliveries wait in lapin.
         let (sender, deliveries) = mpsc::channel(1);
         let (state_sender, state) = watch::channel(BusState::new());
         let (stop, close) = (CancellationToken::new(), CancellationToken::new());
-        let keeper = Keeper {
+        let task = Task {
             broker,
             config: config.clone(),
             deliveries: sender,
@@ -77,9 +70,9 @@ impl Bus {
             stop: stop.clone(),
             close: close.clone(),
         };
-        let mut task = JoinSet::new();
-        task.spawn(keeper.keep());
-        Ok(Self { name, deliveries, state, stop, close, task })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.keep_consuming());
+        Ok(Self { name, deliveries, state, stop, close, tasks })
     }
 
     /// Returns the broker's address without user and password: `host:port/vhost`.
@@ -87,12 +80,12 @@ impl Bus {
         &self.name
     }
 
-    /// Waits for the next delivery; returns `None` once `stop` is cancelled or [`Bus::stop`] was
-    /// called. May be dropped at any time.
+    /// Waits for the next delivery. Returns `None` once `stop` is cancelled or [`Bus::stop`] was called.
+    /// The future may be dropped at any time.
     ///
     /// # Panics
     ///
-    /// If the task behind it has: a bus must not end in silence.
+    /// Panics if the task of the bus panicked: a bus must not end silently.
     pub async fn receive(&mut self, stop: &CancellationToken) -> Option<BusDelivery> {
         loop {
             let delivery = tokio::select! {
@@ -101,11 +94,11 @@ impl Bus {
                 delivery = self.deliveries.recv() => delivery,
             };
             match delivery {
-                // One of a line that is gone comes again.
+                // The broker redelivers a message whose connection is gone.
                 Some(delivery) if !delivery.is_valid() => (),
                 Some(delivery) => return Some(delivery),
                 None if self.stop.is_cancelled() => return None,
-                None => match self.task.join_next().await {
+                None => match self.tasks.join_next().await {
                     Some(Err(error)) if error.is_panic() => {
                         std::panic::resume_unwind(error.into_panic())
                     }
@@ -115,112 +108,126 @@ impl Bus {
         }
     }
 
-    /// Returns what is known of the bus, now and whenever it changes.
+    /// Returns the state of the bus and its future changes.
     pub fn state(&self) -> watch::Receiver<BusState> {
         self.state.clone()
     }
 
-    /// Takes nothing more, and gives back what was sent ahead. Deliveries that were received can still
-    /// be answered until the bus is closed or dropped.
+    /// Stops consuming and requeues the prefetched deliveries. Received deliveries can still be settled
+    /// until the bus is closed or dropped.
     pub async fn stop(&mut self) {
         self.stop.cancel();
-        // Everything that the line still sends is taken, so that it does not wait for us.
-        let give_back = async {
+        // We receive all that the task still sends, so that it does not wait for us.
+        let requeue = async {
             while let Some(delivery) = self.deliveries.recv().await {
-                // Whatever it says, it goes back with its channel.
-                match delivery.give_back().await {
-                    Answered::Told | Answered::ComesAgain => (),
+                // In both cases the broker has the message again.
+                match delivery.requeue().await {
+                    Settled::Sent | Settled::ChannelGone => (),
                 }
             }
         };
-        drop(tokio::time::timeout(PATIENCE, give_back).await);
+        drop(tokio::time::timeout(STEP_TIMEOUT, requeue).await);
     }
 
-    /// Ends the connection; what was not answered goes back.
+    /// Closes the connection. The broker requeues the deliveries that were not settled.
     pub async fn close(mut self) {
         self.stop.cancel();
         self.close.cancel();
         self.deliveries.close();
-        drop(tokio::time::timeout(PATIENCE, self.task.join_next()).await);
+        drop(tokio::time::timeout(STEP_TIMEOUT, self.tasks.join_next()).await);
     }
 }
 
-impl Keeper {
-    async fn keep(self) {
+impl Task {
+    async fn keep_consuming(self) {
         let mut backoff = Backoff::default();
         while !self.stop.is_cancelled() {
             let opened = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                opened = Line::open(&self.broker, &self.config) => opened,
+                opened = BusConnection::open(&self.broker, &self.config) => opened,
             };
             let reason = match opened {
-                Ok(mut line) => {
+                Ok(mut connection) => {
                     let since = Instant::now();
                     tracing::info!(
-                        "bus at `{}`: queue `{}` is consumed",
-                        self.broker.name,
-                        line.queue
+                        "bus at `{}`: consuming queue `{}`",
+                        self.broker.name(),
+                        connection.queue
                     );
-                    let Err(reason) = self.pass_on(&mut line).await else {
-                        return self.end(line).await;
+                    let Err(reason) = self.forward(&mut connection).await else {
+                        return self.end(connection).await;
                     };
-                    if since.elapsed() >= SOLID {
+                    if since.elapsed() >= STABLE_CONNECTION_TIME {
                         backoff.reset();
                     }
-                    line.close().await;
+                    connection.close().await;
                     reason
                 }
                 Err(reason) => reason,
             };
-            let reason = super::chain(&reason);
-            tracing::warn!("bus: {reason}, trying again");
+            let reason = chain(&reason);
+            tracing::warn!("bus: {reason}; retrying");
             self.set(BusLink::Broken { reason });
             backoff.pause(&self.stop).await;
         }
         self.set(BusLink::Stopped);
     }
 
-    /// Passes on what comes; returns when it is told to stop, and with an error at the line's end, also
-    /// while nobody receives.
-    async fn pass_on(&self, line: &mut Line) -> Result<(), QueueError> {
+    /// Forwards deliveries until the bus is stopped. Returns an error when the connection ends, also while
+    /// no delivery is being received.
+    async fn forward(&self, connection: &mut BusConnection) -> Result<(), AmqpError> {
         loop {
-            self.set(BusLink::Consuming { queue: line.queue.clone(), blocked: line.blocked() });
-            let place = tokio::select! {
+            let (queue, blocked) = (connection.queue.clone(), connection.blocked());
+            self.set(BusLink::Consuming { queue, blocked });
+            let permit = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                changed = line.change() => {
+                changed = connection.change() => {
                     changed?;
                     continue;
                 }
-                place = self.deliveries.reserve() => place,
+                permit = self.deliveries.reserve() => permit,
             };
-            // Nobody is left to receive.
-            let Ok(place) = place else { return Ok(()) };
+            // The bus was dropped.
+            let Ok(permit) = permit else { return Ok(()) };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                next = line.next() => if let Some(raw) = next? {
-                    place.send(BusDelivery::new(raw));
+                next = connection.next() => if let Some(raw) = next? {
+                    permit.send(BusDelivery::new(raw));
                 },
             }
         }
     }
 
-    /// Stops, and keeps the channel for answers until the bus is closed.
-    async fn end(self, mut line: Line) {
-        if let Err(error) = line.stop().await {
-            // Then it all goes back with the channel.
-            tracing::warn!("bus: {}", super::chain(&error));
+    /// Stops consuming, and keeps the channel open until the bus is closed, so that received deliveries
+    /// can be settled.
+    async fn end(self, mut connection: BusConnection) {
+        if let Err(error) = connection.stop().await {
+            // The broker requeues the prefetched deliveries when the channel closes.
+            tracing::warn!("bus: {}", chain(&error));
         }
         self.set(BusLink::Stopped);
         let Self { deliveries, close, .. } = self;
         drop(deliveries);
         close.cancelled().await;
-        line.close().await;
+        connection.close().await;
     }
 
     fn set(&self, link: BusLink) {
         self.state.send_if_modified(|state| state.set(link));
     }
+}
+
+/// Returns the broker that the Python package would connect to with the same settings.
+fn broker(config: &BusConfig) -> Result<Broker, AmqpError> {
+    let mut broker = Broker::with_default_vhost(&config.amqp_url)?
+        .with_tls(&config.tls)
+        .with_client_property("product", "loopabull-host")?
+        .with_client_property("version", env!("CARGO_PKG_VERSION"))?;
+    for (name, value) in &config.client_properties {
+        broker = broker.with_client_property(name, value)?;
+    }
+    Ok(broker)
 }

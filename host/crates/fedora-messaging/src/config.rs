@@ -1,56 +1,44 @@
-//! The settings of a bus: where its broker is, which queue of it is ours, and what it is bound to.
+//! The settings of a bus: its broker, our queue on it, and the queue's bindings.
 //!
-//! Knows nothing of connections. An existing file of the Python package is read into the same settings
-//! by `fedora_file`.
+//! Knows nothing of connections. `python_config` reads a file of the Python package into the same
+//! settings.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
 
+use loopabull_amqp::{Argument, TlsFiles};
 use serde::Deserialize;
 
-/// The exchange of fedora-messaging, unless another is named.
-pub(super) const EXCHANGE: &str = "amq.topic";
+/// The default exchange of fedora-messaging.
+const DEFAULT_EXCHANGE: &str = "amq.topic";
 
-/// A bus in the form of fedora-messaging. Defaults are those of the Python package.
+/// The settings of a bus. The defaults are those of the Python package.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
-    /// `amqp://user:password@host:port/vhost` or `amqps://…`. Without a vhost it is `/`.
+    /// `amqp://user:password@host:port/vhost` or `amqps://…`. The default vhost is `/`.
     pub amqp_url: String,
-    /// Used with `amqps` only.
+    /// Used with an `amqps` URL only.
     pub tls: TlsFiles,
-    /// What the broker's own tools show of the connection; `app` is the usual one.
+    /// Properties that the broker's own tools show for the connection; `app` is the usual one.
     pub client_properties: BTreeMap<String, String>,
-    /// Finds the queue instead of making it, where the user must not make any.
+    /// Expects the queue to exist instead of creating it, for a user who may not create queues.
     pub passive_declares: bool,
     pub queue: BusQueue,
-    /// What the queue is bound to, at each connection. Everything of `amq.topic` if nobody says.
+    /// The bindings, made at each connection. Default: all messages of `amq.topic`.
     pub bindings: Vec<Binding>,
-    /// How many deliveries the broker sends before the first is acknowledged.
+    /// How many unacknowledged deliveries the broker sends at most.
     pub prefetch: NonZeroU16,
-}
-
-/// Files in PEM form. They are read at each connection, so that what is renewed is used.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsFiles {
-    /// The only authorities that a broker's certificate may come from; those of the system without it.
-    pub ca_cert: Option<PathBuf>,
-    /// The key of `certfile`. With both, the certificate is who we are (AMQP's `EXTERNAL`), and user
-    /// and password of the URL are not used.
-    pub keyfile: Option<PathBuf>,
-    pub certfile: Option<PathBuf>,
 }
 
 /// The queue on the broker.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BusQueue {
-    /// Empty for one that the broker names anew at each connection: what is published while we are
-    /// not connected is then lost. Fedora's public broker wants a UUID.
+    /// If empty, the broker chooses a new name at each connection, and messages that are published while
+    /// we are not connected are lost. Fedora's public broker requires a UUID.
     pub name: String,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     pub durable: bool,
     #[serde(default)]
     pub auto_delete: bool,
@@ -65,21 +53,10 @@ pub struct BusQueue {
 #[serde(deny_unknown_fields)]
 pub struct Binding {
     pub exchange: String,
-    /// Topics, in which `*` is one word and `#` any number of them.
+    /// Topic patterns: `*` matches one word, `#` any number of words.
     pub routing_keys: Vec<String>,
     #[serde(default)]
     pub arguments: BTreeMap<String, Argument>,
-}
-
-/// An argument of a queue or a binding.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(untagged, expecting = "neither text, a whole number, true, false, a list nor a table")]
-pub enum Argument {
-    Boolean(bool),
-    Integer(i64),
-    Text(String),
-    List(Vec<Argument>),
-    Table(BTreeMap<String, Argument>),
 }
 
 impl Default for BusConfig {
@@ -97,7 +74,7 @@ impl Default for BusConfig {
 }
 
 impl Default for BusQueue {
-    /// One that the broker names.
+    /// A queue that the broker names.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -112,7 +89,7 @@ impl Default for BusQueue {
 impl Default for Binding {
     fn default() -> Self {
         Self {
-            exchange: EXCHANGE.to_owned(),
+            exchange: DEFAULT_EXCHANGE.to_owned(),
             routing_keys: vec!["#".to_owned()],
             arguments: BTreeMap::new(),
         }
@@ -120,13 +97,13 @@ impl Default for Binding {
 }
 
 impl BusQueue {
-    /// Tells whether what is published while we are not connected waits in the queue.
-    pub fn is_kept(&self) -> bool {
+    /// Returns whether the queue keeps the messages that are published while we are not connected.
+    pub fn survives_disconnect(&self) -> bool {
         !self.name.is_empty() && !self.exclusive && !self.auto_delete
     }
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }
 
@@ -140,22 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn a_named_queue_is_durable_and_kept() {
+    fn a_named_queue_is_durable_and_survives_a_disconnect() {
         let config: BusConfig = toml::from_str(
             "amqp_url = 'amqps://host/%2Fpublic_pubsub'\nprefetch = 25\n[queue]\nname = 'q'\n\
              arguments = { x-max-length = 5 }\n[[bindings]]\nexchange = 'e'\nrouting_keys = ['a.*']",
         )
         .unwrap();
-        assert!(config.queue.is_kept() && config.queue.durable);
+        assert!(config.queue.survives_disconnect() && config.queue.durable);
         assert_eq!(config.queue.arguments["x-max-length"], Argument::Integer(5));
         assert_eq!((config.prefetch.get(), config.bindings.len()), (25, 1));
     }
 
     #[test]
-    fn nothing_said_is_the_whole_exchange_by_a_queue_that_the_broker_names() {
+    fn the_default_is_the_whole_exchange_through_a_queue_that_the_broker_names() {
         let config: BusConfig = toml::from_str("").unwrap();
         assert_eq!(config, BusConfig::default());
-        assert!(!config.queue.is_kept());
+        assert!(!config.queue.survives_disconnect());
         assert_eq!(config.bindings, [Binding::default()]);
     }
 

@@ -1,40 +1,39 @@
-//! What is lost together: a connection of its own for the bus, its channel and its consumer.
+//! A connection of its own for the bus, with its channel and its consumer, which are lost together.
 //!
-//! Whatever goes wrong with one of them ends the line, and the bus makes the next one, as it was
-//! configured: nothing is repaired, so nothing can be forgotten.
+//! Any fault of one of them ends all three, and the bus opens new ones from its configuration. Nothing is
+//! repaired, so no setting can be forgotten.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
+use lapin::message::Delivery as RawDelivery;
 use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Event};
+use loopabull_amqp::{AmqpError, Broker, table_from_arguments};
 
-use super::super::broker::Broker;
-use super::super::{Raw, table};
-use super::config::BusConfig;
-use crate::QueueError;
+use crate::config::BusConfig;
 
-/// How often a line is looked at on which nothing comes: a stream of lapin's does not end with a
-/// connection whose heartbeat was missed.
-const TICK: Duration = Duration::from_millis(200);
-/// How long the end of a line may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How often an idle connection is checked: a consumer stream of lapin does not end when its connection
+/// misses a heartbeat.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long closing the connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection, its channel and its consumer.
-pub(super) struct Line {
-    pulse: Pulse,
+/// A connection with its channel and its consumer.
+pub(crate) struct BusConnection {
+    monitor: Monitor,
     stream: lapin::Consumer,
-    /// As the broker names it.
-    pub(super) queue: String,
+    /// The queue's name on the broker.
+    pub(crate) queue: String,
 }
 
-/// By what a line is seen to live.
-struct Pulse {
+/// The connection and the channel, watched for faults.
+struct Monitor {
     broker: Broker,
     connection: Connection,
     channel: Channel,
@@ -42,8 +41,8 @@ struct Pulse {
     blocked: Option<String>,
 }
 
-impl Line {
-    pub(super) async fn open(broker: &Broker, config: &BusConfig) -> Result<Self, QueueError> {
+impl BusConnection {
+    pub(crate) async fn open(broker: &Broker, config: &BusConfig) -> Result<Self, AmqpError> {
         let connection = broker.connect("bus").await?;
         let events = Box::pin(connection.events_listener());
         let channel = broker.wait("open a channel", connection.create_channel()).await?;
@@ -59,56 +58,55 @@ impl Line {
         );
         let stream = broker.wait("consume the queue", consume).await?;
         let broker = broker.clone();
-        let pulse = Pulse { broker, connection, channel, events, blocked: None };
-        Ok(Self { pulse, stream, queue: queue.to_string() })
+        let monitor = Monitor { broker, connection, channel, events, blocked: None };
+        Ok(Self { monitor, stream, queue: queue.to_string() })
     }
 
-    /// Why the broker takes no messages, if it says so.
-    pub(super) fn blocked(&self) -> Option<String> {
-        self.pulse.blocked.clone()
+    /// Returns the reason of the broker's alarm, if it blocks publishers.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        self.monitor.blocked.clone()
     }
 
-    /// Waits for the next delivery; nothing, if something else has changed. An error is the end of the
-    /// line. May be dropped at any time: the stream keeps a delivery that it has not handed out.
-    pub(super) async fn next(&mut self) -> Result<Option<Raw>, QueueError> {
+    /// Waits for the next delivery. Returns `None` if the broker's alarm changed. After an error the
+    /// connection cannot be used.
+    ///
+    /// The future may be dropped at any time: the stream keeps a delivery that it has not handed out.
+    pub(crate) async fn next(&mut self) -> Result<Option<RawDelivery>, AmqpError> {
         let next = tokio::select! {
             biased;
             next = self.stream.next() => next,
-            changed = self.pulse.change() => return match changed {
+            changed = self.monitor.change() => return match changed {
                 Ok(()) => Ok(None),
                 Err(error) => Err(self.reason(error)),
             },
         };
         match next {
             Some(Ok(raw)) => Ok(Some(raw)),
-            Some(Err(source)) => Err(self.pulse.broker.error("consume", source)),
-            // The broker's cancel on a healthy channel: the queue is gone.
-            None => Err(QueueError::Canceled {
-                broker: self.pulse.broker.name.clone(),
-                queue: self.queue.clone(),
-            }),
+            Some(Err(source)) => Err(self.monitor.broker.error("consume", source)),
+            None => Err(self.monitor.broker.consumer_cancelled(&self.queue)),
         }
     }
 
-    /// Waits until something but a delivery comes; an error is the end of the line.
-    pub(super) async fn change(&mut self) -> Result<(), QueueError> {
-        let changed = self.pulse.change().await;
+    /// Waits until the broker's alarm changes. After an error the connection cannot be used.
+    pub(crate) async fn change(&mut self) -> Result<(), AmqpError> {
+        let changed = self.monitor.change().await;
         changed.map_err(|error| self.reason(error))
     }
 
-    /// What the stream says of the end, behind what was sent ahead, or else this.
-    fn reason(&mut self, otherwise: QueueError) -> QueueError {
+    /// Returns the error at the end of the stream, after the prefetched deliveries, or else `otherwise`.
+    fn reason(&mut self, otherwise: AmqpError) -> AmqpError {
         while let Some(Some(next)) = self.stream.next().now_or_never() {
             if let Err(source) = next {
-                return self.pulse.broker.error("consume", source);
+                return self.monitor.broker.error("consume", source);
             }
         }
         otherwise
     }
 
-    /// Takes nothing more, and gives back what was sent ahead. The channel stays, for answers.
-    pub(super) async fn stop(&mut self) -> Result<(), QueueError> {
-        let (broker, channel) = (&self.pulse.broker, &self.pulse.channel);
+    /// Stops consuming and requeues the prefetched deliveries. The channel stays open, so that received
+    /// deliveries can be settled.
+    pub(crate) async fn stop(&mut self) -> Result<(), AmqpError> {
+        let (broker, channel) = (&self.monitor.broker, &self.monitor.channel);
         let cancel = channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         broker.wait("stop consuming", cancel).await?;
         let drain = async {
@@ -117,20 +115,20 @@ impl Line {
             }
             Ok(())
         };
-        broker.wait("give back", drain).await
+        broker.wait("requeue the prefetched deliveries", drain).await
     }
 
-    /// Ends it: what was not answered goes back.
-    pub(super) async fn close(self) {
-        let close = self.pulse.connection.close(200, ShortString::from("the line is over"));
-        // Whether it works does not matter: nothing of it is used again.
-        drop(tokio::time::timeout(GOODBYE, close).await);
+    /// Closes the connection. The broker requeues the deliveries that were not settled.
+    pub(crate) async fn close(self) {
+        let close = self.monitor.connection.close(200, ShortString::from("the bus is closed"));
+        // The result does not matter: nothing of this connection is used again.
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, close).await);
     }
 }
 
-impl Pulse {
-    /// Waits until the broker is blocked, or no longer; an error is the end.
-    async fn change(&mut self) -> Result<(), QueueError> {
+impl Monitor {
+    /// Waits until the broker blocks or unblocks publishers. An error means that the connection is lost.
+    async fn change(&mut self) -> Result<(), AmqpError> {
         loop {
             tokio::select! {
                 biased;
@@ -146,9 +144,9 @@ impl Pulse {
                     Event::Error(source) => return Err(self.broker.error("consume", source)),
                     _ => (),
                 },
-                () = tokio::time::sleep(TICK) => {
+                () = tokio::time::sleep(CHECK_INTERVAL) => {
                     if !self.connection.status().connected() || !self.channel.status().connected() {
-                        return Err(self.broker.lost("consume"));
+                        return Err(self.broker.connection_lost("consume"));
                     }
                 }
             }
@@ -160,7 +158,7 @@ async fn declare(
     broker: &Broker,
     channel: &Channel,
     config: &BusConfig,
-) -> Result<ShortString, QueueError> {
+) -> Result<ShortString, AmqpError> {
     let queue = &config.queue;
     let options = QueueDeclareOptions {
         passive: config.passive_declares,
@@ -169,26 +167,28 @@ async fn declare(
         auto_delete: queue.auto_delete,
         nowait: false,
     };
-    let action = if config.passive_declares { "find the queue" } else { "make the queue" };
-    let arguments = table::table(&queue.arguments).map_err(|reason| broker.unusable(reason))?;
+    let action = if config.passive_declares { "find the queue" } else { "create the queue" };
+    let arguments =
+        table_from_arguments(&queue.arguments).map_err(|reason| broker.invalid_settings(reason))?;
     let name = short(broker, "queue", &queue.name)?;
     let declared = broker.wait(action, channel.queue_declare(name, options, arguments)).await?;
     Ok(declared.name().clone())
 }
 
-/// The Python package binds also what it has only found, and a binding that is there may be made again.
+/// Binds the queue. The Python package also binds a queue that it did not create, and declaring an existing
+/// binding again is allowed.
 async fn bind(
     broker: &Broker,
     channel: &Channel,
     config: &BusConfig,
     queue: &ShortString,
-) -> Result<(), QueueError> {
+) -> Result<(), AmqpError> {
     for binding in &config.bindings {
         let exchange = short(broker, "exchange", &binding.exchange)?;
         for key in &binding.routing_keys {
             let key = short(broker, "routing key", key)?;
-            let arguments =
-                table::table(&binding.arguments).map_err(|reason| broker.unusable(reason))?;
+            let arguments = table_from_arguments(&binding.arguments)
+                .map_err(|reason| broker.invalid_settings(reason))?;
             let options = QueueBindOptions::default();
             let bind = channel.queue_bind(queue.clone(), exchange.clone(), key, options, arguments);
             broker.wait("bind the queue", bind).await?;
@@ -197,6 +197,6 @@ async fn bind(
     Ok(())
 }
 
-fn short(broker: &Broker, what: &str, text: &str) -> Result<ShortString, QueueError> {
-    ShortString::try_new(text).map_err(|error| broker.unusable(format!("{what}: {error}")))
+fn short(broker: &Broker, what: &str, text: &str) -> Result<ShortString, AmqpError> {
+    ShortString::try_new(text).map_err(|error| broker.invalid_settings(format!("{what}: {error}")))
 }

@@ -1,14 +1,14 @@
-//! One delivery of the bus: what stands in it, and how it is answered.
+//! A delivery of the bus: its content, and how it is settled.
 
 use std::borrow::Cow;
 
 use lapin::Acker;
+use lapin::message::Delivery as RawDelivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use loopabull_amqp::STEP_TIMEOUT;
 
-use super::super::broker::PATIENCE;
-use super::super::{Raw, table};
-
-/// One delivery of the bus. If it is dropped without an answer it comes again once its channel is gone.
+/// A delivery of the bus. If it is dropped without being settled, the broker redelivers it once its
+/// channel is gone.
 #[derive(Debug)]
 pub struct BusDelivery {
     pub body: Vec<u8>,
@@ -16,41 +16,41 @@ pub struct BusDelivery {
     pub routing_key: String,
     pub exchange: String,
     pub message_id: Option<String>,
-    /// All headers: text as it is, numbers in digits, what holds others as JSON.
+    /// All headers: text, numbers and booleans as text, other values as JSON.
     pub headers: Vec<(String, String)>,
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
     pub priority: Option<u8>,
     /// The property `timestamp`, in seconds since 1970. Fedora-messaging uses the header `sent-at`.
     pub timestamp: Option<u64>,
-    /// The user who published it, if it says so: the broker takes no other name than the true one.
+    /// The property `user-id`: the publisher's user, if set. The broker verifies it.
     pub user_id: Option<String>,
-    /// It was delivered before, to us or to others.
+    /// Whether it was delivered before, to us or to another consumer.
     pub redelivered: bool,
     acker: Acker,
 }
 
-/// What became of an answer to a delivery.
+/// The result of settling a delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
-pub enum Answered {
-    /// The broker was told.
-    Told,
-    /// Its channel is gone: it comes again.
-    ComesAgain,
+pub enum Settled {
+    /// The acknowledgement, or the rejection, was sent to the broker.
+    Sent,
+    /// The delivery's channel is gone, so the broker redelivers the message.
+    ChannelGone,
 }
 
-/// Why a body is no text.
+/// Why a body cannot be read as text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BusBodyError {
-    #[error("the content encoding `{encoding}` is not known")]
+    #[error("the content encoding `{encoding}` is not supported")]
     UnknownEncoding { encoding: String },
-    #[error("byte {at} of the body is not `{encoding}`")]
+    #[error("byte {at} of the body is not valid `{encoding}`")]
     Undecodable { encoding: String, at: usize },
 }
 
 impl BusDelivery {
-    pub(super) fn new(raw: Raw) -> Self {
+    pub(crate) fn new(raw: RawDelivery) -> Self {
         let properties = &raw.properties;
         let text = |property: &Option<lapin::types::ShortString>| {
             property.as_ref().map(ToString::to_string).filter(|text| !text.is_empty())
@@ -61,7 +61,7 @@ impl BusDelivery {
             routing_key: raw.routing_key.to_string(),
             exchange: raw.exchange.to_string(),
             message_id: text(properties.message_id()),
-            headers: headers.map(|(k, v)| (k.to_string(), table::any_text(v))).collect(),
+            headers: headers.map(|(k, v)| (k.to_string(), loopabull_amqp::text(v))).collect(),
             content_type: text(properties.content_type()),
             content_encoding: text(properties.content_encoding()),
             priority: *properties.priority(),
@@ -79,10 +79,10 @@ impl BusDelivery {
         header.map(|(_, value)| value.as_str())
     }
 
-    /// Returns the body as text, in the encoding that it names; without one it is UTF-8.
+    /// Returns the body as text, decoded from its content encoding. The default is UTF-8.
     ///
-    /// Where the Python consumer takes whatever Python has a codec for, and ends at one that it has not,
-    /// here are the three that text on a bus is ever in; anything else is an error to be told of.
+    /// The Python consumer accepts every encoding that Python has a codec for, and exits at one that it
+    /// does not know. We accept the three encodings that are in use for text on a bus.
     pub fn text(&self) -> Result<Cow<'_, str>, BusBodyError> {
         let encoding = self.content_encoding.as_deref().unwrap_or("utf-8");
         let undecodable = |at| BusBodyError::Undecodable { encoding: encoding.to_owned(), at };
@@ -103,28 +103,28 @@ impl BusDelivery {
         }
     }
 
-    /// Tells the broker that it is in good hands: to be called once it is durable elsewhere.
-    pub async fn ack(self) -> Answered {
-        self.answer(self.acker.ack(BasicAckOptions::default())).await
+    /// Acknowledges the delivery. Call it once the message is durable elsewhere.
+    pub async fn ack(self) -> Settled {
+        self.settle(self.acker.ack(BasicAckOptions::default())).await
     }
 
-    /// Puts it back to its place. The broker delivers it at once to whoever consumes the queue: for
-    /// stopping, after [`Bus::stop`](super::Bus::stop), and not for trying again.
-    pub async fn give_back(self) -> Answered {
+    /// Returns the message to its place in the queue. The broker delivers it to a consumer at once, so
+    /// this is for stopping, after [`Bus::stop`](crate::Bus::stop), and not for a retry.
+    pub async fn requeue(self) -> Settled {
         let options = BasicNackOptions { multiple: false, requeue: true };
-        self.answer(self.acker.nack(options)).await
+        self.settle(self.acker.nack(options)).await
     }
 
-    /// Tells whether it can still be answered.
-    pub(super) fn is_valid(&self) -> bool {
+    /// Returns whether the delivery can still be settled.
+    pub(crate) fn is_valid(&self) -> bool {
         self.acker.usable()
     }
 
-    async fn answer(&self, answer: impl Future<Output = lapin::Result<bool>>) -> Answered {
-        // Lapin says `false` of a channel that is gone, and an error if it goes meanwhile.
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(true)) => Answered::Told,
-            Ok(Ok(false) | Err(_)) | Err(_) => Answered::ComesAgain,
+    async fn settle(&self, send: impl Future<Output = lapin::Result<bool>>) -> Settled {
+        // Lapin returns `false` if the channel is gone, and an error if it goes meanwhile.
+        match tokio::time::timeout(STEP_TIMEOUT, send).await {
+            Ok(Ok(true)) => Settled::Sent,
+            Ok(Ok(false) | Err(_)) | Err(_) => Settled::ChannelGone,
         }
     }
 }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn check(encoding: Option<&str>, body: &[u8], expected: Result<&str, &str>) {
-        let raw = Raw::mock(1, "e".into(), "a.b".into(), false, body.to_vec());
+        let raw = RawDelivery::mock(1, "e".into(), "a.b".into(), false, body.to_vec());
         let mut delivery = BusDelivery::new(raw);
         delivery.content_encoding = encoding.map(str::to_owned);
         let text = delivery.text().map_err(|error| error.to_string());
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_text_in_the_encoding_that_it_names() {
+    fn a_body_is_decoded_from_its_content_encoding() {
         check(None, "{\"ä\":1}".as_bytes(), Ok("{\"ä\":1}"));
         check(Some("UTF-8"), "ä".as_bytes(), Ok("ä"));
         check(Some("utf_8"), "ä".as_bytes(), Ok("ä"));
@@ -151,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_told_of() {
-        check(None, b"a\xff", Err("byte 1 of the body is not `utf-8`"));
-        check(Some("ascii"), "aä".as_bytes(), Err("byte 1 of the body is not `ascii`"));
-        check(Some("xyz"), b"a", Err("the content encoding `xyz` is not known"));
-        check(Some("hex"), b"61", Err("the content encoding `hex` is not known"));
+    fn a_body_that_is_not_text_is_an_error() {
+        check(None, b"a\xff", Err("byte 1 of the body is not valid `utf-8`"));
+        check(Some("ascii"), "aä".as_bytes(), Err("byte 1 of the body is not valid `ascii`"));
+        check(Some("xyz"), b"a", Err("the content encoding `xyz` is not supported"));
+        check(Some("hex"), b"61", Err("the content encoding `hex` is not supported"));
     }
 }

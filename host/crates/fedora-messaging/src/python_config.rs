@@ -1,22 +1,23 @@
 //! The configuration file of the Python package, `/etc/fedora-messaging/config.toml`.
 //!
-//! Read as `fedora_messaging/config.py` of 3.9.1 reads it: a key that stands in the file replaces the
-//! default as a whole, keys of the first level may be in upper case, and unknown ones are refused. What
-//! that file says of callbacks, logging, publishing and the exchanges (which a Python consumer declares
-//! as little) is taken and not used.
+//! The file is read as `fedora_messaging/config.py` of 3.9.1 reads it: a key in the file replaces the
+//! default as a whole, keys of the first level may be in upper case, and unknown keys are refused. The
+//! settings for callbacks, logging, publishing and exchanges (which a Python consumer does not declare
+//! either) are accepted and not used.
 //!
-//! Stricter where the original goes wrong later or loses messages: a value of the wrong type, a binding
-//! to a queue that is not there, no queue at all, no limit to the prefetch.
+//! We are stricter where the original fails later or loses messages: a value of the wrong type, a binding
+//! to a queue that is not configured, no queue at all, an unlimited prefetch.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use loopabull_amqp::Argument;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::config::{Argument, Binding, BusConfig, BusQueue};
+use crate::config::{Binding, BusConfig, BusQueue};
 
 const USED: &[&str] = &[
     "amqp_url",
@@ -37,14 +38,14 @@ const UNUSED: &[&str] = &[
     "publish_priority",
     "topic_prefix",
 ];
-/// What identifies the Python package in the client properties, and must not be set to anything else.
+/// The client properties that identify the Python package. They cannot be set to other values.
 const RESERVED: &[(&str, &str)] = &[
     ("product", "Fedora Messaging with Pika"),
     ("information", "https://fedora-messaging.readthedocs.io/en/stable/"),
     ("version", "fedora_messaging-"),
 ];
-/// What pika takes behind the `?` of a URL.
-const PARAMETERS: &[&str] = &[
+/// The parameters that pika accepts after the `?` of a URL.
+const URL_PARAMETERS: &[&str] = &[
     "blocked_connection_timeout",
     "channel_max",
     "client_properties",
@@ -61,14 +62,14 @@ const PARAMETERS: &[&str] = &[
 
 /// Why a configuration file of the Python package cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BusFileError {
-    #[error("`{file}`, line {line}: not TOML: {reason}")]
+pub enum PythonConfigError {
+    #[error("`{file}`, line {line}: invalid TOML: {reason}")]
     Syntax { file: PathBuf, line: usize, reason: String },
     #[error("`{key}` in `{file}`: {reason}")]
     Key { file: PathBuf, key: String, reason: String },
 }
 
-/// One file, while it is read.
+/// A file while it is read.
 struct File<'a> {
     path: &'a Path,
     keys: Table,
@@ -95,7 +96,7 @@ struct FileBinding {
     arguments: BTreeMap<String, Argument>,
 }
 
-/// The table as it replaces the default: a part of it is enough here, not there.
+/// The table `qos`, which replaces the default as a whole. Unlike the original we accept a part of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileQos {
@@ -106,9 +107,9 @@ struct FileQos {
 }
 
 impl BusConfig {
-    /// Reads the text of a configuration file of the Python package: one bus for each of its queues,
-    /// since a Python consumer consumes them all. `path` is for errors.
-    pub fn from_fedora_file(text: &str, path: &Path) -> Result<Vec<Self>, BusFileError> {
+    /// Reads the text of a configuration file of the Python package. Returns one bus for each of its
+    /// queues, because a Python consumer consumes all of them. `path` is used in errors.
+    pub fn from_python_config(text: &str, path: &Path) -> Result<Vec<Self>, PythonConfigError> {
         let file = File::parse(text, path)?;
         file.check_unused()?;
         let default = Self::default();
@@ -151,10 +152,10 @@ impl BusConfig {
 }
 
 impl<'a> File<'a> {
-    fn parse(text: &str, path: &'a Path) -> Result<Self, BusFileError> {
+    fn parse(text: &str, path: &'a Path) -> Result<Self, PythonConfigError> {
         let parsed: Table = text.parse().map_err(|error: toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            BusFileError::Syntax {
+            PythonConfigError::Syntax {
                 file: path.to_owned(),
                 line: before.matches('\n').count() + 1,
                 reason: error.message().to_owned(),
@@ -163,14 +164,14 @@ impl<'a> File<'a> {
         let mut file = Self { path, keys: Table::new() };
         for (key, value) in parsed {
             if file.keys.insert(key.to_lowercase(), value).is_some() {
-                return Err(file.error(&key, "given twice, in upper and lower case"));
+                return Err(file.error(&key, "set twice, in upper and lower case"));
             }
         }
         Ok(file)
     }
 
-    /// Refuses what the original does not know, and looks at what only it uses.
-    fn check_unused(&self) -> Result<(), BusFileError> {
+    /// Refuses unknown keys, and checks the one that only the original uses.
+    fn check_unused(&self) -> Result<(), PythonConfigError> {
         let is_known =
             |key: &&String| USED.contains(&key.as_str()) || UNUSED.contains(&key.as_str());
         if let Some(key) = self.keys.keys().find(|key| !is_known(key)) {
@@ -183,16 +184,16 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    fn check_url(&self, url: &str) -> Result<(), BusFileError> {
+    fn check_url(&self, url: &str) -> Result<(), PythonConfigError> {
         let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
         let names = parameters.split('&').filter_map(|pair| Some(pair.split_once('=')?.0));
-        match names.into_iter().find(|name| !PARAMETERS.contains(name)) {
+        match names.into_iter().find(|name| !URL_PARAMETERS.contains(name)) {
             Some(name) => Err(self.error("amqp_url", format!("unknown parameter `{name}`"))),
             None => Ok(()),
         }
     }
 
-    fn client_properties(&self) -> Result<BTreeMap<String, String>, BusFileError> {
+    fn client_properties(&self) -> Result<BTreeMap<String, String>, PythonConfigError> {
         let given: BTreeMap<String, Argument> = self.read("client_properties")?.unwrap_or_default();
         let mut properties = BTreeMap::new();
         for (name, value) in given {
@@ -202,11 +203,11 @@ impl<'a> File<'a> {
                 Argument::Boolean(value) => value.to_string(),
                 Argument::Integer(value) => value.to_string(),
                 Argument::List(_) | Argument::Table(_) => {
-                    return Err(self.error(&key, "neither text nor a number"));
+                    return Err(self.error(&key, "expected text, an integer, true or false"));
                 }
             };
             match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
-                Some((_, theirs)) if value.starts_with(theirs) => (),
+                Some((_, original)) if value.starts_with(original) => (),
                 Some(_) => return Err(self.error(&key, "reserved")),
                 None => drop(properties.insert(name, value)),
             }
@@ -214,25 +215,26 @@ impl<'a> File<'a> {
         Ok(properties)
     }
 
-    fn prefetch(&self) -> Result<NonZeroU16, BusFileError> {
+    fn prefetch(&self) -> Result<NonZeroU16, PythonConfigError> {
         let qos = self.read("qos")?.unwrap_or(FileQos { prefetch_size: 0, prefetch_count: ten() });
         if qos.prefetch_size != 0 {
-            let reason = "RabbitMQ has no limit of bytes; remove it, or set it to 0";
+            let reason = "RabbitMQ has no prefetch limit in bytes; remove the key, or set it to 0";
             return Err(self.error("qos.prefetch_size", reason));
         }
-        let unlimited = "0 is no limit, and the memory would have none; give a number";
+        let unlimited =
+            "0 means no limit, and memory use would be unlimited; set a positive number";
         NonZeroU16::new(qos.prefetch_count)
             .ok_or_else(|| self.error("qos.prefetch_count", unlimited))
     }
 
-    fn queues(&self) -> Result<BTreeMap<String, FileQueue>, BusFileError> {
+    fn queues(&self) -> Result<BTreeMap<String, FileQueue>, PythonConfigError> {
         let BusQueue { name, durable, auto_delete, exclusive, arguments } = BusQueue::default();
         let Some(given) = self.read::<BTreeMap<String, Value>>("queues")? else {
             let queue = FileQueue { durable, auto_delete, exclusive, arguments, passive: None };
             return Ok(BTreeMap::from([(name, queue)]));
         };
         if given.is_empty() {
-            return Err(self.error("queues", "no queue"));
+            return Err(self.error("queues", "contains no queue"));
         }
         let read = |(name, queue)| {
             let queue = self.convert(&format!("queues.{name}"), queue)?;
@@ -244,7 +246,7 @@ impl<'a> File<'a> {
     fn bindings(
         &self,
         queues: &BTreeMap<String, FileQueue>,
-    ) -> Result<Vec<FileBinding>, BusFileError> {
+    ) -> Result<Vec<FileBinding>, PythonConfigError> {
         let Some(given) = self.read::<Vec<Value>>("bindings")? else {
             let Binding { exchange, routing_keys, arguments } = Binding::default();
             let queue = String::new();
@@ -263,17 +265,25 @@ impl<'a> File<'a> {
         Ok(bindings)
     }
 
-    fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, BusFileError> {
+    fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, PythonConfigError> {
         let value = self.keys.get(key).cloned();
         value.map(|value| self.convert(key, value)).transpose()
     }
 
-    fn convert<T: DeserializeOwned>(&self, key: &str, value: Value) -> Result<T, BusFileError> {
+    fn convert<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        value: Value,
+    ) -> Result<T, PythonConfigError> {
         value.try_into().map_err(|error: toml::de::Error| self.error(key, error.message()))
     }
 
-    fn error(&self, key: &str, reason: impl Into<String>) -> BusFileError {
-        BusFileError::Key { file: self.path.to_owned(), key: key.to_owned(), reason: reason.into() }
+    fn error(&self, key: &str, reason: impl Into<String>) -> PythonConfigError {
+        PythonConfigError::Key {
+            file: self.path.to_owned(),
+            key: key.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -286,7 +296,7 @@ mod tests {
     use super::*;
 
     fn check_refused(text: &str, expected: &str) {
-        let error = BusConfig::from_fedora_file(text, Path::new("/etc/c.toml")).unwrap_err();
+        let error = BusConfig::from_python_config(text, Path::new("/etc/c.toml")).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 
@@ -294,7 +304,7 @@ mod tests {
     fn errors_name_the_file_and_the_key() {
         check_refused(
             "a =",
-            "`/etc/c.toml`, line 1: not TOML: string values must be quoted, expected literal string",
+            "`/etc/c.toml`, line 1: invalid TOML: string values must be quoted, expected literal string",
         );
         check_refused("amqp_uri = ''", "`amqp_uri` in `/etc/c.toml`: unknown key");
         check_refused(
@@ -308,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lose_messages_is_refused() {
+    fn settings_that_would_lose_messages_are_refused() {
         check_refused(
             "[[bindings]]\nqueue = 'q'\nexchange = 'e'\nrouting_keys = []",
             "`bindings[0].queue` in `/etc/c.toml`: there is no queue `q`",
         );
-        check_refused("[queues]", "`queues` in `/etc/c.toml`: no queue");
+        check_refused("[queues]", "`queues` in `/etc/c.toml`: contains no queue");
     }
 }

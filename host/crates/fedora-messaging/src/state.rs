@@ -1,58 +1,58 @@
-//! What is known of the bus at this moment, for whoever shows it.
+//! The current state of a bus, for the status page.
 
 use std::time::SystemTime;
 
-/// What is known of the bus at this moment.
+/// The current state of a bus.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BusState {
     pub link: BusLink,
-    /// Since when it is so: of a trouble, since its beginning, whatever is wrong meanwhile.
+    /// When this state began. A problem begins with its first error, even if the reason changes later.
     pub since: SystemTime,
-    /// How often it was consumed again after it had been lost.
+    /// How often the bus was consumed again after a problem.
     pub reconnects: u64,
 }
 
-/// Whether the bus is consumed.
+/// Whether the bus is consumed, and if not, why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BusLink {
-    /// For the first time.
+    /// The first attempt to connect has not ended yet.
     Connecting,
     Consuming {
-        /// As the broker names it.
+        /// The queue's name on the broker.
         queue: String,
-        /// The broker has a memory or disk alarm: its publishers wait, and so nothing new comes.
+        /// The reason of a memory or disk alarm: publishers are blocked, so no new messages arrive.
         blocked: Option<String>,
     },
-    /// What is wrong, in one line. It is tried again.
+    /// The bus cannot be consumed, for a reason in one line. We keep retrying.
     Broken { reason: String },
-    /// We were told to.
+    /// The bus was stopped by us.
     Stopped,
 }
 
 impl BusState {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { link: BusLink::Connecting, since: SystemTime::now(), reconnects: 0 }
     }
 
-    /// Tells whether deliveries come.
+    /// Returns whether the bus is consumed.
     pub fn is_consuming(&self) -> bool {
         matches!(self.link, BusLink::Consuming { .. })
     }
 
-    /// Tells what is wrong, if anything is.
-    pub fn trouble(&self) -> Option<String> {
+    /// Returns the current problem, if there is one.
+    pub fn problem(&self) -> Option<String> {
         match &self.link {
             BusLink::Connecting => Some("not yet connected".to_owned()),
             BusLink::Consuming { blocked: Some(reason), .. } => {
-                Some(format!("the broker takes no messages: {reason}"))
+                Some(format!("the broker accepts no messages: {reason}"))
             }
             BusLink::Broken { reason } => Some(reason.clone()),
             BusLink::Consuming { blocked: None, .. } | BusLink::Stopped => None,
         }
     }
 
-    /// Notes how it is now; returns whether that is anything new.
-    pub(super) fn set(&mut self, link: BusLink) -> bool {
+    /// Sets the link, and returns whether it changed.
+    pub(crate) fn set(&mut self, link: BusLink) -> bool {
         if self.link == link {
             return false;
         }
@@ -76,23 +76,23 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_as_old_as_its_beginning() {
+    fn a_problem_keeps_its_beginning_when_its_reason_changes() {
         let mut state = BusState::new();
         assert!(state.set(broken("a")));
         let since = state.since;
         assert!(state.set(broken("b")));
         assert!(!state.set(broken("b")));
-        assert_eq!((state.since, state.trouble()), (since, Some("b".to_owned())));
+        assert_eq!((state.since, state.problem()), (since, Some("b".to_owned())));
     }
 
     #[test]
-    fn consuming_again_is_a_reconnect() {
+    fn consuming_again_after_a_problem_is_a_reconnect() {
         let mut state = BusState::new();
         let up = BusLink::Consuming { queue: "q".to_owned(), blocked: None };
         state.set(up.clone());
         assert_eq!((state.reconnects, state.is_consuming()), (0, true));
         state.set(broken("a"));
         state.set(up);
-        assert_eq!((state.reconnects, state.trouble()), (1, None));
+        assert_eq!((state.reconnects, state.problem()), (1, None));
     }
 }

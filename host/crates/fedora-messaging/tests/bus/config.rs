@@ -1,34 +1,34 @@
-//! Configuration files, read by us and by the original.
+//! Configuration files, read by us and by the original package.
 
 use std::path::Path;
 
-use loopabull_queue::{Argument, Bus, BusConfig};
+use loopabull_fedora_messaging::{Argument, Bus, BusConfig};
 use serde_json::{Value, json};
 
-use crate::bed::Python;
+use crate::fixture::Python;
 
-/// What a file is to both.
+/// How both read a file.
 enum Both {
-    Take,
+    Accept,
     Refuse,
-    /// The original takes it, and loses messages or has no limit by it.
-    WeRefuse,
-    /// The original ends by it once it has connected.
-    WeTake,
+    /// The original accepts it, and loses messages or has no limit.
+    OnlyWeRefuse,
+    /// The original fails with it once it has connected.
+    OnlyWeAccept,
 }
 
 const FILES: &[(Both, &str)] = &[
-    (Both::Take, ""),
-    (Both::Take, "amqp_url = 'amqp://'"),
-    (Both::Take, "AMQP_URL = 'amqp://u:p@host:77/v%2Fw?heartbeat=9&retry_delay=5'"),
-    (Both::Take, "amqp_url = 'amqp://[2001:db8::1]/v'"),
+    (Both::Accept, ""),
+    (Both::Accept, "amqp_url = 'amqp://'"),
+    (Both::Accept, "AMQP_URL = 'amqp://u:p@host:77/v%2Fw?heartbeat=9&retry_delay=5'"),
+    (Both::Accept, "amqp_url = 'amqp://[2001:db8::1]/v'"),
     (
-        Both::Take,
+        Both::Accept,
         "amqp_url = 'amqps://host/'\n[tls]\nca_cert = '/a'\nkeyfile = '/k'\ncertfile = '/c'",
     ),
     // The sample file of the package.
     (
-        Both::Take,
+        Both::Accept,
         r##"
 amqp_url = "amqp://"
 passive_declares = false
@@ -73,7 +73,7 @@ handlers = ["console"]
     ),
     // Fedora's public broker.
     (
-        Both::Take,
+        Both::Accept,
         r#"
 amqp_url = "amqps://fedora:@rabbitmq.fedoraproject.org/%2Fpublic_pubsub"
 [tls]
@@ -98,9 +98,9 @@ exchange = "amq.topic"
 routing_keys = ["org.fedoraproject.*.a.#", "b"]
 "#,
     ),
-    // Two queues, one found; several bindings of one.
+    // Two queues, one of them passive; several bindings of one queue.
     (
-        Both::Take,
+        Both::Accept,
         r#"
 passive_declares = true
 [queues.a]
@@ -125,13 +125,13 @@ routing_keys = ["y", "z"]
 "#,
     ),
     (
-        Both::Take,
+        Both::Accept,
         "[queues.'']\ndurable = false\nauto_delete = true\nexclusive = true\narguments = {}",
     ),
-    (Both::Take, "[[bindings]]\nexchange = 'e'\nrouting_keys = ['a.*', 'b.#']"),
-    (Both::Take, "[monitoring]\nport = 8000"),
-    (Both::Take, "[client_properties]\nproduct = 'Fedora Messaging with Pika'\nx = 'y'"),
-    (Both::Take, "bindings = []"),
+    (Both::Accept, "[[bindings]]\nexchange = 'e'\nrouting_keys = ['a.*', 'b.#']"),
+    (Both::Accept, "[monitoring]\nport = 8000"),
+    (Both::Accept, "[client_properties]\nproduct = 'Fedora Messaging with Pika'\nx = 'y'"),
+    (Both::Accept, "bindings = []"),
     (Both::Refuse, "a ="),
     (Both::Refuse, "amqp_uri = 'amqp://'"),
     (Both::Refuse, "amqp_url = 'http2://host'"),
@@ -154,16 +154,16 @@ routing_keys = ["y", "z"]
     (Both::Refuse, "[monitoring]\naddress = '::'"),
     (Both::Refuse, "[queues.q]\ndurable=true\nauto_delete=true\nexclusive=true\narguments={a=1.5}"),
     (Both::Refuse, "qos = 5"),
-    (Both::WeRefuse, "[queues]"),
-    (Both::WeRefuse, "[qos]\nprefetch_size = 0\nprefetch_count = 0"),
-    (Both::WeRefuse, "[[bindings]]\nqueue = 'no'\nexchange = 'e'\nrouting_keys = []"),
-    (Both::WeRefuse, "passive_declares = 'no'"),
-    (Both::WeTake, "[qos]\nprefetch_size = 0"),
-    (Both::WeTake, "[tls]\nca_cert = '/a'"),
+    (Both::OnlyWeRefuse, "[queues]"),
+    (Both::OnlyWeRefuse, "[qos]\nprefetch_size = 0\nprefetch_count = 0"),
+    (Both::OnlyWeRefuse, "[[bindings]]\nqueue = 'no'\nexchange = 'e'\nrouting_keys = []"),
+    (Both::OnlyWeRefuse, "passive_declares = 'no'"),
+    (Both::OnlyWeAccept, "[qos]\nprefetch_size = 0"),
+    (Both::OnlyWeAccept, "[tls]\nca_cert = '/a'"),
 ];
 
 #[tokio::test]
-async fn files_of_the_original_mean_the_same_to_us() {
+async fn a_file_means_the_same_to_us_and_to_the_original() {
     let folder = tempfile::tempdir().unwrap();
     let mut python = Python::start(include_str!("fedora_config.py"), folder.path());
     for (number, (both, text)) in FILES.iter().enumerate() {
@@ -173,19 +173,19 @@ async fn files_of_the_original_mean_the_same_to_us() {
         let ours = ours(text, &file);
         let refused = |value: &Value| value.get("error").is_some();
         let outcome = (refused(&ours), refused(&theirs));
-        let told = format!("{text}\nours: {ours:#}\ntheirs: {theirs:#}");
+        let details = format!("{text}\nours: {ours:#}\ntheirs: {theirs:#}");
         match both {
-            Both::Take => assert_eq!(ours, theirs, "{told}"),
-            Both::Refuse => assert_eq!(outcome, (true, true), "{told}"),
-            Both::WeRefuse => assert_eq!(outcome, (true, false), "{told}"),
-            Both::WeTake => assert_eq!(outcome, (false, true), "{told}"),
+            Both::Accept => assert_eq!(ours, theirs, "{details}"),
+            Both::Refuse => assert_eq!(outcome, (true, true), "{details}"),
+            Both::OnlyWeRefuse => assert_eq!(outcome, (true, false), "{details}"),
+            Both::OnlyWeAccept => assert_eq!(outcome, (false, true), "{details}"),
         }
     }
 }
 
-/// What we would do, in the words of the Python program.
+/// Returns what we would do, in the form of the Python program's answer.
 fn ours(text: &str, file: &Path) -> Value {
-    let buses = match BusConfig::from_fedora_file(text, file) {
+    let buses = match BusConfig::from_python_config(text, file) {
         Ok(buses) => buses,
         Err(error) => {
             let error = error.to_string();

@@ -1,7 +1,7 @@
-"""Tells what the real fedora_messaging package makes of configuration files.
+"""Reads configuration files with the real fedora_messaging package.
 
-Reads the path of one file from each line of standard input. The answer is a line of JSON: what a consumer
-would do with a broker, by the package's own code as far as it needs no broker, or an "error".
+Each line of standard input is the path of a file. The answer is a line of JSON: what a consumer would do on
+a broker, determined by the package's own code as far as that needs no broker, or an "error".
 """
 
 import json
@@ -14,7 +14,7 @@ from twisted.internet import defer
 
 
 class Protocol:
-    """Stands for a connection, and writes down what is asked of it."""
+    """A fake connection that records the requests."""
 
     def __init__(self):
         self.queues = []
@@ -51,7 +51,7 @@ def consume(path):
     known = {"queue", "passive", "durable", "auto_delete", "exclusive", "arguments"}
     for queue in protocol.queues:
         assert set(queue["queue"]) <= known, queue
-        # What pika can carry.
+        # The arguments must be of types that pika can encode.
         pika.data.encode_table([], queue["queue"]["arguments"])
     tls = conf["tls"]
     properties = dict(conf["client_properties"])

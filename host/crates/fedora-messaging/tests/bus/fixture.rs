@@ -1,6 +1,6 @@
-//! A vhost with a bus in it, its consumer and its publisher.
+//! A vhost with a bus, its consumer and its publisher.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
-#![expect(clippy::print_stdout, reason = "how long each healing took is a figure to look at")]
+#![expect(clippy::print_stdout, reason = "the time of each reconnect is worth reading")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
-use loopabull_queue::{
-    Answered, Argument, Binding, Bus, BusConfig, BusDelivery, BusLink, BusQueue, BusState,
+use loopabull_fedora_messaging::{
+    Argument, Binding, Bus, BusConfig, BusDelivery, BusLink, BusQueue, BusState, Settled,
 };
 use loopabull_testbed::{Rabbit, Vhost, python};
 use tokio_util::sync::CancellationToken;
 
-/// For whatever is waited for; on two busy cores.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The limit of each wait, on two busy cores.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const QUEUE: &str = "00000000-0000-4000-8000-000000000000";
 pub(crate) const PREFETCH: u16 = 3;
 
-/// A Python program that answers each line with one.
+/// A Python program that answers each line with a line.
 pub(crate) struct Python {
     process: Child,
     commands: ChildStdin,
@@ -55,7 +55,7 @@ impl Python {
     }
 
     fn answer(&mut self) -> String {
-        self.answers.recv_timeout(LIMIT).expect("an answer of the Python program")
+        self.answers.recv_timeout(WAIT_LIMIT).expect("the Python program answers")
     }
 }
 
@@ -65,7 +65,7 @@ impl Drop for Python {
     }
 }
 
-/// The original fedora-messaging.
+/// A publisher that uses the original fedora-messaging.
 pub(crate) struct Publisher {
     python: Python,
     _folder: tempfile::TempDir,
@@ -81,14 +81,14 @@ impl Publisher {
         Self { python, _folder: folder }
     }
 
-    /// Publishes what the command says; returns the id.
+    /// Publishes the message of a command and returns its id.
     pub(crate) fn publish(&mut self, command: &serde_json::Value) -> String {
         let id: Option<String> =
             serde_json::from_str(&self.python.ask(&command.to_string())).unwrap();
         id.unwrap_or_default()
     }
 
-    /// Publishes a message of this number.
+    /// Publishes a message with a number.
     pub(crate) fn number(&mut self, number: u32) -> String {
         self.publish(&serde_json::json!({"topic": "org.example.n", "body": {"n": number}}))
     }
@@ -100,14 +100,14 @@ impl Publisher {
     }
 }
 
-/// A bus and what is known of its broker.
-pub(crate) struct Bed {
+/// A vhost of a broker, with a publisher.
+pub(crate) struct Fixture {
     pub(crate) rabbit: &'static Rabbit,
     pub(crate) vhost: Vhost,
     pub(crate) publisher: Publisher,
 }
 
-impl Bed {
+impl Fixture {
     pub(crate) fn shared() -> Self {
         Self::on(Rabbit::shared())
     }
@@ -122,33 +122,33 @@ impl Bed {
         config(&self.vhost.url())
     }
 
-    /// Starts a bus, and waits until it is consumed.
+    /// Starts a bus and waits until it is consumed.
     pub(crate) async fn start(&self, config: &BusConfig) -> Bus {
         let bus = Bus::start(config).unwrap();
         wait_for(&bus, BusState::is_consuming).await;
         bus
     }
 
-    /// Asks the broker for the prefetch of each consumer of the vhost.
+    /// Returns the prefetch of each consumer of the vhost, as the broker reports it.
     pub(crate) fn prefetches(&self) -> String {
         let list =
             ["list_consumers", "--no-table-headers", "-p", &self.vhost.name, "prefetch_count"];
         self.rabbit.ctl(&list)
     }
 
-    /// Publishes more than the prefetch, and waits until the rest is left on the broker, which so has
-    /// sent as much as was configured and no more. Then takes it all.
+    /// Publishes more messages than the prefetch and waits until the rest is left on the broker: it has sent
+    /// exactly the configured number. Then consumes all messages.
     pub(crate) async fn check_prefetch(&mut self, bus: &mut Bus) {
         let prefetch = u32::from(PREFETCH);
         self.publisher.numbers(1000..1002 + prefetch);
         let first = receive(bus).await;
         assert_eq!(number(&first), 1000);
         self.wait_for_ready(2).await;
-        let taken = u32::from(first.ack().await == Answered::Told);
+        let taken = u32::from(first.ack().await == Settled::Sent);
         take(bus, 1000 + taken..1002 + prefetch).await;
     }
 
-    /// Waits until so many messages of the queue are with nobody.
+    /// Waits until the queue has this number of undelivered messages.
     pub(crate) async fn wait_for_ready(&self, ready: u32) {
         let (start, channel) = (Instant::now(), self.channel().await);
         loop {
@@ -156,19 +156,19 @@ impl Bed {
             if found == ready {
                 return;
             }
-            assert!(start.elapsed() < LIMIT, "{found} is not {ready}");
+            assert!(start.elapsed() < WAIT_LIMIT, "{found} is not {ready}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Ends a bus, and looks how many messages it leaves: what it had not answered goes back.
+    /// Closes a bus and checks how many messages are left: the broker requeues those that were not settled.
     pub(crate) async fn end(&self, bus: Bus, left: u32) {
         bus.close().await;
         let (start, channel) = (Instant::now(), self.channel().await);
         loop {
             match look(&channel).await {
                 (ready, 0) => return assert_eq!(ready, left),
-                _ => assert!(start.elapsed() < LIMIT, "a consumer is left"),
+                _ => assert!(start.elapsed() < WAIT_LIMIT, "a consumer is left"),
             }
         }
     }
@@ -185,14 +185,14 @@ impl Bed {
     }
 }
 
-/// Asks the broker how many messages are with nobody, and how many consumers there are.
+/// Returns the numbers of undelivered messages and of consumers.
 async fn look(channel: &Channel) -> (u32, u32) {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(QUEUE.into(), options, FieldTable::default()).await.unwrap();
     (queue.message_count(), queue.consumer_count())
 }
 
-/// A durable queue that is bound to all of the exchange.
+/// Returns settings with a durable queue that is bound to the whole exchange.
 pub(crate) fn config(url: &str) -> BusConfig {
     BusConfig {
         amqp_url: url.to_owned(),
@@ -209,15 +209,15 @@ pub(crate) fn config(url: &str) -> BusConfig {
     }
 }
 
-/// Waits until the state of a bus is so, and returns how long that took.
-pub(crate) async fn wait_for(bus: &Bus, mut is_so: impl FnMut(&BusState) -> bool) -> Duration {
+/// Waits until the state of a bus satisfies a condition, and returns how long that took.
+pub(crate) async fn wait_for(bus: &Bus, mut is_reached: impl FnMut(&BusState) -> bool) -> Duration {
     let (start, mut state) = (Instant::now(), bus.state());
-    let found = tokio::time::timeout(LIMIT, state.wait_for(|state| is_so(state))).await;
+    let found = tokio::time::timeout(WAIT_LIMIT, state.wait_for(|state| is_reached(state))).await;
     assert!(found.is_ok_and(|state| state.is_ok()), "{:?}", bus.state().borrow());
     start.elapsed()
 }
 
-/// Waits until a bus is consumed again for this time, and prints how long that took.
+/// Waits until a bus has reconnected this number of times, and prints how long that took.
 pub(crate) async fn wait_for_reconnect(
     bus: &Bus,
     times: u64,
@@ -225,21 +225,21 @@ pub(crate) async fn wait_for_reconnect(
     start: Instant,
 ) -> BusState {
     wait_for(bus, |state| state.is_consuming() && state.reconnects >= times).await;
-    println!("healed after {what}: {} ms", start.elapsed().as_millis());
+    println!("reconnected after {what}: {} ms", start.elapsed().as_millis());
     bus.state().borrow().clone()
 }
 
-/// Waits until something is wrong with a bus that is told so, and returns what.
-pub(crate) async fn wait_for_trouble(bus: &Bus, part: &str) -> String {
-    let is_so = |state: &BusState| matches!(&state.link, BusLink::Broken { reason } if reason.contains(part));
-    wait_for(bus, is_so).await;
-    bus.state().borrow().trouble().unwrap_or_default()
+/// Waits until a bus has a problem that contains this text, and returns the problem.
+pub(crate) async fn wait_for_problem(bus: &Bus, part: &str) -> String {
+    let is_reached = |state: &BusState| matches!(&state.link, BusLink::Broken { reason } if reason.contains(part));
+    wait_for(bus, is_reached).await;
+    bus.state().borrow().problem().unwrap_or_default()
 }
 
 pub(crate) async fn receive(bus: &mut Bus) -> BusDelivery {
     let stop = CancellationToken::new();
-    let delivery = tokio::time::timeout(LIMIT, bus.receive(&stop)).await;
-    delivery.unwrap_or_else(|_| panic!("nothing came: {:?}", bus.state().borrow())).unwrap()
+    let delivery = tokio::time::timeout(WAIT_LIMIT, bus.receive(&stop)).await;
+    delivery.unwrap_or_else(|_| panic!("no delivery arrived: {:?}", bus.state().borrow())).unwrap()
 }
 
 pub(crate) fn number(delivery: &BusDelivery) -> u32 {
@@ -247,19 +247,19 @@ pub(crate) fn number(delivery: &BusDelivery) -> u32 {
     body["n"].as_u64().unwrap().try_into().unwrap()
 }
 
-/// Receives and acknowledges until all these numbers were taken.
+/// Receives and acknowledges messages until all these numbers were acknowledged.
 pub(crate) async fn take(bus: &mut Bus, numbers: impl IntoIterator<Item = u32>) {
     let mut missing: BTreeSet<u32> = numbers.into_iter().collect();
     while !missing.is_empty() {
         let delivery = receive(bus).await;
         let number = number(&delivery);
-        if delivery.ack().await == Answered::Told {
+        if delivery.ack().await == Settled::Sent {
             missing.remove(&number);
         }
     }
 }
 
-/// Runs one test of this binary in a process of its own, with these variables.
+/// Runs one test of this binary in a process of its own, with environment variables.
 pub(crate) fn run_again(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test]).envs(variables.iter().copied()).output().unwrap();

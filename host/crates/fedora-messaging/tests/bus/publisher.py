@@ -1,8 +1,8 @@
-"""Publishes with the real fedora_messaging package what it reads from standard input.
+"""Publishes the messages on standard input with the real fedora_messaging package.
 
-Each line is a JSON object. With "topic" and "body" it is a message of the package, with "severity" and
-"headers" if they are given; with "raw" it is sent by pika as it stands there, for what the package would
-not send. The answer is a line with the message id. The first line of all is "ready".
+Each line is a JSON object. With "topic" and "body" it is a message of the package, optionally with "severity"
+and "headers". With "raw" pika sends the bytes unchanged, for messages that the package would not send. The
+answer is a line with the message id. The first line of output is "ready".
 """
 
 import json
@@ -30,7 +30,7 @@ def publish(command):
 
 
 class Encoded(str):
-    """A value of a table as it goes over the wire."""
+    """A table value that is already encoded."""
 
     def __new__(cls, encoded):
         value = super().__new__(cls)
@@ -39,7 +39,7 @@ class Encoded(str):
 
 
 def nested(depth):
-    """A list in a list in a list: AMQP has no limit but the frame's size."""
+    """Returns nested lists. In AMQP only the frame size limits the depth."""
     encoded = b"V"
     for _ in range(depth):
         encoded = b"A" + struct.pack(">I", len(encoded)) + encoded

@@ -1,11 +1,11 @@
-//! TLS: who the broker is, who we are, and what is said if either is not believed.
+//! TLS: the broker's certificate, ours, and the errors if one of them is rejected.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use loopabull_queue::{Bus, BusConfig, TlsFiles};
+use loopabull_fedora_messaging::{Bus, BusConfig, TlsFiles};
 use loopabull_testbed::{Rabbit, TlsNode};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
@@ -14,7 +14,7 @@ use rcgen::{
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::bed::{Bed, config, take, wait_for_reconnect, wait_for_trouble};
+use crate::fixture::{Fixture, config, take, wait_for_problem, wait_for_reconnect};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -42,7 +42,7 @@ impl Folder {
         authority
     }
 
-    /// Writes a certificate for a common name and, with it, a host.
+    /// Writes a certificate whose common name and host name are `name`.
     fn certificate(&self, file: &str, by: &Authority, name: &str, age: Age) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -65,33 +65,33 @@ impl Folder {
     }
 }
 
-/// One node for all, since its start is what takes long.
+/// One test for all cases, because starting the node is slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_is_who_its_certificate_says_or_is_told_what_is_wrong() {
+async fn a_client_certificate_logs_in_or_the_error_says_why_not() {
     let folder = Folder(tempfile::tempdir().unwrap());
     let (ca, other) = (folder.authority("ca"), folder.authority("other"));
     folder.certificate("server", &ca, "localhost", Age::Good);
     folder.certificate("client", &ca, "a-user", Age::Good);
     folder.certificate("stranger", &ca, "no-such-user", Age::Good);
     folder.certificate("expired", &ca, "a-user", Age::Expired);
-    folder.certificate("foreign", &other, "a-user", Age::Good);
+    folder.certificate("other-client", &other, "a-user", Age::Good);
     let [authority, certificate, key] =
         ["ca.crt", "server.crt", "server.key"].map(|name| folder.path(name));
     let files = TlsNode { authority: &authority, certificate: &certificate, key: &key };
     let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start_with_tls(files)));
-    let mut bed = Bed::on(rabbit);
+    let mut fixture = Fixture::on(rabbit);
     rabbit.ctl(&["add_user", "a-user", "not-used"]);
-    rabbit.ctl(&["set_permissions", "-p", &bed.vhost.name, "a-user", ".*", ".*", ".*"]);
-    let mut config = bed.config();
+    rabbit.ctl(&["set_permissions", "-p", &fixture.vhost.name, "a-user", ".*", ".*", ".*"]);
+    let mut config = fixture.config();
     let port = rabbit.tls_address().port();
-    config.amqp_url = format!("amqps://localhost:{port}/{}", bed.vhost.name);
+    config.amqp_url = format!("amqps://localhost:{port}/{}", fixture.vhost.name);
 
     config.tls = folder.files("ca", "client");
-    let mut bus = bed.start(&config).await;
+    let mut bus = fixture.start(&config).await;
     let list = ["list_connections", "--no-table-headers", "user", "auth_mechanism", "ssl"];
     let connections = rabbit.ctl(&list);
     assert!(connections.contains("a-user\tEXTERNAL\ttrue\n"), "{connections}");
-    bed.publisher.number(1);
+    fixture.publisher.number(1);
     take(&mut bus, [1]).await;
     bus.close().await;
 
@@ -100,21 +100,21 @@ async fn a_client_is_who_its_certificate_says_or_is_told_what_is_wrong() {
         (
             folder.files("other", "client"),
             format!(
-                "the certificate of `localhost` is not from an authority in `{}`",
+                "the certificate of `localhost` is not signed by an authority in `{}`",
                 file("other.crt")
             ),
         ),
         (
-            folder.files("ca", "foreign"),
+            folder.files("ca", "other-client"),
             format!(
-                "`localhost` does not take the client certificate in `{}`: its authority is not known there",
-                file("foreign.crt")
+                "`localhost` rejects the client certificate in `{}`: its authority is unknown to the broker",
+                file("other-client.crt")
             ),
         ),
         (
             folder.files("ca", "expired"),
             format!(
-                "`localhost` does not take the client certificate in `{}`: it has expired",
+                "`localhost` rejects the client certificate in `{}`: it has expired",
                 file("expired.crt")
             ),
         ),
@@ -125,17 +125,17 @@ async fn a_client_is_who_its_certificate_says_or_is_told_what_is_wrong() {
         (
             folder.files("ca", "missing"),
             format!(
-                "cannot read `{}`, the `certfile`: No such file or directory",
+                "cannot read the `certfile` file `{}`: No such file or directory",
                 file("missing.crt")
             ),
         ),
         (
             TlsFiles { keyfile: Some(folder.path("missing.key")), ..folder.files("ca", "client") },
-            format!("cannot read `{}`, the `keyfile`: No such file", file("missing.key")),
+            format!("cannot read the `keyfile` file `{}`: No such file", file("missing.key")),
         ),
         (
             TlsFiles { keyfile: Some(folder.path("ca.crt")), ..folder.files("ca", "client") },
-            format!("`{}`, the `keyfile`, has no private key", file("ca.crt")),
+            format!("the `keyfile` file `{}` contains no private key", file("ca.crt")),
         ),
         (
             TlsFiles { keyfile: Some(folder.path("stranger.key")), ..folder.files("ca", "client") },
@@ -143,36 +143,36 @@ async fn a_client_is_who_its_certificate_says_or_is_told_what_is_wrong() {
         ),
         (
             TlsFiles { keyfile: None, ..folder.files("ca", "client") },
-            "`certfile` is given without `keyfile`".to_owned(),
+            "`certfile` is set without `keyfile`".to_owned(),
         ),
         (
             TlsFiles { keyfile: None, certfile: None, ..folder.files("ca", "client") },
-            "`localhost` wants a client certificate, and no `certfile` is given".to_owned(),
+            "`localhost` requires a client certificate, and no `certfile` is set".to_owned(),
         ),
     ] {
         config.tls = files;
         check(&config, &expected).await;
     }
 
-    // A name that the certificate does not have.
+    // The certificate does not contain this name.
     config.tls = folder.files("ca", "client");
     config.amqp_url = config.amqp_url.replace("localhost", "127.0.0.1");
-    check(&config, "the certificate that `127.0.0.1` shows is for another name").await;
+    check(&config, "the certificate of `127.0.0.1` is for another name").await;
 
-    // Files are read again: a certificate that was renewed is used.
+    // Files are read at each connection, so a renewed certificate is used.
     config.amqp_url = config.amqp_url.replace("127.0.0.1", "localhost");
     config.tls = folder.files("ca", "expired");
     let mut bus = Bus::start(&config).unwrap();
-    wait_for_trouble(&bus, "it has expired").await;
+    wait_for_problem(&bus, "it has expired").await;
     let start = Instant::now();
     folder.certificate("expired", &ca, "a-user", Age::Good);
     wait_for_reconnect(&bus, 1, "an expired certificate", start).await;
-    bed.publisher.number(2);
+    fixture.publisher.number(2);
     take(&mut bus, [2]).await;
 }
 
 #[tokio::test]
-async fn a_server_whose_certificate_has_expired_is_not_spoken_to() {
+async fn a_broker_with_an_expired_certificate_is_rejected() {
     let folder = Folder(tempfile::tempdir().unwrap());
     let ca = folder.authority("ca");
     folder.certificate("server", &ca, "localhost", Age::Expired);
@@ -184,12 +184,12 @@ async fn a_server_whose_certificate_has_expired_is_not_spoken_to() {
 
 async fn check(config: &BusConfig, expected: &str) {
     let bus = Bus::start(config).unwrap();
-    let trouble = wait_for_trouble(&bus, "").await;
-    assert!(trouble.contains(expected), "{trouble}");
-    assert!(trouble.starts_with("RabbitMQ at `"), "{trouble}");
+    let problem = wait_for_problem(&bus, "").await;
+    assert!(problem.contains(expected), "{problem}");
+    assert!(problem.starts_with("RabbitMQ at `"), "{problem}");
 }
 
-/// Starts a server that does as much TLS as is done with it; returns its port.
+/// Starts a server that completes TLS handshakes, and returns its port.
 fn serve(certificate: &Path, key: &Path) -> u16 {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
@@ -209,7 +209,7 @@ fn serve(certificate: &Path, key: &Path) -> u16 {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut connection = ServerConnection::new(config.clone()).unwrap();
-            // Whatever the client makes of it.
+            // The client may reject the certificate.
             drop(connection.complete_io(&mut stream.unwrap()));
         }
     });

@@ -1,4 +1,4 @@
-//! One worker's end: a channel of its own with its consumer, made anew whenever it is lost.
+//! A worker's consumer: a channel of its own, which is opened again whenever it is lost.
 
 use std::sync::Arc;
 
@@ -8,36 +8,49 @@ use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
+use loopabull_amqp::{Session, chain};
+use loopabull_backoff::Backoff;
 use loopabull_model::{QueueName, Settlement};
 use tokio_util::sync::CancellationToken;
 
-use super::entry::{self, Read};
-use super::session::Session;
-use super::topology::Station;
-use super::{Amqp, Raw};
-use crate::{Backoff, QueueError, Received};
+use super::claim::Claim;
+use super::external::External;
+use super::incoming::{self, Incoming};
+use super::release;
+use super::shared::Shared;
+use super::topology::QueueRole;
+use crate::delivered::DeliveredEntry;
+use crate::error::QueueError;
 
-/// One worker's end of a queue.
+/// A worker's consumer of one queue.
 #[derive(Debug)]
 pub struct Consumer {
-    amqp: Arc<Amqp>,
+    shared: Arc<Shared>,
     queue: QueueName,
-    line: Option<Line>,
+    subscription: Option<Subscription>,
     backoff: Backoff,
     stopped: bool,
 }
 
-/// What is lost together: a channel and its consumer.
+/// A message that was received from the broker for a worker.
 #[derive(Debug)]
-struct Line {
+pub(crate) enum Received {
+    Entry(Box<DeliveredEntry>, Claim),
+    External(External),
+}
+
+/// A channel and its consumer, which are lost together.
+#[derive(Debug)]
+struct Subscription {
     session: Arc<Session>,
     channel: Channel,
     stream: lapin::Consumer,
 }
 
 impl Consumer {
-    pub(crate) fn new(amqp: Arc<Amqp>, queue: &QueueName) -> Self {
-        Self { amqp, queue: queue.clone(), line: None, backoff: Backoff::default(), stopped: false }
+    pub(super) fn new(shared: Arc<Shared>, queue: &QueueName) -> Self {
+        let (queue, backoff) = (queue.clone(), Backoff::default());
+        Self { shared, queue, subscription: None, backoff, stopped: false }
     }
 
     pub(crate) async fn receive(&mut self, stop: &CancellationToken) -> Option<Received> {
@@ -49,11 +62,11 @@ impl Consumer {
                 }
                 Ok(None) => (),
                 Err(error) => {
-                    let error = super::chain(&error);
-                    tracing::warn!("queue `{}`: {error}, consuming again", self.queue);
-                    self.amqp.set_trouble(&self.queue, Some(error));
-                    // Dropped, so that the broker delivers to others what it had sent here.
-                    self.line = None;
+                    let error = chain(&error);
+                    tracing::warn!("cannot consume queue `{}`: {error}; retrying", self.queue);
+                    self.shared.set_problem(&self.queue, Some(error));
+                    // Dropped, so that the broker delivers the prefetched entries to other workers.
+                    self.subscription = None;
                     self.backoff.pause(stop).await;
                 }
             }
@@ -61,104 +74,128 @@ impl Consumer {
         None
     }
 
-    /// Takes nothing more. The channel stays, for the delivery that the worker still has.
+    /// Stops receiving. The channel stays open for the delivery that the worker still has.
     ///
-    /// What the broker had sent ahead goes back to its place. In an exclusive order the next worker
-    /// must not start before the last delivery is settled, so there the consumer stays until `close`.
+    /// Prefetched entries return to their positions. In an exclusive order the next worker must not start
+    /// before the last delivery is settled, so there the consumer stays until `close`.
     pub(crate) async fn stop(&mut self) -> Result<(), QueueError> {
-        if self.amqp.config(&self.queue).exclusive_order
+        if self.shared.config(&self.queue).exclusive_order
             || std::mem::replace(&mut self.stopped, true)
         {
             return Ok(());
         }
-        let Some(line) = self.line.as_mut() else { return Ok(()) };
-        let cancel = line.channel.basic_cancel(line.stream.tag(), BasicCancelOptions::default());
-        line.session.step("stop consuming", cancel).await?;
+        let Some(Subscription { session, channel, stream }) = self.subscription.as_mut() else {
+            return Ok(());
+        };
+        let cancel = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
+        session.step("stop consuming", cancel).await?;
         loop {
             let next = tokio::select! {
-                next = line.stream.next() => next,
-                () = line.session.over() => return Ok(()),
+                next = stream.next() => next,
+                () = session.ended() => return Ok(()),
             };
             let Some(Ok(raw)) = next else { return Ok(()) };
-            let back = raw.acker.reject(BasicRejectOptions { requeue: true });
-            line.session.step("give back", back).await?;
+            let reject = raw.acker.reject(BasicRejectOptions { requeue: true });
+            session.step("requeue a prefetched entry", reject).await?;
         }
     }
 
-    /// Closes the channel: what was sent ahead and not handed out goes back, and the consumer ends,
-    /// in one step.
+    /// Closes the channel. The broker requeues the prefetched entries and ends the consumer in one step.
     pub(crate) async fn close(mut self) -> Result<(), QueueError> {
-        let Some(line) = self.line.take() else { return Ok(()) };
-        let close = line.channel.close(200, ShortString::from("the worker stops"));
-        line.session.step("close the channel", close).await
+        let Some(Subscription { session, channel, .. }) = self.subscription.take() else {
+            return Ok(());
+        };
+        let close = channel.close(200, ShortString::from("the worker stops"));
+        session.step("close the channel", close).await?;
+        Ok(())
     }
 
-    /// Waits for what comes next; nothing, if it was not for a worker.
+    /// Waits for the next message. Returns `None` if there is nothing for a worker and the caller should
+    /// try again.
     async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
-        let is_usable = |line: &Line| line.session.is_up() && line.channel.status().connected();
-        if !self.line.as_ref().is_some_and(is_usable) {
-            self.line = None;
+        let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
+        if !self.subscription.as_ref().is_some_and(is_usable) {
+            self.subscription = None;
             let opened = tokio::select! {
-                opened = self.open() => opened?,
+                opened = self.subscribe() => opened?,
                 () = stop.cancelled() => return Ok(None),
             };
-            self.line = Some(opened);
-            self.amqp.set_trouble(&self.queue, None);
+            self.subscription = Some(opened);
+            self.shared.set_problem(&self.queue, None);
         }
-        let line = self.line.as_mut().expect("it was made above");
-        let generation = line.session.generation;
-        // Before the look, so that none is missed that comes after it.
-        let released = self.amqp.released.notified();
+        let Subscription { session, stream, .. } =
+            self.subscription.as_mut().expect("it was opened above");
+        let generation = session.generation();
+        // Registered before we look for released entries, so that a release after that is not missed.
+        let released = self.shared.held.released.notified();
         tokio::pin!(released);
         released.as_mut().enable();
-        let held = self.amqp.next_released(&line.session, &self.queue).await?;
-        if let Some((raw, channel)) = held {
-            return self.look_at(generation, raw, Some(channel)).await;
+        if let Some((raw, channel)) =
+            release::next_released(&self.shared, session, &self.queue).await?
+        {
+            let claim = Claim::new(&self.shared, &self.queue, generation, raw);
+            return self.accept(claim.held_on(channel)).await;
         }
-        // The stream keeps a delivery that it has not handed out, so it may be dropped here.
+        // The stream keeps a delivery that it has not handed out, so its future may be dropped.
         let next = tokio::select! {
-            // First: what is handed out after it would be worked.
+            // `stop` comes first: a delivery that is handed out after it would be run.
             biased;
             () = stop.cancelled() => return Ok(None),
             () = released => return Ok(None),
-            // A stream of lapin's does not end with a connection whose heartbeat was missed.
-            () = line.session.over() => return Err(self.amqp.broker.lost("consume")),
-            next = line.stream.next() => next,
+            // A stream of lapin does not end when its connection misses a heartbeat.
+            () = session.ended() => {
+                return Err(self.shared.broker.connection_lost("consume").into());
+            }
+            next = stream.next() => next,
         };
         match next {
-            Some(Ok(raw)) => self.look_at(generation, raw, None).await,
-            Some(Err(source)) => Err(self.amqp.broker.error("receive", source)),
-            // The broker's cancel (the queue was deleted, its node went away), not an end.
-            None => Err(self.amqp.broker.lost("consume")),
+            Some(Ok(raw)) => {
+                self.accept(Claim::new(&self.shared, &self.queue, generation, raw)).await
+            }
+            Some(Err(source)) => Err(self.shared.broker.error("receive", source).into()),
+            // The broker cancelled the consumer: the queue was deleted, or its node stopped.
+            None => Err(self.shared.broker.consumer_cancelled(self.queue.as_str()).into()),
         }
     }
 
-    async fn look_at(
-        &self,
-        generation: u64,
-        raw: Raw,
-        held_on: Option<Channel>,
-    ) -> Result<Option<Received>, QueueError> {
-        let was_held = held_on.is_some();
-        match entry::read(&self.queue, generation, held_on, raw) {
-            Read::Entry(delivery, left) if !left.is_zero() => {
-                self.amqp.settle(&delivery, &Settlement::GiveBack { after: left }).await?;
+    /// Returns a message for the worker. Settles it here and returns `None` if it is not for a worker yet.
+    async fn accept(&self, claim: Claim) -> Result<Option<Received>, QueueError> {
+        match incoming::read(&self.queue, &claim.raw) {
+            Incoming::Entry(delivered, remaining) if !remaining.is_zero() => {
+                claim.settle(&delivered, &Settlement::GiveBack { after: remaining }).await?;
             }
-            // Behind those of its task that were held before it.
-            Read::Entry(delivery, _) if !was_held && self.amqp.hold_back(&delivery).await? => (),
-            Read::Entry(delivery, _) => return Ok(Some(Received::Delivery(*delivery))),
-            Read::Foreign(foreign) => return Ok(Some(Received::Foreign(*foreign))),
-            Read::Broken(tag, reason) => self.amqp.bury(&self.queue, &tag, &reason).await?,
+            Incoming::Entry(delivered, _) => {
+                if claim.was_held() || !self.hold_back(&delivered, &claim).await? {
+                    return Ok(Some(Received::Entry(delivered, claim)));
+                }
+            }
+            Incoming::External => return Ok(Some(Received::External(External::new(claim)))),
+            Incoming::Unreadable(reason) => claim.dead_letter_unread(&reason).await?,
         }
         Ok(None)
     }
 
-    async fn open(&self) -> Result<Line, QueueError> {
-        let session = self.amqp.supervisor.session().await?;
-        self.amqp.make_sure_of(&session, &self.queue, &Station::Work).await?;
-        let channel = session.channel().await?;
-        // Lapin would not set it again after a recovery of its own; here every channel is new.
-        let qos = channel.basic_qos(self.amqp.prefetch, BasicQosOptions::default());
+    /// Holds an entry behind the held entries of its task while those are being released. Returns whether
+    /// it did.
+    async fn hold_back(
+        &self,
+        delivered: &DeliveredEntry,
+        claim: &Claim,
+    ) -> Result<bool, QueueError> {
+        let key = (delivered.entry.queue.clone(), delivered.entry.task.clone());
+        let Some(_guard) = self.shared.held.lock_if_releasing(&key).await else {
+            return Ok(false);
+        };
+        claim.settle(delivered, &Settlement::Hold).await?;
+        Ok(true)
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, QueueError> {
+        let session = self.shared.session().await?;
+        self.shared.ensure_exists(&session, &self.queue, &QueueRole::Work).await?;
+        let channel = session.open_channel().await?;
+        // Lapin's own recovery would forget the prefetch; here every channel is new.
+        let qos = channel.basic_qos(self.shared.settings.prefetch, BasicQosOptions::default());
         session.step("set the prefetch", qos).await?;
         let consume = channel.basic_consume(
             self.queue.as_str().into(),
@@ -167,6 +204,6 @@ impl Consumer {
             FieldTable::default(),
         );
         let stream = session.step("consume the queue", consume).await?;
-        Ok(Line { session, channel, stream })
+        Ok(Subscription { session, channel, stream })
     }
 }

@@ -1,50 +1,48 @@
-//! Dead letters on the broker: looked through by holding all of them for a moment.
+//! Dead letters on the broker. They are read by receiving all of them for a moment.
+
+use std::sync::Arc;
 
 use lapin::options::BasicGetOptions;
 use lapin::types::ShortString;
 use loopabull_model::QueueName;
 
-use super::entry::{self, Outgoing};
-use super::topology::Station;
-use super::{Amqp, Claim};
-use crate::delivery::Tag;
-use crate::{DeadLetter, QueueError, Verdict};
+use super::claim::Claim;
+use super::incoming;
+use super::outgoing::Outgoing;
+use super::shared::Shared;
+use super::topology::QueueRole;
+use crate::dead_letter::{DeadLetter, Verdict};
+use crate::error::QueueError;
 
-impl Amqp {
-    /// Takes every dead letter that is there now, without acknowledging it. Those that stay go back
-    /// when the channel is closed.
-    pub(crate) async fn judge_dead_letters(
-        &self,
-        queue: &QueueName,
-        mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
-    ) -> Result<u64, QueueError> {
-        let session = self.supervisor.session().await?;
-        // Those that come while we look are for the next time.
-        let count = self.count(&session, queue, &Station::Dead).await?.unwrap_or(0);
-        let mut done = 0;
-        let name = Station::Dead.name(queue);
-        let channel = session.channel().await?;
-        for _ in 0..count {
-            let get = channel
-                .basic_get(ShortString::from(name.as_str()), BasicGetOptions { no_ack: false });
-            let Some(got) = session.step("get a dead letter", get).await? else { break };
-            let letter = entry::read_dead(queue, &got.delivery);
-            let verdict = judge(&letter);
-            if verdict == Verdict::Requeue {
-                self.send(&Outgoing::requeued(&letter, &got.delivery)).await?;
-            }
-            if verdict != Verdict::Keep {
-                let claim = Claim {
-                    generation: session.generation,
-                    held_on: None,
-                    raw: Box::new(got.delivery),
-                };
-                // A requeued one of which the broker has not heard is there twice, under one id.
-                done += u64::from(self.acknowledge(&Tag::Amqp(claim)).await?);
-            }
+/// Receives every dead letter that exists now, without acknowledging it, and carries out the verdict.
+/// Closing the channel requeues the dead letters that stay.
+pub(super) async fn judge(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
+) -> Result<u64, QueueError> {
+    let session = shared.session().await?;
+    // Dead letters that arrive meanwhile are left for the next call.
+    let count = shared.count(&session, queue, &QueueRole::Dead).await?.unwrap_or(0);
+    let mut changed = 0;
+    let name = QueueRole::Dead.name(queue);
+    let channel = session.open_channel().await?;
+    for _ in 0..count {
+        let name = ShortString::from(name.as_str());
+        let get = channel.basic_get(name, BasicGetOptions { no_ack: false });
+        let Some(got) = session.step("get a dead letter", get).await? else { break };
+        let letter = incoming::read_dead_letter(queue, &got.delivery);
+        let verdict = judge(&letter);
+        if verdict == Verdict::Requeue {
+            shared.publish(&Outgoing::requeued(&letter, &got.delivery)).await?;
         }
-        let goodbye = channel.close(200, ShortString::from("looked through"));
-        session.step("close the channel", goodbye).await?;
-        Ok(done)
+        if verdict != Verdict::Keep {
+            let claim = Claim::new(shared, queue, session.generation(), got.delivery);
+            // If the acknowledgement of a requeued letter is lost, it exists twice, with one id.
+            changed += u64::from(claim.acknowledge().await?);
+        }
     }
+    let close = channel.close(200, ShortString::from("all dead letters were read"));
+    session.step("close the channel", close).await?;
+    Ok(changed)
 }

@@ -1,39 +1,40 @@
-//! A place for one test's queues, and how to ask them.
+//! The queues of one test, and the operations that tests share.
 
 use std::time::Duration;
 
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Entry, EntryId, Message, QueueName};
 use loopabull_queue::{
-    Config, Consumer, DeadLetter, Delivery, Depth, Place, QueueConfig, Queues, Received, Verdict,
+    Backend, Config, Consumer, DeadLetter, Delivery, Depth, QueueConfig, Queues, RabbitMqConfig,
+    Received, Verdict,
 };
 use loopabull_testbed::{Rabbit, Vhost};
 use tokio_util::sync::CancellationToken;
 
-/// A place for one test's queues, which can be opened again and again.
-pub(crate) enum Bed {
+/// The storage of one test's queues, which can be opened repeatedly.
+pub(crate) enum Fixture {
     Embedded(tempfile::TempDir),
-    Amqp(Vhost),
+    RabbitMq(Vhost),
 }
 
-impl Bed {
+impl Fixture {
     pub(crate) fn embedded() -> Self {
         Self::Embedded(tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn amqp() -> Self {
-        Self::Amqp(Rabbit::shared().vhost())
+    pub(crate) fn rabbitmq() -> Self {
+        Self::RabbitMq(Rabbit::shared().vhost())
     }
 
     pub(crate) fn config(&self) -> Config {
-        let place = match self {
-            Self::Embedded(folder) => Place::Embedded { file: folder.path().join("queue.db") },
-            Self::Amqp(vhost) => amqp_place(&vhost.url(), 1),
+        let backend = match self {
+            Self::Embedded(folder) => Backend::Embedded { file: folder.path().join("queue.db") },
+            Self::RabbitMq(vhost) => rabbitmq_backend(&vhost.url(), 1),
         };
         let slow = QueueConfig::new("slow".try_into().unwrap());
         let mut workers = QueueConfig::new(QueueName::default());
         workers.tasks.push(entry(1).task);
-        Config { place, queues: vec![workers, slow] }
+        Config { backend, queues: vec![workers, slow] }
     }
 
     pub(crate) async fn open(&self) -> Queues {
@@ -41,14 +42,15 @@ impl Bed {
     }
 }
 
-pub(crate) fn amqp_place(url: &str, prefetch: u16) -> Place {
-    Place::Amqp { url: url.to_owned(), prefetch, management: None, ack_timeout: None }
+fn rabbitmq_backend(url: &str, prefetch: u16) -> Backend {
+    let (url, management, ack_timeout) = (url.to_owned(), None, None);
+    Backend::RabbitMq(RabbitMqConfig { url, prefetch, management, ack_timeout })
 }
 
-/// One queue in this RabbitMQ.
+/// Returns the settings of one queue in this RabbitMQ.
 pub(crate) fn config(url: &str, prefetch: u16) -> Config {
     let queues = vec![QueueConfig::new(QueueName::default())];
-    Config { place: amqp_place(url, prefetch), queues }
+    Config { backend: rabbitmq_backend(url, prefetch), queues }
 }
 
 pub(crate) fn workers() -> QueueName {
@@ -85,20 +87,20 @@ pub(crate) async fn consume(queues: &Queues) -> Consumer {
 pub(crate) async fn receive_any(consumer: &mut Consumer) -> Received {
     let stop = CancellationToken::new();
     let received = tokio::time::timeout(Duration::from_secs(60), consumer.receive(&stop)).await;
-    received.expect("something within a minute").unwrap().expect("nobody stopped it")
+    received.expect("a delivery within a minute").unwrap().expect("the consumer is not stopped")
 }
 
 pub(crate) async fn receive(consumer: &mut Consumer) -> Delivery {
     match receive_any(consumer).await {
         Received::Delivery(delivery) => delivery,
-        Received::Foreign(foreign) => panic!("{foreign:?}"),
+        Received::External(external) => panic!("{external:?}"),
     }
 }
 
-/// Waits until the queue looks so: a broker counts a moment later.
-pub(crate) async fn wait_for(queues: &Queues, is_so: impl Fn(&Depth) -> bool) {
+/// Waits until the queue's depth satisfies a condition. A broker updates its counts with a delay.
+pub(crate) async fn wait_for(queues: &Queues, is_reached: impl Fn(&Depth) -> bool) {
     for _ in 0..600 {
-        if queues.depth(&workers()).await.is_ok_and(|depth| is_so(&depth)) {
+        if queues.depth(&workers()).await.is_ok_and(|depth| is_reached(&depth)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -110,7 +112,7 @@ pub(crate) async fn wait_for_depth(queues: &Queues, waiting: u64, dead: u64) {
     wait_for(queues, |depth| (depth.waiting, depth.dead) == (waiting, dead)).await;
 }
 
-/// Returns all dead letters, and does with each what `judge` says.
+/// Returns all dead letters, and carries out the verdict of `judge` on each.
 pub(crate) async fn judge(
     queues: &Queues,
     mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
