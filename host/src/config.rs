@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, Trust, TrustError};
+use loopabull_fedora_messaging::{BusConfig, PythonConfigError};
 use loopabull_model::{Ceiling, QueueName, Start, Task};
-use loopabull_queue::{BusConfig, BusFileError, Place, QueueConfig};
+use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
 
@@ -158,7 +159,7 @@ pub enum ConfigError {
     #[error("cannot use the configuration `{path}`: {reason}")]
     Parse { path: PathBuf, reason: String },
     #[error(transparent)]
-    FedoraMessaging(#[from] BusFileError),
+    FedoraMessaging(#[from] PythonConfigError),
     #[error("signatures of fedmsg are to be checked, and no CA is named")]
     Unverified,
     #[error(
@@ -250,7 +251,7 @@ impl Config {
         if let Some(path) = &self.fedora_messaging_config {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            buses.extend(BusConfig::from_fedora_file(&text, path)?);
+            buses.extend(BusConfig::from_python_config(&text, path)?);
         }
         Ok(buses)
     }
@@ -292,17 +293,17 @@ impl Config {
 
     /// Returns where the queues are, and which.
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
-        let place = match &self.amqp_url {
-            Some(url) => Place::Amqp {
+        let backend = match &self.amqp_url {
+            Some(url) => Backend::RabbitMq(RabbitMqConfig {
                 url: url.clone(),
                 prefetch: self.prefetch,
                 management: self.management_url.clone(),
                 ack_timeout: self.consumer_timeout,
-            },
-            None => Place::Embedded { file: self.state.join("queue.db") },
+            }),
+            None => Backend::Embedded { file: self.state.join("queue.db") },
         };
         let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
-        loopabull_queue::Config { place, queues }
+        loopabull_queue::Config { backend, queues }
     }
 }
 

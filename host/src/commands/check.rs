@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind};
-use loopabull_queue::{Exchange, Queues};
+use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
