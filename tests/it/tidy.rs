@@ -160,8 +160,13 @@ fn error_messages_are_lower_case_clauses() {
 
 #[test]
 fn what_needs_no_wasmtime_builds_without_it() {
-    let packages =
-        ["loopabull-queue", "loopabull-fedmsg", "loopabull-launcher", "loopabull-egress"];
+    let packages = [
+        "loopabull-queue",
+        "loopabull-fedmsg",
+        "loopabull-launcher",
+        "loopabull-egress",
+        "loopabull-playbook",
+    ];
     for package in packages {
         let tree = std::process::Command::new(env!("CARGO"))
             .args(["tree", "--offline", "--edges", "normal,build,dev", "--prefix", "none"])

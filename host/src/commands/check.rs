@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use loopabull_model::{LayerReport, Task, TaskKind};
+use loopabull_playbook::Playbooks;
 use loopabull_queue::{Exchange, Queues};
 use loopabull_wasm::ComponentRunner;
 
@@ -12,7 +13,6 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Listing, Severity};
 use crate::work::ack_timeout;
@@ -97,7 +97,7 @@ async fn check_playbooks(
     if !tasks.iter().any(|task| task.kind == TaskKind::Playbook) {
         return Ok(());
     }
-    let playbooks = match Playbooks::open(config, "tries") {
+    let playbooks = match Playbooks::open(&config.playbook_settings("tries")) {
         Ok(playbooks) => playbooks,
         Err(error) => {
             let hint = error.hint();
@@ -137,7 +137,7 @@ fn row(task: &Task) -> Vec<String> {
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
         (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
-        (None, TaskKind::Playbook) => bytesize::ByteSize(playbook::MEMORY).to_string(),
+        (None, TaskKind::Playbook) => bytesize::ByteSize(loopabull_playbook::MEMORY).to_string(),
     };
     let grants = match manifest.grants.is_empty() {
         true => "none".to_owned(),

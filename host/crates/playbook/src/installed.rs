@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use loopabull_launcher::User;
 
-use crate::playbook::error::PlaybookError;
+use crate::error::PlaybookError;
 
 /// Our programs for Ansible, where they are beneath `ansible` in the state directory: the callback
 /// plugin is alone in its directory, since Ansible loads all that is there.
-pub(super) const PLUGINS: &str = "callback";
-pub(super) const CONTROLLER: &str = "controller.py";
+pub(crate) const PLUGINS: &str = "callback";
+pub(crate) const CONTROLLER: &str = "controller.py";
 /// This machine as Ansible has it if nobody names hosts: not by ssh, and with Ansible's own Python (Ansible
 /// documentation, "Implicit localhost").
-pub(super) const INVENTORY: &str = "localhost.yml";
+pub(crate) const INVENTORY: &str = "localhost.yml";
 const PROGRAMS: [(&str, &str); 3] = [
     ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
     (CONTROLLER, include_str!("controller.py")),
@@ -23,14 +23,14 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// A Python, as the first line of a program names it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Python {
-    pub(super) path: PathBuf,
+pub(crate) struct Python {
+    pub(crate) path: PathBuf,
     /// All that comes after it, which is one argument (execve(2)).
-    pub(super) option: Option<String>,
+    pub(crate) option: Option<String>,
 }
 
 /// Puts our programs where playbooks can read them. Returns the directory.
-pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
+pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
     for (name, text) in PROGRAMS {
         let file = folder.join(name);
         let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
@@ -50,7 +50,7 @@ pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
 }
 
 /// Returns the Python that the first line of a program names.
-pub(super) fn interpreter(program: &Path) -> Option<Python> {
+pub(crate) fn interpreter(program: &Path) -> Option<Python> {
     let text = fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?.trim();
@@ -64,7 +64,7 @@ pub(super) fn interpreter(program: &Path) -> Option<Python> {
 
 /// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
 /// environment would hide them.
-pub(super) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
+pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(config).unwrap_or_default();
     let beside = config.parent().unwrap_or(Path::new("/"));
     let named = text
@@ -79,7 +79,7 @@ pub(super) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
 }
 
 /// Where a program that is not the system's is installed: its own tree, and that of its Python.
-pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
+pub(crate) fn trees(ansible: &Path) -> Vec<PathBuf> {
     // A `bin` may be in somebody's home: only what Python was installed in is taken whole.
     let is_python = |tree: &Path| {
         let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
@@ -105,7 +105,7 @@ pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
 
 /// Returns the path of a program without links on the way; the program itself may be one, and looks at the
 /// name that it is called by.
-pub(super) fn without_links(program: &Path) -> PathBuf {
+pub(crate) fn without_links(program: &Path) -> PathBuf {
     let real = program.parent().and_then(|folder| folder.canonicalize().ok());
     match (real, program.file_name()) {
         (Some(folder), Some(name)) => folder.join(name),
@@ -113,7 +113,7 @@ pub(super) fn without_links(program: &Path) -> PathBuf {
     }
 }
 
-pub(super) fn find_user(name: &str) -> Result<User, PlaybookError> {
+pub(crate) fn find_user(name: &str) -> Result<User, PlaybookError> {
     let unknown = || PlaybookError::NoUser { name: name.to_owned() };
     let user = |uid: &str, gid: &str| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? });
     if let Some((uid, gid)) = name.split_once(':') {
@@ -127,7 +127,7 @@ pub(super) fn find_user(name: &str) -> Result<User, PlaybookError> {
     found.flatten().ok_or_else(unknown)
 }
 
-pub(super) fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .filter(|folder| folder.is_absolute())
@@ -136,7 +136,7 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 /// Beside our own executable, or one folder up: a test's executable is in `deps`.
-pub(super) fn beside_ourselves(program: &str) -> PathBuf {
+pub(crate) fn beside_ourselves(program: &str) -> PathBuf {
     let ourselves = std::env::current_exe().unwrap_or_default();
     let mut folders = ourselves.ancestors().skip(1).take(2).map(|folder| folder.join(program));
     let beside = folders.next().unwrap_or_else(|| program.into());

@@ -7,11 +7,13 @@
 //! prints is kept for people and never read by us: its callback plugin tells what was done.
 
 mod error;
-pub(crate) mod folder;
+mod folder;
 mod installed;
 mod plan;
 mod process;
 mod results;
+mod settings;
+mod variables;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -28,16 +30,16 @@ use loopabull_model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::variables::{self, RunFacts};
-use crate::work::runner;
+use crate::variables::RunFacts;
 use folder::Folder;
 use plan::Plan;
 use process::{End, Ended, Process, Watch};
 use warm::{Cold, Controller, Controllers};
 
-pub(crate) use error::PlaybookError;
-pub(crate) use plan::{MEMORY, objections};
+pub use error::PlaybookError;
+pub use folder::remove_tree;
+pub use plan::{MEMORY, objections};
+pub use settings::Settings;
 
 /// The exit status of Ansible for a playbook that it cannot parse, and for unreachable hosts: of those it
 /// tells, 2.14 to 2.21.
@@ -47,14 +49,14 @@ const CHECK_OUTPUT: u64 = 16 << 10;
 
 /// The values of a task's secrets, and what hides them.
 #[derive(Debug, Default)]
-pub(crate) struct Secrets {
+pub struct Secrets {
     values: BTreeMap<String, String>,
     mask: Mask,
 }
 
 /// Runs playbooks.
 #[derive(Debug)]
-pub(crate) struct Playbooks {
+pub struct Playbooks {
     plan: Plan,
     /// Where each run gets a folder of its own.
     runs: PathBuf,
@@ -72,17 +74,19 @@ struct Job<'a> {
 
 /// One message for one playbook.
 #[derive(Clone, Debug)]
-pub(crate) struct Call<'a> {
+pub struct Call<'a> {
     pub task: &'a Task,
     pub secrets: Arc<Secrets>,
     pub message: &'a Message,
     pub run_id: &'a RunId,
+    /// Counted from 1.
     pub attempt: u32,
+    pub timeout: Duration,
 }
 
 impl Secrets {
     /// Takes values by their names.
-    pub(crate) fn new(values: BTreeMap<String, String>) -> Self {
+    pub fn new(values: BTreeMap<String, String>) -> Self {
         Self { mask: Mask::new(&values), values }
     }
 }
@@ -90,30 +94,30 @@ impl Secrets {
 impl Playbooks {
     /// Finds all that is needed to start playbooks. The state directory must exist; the runs get
     /// their folders in this folder of it.
-    pub(crate) fn open(config: &Config, runs: &str) -> Result<Self, PlaybookError> {
-        let plan = Plan::open(config)?;
-        let runs = folder::make_place(&config.state.join(runs), plan.user.is_some())
+    pub fn open(settings: &Settings) -> Result<Self, PlaybookError> {
+        let plan = Plan::open(settings)?;
+        let runs = folder::make_place(&settings.runs, plan.user.is_some())
             .map_err(|(path, source)| PlaybookError::Runs { path, source })?;
-        let launcher = match &config.playbook.launcher {
+        let launcher = match &settings.launcher {
             Some(path) => path.clone(),
             None => installed::beside_ourselves("loopabull-launch"),
         };
         if !launcher.is_file() {
             return Err(PlaybookError::NoLauncher { path: launcher });
         }
-        let controllers = Controllers::new(runner_slots(config), &config.playbook);
-        let start = config.playbook.start;
+        let controllers = Controllers::new(settings);
+        let start = settings.start;
         Ok(Self { plan, runs, launcher, start, controllers })
     }
 
     /// Runs a playbook on one message. `cancel` ends it early.
-    pub(crate) async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
+    pub async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
         let attempt = self.try_to_run(&call, cancel).await;
         attempt.unwrap_or_else(Attempt::without_output)
     }
 
     /// Lets Ansible read a playbook without running it. Returns what it complained of.
-    pub(crate) async fn check(
+    pub async fn check(
         &self,
         task: &Task,
         secrets: &Secrets,
@@ -146,7 +150,7 @@ impl Playbooks {
     /// # Errors
     ///
     /// If one that is always needed, or that the configuration requires, cannot be had.
-    pub(crate) async fn try_layers(&self) -> Result<Vec<LayerReport>, String> {
+    pub async fn try_layers(&self) -> Result<Vec<LayerReport>, String> {
         let name = format!("layers-{}", std::process::id());
         let nothing = Secrets::default();
         let folder = self.folder(&name).map_err(|error| error.to_string())?;
@@ -185,17 +189,17 @@ impl Playbooks {
     }
 
     /// Ends the processes that have Ansible imported and waited long for a run.
-    pub(crate) async fn expire(&self) {
+    pub async fn expire(&self) {
         self.controllers.expire().await;
     }
 
     /// Ends all of them; from now on every run is a cold one.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         self.controllers.close().await;
     }
 
     /// Tells whether a playbook seems to become another user on this machine, which nobody can there.
-    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
+    pub fn becomes_here(&self, task: &Task) -> bool {
         self.plan.becomes_here(task)
     }
 
@@ -215,7 +219,7 @@ impl Playbooks {
         let variables =
             variables.map_err(|error| Outcome::Reject { reason: error.to_string().into() })?;
         let limits = Watch {
-            timeout: runner::timeout(call.task),
+            timeout: call.timeout,
             output: manifest.limits.output.as_u64(),
             mask: &call.secrets.mask,
         };
@@ -340,12 +344,6 @@ impl Playbooks {
         let more = ["--extra-vars".into(), plan::at(&variables)];
         Ok(self.plan.playbook(job.call.task, folder.path(), &more)?.0.arguments)
     }
-}
-
-/// Returns how many runs there may be at once.
-fn runner_slots(config: &Config) -> usize {
-    let named = config.queues.values().map(|queue| queue.workers);
-    named.chain([config.workers]).map(|workers| workers as usize).sum()
 }
 
 /// Makes the record of what a process came to.

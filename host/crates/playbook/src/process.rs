@@ -22,20 +22,20 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::playbook::results::Reader;
+use crate::results::Reader;
 
 /// How long a program may go on after SIGTERM, before it is killed with all that it started.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How long the launcher may take to kill everything.
-pub(super) const LAST_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const LAST_GRACE: Duration = Duration::from_secs(10);
 /// How long we read on after the launcher ended; nothing should hold its output open.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How much a report may be, in bytes.
 const MAX_REPORT: usize = 64 << 10;
 
 /// A program that was started.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     control: UnixStream,
     results: Option<Receiver>,
@@ -43,17 +43,17 @@ pub(super) struct Process {
 
 /// How long a process is watched, and how much of what it says is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watch<'a> {
-    pub(super) timeout: Duration,
+pub(crate) struct Watch<'a> {
+    pub(crate) timeout: Duration,
     /// In bytes.
-    pub(super) output: u64,
+    pub(crate) output: u64,
     /// What is hidden in the results.
-    pub(super) mask: &'a Mask,
+    pub(crate) mask: &'a Mask,
 }
 
 /// How a process came to its end.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     ByItself,
     AtDeadline,
     Cancelled,
@@ -62,16 +62,16 @@ pub(super) enum Ended {
 
 /// All that is known of a process that has ended.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) ended: Ended,
-    pub(super) reports: Vec<Report>,
-    pub(super) results: Option<Results>,
-    pub(super) output: Output,
+pub(crate) struct End {
+    pub(crate) ended: Ended,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) results: Option<Results>,
+    pub(crate) output: Output,
 }
 
 impl End {
     /// The end of a process of which nothing is known any more.
-    pub(super) fn lost(error: std::io::Error) -> Self {
+    pub(crate) fn lost(error: std::io::Error) -> Self {
         let ended = Ended::Lost(error);
         Self { ended, reports: Vec::new(), results: None, output: Output::default() }
     }
@@ -79,7 +79,7 @@ impl End {
 
 impl Process {
     /// Starts a program through the launcher, with a pipe for results if it is to have one.
-    pub(super) fn start(
+    pub(crate) fn start(
         launcher: &Path,
         confinement: &Confinement,
         environment: &Environment,
@@ -98,7 +98,7 @@ impl Process {
     }
 
     /// Reads what it says and waits for the end, which it brings about if it does not come in time.
-    pub(super) async fn watch(mut self, limits: Watch<'_>, cancel: &CancellationToken) -> End {
+    pub(crate) async fn watch(mut self, limits: Watch<'_>, cancel: &CancellationToken) -> End {
         let capture = Mutex::new(Capture::new(limits.output));
         let streams = (self.child.stdout.take(), self.child.stderr.take());
         let mut said = Vec::new();
@@ -132,7 +132,7 @@ impl Process {
 
 /// Starts the launcher and hands it its plan. The socket brings its report, and ends it when it is
 /// dropped.
-pub(super) fn launch(
+pub(crate) fn launch(
     launcher: &Path,
     confinement: &Confinement,
     environment: &Environment,
@@ -182,7 +182,7 @@ fn ask_to_end(child: &Child) {
     }
 }
 
-pub(super) async fn drain(stream: Option<impl AsyncRead + Unpin>, capture: &Mutex<Capture>) {
+pub(crate) async fn drain(stream: Option<impl AsyncRead + Unpin>, capture: &Mutex<Capture>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {

@@ -28,11 +28,11 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
-use crate::playbook::folder::{Folder, HOME};
-use crate::playbook::installed::Python;
-use crate::playbook::process::{End, Ended, GRACE, LAST_GRACE, LINGER, Watch, drain, launch};
-use crate::playbook::results::Reader;
+use crate::folder::{Folder, HOME};
+use crate::installed::Python;
+use crate::process::{End, Ended, GRACE, LAST_GRACE, LINGER, Watch, drain, launch};
+use crate::results::Reader;
+use crate::settings::Settings;
 
 /// How long a controller may take to import Ansible.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ const CONTROL: u32 = 3;
 
 /// Why a run is not a warm one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Cold {
+pub(crate) enum Cold {
     /// The manifest or the configuration asks for it.
     Asked,
     /// Nothing like it was run lately: a controller would not pay.
@@ -66,19 +66,19 @@ pub(super) enum Cold {
 }
 
 /// What a controller is for.
-pub(super) struct Job {
+pub(crate) struct Job {
     /// What tells one set of grants and environment from another.
-    pub(super) key: String,
-    pub(super) confinement: Confinement,
-    pub(super) environment: Environment,
+    pub(crate) key: String,
+    pub(crate) confinement: Confinement,
+    pub(crate) environment: Environment,
     /// Python, and our program for it.
-    pub(super) python: Python,
-    pub(super) program: PathBuf,
+    pub(crate) python: Python,
+    pub(crate) program: PathBuf,
 }
 
 /// The controllers that wait for a run.
 #[derive(Debug)]
-pub(super) struct Controllers {
+pub(crate) struct Controllers {
     idle: Mutex<Vec<Controller>>,
     seen: Mutex<HashMap<String, Instant>>,
     numbers: AtomicU32,
@@ -91,7 +91,7 @@ pub(super) struct Controllers {
 
 /// A process that has Ansible imported.
 #[derive(Debug)]
-pub(super) struct Controller {
+pub(crate) struct Controller {
     key: String,
     child: Child,
     /// The launcher's end of its socket: dropped, it ends everything.
@@ -134,7 +134,7 @@ enum Said {
 
 impl Cold {
     /// Returns the word for a label.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Asked => "asked",
             Self::First => "first",
@@ -145,32 +145,32 @@ impl Cold {
 }
 
 impl Controllers {
-    /// For so many workers.
-    pub(super) fn new(most: usize, config: &config::Playbook) -> Self {
+    /// Makes an empty pool.
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            most_runs: config.controller_runs.unwrap_or(MOST_RUNS),
-            idle_time: config.controller_idle.unwrap_or(IDLE),
+            most_runs: settings.controller_runs.unwrap_or(MOST_RUNS),
+            idle_time: settings.controller_idle.unwrap_or(IDLE),
             idle: Mutex::default(),
             seen: Mutex::default(),
             numbers: AtomicU32::new(1),
-            most: AtomicUsize::new(most),
+            most: AtomicUsize::new(settings.slots),
             rests_until: Mutex::default(),
         }
     }
 
     /// Notes that a controller could not be started.
-    pub(super) fn rest(&self) {
+    pub(crate) fn rest(&self) {
         *lock(&self.rests_until) = Some(Instant::now() + REST);
     }
 
     /// Tells whether none is to be started, for now or any more.
-    pub(super) fn rests(&self) -> bool {
+    pub(crate) fn rests(&self) -> bool {
         let is_closed = self.most.load(Ordering::Relaxed) == 0;
         is_closed || lock(&self.rests_until).is_some_and(|until| Instant::now() < until)
     }
 
     /// Ends all that wait; no other waits from now on.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.most.store(0, Ordering::Relaxed);
         let all = std::mem::take(&mut *lock(&self.idle));
         for controller in all {
@@ -179,12 +179,12 @@ impl Controllers {
     }
 
     /// Returns a name for the folder of another controller.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("warm-{}", self.numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes a controller that waits and is what `ansible-playbook` would be.
-    pub(super) async fn take(&self, key: &str) -> Option<Controller> {
+    pub(crate) async fn take(&self, key: &str) -> Option<Controller> {
         self.expire().await;
         let mut idle = lock(&self.idle);
         let place = idle.iter().rposition(|controller| controller.key == key)?;
@@ -192,7 +192,7 @@ impl Controllers {
     }
 
     /// Notes that something is run. Tells whether it was lately, so that a controller pays.
-    pub(super) fn is_often(&self, key: &str) -> bool {
+    pub(crate) fn is_often(&self, key: &str) -> bool {
         let mut seen = lock(&self.seen);
         if seen.len() > MOST_SEEN {
             seen.retain(|_, last| last.elapsed() < self.idle_time);
@@ -202,7 +202,7 @@ impl Controllers {
     }
 
     /// Lets a controller wait for another run, if it has not had all.
-    pub(super) async fn put(&self, mut controller: Controller) {
+    pub(crate) async fn put(&self, mut controller: Controller) {
         if controller.runs >= self.most_runs {
             return controller.end().await;
         }
@@ -222,7 +222,7 @@ impl Controllers {
     }
 
     /// Ends the controllers that have waited long or are of an older Ansible.
-    pub(super) async fn expire(&self) {
+    pub(crate) async fn expire(&self) {
         let is_bad = |one: &mut Controller| {
             !matches!(one.child.try_wait(), Ok(None))
                 || one.idle_since.elapsed() >= self.idle_time
@@ -238,7 +238,7 @@ impl Controllers {
 
 impl Controller {
     /// Starts a controller and waits until it is ready.
-    pub(super) async fn start(launcher: &Path, job: Job, folder: Folder) -> anyhow::Result<Self> {
+    pub(crate) async fn start(launcher: &Path, job: Job, folder: Folder) -> anyhow::Result<Self> {
         let Job { key, mut confinement, mut environment, python, program } = job;
         confinement.program = python.path;
         confinement.arguments = python.option.into_iter().map(OsString::from).collect();
@@ -291,12 +291,12 @@ impl Controller {
     }
 
     /// Returns where the files of a run have to be.
-    pub(super) fn folder(&self) -> &Folder {
+    pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }
 
     /// Ends it, and removes its folder.
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         let Self { mut child, reports, commands, folder, .. } = self;
         // The end of the control socket has the launcher kill all that there is.
         drop((reports, commands));
@@ -308,7 +308,7 @@ impl Controller {
 
     /// Runs Ansible with these arguments. `None` says that it cannot here, and nothing was run. Tells
     /// too whether the controller is as good as before.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         arguments: &[OsString],
         limits: Watch<'_>,

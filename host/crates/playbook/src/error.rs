@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why playbooks cannot be started here.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlaybookError {
+pub enum PlaybookError {
     #[error("cannot open the playbooks directory `{path}`")]
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot make the directory `{path}`")]
@@ -26,7 +26,7 @@ pub(crate) enum PlaybookError {
 
 impl PlaybookError {
     /// Returns what the operator can do.
-    pub(crate) fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "make it, or name another with `--playbooks`",
             Self::Runs { .. } | Self::Plugin { .. } => {

@@ -14,21 +14,21 @@ use cap_std::fs::Dir;
 use loopabull_launcher::{Confinement, Environment, Files, Held, Layer, Limits, User};
 use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
 
-use crate::config::Config;
-use crate::playbook::error::PlaybookError;
-use crate::playbook::folder::{CREDENTIALS, GIVEN, HOME, TMP};
-use crate::playbook::installed::{self, Python};
-use crate::playbook::warm::Job;
+use crate::error::PlaybookError;
+use crate::folder::{CREDENTIALS, GIVEN, HOME, TMP};
+use crate::installed::{self, Python};
+use crate::settings::Settings;
+use crate::warm::Job;
 
 /// The TCP port that every playbook may connect to.
-pub(super) const SSH: u16 = 22;
+pub(crate) const SSH: u16 = 22;
 /// How many processes a playbook may have, if its manifest does not say.
-pub(super) const PROCESSES: u64 = 512;
+pub(crate) const PROCESSES: u64 = 512;
 /// Descriptors for a playbook on many hosts, and still the soft limit that programs that use `select`
 /// rely on.
 const OPEN_FILES: u64 = 1024;
 /// The address space of each process of a playbook in bytes, if its manifest does not say.
-pub(crate) const MEMORY: u64 = 1 << 30;
+pub const MEMORY: u64 = 1 << 30;
 const FILE_SIZE: u64 = 1 << 30;
 /// The descriptor on which the callback plugin tells what is done.
 const RESULTS: u32 = 3;
@@ -52,7 +52,7 @@ const ANY_FOLDER: &str = "/folder";
 
 /// Knows this host's Ansible and what all playbooks have in common.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     dir: Dir,
     folder: PathBuf,
     ansible: PathBuf,
@@ -62,22 +62,22 @@ pub(super) struct Plan {
     programs: PathBuf,
     /// What `ansible-playbook` is run by, if that is a Python.
     python: Option<Python>,
-    pub(super) user: Option<User>,
-    pub(super) required: BTreeSet<Layer>,
-    pub(super) without: BTreeSet<Layer>,
+    pub(crate) user: Option<User>,
+    pub(crate) required: BTreeSet<Layer>,
+    pub(crate) without: BTreeSet<Layer>,
 }
 
 impl Plan {
-    pub(super) fn open(config: &Config) -> Result<Self, PlaybookError> {
-        let cannot = |source| PlaybookError::Folder { path: config.playbooks.clone(), source };
-        let folder = config.playbooks.canonicalize().map_err(cannot)?;
+    pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
+        let cannot = |source| PlaybookError::Folder { path: settings.playbooks.clone(), source };
+        let folder = settings.playbooks.canonicalize().map_err(cannot)?;
         let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
-        let state = std::path::absolute(&config.state).unwrap_or_else(|_| config.state.clone());
+        let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
         // Lists of paths and of users have no way to write it.
         if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
             return Err(PlaybookError::StatePath { path: state });
         }
-        let ansible = match &config.playbook.ansible_playbook {
+        let ansible = match &settings.ansible_playbook {
             Some(path) => path.clone(),
             None => installed::on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
         };
@@ -85,13 +85,13 @@ impl Plan {
         let layers = |names: &[String]| {
             names.iter().map(|name| layer(name)).collect::<Result<BTreeSet<_>, _>>()
         };
-        let user = config.playbook.user.as_deref().map(installed::find_user).transpose()?;
+        let user = settings.user.as_deref().map(installed::find_user).transpose()?;
         Ok(Self {
             installed: installed::trees(&ansible),
-            programs: installed::write_programs(&config.state.join("ansible"))?,
+            programs: installed::write_programs(&settings.state.join("ansible"))?,
             python: installed::interpreter(&ansible),
-            required: layers(&config.playbook.require)?,
-            without: layers(&config.playbook.without)?,
+            required: layers(&settings.require)?,
+            without: layers(&settings.without)?,
             dir,
             folder,
             ansible,
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// Plans `ansible-playbook` for a task, in the folder of its run. Returns its environment too.
-    pub(super) fn playbook(
+    pub(crate) fn playbook(
         &self,
         task: &Task,
         folder: &Path,
@@ -120,12 +120,12 @@ impl Plan {
     }
 
     /// Tells whether `ansible-playbook` is a program of a Python that we found.
-    pub(super) fn has_python(&self) -> bool {
+    pub(crate) fn has_python(&self) -> bool {
         self.python.is_some()
     }
 
     /// Plans a controller that can run a task in this folder; none if there is no Python for it.
-    pub(super) fn controller(&self, task: &Task, folder: &Path) -> anyhow::Result<Option<Job>> {
+    pub(crate) fn controller(&self, task: &Task, folder: &Path) -> anyhow::Result<Option<Job>> {
         let Some(python) = self.python.clone() else { return Ok(None) };
         let (confinement, environment) = self.playbook(task, folder, &[])?;
         let program = self.programs.join(installed::CONTROLLER);
@@ -133,7 +133,7 @@ impl Plan {
     }
 
     /// Returns what all runs have in common that one controller can serve.
-    pub(super) fn key(&self, task: &Task) -> anyhow::Result<String> {
+    pub(crate) fn key(&self, task: &Task) -> anyhow::Result<String> {
         let folder = Path::new(ANY_FOLDER);
         let environment = self.environment(&task.manifest, folder)?;
         let confinement = self.confinement(&task.manifest, folder, &environment, Vec::new())?;
@@ -141,7 +141,7 @@ impl Plan {
     }
 
     /// Looks for words in the text of a playbook: a hint for a person, nothing is decided by it.
-    pub(super) fn becomes_here(&self, task: &Task) -> bool {
+    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
         let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
         let has = |key: &str, values: &[&str]| {
             let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
@@ -328,7 +328,7 @@ impl Plan {
 }
 
 /// Returns what a manifest asks of a playbook that cannot be given, a clause each.
-pub(crate) fn objections(manifest: &Manifest) -> Vec<String> {
+pub fn objections(manifest: &Manifest) -> Vec<String> {
     let is_granted = |name: &str| manifest.grants.secrets.contains_key(name);
     let missing = manifest.ansible.missing_secrets(is_granted).into_iter().map(|name| {
         format!("`ansible` names the secret `{name}`, which is not under `[grants.secrets]`")
@@ -351,14 +351,14 @@ pub(crate) fn objections(manifest: &Manifest) -> Vec<String> {
 }
 
 /// Returns `@FILE`.
-pub(super) fn at(file: &Path) -> OsString {
+pub(crate) fn at(file: &Path) -> OsString {
     let mut argument = OsString::from("@");
     argument.push(file);
     argument
 }
 
 /// What the model calls it.
-pub(super) fn state(held: &Held) -> LayerState {
+pub(crate) fn state(held: &Held) -> LayerState {
     match held {
         Held::Yes => LayerState::Held,
         Held::No => LayerState::Degraded,
@@ -396,12 +396,8 @@ mod tests {
     #[test]
     fn a_state_directory_that_ansible_cannot_use_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
-            playbooks: folder.path().to_owned(),
-            state: folder.path().join("a:b"),
-            ..Config::default()
-        };
-        let error = Plan::open(&config).err().unwrap().to_string();
+        let settings = Settings::new(folder.path().to_owned(), folder.path().join("a:b"), "runs");
+        let error = Plan::open(&settings).err().unwrap().to_string();
         assert!(error.contains("a:b`: its path has a colon"), "{error}");
     }
 }

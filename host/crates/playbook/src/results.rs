@@ -59,7 +59,7 @@ enum Status {
 
 /// Reads what the plugin tells.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     mask: &'a Mask,
     results: Option<Results>,
     line: Vec<u8>,
@@ -69,12 +69,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Makes a reader that hides these secrets.
-    pub(super) fn new(mask: &'a Mask) -> Self {
+    pub(crate) fn new(mask: &'a Mask) -> Self {
         Self { mask, results: None, line: Vec::new(), is_too_long: false }
     }
 
     /// Reads to the end.
-    pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+    pub(crate) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what was told, if anything was.
-    pub(super) fn into_results(self) -> Option<Results> {
+    pub(crate) fn into_results(self) -> Option<Results> {
         self.results
     }
 

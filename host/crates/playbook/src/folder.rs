@@ -14,23 +14,23 @@ use anyhow::Context;
 use loopabull_launcher::User;
 use rustix::fs::IFlags;
 
-use crate::playbook::Secrets;
+use crate::Secrets;
 
 /// Home and working directory of a playbook, in the folder of its run.
-pub(super) const HOME: &str = "home";
+pub(crate) const HOME: &str = "home";
 /// What `/tmp` is for it.
-pub(super) const TMP: &str = "tmp";
+pub(crate) const TMP: &str = "tmp";
 /// What it may only read.
-pub(super) const GIVEN: &str = "given";
+pub(crate) const GIVEN: &str = "given";
 /// Where its secrets are, a file each.
-pub(super) const CREDENTIALS: &str = "given/credentials";
+pub(crate) const CREDENTIALS: &str = "given/credentials";
 
 /// The most that the names of a file's extended attributes have together, in bytes (xattr(7)).
 const XATTR_LIST_MAX: usize = 64 << 10;
 
 /// A folder that is removed with all that is in it.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     user: Option<User>,
 }
@@ -55,7 +55,7 @@ impl Marks {
 }
 
 /// Makes the place in which folders are made. Another user must be able to pass through it.
-pub(super) fn make_place(path: &Path, is_passed: bool) -> Result<PathBuf, (PathBuf, io::Error)> {
+pub(crate) fn make_place(path: &Path, is_passed: bool) -> Result<PathBuf, (PathBuf, io::Error)> {
     let cannot = |error| (path.to_owned(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
     if is_passed {
@@ -65,7 +65,7 @@ pub(super) fn make_place(path: &Path, is_passed: bool) -> Result<PathBuf, (PathB
 }
 
 /// Removes a tree, also one in which a playbook has shut directories. Nothing may live in it any more.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+pub fn remove_tree(path: &Path) -> io::Result<()> {
     // Before anything can fail.
     drop(fs::remove_dir_all(path.join(GIVEN)));
     match fs::remove_dir_all(path) {
@@ -92,7 +92,7 @@ fn open_up(path: &Path) -> io::Result<()> {
 
 impl Folder {
     /// Makes a folder, which must not be there.
-    pub(super) fn make(path: &Path, user: Option<User>) -> anyhow::Result<Self> {
+    pub(crate) fn make(path: &Path, user: Option<User>) -> anyhow::Result<Self> {
         let folder = Self { path: path.to_owned(), user };
         for own in [path.to_owned(), path.join(GIVEN)] {
             folder.make_dir(&own)?;
@@ -106,12 +106,12 @@ impl Folder {
     }
 
     /// Returns where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a file that the playbook can read, and nobody else. Returns where it is.
-    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let file = self.path.join(name);
         let cannot = || format!("cannot write `{}`", file.display());
         let mut options = OpenOptions::new();
@@ -125,7 +125,7 @@ impl Folder {
     }
 
     /// Writes the values of secrets, a file each.
-    pub(super) fn write_secrets(&self, secrets: &Secrets) -> anyhow::Result<()> {
+    pub(crate) fn write_secrets(&self, secrets: &Secrets) -> anyhow::Result<()> {
         if !secrets.values.is_empty() {
             self.make_dir(&self.path.join(CREDENTIALS))?;
         }
@@ -140,7 +140,7 @@ impl Folder {
 
     /// Removes it. Whatever the playbook left there is its own temporary work; the journal has the
     /// output. It may be a large tree, so not on this thread.
-    pub(super) async fn remove(self) {
+    pub(crate) async fn remove(self) {
         let gone = self.path.clone();
         let removed = tokio::task::spawn_blocking(move || remove_tree(&gone)).await;
         if let Ok(Err(error)) = removed {
@@ -150,7 +150,7 @@ impl Folder {
 
     /// Removes all that a run has left in it, so that it is as it was made. Tells whether that was
     /// possible.
-    pub(super) async fn empty(&self) -> bool {
+    pub(crate) async fn empty(&self) -> bool {
         let folder = self.clone();
         let emptied = tokio::task::spawn_blocking(move || {
             for name in [GIVEN, HOME, TMP] {
