@@ -113,12 +113,16 @@ async fn check_playbooks(
             }
             print(&table.render())?;
         }
-        Err(reason) => problems.push(format!("playbooks cannot be confined: {reason}")),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            problems.push(format!("playbooks cannot be confined: {error:#}"));
+        }
     }
     for task in tasks {
         let Some(secrets) = catalog.secrets(&task.name) else { continue };
-        if let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await {
-            problems.push(format!("`{}.yml`: {complaint}", task.name));
+        if let Err(error) = playbooks.check(task, &secrets, PATIENCE).await {
+            let error = anyhow::Error::new(error);
+            problems.push(format!("`{}.yml`: {error:#}", task.name));
         }
         if playbooks.becomes_here(task) {
             let file = format!("{}.yml", task.name);

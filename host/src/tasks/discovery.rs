@@ -79,7 +79,10 @@ impl Listing {
             excess.extend(task.manifest.grants.misplaced(task.kind));
             excess.extend(grants::unfit(config, &task.manifest));
             match task.kind {
-                TaskKind::Playbook => excess.extend(loopabull_playbook::objections(&task.manifest)),
+                TaskKind::Playbook => {
+                    let objections = loopabull_playbook::objections(&task.manifest);
+                    excess.extend(objections.iter().map(ToString::to_string));
+                }
                 TaskKind::Component if task.manifest.ansible != AnsibleOptions::default() => {
                     excess.push("`[ansible]` is for playbooks".to_owned());
                 }

@@ -1,4 +1,4 @@
-//! What a playbook is given: program, arguments, environment, files, ports, limits.
+//! The plan of a run: program, arguments, environment, files, ports and limits.
 //!
 //! Owns how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
 //! against the ceiling; after it: the launcher.
@@ -6,74 +6,64 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use loopabull_launcher::{Confinement, Environment, Files, Held, Layer, Limits, User};
-use loopabull_model::{Access, AnsibleOptions, Become, LayerState, Manifest, Task};
+use loopabull_launcher::{Confinement, Environment, Files, Layer, Limits, User};
+use loopabull_model::{Access, AnsibleOptions, Become, Manifest, Task};
 
-use crate::error::PlaybookError;
+use crate::environment::{Paths, RESULTS, environment};
+use crate::error::{PlaybookError, StartError};
 use crate::folder::{CREDENTIALS, GIVEN, HOME, TMP};
 use crate::installed::{self, Python};
+use crate::playbook_dir::PlaybookDir;
 use crate::settings::Settings;
-use crate::warm::Job;
+use crate::user;
 
 /// The TCP port that every playbook may connect to.
-pub(crate) const SSH: u16 = 22;
+const SSH: u16 = 22;
 /// How many processes a playbook may have, if its manifest does not say.
-pub(crate) const PROCESSES: u64 = 512;
-/// Descriptors for a playbook on many hosts, and still the soft limit that programs that use `select`
-/// rely on.
+const PROCESSES: u64 = 512;
+/// How many descriptors each process may have: enough for many hosts, and still the soft limit that
+/// programs with `select` rely on.
 const OPEN_FILES: u64 = 1024;
 /// The address space of each process of a playbook in bytes, if its manifest does not say.
 pub const MEMORY: u64 = 1 << 30;
+/// The maximum size of a file that a playbook writes in bytes, if its manifest does not say.
 const FILE_SIZE: u64 = 1 << 30;
-/// The descriptor on which the callback plugin tells what is done.
-const RESULTS: u32 = 3;
-/// What a socket of ssh's connection sharing may be called, beside its folder, so that its path still
-/// is one for a socket (sun_path of unix(7) has 108 bytes; ssh adds 17 while it makes one).
-const LONGEST_SOCKET_FOLDER: usize = 108 - 17 - 12;
-/// Variables that are the daemon's to set, whatever a manifest says.
-const OURS: [&str; 9] = [
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "ANSIBLE_HOME",
-    "ANSIBLE_LOCAL_TEMP",
-    "ANSIBLE_CALLBACK_PLUGINS",
-    "CREDENTIALS_DIRECTORY",
-    "LOOPABULL_RESULTS_FD",
-    "SSH_AUTH_SOCK",
-];
-/// What stands for the folder of a run where it does not matter which.
+/// The descriptor of a controller's commands. In a run it is that of the results.
+const CONTROL: u32 = RESULTS;
+/// Stands for the folder of a run where any folder will do.
 const ANY_FOLDER: &str = "/folder";
 
-/// Knows this host's Ansible and what all playbooks have in common.
+/// Plans runs: knows the Ansible of this machine and everything that all playbooks have in common.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    dir: Dir,
-    folder: PathBuf,
+pub(crate) struct Planner {
+    playbooks: PlaybookDir,
     ansible: PathBuf,
-    /// Where Ansible and its Python are, beside the system.
+    /// The trees of Ansible and its Python, outside the system's directories.
     installed: Vec<PathBuf>,
-    /// Where our programs are.
+    /// The directory of our programs for Ansible.
     programs: PathBuf,
-    /// What `ansible-playbook` is run by, if that is a Python.
+    /// The interpreter of `ansible-playbook`, if that is a Python.
     python: Option<Python>,
-    pub(crate) user: Option<User>,
-    pub(crate) required: BTreeSet<Layer>,
-    pub(crate) without: BTreeSet<Layer>,
+    user: Option<User>,
+    required: BTreeSet<Layer>,
+    without: BTreeSet<Layer>,
 }
 
-impl Plan {
+/// A program for the launcher.
+#[derive(Debug)]
+pub(crate) struct LaunchPlan {
+    pub(crate) confinement: Confinement,
+    pub(crate) environment: Environment,
+}
+
+impl Planner {
+    /// Finds Ansible, writes our programs for it, and looks up the user and the layers.
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
-        let cannot = |source| PlaybookError::Folder { path: settings.playbooks.clone(), source };
-        let folder = settings.playbooks.canonicalize().map_err(cannot)?;
-        let dir = Dir::open_ambient_dir(&folder, ambient_authority()).map_err(cannot)?;
+        let playbooks = PlaybookDir::open(&settings.playbooks)?;
         let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
-        // Lists of paths and of users have no way to write it.
+        // Ansible cannot write these bytes in a list of paths, nor passwd(5) in a home.
         if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
             return Err(PlaybookError::StatePath { path: state });
         }
@@ -83,75 +73,111 @@ impl Plan {
         };
         let ansible = installed::without_links(&ansible);
         let layers = |names: &[String]| {
-            names.iter().map(|name| layer(name)).collect::<Result<BTreeSet<_>, _>>()
+            let layer = |name: &String| {
+                name.parse().map_err(|()| PlaybookError::NoLayer { name: name.clone() })
+            };
+            names.iter().map(layer).collect::<Result<BTreeSet<_>, _>>()
         };
-        let user = settings.user.as_deref().map(installed::find_user).transpose()?;
+        let user = settings.user.as_deref().map(user::find).transpose()?;
         Ok(Self {
             installed: installed::trees(&ansible),
             programs: installed::write_programs(&settings.state.join("ansible"))?,
             python: installed::interpreter(&ansible),
             required: layers(&settings.require)?,
             without: layers(&settings.without)?,
-            dir,
-            folder,
+            playbooks,
             ansible,
             user,
         })
     }
 
-    /// Plans `ansible-playbook` for a task, in the folder of its run. Returns its environment too.
+    /// Returns the user that playbooks run as, if it is not the daemon's own.
+    pub(crate) fn user(&self) -> Option<User> {
+        self.user
+    }
+
+    /// Tells whether a playbook seems to use `become` on this machine.
+    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
+        self.playbooks.becomes_here(task)
+    }
+
+    /// Returns the arguments of `ansible-playbook` for a task, in the folder of its run.
+    pub(crate) fn arguments(
+        &self,
+        task: &Task,
+        folder: &Path,
+        more: impl IntoIterator<Item = OsString>,
+    ) -> Result<Vec<OsString>, StartError> {
+        let playbook = self.playbooks.playbook(task)?;
+        let mut arguments = self.options(&task.manifest.ansible, folder)?;
+        arguments.extend(more);
+        arguments.push(playbook.into());
+        Ok(arguments)
+    }
+
+    /// Plans `ansible-playbook` for a task, in the folder of its run.
     pub(crate) fn playbook(
         &self,
         task: &Task,
         folder: &Path,
-        arguments: &[OsString],
-    ) -> anyhow::Result<(Confinement, Environment)> {
-        let name = format!("{}.yml", task.name);
-        let metadata = self.dir.open(&name).and_then(|file| file.metadata());
-        if !metadata.with_context(|| format!("cannot open playbook `{name}`"))?.is_file() {
-            bail!("playbook `{name}` is not a file");
-        }
-        let mut all = self.options(&task.manifest.ansible, folder)?;
-        all.extend(arguments.iter().cloned());
-        all.push(self.folder.join(&name).into());
+        arguments: Vec<OsString>,
+    ) -> Result<LaunchPlan, StartError> {
         let environment = self.environment(&task.manifest, folder)?;
-        let confinement = self.confinement(&task.manifest, folder, &environment, all)?;
-        Ok((confinement, environment))
+        let confinement = self.confinement(&task.manifest, folder, &environment, arguments)?;
+        Ok(LaunchPlan { confinement, environment })
     }
 
-    /// Tells whether `ansible-playbook` is a program of a Python that we found.
+    /// Tells whether a controller can be started: whether `ansible-playbook` is a Python program.
     pub(crate) fn has_python(&self) -> bool {
         self.python.is_some()
     }
 
-    /// Plans a controller that can run a task in this folder; none if there is no Python for it.
-    pub(crate) fn controller(&self, task: &Task, folder: &Path) -> anyhow::Result<Option<Job>> {
-        let Some(python) = self.python.clone() else { return Ok(None) };
-        let (confinement, environment) = self.playbook(task, folder, &[])?;
-        let program = self.programs.join(installed::CONTROLLER);
-        Ok(Some(Job { key: self.key(task)?, confinement, environment, python, program }))
+    /// Plans a controller that can run a task in this folder.
+    pub(crate) fn controller(&self, task: &Task, folder: &Path) -> Result<LaunchPlan, StartError> {
+        let python = self.python.clone();
+        let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
+        self.playbooks.playbook(task)?;
+        let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
+        arguments.push(self.programs.join(installed::CONTROLLER).into());
+        let LaunchPlan { mut confinement, mut environment } =
+            self.playbook(task, folder, arguments)?;
+        environment.remove("LOOPABULL_RESULTS_FD");
+        environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
+        environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
+        confinement.environment = environment.keys().cloned().collect();
+        confinement.program = python.path;
+        confinement.descriptors = vec![CONTROL];
+        // In namespaces of its own the controller can tell the processes of a run from all others.
+        confinement.required.insert(Layer::Namespaces);
+        Ok(LaunchPlan { confinement, environment })
     }
 
-    /// Returns what all runs have in common that one controller can serve.
-    pub(crate) fn key(&self, task: &Task) -> anyhow::Result<String> {
-        let folder = Path::new(ANY_FOLDER);
-        let environment = self.environment(&task.manifest, folder)?;
-        let confinement = self.confinement(&task.manifest, folder, &environment, Vec::new())?;
-        Ok(format!("{confinement:?} {environment:?}"))
+    /// Returns a text that is equal for all runs that one controller can serve.
+    pub(crate) fn key(&self, task: &Task) -> Result<String, StartError> {
+        let plan = self.playbook(task, Path::new(ANY_FOLDER), Vec::new())?;
+        Ok(format!("{:?} {:?}", plan.confinement, plan.environment))
     }
 
-    /// Looks for words in the text of a playbook: a hint for a person, nothing is decided by it.
-    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
-        let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
-        let has = |key: &str, values: &[&str]| {
-            let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
-            let found = lines.filter_map(|line| line.split_once(':'));
-            let value = |text: &str| text.split(" #").next().unwrap_or_default().trim().to_owned();
-            let mut found = found.filter(|(name, _)| *name == key).map(|(_, text)| value(text));
-            found.any(|found| values.contains(&found.as_str()))
+    /// Plans a program that does nothing, with the confinement that all playbooks have in common.
+    pub(crate) fn trial(&self, folder: &Path) -> LaunchPlan {
+        let home = folder.join(HOME);
+        let confinement = Confinement {
+            directory: home.clone(),
+            home: None,
+            tmp: None,
+            files: Files { system: true, write: vec![home], read: Vec::new() },
+            environment: Vec::new(),
+            tcp: vec![SSH],
+            limits: Limits { processes: Some(PROCESSES), ..Limits::none() },
+            descriptors: Vec::new(),
+            program: "/bin/true".into(),
+            arguments: Vec::new(),
+            landlock_abi: None,
+            user: self.user,
+            required: self.required.clone(),
+            without: self.without.clone(),
         };
-        has("become", &["true", "yes", "True"])
-            && (has("connection", &["local"]) || has("hosts", &["localhost", "127.0.0.1"]))
+        LaunchPlan { confinement, environment: Environment::new() }
     }
 
     fn confinement(
@@ -160,16 +186,16 @@ impl Plan {
         folder: &Path,
         environment: &Environment,
         arguments: Vec<OsString>,
-    ) -> anyhow::Result<Confinement> {
+    ) -> Result<Confinement, StartError> {
         let (grants, limits) = (&manifest.grants, &manifest.limits);
-        let mut read = vec![self.folder.clone(), self.programs.clone()];
+        let mut read = vec![self.playbooks.path().to_owned(), self.programs.clone()];
         read.extend(self.installed.iter().cloned());
         read.push(folder.join(GIVEN));
         let mut write = vec![folder.join(HOME), folder.join(TMP)];
         if let Some(agent) = &grants.ssh_agent {
             let is_socket = agent.metadata().is_ok_and(|found| found.file_type().is_socket());
             if !is_socket {
-                bail!("there is no socket `{}` of an agent", agent.display());
+                return Err(StartError::NoAgent { path: agent.clone() });
             }
             write.push(agent.clone());
         }
@@ -181,9 +207,10 @@ impl Plan {
         }
         let mut required = self.required.clone();
         for name in &manifest.ansible.require {
-            required.insert(layer(name)?);
+            let layer = name.parse().map_err(|()| StartError::NoLayer { name: name.clone() })?;
+            required.insert(layer);
         }
-        // A layer that the manifest is about holds, or it would say less than is given.
+        // A grant or a limit is only true while its layer is held.
         if !grants.tcp.is_empty() {
             required.insert(Layer::Tcp);
         }
@@ -215,10 +242,16 @@ impl Plan {
         })
     }
 
-    /// The options of `ansible-playbook` that a manifest asks for.
-    fn options(&self, options: &AnsibleOptions, folder: &Path) -> anyhow::Result<Vec<OsString>> {
-        let mut all: Vec<OsString> =
-            vec!["--inventory".into(), self.inventory(options.inventory.as_deref())?];
+    /// Returns the options of `ansible-playbook` for a manifest.
+    fn options(
+        &self,
+        options: &AnsibleOptions,
+        folder: &Path,
+    ) -> Result<Vec<OsString>, StartError> {
+        let inventory = self.playbooks.inventory(options.inventory.as_deref())?;
+        // Without an inventory there is only this machine, and no ssh.
+        let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
+        let mut all: Vec<OsString> = vec!["--inventory".into(), inventory.into()];
         for (option, tags) in [("--tags", &options.tags), ("--skip-tags", &options.skip_tags)] {
             if !tags.is_empty() {
                 all.extend([option.into(), tags.join(",").into()]);
@@ -242,132 +275,16 @@ impl Plan {
         Ok(all)
     }
 
-    /// The whole environment of a playbook. Its home is the folder of the run, so that whatever
-    /// Ansible keeps under `~` goes there and away with it.
-    fn environment(&self, manifest: &Manifest, folder: &Path) -> anyhow::Result<Environment> {
-        let mut path =
-            self.ansible.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().to_owned();
-        path.push(":/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        let mut environment = Environment::new();
-        let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
-        for (name, value) in &manifest.grants.env {
-            set(name, value.into());
-        }
-        set("PATH", path);
-        let home = folder.join(HOME);
-        set("HOME", home.clone().into());
-        set("TMPDIR", folder.join(TMP).into());
-        set("LANG", "C.UTF-8".into());
-        set("ANSIBLE_HOME", home.join("ansible").into());
-        set("ANSIBLE_LOCAL_TEMP", home.join("ansible/tmp").into());
-        // Expanded by the shell of the machine that a task is for: on this one, `HOME` is the folder.
-        set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
-        set("ANSIBLE_NOCOLOR", "1".into());
-        set("ANSIBLE_RETRY_FILES_ENABLED", "0".into());
-        set("CREDENTIALS_DIRECTORY", folder.join(CREDENTIALS).into());
-        set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
-        let config = self.ansible_config(manifest.ansible.config.as_deref())?;
-        let mut plugins = self.programs.join(installed::PLUGINS).into_os_string();
-        if let Some(config) = config {
-            for own in installed::callback_plugins(&config) {
-                plugins.push(":");
-                plugins.push(own);
-            }
-            set("ANSIBLE_CONFIG", config.into());
-        }
-        set("ANSIBLE_CALLBACK_PLUGINS", plugins);
-        if let Some(agent) = &manifest.grants.ssh_agent {
-            set("SSH_AUTH_SOCK", agent.into());
-        }
-        for (name, value) in self.ssh(&home) {
-            set(name, value);
-        }
-        Ok(environment)
-    }
-
-    /// OpenSSH takes `~` from the list of users and not from `HOME`, so it is told where everything
-    /// is. Hosts are known from the file `known_hosts` beside the playbooks, and from the system's.
-    fn ssh(&self, home: &Path) -> [(&'static str, OsString); 2] {
-        let sockets = home.join("cp");
-        let shares = match sockets.as_os_str().len() <= LONGEST_SOCKET_FOLDER {
-            true => "-o ControlMaster=auto -o ControlPersist=60s",
-            false => "-o ControlMaster=no",
+    fn environment(&self, manifest: &Manifest, folder: &Path) -> Result<Environment, StartError> {
+        let config = self.playbooks.ansible_config(manifest.ansible.config.as_deref())?;
+        let paths = Paths {
+            ansible: &self.ansible,
+            programs: &self.programs,
+            playbooks: self.playbooks.path(),
+            folder,
         };
-        let known = self.folder.join("known_hosts");
-        let arguments = format!("-C {shares} -o UserKnownHostsFile=\"{}\"", known.display());
-        [("ANSIBLE_SSH_ARGS", arguments.into()), ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.into())]
+        Ok(environment(manifest, paths, config))
     }
-
-    /// The file or directory `inventory` beside the playbooks, else this machine alone, without ssh.
-    fn inventory(&self, named: Option<&str>) -> anyhow::Result<OsString> {
-        match named {
-            Some(hosts) if hosts.contains(',') => Ok(hosts.into()),
-            Some(file) => Ok(self.beneath(file)?.into()),
-            None if self.dir.exists("inventory") => Ok(self.folder.join("inventory").into()),
-            None => Ok(self.programs.join(installed::INVENTORY).into()),
-        }
-    }
-
-    fn ansible_config(&self, named: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
-        match named {
-            Some(file) => self.beneath(file).map(Some),
-            None => Ok(self.dir.is_file("ansible.cfg").then(|| self.folder.join("ansible.cfg"))),
-        }
-    }
-
-    /// Returns where a file beside the playbooks is, which must be there.
-    fn beneath(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let is_plain =
-            Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_plain {
-            bail!("`{name}` is not beneath the playbooks directory");
-        }
-        self.dir.metadata(name).with_context(|| format!("cannot find `{name}` there"))?;
-        Ok(self.folder.join(name))
-    }
-}
-
-/// Returns what a manifest asks of a playbook that cannot be given, a clause each.
-pub fn objections(manifest: &Manifest) -> Vec<String> {
-    let is_granted = |name: &str| manifest.grants.secrets.contains_key(name);
-    let missing = manifest.ansible.missing_secrets(is_granted).into_iter().map(|name| {
-        format!("`ansible` names the secret `{name}`, which is not under `[grants.secrets]`")
-    });
-    let named = |name: &&String| layer(name).is_err();
-    let unknown = manifest.ansible.require.iter().filter(named);
-    let unknown = unknown.map(|name| format!("`{name}` is no layer of a confinement"));
-    let variables = manifest.grants.env.iter().filter_map(|(name, value)| {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.is_empty() || !name.chars().all(is_name) || value.contains('\0') {
-            let name = name.escape_debug();
-            return Some(format!("`{name}` is no name of a variable, or its value is none"));
-        }
-        OURS.contains(&name.as_str()).then(|| format!("the variable `{name}` is set by the daemon"))
-    });
-    let files = manifest.grants.secrets.keys();
-    let files = files.filter(|name| name.contains('/') || name.starts_with('.') || name.is_empty());
-    let files = files.map(|name| format!("the secret `{name}` cannot be a file of that name"));
-    missing.chain(unknown).chain(variables).chain(files).collect()
-}
-
-/// Returns `@FILE`.
-pub(crate) fn at(file: &Path) -> OsString {
-    let mut argument = OsString::from("@");
-    argument.push(file);
-    argument
-}
-
-/// What the model calls it.
-pub(crate) fn state(held: &Held) -> LayerState {
-    match held {
-        Held::Yes => LayerState::Held,
-        Held::No => LayerState::Degraded,
-        Held::Off => LayerState::Off,
-    }
-}
-
-fn layer(name: &str) -> Result<Layer, PlaybookError> {
-    name.parse().map_err(|()| PlaybookError::NoLayer { name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -375,29 +292,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_given_is_said() {
-        let text = "
-            [ansible]
-            vault_password = 'v'
-            require = ['walls']
-            [grants]
-            env = { 'A=B' = 'c', HOME = '/evil' }
-            secrets = { '../x' = { env = 'X' } }";
-        let objections = objections(&Manifest::parse(text).unwrap());
-        let expected = [
-            "`ansible` names the secret `v`, which is not under `[grants.secrets]`",
-            "`walls` is no layer of a confinement",
-            "`A=B` is no name of a variable, or its value is none",
-            "the variable `HOME` is set by the daemon",
-            "the secret `../x` cannot be a file of that name",
-        ];
-        assert_eq!(objections, expected);
-    }
-    #[test]
     fn a_state_directory_that_ansible_cannot_use_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::new(folder.path().to_owned(), folder.path().join("a:b"), "runs");
-        let error = Plan::open(&settings).err().unwrap().to_string();
+        let error = Planner::open(&settings).err().unwrap().to_string();
         assert!(error.contains("a:b`: its path has a colon"), "{error}");
     }
 }
