@@ -13,7 +13,7 @@ use crate::report::record;
 use crate::secrets::Secrets;
 use crate::watch::Limits;
 
-/// How much is kept of what Ansible prints about a playbook that it cannot read, in bytes.
+/// How much of the output is kept about a playbook that Ansible cannot read, in bytes.
 const CHECK_OUTPUT: u64 = 16 << 10;
 /// How long the program that tries the layers may take.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -117,7 +117,8 @@ pub(crate) fn launch(
     Ok((child, UnixStream::from_std(ours).map_err(cannot)?))
 }
 
-/// Reads the reports of the launcher to their end. What was read is kept if this is dropped.
+/// Reads the reports of the launcher to their end. If this is dropped, it keeps the part that it has
+/// read.
 async fn read_reports(control: &mut UnixStream, reports: &mut Vec<u8>) {
     let mut buffer = vec![0; 1 << 10];
     while let Ok(count @ 1..) = control.read(&mut buffer).await {

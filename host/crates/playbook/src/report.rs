@@ -43,7 +43,8 @@ impl ColdReason {
     }
 }
 
-/// Makes the record of a run that has ended. `timeout` is what the run was allowed.
+/// Makes the record of a run that has ended. `timeout` is the time that the run was
+/// allowed.
 pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt {
     let mut playbook = PlaybookReport::default();
     let mut failed = None;

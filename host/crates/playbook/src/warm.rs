@@ -81,7 +81,7 @@ impl Controllers {
         format!("warm-{}", self.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Takes a controller with this key that is still what a new one would be, if one waits.
+    /// Takes a controller that waits, has this key and is not out of date.
     pub(crate) async fn take(&self, key: &str) -> Option<Controller> {
         self.expire().await;
         let mut idle = lock(&self.idle);

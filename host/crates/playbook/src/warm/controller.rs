@@ -225,7 +225,8 @@ impl Controller {
         Ran::Ended { end, reuse: self.empty_folder().await }
     }
 
-    /// Sends a run and waits until the controller has it. It does not fork before it is told to.
+    /// Sends a run and waits until the controller has it. It does not fork before
+    /// [`Command::Go`].
     async fn hand_over(
         &mut self,
         arguments: &[OsString],
