@@ -13,6 +13,7 @@ use std::time::Duration;
 use loopabull_egress::{EgressLimits, Trust, TrustError};
 use loopabull_fedora_messaging::{BusConfig, PythonConfigError};
 use loopabull_model::{Ceiling, QueueName, Start, Task};
+use loopabull_playbook::Settings;
 use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::{Deserialize, Deserializer};
@@ -289,6 +290,24 @@ impl Config {
             trust: Trust::load(self.http.ca_file.as_deref())?,
         };
         Ok(Setup { instances, cache: self.state.join("components"), egress })
+    }
+
+    /// Returns how playbooks are run, with their directories in the folder `runs` of the state directory.
+    pub fn playbook_settings(&self, runs: &str) -> Settings {
+        let named = self.queues.values().map(|queue| queue.workers);
+        let playbook = self.playbook.clone();
+        Settings {
+            launcher: playbook.launcher,
+            ansible_playbook: playbook.ansible_playbook,
+            user: playbook.user,
+            require: playbook.require,
+            without: playbook.without,
+            start: playbook.start,
+            controller_runs: playbook.controller_runs,
+            controller_idle: playbook.controller_idle,
+            slots: named.chain([self.workers]).map(|workers| workers as usize).sum(),
+            ..Settings::new(self.playbooks.clone(), self.state.clone(), runs)
+        }
     }
 
     /// Returns where the queues are, and which.

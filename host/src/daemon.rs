@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use loopabull_egress::TrustError;
 use loopabull_model::TaskKind;
+use loopabull_playbook::{PlaybookError, Playbooks};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
@@ -29,7 +30,6 @@ use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{Notice, StateError};
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{AfterQueues, Journal};
-use crate::playbook::{PlaybookError, Playbooks};
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Listing;
@@ -384,7 +384,7 @@ fn runner(config: &Config, listing: &Listing, role: Role) -> Result<Runner, Daem
     if tasks.is_empty() {
         tracing::warn!("there is no task: every message will be counted and dropped");
     }
-    let playbooks = Playbooks::open(config, "runs");
+    let playbooks = Playbooks::open(&config.playbook_settings("runs"));
     // A daemon that cannot run a task it has would only turn its messages into dead letters.
     let is_needed =
         role != Role::Ingest && tasks.iter().any(|task| task.kind == TaskKind::Playbook);

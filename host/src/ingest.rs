@@ -87,7 +87,11 @@ impl Ingest {
 
     /// Takes a message of an archive, whose connection is trusted: it keeps no signatures. Tells whether
     /// it is settled, which it is when this is not told to stop before.
-    pub(crate) async fn take_archived(&self, who: &str, message: Result<Message, Rejection>) -> bool {
+    pub(crate) async fn take_archived(
+        &self,
+        who: &str,
+        message: Result<Message, Rejection>,
+    ) -> bool {
         self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
         match message {
             Ok(message) => self.accept_kept(who, message).await,

@@ -174,6 +174,7 @@ fn what_needs_no_wasmtime_builds_without_it() {
         "loopabull-fedmsg",
         "loopabull-launcher",
         "loopabull-egress",
+        "loopabull-playbook",
     ];
     for package in packages {
         let tree = std::process::Command::new(env!("CARGO"))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind};
+use loopabull_playbook::Playbooks;
 use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
@@ -13,7 +14,6 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Listing, Severity};
 use crate::work::ack_timeout;
@@ -98,7 +98,7 @@ async fn check_playbooks(
     if !tasks.iter().any(|task| task.kind == TaskKind::Playbook) {
         return Ok(());
     }
-    let playbooks = match Playbooks::open(config, "tries") {
+    let playbooks = match Playbooks::open(&config.playbook_settings("tries")) {
         Ok(playbooks) => playbooks,
         Err(error) => {
             let hint = error.hint();
@@ -114,12 +114,16 @@ async fn check_playbooks(
             }
             print(&table.render())?;
         }
-        Err(reason) => problems.push(format!("playbooks cannot be confined: {reason}")),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            problems.push(format!("playbooks cannot be confined: {error:#}"));
+        }
     }
     for task in tasks {
         let Some(secrets) = catalog.secrets(&task.name) else { continue };
-        if let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await {
-            problems.push(format!("`{}.yml`: {complaint}", task.name));
+        if let Err(error) = playbooks.check(task, &secrets, PATIENCE).await {
+            let error = anyhow::Error::new(error);
+            problems.push(format!("`{}.yml`: {error:#}", task.name));
         }
         if playbooks.becomes_here(task) {
             let file = format!("{}.yml", task.name);
@@ -138,7 +142,7 @@ fn row(task: &Task) -> Vec<String> {
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
         (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
-        (None, TaskKind::Playbook) => bytesize::ByteSize(playbook::MEMORY).to_string(),
+        (None, TaskKind::Playbook) => bytesize::ByteSize(loopabull_playbook::MEMORY).to_string(),
     };
     let grants = match manifest.grants.is_empty() {
         true => "none".to_owned(),

@@ -12,9 +12,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
+use loopabull_playbook::remove_tree;
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::playbook::folder::remove_tree;
 
 /// How often we look whether all are gone, and the pause between: 10 s in all.
 const LOOKS: u32 = 500;

@@ -16,7 +16,6 @@ use loopabull_model::{AnsibleOptions, Manifest, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
-use crate::playbook;
 use crate::tasks::{grants, secrets};
 use crate::work::runner;
 
@@ -80,7 +79,10 @@ impl Listing {
             excess.extend(task.manifest.grants.misplaced(task.kind));
             excess.extend(grants::unfit(config, &task.manifest));
             match task.kind {
-                TaskKind::Playbook => excess.extend(playbook::objections(&task.manifest)),
+                TaskKind::Playbook => {
+                    let objections = loopabull_playbook::objections(&task.manifest);
+                    excess.extend(objections.iter().map(ToString::to_string));
+                }
                 TaskKind::Component if task.manifest.ansible != AnsibleOptions::default() => {
                     excess.push("`[ansible]` is for playbooks".to_owned());
                 }

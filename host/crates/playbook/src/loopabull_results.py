@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""Tell the daemon that started ansible-playbook what happened, as JSON lines over a pipe.
+"""Reports the results of a play to the daemon that started ansible-playbook, as JSON lines over a pipe.
 
 The number of the inherited descriptor is in LOOPABULL_RESULTS_FD; without it the plugin is off.
-A play must never fail, nor differ, because of this plugin.
+A play must never fail or behave differently because of this plugin.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ FORMAT = 1
 HIDDEN = "hidden by no_log"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-# How much a playbook can make us say: in characters, and for the last three in number.
+# Limits of a report: the first three in characters, the others in number.
 NAME = 300
 MESSAGE = 2000
 WARNING = 500
@@ -42,16 +42,16 @@ COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ign
 
 
 def cut(value, limit):
-    """`value` as a plain str of at most `limit` characters; a cut one ends in an ellipsis."""
+    """Returns `value` as a plain str of at most `limit` characters; a cut one ends in an ellipsis."""
     if not isinstance(value, str):
         value = json.dumps(few(value), ensure_ascii=False)
-    # The slice comes first, and from str itself: the value may be huge or a subclass of str.
+    # It is sliced first, by str itself, because the value may be huge or of a subclass of str.
     head = SURROGATE.sub("\ufffd", str.__getitem__(value, slice(limit + 1)))
     return head if len(head) <= limit else head[: limit - 1] + "…"
 
 
 def few(value, depth=2):
-    """A small copy of any `value` that json can write: few entries, short, not deep."""
+    """Returns a small copy of any `value` that json can write: few entries, short, not deep."""
     if isinstance(value, str):
         return cut(value, NAME)
     if value is None or isinstance(value, (bool, float)):
@@ -67,29 +67,29 @@ def few(value, depth=2):
 
 
 def last_line(value):
-    """The last line of a text that has one, else nothing."""
+    """Returns the last line of a text. Returns an empty string for anything else."""
     if not isinstance(value, str):
         return ""
     return str.__getitem__(value, slice(-MESSAGE, None)).strip().rpartition("\n")[2]
 
 
 def hidden(data):
-    """Whether no_log forbids to tell any of a result, even of items that are still in clear."""
+    """Tells whether no_log forbids reporting any part of a result, even items that are not censored."""
     return "censored" in data or bool(data.get("_ansible_no_log"))
 
 
 def reason(data):
-    """Why one module failed: what it says itself, and the last line of what it wrote as error."""
+    """Returns why a module failed: its own message, and the last line of its standard error."""
     if hidden(data):
         return HIDDEN
-    said = data.get("msg") or data.get("reason")
-    lines = [cut(said, MESSAGE)] if said else []
+    text = data.get("msg") or data.get("reason")
+    lines = [cut(text, MESSAGE)] if text else []
     lines += [last_line(data.get(key)) for key in ("stderr", "module_stderr")]
     return "\n".join(filter(None, lines))
 
 
 def failed(item):
-    """Whether an entry of a result is a failed item of a loop: in 2.21 only a trace of it is."""
+    """Tells whether an entry of a result is a failed item of a loop: 2.21 only has its exception."""
     if not isinstance(item, Mapping) or "ansible_loop_var" not in item:
         return False
     mark = item.get("failed_when_result", item.get("failed", "exception" in item))
@@ -97,7 +97,7 @@ def failed(item):
 
 
 def message(data):
-    """Why a task failed; for a loop, why its first failed items did."""
+    """Returns why a task failed; for a loop, why its first failed items did."""
     items = data.get("results")
     items = filter(failed, items if isinstance(items, (list, tuple)) else ())
     reasons = [reason(item) for item in itertools.islice(items, ITEMS)]
@@ -105,26 +105,26 @@ def message(data):
 
 
 def part(result, name):
-    """A part of a task result, which is a public attribute only since ansible-core 2.19."""
+    """Returns a part of a task result. It is a public attribute only since ansible-core 2.19."""
     return getattr(result, name) if hasattr(result, name) else getattr(result, "_" + name)
 
 
 def action_name(task):
-    """The full name of the task's action. Before 2.19 Ansible does not resolve its includes."""
+    """Returns the full name of the task's action. Before 2.19 Ansible does not resolve its includes."""
     written = task.action
     builtin = written if "." in written else "ansible.builtin." + written
     return task.resolved_action or builtin
 
 
 def harmless(hook):
-    """`hook`, with what it raises reported instead: its kind only, as the text may be secret."""
+    """Makes `hook` report its exceptions instead: only the type, because the text may be secret."""
 
     @functools.wraps(hook)
     def run(self, *args, **kwargs):
         try:
             hook(self, *args, **kwargs)
         except Exception as error:
-            self._report_trouble(f"{type(error).__name__} in {hook.__name__}")
+            self._report_problem(f"{type(error).__name__} in {hook.__name__}")
 
     return run
 
@@ -143,18 +143,18 @@ class CallbackModule(CallbackBase):
         self._fd = None
         self._results = 0
         self._warned = set()
-        self._troubled = False
+        self._has_problem = False
         try:
             self._fd = take_descriptor()
         except (KeyError, ValueError, OverflowError, OSError):
             self._stop()
-        keep_to_itself()
-        # Ansible's forks would keep the pipe open and hand it to whatever code they run.
+        protect_process()
+        # Ansible's forks would keep the pipe open and pass it to the code that they run.
         os.register_at_fork(after_in_child=self._stop)
         self._send(event="start", format=FORMAT, ansible=__version__)
 
     def _send(self, **event):
-        """Write one line; once that fails, nothing is written any more."""
+        """Writes one line. After a failed write, nothing is written any more."""
         if self._fd is None:
             return
         line = json.dumps(event).encode("ascii") + b"\n"
@@ -165,18 +165,18 @@ class CallbackModule(CallbackBase):
             self._stop()
 
     def _stop(self):
-        """Report nothing any more."""
+        """Stops all reports."""
         fd, self._fd, self.disabled = self._fd, None, True
         if fd is not None:
             os.close(fd)
 
-    def _report_trouble(self, text):
-        if not self._troubled:
-            self._troubled = True
-            self._send(event="trouble", text=text)
+    def _report_problem(self, text):
+        if not self._has_problem:
+            self._has_problem = True
+            self._send(event="problem", text=text)
 
     def _report_warnings(self, data):
-        """Report what the module warned of, each text once in a play."""
+        """Reports the warnings of a module, each text once in a run."""
         for key in ("warnings", "deprecations"):
             entries = data.get(key)
             for entry in entries if isinstance(entries, (list, tuple)) else ():
@@ -208,7 +208,7 @@ class CallbackModule(CallbackBase):
             event["message"] = HIDDEN if secret else message(data)
         self._send(**event)
 
-    # A polled task ends in one of these four as well, so the async hooks would only repeat it.
+    # A polled task also ends in one of these four hooks, so the async hooks would only repeat it.
 
     @harmless
     def v2_runner_on_ok(self, result):
@@ -246,19 +246,20 @@ class CallbackModule(CallbackBase):
         self._send(event="recap", hosts=hosts, results_dropped=dropped)
 
 
-def keep_to_itself():
-    """Keep what a play starts out of this process: its memory, and its descriptors in /proc.
+def protect_process():
+    """Protects the memory of this process, and its descriptors in /proc, from the play's processes.
 
-    Whatever has our user could write to the pipe there. See proc(5) and PR_SET_DUMPABLE in prctl(2).
+    A process of the same user could write to the pipe there. See proc(5) and PR_SET_DUMPABLE in
+    prctl(2).
     """
     set_dumpable = 4
     ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
 
 
 def take_descriptor():
-    """The inherited descriptor, moved to where no module or other child gets it.
+    """Moves the inherited descriptor to a number that no module or other child inherits, and returns it.
 
-    One that is not inheritable is Ansible's own, so the number is not meant for us.
+    A descriptor that is not inheritable belongs to Ansible, so the number is not meant for us.
     """
     fd = int(os.environ.pop(DESCRIPTOR))
     if fd <= 2 or not os.get_inheritable(fd):

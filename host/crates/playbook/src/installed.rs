@@ -1,36 +1,38 @@
-//! What is on this machine: Ansible, its Python, users, and our own programs for Ansible.
+//! The programs on this machine: Ansible, its Python, and our own programs for Ansible.
+//!
+//! Owns how they are found, and the files that Ansible needs from us.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use loopabull_launcher::User;
+use crate::error::PlaybookError;
 
-use crate::playbook::error::PlaybookError;
-
-/// Our programs for Ansible, where they are beneath `ansible` in the state directory: the callback
-/// plugin is alone in its directory, since Ansible loads all that is there.
-pub(super) const PLUGINS: &str = "callback";
-pub(super) const CONTROLLER: &str = "controller.py";
-/// This machine as Ansible has it if nobody names hosts: not by ssh, and with Ansible's own Python (Ansible
-/// documentation, "Implicit localhost").
-pub(super) const INVENTORY: &str = "localhost.yml";
+/// The directory of the callback plugin, beneath `ansible` in the state directory. It has no other file,
+/// because Ansible loads every plugin in it.
+pub(crate) const PLUGINS: &str = "callback";
+/// The program of controllers, beneath `ansible` in the state directory.
+pub(crate) const CONTROLLER: &str = "controller.py";
+/// The inventory with this machine alone, as Ansible has it without an inventory: it does not use ssh, and
+/// it uses Ansible's own Python (Ansible documentation, "Implicit localhost").
+pub(crate) const INVENTORY: &str = "localhost.yml";
+/// Our files and their texts.
 const PROGRAMS: [(&str, &str); 3] = [
     ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
     (CONTROLLER, include_str!("controller.py")),
     (INVENTORY, include_str!("localhost.yml")),
 ];
 
-/// A Python, as the first line of a program names it.
+/// A Python that the first line of a program names.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Python {
-    pub(super) path: PathBuf,
-    /// All that comes after it, which is one argument (execve(2)).
-    pub(super) option: Option<String>,
+pub(crate) struct Python {
+    pub(crate) path: PathBuf,
+    /// The rest of the line, which is one argument (execve(2)).
+    pub(crate) option: Option<String>,
 }
 
-/// Puts our programs where playbooks can read them. Returns the directory.
-pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
+/// Writes our programs to a directory that playbooks can read. Returns its canonical path.
+pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
     for (name, text) in PROGRAMS {
         let file = folder.join(name);
         let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
@@ -49,8 +51,8 @@ pub(super) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
     folder.canonicalize().map_err(cannot)
 }
 
-/// Returns the Python that the first line of a program names.
-pub(super) fn interpreter(program: &Path) -> Option<Python> {
+/// Returns the Python that the first line of a program names. `None` if it names something else.
+pub(crate) fn interpreter(program: &Path) -> Option<Python> {
     let text = fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?.trim();
@@ -62,9 +64,9 @@ pub(super) fn interpreter(program: &Path) -> Option<Python> {
     is_python.then_some(Python { path, option })
 }
 
-/// Returns the directories of callback plugins that a configuration of Ansible names: naming ours in the
-/// environment would hide them.
-pub(super) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
+/// Returns the directories of callback plugins that a configuration of Ansible names. The environment
+/// variable for our own directory overrides them, so they must be added to it.
+pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(config).unwrap_or_default();
     let beside = config.parent().unwrap_or(Path::new("/"));
     let named = text
@@ -78,9 +80,9 @@ pub(super) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
     paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
 }
 
-/// Where a program that is not the system's is installed: its own tree, and that of its Python.
-pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
-    // A `bin` may be in somebody's home: only what Python was installed in is taken whole.
+/// Returns the trees in which Ansible and its Python are installed, if they are not part of the system.
+pub(crate) fn trees(ansible: &Path) -> Vec<PathBuf> {
+    // A `bin` may be in the home of a user: only a tree with a Python is taken whole.
     let is_python = |tree: &Path| {
         let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
         tree.join("pyvenv.cfg").is_file()
@@ -103,9 +105,9 @@ pub(super) fn trees(ansible: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the path of a program without links on the way; the program itself may be one, and looks at the
-/// name that it is called by.
-pub(super) fn without_links(program: &Path) -> PathBuf {
+/// Returns the path of a program without symbolic links in its directories. The program itself may be a
+/// link, and may depend on the name that it is called by.
+pub(crate) fn without_links(program: &Path) -> PathBuf {
     let real = program.parent().and_then(|folder| folder.canonicalize().ok());
     match (real, program.file_name()) {
         (Some(folder), Some(name)) => folder.join(name),
@@ -113,21 +115,8 @@ pub(super) fn without_links(program: &Path) -> PathBuf {
     }
 }
 
-pub(super) fn find_user(name: &str) -> Result<User, PlaybookError> {
-    let unknown = || PlaybookError::NoUser { name: name.to_owned() };
-    let user = |uid: &str, gid: &str| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? });
-    if let Some((uid, gid)) = name.split_once(':') {
-        return user(uid, gid).ok_or_else(unknown);
-    }
-    // passwd(5): name, password, user, group.
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| {
-        (fields.first() == Some(&name)).then(|| user(fields.get(2)?, fields.get(3)?))
-    });
-    found.flatten().ok_or_else(unknown)
-}
-
-pub(super) fn on_path(program: &str) -> Option<PathBuf> {
+/// Finds a program in the absolute directories of `PATH`.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .filter(|folder| folder.is_absolute())
@@ -135,10 +124,11 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Beside our own executable, or one folder up: a test's executable is in `deps`.
-pub(super) fn beside_ourselves(program: &str) -> PathBuf {
-    let ourselves = std::env::current_exe().unwrap_or_default();
-    let mut folders = ourselves.ancestors().skip(1).take(2).map(|folder| folder.join(program));
+/// Returns the path of a program next to the running executable, or one directory up: the executable of a
+/// test is in `deps`.
+pub(crate) fn next_to_executable(program: &str) -> PathBuf {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let mut folders = executable.ancestors().skip(1).take(2).map(|folder| folder.join(program));
     let beside = folders.next().unwrap_or_else(|| program.into());
     if beside.is_file() { beside } else { folders.find(|path| path.is_file()).unwrap_or(beside) }
 }
@@ -157,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_python_is_named_by_the_first_line() {
+    fn the_first_line_names_the_python() {
         check_python("#!/usr/bin/python3", Some(("/usr/bin/python3", None)));
         check_python("#! /opt/bin/python3.12  -sP ", Some(("/opt/bin/python3.12", Some("-sP"))));
         check_python("#!/usr/bin/env python3", None);
@@ -166,15 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_a_name_or_two_numbers() {
-        assert_eq!(find_user("root").unwrap(), User { uid: 0, gid: 0 });
-        assert_eq!(find_user("12:34").unwrap(), User { uid: 12, gid: 34 });
-        let error = find_user("no-such-user").unwrap_err().to_string();
-        assert_eq!(error, "`no-such-user` under `[playbook]` is no user of this machine");
-    }
-
-    #[test]
-    fn callback_plugins_of_a_configuration_are_kept() {
+    fn callback_plugins_of_a_configuration_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("ansible.cfg");
         let text = "[x]\ncallback_plugins = no\n[defaults]\ncallback_plugins = a:/b\n[y]\n";

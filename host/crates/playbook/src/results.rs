@@ -1,7 +1,7 @@
-//! Reads what the callback plugin tells, a JSON object a line.
+//! Reads the results that the callback plugin sends, a JSON object on each line.
 //!
-//! Owns how much of it is kept. The plugin runs in the same process as the playbook's own plugins, so
-//! this is text from outside like any other: what is no such line is counted and passed over.
+//! Owns how much of them is kept. The plugin runs in the same process as the playbook's own plugins, so
+//! its lines are untrusted input: lines that do not parse are counted and skipped.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use loopabull_model::{HostResults, Mask, Reason, Results, TaskFailure};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest line that is read, in bytes.
+/// The maximum length of a line, in bytes.
 const MAX_LINE: usize = 1 << 20;
-/// What the plugin ends a text with that it has cut.
+/// The end of a text that the plugin has cut.
 const CUT: &str = "…";
-/// What a name of a host may have, in characters.
+/// The maximum length of the name of a host, in characters.
 const MAX_HOST: usize = 300;
 
-/// What the plugin tells.
+/// A line of the plugin.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-enum Told {
+enum Line {
     Result {
         host: String,
         #[serde(default)]
@@ -57,33 +57,32 @@ enum Status {
     Skipped,
 }
 
-/// Reads what the plugin tells.
+/// Reads the lines of the plugin.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     mask: &'a Mask,
     results: Option<Results>,
     line: Vec<u8>,
-    /// The rest of a line that is too long is passed over.
+    /// The line is too long, and the rest of it is skipped.
     is_too_long: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// Makes a reader that hides these secrets.
-    pub(super) fn new(mask: &'a Mask) -> Self {
+    /// Makes a reader that masks secrets.
+    pub(crate) fn new(mask: &'a Mask) -> Self {
         Self { mask, results: None, line: Vec::new(), is_too_long: false }
     }
 
-    /// Reads to the end.
-    pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
-        let Some(mut stream) = stream else { return };
+    /// Reads a stream to its end.
+    pub(crate) async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             self.push(&buffer[..count]);
         }
     }
 
-    /// Returns what was told, if anything was.
-    pub(super) fn into_results(self) -> Option<Results> {
+    /// Returns the results, if any line had one.
+    pub(crate) fn into_results(self) -> Option<Results> {
         self.results
     }
 
@@ -98,9 +97,8 @@ impl<'a> Reader<'a> {
             }
             if part.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
-                let told = serde_json::from_slice(&line);
-                match told {
-                    Ok(told) if !self.is_too_long => self.hear(told),
+                match serde_json::from_slice(&line) {
+                    Ok(line) if !self.is_too_long => self.add(line),
                     _ => self.results.get_or_insert_default().dropped += 1,
                 }
                 self.is_too_long = false;
@@ -108,15 +106,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn hear(&mut self, told: Told) {
-        // That Ansible has started alone is no result.
-        if matches!(told, Told::Other) {
+    fn add(&mut self, line: Line) {
+        // The line for the start of Ansible is not a result.
+        if matches!(line, Line::Other) {
             return;
         }
         let mask = self.mask;
         let results = self.results.get_or_insert_default();
-        match told {
-            Told::Result { host, task, action, status, changed, ignored, message } => {
+        match line {
+            Line::Result { host, task, action, status, changed, ignored, message } => {
                 count(results, name(mask, &host), status, changed, ignored);
                 let is_unreachable = matches!(status, Status::Unreachable);
                 if ignored || !(is_unreachable || matches!(status, Status::Failed)) {
@@ -134,16 +132,16 @@ impl<'a> Reader<'a> {
                     is_unreachable,
                 });
             }
-            Told::Warning { text } => warn(results, masked(mask, &text)),
-            Told::NoHosts => warn(results, "a play found no host".into()),
-            Told::Recap { hosts, results_dropped } => {
+            Line::Warning { text } => warn(results, masked(mask, &text)),
+            Line::NoHosts => warn(results, "a play found no host".into()),
+            Line::Recap { hosts, results_dropped } => {
                 let known = hosts.len().min(Results::MOST_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;
                 let hosts = hosts.into_iter().take(known);
                 results.hosts = hosts.map(|(host, counts)| (name(mask, &host), counts)).collect();
                 results.is_complete = true;
             }
-            Told::Other => (),
+            Line::Other => (),
         }
     }
 }
@@ -160,7 +158,7 @@ fn warn(results: &mut Results, text: Reason) {
     results.warnings.push(text);
 }
 
-/// Counts as Ansible's own recap does, for a play that does not come to it.
+/// Counts a result as Ansible's own recap does, in case that the play ends without one.
 fn count(results: &mut Results, host: String, status: Status, changed: bool, ignored: bool) {
     if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MOST_HOSTS {
         results.dropped += 1;
@@ -180,13 +178,14 @@ fn count(results: &mut Results, host: String, status: Status, changed: bool, ign
     counts.changed += u64::from(changed);
 }
 
-/// A name of a host that is fit for a table.
+/// Returns the name of a host, made safe for a table.
 fn name(mask: &Mask, host: &str) -> String {
     let host: String = mask.text(host).chars().take(MAX_HOST).collect();
     Reason::from(host).as_str().to_owned()
 }
 
-/// Hides secrets, before anything is cut: of one that the plugin has cut only the beginning is there.
+/// Masks secrets before the text is cut. If the plugin has cut it, only the beginning of a secret may be
+/// there.
 fn masked(mask: &Mask, text: &str) -> Reason {
     match text.strip_suffix(CUT) {
         Some(text) => (mask.cut_text(text) + CUT).into(),
@@ -201,7 +200,7 @@ mod tests {
     fn read(text: &str) -> Option<Results> {
         let mask = Mask::new(&[("s".to_owned(), "hunter2-hunter2".to_owned())].into());
         let mut reader = Reader::new(&mask);
-        // In pieces, as a pipe gives them.
+        // In pieces, as from a pipe.
         for piece in text.as_bytes().chunks(7) {
             reader.push(piece);
         }
@@ -209,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn a_start_alone_is_no_result() {
+    fn the_start_line_is_not_a_result() {
         assert_eq!(read("{\"event\":\"start\",\"format\":1}\n"), None);
     }
 
     #[test]
-    fn without_a_recap_the_results_are_counted() {
+    fn results_are_counted_without_a_recap() {
         let results = read(concat!(
             r#"{"event":"result","host":"a","status":"ok","changed":true}"#,
             "\n",
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recap_is_the_last_word() {
+    fn a_recap_replaces_the_counts() {
         let results = read(concat!(
             r#"{"event":"result","host":"a","status":"failed"}"#,
             "\n",
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_ours_is_counted() {
+    fn invalid_and_long_lines_are_counted() {
         let long = "x".repeat(MAX_LINE + 10);
         let text = format!("garbage\n{long}\n{{\"event\":\"warning\",\"text\":\"w\"}}\n");
         let results = read(&text).unwrap();
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_hidden_also_at_a_cut() {
+    fn secrets_are_masked_even_where_a_text_was_cut() {
         let long = "x".repeat(990);
         let text = format!(
             "{{\"event\":\"result\",\"host\":\"hunter2-hunter2\",\"status\":\"failed\",\
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_messages_are_harmless() {
+    fn names_and_messages_have_no_control_characters() {
         let line = r#"{"event":"result","host":"a\u001b[2J","task":"x\nPLAY RECAP","status":"failed","message":"\u202eevil"}"#;
         let results = read(&format!("{line}\n")).unwrap();
         let failure = &results.failures[0];
