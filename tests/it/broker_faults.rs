@@ -170,7 +170,7 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     let output = host.run(&witness.with(&["--listen", "127.0.0.1:0"]));
     let said = crate::bed::text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("task `record` may run 15m, and RabbitMQ takes a delivery"), "{said}");
+    assert!(said.contains("task `record` may run for 15m, but RabbitMQ redelivers"), "{said}");
     assert!(said.contains("put `consumer_timeout = 1200000` into rabbitmq.conf"), "{said}");
 
     let config = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();

@@ -68,7 +68,7 @@ impl Listing {
             listing.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
         let mut tasks: Vec<_> = tasks.into_values().collect();
         for task in &mut tasks {
-            runner::lower(&mut task.manifest, task.kind, &config.ceiling);
+            runner::apply_ceiling(&mut task.manifest, task.kind, &config.ceiling);
             if task.patterns().is_empty() {
                 listing.findings.push(Finding {
                     severity: Severity::Problem,
