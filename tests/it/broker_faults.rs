@@ -179,7 +179,7 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     witness.publish(&host, 0..1, &format!(r#"{{"sleep_ms":{task_ms}}}"#));
     let patience = Duration::from_millis(task_ms) + crate::bed::PATIENCE;
     wait_at_most(patience, "the second delivery", || {
-        host.log().contains("is being worked already").then_some(())
+        host.log().contains("is already in progress").then_some(())
     });
     daemon.wait_until_idle_for(patience);
     assert_eq!(witness.starts(), 1, "it was not run beside itself or again");
