@@ -29,8 +29,8 @@ use loopabull_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::tasks::limits;
 use crate::variables::{self, RunFacts};
-use crate::work::runner;
 use folder::Folder;
 use plan::Plan;
 use process::{End, Ended, Process, Watch};
@@ -215,7 +215,7 @@ impl Playbooks {
         let variables =
             variables.map_err(|error| Outcome::Reject { reason: error.to_string().into() })?;
         let limits = Watch {
-            timeout: runner::timeout(call.task),
+            timeout: limits::timeout(call.task),
             output: manifest.limits.output.as_u64(),
             mask: &call.secrets.mask,
         };

@@ -4,4 +4,5 @@ pub(crate) mod case;
 pub(crate) mod catalog;
 pub mod discovery;
 mod grants;
+pub(crate) mod limits;
 pub(crate) mod secrets;

@@ -15,8 +15,8 @@ use crate::daemon::state_dir;
 use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Listing, Severity};
+use crate::tasks::limits;
 use crate::work::ack_timeout;
-use crate::work::runner;
 
 /// How long Ansible may take to read one playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -136,7 +136,7 @@ fn row(task: &Task) -> Vec<String> {
     let topics: Vec<String> = task.patterns().iter().map(ToString::to_string).collect();
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
-        (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
+        (None, TaskKind::Component) => bytesize::ByteSize(limits::memory(task)).to_string(),
         (None, TaskKind::Playbook) => bytesize::ByteSize(playbook::MEMORY).to_string(),
     };
     let grants = match manifest.grants.is_empty() {
@@ -148,7 +148,7 @@ fn row(task: &Task) -> Vec<String> {
         task.kind.to_string(),
         topics.join(" "),
         manifest.queue.to_string(),
-        humantime::format_duration(runner::timeout(task)).to_string(),
+        humantime::format_duration(limits::timeout(task)).to_string(),
         memory,
         manifest.retry.max_attempts().to_string(),
         grants,

@@ -9,7 +9,7 @@ use loopabull_model::{QueueName, Task, TaskName};
 use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
-use crate::work::runner;
+use crate::tasks::limits;
 
 /// How long it takes to end, record and settle a run after its timeout.
 const SETTLE_MARGIN: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub(crate) async fn too_long<'a>(
             known.insert(queue.clone(), queues.ack_timeout(queue).await);
         }
         let Some(broker) = known[queue].clone() else { continue };
-        let timeout = runner::timeout(task);
+        let timeout = limits::timeout(task);
         // A prefetched delivery waits for the runs before it, and its acknowledgement timeout runs.
         let needed = timeout.saturating_mul(u32::from(config.prefetch));
         if needed + SETTLE_MARGIN >= broker.limit {

@@ -1,28 +1,17 @@
 //! The runner: runs a component or a playbook, by the kind of the task.
 //!
-//! Owns the defaults of the limits, and the current catalog. Knows neither queue nor journal.
+//! Owns the current catalog. Knows neither queue nor journal.
 //! Before it on the path of a message: the worker. After it: the component runner or the launcher.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytesize::ByteSize;
-use loopabull_model::{
-    Attempt, Ceiling, Manifest, Message, Outcome, RunId, Task, TaskKind, TaskName,
-};
+use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
-
-/// How long a component may run if its manifest has no timeout.
-pub(crate) const COMPONENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a playbook may run if its manifest has no timeout. It is below RabbitMQ's acknowledgement
-/// timeout, which is 30 minutes by default.
-pub(crate) const PLAYBOOK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How many bytes of memory a component may use if its manifest has no limit.
-pub(crate) const COMPONENT_MEMORY: u64 = 64 << 20;
+use crate::tasks::limits;
 
 /// Runs tasks.
 pub(crate) struct Runner {
@@ -100,8 +89,8 @@ impl Runner {
             message: call.message,
             run_id: call.run_id.clone(),
             attempt: call.attempt,
-            timeout: timeout(task),
-            memory: memory(task),
+            timeout: limits::timeout(task),
+            memory: limits::memory(task),
             output: task.manifest.limits.output.as_u64(),
             state: Some(call.state),
         };
@@ -111,34 +100,6 @@ impl Runner {
             () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }
-}
-
-/// Returns the timeout of a run of the task.
-pub(crate) fn timeout(task: &Task) -> Duration {
-    task.manifest.limits.timeout.unwrap_or(match task.kind {
-        TaskKind::Component => COMPONENT_TIMEOUT,
-        TaskKind::Playbook => PLAYBOOK_TIMEOUT,
-    })
-}
-
-/// Sets the limits that a manifest leaves out to their defaults, or to the ceiling if that is lower. A
-/// limit in the manifest that exceeds the ceiling is left, and refused elsewhere.
-pub(crate) fn apply_ceiling(manifest: &mut Manifest, kind: TaskKind, ceiling: &Ceiling) {
-    let (timeout, memory) = match kind {
-        TaskKind::Component => (COMPONENT_TIMEOUT, Some(ByteSize(COMPONENT_MEMORY))),
-        TaskKind::Playbook => (PLAYBOOK_TIMEOUT, None),
-    };
-    if let Some(max) = ceiling.timeout {
-        manifest.limits.timeout.get_or_insert(max.min(timeout));
-    }
-    if let Some(max) = ceiling.memory {
-        manifest.limits.memory.get_or_insert(memory.map_or(max, |memory| max.min(memory)));
-    }
-}
-
-/// Returns how many bytes of memory a run of a component may use.
-pub(crate) fn memory(task: &Task) -> u64 {
-    task.manifest.limits.memory.map_or(COMPONENT_MEMORY, |memory| memory.as_u64())
 }
 
 fn not_started(reason: String) -> Attempt {
