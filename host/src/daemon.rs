@@ -30,7 +30,6 @@ use crate::daemon::state_dir::{Notice, StateError};
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::Journal;
 use crate::observe::health::Health;
-use crate::observe::status::Board;
 use crate::playbook::{PlaybookError, Playbooks};
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
@@ -147,7 +146,8 @@ impl Daemon {
         let shared = sources::Shared {
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
-            board: Arc::new(Board::new(&work.health, &work.activity)),
+            health: Arc::clone(&work.health),
+            activity: Arc::clone(&work.activity),
             metrics: Arc::clone(&work.metrics),
             shutdown: shutdown.clone(),
         };

@@ -6,11 +6,10 @@ use loopabull_model::QueueName;
 use loopabull_queue::Depth;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::activity::{Counts, Processing, Snapshot, SourceActivity, WorkerActivity};
+use crate::observe::activity::{
+    Counts, Link, Processing, Snapshot, SourceActivity, WorkerActivity,
+};
 use crate::work::pauses::{Pause, Target};
-
-pub(crate) use crate::observe::activity::Link;
-pub(crate) use crate::observe::board::Board;
 
 /// The status of the daemon.
 #[derive(Debug, Deserialize, Serialize)]
