@@ -39,7 +39,7 @@ use crate::work::ack_timeout::{self, TooLong};
 use crate::work::pauses::{Pauses, Target};
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
-use crate::work::start;
+use crate::work::workers;
 
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
@@ -139,7 +139,7 @@ impl Daemon {
         let mut parts = JoinSet::new();
         let queues = staffed_queues(config, &work);
         if role != Role::Ingest {
-            start::start(config, &work, &queues, &mut parts).await;
+            workers::start(config, &work, &queues, &mut parts).await;
             parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
         parts.spawn(Reload::new(config, &work, listing).run());

@@ -12,6 +12,6 @@ mod pause_watcher;
 pub(crate) mod pauses;
 pub(crate) mod runner;
 pub(crate) mod shared;
-pub(crate) mod start;
 mod task_locks;
 mod worker;
+pub(crate) mod workers;

@@ -258,3 +258,56 @@ impl Default for Metrics {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the help lines, with a sample of each family.
+    fn help() -> String {
+        let metrics = Metrics::new();
+        let text = || "x".to_owned();
+        drop(metrics.envelopes.get_or_create(&Source { source: "x" }));
+        drop(metrics.entries.get_or_create(&ByTask { task: text() }));
+        drop(metrics.dropped.get_or_create(&OfEndpoint { endpoint: text() }));
+        drop(metrics.renewed.get_or_create(&OfEndpoint { endpoint: text() }));
+        drop(metrics.runs.get_or_create(&ByOutcome { task: text(), outcome: "x" }));
+        drop(metrics.run_seconds.get_or_create(&ByKind { kind: "x" }));
+        drop(metrics.degraded.get_or_create(&ByLayer { layer: text() }));
+        drop(metrics.cold.get_or_create(&ByReason { reason: text() }));
+        metrics.count_link("x", &Link::Lost(text()));
+        let text = metrics.encode(&[(QueueName::default(), Depth::default())], [].iter());
+        let help: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        help.join("\n")
+    }
+
+    #[test]
+    fn each_metric_has_a_help_text() {
+        insta::assert_snapshot!(help(), @r"
+        loopabull_envelopes_received Envelopes received from a source, before any check.
+        loopabull_envelopes_rejected Envelopes that were rejected, by reason.
+        loopabull_messages_accepted Messages that passed verification.
+        loopabull_messages_unrouted Messages whose topic no task wants.
+        loopabull_entries_published Entries published to a work queue, one for each message and task.
+        loopabull_entries_lost Entries that were lost because neither the queue nor the spool took them.
+        loopabull_entries_deduplicated Entries that were not published because the task was given the same message before.
+        loopabull_envelopes_dropped Envelopes that were dropped because they arrived faster than they were processed.
+        loopabull_source_connected Whether a source is connected: 1 or 0.
+        loopabull_source_disconnects Connections to a source that were lost.
+        loopabull_source_idle_reconnects Connections to a source that were replaced because nothing was received for too long.
+        loopabull_spool_entries Entries in the spool, which wait until their queue accepts them.
+        loopabull_spool_size_bytes Size of the entries in the spool.
+        loopabull_messages_emitted Messages that tasks sent.
+        loopabull_reloads Reloads of the tasks.
+        loopabull_runs Runs that ended, by task and outcome.
+        loopabull_run_duration_seconds Durations of runs.
+        loopabull_playbook_degraded_runs Runs of playbooks without a layer of the confinement, by layer.
+        loopabull_playbook_processes_killed Processes that playbooks left behind and that were killed.
+        loopabull_playbook_cold_starts Runs of playbooks that no warm Ansible process took, by reason.
+        loopabull_claims_lost Deliveries that the broker took back before they were settled.
+        loopabull_pauses Pauses in force, by kind of their target.
+        loopabull_queue_entries Entries of a queue, by state.
+        loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue.
+        ");
+    }
+}

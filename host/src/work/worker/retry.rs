@@ -86,3 +86,45 @@ impl Retry<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    use super::*;
+
+    fn retries() -> Retries {
+        Retries { worker: 3, health: Arc::default(), drain: CancellationToken::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_operation_is_reported_and_retried_until_it_succeeds() {
+        let (retries, tries) = (retries(), Cell::new(0));
+        let operation = || async {
+            tries.set(tries.get() + 1);
+            let reported = ["worker 3, journal: the disk is full"];
+            assert_eq!(retries.health.problems(), &reported[..usize::from(tries.get() > 1)]);
+            if tries.get() < 4 {
+                Err(io::Error::other("the disk is full"))
+            } else {
+                Ok(tries.get())
+            }
+        };
+        assert_eq!(retries.run(Need::Journal, operation).await.unwrap(), 4);
+        assert!(retries.health.problems().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_operation_is_not_retried_once_the_daemon_drains() {
+        let (retries, tries) = (retries(), Cell::new(0));
+        retries.drain.cancel();
+        let operation = || async {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(io::Error::other("the disk is full"))
+        };
+        retries.run(Need::Queue, operation).await.unwrap_err();
+        assert_eq!(tries.get(), 1);
+        assert!(retries.health.problems().is_empty());
+    }
+}
