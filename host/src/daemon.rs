@@ -16,9 +16,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use loopabull_egress::TrustError;
-use loopabull_model::TaskKind;
-use loopabull_playbook::{PlaybookError, Playbooks};
-use loopabull_queue::{Backoff, QueueError, Queues};
+use loopabull_model::{Target, TaskKind};
+use loopabull_queue::{QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
 use tokio::net::TcpListener;
@@ -29,27 +28,24 @@ use crate::config::{Config, Role, StaffedQueue};
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{Notice, StateError};
 use crate::ingest::sources::{self, SourcesError};
-use crate::journal::{AfterQueues, Journal};
+use crate::journal::Journal;
+use crate::observe::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Listing;
 use crate::web::Web;
 use crate::work::ack_timeout::{self, TooLong};
-use crate::work::outbox;
-use crate::work::pauses::{Pauses, Target};
+use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
-use crate::work::shared::{Breakers, Running, Workplace};
-use crate::work::task_locks::Turns;
-use crate::work::worker::Worker;
+use crate::work::shared::Shared;
+use crate::work::workers;
+use loopabull_playbook::{PlaybookError, Playbooks};
 
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the port may take to finish its answers.
 const WEB_GRACE: Duration = Duration::from_secs(1);
-
-/// How often the pauses that commands make are looked for.
-const PAUSES_TICK: Duration = Duration::from_millis(300);
 
 /// How often we look whether processes that have Ansible imported are still of use.
 const WARM_TICK: Duration = Duration::from_secs(30);
@@ -134,47 +130,36 @@ impl Daemon {
         let lock = state_dir::lock(&config.state).await?;
         state_dir::sweep(&config.state)?;
         let listing = Arc::new(Listing::read(config));
-        let place = Arc::new(workplace(config, &listing, role, shutdown.clone()).await?);
+        let work = open(config, &listing, role, shutdown.clone()).await?;
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
 
         let mut parts = JoinSet::new();
-        let queues = staffed_queues(config, &place);
+        let queues = staffed_queues(config, &work);
         if role != Role::Ingest {
-            place.look_back().await;
-            let staff = queues
-                .iter()
-                .flat_map(|queue| std::iter::repeat_n(&queue.config.name, queue.workers as usize));
-            for (number, queue) in (1..).zip(staff) {
-                place.board.add_worker(number, queue);
-                let worker = Worker { number, queue: queue.clone(), place: Arc::clone(&place) };
-                parts.spawn(worker.work());
-            }
-            parts.spawn(keep_pauses(Arc::clone(&place)));
-            parts.spawn(send_left(Arc::clone(&place)));
-            parts.spawn(keep_warm(Arc::clone(&place)));
-            if let Some(publish) = &config.publish {
-                parts.spawn(outbox::serve_bus(Arc::clone(&place), publish.clone()));
-            }
+            workers::start(config, &work, &queues, &mut parts).await;
+            parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
-        parts.spawn(Reload::new(config, &place, listing).run());
+        parts.spawn(Reload::new(config, &work, listing).run());
         let shared = sources::Shared {
-            catalog: Arc::clone(&place.runner.catalog),
-            queues: Arc::clone(&place.queues),
-            board: Arc::clone(&place.board),
-            metrics: Arc::clone(&place.metrics),
+            catalog: Arc::clone(&work.runner.catalog),
+            queues: Arc::clone(&work.queues),
+            health: Arc::clone(&work.health),
+            activity: Arc::clone(&work.activity),
+            metrics: Arc::clone(&work.metrics),
             shutdown: shutdown.clone(),
         };
         let source = sources::start(config, role, shared, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
-            board: Arc::clone(&place.board),
-            metrics: Arc::clone(&place.metrics),
-            queues: Arc::clone(&place.queues),
+            health: Arc::clone(&work.health),
+            activity: Arc::clone(&work.activity),
+            metrics: Arc::clone(&work.metrics),
+            queues: Arc::clone(&work.queues),
             names: queues.into_iter().map(|queue| queue.config.name).collect(),
-            pauses: Arc::clone(&place.pauses),
+            pauses: Arc::clone(&work.pauses),
             drain: shutdown.drain.clone(),
         };
         web.spawn(port.serve(listener, web_stop.clone()));
@@ -252,18 +237,18 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
     result
 }
 
-/// Opens what all workers share.
-async fn workplace(
+/// Opens the parts that the workers and the rest of the daemon share.
+async fn open(
     config: &Config,
     listing: &Arc<Listing>,
     role: Role,
     shutdown: Shutdown,
-) -> Result<Workplace, DaemonError> {
+) -> Result<Shared, DaemonError> {
     let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
     let pauses = Arc::new(Pauses::open(&config.state).map_err(DaemonError::Pauses)?);
     pauses.refresh().await.map_err(DaemonError::Pauses)?;
     // A stopped worker stops with its daemon.
-    for target in pauses.known().keys().filter(|target| matches!(target, Target::Worker(_))) {
+    for target in pauses.current().keys().filter(|target| matches!(target, Target::Worker(_))) {
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
     let runner = {
@@ -286,66 +271,28 @@ async fn workplace(
             tracing::warn!("{task}: its messages will be delivered again while it runs");
         }
     }
-    let after_queues = match config.publish {
-        Some(_) => AfterQueues::Bus,
-        None => AfterQueues::Done,
-    };
-    let place = Workplace {
+    let health = Arc::new(Health::default());
+    reload::report_problems(&catalog, &health);
+    Ok(Shared {
         queues: Arc::new(queues),
         runner,
         journal,
         pauses,
-        board: Arc::default(),
+        health,
+        activity: Arc::default(),
         metrics: Arc::default(),
         shutdown,
-        breakers: Breakers::default(),
-        running: Running::default(),
-        turns: Turns::default(),
-        after_queues,
-        refused_tasks: config.refused_tasks,
-    };
-    place.show_troubles(&catalog);
-    Ok(place)
+    })
 }
 
-fn staffed_queues(config: &Config, place: &Workplace) -> Vec<StaffedQueue> {
-    let catalog = place.runner.catalog.get();
+fn staffed_queues(config: &Config, work: &Shared) -> Vec<StaffedQueue> {
+    let catalog = work.runner.catalog.get();
     config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref))
 }
 
-/// Hears of pauses that were made or ended by commands, and lets go what is held of tasks that do not
-/// rest: again and again, since a worker may hold an entry of a task that was just resumed.
-async fn keep_pauses(place: Arc<Workplace>) {
-    const TROUBLE: &str = "pauses";
-    let drain = &place.shutdown.drain;
-    let mut backoff = Backoff::default();
-    while !drain.is_cancelled() {
-        let kept = tokio::select! {
-            kept = place.hear_of_pauses() => kept,
-            () = drain.cancelled() => return,
-        };
-        match kept {
-            Ok(()) => {
-                place.board.clear_trouble(TROUBLE);
-                backoff.reset();
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSES_TICK) => (),
-                    () = drain.cancelled() => (),
-                }
-            }
-            Err(error) => {
-                place.board.set_trouble(TROUBLE, &error);
-                tracing::error!("{TROUBLE}: {error}, trying again");
-                backoff.pause(drain).await;
-            }
-        }
-    }
-}
-
 /// Ends processes that have Ansible imported when nothing is run in them any more.
-async fn keep_warm(place: Arc<Workplace>) {
-    let drain = &place.shutdown.drain;
-    let Ok(playbooks) = &place.runner.playbooks else { return drain.cancelled().await };
+async fn keep_warm(runner: Arc<Runner>, drain: CancellationToken) {
+    let Ok(playbooks) = &runner.playbooks else { return drain.cancelled().await };
     while !drain.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(WARM_TICK) => playbooks.expire().await,
@@ -353,22 +300,6 @@ async fn keep_warm(place: Arc<Workplace>) {
         }
     }
     playbooks.close().await;
-}
-
-/// Sends what earlier daemons recorded and did not come to send, until that is done.
-async fn send_left(place: Arc<Workplace>) {
-    const TROUBLE: &str = "outbox";
-    let drain = &place.shutdown.drain;
-    let mut backoff = Backoff::default();
-    while !drain.is_cancelled() {
-        let Err(error) = place.send_left().await else { break };
-        place.board.set_trouble(TROUBLE, &error);
-        tracing::error!("{TROUBLE}: {error}, trying again");
-        backoff.pause(drain).await;
-    }
-    place.board.clear_trouble(TROUBLE);
-    // A part that ends by itself ends the daemon.
-    drain.cancelled().await;
 }
 
 /// Loads the tasks and finds what runs them; logs what is wrong with single ones.

@@ -25,8 +25,9 @@ use crate::ingest::dedup::{Found, Keeper, Seen};
 use crate::ingest::quarantine::{Parked, Parking};
 use crate::ingest::sources::fedmsg::Received;
 use crate::ingest::spool::{Spool, Spooled, Watcher};
+use crate::observe::activity::Activity;
+use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics, Rejected, Source};
-use crate::observe::status::Board;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::CurrentCatalog;
 
@@ -34,8 +35,6 @@ use crate::tasks::catalog::CurrentCatalog;
 const PROMPT: Duration = Duration::from_secs(2);
 /// How often the log tells of messages that were dropped.
 const QUIET: Duration = Duration::from_mins(1);
-/// Who has the trouble of a queue that takes nothing.
-const TROUBLE: &str = "ingest";
 
 /// The common road of all sources.
 pub(crate) struct Ingest {
@@ -46,7 +45,8 @@ pub(crate) struct Ingest {
     pub seen: Seen,
     pub spool: Spool,
     pub parked: Arc<Parked>,
-    pub board: Arc<Board>,
+    pub health: Arc<Health>,
+    pub activity: Arc<Activity>,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
     pub overflow: Overflow,
@@ -70,7 +70,7 @@ impl Ingest {
                 }
             };
             let Some(received) = next else { return };
-            self.board.receive(&received.endpoint);
+            self.activity.receive(&received.endpoint);
             self.metrics.envelopes.get_or_create(&Source { source: "fedmsg" }).inc();
             match received.envelope {
                 Ok(envelope) => self.take(envelope).await,
@@ -124,11 +124,11 @@ impl Ingest {
         let keeper = if who.is_some() { Keeper::Source } else { Keeper::Nobody };
         let mut is_safe = true;
         self.metrics.messages.inc();
-        self.board.count(|counts| counts.accepted += 1);
+        self.activity.count(|counts| counts.accepted += 1);
         let tasks = self.catalog.get().routes.resolve(&message.topic);
         if tasks.is_empty() {
             self.metrics.unrouted.inc();
-            self.board.count(|counts| counts.unrouted += 1);
+            self.activity.count(|counts| counts.unrouted += 1);
         }
         for task in tasks {
             let claim = match self.seen.claim(&message.id, &task.name, keeper).await {
@@ -172,7 +172,7 @@ impl Ingest {
             };
             match published {
                 Some(Ok(())) => {
-                    self.board.clear_trouble(who);
+                    self.health.resolve(&Part::Source(who.to_owned()));
                     return true;
                 }
                 // Its source would send it again for ever.
@@ -181,7 +181,8 @@ impl Ingest {
                 }
                 Some(Err(error)) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    self.board.set_trouble(who, &format!("messages wait there: {error}"));
+                    let problem = format!("messages wait there: {error}");
+                    self.health.report(Part::Source(who.to_owned()), problem);
                     backoff.pause(drain).await;
                 }
                 None => return false,
@@ -198,12 +199,12 @@ impl Ingest {
             // What is dropped here may have been taken, and is published again under the same id.
             match tokio::time::timeout(PROMPT, self.queues.publish(entry)).await {
                 Ok(Ok(())) => {
-                    self.clear_trouble();
+                    self.resolve();
                     return true;
                 }
                 Ok(Err(error)) if error.is_final() => return self.set_aside(entry, &error).await,
-                Ok(Err(error)) => self.trouble(&format!("{:#}", anyhow::Error::new(error))),
-                Err(_) => self.trouble("the queue takes nothing"),
+                Ok(Err(error)) => self.report(&format!("{:#}", anyhow::Error::new(error))),
+                Err(_) => self.report("the queue takes nothing"),
             }
         }
         let pushed = self.spool.push(entry).await;
@@ -227,25 +228,25 @@ impl Ingest {
             content_encoding: None,
             body: message.body.as_str().as_bytes(),
         };
-        self.parked.keep(&parking, &self.board, &self.shutdown.drain).await
+        self.parked.keep(&parking, &self.health, &self.shutdown.drain).await
     }
 
-    /// Takes the trouble back, unless something waits still, for another queue.
-    fn clear_trouble(&self) {
+    /// Resolves the problem, unless entries of another queue still wait.
+    fn resolve(&self) {
         if self.spool.depth() == (0, 0) {
-            self.board.clear_trouble(TROUBLE);
+            self.health.resolve(&Part::Ingest);
         }
     }
 
-    fn trouble(&self, error: &str) {
+    fn report(&self, error: &str) {
         let error = format!("messages wait in the spool: {error}");
-        self.board.set_trouble(TROUBLE, &error);
+        self.health.report(Part::Ingest, &error);
         tracing::warn!("{error}");
     }
 
     fn lose(&self, entry: &Entry, why: &str) -> bool {
         self.metrics.lost.inc();
-        self.board.set_trouble(TROUBLE, &format!("messages are lost: {why}"));
+        self.health.report(Part::Ingest, format_args!("messages are lost: {why}"));
         let mut told = self.overflow.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever floods the spool must not flood the log too; the counter has them all.
         if told.is_none_or(|told| told.elapsed() >= QUIET) {
@@ -259,7 +260,7 @@ impl Ingest {
     /// Counts what was not taken.
     pub(crate) fn count_rejection(&self, reason: &Rejected) {
         self.metrics.rejections.get_or_create(reason).inc();
-        self.board.count(|counts| counts.rejected += 1);
+        self.activity.count(|counts| counts.rejected += 1);
     }
 
     fn reject(&self, rejection: &Rejection) {
@@ -274,11 +275,11 @@ impl Watcher for Ingest {
     fn taken(&self, count: u64) {
         self.metrics.set_spool(self.spool.depth());
         tracing::info!("the queue took {count} entries of the spool");
-        self.clear_trouble();
+        self.resolve();
     }
 
     fn failed(&self, error: &str) {
-        self.trouble(error);
+        self.report(error);
     }
 
     async fn refused(&self, entry: &Entry, why: &QueueError) -> bool {

@@ -1,9 +1,11 @@
-//! The journal: the runs of this host and what they leave behind, in one SQLite file.
+//! The journal: the runs of this host and their effects, in one SQLite file.
 //!
-//! The only part that knows SQL for runs. A run is recorded before its delivery is settled, so that
-//! a crash in between means a second attempt that the journal recognises, never a run nobody saw.
-//! With a run that succeeded its effects are kept, all or none: what its task remembers, and in the
-//! outbox the messages that are to be sent.
+//! The only part that knows SQL for runs. A run is recorded before its delivery is settled. So after a
+//! crash in between, the journal recognises the redelivered entry, and no run goes unrecorded. The
+//! effects of a successful run are recorded with it, all or none: the state of its task, and the
+//! messages to send, in the outbox.
+//!
+//! Before it on the path of a message: the runner. After it: the outbox, and the settlement.
 
 mod effects;
 mod rows;
@@ -18,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use rows::{checked, read};
 
-/// Counts the changes to the schema that an older file does not survive.
+/// The version of the schema. A file with another version is refused.
 const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
@@ -41,29 +43,29 @@ const SCHEMA: &str = "
         usage TEXT NOT NULL,
         emitted TEXT NOT NULL,
         playbook TEXT NOT NULL,
-        message TEXT                    -- JSON; none if it is too large to be kept
+        message TEXT                    -- JSON; NULL if it is too large to keep
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS outbox (     -- messages of runs that succeeded, on their way
+    CREATE TABLE IF NOT EXISTS outbox (     -- unsent messages of successful runs
         entry TEXT NOT NULL,
         place INTEGER NOT NULL,
         message TEXT NOT NULL,              -- JSON
-        queued INTEGER NOT NULL,            -- 1: only the bus does not have it
+        queued INTEGER NOT NULL,            -- 1: in the queues, not yet on the bus
         PRIMARY KEY (entry, place)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS state (      -- what tasks remember
+    CREATE TABLE IF NOT EXISTS state (      -- the state of tasks
         task TEXT NOT NULL,
         key TEXT NOT NULL,
         value BLOB NOT NULL,
         PRIMARY KEY (task, key)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS starts (     -- attempts that were begun and not recorded
+    CREATE TABLE IF NOT EXISTS starts (     -- attempts that began and have no recorded run
         entry TEXT PRIMARY KEY,
         task TEXT NOT NULL,
-        running INTEGER NOT NULL,           -- 0: the daemon that began it is gone
-        cut_offs INTEGER NOT NULL,          -- how often one was gone
-        waited INTEGER NOT NULL             -- 1: it has had its pause since
+        running INTEGER NOT NULL,           -- 0: the daemon that began it died
+        cut_offs INTEGER NOT NULL,          -- how many daemons died while they ran the entry
+        waited INTEGER NOT NULL             -- 1: the entry was delayed since the last death
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS crashes (    -- how often in a row a daemon died with this task
+    CREATE TABLE IF NOT EXISTS crashes (    -- how many daemons in a row died with the task
         task TEXT PRIMARY KEY,
         count INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
@@ -71,23 +73,23 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS runs_of_message ON runs (message_id);
     CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_at_ms);";
 
-/// The runs of this host.
+/// The runs of this host and their effects.
 #[derive(Debug)]
 pub struct Journal {
     store: Store,
 }
 
-/// What the journal makes of an attempt that is to begin.
+/// The journal's answer to an attempt that is about to begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Begun {
-    /// It may start. So often its daemon has died while it was run.
+    /// The attempt may start. `cut_offs` daemons died while they ran the entry.
     Run { cut_offs: u32 },
-    /// It has to wait: it was running when more than one daemon died, and is to be run apart from
-    /// what was running beside it.
+    /// The entry has to wait: it was running when several daemons died, and must not run beside the
+    /// other entries that were running then.
     Wait { cut_offs: u32 },
-    /// The entry has had its successful run, and only the queue does not know.
+    /// The entry already had a successful run, but the queue does not know it.
     Succeeded,
-    /// This attempt or a later one has had its run, and only the queue does not know.
+    /// This attempt or a later one already had its run, but the queue does not know it.
     Ended { outcome: Outcome, attempt: u32, output: String },
 }
 
@@ -95,54 +97,54 @@ pub enum Begun {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Crashed {
     pub task: TaskName,
-    /// How many daemons in a row, with no success of it in between.
+    /// How many daemons in a row died with it, without a successful run in between.
     pub count: u32,
 }
 
-/// A run with all that is kept with it.
+/// A run with its message and its effects.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub run: Run,
     pub message: Message,
-    /// The messages that are sent if it succeeded, in the order of `run.emitted`.
+    /// The messages to send if the run succeeded, in the order of `run.emitted`.
     pub sends: Vec<Message>,
     pub state: StateChanges,
 }
 
-/// Where a message goes after the queues.
+/// The way of a sent message after the queues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AfterQueues {
-    /// Nowhere.
+    /// It ends there.
     Done,
-    /// To the bus.
+    /// It is also published on the bus.
     Bus,
 }
 
-/// Which runs are wanted.
+/// A filter for runs.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub task: Option<String>,
     pub outcome: Option<String>,
     pub message: Option<String>,
-    /// The newest so many.
+    /// The maximum number of runs.
     pub limit: u32,
 }
 
 impl Journal {
-    /// Opens the journal of a state directory; makes it if there is none.
+    /// Opens the journal of a state directory; creates it if there is none.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA, VERSION)? })
     }
 
-    /// Keeps a run with its effects, and returns it as it was kept, once that is on disk.
+    /// Records a run with its effects. Returns the run as it was recorded, once it is on disk.
     ///
-    /// If another run has changed what this one had read of its task's state, or the task would
-    /// remember too much, nothing of its effects is kept and its outcome says so.
+    /// If another run has changed the state that this one had read, or the state would exceed its
+    /// limit, no effect is recorded and the outcome says so.
     pub async fn record(&self, record: Record) -> Result<Run, StoreError> {
         self.store.change(move |connection| effects::record(connection, record)).await
     }
 
-    /// Notes that an attempt begins, or says why it must not. Returns once that is on disk.
+    /// Records that an attempt begins, or returns why it must not. Returns once that is on disk.
     pub async fn begin(
         &self,
         entry: &EntryId,
@@ -153,18 +155,19 @@ impl Journal {
         self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
     }
 
-    /// Returns the messages that are still to be sent because of an entry, in their order.
+    /// Returns the unsent messages of an entry, in their order.
     pub async fn outbox(&self, entry: &EntryId) -> Result<Vec<Message>, StoreError> {
         let entry = entry.clone();
         self.store.read(move |connection| effects::outbox(connection, &entry)).await
     }
 
-    /// Returns the entries because of which messages are still to be sent.
+    /// Returns the entries that have unsent messages.
     pub async fn unsent(&self) -> Result<Vec<EntryId>, StoreError> {
         self.store.read(effects::unsent).await
     }
 
-    /// Forgets the messages of an entry, which are in the queues; or keeps them for the bus alone.
+    /// Records that the messages of an entry are in the queues: deletes them, or keeps them for the
+    /// bus.
     pub async fn set_queued(&self, entry: &EntryId, then: AfterQueues) -> Result<(), StoreError> {
         let entry = entry.clone();
         let sql = match then {
@@ -175,12 +178,12 @@ impl Journal {
         self.store.change(set).await.map(drop)
     }
 
-    /// Returns some of the messages that only the bus does not have, each with its entry and place.
+    /// Returns up to 100 messages that are not on the bus yet, each with its entry and place.
     pub async fn for_bus(&self) -> Result<Vec<(EntryId, u64, Message)>, StoreError> {
         self.store.read(effects::for_bus).await
     }
 
-    /// Forgets a message, which the bus has.
+    /// Deletes a message that is on the bus.
     pub async fn forget_published(&self, entry: &EntryId, place: u64) -> Result<(), StoreError> {
         let entry = entry.clone();
         let forget = move |connection: &Connection| {
@@ -190,7 +193,7 @@ impl Journal {
         self.store.change(forget).await.map(drop)
     }
 
-    /// Returns how to read what a task remembers.
+    /// Returns a function that reads the state of a task.
     pub fn state_of(self: &Arc<Self>, task: &TaskName) -> ReadState {
         let (journal, task) = (Arc::clone(self), task.clone());
         Arc::new(move |key| {
@@ -202,7 +205,7 @@ impl Journal {
         })
     }
 
-    /// Returns the message of a run, if it was kept.
+    /// Returns the message of a run, if it was not too large to keep.
     pub async fn message(&self, id: RunId) -> Result<Option<Message>, StoreError> {
         let query = move |connection: &Connection| {
             let sql = "SELECT message FROM runs WHERE id = ?1 AND message IS NOT NULL";
@@ -213,7 +216,7 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns the tasks that were running when the last daemon died. Each is told of once.
+    /// Returns the tasks that were running when the last daemon died. Each death is returned once.
     pub async fn take_crashed(&self) -> Result<Vec<Crashed>, StoreError> {
         let take = |connection: &Connection| {
             connection.execute(
@@ -240,7 +243,7 @@ impl Journal {
         self.store.change(take).await
     }
 
-    /// Returns the newest runs that match, the newest first.
+    /// Returns the runs that match, the newest first.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
         let query = move |connection: &Connection| {
             connection
@@ -267,7 +270,7 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns how many runs there are of each outcome.
+    /// Returns the number of runs by outcome.
     pub async fn count(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let query = |connection: &Connection| {
             connection

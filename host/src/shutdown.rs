@@ -1,18 +1,18 @@
-//! The two steps of stopping.
+//! The two steps of stopping: draining, then cancelling.
 
 use tokio_util::sync::CancellationToken;
 
-/// What tells every part to stop. Clones hear the same.
+/// The signals that tell every part to stop. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shutdown {
-    /// Nothing new is taken from here on; what runs goes on.
+    /// Cancelled when nothing new may be received. Runs in progress continue.
     pub drain: CancellationToken,
-    /// What runs is ended too, and given back.
+    /// Cancelled when runs in progress must end too. Their messages are requeued.
     pub cancel: CancellationToken,
 }
 
 impl Shutdown {
-    /// Ends everything at once.
+    /// Drains and cancels at once.
     pub(crate) fn now(&self) {
         self.drain.cancel();
         self.cancel.cancel();

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! GET /livez     200 as long as the daemon answers
-//! GET /readyz    200 ready, or 503 with a reason on each line
-//! GET /metrics   Prometheus text
-//! GET /status    what runs, as JSON: see `Status`
+//! GET /readyz    200 if the daemon is ready, or 503 with one problem on each line
+//! GET /metrics   the metrics, in Prometheus' text format
+//! GET /status    the current activity, in JSON: see `Status`
 //! ```
 
 use std::sync::Arc;
@@ -20,16 +20,19 @@ use loopabull_queue::{Depth, Queues};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::observe::activity::Activity;
+use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{Board, PauseStatus};
+use crate::observe::status::Status;
 use crate::work::pauses::Pauses;
 
-/// How long a look at the queue may take before the answer goes without it.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the queues may take to tell their depths before the answer is sent without them.
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the port shows.
+/// The parts that the port shows.
 pub(crate) struct Web {
-    pub board: Arc<Board>,
+    pub health: Arc<Health>,
+    pub activity: Arc<Activity>,
     pub metrics: Arc<Metrics>,
     pub queues: Arc<Queues>,
     pub names: Vec<QueueName>,
@@ -38,7 +41,7 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Serves until `stop`.
+    /// Serves requests until `stop` is cancelled.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
@@ -53,9 +56,9 @@ impl Web {
         axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
-    /// Returns how full the queues are that answer in time.
+    /// Returns the depths of the queues that answer in time.
     async fn depths(&self) -> Vec<(QueueName, Depth)> {
-        let look = async {
+        let read = async {
             let mut depths = Vec::new();
             for name in &self.names {
                 if let Ok(depth) = self.queues.depth(name).await {
@@ -64,44 +67,40 @@ impl Web {
             }
             depths
         };
-        tokio::time::timeout(PATIENCE, look).await.unwrap_or_default()
+        tokio::time::timeout(DEPTH_TIMEOUT, read).await.unwrap_or_default()
     }
 
-    fn troubles(&self) -> Vec<String> {
-        let mut troubles = self.board.troubles();
-        troubles.extend(self.queues.problem());
-        troubles
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.health.problems();
+        problems.extend(self.queues.problem());
+        problems
     }
 }
 
 async fn readyz(State(web): State<Arc<Web>>) -> Response {
-    let mut troubles = web.troubles();
+    let mut problems = web.problems();
     if web.drain.is_cancelled() {
-        troubles.push("draining: nothing new is taken".to_owned());
+        problems.push("draining: no new messages are received".to_owned());
     }
     if web.depths().await.len() < web.names.len() {
-        troubles.push("queue: it does not answer".to_owned());
+        problems.push("queue: it does not answer".to_owned());
     }
-    if troubles.is_empty() {
+    if problems.is_empty() {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
 }
 
 async fn metrics(State(web): State<Arc<Web>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = web.metrics.encode(&web.depths().await, web.pauses.known().keys());
+    let text = web.metrics.encode(&web.depths().await, web.pauses.current().keys());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn status(State(web): State<Arc<Web>>) -> Response {
-    let pauses = web.pauses.known();
-    let pauses = pauses
-        .iter()
-        .map(|(target, pause)| PauseStatus { target: target.clone(), pause: pause.clone() })
-        .collect();
-    let mut status = web.board.status(web.depths().await, pauses);
-    status.troubles = web.troubles();
+    let depths = web.depths().await;
+    let activity = web.activity.snapshot();
+    let status = Status::new(activity, depths, &web.pauses.current(), web.problems());
     let text = serde_json::to_string(&status).expect("a status is made of JSON types");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

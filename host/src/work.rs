@@ -1,10 +1,17 @@
-//! Work on the messages of the queues: workers, the runner of tasks, pauses, and the outbox.
+//! The work on messages of the queues: workers, the runner of tasks, pauses, and the outbox.
 
 pub(crate) mod ack_timeout;
-pub(crate) mod external;
-pub(crate) mod outbox;
+mod breakers;
+mod bus_publisher;
+mod crashes;
+mod error;
+mod external;
+mod in_progress;
+mod outbox;
+mod pause_watcher;
 pub(crate) mod pauses;
 pub(crate) mod runner;
 pub(crate) mod shared;
-pub(crate) mod task_locks;
-pub(crate) mod worker;
+mod task_locks;
+mod worker;
+pub(crate) mod workers;

@@ -170,7 +170,7 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     let output = host.run(&witness.with(&["--listen", "127.0.0.1:0"]));
     let said = crate::bed::text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("task `record` may run 15m, and RabbitMQ takes a delivery"), "{said}");
+    assert!(said.contains("task `record` may run for 15m, but RabbitMQ redelivers"), "{said}");
     assert!(said.contains("put `consumer_timeout = 1200000` into rabbitmq.conf"), "{said}");
 
     let config = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
@@ -179,7 +179,7 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     witness.publish(&host, 0..1, &format!(r#"{{"sleep_ms":{task_ms}}}"#));
     let patience = Duration::from_millis(task_ms) + crate::bed::PATIENCE;
     wait_at_most(patience, "the second delivery", || {
-        host.log().contains("is being worked already").then_some(())
+        host.log().contains("is already in progress").then_some(())
     });
     daemon.wait_until_idle_for(patience);
     assert_eq!(witness.starts(), 1, "it was not run beside itself or again");

@@ -119,7 +119,7 @@ fn messages_of_the_bus_are_run_once_each() {
         (daemon.count("runs") >= 2 * sent.len() as u64).then_some(())
     });
     daemon.wait_until_idle();
-    let twice = daemon.metric("loopabull_entries_duplicate_total");
+    let twice = daemon.metric("loopabull_entries_deduplicated_total");
     assert_eq!(twice, Some(4.0), "two messages for two tasks");
     daemon.stop();
     assert_eq!(ids(&bed), sent);

@@ -111,7 +111,7 @@ fn a_task_that_fails_again_and_again_is_paused_and_others_go_on() {
     wait_for("the other task", || (worked(&bed, "good").len() == 1).then_some(()));
     let status = run_status(&bed, &[]);
     assert!(status.contains("it failed 3 times in a row within 10m, the last: trap"), "{status}");
-    assert_eq!(daemon.metric("loopabull_paused{kind=\"task\"}"), Some(1.0));
+    assert_eq!(daemon.metric("loopabull_pauses{kind=\"task\"}"), Some(1.0));
     assert_eq!(daemon.get("/readyz").0, 200, "the daemon itself is well");
     run(&bed, &["resume", "--task", "traps"]);
     wait_for("the rest", || (daemon.depth("dead") == Some(6)).then_some(()));

@@ -126,7 +126,7 @@ fn what_is_revoked_is_noticed_and_an_expired_list_refuses_all() {
     // What cannot be read leaves what was: it does not open the door.
     std::fs::write(site.pki.file("crl.pem"), "no list").unwrap();
     daemon.signal("HUP");
-    wait_for("the trouble", || (daemon.get("/readyz").1.contains("trust: ")).then_some(()));
+    wait_for("the trouble", || (daemon.get("/readyz").1.contains("signers: ")).then_some(()));
     let before = rejected(&daemon, "crl-expired");
     publish_until(&mut signed, "a refusal", || rejected(&daemon, "crl-expired") > before);
     daemon.stop();

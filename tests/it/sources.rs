@@ -53,7 +53,7 @@ fn what_comes_twice_is_run_once() {
     }
     wait_for("all messages", || (daemon.count("accepted") == 150).then_some(()));
     daemon.wait_until_idle();
-    assert_eq!(metric(&daemon, "loopabull_entries_duplicate_total"), 100.0);
+    assert_eq!(metric(&daemon, "loopabull_entries_deduplicated_total"), 100.0);
     daemon.stop();
     // It is known after a restart too.
     let daemon = bed.start(&endpoints);
@@ -124,7 +124,7 @@ fn a_connection_on_which_nothing_comes_is_made_anew() {
     bed.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
     let daemon = bed.start(&["--config", "loopabull.toml"]);
     wait_for_one_more(&mut publisher, &daemon);
-    let renewed = || of_endpoint(&daemon, "source_renewals_total", &endpoint);
+    let renewed = || of_endpoint(&daemon, "source_idle_reconnects_total", &endpoint);
     let before = renewed();
     let mut publish_for = |duration: Duration| {
         let start = Instant::now();

@@ -17,7 +17,6 @@ use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Listing, Severity};
 use crate::work::ack_timeout;
-use crate::work::runner;
 
 /// How long Ansible may take to read one playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -141,7 +140,7 @@ fn row(task: &Task) -> Vec<String> {
     let topics: Vec<String> = task.patterns().iter().map(ToString::to_string).collect();
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
-        (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
+        (None, TaskKind::Component) => bytesize::ByteSize(task.memory()).to_string(),
         (None, TaskKind::Playbook) => bytesize::ByteSize(loopabull_playbook::MEMORY).to_string(),
     };
     let grants = match manifest.grants.is_empty() {
@@ -153,7 +152,7 @@ fn row(task: &Task) -> Vec<String> {
         task.kind.to_string(),
         topics.join(" "),
         manifest.queue.to_string(),
-        humantime::format_duration(runner::timeout(task)).to_string(),
+        humantime::format_duration(task.timeout()).to_string(),
         memory,
         manifest.retry.max_attempts().to_string(),
         grants,

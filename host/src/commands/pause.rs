@@ -2,13 +2,13 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use loopabull_model::{QueueName, TaskName};
+use loopabull_model::{QueueName, Target, TaskName};
 
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::work::pauses::{Pauses, Target};
+use crate::work::pauses::Pauses;
 
 /// Let a task or a queue rest until it is resumed, over restarts too
 ///

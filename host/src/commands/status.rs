@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use loopabull_queue::Queues;
 
+use loopabull_model::Pause;
+
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
@@ -14,7 +16,7 @@ use crate::daemon::state_dir::Notice;
 use crate::journal::Journal;
 use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status};
 use crate::tasks::discovery::Listing;
-use crate::work::pauses::{Pause, Pauses};
+use crate::work::pauses::Pauses;
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

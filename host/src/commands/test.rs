@@ -20,7 +20,7 @@ use crate::journal::Journal;
 use crate::tasks::case::Case;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Listing;
-use crate::work::runner::{self, Call, Runner};
+use crate::work::runner::{Call, Runner};
 
 /// Run one recorded message through its task now, without bus and queue
 ///
@@ -115,8 +115,8 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
         print_plain(&format!("would remember: {key} = {value}\n"))?;
     }
     if task.kind == TaskKind::Component {
-        let allowed = humantime::format_duration(runner::timeout(task));
-        let [used, most] = [attempt.usage.memory, runner::memory(task)].map(bytesize::ByteSize);
+        let allowed = humantime::format_duration(task.timeout());
+        let [used, most] = [attempt.usage.memory, task.memory()].map(bytesize::ByteSize);
         let calls = attempt.usage.host_calls;
         // Rounded, so that the line says what a person can use.
         let took = humantime::format_duration(Duration::from_micros(

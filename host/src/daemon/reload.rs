@@ -10,14 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::{QueueName, TaskName};
+use loopabull_queue::Queues;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::observe::health::{Health, Part};
+use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Finding, Listing, Severity};
 use crate::work::ack_timeout;
-use crate::work::shared::Workplace;
+use crate::work::runner::Runner;
+use crate::work::shared::Shared;
 
 /// How long the directories must be still before they are read: a file that is being copied is not
 /// half a version.
@@ -26,8 +31,6 @@ const STILL: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often the directories are looked at although nothing was heard: not every file system tells.
 const LOOK: Duration = Duration::from_secs(30);
-/// Whose trouble a directory is that cannot be read.
-const TROUBLE: &str = "tasks";
 /// How long Ansible may take to read a playbook.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,22 +39,35 @@ pub(crate) struct Reload {
     config: Config,
     /// The queues that have workers.
     queues: Vec<QueueName>,
-    place: Arc<Workplace>,
+    work_queues: Arc<Queues>,
+    runner: Arc<Runner>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    drain: CancellationToken,
     in_force: Arc<Listing>,
 }
 
 impl Reload {
     /// Makes a reload of what is in force, which was loaded from this listing.
-    pub(crate) fn new(config: &Config, place: &Arc<Workplace>, in_force: Arc<Listing>) -> Self {
-        let catalog = place.runner.catalog.get();
+    pub(crate) fn new(config: &Config, work: &Shared, in_force: Arc<Listing>) -> Self {
+        let catalog = work.runner.catalog.get();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
         let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
-        Self { config: config.clone(), queues, place: Arc::clone(place), in_force }
+        Self {
+            config: config.clone(),
+            queues,
+            work_queues: Arc::clone(&work.queues),
+            runner: Arc::clone(&work.runner),
+            health: Arc::clone(&work.health),
+            metrics: Arc::clone(&work.metrics),
+            drain: work.shutdown.drain.clone(),
+            in_force,
+        }
     }
 
     /// Watches until the daemon drains.
     pub(crate) async fn run(mut self) {
-        let drain = self.place.shutdown.drain.clone();
+        let drain = self.drain.clone();
         let (sender, mut changes) = mpsc::channel(1);
         let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
         loop {
@@ -83,15 +99,15 @@ impl Reload {
         };
         if let Some((folder, reason)) = listing.unreadable.iter().find(is_news) {
             // Not empty: nobody knows what is in it. What is in force stays.
-            let trouble = format!("`{}`: {reason}", folder.display());
-            self.place.board.set_trouble(TROUBLE, &trouble);
+            let problem = format!("`{}`: {reason}", folder.display());
+            self.health.report(Part::Tasks, problem);
             return;
         }
-        self.place.board.clear_trouble(TROUBLE);
+        self.health.resolve(&Part::Tasks);
         if listing.is_same(&self.in_force) {
             return;
         }
-        let before = self.place.runner.catalog.get();
+        let before = self.runner.catalog.get();
         let changed: Vec<_> = listing
             .tasks
             .iter()
@@ -100,7 +116,7 @@ impl Reload {
             .collect();
         let loaded = {
             let (config, before) = (self.config.clone(), Arc::clone(&before));
-            let components = Arc::clone(&self.place.runner.components);
+            let components = Arc::clone(&self.runner.components);
             tokio::task::spawn_blocking(move || {
                 (Catalog::load(&config, &listing, &components, Some(&before)), listing)
             })
@@ -116,8 +132,16 @@ impl Reload {
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("loaded the tasks anew: {} changed", names.join(", "));
-        self.place.put_in_force(catalog);
-        self.place.metrics.reloads.inc();
+        self.put_in_force(catalog);
+        self.metrics.reloads.inc();
+    }
+
+    /// Puts another catalog in force, and reports the problems of its tasks.
+    fn put_in_force(&self, catalog: Catalog) {
+        for (name, _) in self.runner.catalog.get().troubles() {
+            self.health.resolve(&Part::Task(name.clone()));
+        }
+        report_problems(&self.runner.catalog.replace(catalog), &self.health);
     }
 
     /// Refuses what cannot come into force.
@@ -133,7 +157,7 @@ impl Reload {
         let routes = Arc::clone(&catalog.routes);
         let tasks = routes.tasks().into_iter().map(Arc::as_ref);
         if !self.config.ignore_consumer_timeout {
-            for long in ack_timeout::too_long(&self.config, &self.place.queues, tasks).await {
+            for long in ack_timeout::too_long(&self.config, &self.work_queues, tasks).await {
                 refused.push((long.task().clone(), format!("{long}; {}", long.hint())));
             }
         }
@@ -145,12 +169,19 @@ impl Reload {
         for task in routes.tasks() {
             if let Some(secrets) = catalog.secrets(&task.name)
                 && is_new(&task.name)
-                && let Ok(playbooks) = &self.place.runner.playbooks
+                && let Ok(playbooks) = &self.runner.playbooks
                 && let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await
             {
                 catalog.refuse(&task.name, complaint.to_string());
             }
         }
+    }
+}
+
+/// Reports the problems of the tasks of a catalog.
+pub(crate) fn report_problems(catalog: &Catalog, health: &Health) {
+    for (name, problem) in catalog.troubles() {
+        health.report(Part::Task(name.clone()), problem);
     }
 }
 

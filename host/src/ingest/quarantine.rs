@@ -13,12 +13,10 @@ use loopabull_queue::Backoff;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::observe::status::Board;
+use crate::observe::health::{Health, Part};
 
 /// How many bytes all of them may have together. What comes beyond is refused and counted.
 const MOST: u64 = 256 << 20;
-/// Who has the trouble of files that cannot be written.
-const TROUBLE: &str = "parked";
 
 /// Where what cannot be used is kept.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl Parked {
     pub(crate) async fn keep(
         self: &Arc<Self>,
         parking: &Parking<'_>,
-        board: &Board,
+        health: &Health,
         stop: &CancellationToken,
     ) -> bool {
         let mut backoff = Backoff::default();
@@ -77,17 +75,18 @@ impl Parked {
                 Ok(Some(path)) => {
                     let (path, reason) = (path.display(), parking.reason);
                     tracing::warn!("a message that cannot be used is in `{path}`: {reason}");
-                    board.clear_trouble(TROUBLE);
+                    health.resolve(&Part::Quarantine);
                     return true;
                 }
                 Ok(None) => {
-                    board.set_trouble(TROUBLE, "no room for more that cannot be used");
+                    health.report(Part::Quarantine, "no room for more that cannot be used");
                     tracing::error!("a message that cannot be used is lost: {}", parking.reason);
                     return true;
                 }
                 Err(error) => {
                     let folder = self.folder.display();
-                    board.set_trouble(TROUBLE, &format!("cannot write to `{folder}`: {error}"));
+                    let problem = format!("cannot write to `{folder}`: {error}");
+                    health.report(Part::Quarantine, problem);
                     backoff.pause(stop).await;
                 }
             }
@@ -167,10 +166,10 @@ mod tests {
             content_encoding: Some("hex"),
             body: b"text",
         };
-        let (board, stop) = (Board::default(), CancellationToken::new());
-        assert!(parked.keep(&parking, &board, &stop).await);
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        assert!(parked.keep(&parking, &health, &stop).await);
         parking.body = b"\xff\x00";
-        assert!(parked.keep(&parking, &board, &stop).await);
+        assert!(parked.keep(&parking, &health, &stop).await);
         let files = fs::read_dir(folder.path().join("parked")).unwrap();
         let mut bodies: Vec<String> = files
             .map(|file| {

@@ -15,15 +15,11 @@ use tokio::sync::watch;
 
 use crate::config::{Fedmsg, Verify};
 use crate::ingest;
-use crate::observe::status::Board;
+use crate::observe::health::{Health, Part};
 use crate::shutdown::Shutdown;
 
 /// The largest file that is read, in bytes. Fedora's list of revoked certificates had 200 KB.
 const MAX_FILE: u64 = 16 << 20;
-/// Who has the trouble of files that cannot be read.
-const TROUBLE: &str = "trust";
-/// Who has that of files that are of the past.
-const ENDED: &str = "signatures";
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -81,19 +77,19 @@ pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
 pub(crate) async fn keep(
     config: Fedmsg,
     verifiers: watch::Sender<Arc<Verifier>>,
-    board: Arc<Board>,
+    health: Arc<Health>,
     shutdown: Shutdown,
 ) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
-            board.set_trouble(TROUBLE, &format!("cannot hear SIGHUP: {error}"));
+            health.report(Part::Signers, format_args!("cannot receive SIGHUP: {error}"));
             return shutdown.drain.cancelled().await;
         }
     };
     let mut due = Instant::now() + config.refresh;
     loop {
-        tell_of_end(&verifiers.borrow(), &board);
+        tell_of_end(&verifiers.borrow(), &health);
         tokio::select! {
             () = tokio::time::sleep(TICK) => if Instant::now() < due {
                 continue;
@@ -101,32 +97,32 @@ pub(crate) async fn keep(
             _ = hangup.recv() => (),
             () = shutdown.drain.cancelled() => return,
         }
-        renew(&config, &verifiers, &board);
+        renew(&config, &verifiers, &health);
         due = Instant::now() + config.refresh;
     }
 }
 
 /// Tells of a CA, or a list of what it has revoked, that has ended: then nothing comes in.
-fn tell_of_end(verifier: &Verifier, board: &Board) {
+fn tell_of_end(verifier: &Verifier, health: &Health) {
     let Verifier::X509(x509) = verifier else { return };
     if x509.trust().valid_until() < ingest::now() {
-        board.set_trouble(ENDED, "the CA or its CRL has ended: every message is refused");
+        health.report(Part::Signatures, "the CA or its CRL has expired: every message is rejected");
     } else {
-        board.clear_trouble(ENDED);
+        health.resolve(&Part::Signatures);
     }
 }
 
-fn renew(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, board: &Board) {
+fn renew(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health: &Health) {
     match verifier(config) {
         Ok(verifier) => {
             verifiers.send_replace(Arc::new(verifier));
-            board.clear_trouble(TROUBLE);
+            health.resolve(&Part::Signers);
             tracing::info!("read the trust in signers again");
         }
         Err(error) => {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::error!("the trust in signers stays as it was: {error}");
-            board.set_trouble(TROUBLE, &error);
+            health.report(Part::Signers, &error);
         }
     }
 }

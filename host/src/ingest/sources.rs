@@ -24,8 +24,9 @@ use crate::ingest::sources::fedmsg::SourceError;
 use crate::ingest::sources::fedora_messaging::BusSource;
 use crate::ingest::spool::Spool;
 use crate::ingest::{Ingest, Overflow};
+use crate::observe::activity::Activity;
+use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
-use crate::observe::status::Board;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::CurrentCatalog;
 
@@ -66,7 +67,8 @@ impl SourcesError {
 pub(crate) struct Shared {
     pub(crate) catalog: Arc<CurrentCatalog>,
     pub(crate) queues: Arc<Queues>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -87,8 +89,8 @@ pub(crate) async fn start(
     let is_checked = !matches!(verifier, Verifier::Off);
     let (verifiers, verifier) = watch::channel(Arc::new(verifier));
     if is_checked {
-        let (board, shutdown) = (Arc::clone(&shared.board), shared.shutdown.clone());
-        parts.spawn(signers::keep(config.fedmsg.clone(), verifiers, board, shutdown));
+        let (health, shutdown) = (Arc::clone(&shared.health), shared.shutdown.clone());
+        parts.spawn(signers::keep(config.fedmsg.clone(), verifiers, health, shutdown));
     } else if has_fedmsg {
         tracing::warn!(
             "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
@@ -104,7 +106,8 @@ pub(crate) async fn start(
         seen: seen.map_err(SourcesError::Seen)?,
         spool: spool.map_err(SourcesError::Spool)?,
         parked,
-        board: shared.board,
+        health: shared.health,
+        activity: shared.activity,
         metrics: shared.metrics,
         shutdown: shared.shutdown,
         overflow: Overflow::default(),
@@ -128,7 +131,7 @@ fn start_buses(
     for config in buses {
         let bus = Bus::start(config).map_err(SourcesError::Bus)?;
         let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
-        ingest.board.add_source(&name);
+        ingest.activity.add_source(&name);
         parts.spawn(BusSource { name, ingest: Arc::clone(ingest) }.run(bus));
     }
     Ok(())
@@ -141,16 +144,16 @@ fn start_fedmsg(
     parts: &mut JoinSet<()>,
 ) -> Result<JoinHandle<()>, SourcesError> {
     for endpoint in &config.fedmsg.endpoints {
-        ingest.board.add_source(&endpoint.address);
+        ingest.activity.add_source(&endpoint.address);
         tracing::info!("subscribing to `{}`", endpoint.address);
     }
-    let fedmsgs = fedmsg::start(&config.fedmsg, &ingest.board, &ingest.metrics)?;
+    let fedmsgs = fedmsg::start(&config.fedmsg, &ingest.activity, &ingest.metrics)?;
     if let Some(settings) = &config.datagrepper {
         let trust = Trust::load(config.http.ca_file.as_deref())?;
         let (road, links) = (Arc::clone(&ingest), fedmsgs.links);
         let archive =
             Datagrepper::open(settings, &config.fedmsg, trust, &config.state, road, links)?;
-        ingest.board.add_source(archive.name());
+        ingest.activity.add_source(archive.name());
         parts.spawn(archive.run());
     }
     parts.spawn(ingest.run(fedmsgs.received));

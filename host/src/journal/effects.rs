@@ -1,4 +1,4 @@
-//! What a run leaves behind: its task's state and the outbox, kept in the transaction that keeps it.
+//! The effects of a run, the state of its task and the outbox, recorded in the run's own transaction.
 
 use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -6,12 +6,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Record;
 use super::rows::{from_json, insert, json};
 
-/// Keeps a run with its effects, or without them and with the outcome that says why.
+/// Records a run with its effects, or without them and with an outcome that says why.
 pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Result<Run> {
     let Record { mut run, message, sends, state } = record;
-    // A run that only looks is as good as one that looked a moment ago.
+    // A run that has no effects cannot conflict: it is as if it had run a moment earlier.
     if run.outcome.is_success() && !(sends.is_empty() && state.written.is_empty()) {
-        match objection(connection, &run.task, &state)? {
+        match conflict_or_limit(connection, &run.task, &state)? {
             None => {
                 write(connection, &run.task, &state)?;
                 for (place, message) in sends.iter().enumerate() {
@@ -30,7 +30,7 @@ pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Resul
     Ok(run)
 }
 
-/// Returns what a task remembers under a key.
+/// Returns the value of a key in the state of a task.
 pub(super) fn state(
     connection: &Connection,
     task: &TaskName,
@@ -42,7 +42,7 @@ pub(super) fn state(
         .optional()
 }
 
-/// Returns the messages that are still to be sent because of an entry.
+/// Returns the unsent messages of an entry.
 pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Vec<Message>> {
     connection
         .prepare("SELECT message FROM outbox WHERE entry = ?1 AND queued = 0 ORDER BY place")?
@@ -50,7 +50,7 @@ pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Resu
         .collect()
 }
 
-/// Returns some of the messages that only the bus does not have.
+/// Returns up to 100 messages that are not on the bus yet.
 pub(super) fn for_bus(connection: &Connection) -> rusqlite::Result<Vec<(EntryId, u64, Message)>> {
     connection
         .prepare("SELECT * FROM outbox WHERE queued = 1 ORDER BY entry, place LIMIT 100")?
@@ -61,7 +61,7 @@ pub(super) fn for_bus(connection: &Connection) -> rusqlite::Result<Vec<(EntryId,
         .collect()
 }
 
-/// Returns the entries because of which messages are still to be sent.
+/// Returns the entries that have unsent messages.
 pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> {
     connection
         .prepare("SELECT DISTINCT entry FROM outbox WHERE queued = 0 ORDER BY entry")?
@@ -69,8 +69,8 @@ pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> 
         .collect()
 }
 
-/// Tells why the effects of a run cannot be kept.
-fn objection(
+/// Returns the outcome of a run whose effects cannot be recorded, if that is so.
+fn conflict_or_limit(
     connection: &Connection,
     task: &TaskName,
     changes: &StateChanges,

@@ -1,4 +1,4 @@
-//! Runs as rows, and which attempts may begin.
+//! The rows of runs, and the decision whether an attempt may begin.
 
 use std::time::Duration;
 
@@ -8,16 +8,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Begun;
 
-/// The largest message that is kept with its run, in bytes of its JSON.
-const MAX_MESSAGE: usize = 256 << 10;
+/// The maximum size of a message that is kept with its run, in bytes of its JSON.
+const MAX_MESSAGE_SIZE: usize = 256 << 10;
 
+/// Records that an attempt begins, or returns why it must not.
 pub(super) fn begin(
     connection: &Connection,
     entry: &EntryId,
     task: &TaskName,
     attempt: u32,
 ) -> rusqlite::Result<Begun> {
-    // A run that was cancelled or overtaken is given back uncounted: it is no attempt.
+    // A run that was cancelled or that conflicted is requeued uncounted: it is not an attempt.
     let ended = connection
         .prepare_cached(
             "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict')
@@ -43,11 +44,11 @@ pub(super) fn begin(
         .optional()?;
     let (cut_offs, waited) = match earlier {
         None => (0, false),
-        // This daemon began it and could not record it.
+        // This daemon began the attempt and could not record its run.
         Some((true, cut_offs, _)) => (cut_offs.saturating_add(1), false),
         Some((false, cut_offs, waited)) => (cut_offs, waited),
     };
-    // One that is not run any more does not have to wait for that.
+    // An entry with more deaths is refused and does not have to wait for that.
     let waits = (2..RetryPolicy::MOST_CUT_OFFS).contains(&cut_offs) && !waited;
     connection
         .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -55,6 +56,7 @@ pub(super) fn begin(
     Ok(if waits { Begun::Wait { cut_offs } } else { Begun::Run { cut_offs } })
 }
 
+/// Inserts a run, and removes its beginning.
 pub(super) fn insert(
     connection: &Connection,
     run: &Run,
@@ -89,12 +91,13 @@ pub(super) fn insert(
             json(&run.usage),
             json(&run.emitted),
             json(&run.playbook),
-            // One that was overtaken is run again, and has it then.
+            // A run that conflicted is repeated, and the repetition keeps the message.
             Some(json(message))
-                .filter(|message| message.len() <= MAX_MESSAGE && run.outcome.is_attempt()),
+                .filter(|message| message.len() <= MAX_MESSAGE_SIZE && run.outcome.is_attempt()),
         ])
 }
 
+/// Reads a run from a row.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         id: RunId::new(row.get::<_, String>("id")?),
@@ -117,10 +120,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
     })
 }
 
+/// Returns a value as JSON for a column.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("a run is made of JSON types")
 }
 
+/// Reads a column that holds JSON.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(
     row: &Row<'_>,
     column: &str,
@@ -128,6 +133,7 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(&row.get::<_, String>(column)?).map_err(unreadable)
 }
 
+/// Reads a column of a type that checks its text.
 pub(super) fn checked<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: TryFrom<String>,

@@ -1,4 +1,4 @@
-//! The journal on its own: what is kept, and what is not.
+//! Tests of the journal on its own: recorded runs, begun attempts, effects, and crashes.
 
 use std::time::Duration;
 
@@ -32,16 +32,16 @@ fn message() -> Message {
     serde_json::from_str(r#"{"id":"m-1","topic":"a.b","body":{}}"#).unwrap()
 }
 
-/// A run that changes nothing outside itself.
-fn plain(run: Run) -> Record {
+/// A run without effects.
+fn without_effects(run: Run) -> Record {
     Record { run, message: message(), sends: Vec::new(), state: StateChanges::default() }
 }
 
 #[tokio::test]
-async fn a_run_is_found_as_it_was_recorded() {
+async fn a_recorded_run_is_found_unchanged() {
     let state = tempfile::tempdir().unwrap();
     let failed = run("r-1", "m-1", retry());
-    Journal::open(state.path()).unwrap().record(plain(failed.clone())).await.unwrap();
+    Journal::open(state.path()).unwrap().record(without_effects(failed.clone())).await.unwrap();
     let journal = Journal::open(state.path()).unwrap();
     assert_eq!(journal.find(RunId::new("r-1")).await.unwrap(), Some(failed));
     assert_eq!(journal.find(RunId::new("r-2")).await.unwrap(), None);
@@ -60,7 +60,7 @@ fn retry() -> Outcome {
 async fn an_entry_that_succeeded_does_not_begin_again() {
     let state = tempfile::tempdir().unwrap();
     let journal = Journal::open(state.path()).unwrap();
-    journal.record(plain(run("r-1", "m-1", Outcome::Success))).await.unwrap();
+    journal.record(without_effects(run("r-1", "m-1", Outcome::Success))).await.unwrap();
     assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
     assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
     let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
@@ -68,18 +68,18 @@ async fn an_entry_that_succeeded_does_not_begin_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_had_its_run_is_not_run_again() {
+async fn an_attempt_that_had_its_run_does_not_begin_again() {
     let state = tempfile::tempdir().unwrap();
     let journal = Journal::open(state.path()).unwrap();
     assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
-    journal.record(plain(run("r-1", "m-1", retry()))).await.unwrap();
+    journal.record(without_effects(run("r-1", "m-1", retry()))).await.unwrap();
     let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
     assert_eq!(begin(&journal, 1).await, ended);
     assert_eq!(begin(&journal, 2).await, Begun::Run { cut_offs: 0 });
 }
 
 #[tokio::test]
-async fn what_was_cut_off_more_than_once_waits_before_it_is_run_again() {
+async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
     let state = tempfile::tempdir().unwrap();
     let expected = [
         vec![Begun::Run { cut_offs: 0 }],
@@ -95,12 +95,12 @@ async fn what_was_cut_off_more_than_once_waits_before_it_is_run_again() {
         }
     }
     let journal = Journal::open(state.path()).unwrap();
-    journal.record(plain(run("r-1", "m-1", Outcome::Cancelled))).await.unwrap();
+    journal.record(without_effects(run("r-1", "m-1", Outcome::Cancelled))).await.unwrap();
     assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
 }
 
 #[tokio::test]
-async fn tasks_that_were_running_when_daemons_died_are_counted_until_they_succeed() {
+async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds() {
     let state = tempfile::tempdir().unwrap();
     let die = async || {
         let journal = Journal::open(state.path()).unwrap();
@@ -114,31 +114,31 @@ async fn tasks_that_were_running_when_daemons_died_are_counted_until_they_succee
     assert_eq!(die().await, [1]);
     assert_eq!(die().await, [2]);
     let journal = Journal::open(state.path()).unwrap();
-    journal.record(plain(run("r-1", "m-2", Outcome::Success))).await.unwrap();
+    journal.record(without_effects(run("r-1", "m-2", Outcome::Success))).await.unwrap();
     drop(journal);
     assert_eq!(die().await, [1]);
 }
 
-/// A crash may leave any part of the last transaction on disk. The journal opens again and holds
-/// what was recorded before; of the last run all or nothing.
+/// A crash may leave any part of the last transaction on disk. The journal opens again and has all
+/// earlier runs, and the last one either whole or not at all.
 #[tokio::test]
 async fn a_journal_cut_at_every_byte_of_its_last_transaction_opens_again() {
     let state = tempfile::tempdir().unwrap();
     let journal = Journal::open(state.path()).unwrap();
     for number in 0..5 {
         let id = format!("r-{number}");
-        journal.record(plain(run(&id, "m-1", Outcome::Success))).await.unwrap();
+        journal.record(without_effects(run(&id, "m-1", Outcome::Success))).await.unwrap();
     }
     let files = ["journal.db", "journal.db-wal"].map(|name| state.path().join(name));
     let before = std::fs::metadata(&files[1]).unwrap().len() as usize;
-    journal.record(plain(run("r-5", "m-1", Outcome::Success))).await.unwrap();
+    journal.record(without_effects(run("r-5", "m-1", Outcome::Success))).await.unwrap();
     let [file, log] = files.map(|path| std::fs::read(path).unwrap());
     assert!(log.len() > before);
-    // Some ten thousand files are opened and synced: in memory, where there is some for files.
+    // Some ten thousand files are opened and synced, which is faster in memory.
     let memory = std::path::Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     for length in before..=log.len() {
-        let cut = tempfile::tempdir_in(&place).unwrap();
+        let cut = tempfile::tempdir_in(&folder).unwrap();
         std::fs::write(cut.path().join("journal.db"), &file).unwrap();
         std::fs::write(cut.path().join("journal.db-wal"), &log[..length]).unwrap();
         let runs = Journal::open(cut.path()).unwrap().count().await.unwrap();
@@ -153,7 +153,7 @@ async fn a_list_is_filtered_and_limited() {
     let journal = Journal::open(state.path()).unwrap();
     for number in 0..5 {
         let id = format!("r-{number}");
-        journal.record(plain(run(&id, "m-1", Outcome::Success))).await.unwrap();
+        journal.record(without_effects(run(&id, "m-1", Outcome::Success))).await.unwrap();
     }
     let list = |filter| async { journal.list(filter).await.unwrap().len() };
     assert_eq!(list(Filter { limit: 3, ..Filter::default() }).await, 3);
@@ -172,7 +172,7 @@ fn changes(read: Option<&str>, written: &str) -> StateChanges {
 }
 
 #[tokio::test]
-async fn a_run_leaves_its_effects_only_if_what_it_read_is_still_so() {
+async fn a_run_has_effects_only_if_the_state_it_read_is_unchanged() {
     let state = tempfile::tempdir().unwrap();
     let journal = Arc::new(Journal::open(state.path()).unwrap());
     let read = journal.state_of(&"t".try_into().unwrap());
@@ -185,9 +185,9 @@ async fn a_run_leaves_its_effects_only_if_what_it_read_is_still_so() {
     assert_eq!(record("r-1", changes(None, "1")).await.outcome, Outcome::Success);
     assert_eq!(read("n".into()).await.unwrap(), Some(b"1".to_vec()));
 
-    let overtaken = record("r-2", changes(None, "2")).await;
-    assert_eq!(overtaken.outcome, Outcome::Conflict { key: "n".into() });
-    assert_eq!(overtaken.emitted, []);
+    let conflicting = record("r-2", changes(None, "2")).await;
+    assert_eq!(conflicting.outcome, Outcome::Conflict { key: "n".into() });
+    assert_eq!(conflicting.emitted, []);
     assert_eq!(read("n".into()).await.unwrap(), Some(b"1".to_vec()));
 
     let large = record("r-3", changes(Some("1"), "1234567890")).await;
@@ -207,13 +207,13 @@ async fn a_run_leaves_its_effects_only_if_what_it_read_is_still_so() {
 }
 
 #[tokio::test]
-async fn a_failed_run_leaves_nothing() {
+async fn a_failed_run_has_no_effects() {
     let state = tempfile::tempdir().unwrap();
     let journal = Arc::new(Journal::open(state.path()).unwrap());
     let record = Record {
         sends: vec![message()],
         state: changes(None, "1"),
-        ..plain(run("r-1", "m-1", retry()))
+        ..without_effects(run("r-1", "m-1", retry()))
     };
     journal.record(record).await.unwrap();
     assert_eq!(journal.unsent().await.unwrap(), []);

@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::tasks::discovery::{Finding, Listing, Severity, Stamp};
 use crate::tasks::secrets;
-use crate::work::runner;
 
 /// A task that is ready to run.
 #[derive(Clone)]
@@ -202,7 +201,7 @@ fn prepare(
         return Ok(Loaded::Playbook(Arc::new(Secrets::new(secrets))));
     }
     let most = config.ceiling.memory.map_or(loopabull_wasm::MAX_MEMORY, |memory| memory.as_u64());
-    let memory = runner::memory(task);
+    let memory = task.memory();
     if memory > most.min(loopabull_wasm::MAX_MEMORY) {
         return Err(format!("`limits.memory` is {memory} bytes, the most is {most}"));
     }

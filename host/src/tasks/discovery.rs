@@ -17,7 +17,6 @@ use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
 use crate::tasks::{grants, secrets};
-use crate::work::runner;
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
@@ -67,7 +66,7 @@ impl Listing {
             listing.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
         let mut tasks: Vec<_> = tasks.into_values().collect();
         for task in &mut tasks {
-            runner::lower(&mut task.manifest, task.kind, &config.ceiling);
+            task.manifest.apply_ceiling(task.kind, &config.ceiling);
             if task.patterns().is_empty() {
                 listing.findings.push(Finding {
                     severity: Severity::Problem,
@@ -389,7 +388,7 @@ mod tests {
         let listing = Listing::read(&config);
         assert_eq!(listing.refused.len(), 0);
         for task in &listing.tasks {
-            assert_eq!(runner::timeout(task), std::time::Duration::from_secs(2));
+            assert_eq!(task.timeout(), std::time::Duration::from_secs(2));
             assert_eq!(task.manifest.limits.memory, Some(bytesize::ByteSize::mib(16)));
         }
     }

@@ -1,5 +1,5 @@
-//! The broker's acknowledgement timeout against the tasks': a task that may run longer must not
-//! start, because the broker would deliver its message again while it runs.
+//! The check of task timeouts against the broker's acknowledgement timeout: a task that may run longer
+//! must not start, because the broker would redeliver its message while it runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,23 +9,22 @@ use loopabull_model::{QueueName, Task, TaskName};
 use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
-use crate::work::runner;
 
-/// What a run takes beside its timeout: to be ended, recorded and settled.
-const TO_SETTLE: Duration = Duration::from_secs(30);
+/// How long it takes to end, record and settle a run after its timeout.
+const SETTLE_MARGIN: Duration = Duration::from_secs(30);
 
-/// A task that may run longer than the broker waits.
+/// A task that may run longer than the broker's acknowledgement timeout.
 #[derive(Clone, Debug)]
 pub(crate) struct TooLong {
     task: TaskName,
     queue: QueueName,
     timeout: Duration,
-    /// With all that may be worked before it.
+    /// The timeout, together with the runs of the deliveries that are prefetched before it.
     needed: Duration,
     broker: AckTimeout,
 }
 
-/// Returns the tasks that may run longer than the broker waits for their deliveries.
+/// Returns the tasks that may run longer than the acknowledgement timeout of their queue.
 pub(crate) async fn too_long<'a>(
     config: &Config,
     queues: &Queues,
@@ -39,10 +38,10 @@ pub(crate) async fn too_long<'a>(
             known.insert(queue.clone(), queues.ack_timeout(queue).await);
         }
         let Some(broker) = known[queue].clone() else { continue };
-        let timeout = runner::timeout(task);
-        // What was sent ahead waits for the runs before it, and the broker's clock runs.
+        let timeout = task.timeout();
+        // A prefetched delivery waits for the runs before it, and its acknowledgement timeout runs.
         let needed = timeout.saturating_mul(u32::from(config.prefetch));
-        if needed + TO_SETTLE >= broker.limit {
+        if needed + SETTLE_MARGIN >= broker.limit {
             let (task, queue) = (task.name.clone(), queue.clone());
             found.push(TooLong { task, queue, timeout, needed, broker });
         }
@@ -51,12 +50,12 @@ pub(crate) async fn too_long<'a>(
 }
 
 impl TooLong {
-    /// Returns which task it is.
+    /// Returns the name of the task.
     pub(crate) fn task(&self) -> &TaskName {
         &self.task
     }
 
-    /// Returns what the operator can do, with the exact line.
+    /// Returns a hint for the operator, with the exact lines to write.
     pub(crate) fn hint(&self) -> String {
         let enough = self.needed + Duration::from_mins(5);
         let (ms, queue) = (enough.as_millis(), &self.queue);
@@ -69,9 +68,9 @@ impl TooLong {
             String::new()
         };
         format!(
-            "put `consumer_timeout = {ms}` into rabbitmq.conf{policy}; where the broker has that \
-             already, say so here: `consumer_timeout = \"{}\"`; or give the task a shorter \
-             `timeout` under `[limits]`",
+            "put `consumer_timeout = {ms}` into rabbitmq.conf{policy}; if the broker already has that \
+             timeout, set `consumer_timeout = \"{}\"` in our configuration; or give the task a \
+             shorter `timeout` under `[limits]`",
             humantime::format_duration(enough),
         )
     }
@@ -81,13 +80,13 @@ impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = humantime::format_duration;
         let Self { task, queue, timeout, broker, .. } = self;
-        write!(f, "task `{task}` may run {}", time(*timeout))?;
+        write!(f, "task `{task}` may run for {}", time(*timeout))?;
         if self.needed > *timeout {
-            write!(f, ", {} with what was sent ahead of it", time(self.needed))?;
+            write!(f, ", or {} with the prefetched deliveries before it", time(self.needed))?;
         }
         write!(
             f,
-            ", and RabbitMQ takes a delivery of queue `{queue}` for lost after {} ({})",
+            ", but RabbitMQ redelivers messages of queue `{queue}` after {} ({})",
             time(broker.limit),
             broker.source,
         )

@@ -1,20 +1,21 @@
-//! Pauses: which tasks, queues and workers rest, and why.
+//! Pauses: which tasks, queues and workers are paused, and why.
 //!
 //! Owns the file `control.db` of the state directory, by which the commands `pause` and `resume` talk
-//! to a daemon, or to the next one: whoever may write that directory may pause its tasks. A pause
-//! holds over restarts; that of a worker ends with its daemon.
+//! to a running daemon, or to the next one. Anybody who may write to that directory may pause its
+//! tasks. A pause survives restarts; the pause of a worker ends with its daemon.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{QueueName, Reason, TaskName};
+use loopabull_model::{Pause, Reason, Target};
 use loopabull_store::{Store, StoreError};
+use parking_lot::Mutex;
 use rusqlite::{Connection, params};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::error::chain;
 
 const VERSION: i32 = 1;
 
@@ -27,92 +28,52 @@ const SCHEMA: &str = "
         PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;";
 
-/// What rests on this host, and why.
+/// The pauses of this host.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     store: Store,
-    known: watch::Sender<Arc<Known>>,
-    /// What is not written yet.
-    unwritten: Mutex<Known>,
-    /// Held over `await` on purpose: of two that read the file the later must also be the last to say
-    /// what it holds.
+    current: watch::Sender<Arc<PauseMap>>,
+    /// Pauses that are in force and not yet in the file.
+    unwritten: Mutex<PauseMap>,
+    /// Held over `await` on purpose: of two callers that read the file, the later one must also be
+    /// the last one to publish its contents.
     refreshing: tokio::sync::Mutex<()>,
 }
 
-type Known = BTreeMap<Target, Pause>;
-
-/// What can rest.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
-#[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
-pub(crate) enum Target {
-    Task(TaskName),
-    Queue(QueueName),
-    /// A worker of the running daemon, counted from 1.
-    Worker(u32),
-}
-
-/// Why something rests.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Pause {
-    pub reason: String,
-    /// Milliseconds since 1970.
-    pub since_ms: i64,
-}
-
-impl Target {
-    /// Returns the word for what it is.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Task(_) => "task",
-            Self::Queue(_) => "queue",
-            Self::Worker(_) => "worker",
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Task(name) => name.to_string(),
-            Self::Queue(name) => name.to_string(),
-            Self::Worker(number) => number.to_string(),
-        }
-    }
-
-    fn read(kind: &str, name: String) -> Option<Self> {
-        match kind {
-            "task" => TaskName::try_from(name).ok().map(Self::Task),
-            "queue" => QueueName::try_from(name).ok().map(Self::Queue),
-            _ => name.parse().ok().map(Self::Worker),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}`", self.kind(), self.name())
-    }
-}
+type PauseMap = BTreeMap<Target, Pause>;
 
 impl Pauses {
-    /// Opens the pauses of a state directory. What rests is known after the first `refresh`.
+    /// Opens the pauses of a state directory. The first [`Self::refresh`] reads them.
     pub(crate) fn open(state: &Path) -> Result<Self, StoreError> {
         let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
         Ok(Self {
             store,
-            known: watch::Sender::new(Arc::default()),
+            current: watch::Sender::new(Arc::default()),
             unwritten: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Lets something rest. What rests already keeps its first reason. Returns once that is on disk;
-    /// after an error it rests all the same, and is written by a later `refresh`.
+    /// Pauses a target. A target that is paused already keeps its first reason. Returns once the pause
+    /// is on disk; after an error it is in force all the same, and a later [`Self::refresh`] writes
+    /// it.
     pub(crate) async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let pause = Pause { reason: reason.to_string(), since_ms: since };
-        self.unwritten().insert(target.clone(), pause);
-        self.show();
+        self.unwritten.lock().insert(target.clone(), pause);
+        let unwritten = self.unwritten.lock().clone();
+        self.current.send_modify(|current| Arc::make_mut(current).extend(unwritten));
         self.refresh().await.map(|_| ())
+    }
+
+    /// Pauses a target by the daemon's own decision, and logs the reason.
+    pub(crate) async fn pause_automatically(&self, target: Target, reason: &Reason) {
+        tracing::error!("{target} is paused: {reason}; end the pause with `loopabull-host resume`");
+        if let Err(error) = self.pause(target.clone(), reason).await {
+            let error = chain(error);
+            tracing::error!("cannot save the pause of {target}, it ends with this daemon: {error}");
+        }
     }
 
     async fn write(&self, target: &Target, pause: &Pause) -> Result<(), StoreError> {
@@ -126,9 +87,9 @@ impl Pauses {
         self.store.change(insert).await.map(|_| ())
     }
 
-    /// Ends a pause; tells whether there was one.
+    /// Ends the pause of a target. Returns whether it was paused.
     pub(crate) async fn resume(&self, target: Target) -> Result<bool, StoreError> {
-        self.unwritten().remove(&target);
+        self.unwritten.lock().remove(&target);
         let delete = move |connection: &Connection| {
             connection.execute(
                 "DELETE FROM pauses WHERE kind = ?1 AND name = ?2",
@@ -140,25 +101,25 @@ impl Pauses {
         Ok(count > 0)
     }
 
-    /// Reads the file, and returns what rested before and does not any more.
+    /// Reads the file, and returns the targets that were paused before and are not any more.
     pub(crate) async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
         let _refreshing = self.refreshing.lock().await;
-        let unwritten = self.unwritten().clone();
+        let unwritten = self.unwritten.lock().clone();
         for (target, pause) in unwritten {
             self.write(&target, &pause).await?;
-            self.unwritten().remove(&target);
+            self.unwritten.lock().remove(&target);
         }
-        let mut known = self.list().await?;
-        known.extend(self.unwritten().clone());
-        let known = Arc::new(known);
-        let old = self.known.borrow().clone();
-        if old != known {
-            self.known.send_replace(Arc::clone(&known));
+        let mut current = self.list().await?;
+        current.extend(self.unwritten.lock().clone());
+        let current = Arc::new(current);
+        let old = self.current();
+        if old != current {
+            self.current.send_replace(Arc::clone(&current));
         }
-        Ok(old.keys().filter(|target| !known.contains_key(target)).cloned().collect())
+        Ok(old.keys().filter(|target| !current.contains_key(target)).cloned().collect())
     }
 
-    /// Returns all that rests, from the file.
+    /// Returns all pauses that are in the file.
     pub(crate) async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
         let read = |connection: &Connection| {
             connection
@@ -166,7 +127,7 @@ impl Pauses {
                 .query_map([], |row| {
                     let kind: String = row.get(0)?;
                     let pause = Pause { reason: row.get(2)?, since_ms: row.get(3)? };
-                    Ok(Target::read(&kind, row.get(1)?).map(|target| (target, pause)))
+                    Ok(Target::from_parts(&kind, row.get(1)?).map(|target| (target, pause)))
                 })?
                 .filter_map(Result::transpose)
                 .collect()
@@ -174,32 +135,32 @@ impl Pauses {
         self.store.read(read).await
     }
 
-    /// Returns all that rests, as it was last read.
-    pub(crate) fn known(&self) -> Arc<BTreeMap<Target, Pause>> {
-        self.known.borrow().clone()
+    /// Returns all pauses in force, as the last [`Self::refresh`] found them.
+    pub(crate) fn current(&self) -> Arc<BTreeMap<Target, Pause>> {
+        self.current.borrow().clone()
     }
 
-    /// Adds what is not written to what is known.
-    fn show(&self) {
-        let unwritten = self.unwritten().clone();
-        self.known.send_modify(|known| Arc::make_mut(known).extend(unwritten));
+    /// Returns whether a target is paused.
+    pub(crate) fn is_paused(&self, target: &Target) -> bool {
+        self.current.borrow().contains_key(target)
     }
 
-    fn unwritten(&self) -> MutexGuard<'_, Known> {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until at least one of the targets is paused.
+    pub(crate) async fn wait_until_paused(&self, targets: &[Target]) {
+        let is_any = |current: &PauseMap| targets.iter().any(|t| current.contains_key(t));
+        self.wait_for(is_any).await;
     }
 
-    /// Tells whether something rests.
-    pub(crate) fn rests(&self, target: &Target) -> bool {
-        self.known.borrow().contains_key(target)
+    /// Waits until none of the targets is paused.
+    pub(crate) async fn wait_until_resumed(&self, targets: &[Target]) {
+        let is_none = |current: &PauseMap| !targets.iter().any(|t| current.contains_key(t));
+        self.wait_for(is_none).await;
     }
 
-    /// Waits until one of these rests, or, with `false`, until none does.
-    pub(crate) async fn wait(&self, targets: &[Target], any_rests: bool) {
-        let rests = |known: &Arc<Known>| targets.iter().any(|target| known.contains_key(target));
-        let mut known = self.known.subscribe();
-        // The sender is ours, so it is there as long as we are.
-        drop(known.wait_for(|known| rests(known) == any_rests).await);
+    async fn wait_for(&self, condition: impl Fn(&PauseMap) -> bool) {
+        let mut current = self.current.subscribe();
+        // The sender is ours, so it is not dropped before this returns.
+        drop(current.wait_for(|current| condition(current)).await);
     }
 }
 
@@ -212,32 +173,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_holds_over_a_restart_and_keeps_its_first_reason() {
+    async fn a_pause_survives_a_restart_and_keeps_its_first_reason() {
         let state = tempfile::tempdir().unwrap();
         let pauses = Pauses::open(state.path()).unwrap();
         pauses.pause(task(), &"first".into()).await.unwrap();
         pauses.pause(task(), &"second".into()).await.unwrap();
         drop(pauses);
         let pauses = Pauses::open(state.path()).unwrap();
-        assert!(!pauses.rests(&task()));
+        assert!(!pauses.is_paused(&task()));
         assert_eq!(pauses.refresh().await.unwrap(), []);
-        assert!(pauses.rests(&task()));
-        assert_eq!(pauses.known()[&task()].reason, "first");
+        assert!(pauses.is_paused(&task()));
+        assert_eq!(pauses.current()[&task()].reason, "first");
     }
 
     #[tokio::test]
-    async fn a_resume_by_another_process_is_heard_of() {
+    async fn pauses_and_resumes_of_another_process_are_noticed() {
         let state = tempfile::tempdir().unwrap();
         let daemon = Pauses::open(state.path()).unwrap();
         let command = Pauses::open(state.path()).unwrap();
         command.pause(task(), &"x".into()).await.unwrap();
         command.pause(Target::Worker(3), &"x".into()).await.unwrap();
         daemon.refresh().await.unwrap();
-        daemon.wait(&[task()], true).await;
+        daemon.wait_until_paused(&[task()]).await;
         assert!(command.resume(task()).await.unwrap());
         assert!(!command.resume(task()).await.unwrap());
         assert_eq!(daemon.refresh().await.unwrap(), [task()]);
-        daemon.wait(&[task()], false).await;
-        assert!(daemon.rests(&Target::Worker(3)));
+        daemon.wait_until_resumed(&[task()]).await;
+        assert!(daemon.is_paused(&Target::Worker(3)));
     }
 }

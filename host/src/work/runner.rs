@@ -1,51 +1,38 @@
-//! The runner: component or playbook, by the kind of the task.
+//! The runner: runs a component or a playbook, by the kind of the task.
 //!
-//! Owns the defaults of the limits, and which catalog is in force. Knows neither queue nor journal.
+//! Owns the current catalog. Knows neither queue nor journal.
 //! Before it on the path of a message: the worker. After it: the component runner or the launcher.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytesize::ByteSize;
-use loopabull_model::{
-    Attempt, Ceiling, Manifest, Message, Outcome, RunId, Task, TaskKind, TaskName,
-};
-use loopabull_playbook::Playbooks;
+use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
 
-/// How long a component may run, if its manifest does not say.
-pub(crate) const COMPONENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a playbook may run, if its manifest does not say. Below RabbitMQ's acknowledgement
-/// timeout, which is 30 minutes by default.
-pub(crate) const PLAYBOOK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How much memory a component may hold, in bytes, if its manifest does not say.
-pub(crate) const COMPONENT_MEMORY: u64 = 64 << 20;
-
 /// Runs tasks.
 pub(crate) struct Runner {
     pub components: Arc<ComponentRunner>,
-    /// Or why no playbook can be started here.
+    /// The playbooks, or why none can be started here.
     pub playbooks: Result<Playbooks, String>,
-    /// The catalog that is in force.
+    /// The current catalog.
     pub catalog: Arc<CurrentCatalog>,
 }
 
-/// One message for one task.
+/// A call of one task with one message.
 pub(crate) struct Call<'a> {
     pub task: &'a TaskName,
     pub message: &'a Message,
     pub run_id: &'a RunId,
     /// Counted from 1.
     pub attempt: u32,
-    /// How to read what the task remembers.
+    /// Reads the state of the task.
     pub state: ReadState,
 }
 
 impl Runner {
-    /// Makes a runner of what can run, and a first catalog.
+    /// Makes a runner with a first catalog.
     pub(crate) fn new(
         components: Arc<ComponentRunner>,
         playbooks: Result<Playbooks, String>,
@@ -54,7 +41,7 @@ impl Runner {
         Self { components, playbooks, catalog: Arc::new(CurrentCatalog::new(catalog)) }
     }
 
-    /// Runs a task of a catalog on a message. Whatever happens is an outcome. `cancel` ends it early.
+    /// Runs a task of a catalog on a message. Every failure is an outcome. `cancel` ends the run early.
     pub(crate) async fn run(
         &self,
         catalog: &Catalog,
@@ -101,44 +88,17 @@ impl Runner {
             message: call.message,
             run_id: call.run_id.clone(),
             attempt: call.attempt,
-            timeout: timeout(task),
-            memory: memory(task),
+            timeout: task.timeout(),
+            memory: task.memory(),
             output: task.manifest.limits.output.as_u64(),
             state: call.state,
         };
         tokio::select! {
             attempt = self.components.run(component, call) => attempt,
-            // Dropping the run drops its instance, wherever it is: nothing of it is left.
+            // Dropping the run drops its instance at any point, and nothing is left behind.
             () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }
-}
-
-/// Returns how long a run of the task may take.
-pub(crate) fn timeout(task: &Task) -> Duration {
-    task.manifest.limits.timeout.unwrap_or(match task.kind {
-        TaskKind::Component => COMPONENT_TIMEOUT,
-        TaskKind::Playbook => PLAYBOOK_TIMEOUT,
-    })
-}
-
-/// Lowers what a manifest does not say to the ceiling. What it says beyond is refused, not lowered.
-pub(crate) fn lower(manifest: &mut Manifest, kind: TaskKind, ceiling: &Ceiling) {
-    let (timeout, memory) = match kind {
-        TaskKind::Component => (COMPONENT_TIMEOUT, Some(ByteSize(COMPONENT_MEMORY))),
-        TaskKind::Playbook => (PLAYBOOK_TIMEOUT, None),
-    };
-    if let Some(most) = ceiling.timeout {
-        manifest.limits.timeout.get_or_insert(most.min(timeout));
-    }
-    if let Some(most) = ceiling.memory {
-        manifest.limits.memory.get_or_insert(memory.map_or(most, |memory| most.min(memory)));
-    }
-}
-
-/// Returns how many bytes of memory a run of a component may hold.
-pub(crate) fn memory(task: &Task) -> u64 {
-    task.manifest.limits.memory.map_or(COMPONENT_MEMORY, |memory| memory.as_u64())
 }
 
 fn not_started(reason: String) -> Attempt {

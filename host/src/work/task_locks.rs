@@ -1,38 +1,39 @@
-//! Turns: runs of one task side by side, or one alone.
+//! Task locks: runs of one task are concurrent, or one run is exclusive.
 //!
-//! A run that another overtook, so that what it had read of its task's state was no longer so, is run
-//! again alone: it cannot be overtaken a second time, and does outside what it does at most twice.
+//! A run conflicts if another run changed the state that it had read. It is then repeated with an
+//! exclusive lock, so that it cannot conflict a second time and repeats its outside effects at most
+//! once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use loopabull_model::TaskName;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// The turns of all tasks that remember something.
+/// The locks of all tasks that have state.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<TaskName, Arc<RwLock<()>>>>);
+pub(crate) struct TaskLocks(Mutex<HashMap<TaskName, Arc<RwLock<()>>>>);
 
-/// A turn, until it is dropped: from before the run to after its record.
+/// A lock, until it is dropped. It is held from before a run until after its record.
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum TaskLock {
     Shared { _guard: OwnedRwLockReadGuard<()> },
-    Alone { _guard: OwnedRwLockWriteGuard<()> },
+    Exclusive { _guard: OwnedRwLockWriteGuard<()> },
 }
 
-impl Turns {
-    /// Waits until no run of the task is alone.
-    pub(crate) async fn share(&self, task: &TaskName) -> Turn {
-        Turn::Shared { _guard: self.of(task).read_owned().await }
+impl TaskLocks {
+    /// Waits until no run of the task is exclusive.
+    pub(crate) async fn shared(&self, task: &TaskName) -> TaskLock {
+        TaskLock::Shared { _guard: self.lock_of(task).read_owned().await }
     }
 
-    /// Waits until no other run of the task is under way, and lets none begin.
-    pub(crate) async fn take(&self, task: &TaskName) -> Turn {
-        Turn::Alone { _guard: self.of(task).write_owned().await }
+    /// Waits until no other run of the task is in progress, and lets none start.
+    pub(crate) async fn exclusive(&self, task: &TaskName) -> TaskLock {
+        TaskLock::Exclusive { _guard: self.lock_of(task).write_owned().await }
     }
 
-    fn of(&self, task: &TaskName) -> Arc<RwLock<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(task.clone()).or_default())
+    fn lock_of(&self, task: &TaskName) -> Arc<RwLock<()>> {
+        Arc::clone(self.0.lock().entry(task.clone()).or_default())
     }
 }

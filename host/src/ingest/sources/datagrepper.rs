@@ -30,8 +30,8 @@ use tokio::time::Instant;
 use crate::config::{self, Verify};
 use crate::ingest::sources::fedmsg::Links;
 use crate::ingest::{Ingest, now};
+use crate::observe::activity::Link;
 use crate::observe::metrics::Rejected;
-use crate::observe::status::Link;
 
 /// How many messages a page has: what datagrepper allows at the most; and fewer and fewer if such a page
 /// cannot be read, so that one message holds up no others. Each is a part of the one before, so that a page
@@ -241,7 +241,7 @@ impl Datagrepper {
                     unreadable = if error.is::<Unreadable>() { unreadable + 1 } else { 0 };
                     let error = format!("{error:#}");
                     tracing::warn!("cannot ask `{}`: {error}", self.name());
-                    self.ingest.board.set_link(self.name(), Link::Lost(error));
+                    self.ingest.activity.set_link(self.name(), Link::Lost(error));
                     if unreadable >= TRIES {
                         unreadable = 0;
                         // Something in the page is wrong, and not the archive: it has others.
@@ -256,7 +256,7 @@ impl Datagrepper {
             };
             backoff.reset();
             unreadable = 0;
-            self.ingest.board.set_link(self.name(), Link::Connected);
+            self.ingest.activity.set_link(self.name(), Link::Connected);
             for message in &page.raw_messages {
                 if !self.take(message).await {
                     // The daemon stops; the page is asked for again.
@@ -301,7 +301,7 @@ impl Datagrepper {
 
     /// Takes a message of a page, as if it had come on the bus. Tells whether it is settled.
     async fn take(&self, message: &RawValue) -> bool {
-        self.ingest.board.receive(self.name());
+        self.ingest.activity.receive(self.name());
         let message = trusted::from_recording(message.get().as_bytes());
         let topic = message.as_ref().ok().map(|message| message.topic.to_string());
         if let Some(topic) = topic {

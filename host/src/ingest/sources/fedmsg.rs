@@ -18,8 +18,8 @@ use zmq::{Context, PollItem};
 
 use crate::config::Fedmsg;
 use crate::ingest::sources::fedmsg::endpoint::Endpoint;
+use crate::observe::activity::{Activity, Link};
 use crate::observe::metrics::{Metrics, OfEndpoint};
-use crate::observe::status::{Board, Link};
 
 /// How many messages may be on their way from the thread to the runtime.
 const CHANNEL: usize = 4096;
@@ -70,7 +70,7 @@ pub(crate) enum SourceError {
 /// and again.
 pub(crate) fn start(
     config: &Fedmsg,
-    board: &Arc<Board>,
+    activity: &Arc<Activity>,
     metrics: &Arc<Metrics>,
 ) -> Result<Fedmsgs, SourceError> {
     let context = Context::new();
@@ -83,8 +83,9 @@ pub(crate) fn start(
     let (sender, received) = mpsc::channel(CHANNEL);
     let room = Arc::new(Semaphore::new(BACKLOG));
     let (tell, links) = watch::channel(Links::default());
-    let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
-    let thread = Thread { context, endpoints, sender, room, tell, board, metrics, dropped: None };
+    let (activity, metrics) = (Arc::clone(activity), Arc::clone(metrics));
+    let thread =
+        Thread { context, endpoints, sender, room, tell, activity, metrics, dropped: None };
     let thread = std::thread::Builder::new()
         .name("fedmsg".to_owned())
         .spawn(move || thread.run())
@@ -99,7 +100,7 @@ struct Thread {
     sender: mpsc::Sender<Received>,
     room: Arc<Semaphore>,
     tell: watch::Sender<Links>,
-    board: Arc<Board>,
+    activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     /// How many were dropped since the log told of it, and when that was.
     dropped: Option<(u64, Instant)>,
@@ -178,7 +179,7 @@ impl Thread {
                 Link::Lost(why) => tracing::warn!("not connected to `{address}`: {why}"),
             }
             self.metrics.count_link(address, &link);
-            self.board.set_link(address, link);
+            self.activity.set_link(address, link);
         }
         self.tell_links(made);
     }
@@ -197,7 +198,7 @@ impl Thread {
                 tracing::warn!("nothing came from `{address}` for long: connecting anew");
                 let label = OfEndpoint { endpoint: address.to_owned() };
                 self.metrics.renewed.get_or_create(&label).inc();
-                self.board.set_link(address, Link::Lost("nothing came for long".to_owned()));
+                self.activity.set_link(address, Link::Lost("nothing came for long".to_owned()));
                 self.tell_links(0);
             }
             Err(error) => {

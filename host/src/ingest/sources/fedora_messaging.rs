@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use crate::ingest::Ingest;
 use crate::ingest::quarantine::Parking;
+use crate::observe::activity::Link;
 use crate::observe::metrics::{Rejected, Source};
-use crate::observe::status::Link;
 
 /// The label of this source.
 const SOURCE: &str = "fedora-messaging";
@@ -46,7 +46,7 @@ impl BusSource {
     }
 
     async fn take(&self, delivery: BusDelivery) {
-        self.ingest.board.receive(&self.name);
+        self.ingest.activity.receive(&self.name);
         self.ingest.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
         let is_safe = match message(&delivery) {
             Ok(message) => self.ingest.accept_kept(&self.name, message).await,
@@ -74,7 +74,7 @@ impl BusSource {
             body: &delivery.body,
         };
         let shutdown = &self.ingest.shutdown;
-        self.ingest.parked.keep(&parking, &self.ingest.board, &shutdown.drain).await
+        self.ingest.parked.keep(&parking, &self.ingest.health, &shutdown.drain).await
     }
 
     /// Tells what becomes of the connection, for as long as this runs.
@@ -87,7 +87,7 @@ impl BusSource {
                 (_, None) => Link::Lost("not connected yet".to_owned()),
             };
             self.ingest.metrics.count_link(&self.name, &link);
-            self.ingest.board.set_link(&self.name, link);
+            self.ingest.activity.set_link(&self.name, link);
         }
         // It changes no more, and whoever takes what is left goes on.
         std::future::pending().await

@@ -12,7 +12,7 @@ use loopabull_fedmsg::{Envelope, Rejection};
 use zmq::{Context, PollEvents, PollItem, Socket, SocketEvent, SocketType};
 
 use crate::config;
-use crate::observe::status::Link;
+use crate::observe::activity::Link;
 
 /// The largest frame that ZeroMQ takes, in bytes; a peer that sends a larger one is disconnected.
 /// Between this and the parser's limit a body is received, counted and refused.

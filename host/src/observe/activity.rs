@@ -1,0 +1,150 @@
+//! The current activity of the daemon: its workers, its sources, and counts since the start.
+//!
+//! Many parts write here, and `/status` reads it. A lock is held for a moment and never over an
+//! `await`.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use loopabull_model::{MessageId, QueueName, Run, TaskName};
+use loopabull_queue::Delivery;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// The current activity of the daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    state: Mutex<Snapshot>,
+}
+
+/// The activity at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// By number, counted from 1.
+    pub workers: BTreeMap<u32, WorkerActivity>,
+    /// By name.
+    pub sources: BTreeMap<String, SourceActivity>,
+    pub counts: Counts,
+}
+
+/// A worker and the delivery that it processes.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerActivity {
+    pub queue: QueueName,
+    /// None while the worker is idle.
+    pub processing: Option<Processing>,
+}
+
+/// A delivery that is being processed.
+#[derive(Clone, Debug)]
+pub(crate) struct Processing {
+    pub task: TaskName,
+    pub message_id: MessageId,
+    pub attempt: u32,
+    pub since: Instant,
+}
+
+/// A source and the messages that it received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceActivity {
+    pub received: u64,
+    /// When the last message was received.
+    pub last: Option<Instant>,
+    /// None until the state of the connection is first known.
+    pub link: Option<Link>,
+}
+
+/// The state of the connection to a source.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Link {
+    Connected,
+    /// The source is not connected, for this reason. Reconnecting never gives up.
+    Lost(String),
+}
+
+/// Counts since the start of the daemon.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Counts {
+    pub accepted: u64,
+    pub rejected: u64,
+    pub unrouted: u64,
+    pub runs: u64,
+    pub succeeded: u64,
+}
+
+/// A guard of a worker that processes a delivery: dropping it makes the worker idle.
+#[derive(Debug)]
+pub(crate) struct Busy<'a> {
+    activity: &'a Activity,
+    worker: u32,
+}
+
+impl Activity {
+    /// Adds a worker, which is idle.
+    pub(crate) fn add_worker(&self, number: u32, queue: &QueueName) {
+        let worker = WorkerActivity { queue: queue.clone(), processing: None };
+        self.state.lock().workers.insert(number, worker);
+    }
+
+    /// Adds a source, which has received nothing yet.
+    pub(crate) fn add_source(&self, name: &str) {
+        self.state.lock().sources.insert(name.to_owned(), SourceActivity::default());
+    }
+
+    /// Counts a message that a source received.
+    pub(crate) fn receive(&self, source: &str) {
+        if let Some(source) = self.state.lock().sources.get_mut(source) {
+            source.received += 1;
+            source.last = Some(Instant::now());
+        }
+    }
+
+    /// Sets the state of the connection to a source.
+    pub(crate) fn set_link(&self, source: &str, link: Link) {
+        if let Some(source) = self.state.lock().sources.get_mut(source) {
+            source.link = Some(link);
+        }
+    }
+
+    /// Changes the counts.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.state.lock().counts);
+    }
+
+    /// Counts a run.
+    pub(crate) fn count_run(&self, run: &Run) {
+        self.count(|counts| {
+            counts.runs += 1;
+            counts.succeeded += u64::from(run.outcome.is_success());
+        });
+    }
+
+    /// Shows a delivery as processed by a worker until the guard is dropped.
+    pub(crate) fn start(&self, worker: u32, delivery: &Delivery) -> Busy<'_> {
+        let processing = Processing {
+            task: delivery.entry.task.clone(),
+            message_id: delivery.entry.message.id.clone(),
+            attempt: delivery.attempt,
+            since: Instant::now(),
+        };
+        self.set_processing(worker, Some(processing));
+        Busy { activity: self, worker }
+    }
+
+    /// Returns the activity of this moment.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.state.lock().clone()
+    }
+
+    fn set_processing(&self, worker: u32, processing: Option<Processing>) {
+        if let Some(worker) = self.state.lock().workers.get_mut(&worker) {
+            worker.processing = processing;
+        }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.activity.set_processing(self.worker, None);
+    }
+}

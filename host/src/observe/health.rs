@@ -1,0 +1,164 @@
+//! Readiness: the problems that the parts of the daemon have right now.
+//!
+//! Each part reports its own problem and resolves it. `/readyz`, `/status` and the command `status`
+//! show them; the daemon is ready when there is none. A lock is held for a moment and never over an
+//! `await`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use loopabull_model::TaskName;
+use parking_lot::Mutex;
+
+/// The problems of all parts.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    problems: Mutex<BTreeMap<Part, String>>,
+}
+
+/// A part of the daemon that can have a problem. It has at most one at a time.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Part {
+    /// The way of messages into the queues.
+    Ingest,
+    /// The files of messages that cannot be used.
+    Quarantine,
+    /// The files that say which signers are trusted.
+    Signers,
+    /// The validity of the CA and of its revocation list.
+    Signatures,
+    /// One source of messages, by its name in the configuration.
+    Source(String),
+    /// The directories of tasks and playbooks.
+    Tasks,
+    /// One task.
+    Task(TaskName),
+    /// The pauses that commands make and end.
+    Pauses,
+    /// Messages that earlier daemons left in the outbox.
+    Outbox,
+    /// The bus on which messages of tasks are published.
+    Publish,
+    /// One worker, counted from 1.
+    Worker(u32),
+    /// Something that a worker needs before it can receive its next delivery.
+    WorkerNeeds(u32, Need),
+}
+
+/// Something that a worker waits for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Need {
+    Journal,
+    Outbox,
+    Queue,
+}
+
+/// A guard for the problem of one part: dropping it resolves the problem.
+#[derive(Debug)]
+pub(crate) struct Condition<'a> {
+    health: &'a Health,
+    part: Part,
+}
+
+impl Health {
+    /// Sets the problem of a part. It replaces an earlier one.
+    pub(crate) fn report(&self, part: Part, problem: impl fmt::Display) {
+        self.problems.lock().insert(part, problem.to_string());
+    }
+
+    /// Removes the problem of a part, if it has one.
+    pub(crate) fn resolve(&self, part: &Part) {
+        self.problems.lock().remove(part);
+    }
+
+    /// Returns a guard for a part, which has no problem yet.
+    pub(crate) fn condition(&self, part: Part) -> Condition<'_> {
+        Condition { health: self, part }
+    }
+
+    /// Returns one line for each problem. Empty if the daemon is ready.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.problems.lock().iter().map(|(part, problem)| format!("{part}: {problem}")).collect()
+    }
+}
+
+impl Condition<'_> {
+    /// Sets the problem of the part.
+    pub(crate) fn report(&self, problem: impl fmt::Display) {
+        self.health.report(self.part.clone(), problem);
+    }
+
+    /// Removes the problem of the part, if it has one.
+    pub(crate) fn resolve(&self) {
+        self.health.resolve(&self.part);
+    }
+
+    /// Returns the part.
+    pub(crate) fn part(&self) -> &Part {
+        &self.part
+    }
+}
+
+impl Drop for Condition<'_> {
+    fn drop(&mut self) {
+        self.resolve();
+    }
+}
+
+impl fmt::Display for Part {
+    /// Writes the name that `/readyz` shows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ingest => f.write_str("ingest"),
+            Self::Quarantine => f.write_str("quarantine"),
+            Self::Signers => f.write_str("signers"),
+            Self::Signatures => f.write_str("signatures"),
+            Self::Source(name) => f.write_str(name),
+            Self::Tasks => f.write_str("tasks"),
+            Self::Task(name) => write!(f, "task `{name}`"),
+            Self::Pauses => f.write_str("pauses"),
+            Self::Outbox => f.write_str("outbox"),
+            Self::Publish => f.write_str("publish"),
+            Self::Worker(number) => write!(f, "worker {number}"),
+            Self::WorkerNeeds(number, need) => write!(f, "worker {number}, {need}"),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Journal => "journal",
+            Self::Outbox => "outbox",
+            Self::Queue => "queue",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_one_problem_until_it_is_resolved() {
+        let health = Health::default();
+        health.report(Part::Worker(2), "first");
+        health.report(Part::Worker(2), "second");
+        health.report(Part::WorkerNeeds(2, Need::Journal), "the disk is full");
+        assert_eq!(health.problems(), ["worker 2: second", "worker 2, journal: the disk is full"]);
+        health.resolve(&Part::Worker(2));
+        assert_eq!(health.problems(), ["worker 2, journal: the disk is full"]);
+    }
+
+    #[test]
+    fn a_dropped_guard_resolves_its_problem_only() {
+        let health = Health::default();
+        health.report(Part::Tasks, "unreadable");
+        let condition = health.condition(Part::Publish);
+        assert_eq!(health.problems(), ["tasks: unreadable"]);
+        condition.report("not connected");
+        assert_eq!(health.problems(), ["tasks: unreadable", "publish: not connected"]);
+        drop(condition);
+        assert_eq!(health.problems(), ["tasks: unreadable"]);
+    }
+}

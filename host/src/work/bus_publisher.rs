@@ -1,0 +1,81 @@
+//! The publisher of messages on a bus: messages of tasks that are in the queues already.
+//!
+//! Before it on the path of a message: [`Outbox::send`](super::outbox::Outbox::send). After it:
+//! [`Exchange::publish`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_queue::{Backoff, Exchange};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Publish;
+use crate::error::chain;
+use crate::journal::Journal;
+use crate::observe::health::{Health, Part};
+use crate::work::error::WorkError;
+
+/// How often the journal is asked for messages that are not on the bus yet.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Publishes the messages of tasks on a bus.
+pub(crate) struct BusPublisher {
+    pub journal: Arc<Journal>,
+    pub settings: Publish,
+    pub health: Arc<Health>,
+    pub drain: CancellationToken,
+}
+
+impl BusPublisher {
+    /// Publishes until the daemon drains. The next daemon publishes the remaining messages.
+    pub(crate) async fn run(self) {
+        let condition = self.health.condition(Part::Publish);
+        let mut backoff = Backoff::default();
+        let mut connected = None;
+        while !self.drain.is_cancelled() {
+            // A message in flight when the daemon drains is published again, under the same id.
+            let published = tokio::select! {
+                published = self.publish(connected.take()) => published,
+                () = self.drain.cancelled() => return,
+            };
+            match published {
+                Ok((exchange, count)) => {
+                    match exchange.trouble() {
+                        Some(problem) => condition.report(problem),
+                        None => condition.resolve(),
+                    }
+                    connected = Some(exchange);
+                    backoff.reset();
+                    if count == 0 {
+                        tokio::select! {
+                            () = tokio::time::sleep(POLL_INTERVAL) => (),
+                            () = self.drain.cancelled() => return,
+                        }
+                    }
+                }
+                Err(error) => {
+                    let error = chain(error);
+                    tracing::error!("cannot publish on the bus: {error}; retrying");
+                    condition.report(error);
+                    backoff.pause(&self.drain).await;
+                }
+            }
+        }
+    }
+
+    /// Publishes messages that are not on the bus yet, on a new connection if there is none. Returns the
+    /// connection and the number of messages.
+    async fn publish(&self, connected: Option<Exchange>) -> Result<(Exchange, usize), WorkError> {
+        let Publish { amqp_url, exchange } = &self.settings;
+        let exchange = match connected {
+            Some(exchange) => exchange,
+            None => Exchange::connect(amqp_url, exchange).await?,
+        };
+        let waiting = self.journal.for_bus().await?;
+        for (entry, place, message) in &waiting {
+            exchange.publish(message).await?;
+            self.journal.forget_published(entry, *place).await?;
+        }
+        Ok((exchange, waiting.len()))
+    }
+}

@@ -1,0 +1,72 @@
+//! The watcher of pauses: commands make and end pauses while the daemon runs.
+//!
+//! It reads the pauses again and again, and releases the entries that are held for tasks that are not
+//! paused. It always does both, since a worker may hold an entry of a task that was just resumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::{Target, TaskName};
+use loopabull_queue::{Backoff, Queues};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::chain;
+use crate::observe::health::{Health, Part};
+use crate::tasks::catalog::CurrentCatalog;
+use crate::work::error::WorkError;
+use crate::work::pauses::Pauses;
+
+/// How often the pauses are read.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Reads the pauses and releases held entries.
+pub(crate) struct PauseWatcher {
+    pub pauses: Arc<Pauses>,
+    pub queues: Arc<Queues>,
+    pub catalog: Arc<CurrentCatalog>,
+    pub health: Arc<Health>,
+    pub drain: CancellationToken,
+}
+
+impl PauseWatcher {
+    /// Watches until the daemon drains.
+    pub(crate) async fn run(self) {
+        let condition = self.health.condition(Part::Pauses);
+        let mut backoff = Backoff::default();
+        while !self.drain.is_cancelled() {
+            let polled = tokio::select! {
+                polled = self.poll() => polled,
+                () = self.drain.cancelled() => return,
+            };
+            match polled {
+                Ok(()) => {
+                    condition.resolve();
+                    backoff.reset();
+                    tokio::select! {
+                        () = tokio::time::sleep(POLL_INTERVAL) => (),
+                        () = self.drain.cancelled() => (),
+                    }
+                }
+                Err(error) => {
+                    let error = chain(error);
+                    tracing::error!("cannot update the pauses: {error}; retrying");
+                    condition.report(error);
+                    backoff.pause(&self.drain).await;
+                }
+            }
+        }
+    }
+
+    /// Reads the pauses, and releases the entries of tasks that are not paused.
+    async fn poll(&self) -> Result<(), WorkError> {
+        for target in self.pauses.refresh().await? {
+            tracing::info!("{target} is resumed");
+        }
+        let catalog = self.catalog.get();
+        // A task that was removed is not paused either: its held entries become dead letters.
+        let is_released = |task: &TaskName| {
+            catalog.refused(task).is_none() && !self.pauses.is_paused(&Target::Task(task.clone()))
+        };
+        Ok(self.queues.release(is_released).await?)
+    }
+}

@@ -1,0 +1,54 @@
+//! The admission of a delivery: whether its task may run now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::{Entry, Settlement, Target};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::RefusedTasks;
+use crate::tasks::catalog::Catalog;
+use crate::work::in_progress::{EntriesInProgress, EntryInProgress};
+use crate::work::pauses::Pauses;
+
+/// How long a redelivered entry waits that is still in progress here.
+const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
+
+/// Admits deliveries.
+pub(crate) struct Admission {
+    pub pauses: Arc<Pauses>,
+    pub in_progress: EntriesInProgress,
+    /// What becomes of messages whose task is refused.
+    pub refused_tasks: RefusedTasks,
+    pub drain: CancellationToken,
+}
+
+impl Admission {
+    /// Marks an entry as in progress, or returns the settlement of a delivery that may not run now.
+    pub(super) fn admit(
+        &self,
+        catalog: &Catalog,
+        entry: &Entry,
+    ) -> Result<EntryInProgress<'_>, Settlement> {
+        if self.drain.is_cancelled() {
+            return Err(Settlement::GiveBack { after: Duration::ZERO });
+        }
+        if self.pauses.is_paused(&Target::Task(entry.task.clone())) {
+            return Err(Settlement::Hold);
+        }
+        if let Some(reason) = catalog.refused(&entry.task) {
+            return Err(match self.refused_tasks {
+                RefusedTasks::Wait => Settlement::Hold,
+                RefusedTasks::DeadLetter => {
+                    Settlement::dead_letter(format!("its task is refused: {reason}"))
+                }
+            });
+        }
+        // A broker that took back our claim delivers the entry again while it runs.
+        self.in_progress.start(&entry.id).ok_or_else(|| {
+            let id = &entry.message.id;
+            tracing::warn!(message.id = %id, "message {id} is already in progress");
+            Settlement::GiveBack { after: IN_PROGRESS_DELAY }
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! An attempt: one run of a task on one delivery, recorded in the journal.
+//!
+//! Owns the order run → record, and the repetition of a run that conflicted with another run of its
+//! task. Does not know how a delivery is settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use loopabull_model::{
+    Attempt, Emitted, Message, Outcome, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
+};
+use loopabull_queue::Delivery;
+use loopabull_store::StoreError;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::{Journal, Record};
+use crate::observe::health::Need;
+use crate::observe::metrics::Metrics;
+use crate::tasks::catalog::Catalog;
+use crate::work::runner::{Call, Runner};
+use crate::work::task_locks::TaskLocks;
+use crate::work::worker::retry::Retries;
+
+/// Runs tasks on deliveries and records the runs.
+pub(crate) struct Attempts {
+    pub runner: Arc<Runner>,
+    pub journal: Arc<Journal>,
+    pub task_locks: TaskLocks,
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when runs in progress must end.
+    pub cancel: CancellationToken,
+}
+
+/// An attempt that is about to start.
+pub(super) struct Planned<'a> {
+    pub catalog: &'a Catalog,
+    pub delivery: &'a Delivery,
+    /// The task of the delivery, if it is loaded.
+    pub task: Option<&'a Task>,
+    pub policy: &'a RetryPolicy,
+    /// How many daemons died while they ran the entry.
+    pub cut_offs: u32,
+}
+
+impl Attempts {
+    /// Runs a task and records the run; returns the run as it was recorded. If another run changed the
+    /// state that this one had read, it is repeated with no other run of the task beside it.
+    pub(super) async fn run_and_record(
+        &self,
+        retries: &Retries,
+        planned: &Planned<'_>,
+    ) -> Result<Run, StoreError> {
+        let has_state = planned.task.is_some_and(|task| task.manifest.grants.state.is_some());
+        if !has_state {
+            return self.run_once(retries, planned).await;
+        }
+        let task = &planned.delivery.entry.task;
+        let run = {
+            let _lock = self.task_locks.shared(task).await;
+            self.run_once(retries, planned).await?
+        };
+        if !matches!(run.outcome, Outcome::Conflict { .. }) {
+            return Ok(run);
+        }
+        self.report(&run, planned.task, &Settlement::GiveBack { after: Duration::ZERO });
+        let _lock = self.task_locks.exclusive(task).await;
+        self.run_once(retries, planned).await
+    }
+
+    /// Logs and counts a run, of a task that is loaded or not.
+    pub(super) fn report(&self, run: &Run, task: Option<&Task>, settlement: &Settlement) {
+        log(run, settlement);
+        self.metrics.count_run(run, task);
+    }
+
+    async fn run_once(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Run, StoreError> {
+        let record = self.run(retries.worker, planned).await;
+        retries.run(Need::Journal, || self.journal.record(record.clone())).await
+    }
+
+    async fn run(&self, worker: u32, planned: &Planned<'_>) -> Record {
+        let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
+        let started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = Instant::now();
+        let attempt = self.attempt(&id, planned).await;
+        let duration = start.elapsed();
+        let Delivery { entry, attempt: number, .. } = planned.delivery;
+        let message = &entry.message;
+        let sent_at = i64::try_from(started_at.as_secs()).unwrap_or(i64::MAX);
+        let emissions = attempt.effects.emitted.into_iter().enumerate();
+        let sends: Vec<Message> = emissions
+            .map(|(place, emission)| emission.into_message(entry, place, sent_at))
+            .collect();
+        let emitted =
+            |message: &Message| Emitted { id: message.id.clone(), topic: message.topic.clone() };
+        let task = planned.task;
+        let run = Run {
+            id,
+            entry: entry.id.clone(),
+            message_id: message.id.clone(),
+            topic: message.topic.clone(),
+            task: entry.task.clone(),
+            kind: task.map_or(TaskKind::Playbook, |task| task.kind),
+            attempt: *number,
+            worker,
+            started_at_ms: i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX),
+            duration,
+            outcome: attempt.outcome,
+            output: attempt.output,
+            notes: attempt.notes,
+            grants: task.map(|task| task.manifest.grants.lines()).unwrap_or_default(),
+            usage: attempt.usage,
+            emitted: sends.iter().map(emitted).collect(),
+            playbook: attempt.playbook,
+        };
+        Record { run, message: message.clone(), sends, state: attempt.effects.state }
+    }
+
+    /// Runs the task, unless its policy allows no attempt any more.
+    async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
+        let Delivery { entry, attempt, .. } = planned.delivery;
+        if let Some(reason) = planned.policy.refuse(*attempt, planned.cut_offs) {
+            return Attempt::without_output(Outcome::Refused { reason });
+        }
+        let call = Call {
+            task: &entry.task,
+            message: &entry.message,
+            run_id: id,
+            attempt: *attempt,
+            state: self.journal.state_of(&entry.task),
+        };
+        self.runner.run(planned.catalog, call, &self.cancel).await
+    }
+}
+
+/// Logs one line for a run.
+fn log(run: &Run, settlement: &Settlement) {
+    let settlement = settlement.as_str();
+    let duration_ms = u64::try_from(run.duration.as_millis()).unwrap_or(u64::MAX);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                run.id = %run.id,
+                run.attempt = run.attempt,
+                run.outcome = run.outcome.name(),
+                run.duration_ms = duration_ms,
+                message.id = %run.message_id,
+                message.topic = %run.topic,
+                task.name = %run.task,
+                worker.number = run.worker,
+                settlement,
+                "{} on message {}: {}",
+                run.task,
+                run.message_id,
+                run.outcome,
+            )
+        };
+    }
+    if run.outcome.is_success() {
+        line!(info);
+    } else {
+        line!(warn);
+    }
+}

@@ -1,0 +1,168 @@
+//! One delivery, from its admission to its settlement.
+//!
+//! Owns the order begin → run → record → decide → send → settle: nothing runs before the journal has
+//! its beginning, and nothing is settled before the journal has its run.
+//!
+//! Before it on the path of a message: the worker, which received it. After it: [`Settler`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::{Entry, Outcome, Reason, RetryPolicy, Settlement, Target};
+use loopabull_queue::{Consumer, Delivery};
+
+use crate::journal::{Begun, Journal};
+use crate::observe::activity::Activity;
+use crate::observe::health::Need;
+use crate::tasks::catalog::CurrentCatalog;
+use crate::work::breakers::Breakers;
+use crate::work::error::WorkError;
+use crate::work::outbox::Outbox;
+use crate::work::pauses::Pauses;
+use crate::work::worker::admission::Admission;
+use crate::work::worker::attempt::{Attempts, Planned};
+use crate::work::worker::retry::Retries;
+use crate::work::worker::settle::Settler;
+
+/// How long an entry waits that was running when two daemons died, shortened at random by up to a half,
+/// so that it does not run beside the other entries that were running. Each further death adds as
+/// much again.
+const CRASH_DELAY: Duration = Duration::from_secs(5);
+
+/// Processes the deliveries of all workers.
+pub(crate) struct Deliveries {
+    pub catalog: Arc<CurrentCatalog>,
+    pub admission: Admission,
+    pub journal: Arc<Journal>,
+    pub attempts: Attempts,
+    pub outbox: Arc<Outbox>,
+    pub breakers: Breakers,
+    pub settler: Settler,
+    pub pauses: Arc<Pauses>,
+    pub activity: Arc<Activity>,
+}
+
+/// The decision about a delivery.
+struct Decided {
+    settlement: Settlement,
+    /// Why the worker stops, if it does.
+    stop: Option<Reason>,
+}
+
+impl Deliveries {
+    /// Processes one delivery of a worker, up to its settlement.
+    pub(super) async fn process(
+        &self,
+        retries: &Retries,
+        mut delivery: Delivery,
+        consumer: &mut Consumer,
+    ) -> Result<(), WorkError> {
+        let decided = {
+            let _busy = self.activity.start(retries.worker, &delivery);
+            self.decide(retries, &mut delivery).await
+        };
+        let Decided { settlement, stop } = decided?;
+        if retries.drain.is_cancelled() {
+            // A broker that receives the settlement first sends the next delivery.
+            retries.close(consumer.stop()).await;
+        }
+        let settled = self.settler.settle(retries, &delivery, &settlement).await;
+        if let Some(reason) = stop {
+            self.pauses.pause_automatically(Target::Worker(retries.worker), &reason).await;
+        }
+        Ok(settled?)
+    }
+
+    /// Decides about a delivery: begins its attempt, runs and records it, and sends its messages.
+    async fn decide(
+        &self,
+        retries: &Retries,
+        delivery: &mut Delivery,
+    ) -> Result<Decided, WorkError> {
+        let entry = &delivery.entry;
+        // The whole attempt uses one version of all tasks.
+        let catalog = self.catalog.get();
+        let _in_progress = match self.admission.admit(&catalog, entry) {
+            Ok(in_progress) => in_progress,
+            Err(settlement) => return Ok(Decided::without_run(settlement)),
+        };
+        let begin = || self.journal.begin(&entry.id, &entry.task, delivery.attempt);
+        let begun = retries.run(Need::Journal, begin).await?;
+        let task = catalog.routes.task(&entry.task).map(Arc::as_ref);
+        let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
+        match begun {
+            Begun::Run { cut_offs } => {
+                let planned =
+                    Planned { catalog: &catalog, delivery, task, policy: &policy, cut_offs };
+                self.run(retries, &planned).await
+            }
+            Begun::Wait { cut_offs } => {
+                let jitter = 0.5 + fastrand::f64() / 2.0;
+                let after = CRASH_DELAY.saturating_mul(cut_offs - 1).mul_f64(jitter);
+                Ok(Decided::without_run(Settlement::GiveBack { after }))
+            }
+            Begun::Succeeded => {
+                let id = &entry.message.id;
+                tracing::info!(
+                    message.id = %id,
+                    task.name = %entry.task,
+                    "message {id} already had its run, settled without another",
+                );
+                // Sending its messages may be the only step that is missing.
+                self.send(retries, entry).await?;
+                Ok(Decided::without_run(Settlement::Ack))
+            }
+            Begun::Ended { outcome, attempt, output } => {
+                // The queue may know fewer attempts than the journal.
+                delivery.attempt = attempt;
+                Ok(Decided::after_run(entry, &policy, &outcome, attempt, output))
+            }
+        }
+    }
+
+    /// Runs an attempt and records it, decides, and sends the messages of the run.
+    async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Decided, WorkError> {
+        let Planned { delivery, task, policy, .. } = *planned;
+        let run = self.attempts.run_and_record(retries, planned).await?;
+        let entry = &delivery.entry;
+        let output = run.output.text.clone();
+        let decided = Decided::after_run(entry, policy, &run.outcome, run.attempt, output);
+        self.attempts.report(&run, task, &decided.settlement);
+        self.activity.count_run(&run);
+        if let Some(task) = task {
+            self.breakers.count(task, &run).await;
+        }
+        if !run.emitted.is_empty() {
+            self.send(retries, entry).await?;
+        }
+        Ok(decided)
+    }
+
+    async fn send(&self, retries: &Retries, entry: &Entry) -> Result<(), WorkError> {
+        retries.run(Need::Outbox, || self.outbox.send(&entry.id)).await
+    }
+}
+
+impl Decided {
+    fn without_run(settlement: Settlement) -> Self {
+        Self { settlement, stop: None }
+    }
+
+    /// Decides by the outcome of an attempt. A dead letter keeps the output of its last run.
+    fn after_run(
+        entry: &Entry,
+        policy: &RetryPolicy,
+        outcome: &Outcome,
+        attempt: u32,
+        output: String,
+    ) -> Self {
+        let settlement = match policy.decide(outcome, attempt, fastrand::f64()) {
+            Settlement::DeadLetter { reason, .. } => Settlement::DeadLetter { reason, output },
+            settlement => settlement,
+        };
+        let stop = policy.stops_worker(outcome).then(|| {
+            format!("task `{}` on message {}: {outcome}", entry.task, entry.message.id).into()
+        });
+        Self { settlement, stop }
+    }
+}

@@ -1,0 +1,116 @@
+//! The start of the workers and of the parts around them.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::config::{Config, StaffedQueue};
+use crate::journal::AfterQueues;
+use crate::work::breakers::Breakers;
+use crate::work::bus_publisher::BusPublisher;
+use crate::work::crashes;
+use crate::work::external::ExternalRouter;
+use crate::work::in_progress::EntriesInProgress;
+use crate::work::outbox::Outbox;
+use crate::work::pause_watcher::PauseWatcher;
+use crate::work::shared::Shared;
+use crate::work::task_locks::TaskLocks;
+use crate::work::worker::Worker;
+use crate::work::worker::admission::Admission;
+use crate::work::worker::attempt::Attempts;
+use crate::work::worker::delivery::Deliveries;
+use crate::work::worker::retry::Retries;
+use crate::work::worker::settle::Settler;
+
+/// Starts the workers of these queues, and spawns each part into `parts`. Every part runs until the
+/// daemon drains.
+pub(crate) async fn start(
+    config: &Config,
+    shared: &Shared,
+    queues: &[StaffedQueue],
+    parts: &mut JoinSet<()>,
+) {
+    crashes::pause_crashing_tasks(&shared.journal, &shared.pauses).await;
+    let drain = &shared.shutdown.drain;
+    let outbox = Arc::new(outbox(config, shared));
+    let deliveries = Arc::new(deliveries(config, shared, &outbox));
+    let external = Arc::new(ExternalRouter {
+        queues: Arc::clone(&shared.queues),
+        catalog: Arc::clone(&shared.runner.catalog),
+        metrics: Arc::clone(&shared.metrics),
+        activity: Arc::clone(&shared.activity),
+    });
+    let staff = queues
+        .iter()
+        .flat_map(|queue| std::iter::repeat_n(&queue.config.name, queue.workers as usize));
+    for (number, queue) in (1..).zip(staff) {
+        shared.activity.add_worker(number, queue);
+        let health = Arc::clone(&shared.health);
+        let worker = Worker {
+            queue: queue.clone(),
+            queues: Arc::clone(&shared.queues),
+            pauses: Arc::clone(&shared.pauses),
+            external: Arc::clone(&external),
+            deliveries: Arc::clone(&deliveries),
+            retries: Retries { worker: number, health, drain: drain.clone() },
+        };
+        parts.spawn(worker.run());
+    }
+    let watcher = PauseWatcher {
+        pauses: Arc::clone(&shared.pauses),
+        queues: Arc::clone(&shared.queues),
+        catalog: Arc::clone(&shared.runner.catalog),
+        health: Arc::clone(&shared.health),
+        drain: drain.clone(),
+    };
+    parts.spawn(watcher.run());
+    parts.spawn(outbox.run(Arc::clone(&shared.health), drain.clone()));
+    if let Some(settings) = config.publish.clone() {
+        let (journal, health) = (Arc::clone(&shared.journal), Arc::clone(&shared.health));
+        let publisher = BusPublisher { journal, settings, health, drain: drain.clone() };
+        parts.spawn(publisher.run());
+    }
+}
+
+fn outbox(config: &Config, shared: &Shared) -> Outbox {
+    Outbox {
+        journal: Arc::clone(&shared.journal),
+        queues: Arc::clone(&shared.queues),
+        catalog: Arc::clone(&shared.runner.catalog),
+        metrics: Arc::clone(&shared.metrics),
+        activity: Arc::clone(&shared.activity),
+        after_queues: match config.publish {
+            Some(_) => AfterQueues::Bus,
+            None => AfterQueues::Done,
+        },
+    }
+}
+
+fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliveries {
+    Deliveries {
+        catalog: Arc::clone(&shared.runner.catalog),
+        admission: Admission {
+            pauses: Arc::clone(&shared.pauses),
+            in_progress: EntriesInProgress::default(),
+            refused_tasks: config.refused_tasks,
+            drain: shared.shutdown.drain.clone(),
+        },
+        journal: Arc::clone(&shared.journal),
+        attempts: Attempts {
+            runner: Arc::clone(&shared.runner),
+            journal: Arc::clone(&shared.journal),
+            task_locks: TaskLocks::default(),
+            metrics: Arc::clone(&shared.metrics),
+            cancel: shared.shutdown.cancel.clone(),
+        },
+        outbox: Arc::clone(outbox),
+        breakers: Breakers::new(Arc::clone(&shared.pauses)),
+        settler: Settler {
+            queues: Arc::clone(&shared.queues),
+            metrics: Arc::clone(&shared.metrics),
+            cancel: shared.shutdown.cancel.clone(),
+        },
+        pauses: Arc::clone(&shared.pauses),
+        activity: Arc::clone(&shared.activity),
+    }
+}
