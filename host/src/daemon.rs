@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Role, StaffedQueue};
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{Notice, StateError};
+use crate::ingest::shared::Shared;
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{AfterQueues, Journal};
 use crate::playbook::{PlaybookError, Playbooks};
@@ -160,7 +161,7 @@ impl Daemon {
             }
         }
         parts.spawn(Reload::new(config, &place, listing).run());
-        let shared = sources::Shared {
+        let shared = Shared {
             catalog: Arc::clone(&place.runner.catalog),
             queues: Arc::clone(&place.queues),
             board: Arc::clone(&place.board),

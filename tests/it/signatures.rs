@@ -108,7 +108,8 @@ fn what_is_revoked_is_noticed_and_an_expired_list_refuses_all() {
     let read_again = |times: usize| {
         daemon.signal("HUP");
         wait_for("the files to be read", || {
-            let count = site.bed.log().matches("read the trust in signers again").count();
+            let count =
+                site.bed.log().matches("read the CA, its CRL and the routing policy again").count();
             (count >= times).then_some(())
         });
     };
@@ -126,7 +127,7 @@ fn what_is_revoked_is_noticed_and_an_expired_list_refuses_all() {
     // What cannot be read leaves what was: it does not open the door.
     std::fs::write(site.pki.file("crl.pem"), "no list").unwrap();
     daemon.signal("HUP");
-    wait_for("the trouble", || (daemon.get("/readyz").1.contains("trust: ")).then_some(()));
+    wait_for("the trouble", || (daemon.get("/readyz").1.contains("signers: ")).then_some(()));
     let before = rejected(&daemon, "crl-expired");
     publish_until(&mut signed, "a refusal", || rejected(&daemon, "crl-expired") > before);
     daemon.stop();

@@ -29,10 +29,16 @@ pub(crate) struct Metrics {
     pub messages: Counter,
     /// Messages that no task wanted.
     pub unrouted: Counter,
-    /// Entries put into the queue, one for each message and task.
+    /// Entries stored in a work queue, directly or from the spool.
     pub entries: Family<ByTask, Counter>,
-    /// Entries for which neither the queue nor the spool had room.
+    /// Entries stored in the spool because their queue accepted nothing.
+    pub spooled_entries: Counter,
+    /// Entries stored in the quarantine because their queue refuses them for good.
+    pub quarantined: Counter,
+    /// Entries that were lost because there was no room for them.
     pub lost: Counter,
+    /// Deliveries that are not messages and were lost because the quarantine is full.
+    pub lost_envelopes: Counter,
     /// Messages that a task was given before.
     pub duplicates: Counter,
     /// Messages that came faster than they could be taken.
@@ -133,7 +139,10 @@ impl Metrics {
             messages: Counter::default(),
             unrouted: Counter::default(),
             entries: Family::default(),
+            spooled_entries: Counter::default(),
+            quarantined: Counter::default(),
             lost: Counter::default(),
+            lost_envelopes: Counter::default(),
             duplicates: Counter::default(),
             dropped: Family::default(),
             renewed: Family::default(),
@@ -175,11 +184,17 @@ impl Metrics {
         );
         registry.register(
             "entries_published",
-            "Entries put into the queue",
+            "Entries stored in a work queue, directly or from the spool",
             metrics.entries.clone(),
         );
-        let help = "Entries for which neither the queue nor the spool had room";
+        let help = "Entries stored in the spool because their queue accepted nothing";
+        registry.register("entries_spooled", help, metrics.spooled_entries.clone());
+        let help = "Entries stored in the quarantine because their queue refuses them for good";
+        registry.register("entries_quarantined", help, metrics.quarantined.clone());
+        let help = "Entries that were lost because there was no room for them";
         registry.register("entries_lost", help, metrics.lost.clone());
+        let help = "Deliveries that are not messages and were lost because the quarantine is full";
+        registry.register("envelopes_lost", help, metrics.lost_envelopes.clone());
         let help = "Messages that a task was given before";
         registry.register("entries_duplicate", help, metrics.duplicates.clone());
         let help = "Messages that came faster than they could be taken";
