@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Role, StaffedQueue};
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{Notice, StateError};
+use crate::ingest::shared::Shared;
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::Journal;
 use crate::observe::health::Health;
@@ -143,7 +144,7 @@ impl Daemon {
             parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
         parts.spawn(Reload::new(config, &work, listing).run());
-        let shared = sources::Shared {
+        let shared = Shared {
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
             health: Arc::clone(&work.health),

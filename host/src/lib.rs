@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md walks one message through these modules and lists which of them may import which.
 
 pub mod cli;
+mod clock;
 mod commands;
 pub mod config;
 mod daemon;

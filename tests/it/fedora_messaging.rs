@@ -133,7 +133,7 @@ fn messages_of_the_bus_are_run_once_each() {
 
 /// Python's consumer loses the first three, and ends at the fourth, again and again.
 #[test]
-fn what_cannot_be_used_is_parked_with_its_reason_and_does_not_come_again() {
+fn a_delivery_that_is_not_a_message_is_quarantined_with_its_reason_and_acknowledged() {
     let (bed, vhost, mut publisher) = start();
     let daemon = consume(&bed, &[]);
     publisher.raw(TOPIC, b"no JSON", &json!({"message_id": "m-1"}));
@@ -143,15 +143,15 @@ fn what_cannot_be_used_is_parked_with_its_reason_and_does_not_come_again() {
     publisher.raw("org.fedoraproject.a/b", b"{}", &json!({"message_id": "m-5"}));
     let good = publisher.numbers(0..1);
     wait_for("the good one", || (daemon.count("runs") == 1).then_some(()));
-    let mut parked = Vec::new();
-    for file in fs::read_dir(bed.path("state/parked")).unwrap() {
+    let mut quarantined = Vec::new();
+    for file in fs::read_dir(bed.path("state/quarantine")).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
         let one: Value = serde_json::from_str(&text).unwrap();
         assert!(!one["reason"].as_str().unwrap().is_empty());
-        parked.push((one["id"].as_str().unwrap().to_owned(), one["topic"].clone()));
+        quarantined.push((one["id"].as_str().unwrap().to_owned(), one["topic"].clone()));
     }
-    parked.sort_by(|one, other| one.0.cmp(&other.0));
-    let found: Vec<_> = parked.iter().map(|(id, _)| id.as_str()).collect();
+    quarantined.sort_by(|one, other| one.0.cmp(&other.0));
+    let found: Vec<_> = quarantined.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(found, ["m-1", "m-2", "m-3", "m-4", "m-5"]);
     assert_eq!(daemon.count("rejected"), 5);
     daemon.stop();
@@ -185,7 +185,7 @@ fn a_message_is_acknowledged_only_when_our_queue_has_it() {
     work.kill();
     sent.append(&mut publisher.numbers(3..13));
     wait_for("the trouble", || {
-        daemon.get("/readyz").1.contains("messages wait there").then_some(())
+        daemon.get("/readyz").1.contains("messages wait at the source").then_some(())
     });
     // What was not taken is the bus's, also if the daemon dies now.
     assert!(vhost.list_queues().contains(&format!("{QUEUE}\t10")), "{}", vhost.list_queues());

@@ -108,7 +108,8 @@ fn what_is_revoked_is_noticed_and_an_expired_list_refuses_all() {
     let read_again = |times: usize| {
         daemon.signal("HUP");
         wait_for("the files to be read", || {
-            let count = site.bed.log().matches("read the trust in signers again").count();
+            let count =
+                site.bed.log().matches("read the CA, its CRL and the routing policy again").count();
             (count >= times).then_some(())
         });
     };

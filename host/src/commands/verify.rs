@@ -9,6 +9,7 @@ use loopabull_model::Message;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::clock;
 use crate::commands::failure::{BAD_USAGE, DONE, FAILED, Failure};
 use crate::commands::inject::read;
 use crate::commands::print_plain;
@@ -73,7 +74,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
         }
         _ => error.into(),
     })?;
-    let now = args.at.map_or_else(crate::ingest::now, Timestamp::as_second);
+    let now = args.at.map_or_else(clock::now_seconds, Timestamp::as_second);
     let mut all = true;
     for file in &args.files {
         let name = file.to_string_lossy();

@@ -1,4 +1,4 @@
-//! What an operator can set about where messages come from.
+//! The settings of the sources of messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,13 +8,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use loopabull_model::{AddressBlock, Topic};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::duration;
-
-/// How often the files of a CA are read again, if nobody says.
-const REFRESH: Duration = Duration::from_hours(1);
+/// The default interval at which the files of the CA are read again.
+const REFRESH_INTERVAL: Duration = Duration::from_hours(1);
 
 /// The fedmsg source.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,44 +22,45 @@ pub struct Fedmsg {
     pub endpoints: Vec<Endpoint>,
     /// Topic prefixes to subscribe to, compared byte by byte as ZeroMQ does. Default: everything.
     pub topics: Vec<String>,
-    /// How signatures are checked.
+    /// Whether signatures are checked.
     pub verify: Verify,
-    /// The certificate of the CA that signs those of publishers, PEM. Of several the first counts.
+    /// The certificate of the CA that issues those of publishers, PEM. Only the first in the file is used.
     pub ca: Option<PathBuf>,
-    /// The CA's list of revoked certificates. Default: none is revoked.
+    /// The revocation list of the CA. Default: no certificate is revoked.
     pub crl: Option<PathBuf>,
-    /// How often both files are read again. SIGHUP does it at once. Default: 1 hour.
+    /// The interval at which both files are read again. SIGHUP does it at once. Default: 1 hour.
     #[serde(deserialize_with = "positive")]
     pub refresh: Duration,
-    /// Who may publish a topic: the common names of certificates. Whoever is trusted may publish a topic
-    /// that is not named here.
+    /// The signers that may publish a topic, by the common names of their certificates. Every trusted
+    /// signer may publish a topic that is not listed.
     pub policy: BTreeMap<String, Vec<String>>,
-    /// Refuses topics that the policy does not name (`routing_nitpicky` of fedmsg).
+    /// Rejects topics that the policy does not list (`routing_nitpicky` of fedmsg).
     pub nitpicky: bool,
-    /// How many bytes of messages are kept on disk while the queue takes none. Default: 256 MiB.
+    /// The maximum size of messages in the spool, where they wait while the queue accepts none.
+    /// Default: 256 MiB.
     pub spool: ByteSize,
 }
 
-/// One publisher.
+/// The endpoint of a publisher.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
-    /// Where its socket is.
+    /// The address of its socket.
     pub address: String,
-    /// How often it is asked whether it is there, and how long it may take to answer. None for one with
-    /// libzmq before 4.2, which never answers.
+    /// The interval of heartbeats, and the timeout for an answer. None for a publisher with libzmq
+    /// before 4.2, which never answers.
     pub heartbeat: Option<Duration>,
-    /// After how long without a message the connection is made anew. None where messages are rare.
+    /// How long without a message until the connection is replaced. None where messages are rare.
     pub idle: Option<Duration>,
 }
 
-/// The same as a table.
+/// An endpoint in the form of a table.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointTable {
     address: String,
-    #[serde(default = "heartbeat", deserialize_with = "period")]
+    #[serde(default = "heartbeat", deserialize_with = "duration_or_off")]
     heartbeat: Option<Duration>,
-    #[serde(default = "idle", deserialize_with = "period")]
+    #[serde(default = "idle", deserialize_with = "duration_or_off")]
     idle: Option<Duration>,
 }
 
@@ -103,23 +102,23 @@ fn idle() -> Option<Duration> {
     Some(Duration::from_mins(10))
 }
 
-/// The archive of a bus.
+/// The archive of a fedmsg bus.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Datagrepper {
-    /// For example `https://apps.fedoraproject.org/datagrepper`.
+    /// The URL, for example `https://apps.fedoraproject.org/datagrepper`.
     pub url: String,
-    /// Addresses behind its name that are not public.
+    /// Non-public addresses that its host name may resolve to.
     #[serde(default)]
     pub addresses: Vec<AddressBlock>,
-    /// Which topics are asked for. Default: those of all tasks, if none has a pattern; else all.
+    /// The topics to search. Default: those of all tasks, if none is a pattern; otherwise all.
     #[serde(default)]
     pub topics: Vec<Topic>,
-    /// How much earlier than needed is asked for: clocks differ, and a dead connection is noticed late.
-    /// Default: 2 minutes.
-    #[serde(default = "overlap", deserialize_with = "duration")]
+    /// How much earlier than needed a search begins: clocks differ, and a dead connection is detected
+    /// late. Default: 2 minutes.
+    #[serde(default = "overlap", with = "humantime_serde")]
     pub overlap: Duration,
-    /// How many pages of 100 messages are asked for in a row; then it rests for a minute. Default: 100.
+    /// The number of consecutive pages of 100 messages, before a pause of one minute. Default: 100.
     #[serde(default = "pages")]
     pub pages: u32,
 }
@@ -132,14 +131,14 @@ fn pages() -> u32 {
     100
 }
 
-/// Which messages are recognised that come twice.
+/// The deduplication window.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deduplication {
-    /// How long one is known. Nought switches it off. Default: 1 day.
-    #[serde(deserialize_with = "duration")]
+    /// How long a message is remembered. Zero switches deduplication off. Default: 1 day.
+    #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// How many are known at the most, one for each message and task. Default: 200,000.
+    /// The maximum number that is remembered, one for each message and task. Default: 200,000.
     pub messages: usize,
 }
 
@@ -149,14 +148,14 @@ impl Default for Deduplication {
     }
 }
 
-/// How signatures are checked.
+/// Whether signatures are checked.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
-    /// Only messages are taken whose signature is good.
+    /// Only messages with a valid signature are accepted.
     #[default]
     Required,
-    /// Every message is taken as it is.
+    /// Every message is accepted.
     Off,
 }
 
@@ -168,7 +167,7 @@ impl Default for Fedmsg {
             verify: Verify::default(),
             ca: None,
             crl: None,
-            refresh: REFRESH,
+            refresh: REFRESH_INTERVAL,
             policy: BTreeMap::new(),
             nitpicky: false,
             spool: ByteSize::mib(256),
@@ -176,21 +175,25 @@ impl Default for Fedmsg {
     }
 }
 
-/// A duration, or `off`.
-fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+/// Reads a positive duration, or `off`.
+fn duration_or_off<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text == "off" {
         return Ok(None);
     }
-    let parsed = humantime::parse_duration(&text).map_err(serde::de::Error::custom)?;
+    let parsed: Duration =
+        humantime_serde::deserialize(IntoDeserializer::<D::Error>::into_deserializer(text))?;
     if parsed.is_zero() {
         return Err(serde::de::Error::custom("must be longer than 0 s, or `off`"));
     }
     Ok(Some(parsed))
 }
 
+/// Reads a positive duration.
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let parsed = duration(deserializer)?;
+    let parsed: Duration = humantime_serde::deserialize(deserializer)?;
     if parsed.is_zero() {
         return Err(serde::de::Error::custom("must be longer than 0 s"));
     }
@@ -216,17 +219,19 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_neither_is_refused() {
+    fn an_endpoint_of_another_form_is_an_error() {
         for text in ["1", "{ idle = 'off' }", "{ address = 'a', idle = 'never' }", "{ a = 1 }"] {
             assert!(endpoints(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn no_period_is_nothing() {
+    fn a_duration_of_zero_is_an_error_where_it_makes_no_sense() {
         let error = endpoints("{ address = 'a', idle = '0s' }").unwrap_err();
         assert!(error.contains("must be longer than 0 s, or `off`"), "{error}");
         assert!(toml::from_str::<Fedmsg>("refresh = '0s'").is_err());
         assert!(toml::from_str::<Fedmsg>("refresh = '1s'").is_ok());
+        let off = toml::from_str::<Deduplication>("window = '0s'").unwrap();
+        assert!(off.window.is_zero());
     }
 }

@@ -1,95 +1,100 @@
-//! Which messages each task was given lately, so that one that comes twice is run once.
+//! Deduplication: each task is given a message once within a window.
 //!
-//! A message comes twice from two endpoints, from a bridge between two buses, from a reconnect or from
-//! what is asked for after one. Owns the window in which it is recognised: a file, and the same in
-//! memory. Before it: ingest, which asks before it publishes and notes when it has; after it: nothing.
+//! The same message arrives again from a second endpoint, from a bridge between two buses, after a
+//! reconnect, or from the archive. Owns the window: the keys of recent messages and tasks, in a file and
+//! in memory. Before it on the path of a message: the path, which claims a key before it publishes and
+//! records it afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use loopabull_model::{MessageId, TaskName};
 use loopabull_store::{Store, StoreError};
+use parking_lot::Mutex;
 use rusqlite::params;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::config;
 
 const VERSION: i32 = 1;
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS by_age ON seen (at);";
-/// After how many new ones old ones are removed from the file.
-const SWEEP: usize = 1000;
+    CREATE TABLE IF NOT EXISTS recorded (
+        key BLOB PRIMARY KEY,
+        at INTEGER NOT NULL  -- seconds since 1970
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS by_age ON recorded (at);";
+/// The number of new keys after which old keys are deleted from the file.
+const SWEEP_INTERVAL: usize = 1000;
 
-/// A message and a task.
+/// The hash of a message id and a task name.
 type Key = [u8; 16];
 
-/// Knows what was seen.
+/// The messages that each task was given recently.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(super) struct Dedup {
     store: Store,
     window: Duration,
-    most: usize,
+    max_keys: usize,
     state: Mutex<State>,
-    settled: Notify,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// When each was seen, in seconds since 1970.
-    at: HashMap<Key, i64>,
-    /// The same in their order, so that the oldest are found.
+    /// When each key was recorded, in seconds since 1970.
+    recorded: HashMap<Key, i64>,
+    /// The same, oldest first.
     order: VecDeque<(i64, Key)>,
-    /// What is being published just now, and who has it until then.
-    under_way: HashMap<Key, Keeper>,
+    /// The keys whose entries are being published.
+    claimed: HashMap<Key, Custody>,
     since_sweep: usize,
 }
 
-/// Who has a message until it is in the queue.
+/// Where a message is kept until it is stored here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Keeper {
-    /// Its source: a bus until it is acknowledged, or an archive.
+pub(super) enum Custody {
+    /// Its source: a bus until the message is acknowledged, or an archive.
     Source,
     /// Nobody: it is not sent again.
     Nobody,
 }
 
-/// What was found.
-pub(crate) enum Found<'a> {
-    /// It is new; others that come with the same wait until this is settled.
+/// The result of a claim.
+pub(super) enum Claimed<'a> {
+    /// The task was not given the message. Other claims for the same wait until this one is dropped.
     New(Claim<'a>),
-    /// The task was given it.
-    Twice,
+    /// The task was given the message before.
+    Duplicate,
 }
 
-/// The right to publish a message for a task.
-pub(crate) struct Claim<'a> {
-    seen: &'a Seen,
+/// The exclusive right to publish a message for a task. Dropping it releases the key.
+pub(super) struct Claim<'a> {
+    dedup: &'a Dedup,
     key: Key,
 }
 
-impl Seen {
-    /// Opens the file.
+impl Dedup {
+    /// Opens the file and reads the window from it.
     ///
     /// # Errors
     ///
     /// If it cannot be opened or read.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         path: &Path,
         config: &config::Deduplication,
     ) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
-        let oldest = now() - seconds(config.window);
-        let most = config.messages;
+        let oldest = oldest(config.window);
+        let max_keys = config.messages;
         let rows: Vec<(Vec<u8>, i64)> = store
             .read(move |connection| {
-                let sql = "SELECT key, at FROM seen WHERE at >= ?1 ORDER BY at DESC LIMIT ?2";
+                let sql = "SELECT key, at FROM recorded WHERE at >= ?1 ORDER BY at DESC LIMIT ?2";
                 let mut statement = connection.prepare(sql)?;
                 let rows = statement
-                    .query_map(params![oldest, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                    .query_map(params![oldest, max_keys], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 rows.collect()
             })
             .await?;
@@ -100,116 +105,108 @@ impl Seen {
             }
         }
         let (window, state) = (config.window, Mutex::new(state));
-        Ok(Self { store, window, most, state, settled: Notify::new() })
+        Ok(Self { store, window, max_keys, state, released: Notify::new() })
     }
 
-    /// Asks for a message and a task. Waits while another asks for the same and has not settled it; but
-    /// what nobody keeps does not wait for what is kept: that may take as long as the queue is away.
-    pub(crate) async fn claim(
+    /// Claims a message for a task. Waits while the same is claimed elsewhere.
+    ///
+    /// A message that nobody keeps does not wait for a copy that its source keeps: that copy may take as
+    /// long as the queue is down, and then it is published. The message counts as a duplicate.
+    pub(super) async fn claim(
         &self,
         message: &MessageId,
         task: &TaskName,
-        keeper: Keeper,
-    ) -> Found<'_> {
+        custody: Custody,
+    ) -> Claimed<'_> {
         let key = key(message, task);
         loop {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
-            // Before we look, so that nothing is missed.
-            settled.as_mut().enable();
+            let released = self.released.notified();
+            tokio::pin!(released);
+            // Registered before the state is read, so that no release is missed.
+            released.as_mut().enable();
             {
-                let mut state = self.state();
-                state.forget(now() - seconds(self.window), self.most);
-                if !self.window.is_zero() && state.at.contains_key(&key) {
-                    return Found::Twice;
+                let mut state = self.state.lock();
+                state.expire(oldest(self.window), self.max_keys);
+                if !self.window.is_zero() && state.recorded.contains_key(&key) {
+                    return Claimed::Duplicate;
                 }
-                match state.under_way.get(&key) {
+                match state.claimed.get(&key) {
                     None => {
-                        state.under_way.insert(key, keeper);
-                        return Found::New(Claim { seen: self, key });
+                        state.claimed.insert(key, custody);
+                        return Claimed::New(Claim { dedup: self, key });
                     }
-                    Some(Keeper::Source) if keeper == Keeper::Nobody => return Found::Twice,
+                    Some(Custody::Source) if custody == Custody::Nobody => {
+                        return Claimed::Duplicate;
+                    }
                     Some(_) => (),
                 }
             }
-            settled.await;
+            released.await;
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     fn insert(&mut self, key: Key, at: i64) {
-        if self.at.insert(key, at).is_none() {
+        if self.recorded.insert(key, at).is_none() {
             self.order.push_back((at, key));
         }
     }
 
-    /// Forgets what is older, and the oldest of too many.
-    fn forget(&mut self, oldest: i64, most: usize) {
+    /// Removes keys that are older than `oldest`, and the oldest keys beyond `max_keys`.
+    fn expire(&mut self, oldest: i64, max_keys: usize) {
         while let Some((at, key)) = self.order.front()
-            && (*at < oldest || self.order.len() > most)
+            && (*at < oldest || self.order.len() > max_keys)
         {
-            self.at.remove(key);
+            self.recorded.remove(key);
             self.order.pop_front();
         }
     }
 }
 
 impl Claim<'_> {
-    /// Notes that the task was given the message. Returns when that is on disk.
+    /// Records that the task was given the message. Returns when that is on disk.
     ///
     /// # Errors
     ///
-    /// If it cannot be written: it is known until the daemon ends.
-    pub(crate) async fn note(self) -> Result<(), StoreError> {
-        if self.seen.window.is_zero() {
+    /// If it cannot be written. Then it is remembered until the daemon ends.
+    pub(super) async fn record(self) -> Result<(), StoreError> {
+        if self.dedup.window.is_zero() {
             return Ok(());
         }
-        let (at, key) = (now(), self.key);
+        let (at, key) = (clock::now_seconds(), self.key);
         let sweep = {
-            let mut state = self.seen.state();
+            let mut state = self.dedup.state.lock();
             state.insert(key, at);
             state.since_sweep += 1;
-            let is_due = state.since_sweep >= SWEEP;
+            let is_due = state.since_sweep >= SWEEP_INTERVAL;
             if is_due {
                 state.since_sweep = 0;
             }
             is_due.then(|| state.order.front().map_or(at, |(oldest, _)| *oldest))
         };
         let change = move |connection: &rusqlite::Connection| {
-            let insert = "INSERT OR REPLACE INTO seen (key, at) VALUES (?1, ?2)";
+            let insert = "INSERT OR REPLACE INTO recorded (key, at) VALUES (?1, ?2)";
             connection.prepare_cached(insert)?.execute(params![key.as_slice(), at])?;
             if let Some(oldest) = sweep {
-                connection.execute("DELETE FROM seen WHERE at < ?1", [oldest])?;
+                connection.execute("DELETE FROM recorded WHERE at < ?1", [oldest])?;
             }
             Ok(())
         };
-        self.seen.store.change(change).await
+        self.dedup.store.change(change).await
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.seen.state().under_way.remove(&self.key);
-        self.seen.settled.notify_waiters();
+        self.dedup.state.lock().claimed.remove(&self.key);
+        self.dedup.released.notify_waiters();
     }
 }
 
-/// The year with which fedmsg began its ids is not there on the other bus, for the same message
-/// (fedmsg-migration-tools, `verify_missing.py`).
-fn without_year(id: &str) -> &str {
-    match id.split_at_checked(5) {
-        Some((year, rest))
-            if year.ends_with('-') && year[..4].bytes().all(|b| b.is_ascii_digit()) =>
-        {
-            rest
-        }
-        _ => id,
-    }
+/// Returns when the window began, in seconds since 1970.
+fn oldest(window: Duration) -> i64 {
+    clock::now_seconds().saturating_sub(clock::whole_seconds(window))
 }
 
 fn key(message: &MessageId, task: &TaskName) -> Key {
@@ -220,12 +217,17 @@ fn key(message: &MessageId, task: &TaskName) -> Key {
     *digest.finalize().first_chunk().expect("a digest has 32 bytes")
 }
 
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 2)
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, seconds)
+/// Removes the year that begins an id of fedmsg: the other bus has the same id without it
+/// (fedmsg-migration-tools, `verify_missing.py`).
+fn without_year(id: &str) -> &str {
+    match id.split_at_checked(5) {
+        Some((year, rest))
+            if year.ends_with('-') && year[..4].bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            rest
+        }
+        _ => id,
+    }
 }
 
 #[cfg(test)]
@@ -240,57 +242,57 @@ mod tests {
         name.try_into().unwrap()
     }
 
-    async fn open(folder: &tempfile::TempDir, window: u64, messages: usize) -> Seen {
+    async fn open(folder: &tempfile::TempDir, window: u64, messages: usize) -> Dedup {
         let config = config::Deduplication { window: Duration::from_secs(window), messages };
-        Seen::open(&folder.path().join("seen.db"), &config).await.unwrap()
+        Dedup::open(&folder.path().join("dedup.db"), &config).await.unwrap()
     }
 
-    /// Asks, and notes it if it is new. Tells whether it was.
-    async fn is_new(seen: &Seen, message: &str, name: &str) -> bool {
-        match seen.claim(&id(message), &task(name), Keeper::Nobody).await {
-            Found::New(claim) => claim.note().await.is_ok(),
-            Found::Twice => false,
+    /// Claims a message and records it if it is new. Returns whether it was new.
+    async fn is_new(dedup: &Dedup, message: &str, name: &str) -> bool {
+        match dedup.claim(&id(message), &task(name), Custody::Nobody).await {
+            Claimed::New(claim) => claim.record().await.is_ok(),
+            Claimed::Duplicate => false,
         }
     }
 
     #[tokio::test]
-    async fn what_was_noted_is_found_whatever_its_year_and_after_a_restart() {
+    async fn a_recorded_message_is_a_duplicate_with_any_year_and_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let seen = open(&folder, 3600, 10).await;
-        assert!(is_new(&seen, "2017-a9ca", "a").await);
-        assert!(is_new(&seen, "a9ca", "b").await);
+        let dedup = open(&folder, 3600, 10).await;
+        assert!(is_new(&dedup, "2017-a9ca", "a").await);
+        assert!(is_new(&dedup, "a9ca", "b").await);
         for known in ["2017-a9ca", "a9ca", "2018-a9ca"] {
-            assert!(!is_new(&seen, known, "a").await, "{known}");
+            assert!(!is_new(&dedup, known, "a").await, "{known}");
         }
-        drop(seen);
-        let seen = open(&folder, 3600, 10).await;
-        assert!(!is_new(&seen, "a9ca", "a").await);
-        assert!(is_new(&seen, "17-a9ca", "a").await);
+        drop(dedup);
+        let dedup = open(&folder, 3600, 10).await;
+        assert!(!is_new(&dedup, "a9ca", "a").await);
+        assert!(is_new(&dedup, "17-a9ca", "a").await);
     }
 
     #[tokio::test]
-    async fn the_oldest_are_forgotten() {
+    async fn keys_beyond_the_limit_and_outside_the_window_are_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let seen = open(&folder, 3600, 2).await;
+        let dedup = open(&folder, 3600, 2).await;
         for message in ["1", "2", "3", "4"] {
-            assert!(is_new(&seen, message, "a").await);
+            assert!(is_new(&dedup, message, "a").await);
         }
-        assert!(!is_new(&seen, "4", "a").await && is_new(&seen, "1", "a").await);
-        let seen = open(&folder, 0, 10).await;
+        assert!(!is_new(&dedup, "4", "a").await && is_new(&dedup, "1", "a").await);
+        let dedup = open(&folder, 0, 10).await;
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        assert!(is_new(&seen, "4", "a").await, "the window is over");
+        assert!(is_new(&dedup, "4", "a").await, "the window is over");
     }
 
     #[tokio::test]
-    async fn what_was_claimed_and_not_noted_can_be_claimed_by_who_waits() {
+    async fn a_released_claim_goes_to_the_next_claimant() {
         let folder = tempfile::tempdir().unwrap();
-        let seen = open(&folder, 3600, 10).await;
-        let Found::New(first) = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await else {
+        let dedup = open(&folder, 3600, 10).await;
+        let Claimed::New(first) = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await else {
             panic!("it is new")
         };
         let second = async {
-            let found = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
-            assert!(matches!(found, Found::New(_)));
+            let claimed = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await;
+            assert!(matches!(claimed, Claimed::New(_)));
         };
         tokio::join!(second, async {
             tokio::task::yield_now().await;
@@ -299,14 +301,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_keeps_does_not_wait_for_what_is_kept() {
+    async fn a_message_that_nobody_keeps_does_not_wait_for_one_that_its_source_keeps() {
         let folder = tempfile::tempdir().unwrap();
-        let seen = open(&folder, 3600, 10).await;
-        let kept = seen.claim(&id("1"), &task("a"), Keeper::Source).await;
-        let other = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
-        assert!(matches!((&kept, &other), (Found::New(_), Found::Twice)));
+        let dedup = open(&folder, 3600, 10).await;
+        let kept = dedup.claim(&id("1"), &task("a"), Custody::Source).await;
+        let other = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await;
+        assert!(matches!((&kept, &other), (Claimed::New(_), Claimed::Duplicate)));
         drop(kept);
-        let other = seen.claim(&id("1"), &task("a"), Keeper::Nobody).await;
-        assert!(matches!(other, Found::New(_)));
+        let other = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await;
+        assert!(matches!(other, Claimed::New(_)));
     }
 }

@@ -1,33 +1,40 @@
-//! What a bus delivered and nobody can use, kept with its reason.
+//! The quarantine: messages that cannot be used, each in a file with the reason.
 //!
-//! A file for each in `parked/` of the state directory, for a person to look at: nothing reads them again.
-//! Owns their form and how much they may have together. Before it: a source that keeps a message until it
-//! is acknowledged; after it: nothing.
+//! The files are in `quarantine/` of the state directory, for a person to look at; nothing reads them
+//! again. Owns their form and their total size. Before it on the path of a message: a source that cannot
+//! make a message of a delivery, or the publisher when a queue refuses an entry for good.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use loopabull_queue::Backoff;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::health::{Health, Part};
 
-/// How many bytes all of them may have together. What comes beyond is refused and counted.
-const MOST: u64 = 256 << 20;
+/// The maximum size of all files together, in bytes.
+const MAX_BYTES: u64 = 256 << 20;
+/// The extension of a file that is not complete yet.
+const PARTIAL: &str = "new";
 
-/// Where what cannot be used is kept.
+/// The folder of messages that cannot be used.
+#[derive(Clone, Debug)]
+pub(super) struct Quarantine(Arc<Folder>);
+
 #[derive(Debug)]
-pub(crate) struct Parked {
-    folder: PathBuf,
+struct Folder {
+    path: PathBuf,
+    max_bytes: u64,
     bytes: Mutex<u64>,
 }
 
-/// Something that cannot be used.
+/// A message that cannot be used, and why.
 #[derive(Debug)]
-pub(crate) struct Parking<'a> {
+pub(super) struct Unusable<'a> {
     pub reason: &'a str,
     pub topic: &'a str,
     pub id: Option<&'a str>,
@@ -36,103 +43,133 @@ pub(crate) struct Parking<'a> {
     pub body: &'a [u8],
 }
 
-impl Parked {
-    /// Opens the folder, and makes it if it is not there.
+/// The result of quarantining a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub(super) enum Quarantined {
+    /// It is on disk.
+    Stored,
+    /// There is no room for it.
+    Full,
+}
+
+/// The daemon stops before a message is stored. A source that keeps it must not acknowledge it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the daemon stops before the message is stored")]
+pub(super) struct Stopping;
+
+impl Quarantine {
+    /// Opens the folder in the state directory; creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// If it cannot be made or read.
-    pub(crate) fn open(state: &Path) -> io::Result<Self> {
-        let folder = state.join("parked");
-        fs::create_dir_all(&folder)?;
+    /// If it cannot be created or read.
+    pub(super) fn open(state: &Path) -> io::Result<Self> {
+        Self::with_limit(state, MAX_BYTES)
+    }
+
+    /// The same with another maximum size, in bytes.
+    pub(super) fn with_limit(state: &Path, max_bytes: u64) -> io::Result<Self> {
+        let path = state.join("quarantine");
+        fs::create_dir_all(&path)?;
         let mut bytes = 0;
-        for entry in fs::read_dir(&folder)? {
+        for entry in fs::read_dir(&path)? {
             let entry = entry?;
-            // Of a daemon that died while it wrote; the message came again.
-            if entry.path().extension().is_some_and(|ending| ending == "new") {
+            // Left by a daemon that died while it wrote; the message was not acknowledged.
+            if entry.path().extension().is_some_and(|ending| ending == PARTIAL) {
                 fs::remove_file(entry.path())?;
                 continue;
             }
             bytes += entry.metadata()?.len();
         }
-        Ok(Self { folder, bytes: Mutex::new(bytes) })
+        Ok(Self(Arc::new(Folder { path, max_bytes, bytes: Mutex::new(bytes) })))
     }
 
-    /// Writes a file. Returns when it is on disk, or there is no room; false if it is told to stop
-    /// before.
-    pub(crate) async fn keep(
-        self: &Arc<Self>,
-        parking: &Parking<'_>,
+    /// Writes a message to a file. Returns when it is on disk or there is no room. Retries with back-off
+    /// if the disk fails.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails until `stop` is cancelled. One attempt is always made.
+    pub(super) async fn store(
+        &self,
+        message: &Unusable<'_>,
         health: &Health,
         stop: &CancellationToken,
-    ) -> bool {
+    ) -> Result<Quarantined, Stopping> {
         let mut backoff = Backoff::default();
-        let text = parking.to_json().to_string();
-        while !stop.is_cancelled() {
-            let (parked, text) = (Arc::clone(self), text.clone());
-            let written = tokio::task::spawn_blocking(move || parked.write(&text)).await;
+        let text: Arc<str> = message.to_json().to_string().into();
+        loop {
+            let (folder, text) = (Arc::clone(&self.0), Arc::clone(&text));
+            let written = tokio::task::spawn_blocking(move || folder.write(&text)).await;
             match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(Some(path)) => {
-                    let (path, reason) = (path.display(), parking.reason);
-                    tracing::warn!("a message that cannot be used is in `{path}`: {reason}");
+                    let (path, reason) = (path.display(), message.reason);
+                    tracing::warn!("quarantined a message in `{path}`: {reason}");
                     health.resolve(&Part::Quarantine);
-                    return true;
+                    return Ok(Quarantined::Stored);
                 }
                 Ok(None) => {
-                    health.report(Part::Quarantine, "no room for more that cannot be used");
-                    tracing::error!("a message that cannot be used is lost: {}", parking.reason);
-                    return true;
+                    let folder = self.0.path.display();
+                    health.report(Part::Quarantine, format_args!("`{folder}` is full"));
+                    return Ok(Quarantined::Full);
                 }
                 Err(error) => {
-                    let folder = self.folder.display();
-                    let problem = format!("cannot write to `{folder}`: {error}");
-                    health.report(Part::Quarantine, problem);
-                    backoff.pause(stop).await;
+                    let folder = self.0.path.display();
+                    health.report(
+                        Part::Quarantine,
+                        format_args!("cannot write to `{folder}`: {error}"),
+                    );
                 }
             }
+            if stop.is_cancelled() {
+                return Err(Stopping);
+            }
+            backoff.pause(stop).await;
         }
-        false
-    }
-
-    fn write(&self, text: &str) -> io::Result<Option<PathBuf>> {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = text.len() as u64;
-        if *bytes + length > MOST {
-            return Ok(None);
-        }
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        let path = self.folder.join(format!("{name}.json"));
-        let beside = self.folder.join(format!("{name}.new"));
-        let written = self.write_file(&beside, &path, text);
-        match written {
-            Ok(()) => *bytes += length,
-            // It is tried again, under another name.
-            Err(_) => drop((fs::remove_file(&beside), fs::remove_file(&path))),
-        }
-        written.map(|()| Some(path))
-    }
-
-    fn write_file(&self, beside: &Path, path: &Path, text: &str) -> io::Result<()> {
-        let mut file = File::create(beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(beside, path)?;
-        File::open(&self.folder)?.sync_all()
     }
 }
 
-impl Parking<'_> {
-    /// A body that is no text is written in hexadecimal digits.
+impl Folder {
+    /// Returns the path of the new file, or none if there is no room for it.
+    fn write(&self, text: &str) -> io::Result<Option<PathBuf>> {
+        let mut bytes = self.bytes.lock();
+        let length = text.len() as u64;
+        if *bytes + length > self.max_bytes {
+            return Ok(None);
+        }
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let path = self.path.join(format!("{name}.json"));
+        self.write_file(&path, text).inspect_err(|_| {
+            // The next attempt has another name.
+            drop(fs::remove_file(&path));
+        })?;
+        *bytes += length;
+        Ok(Some(path))
+    }
+
+    fn write_file(&self, path: &Path, text: &str) -> io::Result<()> {
+        let ending = format!(".{PARTIAL}");
+        let mut file = tempfile::Builder::new().suffix(&ending).tempfile_in(&self.path)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Unusable<'_> {
+    /// Returns the content of the file. A body that is not UTF-8 is hexadecimal.
     fn to_json(&self) -> Value {
         let headers: serde_json::Map<String, Value> =
             self.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let (key, body) = match str::from_utf8(self.body) {
             Ok(text) => ("body", text.to_owned()),
-            Err(_) => ("body_hex", to_hex(self.body)),
+            Err(_) => ("body_hex", hex::encode(self.body)),
         };
         let mut object = json!({
             "reason": self.reason,
-            "parked_at": jiff::Timestamp::now().to_string(),
+            "quarantined_at": jiff::Timestamp::now().to_string(),
             "topic": self.topic,
             "id": self.id,
             "headers": headers,
@@ -143,34 +180,31 @@ impl Parking<'_> {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const UNUSABLE: Unusable<'static> = Unusable {
+        reason: "no JSON",
+        topic: "a.b",
+        id: None,
+        headers: &[],
+        content_encoding: Some("hex"),
+        body: b"text",
+    };
+
     #[tokio::test]
-    async fn what_is_parked_is_a_file_with_all_that_is_known() {
+    async fn a_quarantined_message_is_a_file_with_all_its_properties() {
         let folder = tempfile::tempdir().unwrap();
-        let parked = Arc::new(Parked::open(folder.path()).unwrap());
+        let quarantine = Quarantine::open(folder.path()).unwrap();
         let headers = [("sent-at".to_owned(), "x".to_owned())];
-        let mut parking = Parking {
-            reason: "no JSON",
-            topic: "a.b",
-            id: None,
-            headers: &headers,
-            content_encoding: Some("hex"),
-            body: b"text",
-        };
         let (health, stop) = (Health::default(), CancellationToken::new());
-        assert!(parked.keep(&parking, &health, &stop).await);
-        parking.body = b"\xff\x00";
-        assert!(parked.keep(&parking, &health, &stop).await);
-        let files = fs::read_dir(folder.path().join("parked")).unwrap();
+        for body in [&b"text"[..], b"\xff\x00"] {
+            let message = Unusable { headers: &headers, body, ..UNUSABLE };
+            let stored = quarantine.store(&message, &health, &stop).await;
+            assert_eq!(stored, Ok(Quarantined::Stored));
+        }
+        let files = fs::read_dir(folder.path().join("quarantine")).unwrap();
         let mut bodies: Vec<String> = files
             .map(|file| {
                 let text = fs::read_to_string(file.unwrap().path()).unwrap();
@@ -182,7 +216,32 @@ mod tests {
             .collect();
         bodies.sort();
         assert_eq!(bodies, ["\"text\" null", "null \"ff00\""]);
-        // What it has after a restart counts.
-        assert!(*Parked::open(folder.path()).unwrap().bytes.lock().unwrap() > 100);
+    }
+
+    #[tokio::test]
+    async fn files_of_an_earlier_daemon_count_and_incomplete_ones_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = folder.path().join("quarantine");
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let quarantine = Quarantine::with_limit(folder.path(), 1000).unwrap();
+        assert_eq!(quarantine.store(&UNUSABLE, &health, &stop).await, Ok(Quarantined::Stored));
+        fs::write(files.join("x.new"), vec![b'x'; 2000]).unwrap();
+        let large = Unusable { body: &[b'x'; 900], ..UNUSABLE };
+        let quarantine = Quarantine::with_limit(folder.path(), 1100).unwrap();
+        assert_eq!(fs::read_dir(&files).unwrap().count(), 1);
+        assert_eq!(quarantine.store(&large, &health, &stop).await, Ok(Quarantined::Full));
+        assert_eq!(fs::read_dir(&files).unwrap().count(), 1);
+        assert!(health.problems()[0].contains("is full"), "{:?}", health.problems());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_until_the_daemon_stops_leaves_the_message_to_its_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::open(folder.path()).unwrap();
+        fs::remove_dir(folder.path().join("quarantine")).unwrap();
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        stop.cancel();
+        assert_eq!(quarantine.store(&UNUSABLE, &health, &stop).await, Err(Stopping));
+        assert!(health.problems()[0].contains("cannot write to"), "{:?}", health.problems());
     }
 }

@@ -1,8 +1,8 @@
-//! Which signers of fedmsg are believed: a CA, what it has revoked, and who may publish which topic.
+//! The signers that fedmsg messages may have: a CA, its revocation list, and the routing policy.
 //!
-//! Owns reading the files, at the start and again on a timer and on SIGHUP. What cannot be read again
-//! leaves the last trust in force, which ends by itself with the dates in it. Before it: the files; after
-//! it: ingest, which takes the verifier of now.
+//! Owns reading the files: at start, on a timer and on SIGHUP. If they cannot be read again, the last
+//! verifier stays in force; it expires with the dates in its certificates. Before it: the files; after
+//! it: the fedmsg source, which uses the verifier in force.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,28 +13,29 @@ use loopabull_model::{Topic, TopicError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::config::{Fedmsg, Verify};
-use crate::ingest;
+use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::shutdown::Shutdown;
 
-/// The largest file that is read, in bytes. Fedora's list of revoked certificates had 200 KB.
-const MAX_FILE: u64 = 16 << 20;
-/// How often it is looked whether something is due.
-const TICK: Duration = Duration::from_secs(1);
+/// The largest file that is read, in bytes. Fedora's revocation list had 200 KB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+/// How often it is checked whether a refresh is due and whether the files have expired.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why signers cannot be told apart.
+/// Why signatures cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignersError {
-    #[error("signatures are to be checked, and there is no certificate of a CA")]
+    #[error("no CA certificate is configured")]
     NoCa,
     #[error("cannot read `{path}`")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("`{path}` is larger than {MAX_FILE} bytes")]
+    #[error("`{path}` is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge { path: PathBuf },
     #[error("cannot trust `{ca}`")]
     Trust { ca: PathBuf, source: TrustError },
-    #[error("the policy names `{topic}`, which is no topic")]
+    #[error("`{topic}` in the routing policy is not a topic")]
     Topic { topic: String, source: TopicError },
 }
 
@@ -43,19 +44,19 @@ impl SignersError {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoCa => Some(
-                "name one with `--ca FILE`, or `ca` under `[fedmsg]`; or take all messages with \
-                 `--unsigned`: whoever can publish on the endpoints can then start tasks",
+                "name one with `--ca FILE`, or `ca` under `[fedmsg]`; or accept all messages with \
+                 `--unsigned`: then anyone who can publish on the endpoints can start tasks",
             ),
             _ => None,
         }
     }
 }
 
-/// Makes the verifier that the settings ask for.
+/// Makes the verifier of a configuration.
 ///
 /// # Errors
 ///
-/// If signatures are to be checked and no CA is named, or a file cannot be used.
+/// If signatures are required and no CA is configured, or a file cannot be used.
 pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
     if config.verify == Verify::Off {
         return Ok(Verifier::Off);
@@ -64,17 +65,17 @@ pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
     let crl = config.crl.as_deref().map(read).transpose()?;
     let trust = Trust::new(&read(ca)?, crl.as_deref())
         .map_err(|source| SignersError::Trust { ca: ca.clone(), source })?;
-    let lines = config.policy.iter().map(|(topic, signers)| {
+    let policy = config.policy.iter().map(|(topic, signers)| {
         let cannot = |source| SignersError::Topic { topic: topic.clone(), source };
         Ok((Topic::try_from(topic.as_str()).map_err(cannot)?, signers.clone()))
     });
-    let lines = lines.collect::<Result<Vec<_>, SignersError>>()?;
+    let policy = policy.collect::<Result<Vec<_>, SignersError>>()?;
     let unlisted = if config.nitpicky { Unlisted::Refuse } else { Unlisted::Accept };
-    Ok(Verifier::X509(Box::new(X509::new(trust, RoutingPolicy::new(lines, unlisted)))))
+    Ok(Verifier::X509(Box::new(X509::new(trust, RoutingPolicy::new(policy, unlisted)))))
 }
 
-/// Reads the files again and again, until the daemon stops.
-pub(crate) async fn keep(
+/// Reads the files again at the configured interval and on SIGHUP, until the daemon drains.
+pub(super) async fn refresh(
     config: Fedmsg,
     verifiers: watch::Sender<Arc<Verifier>>,
     health: Arc<Health>,
@@ -89,39 +90,40 @@ pub(crate) async fn keep(
     };
     let mut due = Instant::now() + config.refresh;
     loop {
-        tell_of_end(&verifiers.borrow(), &health);
+        check_validity(&verifiers.borrow(), &health);
         tokio::select! {
-            () = tokio::time::sleep(TICK) => if Instant::now() < due {
+            () = tokio::time::sleep(CHECK_INTERVAL) => if Instant::now() < due {
                 continue;
             },
             _ = hangup.recv() => (),
             () = shutdown.drain.cancelled() => return,
         }
-        renew(&config, &verifiers, &health);
+        read_again(&config, &verifiers, &health);
         due = Instant::now() + config.refresh;
     }
 }
 
-/// Tells of a CA, or a list of what it has revoked, that has ended: then nothing comes in.
-fn tell_of_end(verifier: &Verifier, health: &Health) {
+/// Reports a CA or a revocation list that has expired: then every message is rejected.
+fn check_validity(verifier: &Verifier, health: &Health) {
     let Verifier::X509(x509) = verifier else { return };
-    if x509.trust().valid_until() < ingest::now() {
-        health.report(Part::Signatures, "the CA or its CRL has expired: every message is rejected");
+    if x509.trust().valid_until() < clock::now_seconds() {
+        let problem = "the CA or its CRL has expired: every message is rejected";
+        health.report(Part::Signatures, problem);
     } else {
         health.resolve(&Part::Signatures);
     }
 }
 
-fn renew(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health: &Health) {
+fn read_again(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health: &Health) {
     match verifier(config) {
         Ok(verifier) => {
             verifiers.send_replace(Arc::new(verifier));
             health.resolve(&Part::Signers);
-            tracing::info!("read the trust in signers again");
+            tracing::info!("read the CA, its CRL and the routing policy again");
         }
         Err(error) => {
-            let error = format!("{:#}", anyhow::Error::new(error));
-            tracing::error!("the trust in signers stays as it was: {error}");
+            let error = chain(error);
+            tracing::error!("the last verifier stays in force: {error}");
             health.report(Part::Signers, &error);
         }
     }
@@ -129,7 +131,7 @@ fn renew(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health: &Hea
 
 fn read(path: &Path) -> Result<Vec<u8>, SignersError> {
     let cannot = |source| SignersError::Read { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE {
+    if std::fs::metadata(path).map_err(cannot)?.len() > MAX_FILE_BYTES {
         return Err(SignersError::TooLarge { path: path.to_owned() });
     }
     std::fs::read(path).map_err(cannot)

@@ -1,7 +1,7 @@
-//! All sources together: starts them and the road behind them.
+//! All sources together: starts them, and the ingest path behind them.
 
 mod datagrepper;
-pub(crate) mod fedmsg;
+mod fedmsg;
 mod fedora_messaging;
 
 use std::sync::Arc;
@@ -9,46 +9,42 @@ use std::thread::JoinHandle;
 
 use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
-use loopabull_fedora_messaging::{AmqpError, Bus, BusConfig};
-use loopabull_queue::Queues;
+use loopabull_queue::{Bus, BusConfig, QueueError};
 use loopabull_store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ConfigError, Role};
-use crate::ingest::dedup::Seen;
-use crate::ingest::quarantine::Parked;
+use crate::ingest::dedup::Dedup;
+use crate::ingest::path::IngestPath;
+use crate::ingest::publisher::Publisher;
+use crate::ingest::quarantine::Quarantine;
+use crate::ingest::shared::Shared;
 use crate::ingest::signers::{self, SignersError};
 use crate::ingest::sources::datagrepper::{Datagrepper, DatagrepperError};
-use crate::ingest::sources::fedmsg::SourceError;
+use crate::ingest::sources::fedmsg::{FedmsgError, FedmsgSource};
 use crate::ingest::sources::fedora_messaging::BusSource;
 use crate::ingest::spool::Spool;
-use crate::ingest::{Ingest, Overflow};
-use crate::observe::activity::Activity;
-use crate::observe::health::Health;
-use crate::observe::metrics::Metrics;
-use crate::shutdown::Shutdown;
-use crate::tasks::catalog::CurrentCatalog;
 
-/// Why the sources, or the road behind them, cannot be started.
+/// Why the sources, or the ingest path behind them, cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourcesError {
-    #[error("cannot open what is known of earlier messages")]
-    Seen(#[source] StoreError),
+    #[error("cannot open the deduplication window")]
+    Dedup(#[source] StoreError),
     #[error("cannot open the spool")]
     Spool(#[source] StoreError),
-    #[error("cannot open the folder of what cannot be used")]
-    Parked(#[source] std::io::Error),
+    #[error("cannot open the quarantine")]
+    Quarantine(#[source] std::io::Error),
     #[error("cannot consume the bus")]
     Bus(#[source] AmqpError),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("cannot tell signers apart")]
+    #[error("cannot verify signatures")]
     Signers(#[from] SignersError),
-    #[error("cannot call out over HTTP")]
+    #[error("cannot make HTTP requests")]
     Trust(#[from] TrustError),
     #[error(transparent)]
-    Fedmsg(#[from] SourceError),
+    Fedmsg(#[from] FedmsgError),
     #[error(transparent)]
     Datagrepper(#[from] DatagrepperError),
 }
@@ -58,19 +54,10 @@ impl SourcesError {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Signers(error) => error.hint(),
+            Self::Datagrepper(error) => error.hint(),
             _ => None,
         }
     }
-}
-
-/// The parts of the daemon that the sources use.
-pub(crate) struct Shared {
-    pub(crate) catalog: Arc<CurrentCatalog>,
-    pub(crate) queues: Arc<Queues>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) activity: Arc<Activity>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) shutdown: Shutdown,
 }
 
 /// Starts the sources of a daemon in this role and the spool behind them. A daemon without sources
@@ -90,72 +77,87 @@ pub(crate) async fn start(
     let (verifiers, verifier) = watch::channel(Arc::new(verifier));
     if is_checked {
         let (health, shutdown) = (Arc::clone(&shared.health), shared.shutdown.clone());
-        parts.spawn(signers::keep(config.fedmsg.clone(), verifiers, health, shutdown));
+        parts.spawn(signers::refresh(config.fedmsg.clone(), verifiers, health, shutdown));
     } else if has_fedmsg {
         tracing::warn!(
-            "SIGNATURES ARE NOT CHECKED: whoever can publish on these endpoints can start tasks"
+            "SIGNATURES ARE NOT CHECKED: anyone who can publish on these endpoints can start tasks"
         );
     }
-    let seen = Seen::open(&config.state.join("seen.db"), &config.deduplication).await;
-    let spool = Spool::open(&config.state.join("spool.db"), config.fedmsg.spool.as_u64()).await;
-    let parked = Arc::new(Parked::open(&config.state).map_err(SourcesError::Parked)?);
-    let ingest = Arc::new(Ingest {
-        verifier,
-        catalog: shared.catalog,
-        queues: shared.queues,
-        seen: seen.map_err(SourcesError::Seen)?,
-        spool: spool.map_err(SourcesError::Spool)?,
-        parked,
-        health: shared.health,
-        activity: shared.activity,
-        metrics: shared.metrics,
-        shutdown: shared.shutdown,
-        overflow: Overflow::default(),
-    });
-    parts.spawn(Arc::clone(&ingest).forward());
-    start_buses(&buses, &ingest, parts)?;
+    let path = Arc::new(open_path(config, &shared).await?);
+    parts.spawn(Arc::clone(&path).forward_spool());
+    start_buses(&buses, &path, &shared, parts)?;
     if has_fedmsg {
-        return start_fedmsg(config, ingest, parts).map(Some);
+        return start_fedmsg(config, &path, verifier, &shared, parts).map(Some);
     }
     if is_ingesting && config.datagrepper.is_some() {
-        tracing::warn!("datagrepper is not asked: it stands in for endpoints of fedmsg alone");
+        tracing::warn!("datagrepper is not used: it only fills gaps of fedmsg endpoints");
     }
     Ok(None)
 }
 
+/// Opens the files of the state directory that the ingest path needs.
+async fn open_path(config: &Config, shared: &Shared) -> Result<IngestPath, SourcesError> {
+    let (state, spool_bytes) = (&config.state, config.fedmsg.spool.as_u64());
+    let dedup = Dedup::open(&state.join("dedup.db"), &config.deduplication).await;
+    let dedup = dedup.map_err(SourcesError::Dedup)?;
+    let spool = Spool::open(&state.join("spool.db"), spool_bytes).await;
+    let spool = spool.map_err(SourcesError::Spool)?;
+    let quarantine = Quarantine::open(state).map_err(SourcesError::Quarantine)?;
+    let Shared { catalog, queues, health, activity, metrics, shutdown } = shared.clone();
+    let own_metrics = Arc::clone(&metrics);
+    let publisher = Publisher::new(queues, spool, quarantine, health, own_metrics, shutdown.drain);
+    Ok(IngestPath::new(catalog, dedup, publisher, activity, metrics))
+}
+
 fn start_buses(
     buses: &[BusConfig],
-    ingest: &Arc<Ingest>,
+    path: &Arc<IngestPath>,
+    shared: &Shared,
     parts: &mut JoinSet<()>,
 ) -> Result<(), SourcesError> {
     for config in buses {
         let bus = Bus::start(config).map_err(SourcesError::Bus)?;
         let name = format!("{} {}", bus.name(), config.queue.name).trim_end().to_owned();
-        ingest.activity.add_source(&name);
-        parts.spawn(BusSource { name, ingest: Arc::clone(ingest) }.run(bus));
+        shared.activity.add_source(&name);
+        let source = BusSource {
+            name,
+            path: Arc::clone(path),
+            activity: Arc::clone(&shared.activity),
+            metrics: Arc::clone(&shared.metrics),
+            drain: shared.shutdown.drain.clone(),
+        };
+        parts.spawn(source.run(bus));
     }
     Ok(())
 }
 
-/// Starts the thread of the sockets, and the archive that stands in for them.
+/// Starts the thread of the sockets, and datagrepper, which fills their gaps.
 fn start_fedmsg(
     config: &Config,
-    ingest: Arc<Ingest>,
+    path: &Arc<IngestPath>,
+    verifier: watch::Receiver<Arc<Verifier>>,
+    shared: &Shared,
     parts: &mut JoinSet<()>,
 ) -> Result<JoinHandle<()>, SourcesError> {
     for endpoint in &config.fedmsg.endpoints {
-        ingest.activity.add_source(&endpoint.address);
+        shared.activity.add_source(&endpoint.address);
         tracing::info!("subscribing to `{}`", endpoint.address);
     }
-    let fedmsgs = fedmsg::start(&config.fedmsg, &ingest.activity, &ingest.metrics)?;
+    let sockets = fedmsg::start(&config.fedmsg, &shared.activity, &shared.metrics)?;
     if let Some(settings) = &config.datagrepper {
         let trust = Trust::load(config.http.ca_file.as_deref())?;
-        let (road, links) = (Arc::clone(&ingest), fedmsgs.links);
-        let archive =
-            Datagrepper::open(settings, &config.fedmsg, trust, &config.state, road, links)?;
-        ingest.activity.add_source(archive.name());
+        let connections = sockets.connections;
+        let archive = Datagrepper::open(settings, config, trust, path, connections, shared)?;
+        shared.activity.add_source(archive.name());
         parts.spawn(archive.run());
     }
-    parts.spawn(ingest.run(fedmsgs.received));
-    Ok(fedmsgs.thread)
+    let source = FedmsgSource {
+        verifier,
+        path: Arc::clone(path),
+        activity: Arc::clone(&shared.activity),
+        metrics: Arc::clone(&shared.metrics),
+        drain: shared.shutdown.drain.clone(),
+    };
+    parts.spawn(source.run(sockets.received));
+    Ok(sockets.thread)
 }

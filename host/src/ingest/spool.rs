@@ -1,23 +1,17 @@
-//! The spool: what a bus will not send again waits here while the work queue cannot take it.
+//! The spool: a file of entries that wait because their queue accepts nothing.
 //!
-//! A file in the state directory, bounded in bytes, first in and first out for each queue: one that takes
-//! nothing holds up no other. Owns their order and the limit; what becomes of an entry that does not fit is
-//! the caller's. Before it: ingest; after it: [`Spool::forward`], which puts everything into the queues as
-//! soon as they take it.
+//! It holds entries whose bus does not send them again. Owns their order, first in and first out for
+//! each queue, and their maximum size. Before it on the path of a message: the publisher, which also
+//! takes the entries out again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use loopabull_model::{Entry, EntryId, QueueName};
-use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::{Store, StoreError};
+use parking_lot::Mutex;
 use rusqlite::{Row, params};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 const VERSION: i32 = 1;
 const SCHEMA: &str = "
@@ -29,65 +23,55 @@ const SCHEMA: &str = "
         message TEXT NOT NULL
     ) STRICT;
     CREATE INDEX IF NOT EXISTS by_queue ON spooled (queue, number);";
-/// How many entries are taken out of the file at a time.
+/// The maximum number of entries that are read from the file at once.
 const BATCH: usize = 64;
-/// How soon the file is read again for an entry that is on its way there.
-const SOON: Duration = Duration::from_millis(5);
 
-/// Entries on their way to the work queues.
+/// Entries that wait for their queues.
 #[derive(Debug)]
-pub(crate) struct Spool {
+pub(super) struct Spool {
     store: Store,
-    limit: u64,
+    max_bytes: u64,
     waiting: Mutex<Waiting>,
     filled: Notify,
 }
 
-/// What waits, and what is being written just now.
+/// The entries that wait, including those that are being written.
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: u64,
-    /// How many entries each queue has; only those that have any. By the text of the file, which may be
-    /// no name of a queue.
+    /// The number of entries of each queue that has any. The key is the text in the file, which may not
+    /// be a valid queue name.
     entries: BTreeMap<String, u64>,
 }
 
-/// Who hears what becomes of what waits.
-pub(crate) trait Watcher: Sync {
-    /// So many were taken by a queue.
-    fn taken(&self, count: u64);
-
-    /// One could not be put into its queue, and is tried again.
-    fn failed(&self, error: &str);
-
-    /// A queue will never take this. Returns whether it is kept elsewhere.
-    fn refused(&self, entry: &Entry, why: &QueueError) -> impl Future<Output = bool> + Send;
-}
-
-/// What became of an entry.
+/// The result of adding an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Spooled {
+#[must_use]
+pub(super) enum Pushed {
     /// It is on disk.
-    Kept,
+    Stored,
     /// There is no room for it.
     Full,
 }
 
-/// An entry as it is in the file.
-struct Line {
+/// An entry in the file.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The id of the entry.
+    pub id: String,
+    /// None if it cannot be read: another version of this program wrote it differently.
+    pub entry: Option<Entry>,
     number: i64,
     bytes: u64,
-    /// None, if it is of a version that wrote it otherwise.
-    entry: Option<Entry>,
 }
 
 impl Spool {
-    /// Opens the file. Messages may have so many bytes in it.
+    /// Opens the file. The messages in it may have `max_bytes` together.
     ///
     /// # Errors
     ///
     /// If it cannot be opened or read.
-    pub(crate) async fn open(path: &Path, limit: u64) -> Result<Self, StoreError> {
+    pub(super) async fn open(path: &Path, max_bytes: u64) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
         let sql = "SELECT queue, count(*), sum(length(CAST(message AS BLOB)))
             FROM spooled GROUP BY queue";
@@ -102,35 +86,50 @@ impl Spool {
         for (queue, entries, bytes) in rows {
             waiting.add(&queue, entries, bytes);
         }
-        Ok(Self { store, limit, waiting: Mutex::new(waiting), filled: Notify::new() })
+        Ok(Self { store, max_bytes, waiting: Mutex::new(waiting), filled: Notify::new() })
     }
 
-    /// Returns how many entries and bytes wait.
-    pub(crate) fn depth(&self) -> (u64, u64) {
-        let waiting = self.waiting();
+    /// Returns the number of entries that wait, and the size of their messages in bytes.
+    pub(super) fn depth(&self) -> (u64, u64) {
+        let waiting = self.waiting.lock();
         (waiting.entries.values().sum(), waiting.bytes)
     }
 
-    /// Tells whether nothing waits for a queue, so that another entry may overtake nothing.
-    pub(crate) fn is_empty(&self, queue: &QueueName) -> bool {
-        !self.waiting().entries.contains_key(queue.as_str())
+    /// Returns whether no entry waits for a queue, so that another one cannot overtake any.
+    pub(super) fn is_empty(&self, queue: &QueueName) -> bool {
+        !self.contains(queue.as_str())
     }
 
-    /// Puts an entry at the end. Returns when it is on disk.
+    /// Returns whether an entry waits for a queue.
+    pub(super) fn contains(&self, queue: &str) -> bool {
+        self.waiting.lock().entries.contains_key(queue)
+    }
+
+    /// Returns the queues for which entries wait.
+    pub(super) fn queues(&self) -> Vec<String> {
+        self.waiting.lock().entries.keys().cloned().collect()
+    }
+
+    /// Waits until an entry was added since the last call.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Adds an entry at the end. Returns when it is on disk.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub(crate) async fn push(&self, entry: &Entry) -> Result<Spooled, StoreError> {
+    pub(super) async fn push(&self, entry: &Entry) -> Result<Pushed, StoreError> {
         let message =
             serde_json::to_string(&entry.message).expect("a message is made of JSON types");
         let bytes = message.len() as u64;
         let (id, queue, task) = (entry.id.clone(), entry.queue.clone(), entry.task.clone());
         {
-            // Counted first: whoever looks meanwhile must not overtake it.
-            let mut waiting = self.waiting();
-            if waiting.bytes + bytes > self.limit {
-                return Ok(Spooled::Full);
+            // Counted before it is written, so that a later entry cannot overtake it.
+            let mut waiting = self.waiting.lock();
+            if waiting.bytes + bytes > self.max_bytes {
+                return Ok(Pushed::Full);
             }
             waiting.add(queue.as_str(), 1, bytes);
         }
@@ -142,98 +141,17 @@ impl Spool {
         let written = self.store.change(change).await;
         match written {
             Ok(_) => self.filled.notify_one(),
-            Err(_) => self.waiting().remove(entry.queue.as_str(), 1, bytes),
+            Err(_) => self.waiting.lock().remove(entry.queue.as_str(), 1, bytes),
         }
-        written.map(|_| Spooled::Kept)
+        written.map(|_| Pushed::Stored)
     }
 
-    /// Puts what waits into the queues, each in its order, until it is told to stop.
-    pub(crate) async fn forward(
-        &self,
-        queues: &Queues,
-        stop: &CancellationToken,
-        watcher: &impl Watcher,
-    ) {
-        let (mut under_way, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
-        loop {
-            let waiting: Vec<String> = self.waiting().entries.keys().cloned().collect();
-            for queue in waiting {
-                if busy.insert(queue.clone()) {
-                    under_way.push(self.forward_to(queue, queues, stop, watcher));
-                }
-            }
-            tokio::select! {
-                () = self.filled.notified() => (),
-                Some(queue) = under_way.next() => drop(busy.remove(&queue)),
-                // What was published and is not removed is published again, under the same id.
-                () = stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// Puts what waits for one queue into it, until nothing is left. Returns the queue.
-    async fn forward_to(
-        &self,
-        queue: String,
-        queues: &Queues,
-        stop: &CancellationToken,
-        watcher: &impl Watcher,
-    ) -> String {
-        let mut backoff = Backoff::default();
-        while self.waiting().entries.contains_key(&queue) {
-            let failure = match self.forward_batch(&queue, queues, watcher).await {
-                // It is counted, and not in the file yet.
-                Ok((0, None)) => {
-                    tokio::time::sleep(SOON).await;
-                    continue;
-                }
-                Ok((count, failure)) => {
-                    if count > 0 {
-                        watcher.taken(count);
-                        backoff.reset();
-                    }
-                    failure.map(anyhow::Error::new)
-                }
-                Err(error) => Some(error.into()),
-            };
-            if let Some(error) = failure {
-                watcher.failed(&format!("{error:#}"));
-                backoff.pause(stop).await;
-            }
-        }
-        queue
-    }
-
-    /// Puts the first entries of a queue into it. Returns how many it took, and why not all.
-    async fn forward_batch(
-        &self,
-        queue: &str,
-        queues: &Queues,
-        watcher: &impl Watcher,
-    ) -> Result<(u64, Option<QueueError>), StoreError> {
-        let lines = self.first(queue).await?;
-        let (mut last, mut bytes, mut failure) = (None, 0, None);
-        for line in &lines {
-            if let Some(entry) = &line.entry
-                && let Err(error) = queues.publish(entry).await
-                && !(error.is_final() && watcher.refused(entry, &error).await)
-            {
-                failure = Some(error);
-                break;
-            }
-            last = Some(line.number);
-            bytes += line.bytes;
-        }
-        let Some(last) = last else { return Ok((0, failure)) };
-        let remove = "DELETE FROM spooled WHERE queue = ?1 AND number <= ?2";
-        let of = queue.to_owned();
-        let change = move |file: &rusqlite::Connection| file.execute(remove, params![of, last]);
-        let count = self.store.change(change).await? as u64;
-        self.waiting().remove(queue, count, bytes);
-        Ok((count, failure))
-    }
-
-    async fn first(&self, queue: &str) -> Result<Vec<Line>, StoreError> {
+    /// Returns the first entries of a queue, at most 64.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(super) async fn first(&self, queue: &str) -> Result<Vec<Line>, StoreError> {
         let sql = "SELECT number, entry, queue, task, message FROM spooled
             WHERE queue = ?1 ORDER BY number LIMIT ?2";
         let queue = queue.to_owned();
@@ -245,8 +163,20 @@ impl Spool {
             .await
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Removes the first entries of a queue. Returns how many there were, when that is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be changed.
+    pub(super) async fn remove(&self, queue: &str, first: &[Line]) -> Result<u64, StoreError> {
+        let Some(last) = first.last().map(|line| line.number) else { return Ok(0) };
+        let bytes = first.iter().map(|line| line.bytes).sum();
+        let delete = "DELETE FROM spooled WHERE queue = ?1 AND number <= ?2";
+        let of = queue.to_owned();
+        let change = move |file: &rusqlite::Connection| file.execute(delete, params![of, last]);
+        let count = self.store.change(change).await? as u64;
+        self.waiting.lock().remove(queue, count, bytes);
+        Ok(count)
     }
 }
 
@@ -257,7 +187,7 @@ impl Waiting {
     }
 
     fn remove(&mut self, queue: &str, entries: u64, bytes: u64) {
-        // Neither may go below nought: it would be full for ever.
+        // Neither may wrap below zero: the spool would be full forever.
         self.bytes = self.bytes.saturating_sub(bytes);
         let Some(count) = self.entries.get_mut(queue) else { return };
         *count = count.saturating_sub(entries);
@@ -281,8 +211,5 @@ fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
         })
     };
     let (number, entry) = (row.get("number")?, entry());
-    if entry.is_none() {
-        tracing::error!("entry {id} of the spool cannot be read and is left out");
-    }
-    Ok(Line { number, bytes, entry })
+    Ok(Line { id, entry, number, bytes })
 }

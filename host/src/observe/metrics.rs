@@ -72,10 +72,16 @@ metrics! {
     pub messages: Counter = "messages_accepted";
     /// Messages whose topic no task wants.
     pub unrouted: Counter = "messages_unrouted";
-    /// Entries published to a work queue, one for each message and task.
+    /// Entries stored in a work queue, directly or from the spool, one for each message and task.
     pub entries: Family<ByTask, Counter> = "entries_published";
-    /// Entries that were lost because neither the queue nor the spool took them.
+    /// Entries stored in the spool because their queue accepted nothing.
+    pub spooled_entries: Counter = "entries_spooled";
+    /// Entries stored in the quarantine because their queue refuses them for good.
+    pub quarantined: Counter = "entries_quarantined";
+    /// Entries that were lost because there was no room for them.
     pub lost: Counter = "entries_lost";
+    /// Deliveries that are not messages and were lost because the quarantine is full.
+    pub lost_envelopes: Counter = "envelopes_lost";
     /// Entries that were not published because the task was given the same message before.
     pub duplicates: Counter = "entries_deduplicated";
     /// Envelopes that were dropped because they arrived faster than they were processed.

@@ -1,8 +1,9 @@
-//! The source of a bus in the form of fedora-messaging: AMQP, another broker's topic exchange.
+//! The source of a fedora-messaging bus: AMQP, the topic exchange of another broker.
 //!
-//! Owns what becomes of a delivery: it is acknowledged once our own queue has it, or once what cannot be
-//! used is parked with its reason; until then its broker keeps it. Trust is the broker's: TLS, users and
-//! their permissions for topics. Before it on the path of a message: [`Bus`]; after it: [`Ingest`].
+//! Owns when a delivery is acknowledged: when its entries are stored here, or when it is quarantined
+//! because it is not a message. Until then its broker keeps it. Signatures are not checked: the
+//! broker's TLS, users and topic permissions are trusted. Before it on the path of a message: [`Bus`];
+//! after it: the ingest path.
 
 use std::sync::Arc;
 
@@ -10,75 +11,79 @@ use loopabull_fedmsg::trusted::{self, Properties};
 use loopabull_fedora_messaging::{Bus, BusDelivery, BusLink, BusState, Settled};
 use loopabull_model::Message;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::ingest::Ingest;
-use crate::ingest::quarantine::Parking;
-use crate::observe::activity::Link;
-use crate::observe::metrics::{Rejected, Source};
+use crate::ingest::path::IngestPath;
+use crate::ingest::quarantine::{Stopping, Unusable};
+use crate::observe::activity::{Activity, Link};
+use crate::observe::metrics::{Metrics, Source};
 
-/// The label of this source.
+/// The metrics label of this source.
 const SOURCE: &str = "fedora-messaging";
 
-/// What is known of a bus, and the road behind it.
+/// A fedora-messaging bus as a source.
 pub(super) struct BusSource {
-    /// Under which it is known: its broker and its queue.
+    /// The names of its broker and its queue, as the status shows them.
     pub name: String,
-    pub ingest: Arc<Ingest>,
+    pub path: Arc<IngestPath>,
+    pub activity: Arc<Activity>,
+    pub metrics: Arc<Metrics>,
+    pub drain: CancellationToken,
 }
 
 impl BusSource {
-    /// Takes what the bus delivers until it is told to drain.
+    /// Accepts deliveries until the daemon drains.
     pub(super) async fn run(self, mut bus: Bus) {
         let state = bus.state();
-        let drain = self.ingest.shutdown.drain.clone();
-        let take = async {
-            while let Some(delivery) = bus.receive(&drain).await {
-                self.take(delivery).await;
+        let accept = async {
+            while let Some(delivery) = bus.receive(&self.drain).await {
+                self.accept(delivery).await;
             }
         };
         tokio::select! {
-            () = take => (),
-            // Also while a message waits for our own queue.
-            () = self.tell(state) => (),
+            () = accept => (),
+            // Beside it, so that the state is reported also while a message waits for the queue.
+            () = self.report(state) => (),
         }
         bus.stop().await;
         bus.close().await;
     }
 
-    async fn take(&self, delivery: BusDelivery) {
-        self.ingest.activity.receive(&self.name);
-        self.ingest.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
-        let is_safe = match message(&delivery) {
-            Ok(message) => self.ingest.accept_kept(&self.name, message).await,
-            Err((reason, why)) => self.park(&delivery, reason, &why).await,
+    async fn accept(&self, delivery: BusDelivery) {
+        self.activity.receive(&self.name);
+        self.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
+        let accepted = match message(&delivery) {
+            Ok(message) => self.path.accept_kept(&self.name, &message).await,
+            Err((reason, why)) => self.reject(&delivery, reason, &why).await,
         };
-        // What is not safe stays where it is until its connection ends, which it does with us.
-        if is_safe {
-            match delivery.ack().await {
-                // One that could not be told comes again, and is known.
-                Settled::Sent | Settled::ChannelGone => (),
-            }
+        // An unacknowledged delivery is redelivered when our connection ends with the daemon.
+        let Ok(()) = accepted else { return };
+        match delivery.ack().await {
+            // A delivery whose acknowledgement is lost is redelivered and deduplicated.
+            Answered::Told | Answered::ComesAgain => (),
         }
     }
 
-    /// Keeps what cannot be used. Tells whether it is on disk, or there is no room for more.
-    async fn park(&self, delivery: &BusDelivery, reason: &'static str, why: &str) -> bool {
-        self.ingest.count_rejection(&Rejected { reason });
-        let id = delivery.message_id.as_deref();
-        let parking = Parking {
+    /// Quarantines a delivery that is not a message.
+    async fn reject(
+        &self,
+        delivery: &BusDelivery,
+        reason: &'static str,
+        why: &str,
+    ) -> Result<(), Stopping> {
+        let unusable = Unusable {
             reason: why,
             topic: &delivery.routing_key,
-            id,
+            id: delivery.message_id.as_deref(),
             headers: &delivery.headers,
             content_encoding: delivery.content_encoding.as_deref(),
             body: &delivery.body,
         };
-        let shutdown = &self.ingest.shutdown;
-        self.ingest.parked.keep(&parking, &self.ingest.health, &shutdown.drain).await
+        self.path.reject_delivery(reason, &unusable).await
     }
 
-    /// Tells what becomes of the connection, for as long as this runs.
-    async fn tell(&self, mut state: watch::Receiver<BusState>) {
+    /// Reports the state of the connection for as long as it is polled.
+    async fn report(&self, mut state: watch::Receiver<BusState>) {
         while state.changed().await.is_ok() {
             let state = state.borrow_and_update().clone();
             let link = match (&state.link, state.problem()) {
@@ -86,15 +91,15 @@ impl BusSource {
                 (_, Some(trouble)) => Link::Lost(trouble),
                 (_, None) => Link::Lost("not connected yet".to_owned()),
             };
-            self.ingest.metrics.count_link(&self.name, &link);
-            self.ingest.activity.set_link(&self.name, link);
+            self.metrics.count_link(&self.name, &link);
+            self.activity.set_link(&self.name, link);
         }
-        // It changes no more, and whoever takes what is left goes on.
+        // The bus has ended; the other branch still accepts the deliveries that it has received.
         std::future::pending().await
     }
 }
 
-/// Makes a message of a delivery, or tells why not: a label, and a sentence.
+/// Makes a message of a delivery. An error has the metrics label and a sentence.
 fn message(delivery: &BusDelivery) -> Result<Message, (&'static str, String)> {
     let text = delivery.text().map_err(|error| ("bad-encoding", error.to_string()))?;
     let properties = Properties {

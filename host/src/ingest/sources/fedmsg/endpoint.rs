@@ -1,9 +1,9 @@
-//! One endpoint of a fedmsg publisher: its SUB socket, and what its monitor tells of the connection.
+//! An endpoint of a fedmsg publisher: its SUB socket and the monitor of the connection.
 //!
-//! A subscriber never sends, so a connection that died without a word looks like a quiet one. Owns what
-//! makes it show: ZMTP heartbeats, TCP keepalive, limits for connecting, and a watchdog that makes the
-//! socket anew when nothing came for long. Believes nothing of what it receives. Before it: a publisher;
-//! after it: the thread of the source.
+//! A subscriber never sends, so a connection that has died looks like a quiet one. Owns what detects
+//! it: ZMTP heartbeats, TCP keepalive, connect timeouts, and a new socket when nothing was received for
+//! too long. Verifies nothing. Before it on the path of a message: a publisher; after it: the thread of
+//! the source.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,46 +14,47 @@ use zmq::{Context, PollEvents, PollItem, Socket, SocketEvent, SocketType};
 use crate::config;
 use crate::observe::activity::Link;
 
-/// The largest frame that ZeroMQ takes, in bytes; a peer that sends a larger one is disconnected.
-/// Between this and the parser's limit a body is received, counted and refused.
+/// The largest frame that ZeroMQ accepts, in bytes; a peer that sends a larger one is disconnected.
+/// A body between the parser's limit and this one is received, counted and rejected.
 const MAX_FRAME: i64 = 64 << 20;
-/// How many messages ZeroMQ holds for us; the publisher holds, or drops, those beyond. ZeroMQ has no
-/// limit to the number of frames of a message, nor to the bytes of all of them.
+/// How many messages ZeroMQ queues for us; the publisher queues or drops the others. ZeroMQ limits
+/// neither the number of frames of a message nor their total size.
 const HIGH_WATER_MARK: i32 = 16;
-/// How long a TCP connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long the other side may take to speak ZMTP.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// The first and the longest pause between two tries to connect. The name is resolved for each.
-const RECONNECT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
-/// TCP keepalive after so long, so often, and so many times (fedmsg's own values).
+/// How long establishing a TCP connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the ZMTP handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first and the longest pause between two attempts to connect. Each resolves the name again.
+const RECONNECT_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// TCP keepalive: idle seconds, interval in seconds, and number of probes (fedmsg's own values).
 const KEEPALIVE: (i32, i32, i32) = (60, 5, 3);
 
-/// How many monitors there were: each has a name of its own.
+/// The number of monitors so far, which makes the name of each unique.
 static MONITORS: AtomicU64 = AtomicU64::new(0);
 
-/// An endpoint with its socket.
+/// An endpoint with its socket and the monitor of the socket.
 pub(super) struct Endpoint {
     config: config::Endpoint,
     topics: Vec<String>,
     socket: Socket,
     monitor: Socket,
-    /// When something came last, or the socket was made.
-    heard: Instant,
-    /// What the monitor told last.
+    /// When the last message was received, or the socket was made.
+    active: Instant,
+    /// The last state that the monitor reported.
     is_connected: Option<bool>,
 }
 
 impl Endpoint {
-    /// Subscribes. The name is resolved and the connection made in the background, again and again.
+    /// Subscribes. The name is resolved and the connection established in the background, and again
+    /// after each loss.
     pub(super) fn open(
         context: &Context,
         config: config::Endpoint,
         topics: Vec<String>,
     ) -> zmq::Result<Self> {
         let (socket, monitor) = connect(context, &config, &topics)?;
-        let heard = Instant::now();
-        Ok(Self { config, topics, socket, monitor, heard, is_connected: None })
+        let active = Instant::now();
+        Ok(Self { config, topics, socket, monitor, active, is_connected: None })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -64,29 +65,29 @@ impl Endpoint {
         self.is_connected == Some(true)
     }
 
-    /// What has to be waited for: messages, and news of the connection.
+    /// Returns what the thread polls: the socket and its monitor.
     pub(super) fn poll_items(&self) -> [PollItem<'_>; 2] {
         [&self.socket, &self.monitor].map(|socket| socket.as_poll_item(PollEvents::POLLIN))
     }
 
-    /// Receives all frames of one message and takes it apart. Only the first two frames are kept. Returns
-    /// how many bytes they have, too.
+    /// Receives and parses one message. Keeps only its first two frames, and returns their size in
+    /// bytes with it.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is none.
+    /// `EAGAIN` if there is no message.
     pub(super) fn receive(&mut self) -> zmq::Result<(usize, Result<Envelope, Rejection>)> {
         let mut frames = Vec::with_capacity(2);
         let mut count = 0;
         loop {
-            // ZeroMQ hands over a multipart message whole: only the first frame can be missing.
+            // ZeroMQ delivers a multipart message as a whole: only the first frame can be missing.
             let frame = self.socket.recv_msg(zmq::DONTWAIT)?;
             count += 1;
             if frames.len() < 2 {
                 frames.push(frame);
             }
             if !self.socket.get_rcvmore()? {
-                self.heard = Instant::now();
+                self.active = Instant::now();
                 let frames: Vec<&[u8]> = frames.iter().map(|frame| &**frame).collect();
                 let length = frames.iter().map(|frame| frame.len()).sum();
                 return Ok((length, Envelope::parse(&frames, count)));
@@ -94,10 +95,10 @@ impl Endpoint {
         }
     }
 
-    /// Reads what the monitor tells. Returns what has changed of the connection since the last time.
-    pub(super) fn news(&mut self) -> Vec<Link> {
-        let mut news = Vec::new();
-        // zmq_socket_monitor(3): a frame with the number of the event and a value, and the address.
+    /// Reads the monitor. Returns the changes of the connection since the last call.
+    pub(super) fn read_monitor(&mut self) -> Vec<Link> {
+        let mut changes = Vec::new();
+        // zmq_socket_monitor(3): a frame with the number of the event and a value, then the address.
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
             let number = frames.first().and_then(|frame| frame.first_chunk::<2>());
             let Some(number) = number.map(|bytes| u16::from_ne_bytes(*bytes)) else { continue };
@@ -111,36 +112,36 @@ impl Endpoint {
                 || is(SocketEvent::HANDSHAKE_FAILED_PROTOCOL)
                 || is(SocketEvent::HANDSHAKE_FAILED_AUTH)
             {
-                lost("the other side does not speak ZMTP, or not in time")
+                lost("the publisher did not complete the ZMTP handshake")
             } else if is(SocketEvent::CONNECT_RETRIED) {
-                lost("no connection can be made")
+                lost("cannot connect")
             } else {
                 continue;
             };
             let is_connected = Some(link == Link::Connected);
             if is_connected != self.is_connected {
-                news.push(link);
+                changes.push(link);
             }
             self.is_connected = is_connected;
         }
-        news
+        changes
     }
 
-    /// Makes the socket anew if nothing came for as long as the configuration allows. Tells whether it
-    /// did.
-    pub(super) fn renew_if_idle(&mut self, context: &Context) -> zmq::Result<bool> {
-        let is_idle = self.config.idle.is_some_and(|idle| self.heard.elapsed() >= idle);
+    /// Replaces the socket if nothing was received for the `idle` time of the configuration. Returns
+    /// whether it did.
+    pub(super) fn reconnect_if_idle(&mut self, context: &Context) -> zmq::Result<bool> {
+        let is_idle = self.config.idle.is_some_and(|idle| self.active.elapsed() >= idle);
         if !is_idle {
             return Ok(false);
         }
-        self.heard = Instant::now();
+        self.active = Instant::now();
         (self.socket, self.monitor) = connect(context, &self.config, &self.topics)?;
         self.is_connected = Some(false);
         Ok(true)
     }
 }
 
-/// Makes a socket with its monitor, and subscribes.
+/// Makes a socket with its monitor, and subscribes to the topics.
 fn connect(
     context: &Context,
     config: &config::Endpoint,
@@ -150,10 +151,10 @@ fn connect(
     socket.set_maxmsgsize(MAX_FRAME)?;
     socket.set_rcvhwm(HIGH_WATER_MARK)?;
     socket.set_linger(0)?;
-    socket.set_connect_timeout(millis(CONNECT_LIMIT))?;
-    socket.set_handshake_ivl(millis(HANDSHAKE_LIMIT))?;
-    socket.set_reconnect_ivl(millis(RECONNECT[0]))?;
-    socket.set_reconnect_ivl_max(millis(RECONNECT[1]))?;
+    socket.set_connect_timeout(millis(CONNECT_TIMEOUT))?;
+    socket.set_handshake_ivl(millis(HANDSHAKE_TIMEOUT))?;
+    socket.set_reconnect_ivl(millis(RECONNECT_INTERVALS[0]))?;
+    socket.set_reconnect_ivl_max(millis(RECONNECT_INTERVALS[1]))?;
     if let Some(interval) = config.heartbeat {
         socket.set_heartbeat_ivl(millis(interval))?;
         socket.set_heartbeat_timeout(millis(interval))?;
@@ -166,13 +167,13 @@ fn connect(
     for topic in topics {
         socket.set_subscribe(topic.as_bytes())?;
     }
-    // Before it connects, so that nothing is missed.
+    // The monitor starts before the socket connects, so that it misses nothing.
     let number = MONITORS.fetch_add(1, Ordering::Relaxed);
-    let place = format!("inproc://monitor-{number}");
-    socket.monitor(&place, i32::from(SocketEvent::ALL.to_raw()))?;
+    let address = format!("inproc://monitor-{number}");
+    socket.monitor(&address, i32::from(SocketEvent::ALL.to_raw()))?;
     let monitor = context.socket(SocketType::PAIR)?;
     monitor.set_linger(0)?;
-    monitor.connect(&place)?;
+    monitor.connect(&address)?;
     socket.connect(&config.address)?;
     Ok((socket, monitor))
 }

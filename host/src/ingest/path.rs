@@ -1,0 +1,209 @@
+//! The ingest path, which all sources share: from a message to its entries.
+//!
+//! Owns what happens to a message: it is counted, its tasks are looked up, and each task is given it
+//! once. Does not know which bus it came from. Before it on the path of a message: a source, which
+//! has verified it. After it: the [`Publisher`].
+
+use std::sync::Arc;
+
+use loopabull_fedmsg::Rejection;
+use loopabull_model::{Entry, EntryId, Message, Task};
+
+use crate::ingest::dedup::{Claim, Claimed, Custody, Dedup};
+use crate::ingest::publisher::{Accepted, Publisher};
+use crate::ingest::quarantine::{Stopping, Unusable};
+use crate::observe::activity::Activity;
+use crate::observe::metrics::{Metrics, Rejected};
+use crate::tasks::catalog::CurrentCatalog;
+
+/// The ingest path, which all sources share.
+pub(super) struct IngestPath {
+    catalog: Arc<CurrentCatalog>,
+    dedup: Dedup,
+    publisher: Publisher,
+    activity: Arc<Activity>,
+    metrics: Arc<Metrics>,
+}
+
+impl IngestPath {
+    pub(super) fn new(
+        catalog: Arc<CurrentCatalog>,
+        dedup: Dedup,
+        publisher: Publisher,
+        activity: Arc<Activity>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { catalog, dedup, publisher, activity, metrics }
+    }
+
+    /// Accepts a message that its source does not send again. Returns when each of its entries is
+    /// stored, or counted as lost.
+    pub(super) async fn accept(&self, message: &Message) {
+        for task in self.find_tasks(message) {
+            if let Some((claim, entry)) = self.claim(message, &task, Custody::Nobody).await {
+                let accepted = self.publisher.publish(&entry).await;
+                finish(claim, &entry, accepted).await;
+            }
+        }
+    }
+
+    /// Accepts a message that `source` keeps until it is acknowledged. Returns when that may be done:
+    /// each of its entries is in its queue, or in the quarantine, or counted as lost. Waits as long as a
+    /// queue accepts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub(super) async fn accept_kept(
+        &self,
+        source: &str,
+        message: &Message,
+    ) -> Result<(), Stopping> {
+        for task in self.find_tasks(message) {
+            if let Some((claim, entry)) = self.claim(message, &task, Custody::Source).await {
+                let accepted = self.publisher.publish_kept(source, &entry).await?;
+                finish(claim, &entry, accepted).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts an envelope that is not accepted.
+    pub(super) fn reject(&self, rejection: &Rejection) {
+        let reason = rejection.reason();
+        self.count_rejection(reason);
+        // A flood of these must not flood the log; the counter has them all.
+        tracing::debug!(reason, "rejected an envelope: {rejection}");
+    }
+
+    /// Counts an envelope that is not accepted, under the label `reason`.
+    pub(super) fn count_rejection(&self, reason: &'static str) {
+        self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
+        self.activity.count(|counts| counts.rejected += 1);
+    }
+
+    /// Counts a delivery that is not a message under the label `reason`, and quarantines it. Returns
+    /// when its source may acknowledge it.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub(super) async fn reject_delivery(
+        &self,
+        reason: &'static str,
+        delivery: &Unusable<'_>,
+    ) -> Result<(), Stopping> {
+        self.count_rejection(reason);
+        self.publisher.quarantine_delivery(delivery).await
+    }
+
+    /// Publishes the entries of the spool until the daemon drains.
+    pub(super) async fn forward_spool(self: Arc<Self>) {
+        self.publisher.forward().await;
+    }
+
+    /// Counts a message and returns the tasks of its topic.
+    fn find_tasks(&self, message: &Message) -> Vec<Arc<Task>> {
+        self.metrics.messages.inc();
+        self.activity.count(|counts| counts.accepted += 1);
+        let tasks = self.catalog.get().routes.resolve(&message.topic);
+        if tasks.is_empty() {
+            self.metrics.unrouted.inc();
+            self.activity.count(|counts| counts.unrouted += 1);
+        }
+        tasks
+    }
+
+    /// Claims a message for a task and makes its entry. Returns none, and counts it, if the task was
+    /// given the message before.
+    async fn claim(
+        &self,
+        message: &Message,
+        task: &Task,
+        custody: Custody,
+    ) -> Option<(Claim<'_>, Entry)> {
+        match self.dedup.claim(&message.id, &task.name, custody).await {
+            Claimed::New(claim) => {
+                let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
+                Some((claim, Entry::new(id, task, message)))
+            }
+            Claimed::Duplicate => {
+                self.metrics.duplicates.inc();
+                tracing::debug!(message.id = %message.id, "`{}` is a duplicate", message.id);
+                None
+            }
+        }
+    }
+}
+
+/// Records that a task was given a message, if its entry is stored.
+async fn finish(claim: Claim<'_>, entry: &Entry, accepted: Accepted) {
+    match accepted {
+        Accepted::Queued | Accepted::Spooled | Accepted::Quarantined => {
+            if let Err(error) = claim.record().await {
+                let id = &entry.message.id;
+                tracing::error!(message.id = %id, "message `{id}` may be run twice: {error}");
+            }
+        }
+        // The claim is released: another copy of the message may find room.
+        Accepted::Lost => (),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loopabull_model::Routes;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::Deduplication;
+    use crate::ingest::publisher::tests::{
+        Counts, NONE, break_queue, counts, message, publisher_with, task,
+    };
+    use crate::tasks::catalog::Catalog;
+
+    /// Returns a path with one task, and room for `spool` bytes.
+    async fn path(folder: &TempDir, spool: u64) -> IngestPath {
+        let mut catalog = Catalog::default();
+        catalog.routes = Arc::new(Routes::build([task()]));
+        let file = folder.path().join("dedup.db");
+        let dedup = Dedup::open(&file, &Deduplication::default()).await.unwrap();
+        let catalog = Arc::new(CurrentCatalog::new(catalog));
+        let metrics = Arc::default();
+        let publisher = publisher_with(folder, spool, 10_000, &metrics).await;
+        IngestPath::new(catalog, dedup, publisher, Arc::default(), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_is_counted_and_not_published_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder, 10_000).await;
+        path.accept(&message("1")).await;
+        path.accept(&message("1")).await;
+        assert_eq!(path.accept_kept("bus", &message("1")).await, Ok(()));
+        assert_eq!(counts(&path.metrics), Counts { published: 1, ..NONE });
+        assert_eq!(path.metrics.duplicates.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_spooled_message_is_a_duplicate_when_it_arrives_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder, 10_000).await;
+        break_queue(&folder);
+        path.accept(&message("1")).await;
+        path.accept(&message("1")).await;
+        assert_eq!(counts(&path.metrics), Counts { spooled: 1, ..NONE });
+        assert_eq!(path.metrics.duplicates.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lost_message_is_not_a_duplicate_when_it_arrives_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder, 1).await;
+        break_queue(&folder);
+        path.accept(&message("1")).await;
+        path.accept(&message("1")).await;
+        assert_eq!(counts(&path.metrics), Counts { lost: 2, ..NONE });
+        assert_eq!(path.metrics.duplicates.get(), 0);
+    }
+}

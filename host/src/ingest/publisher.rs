@@ -1,0 +1,256 @@
+//! The publisher: stores each entry where it survives a restart.
+//!
+//! Owns where an entry goes: into its queue; into the spool while the queue accepts nothing and the
+//! source does not send the message again; into the quarantine if the queue refuses it for good.
+//! Counts each result once. Before it on the path of a message: the ingest path. After it:
+//! [`Queues::publish`], by way of the spool through [`forward`](Publisher::forward).
+
+mod forward;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::Entry;
+use loopabull_queue::{Backoff, QueueError, Queues};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::chain;
+use crate::ingest::log_limit::LogLimit;
+use crate::ingest::quarantine::{Quarantine, Quarantined, Stopping, Unusable};
+use crate::ingest::spool::{Pushed, Spool};
+use crate::observe::health::{Health, Part};
+use crate::observe::metrics::{ByTask, Metrics};
+
+/// How long the queue may take to store an entry before the entry goes to the spool.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Stores entries.
+pub(super) struct Publisher {
+    queues: Arc<Queues>,
+    spool: Spool,
+    quarantine: Quarantine,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    drain: CancellationToken,
+    losses: LogLimit,
+}
+
+/// Where an entry was stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub(super) enum Accepted {
+    /// In its queue.
+    Queued,
+    /// In the spool, on disk. It is published when the queue accepts it.
+    Spooled,
+    /// In the quarantine, on disk: its queue refuses it for good.
+    Quarantined,
+    /// Nowhere: there is no room for it. It is counted and logged.
+    Lost,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        queues: Arc<Queues>,
+        spool: Spool,
+        quarantine: Quarantine,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        drain: CancellationToken,
+    ) -> Self {
+        Self { queues, spool, quarantine, health, metrics, drain, losses: LogLimit::default() }
+    }
+
+    /// Stores an entry whose message is not sent again: in its queue, or else in the spool.
+    pub(super) async fn publish(&self, entry: &Entry) -> Accepted {
+        let accepted = match self.try_publish(entry).await {
+            Some(accepted) => accepted,
+            None => self.spool(entry).await,
+        };
+        self.count(entry, accepted);
+        accepted
+    }
+
+    /// Stores an entry whose message `source` keeps: in its queue, as soon as the queue accepts it.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub(super) async fn publish_kept(
+        &self,
+        source: &str,
+        entry: &Entry,
+    ) -> Result<Accepted, Stopping> {
+        let accepted = self.publish_until_stored(source, entry).await?;
+        self.count(entry, accepted);
+        Ok(accepted)
+    }
+
+    /// Quarantines a delivery that is not a message. Returns when it is stored, or counted as lost.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub(super) async fn quarantine_delivery(
+        &self,
+        delivery: &Unusable<'_>,
+    ) -> Result<(), Stopping> {
+        match self.quarantine.store(delivery, &self.health, &self.drain).await? {
+            Quarantined::Stored => (),
+            Quarantined::Full => {
+                self.metrics.lost_envelopes.inc();
+                let id = delivery.id.unwrap_or_default();
+                self.log_loss(id, "the quarantine is full");
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes an entry once. Returns none if the queue accepts nothing now, or if earlier entries for
+    /// the queue wait in the spool.
+    async fn try_publish(&self, entry: &Entry) -> Option<Accepted> {
+        if !self.spool.is_empty(&entry.queue) {
+            return None;
+        }
+        // After the timeout the queue may have the entry. It is published again under the same id, which
+        // the queue deduplicates.
+        match tokio::time::timeout(PUBLISH_TIMEOUT, self.queues.publish(entry)).await {
+            Ok(Ok(())) => {
+                self.resolve_problem();
+                return Some(Accepted::Queued);
+            }
+            Ok(Err(error)) if error.is_final() => {
+                return Some(self.quarantine_or_lose(entry, &error).await);
+            }
+            Ok(Err(error)) => self.report_problem(&chain(error)),
+            Err(_) => {
+                let seconds = PUBLISH_TIMEOUT.as_secs();
+                let queue = &entry.queue;
+                self.report_problem(&format!("no answer from queue `{queue}` in {seconds} s"));
+            }
+        }
+        None
+    }
+
+    async fn publish_until_stored(
+        &self,
+        source: &str,
+        entry: &Entry,
+    ) -> Result<Accepted, Stopping> {
+        let mut backoff = Backoff::default();
+        while !self.drain.is_cancelled() {
+            let publish = self.queues.publish(entry);
+            tokio::pin!(publish);
+            let published = tokio::select! {
+                published = &mut publish => Some(published),
+                // A publish in progress may still finish, so that its source can acknowledge.
+                () = self.drain.cancelled() => {
+                    tokio::time::timeout(PUBLISH_TIMEOUT, publish).await.ok()
+                }
+            };
+            match published {
+                Some(Ok(())) => {
+                    self.health.resolve(&source);
+                    return Ok(Accepted::Queued);
+                }
+                // The source would redeliver the message indefinitely.
+                Some(Err(error)) if error.is_final() => {
+                    return self.quarantine(entry, &error).await;
+                }
+                Some(Err(error)) => {
+                    let error = chain(error);
+                    self.health
+                        .report(source, format_args!("messages wait at the source: {error}"));
+                    backoff.pause(&self.drain).await;
+                }
+                None => break,
+            }
+        }
+        Err(Stopping)
+    }
+
+    async fn spool(&self, entry: &Entry) -> Accepted {
+        let pushed = self.spool.push(entry).await;
+        self.metrics.set_spool(self.spool.depth());
+        let problem = match pushed {
+            Ok(Pushed::Stored) => return Accepted::Spooled,
+            Ok(Pushed::Full) => "the spool is full".to_owned(),
+            Err(error) => chain(error),
+        };
+        self.health.report(Part::Ingest, format_args!("messages are lost: {problem}"));
+        self.lose(entry, &problem)
+    }
+
+    /// Quarantines an entry that its queue refuses for good.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    async fn quarantine(&self, entry: &Entry, why: &QueueError) -> Result<Accepted, Stopping> {
+        let message = &entry.message;
+        let unusable = Unusable {
+            reason: &why.to_string(),
+            topic: message.topic.as_str(),
+            id: Some(message.id.as_str()),
+            headers: &message.headers,
+            content_encoding: None,
+            body: message.body.as_str().as_bytes(),
+        };
+        match self.quarantine.store(&unusable, &self.health, &self.drain).await? {
+            Quarantined::Stored => Ok(Accepted::Quarantined),
+            Quarantined::Full => Ok(self.lose(entry, "the quarantine is full")),
+        }
+    }
+
+    /// Quarantines an entry that nobody else keeps.
+    async fn quarantine_or_lose(&self, entry: &Entry, why: &QueueError) -> Accepted {
+        match self.quarantine(entry, why).await {
+            Ok(accepted) => accepted,
+            Err(Stopping) => self.lose(entry, &Stopping.to_string()),
+        }
+    }
+
+    fn lose(&self, entry: &Entry, why: &str) -> Accepted {
+        self.log_loss(entry.message.id.as_str(), why);
+        Accepted::Lost
+    }
+
+    fn log_loss(&self, id: &str, why: &str) {
+        if let Some(count) = self.losses.count() {
+            tracing::error!(message.id = %id, "lost {count} messages, the last is `{id}`: {why}");
+        }
+    }
+
+    fn count(&self, entry: &Entry, accepted: Accepted) {
+        match accepted {
+            Accepted::Queued => {
+                let task = entry.task.to_string();
+                self.metrics.entries.get_or_create(&ByTask { task }).inc();
+            }
+            Accepted::Spooled => {
+                self.metrics.spooled_entries.inc();
+            }
+            Accepted::Quarantined => {
+                self.metrics.quarantined.inc();
+            }
+            Accepted::Lost => {
+                self.metrics.lost.inc();
+            }
+        }
+    }
+
+    fn report_problem(&self, error: &str) {
+        let problem = format!("messages wait in the spool: {error}");
+        self.health.report(Part::Ingest, &problem);
+        tracing::warn!("{problem}");
+    }
+
+    /// Resolves the problem, unless entries for another queue still wait.
+    fn resolve_problem(&self) {
+        if self.spool.depth() == (0, 0) {
+            self.health.resolve(&Part::Ingest);
+        }
+    }
+}

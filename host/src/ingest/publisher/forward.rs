@@ -1,0 +1,119 @@
+//! Forwarding: publishes the entries of the spool, in order for each queue.
+//!
+//! A queue that accepts nothing delays no other queue. Every daemon forwards, also one without
+//! sources, because an earlier daemon may have left entries in the spool.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use loopabull_queue::{Backoff, QueueError};
+use loopabull_store::StoreError;
+
+use crate::error::chain;
+use crate::ingest::publisher::{Accepted, Publisher};
+use crate::ingest::spool::Line;
+
+/// How soon the file is read again for an entry that is about to be written to it.
+const WRITE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The result of forwarding the first entries of a queue.
+struct Batch {
+    /// How many entries were removed from the spool.
+    removed: u64,
+    /// Why the next entry was not published, if it was not.
+    failure: Option<QueueError>,
+}
+
+impl Publisher {
+    /// Publishes the entries of the spool until the daemon drains.
+    pub(in crate::ingest) async fn forward(&self) {
+        self.metrics.set_spool(self.spool.depth());
+        let (mut running, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
+        loop {
+            for queue in self.spool.queues() {
+                if busy.insert(queue.clone()) {
+                    running.push(self.forward_queue(queue));
+                }
+            }
+            tokio::select! {
+                () = self.spool.filled() => (),
+                Some(queue) = running.next() => drop(busy.remove(&queue)),
+                // An entry that was published and not removed is published again under the same id.
+                () = self.drain.cancelled() => return,
+            }
+        }
+    }
+
+    /// Publishes the entries of one queue until none is left. Returns the queue.
+    async fn forward_queue(&self, queue: String) -> String {
+        let mut backoff = Backoff::default();
+        while self.spool.contains(&queue) {
+            let failure = match self.forward_batch(&queue).await {
+                // An entry is counted, but not in the file yet.
+                Ok(Batch { removed: 0, failure: None }) => {
+                    tokio::time::sleep(WRITE_INTERVAL).await;
+                    continue;
+                }
+                Ok(Batch { removed, failure }) => {
+                    if removed > 0 {
+                        self.metrics.set_spool(self.spool.depth());
+                        tracing::info!("{removed} entries left the spool for queue `{queue}`");
+                        self.resolve_problem();
+                        backoff.reset();
+                    }
+                    failure.map(chain)
+                }
+                Err(error) => Some(chain(error)),
+            };
+            if let Some(failure) = failure {
+                self.report_problem(&failure);
+                backoff.pause(&self.drain).await;
+            }
+        }
+        queue
+    }
+
+    /// Publishes the first entries of a queue and removes them from the spool.
+    async fn forward_batch(&self, queue: &str) -> Result<Batch, StoreError> {
+        let lines = self.spool.first(queue).await?;
+        let (mut results, mut failure) = (Vec::new(), None);
+        for line in &lines {
+            match self.forward_line(line).await {
+                Ok(accepted) => results.push(accepted),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let removed = self.spool.remove(queue, &lines[..results.len()]).await?;
+        // Counted after the removal: an entry that stays in the file is published again.
+        for (line, accepted) in lines.iter().zip(results) {
+            match &line.entry {
+                Some(entry) => self.count(entry, accepted),
+                None => {
+                    self.metrics.lost.inc();
+                }
+            }
+        }
+        Ok(Batch { removed, failure })
+    }
+
+    /// Publishes one entry. An error means that it has to be tried again.
+    async fn forward_line(&self, line: &Line) -> Result<Accepted, QueueError> {
+        let Some(entry) = &line.entry else {
+            self.log_loss(&line.id, "its entry in the spool cannot be read");
+            return Ok(Accepted::Lost);
+        };
+        match self.queues.publish(entry).await {
+            Ok(()) => Ok(Accepted::Queued),
+            Err(error) if error.is_final() => {
+                // While the daemon stops it stays in the spool.
+                self.quarantine(entry, &error).await.map_err(|_stopping| error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

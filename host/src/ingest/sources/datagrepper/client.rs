@@ -1,0 +1,172 @@
+//! The client of datagrepper: requests one page of a search.
+//!
+//! Owns the URL, the limits of an answer and its form. Knows nothing of what is in a message.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::uri::{InvalidUri, Scheme};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use loopabull_egress::{Egress, EgressLimits, Resolver, SendError, Timeouts, Trust};
+use loopabull_model::{AddressBlock, HttpGrant, HttpGrantError};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::ingest::sources::datagrepper::progress::Search;
+
+/// The largest answer, in bytes: a hundred of the largest messages that were seen.
+const MAX_PAGE_BYTES: u64 = 64 << 20;
+
+/// The client of one datagrepper.
+pub(super) struct Client {
+    /// The URL without a slash at its end.
+    url: String,
+    egress: Egress,
+}
+
+/// A page of messages, as `/v2/search` answers.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub raw_messages: Vec<Box<RawValue>>,
+    /// The number of pages of the search.
+    pub pages: u32,
+    /// The number of messages of the search.
+    pub total: u64,
+}
+
+/// Why a URL is not one of a datagrepper.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UrlError {
+    #[error("it is not a URL")]
+    Invalid(#[from] InvalidUri),
+    #[error("it has no scheme or no host")]
+    NoOrigin,
+    #[error("it cannot be requested")]
+    Grant(#[from] HttpGrantError),
+    #[error("it is not HTTPS: anyone on the network could start tasks")]
+    Plaintext,
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("cannot make a request of the URL")]
+    Request(#[source] http::Error),
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("the answer has status {status}")]
+    Status { status: StatusCode },
+    #[error("the answer is incomplete")]
+    Incomplete(#[source] SendError),
+    #[error("the answer is not a page of datagrepper")]
+    Format(#[source] serde_json::Error),
+}
+
+impl UrlError {
+    /// Returns what the operator can do.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Plaintext => "use https, or list the addresses of the host under `addresses`",
+            _ => "set `url` to one like https://apps.fedoraproject.org/datagrepper",
+        }
+    }
+}
+
+impl ClientError {
+    /// Returns whether there is an answer that cannot be read: a message in it may be the reason.
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Incomplete(_) | Self::Format(_))
+    }
+}
+
+impl Client {
+    /// Makes a client. `addresses` are those behind the host name that may be non-public.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is invalid, or plain HTTP to a host whose addresses are not known.
+    pub(super) fn new(
+        url: &str,
+        addresses: &[AddressBlock],
+        trust: Trust,
+    ) -> Result<Self, UrlError> {
+        let uri: Uri = url.parse()?;
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(UrlError::NoOrigin);
+        };
+        let mut grant: HttpGrant = format!("{scheme}://{authority}").parse()?;
+        grant.addresses = addresses.to_vec();
+        let is_known = !addresses.is_empty() || authority.host().parse::<IpAddr>().is_ok();
+        if scheme == &Scheme::HTTP && !is_known {
+            return Err(UrlError::Plaintext);
+        }
+        let limits =
+            EgressLimits { response_body_bytes: MAX_PAGE_BYTES, ..EgressLimits::default() };
+        let egress = Egress::new(vec![grant], limits, trust, Resolver::System);
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), egress })
+    }
+
+    /// Requests the page that a search has reached.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes, or it is not a page.
+    pub(super) async fn page(&self, search: &Search) -> Result<Page, ClientError> {
+        let request = Request::get(self.page_url(search)).header("accept", "application/json");
+        let request = request.body(Empty::<Bytes>::new()).map_err(ClientError::Request)?;
+        let run = self.egress.begin_run();
+        let (response, connection) = run.send(request, Timeouts::default()).await?;
+        let (head, body) = response.into_parts();
+        let (body, ()) = tokio::join!(body.collect(), connection);
+        if !head.status.is_success() {
+            return Err(ClientError::Status { status: head.status });
+        }
+        let body = body.map_err(ClientError::Incomplete)?.to_bytes();
+        serde_json::from_slice(&body).map_err(ClientError::Format)
+    }
+
+    fn page_url(&self, Search { start, end, page, rows, topics }: &Search) -> String {
+        let base = &self.url;
+        let mut url = format!(
+            "{base}/v2/search?start={start}&end={end}&order=asc&rows_per_page={rows}&page={page}"
+        );
+        for topic in topics {
+            url.push_str("&topic=");
+            url.push_str(topic);
+        }
+        url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, addresses: &[&str], expected: Result<(), &str>) {
+        let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let trust = Trust::load(None).unwrap();
+        let found = Client::new(url, &addresses, trust).map(drop).map_err(|e| e.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned), "{url}");
+    }
+
+    #[test]
+    fn a_url_is_https_or_has_known_addresses() {
+        check("https://apps.example.org/datagrepper", &[], Ok(()));
+        check("http://127.0.0.1:8000", &[], Ok(()));
+        check("http://archive.example.org", &["10.0.0.0/8"], Ok(()));
+        let plain = Err("it is not HTTPS: anyone on the network could start tasks");
+        check("http://archive.example.org", &[], plain);
+        check("archive", &[], Err("it has no scheme or no host"));
+        check("a b", &[], Err("it is not a URL"));
+    }
+
+    #[test]
+    fn a_page_url_has_the_whole_search() {
+        let client = Client::new("https://a/b/", &[], Trust::load(None).unwrap()).unwrap();
+        let topics = vec!["x.y".to_owned(), "z".to_owned()];
+        let search = Search { start: 1, end: 2, page: 3, rows: 50, topics };
+        let expected = "https://a/b/v2/search?start=1&end=2&order=asc&rows_per_page=50&page=3&topic=x.y&topic=z";
+        assert_eq!(client.page_url(&search), expected);
+    }
+}
