@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -44,7 +43,7 @@ pub(crate) fn original() -> Arc<Original> {
 impl Original {
     pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-verify-").tempdir().unwrap();
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/original");
+        let scripts = loopabull_testbed::repository().join("host/crates/fedmsg/tests/original");
         let python = loopabull_testbed::python();
         let made = Command::new(&python)
             .arg(scripts.join("authority.py"))
