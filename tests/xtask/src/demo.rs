@@ -17,6 +17,7 @@ use clap::Args;
 use crate::command::{cargo, path_with, say, show};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::setup::Purpose;
 use crate::{install, repository, tasks};
 use daemon::{Daemon, Run, Setup, Status};
 use messages::{Play, Script};
@@ -45,6 +46,7 @@ pub(crate) struct Options {
 ///
 /// If something cannot be built or started, or a message has not been run exactly once.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    Purpose::Demo.prepare()?;
     let ansible = match install::ansible_playbook() {
         Ok(program) => Some(program),
         Err(error) => {

@@ -7,6 +7,7 @@ use clap::Args;
 use loopabull_testbed::Rabbit;
 
 use crate::command::{cargo, path_with, say, show};
+use crate::setup::Purpose;
 use crate::{demo, install, repository, tasks};
 
 /// The name under which `loopabull_testbed::python` looks for the interpreter.
@@ -42,6 +43,7 @@ impl Failed {
 ///
 /// If a tool is missing or anything failed; the text names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    Purpose::Test.prepare()?;
     install::rabbitmq()?;
     install::network_tools()?;
     install::ssh()?;
