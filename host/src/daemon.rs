@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Role, StaffedQueue};
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{Notice, StateError};
-use crate::ingest::shared::Shared;
+use crate::ingest;
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::Journal;
 use crate::observe::health::Health;
@@ -144,7 +144,7 @@ impl Daemon {
             parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
         parts.spawn(Reload::new(config, &work, listing).run());
-        let shared = Shared {
+        let ingest = ingest::shared::Shared {
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
             health: Arc::clone(&work.health),
@@ -152,7 +152,7 @@ impl Daemon {
             metrics: Arc::clone(&work.metrics),
             shutdown: shutdown.clone(),
         };
-        let source = sources::start(config, role, shared, &mut parts).await?;
+        let source = sources::start(config, role, ingest, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
             health: Arc::clone(&work.health),

@@ -140,6 +140,7 @@ impl Publisher {
         entry: &Entry,
     ) -> Result<Accepted, Stopping> {
         let mut backoff = Backoff::default();
+        let part = Part::Source(source.to_owned());
         while !self.drain.is_cancelled() {
             let publish = self.queues.publish(entry);
             tokio::pin!(publish);
@@ -152,7 +153,7 @@ impl Publisher {
             };
             match published {
                 Some(Ok(())) => {
-                    self.health.resolve(&source);
+                    self.health.resolve(&part);
                     return Ok(Accepted::Queued);
                 }
                 // The source would redeliver the message indefinitely.
@@ -161,8 +162,8 @@ impl Publisher {
                 }
                 Some(Err(error)) => {
                     let error = chain(error);
-                    self.health
-                        .report(source, format_args!("messages wait at the source: {error}"));
+                    let problem = format!("messages wait at the source: {error}");
+                    self.health.report(part.clone(), problem);
                     backoff.pause(&self.drain).await;
                 }
                 None => break,

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
-use loopabull_queue::{Bus, BusConfig, QueueError};
+use loopabull_fedora_messaging::{AmqpError, Bus, BusConfig};
 use loopabull_store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_queue::{Backoff, Exchange};
+use loopabull_fedora_messaging::Exchange;
+use loopabull_queue::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Publish;
@@ -40,7 +41,7 @@ impl BusPublisher {
             };
             match published {
                 Ok((exchange, count)) => {
-                    match exchange.trouble() {
+                    match exchange.problem() {
                         Some(problem) => condition.report(problem),
                         None => condition.resolve(),
                     }

@@ -1,6 +1,6 @@
 //! Errors of the daemon's own means, which are retried. A task that fails is an outcome instead.
 
-use loopabull_queue::QueueError;
+use loopabull_queue::{AmqpError, QueueError};
 use loopabull_store::StoreError;
 
 /// Why a queue or a file of the state directory could not be used.
@@ -10,4 +10,6 @@ pub(crate) enum WorkError {
     Queue(#[from] QueueError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] AmqpError),
 }

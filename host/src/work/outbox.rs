@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{Entry, EntryId, Message};
 use loopabull_queue::{Backoff, Queues};
 use tokio_util::sync::CancellationToken;

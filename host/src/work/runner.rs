@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
+use loopabull_playbook::Playbooks;
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +65,7 @@ impl Runner {
                     message: call.message,
                     run_id: call.run_id,
                     attempt: call.attempt,
-                    timeout: timeout(task),
+                    timeout: task.timeout(),
                 };
                 match &self.playbooks {
                     Ok(playbooks) => playbooks.run(call, cancel).await,

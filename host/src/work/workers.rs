@@ -35,7 +35,6 @@ pub(crate) async fn start(
     let outbox = Arc::new(outbox(config, shared));
     let deliveries = Arc::new(deliveries(config, shared, &outbox));
     let external = Arc::new(ExternalRouter {
-        queues: Arc::clone(&shared.queues),
         catalog: Arc::clone(&shared.runner.catalog),
         metrics: Arc::clone(&shared.metrics),
         activity: Arc::clone(&shared.activity),
@@ -106,7 +105,6 @@ fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliver
         outbox: Arc::clone(outbox),
         breakers: Breakers::new(Arc::clone(&shared.pauses)),
         settler: Settler {
-            queues: Arc::clone(&shared.queues),
             metrics: Arc::clone(&shared.metrics),
             cancel: shared.shutdown.cancel.clone(),
         },

@@ -2,7 +2,7 @@
 
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{EntryId, Manifest, Message, Task, TaskKind};
-use loopabull_queue::{Config, Place};
+use loopabull_queue::{AmqpError, Backend, Config};
 use tempfile::TempDir;
 
 use super::*;
@@ -22,8 +22,8 @@ pub(in crate::ingest) async fn publisher_with(
     metrics: &Arc<Metrics>,
 ) -> Publisher {
     let path = |name: &str| folder.path().join(name);
-    let place = Place::Embedded { file: path("queue.db") };
-    let queues = Queues::open(&Config { place, queues: Vec::new() }).await.unwrap();
+    let backend = Backend::Embedded { file: path("queue.db") };
+    let queues = Queues::open(&Config { backend, queues: Vec::new() }).await.unwrap();
     Publisher::new(
         Arc::new(queues),
         Spool::open(&path("spool.db"), spool).await.unwrap(),
@@ -68,7 +68,8 @@ fn entry(id: &str) -> Entry {
 
 fn refusal() -> QueueError {
     let text = |text: &str| text.to_owned();
-    QueueError::Unacceptable { broker: text("b"), queue: text("q"), reason: text("too large") }
+    let (broker, routing_key, reason) = (text("b"), text("q"), text("too large"));
+    QueueError::Amqp(AmqpError::TooLarge { broker, routing_key, reason })
 }
 
 /// The four counters of entries.

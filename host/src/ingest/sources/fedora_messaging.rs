@@ -60,7 +60,7 @@ impl BusSource {
         let Ok(()) = accepted else { return };
         match delivery.ack().await {
             // A delivery whose acknowledgement is lost is redelivered and deduplicated.
-            Answered::Told | Answered::ComesAgain => (),
+            Settled::Sent | Settled::ChannelGone => (),
         }
     }
 
@@ -88,7 +88,7 @@ impl BusSource {
             let state = state.borrow_and_update().clone();
             let link = match (&state.link, state.problem()) {
                 (BusLink::Consuming { .. }, None) => Link::Connected,
-                (_, Some(trouble)) => Link::Lost(trouble),
+                (_, Some(problem)) => Link::Lost(problem),
                 (_, None) => Link::Lost("not connected yet".to_owned()),
             };
             self.metrics.count_link(&self.name, &link);

@@ -84,7 +84,7 @@ impl Attempts {
         let start = Instant::now();
         let attempt = self.attempt(&id, planned).await;
         let duration = start.elapsed();
-        let Delivery { entry, attempt: number, .. } = planned.delivery;
+        let (entry, number) = (&planned.delivery.entry, planned.delivery.attempt);
         let message = &entry.message;
         let sent_at = i64::try_from(started_at.as_secs()).unwrap_or(i64::MAX);
         let emissions = attempt.effects.emitted.into_iter().enumerate();
@@ -101,7 +101,7 @@ impl Attempts {
             topic: message.topic.clone(),
             task: entry.task.clone(),
             kind: task.map_or(TaskKind::Playbook, |task| task.kind),
-            attempt: *number,
+            attempt: number,
             worker,
             started_at_ms: i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX),
             duration,
@@ -118,15 +118,15 @@ impl Attempts {
 
     /// Runs the task, unless its policy allows no attempt any more.
     async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
-        let Delivery { entry, attempt, .. } = planned.delivery;
-        if let Some(reason) = planned.policy.refuse(*attempt, planned.cut_offs) {
+        let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
+        if let Some(reason) = planned.policy.refuse(attempt, planned.cut_offs) {
             return Attempt::without_output(Outcome::Refused { reason });
         }
         let call = Call {
             task: &entry.task,
             message: &entry.message,
             run_id: id,
-            attempt: *attempt,
+            attempt,
             state: self.journal.state_of(&entry.task),
         };
         self.runner.run(planned.catalog, call, &self.cancel).await

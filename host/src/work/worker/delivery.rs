@@ -113,9 +113,10 @@ impl Deliveries {
                 Ok(Decided::without_run(Settlement::Ack))
             }
             Begun::Ended { outcome, attempt, output } => {
+                let decided = Decided::after_run(entry, &policy, &outcome, attempt, output);
                 // The queue may know fewer attempts than the journal.
                 delivery.attempt = attempt;
-                Ok(Decided::after_run(entry, &policy, &outcome, attempt, output))
+                Ok(decided)
             }
         }
     }

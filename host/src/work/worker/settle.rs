@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::Settlement;
-use loopabull_queue::{Delivery, QueueError, Queues};
+use loopabull_queue::{Delivery, QueueError};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::health::Need;
@@ -16,7 +16,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settles deliveries.
 pub(crate) struct Settler {
-    pub queues: Arc<Queues>,
     pub metrics: Arc<Metrics>,
     pub cancel: CancellationToken,
 }
@@ -35,7 +34,7 @@ impl Settler {
             // Dropped only when the daemon must end: an unsettled entry is redelivered, and the journal
             // recognises it.
             let settled = tokio::select! {
-                settled = self.queues.settle(delivery, settlement) => settled,
+                settled = delivery.settle(settlement) => settled,
                 () = self.timeout() => return Ok(()),
             };
             let Err(error) = settled else { return Ok(()) };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::uri::{InvalidUri, Scheme};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
-use loopabull_egress::{Egress, EgressLimits, Resolver, SendError, Timeouts, Trust};
+use loopabull_egress::{Egress, EgressLimits, SendError, Timeouts, Trust};
 use loopabull_model::{AddressBlock, HttpGrant, HttpGrantError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -103,7 +103,7 @@ impl Client {
         }
         let limits =
             EgressLimits { response_body_bytes: MAX_PAGE_BYTES, ..EgressLimits::default() };
-        let egress = Egress::new(vec![grant], limits, trust, Resolver::System);
+        let egress = Egress::new(vec![grant], limits, trust);
         Ok(Self { url: url.trim_end_matches('/').to_owned(), egress })
     }
 
