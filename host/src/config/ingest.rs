@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::duration;
+use crate::config::duration::duration;
 
 /// How often the files of a CA are read again, if nobody says.
 const REFRESH: Duration = Duration::from_hours(1);
