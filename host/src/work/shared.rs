@@ -106,7 +106,7 @@ impl Workplace {
     /// Puts another catalog in force, and shows what is wrong with its tasks.
     pub(crate) fn put_in_force(&self, catalog: Catalog) {
         let before = self.runner.catalog.get();
-        for (name, _) in before.troubles() {
+        for (name, _) in before.problems() {
             self.board.clear_trouble(&task_trouble(name));
         }
         let catalog = self.runner.catalog.replace(catalog);
@@ -115,7 +115,7 @@ impl Workplace {
 
     /// Shows what is wrong with the tasks of a catalog.
     pub(crate) fn show_troubles(&self, catalog: &Catalog) {
-        for (name, trouble) in catalog.troubles() {
+        for (name, trouble) in catalog.problems() {
             self.board.set_trouble(&task_trouble(name), &trouble);
         }
     }
