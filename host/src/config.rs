@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, Trust, TrustError};
+use loopabull_fedora_messaging::BusConfig;
 use loopabull_model::{Ceiling, QueueName, Start, Task};
-use loopabull_queue::{BusConfig, Place, QueueConfig};
+use loopabull_playbook::Settings;
+use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::Deserialize;
 
@@ -211,7 +213,7 @@ impl Config {
         if let Some(path) = &self.fedora_messaging_config {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            buses.extend(BusConfig::from_fedora_file(&text, path)?);
+            buses.extend(BusConfig::from_python_config(&text, path)?);
         }
         Ok(buses)
     }
@@ -250,19 +252,38 @@ impl Config {
         Ok(Setup { instances, cache: self.state.join("components"), egress })
     }
 
+    /// Returns the settings of playbooks, whose run directories are in the folder `runs` of the state
+    /// directory.
+    pub fn playbook_settings(&self, runs: &str) -> Settings {
+        let named = self.queues.values().map(|queue| queue.workers);
+        let playbook = self.playbook.clone();
+        Settings {
+            launcher: playbook.launcher,
+            ansible_playbook: playbook.ansible_playbook,
+            user: playbook.user,
+            require: playbook.require,
+            without: playbook.without,
+            start: playbook.start,
+            controller_runs: playbook.controller_runs,
+            controller_idle: playbook.controller_idle,
+            slots: named.chain([self.workers]).map(|workers| workers as usize).sum(),
+            ..Settings::new(self.playbooks.clone(), self.state.clone(), runs)
+        }
+    }
+
     /// Returns the location and the names of the queues.
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
-        let place = match &self.amqp_url {
-            Some(url) => Place::Amqp {
+        let backend = match &self.amqp_url {
+            Some(url) => Backend::RabbitMq(RabbitMqConfig {
                 url: url.clone(),
                 prefetch: self.prefetch,
                 management: self.management_url.clone(),
                 ack_timeout: self.consumer_timeout,
-            },
-            None => Place::Embedded { file: self.state.join("queue.db") },
+            }),
+            None => Backend::Embedded { file: self.state.join("queue.db") },
         };
         let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
-        loopabull_queue::Config { place, queues }
+        loopabull_queue::Config { backend, queues }
     }
 }
 

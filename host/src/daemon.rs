@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use loopabull_egress::TrustError;
 use loopabull_model::TaskKind;
+use loopabull_playbook::{PlaybookError, Playbooks};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
@@ -29,7 +30,6 @@ use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{AfterQueues, Journal};
-use crate::playbook::{PlaybookError, Playbooks};
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
@@ -389,7 +389,7 @@ fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, 
     if tasks.is_empty() {
         tracing::warn!("no tasks are installed: every message will be counted and dropped");
     }
-    let playbooks = Playbooks::open(config, "runs");
+    let playbooks = Playbooks::open(&config.playbook_settings("runs"));
     // Without a runner of playbooks, the daemon would dead-letter every message of a playbook.
     let is_needed =
         role != Role::Ingest && tasks.iter().any(|task| task.kind == TaskKind::Playbook);

@@ -69,7 +69,7 @@ impl Web {
 
     fn troubles(&self) -> Vec<String> {
         let mut troubles = self.board.troubles();
-        troubles.extend(self.queues.trouble());
+        troubles.extend(self.queues.problem());
         troubles
     }
 }

@@ -291,7 +291,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn repository() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    loopabull_testbed::repository()
 }
 
 /// A publisher of ours, for what the real one would never send. It knows when it has a subscriber.

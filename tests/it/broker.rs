@@ -48,7 +48,7 @@ fn what_others_made_is_compared_and_used_as_it_is() {
     assert!(plan.contains("PRECONDITION_FAILED - inequivalent arg"), "{plan}");
     assert!(plan.contains("rabbitmqctl set_policy"), "{plan}");
     let daemon = bed.start(&["--amqp-url", &url]);
-    assert!(bed.log().contains("queue `workers` is not as we would make it"), "{}", bed.log());
+    assert!(bed.log().contains("queue `workers` differs from our declaration"), "{}", bed.log());
     daemon.stop();
 }
 

@@ -215,7 +215,7 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     [exit status 0]
     ");
     assert_snapshot!(session(&bed, &["inject", "bad.json"]), @"
-    rejected: `bad.json`, document 1: body does not have the keys of fedmsg: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
+    rejected: `bad.json`, document 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
     0 messages, 0 entries queued, 1 rejected
     [exit status 1]
     ");

@@ -56,7 +56,7 @@ async fn work_until(bed: &Bed, died: Died) {
         journal.set_queued(&entry.id, AfterQueues::Done).await.unwrap();
     }
     if died > Died::BeforeItSettled {
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
 }
 

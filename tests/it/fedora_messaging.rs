@@ -25,7 +25,7 @@ struct Publisher {
 impl Publisher {
     fn start(bed: &Bed, url: &str) -> Self {
         bed.write("publisher.toml", format!("amqp_url = '{url}'\n"));
-        let script = include_str!("../../host/crates/queue/tests/bus/publisher.py");
+        let script = include_str!("../../host/crates/fedora-messaging/tests/bus/publisher.py");
         let mut process = Command::new(python())
             .args(["-W", "ignore", "-c", script])
             .arg(bed.path("publisher.toml"))

@@ -1,6 +1,6 @@
 //! Garbage on the socket: each piece is counted under its reason, and the next message is worked.
 
-use loopabull_fedmsg::{Distrust, Rejection};
+use loopabull_fedmsg::{Rejection, SignatureError};
 
 use crate::bed::{Bed, Publisher, message, wait_for};
 
@@ -56,7 +56,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
     }
     wait_for("the good ones", || (daemon.count("runs") >= 20).then_some(()));
     // The last ones are about signatures, which this daemon does not look at.
-    let unsigned = Rejection::REASONS.len() - Distrust::REASONS.len();
+    let unsigned = Rejection::REASONS.len() - SignatureError::REASONS.len();
     for reason in &Rejection::REASONS[..unsigned] {
         let expected = garbage.iter().filter(|(name, _)| name == reason).count();
         assert!(expected > 0, "there is no garbage for {reason}");

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_queue::{Plan, Queues, Standing};
+use loopabull_queue::{Backend, Declaration, Plan, Queues};
 
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::table::Table;
@@ -34,12 +34,12 @@ enum BrokerCommand {
 }
 
 pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
-    if config.amqp_url.is_none() {
+    let queues = config.queues(&Discovery::read(config).tasks);
+    let Backend::RabbitMq(settings) = &queues.backend else {
         let error = anyhow!("the queue is embedded, not on a broker");
         return Err(Failure::with_hint(error, "name the broker with `--amqp-url URL`"));
-    }
-    let queues = config.queues(&Discovery::read(config).tasks);
-    let plan = block_on(Plan::of(&queues))??;
+    };
+    let plan = block_on(Plan::of(settings, &queues.queues))??;
     if let BrokerCommand::Plan { json: true } = args.command {
         let text = serde_json::to_string(&plan).expect("a plan contains only JSON types");
         print(&(text + "\n"))?;
@@ -50,11 +50,11 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     let is_plan = matches!(args.command, BrokerCommand::Plan { .. });
     let mut table = Table::new(&["", "QUEUE", "ARGUMENTS"]);
     for change in &plan.changes {
-        let sign = match (&change.standing, is_plan) {
-            (Standing::Missing, true) => "missing",
-            (Standing::Missing, false) => "created",
-            (Standing::Same, _) => "exists",
-            (Standing::Differs { .. }, _) => "differs",
+        let sign = match (&change.declaration, is_plan) {
+            (Declaration::Missing, true) => "missing",
+            (Declaration::Missing, false) => "created",
+            (Declaration::Same, _) => "exists",
+            (Declaration::Differs { .. }, _) => "differs",
         };
         table.push(vec![sign.to_owned(), change.queue.clone(), change.arguments.clone()]);
     }
@@ -63,7 +63,7 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     }
     print(&table.render())?;
     for change in &plan.changes {
-        if let Standing::Differs { reason } = &change.standing {
+        if let Declaration::Differs { reason } = &change.declaration {
             print_plain(&format!("differs: `{}`: {reason}\n", change.queue))?;
         }
     }

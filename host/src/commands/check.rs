@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind};
-use loopabull_queue::{Exchange, Queues};
+use loopabull_playbook::Playbooks;
+use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
@@ -13,7 +15,6 @@ use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::error::chain;
-use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Severity};
 use crate::work::ack_timeout;
@@ -98,7 +99,7 @@ async fn check_playbooks(
     if !tasks.iter().any(|task| task.kind == TaskKind::Playbook) {
         return Ok(());
     }
-    let playbooks = match Playbooks::open(config, "tries") {
+    let playbooks = match Playbooks::open(&config.playbook_settings("tries")) {
         Ok(playbooks) => playbooks,
         Err(error) => {
             let hint = error.hint();
@@ -114,12 +115,12 @@ async fn check_playbooks(
             }
             print(&table.render())?;
         }
-        Err(reason) => problems.push(format!("cannot sandbox playbooks: {reason}")),
+        Err(error) => problems.push(format!("cannot sandbox playbooks: {}", chain(error))),
     }
     for task in tasks {
         let Some(secrets) = catalog.secrets(&task.name) else { continue };
         if let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await {
-            problems.push(format!("`{}.yml`: {error}", task.name));
+            problems.push(format!("`{}.yml`: {}", task.name, chain(error)));
         }
         if playbooks.becomes_here(task) {
             let file = format!("{}.yml", task.name);
@@ -138,7 +139,7 @@ fn row(task: &Task) -> Vec<String> {
     let memory = match (manifest.limits.memory, task.kind) {
         (Some(memory), _) => memory.to_string(),
         (None, TaskKind::Component) => bytesize::ByteSize(runner::memory(task)).to_string(),
-        (None, TaskKind::Playbook) => bytesize::ByteSize(playbook::MEMORY).to_string(),
+        (None, TaskKind::Playbook) => bytesize::ByteSize(loopabull_playbook::MEMORY).to_string(),
     };
     let grants = match manifest.grants.is_empty() {
         true => "none".to_owned(),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use loopabull_model::{QueueName, TaskName, TopicPattern};
-use loopabull_queue::{Burial, DeadLetter, QueueConfig, Queues, Verdict};
+use loopabull_queue::{DeadLetter, DeathRecord, QueueConfig, Queues, Verdict};
 
 use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
@@ -101,12 +101,12 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
         } else if filter.matches(letter) {
             let message = letter.message.as_ref();
             table.push(vec![
-                time(letter.burial.died_at_ms),
+                time(letter.death.died_at_ms),
                 letter.queue.to_string(),
                 letter.task.as_ref().map_or("-".to_owned(), ToString::to_string),
                 message.map_or("-".to_owned(), |message| message.id.to_string()),
-                letter.burial.attempts.to_string(),
-                shortened(&letter.burial.reason),
+                letter.death.attempts.to_string(),
+                shortened(&letter.death.reason),
                 letter.id.to_string(),
             ]);
         }
@@ -142,8 +142,8 @@ fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
         }
         Err(reason) => line("message", reason.clone()),
     }
-    for burial in letter.history.iter().chain([&letter.burial]) {
-        let Burial { reason, attempts, queued_at_ms, died_at_ms } = burial;
+    for death in letter.history.iter().chain([&letter.death]) {
+        let DeathRecord { reason, attempts, queued_at_ms, died_at_ms } = death;
         line("queued", time(*queued_at_ms));
         line("died", format!("{} after {attempts} attempts: {reason}", time(*died_at_ms)));
     }
@@ -201,7 +201,7 @@ fn visit(
         return Ok(0);
     }
     block_on(async {
-        let look = Queues::look(&queues).await?;
+        let look = Queues::inspect(&queues).await?;
         let mut count = 0;
         for queue in &queues.queues {
             count += look.judge_dead_letters(&queue.name, &mut judge).await?;
@@ -223,11 +223,11 @@ impl Filter {
     /// Tells whether a dead letter matches. Ignores the queue, which the caller has selected.
     fn matches(&self, letter: &DeadLetter) -> bool {
         let topic = letter.message.as_ref().ok().map(|message| &message.topic);
-        let died = Duration::from_millis(letter.burial.died_at_ms.try_into().unwrap_or(0));
+        let died = Duration::from_millis(letter.death.died_at_ms.try_into().unwrap_or(0));
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + died);
         self.task.as_ref().is_none_or(|task| letter.task.as_ref() == Some(task))
             && self.topic.as_ref().is_none_or(|p| topic.is_some_and(|topic| p.matches(topic)))
-            && self.reason.as_ref().is_none_or(|text| letter.burial.reason.contains(text.as_str()))
+            && self.reason.as_ref().is_none_or(|text| letter.death.reason.contains(text.as_str()))
             && self.older_than.is_none_or(|oldest| age.is_ok_and(|age| age >= oldest))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use loopabull_fedmsg::{Verifier, envelope_of_recording};
+use loopabull_fedmsg::trusted;
 use loopabull_model::{Entry, EntryId, Message, Routes};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use serde_json::value::RawValue;
@@ -107,8 +107,7 @@ pub(crate) fn messages_in(text: &str) -> impl Iterator<Item = Result<Message, St
     serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().map(|document| {
         let document =
             document.map_err(|error| format!("{error}; the rest of the file was not read"))?;
-        envelope_of_recording(document.get().as_bytes())
-            .and_then(|envelope| Verifier::Off.verify(envelope, 0))
+        trusted::from_recording(document.get().as_bytes())
             .map_err(|rejection| rejection.to_string())
     })
 }

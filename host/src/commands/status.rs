@@ -80,7 +80,7 @@ fn read_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
     }
     let queues = config.queues(&Discovery::read(config).tasks);
     let depths = block_on(async {
-        let open = Queues::look(&queues).await?;
+        let open = Queues::inspect(&queues).await?;
         let mut depths = Vec::new();
         for queue in &queues.queues {
             depths.push((queue.name.clone(), open.depth(&queue.name).await?).into());

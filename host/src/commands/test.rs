@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName};
+use loopabull_playbook::Playbooks;
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,6 @@ use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::error::chain;
 use crate::journal::Journal;
-use crate::playbook::Playbooks;
 use crate::tasks::case::Case;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
@@ -65,7 +65,7 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     if let Some(reason) = catalog.refused(&task.name) {
         return Err(anyhow!("task `{}` is refused: {reason}", task.name).into());
     }
-    let playbooks = Playbooks::open(config, "tries").map_err(chain);
+    let playbooks = Playbooks::open(&config.playbook_settings("tries")).map_err(chain);
     let runner = Runner::new(components, playbooks, catalog);
     for line in task.manifest.grants.lines() {
         print_plain(&format!("granted: {line}\n"))?;

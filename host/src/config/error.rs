@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use loopabull_fedora_messaging::PythonConfigError;
 use loopabull_model::QueueName;
-use loopabull_queue::BusFileError;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum ConfigError {
     #[error("cannot use the configuration `{path}`: {reason}")]
     Parse { path: PathBuf, reason: String },
     #[error(transparent)]
-    FedoraMessaging(#[from] BusFileError),
+    FedoraMessaging(#[from] PythonConfigError),
     #[error("fedmsg signatures must be checked, but no CA is configured")]
     Unverified,
     #[error("`--role` needs a queue that several daemons share, but the queue is embedded")]

@@ -12,9 +12,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
+use loopabull_playbook::remove_tree;
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::playbook::folder::remove_tree;
 
 /// The maximum number of scans, and the interval between them: 10 s in total.
 const SCAN_LIMIT: u32 = 500;

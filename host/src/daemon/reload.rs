@@ -14,6 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::error::chain;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::work::ack_timeout;
@@ -149,7 +150,7 @@ impl Reload {
                 && let Ok(playbooks) = &self.place.runner.playbooks
                 && let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await
             {
-                catalog.refuse(&task.name, error.to_string());
+                catalog.refuse(&task.name, chain(error));
             }
         }
     }

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 
 use loopabull_egress::{Trust, TrustError};
 use loopabull_fedmsg::Verifier;
-use loopabull_queue::{Bus, BusConfig, QueueError, Queues};
+use loopabull_fedora_messaging::{AmqpError, Bus, BusConfig};
+use loopabull_queue::Queues;
 use loopabull_store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,7 +39,7 @@ pub(crate) enum SourcesError {
     #[error("cannot open the folder of what cannot be used")]
     Parked(#[source] std::io::Error),
     #[error("cannot consume the bus")]
-    Bus(#[source] QueueError),
+    Bus(#[source] AmqpError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot tell signers apart")]

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use loopabull_model::{Routes, Task, TaskKind, TaskName};
+use loopabull_playbook::Secrets;
 use loopabull_wasm::{Component, ComponentRunner, LoadError};
 
 use crate::config::Config;
 use crate::error::chain;
-use crate::playbook::Secrets;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::tasks::files::FileError;
 use crate::tasks::secrets::{self, SecretError};

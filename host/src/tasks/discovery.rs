@@ -13,7 +13,6 @@ use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
 use crate::error::chain;
-use crate::playbook;
 use crate::tasks::files::{self, FileError};
 use crate::tasks::grants;
 use crate::tasks::stamp::Stamp;
@@ -192,7 +191,10 @@ fn objections(config: &Config, task: &Task) -> Vec<String> {
     objections.extend(manifest.grants.misplaced(task.kind));
     objections.extend(grants::unfit(config, manifest));
     match task.kind {
-        TaskKind::Playbook => objections.extend(playbook::objections(manifest)),
+        TaskKind::Playbook => {
+            let unsuitable = loopabull_playbook::objections(manifest);
+            objections.extend(unsuitable.iter().map(ToString::to_string));
+        }
         TaskKind::Component if manifest.ansible != AnsibleOptions::default() => {
             objections.push("`[ansible]` is for playbooks".to_owned());
         }

@@ -4,9 +4,9 @@
 //! Before it on the path of a message: the worker, which received it. After it: the queues of the
 //! tasks that want it.
 
-use loopabull_fedmsg::{Properties, Verifier, envelope_of_foreign};
+use loopabull_fedmsg::trusted::{self, Properties};
 use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
-use loopabull_queue::{Foreign, QueueError};
+use loopabull_queue::{External, QueueError};
 
 use crate::observe::metrics::{ByTask, Rejected, Source};
 use crate::work::shared::Workplace;
@@ -17,25 +17,23 @@ impl Workplace {
     pub(crate) async fn route(
         &self,
         queue: &QueueName,
-        foreign: &Foreign,
+        external: &External,
     ) -> Result<(), QueueError> {
         self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
         let properties = Properties {
             // Through the default exchange the queue's own name is the key.
-            topic: Some(foreign.routing_key.as_str()).filter(|key| *key != queue.as_str()),
-            message_id: foreign.message_id.as_deref(),
-            headers: &foreign.headers,
+            topic: Some(external.routing_key.as_str()).filter(|key| *key != queue.as_str()),
+            message_id: external.message_id.as_deref(),
+            headers: &external.headers,
         };
-        let message = envelope_of_foreign(&foreign.body, properties)
-            .and_then(|envelope| Verifier::Off.verify(envelope, 0));
-        let message = match message {
+        let message = match trusted::from_work_queue(&external.body, properties) {
             Ok(message) => message,
             Err(rejection) => {
                 let reason = rejection.reason();
                 self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
                 self.board.count(|counts| counts.rejected += 1);
                 let reason = Reason::from(format!("undecodable: {rejection}"));
-                return self.queues.refuse(queue, foreign, &reason).await;
+                return external.refuse(&reason).await;
             }
         };
         self.metrics.messages.inc();
@@ -46,9 +44,9 @@ impl Workplace {
             self.metrics.unrouted.inc();
             self.board.count(|counts| counts.unrouted += 1);
             let reason = Reason::from(format!("no task wants topic `{}`", message.topic));
-            return self.queues.refuse(queue, foreign, &reason).await;
+            return external.refuse(&reason).await;
         }
-        self.queues.replace(foreign, &entries).await?;
+        external.replace(&entries).await?;
         for entry in &entries {
             self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
         }

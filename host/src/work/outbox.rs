@@ -12,8 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{Entry, EntryId, Message};
-use loopabull_queue::{Backoff, Exchange};
+use loopabull_queue::Backoff;
 
 use crate::config::Publish;
 use crate::error::chain;
@@ -97,7 +98,7 @@ pub(crate) async fn serve_bus(place: Arc<Workplace>, publish: Publish) {
         };
         match served {
             Ok((exchange, count)) => {
-                match exchange.trouble() {
+                match exchange.problem() {
                     Some(trouble) => place.board.set_trouble(TROUBLE, &trouble),
                     None => place.board.clear_trouble(TROUBLE),
                 }

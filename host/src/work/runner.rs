@@ -10,10 +10,10 @@ use bytesize::ByteSize;
 use loopabull_model::{
     Attempt, Ceiling, Manifest, Message, Outcome, RunId, Task, TaskKind, TaskName,
 };
+use loopabull_playbook::Playbooks;
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
-use crate::playbook::{self, Playbooks};
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
 
 /// How long a component may run, if its manifest does not say.
@@ -71,12 +71,13 @@ impl Runner {
         match task.kind {
             TaskKind::Component => self.run_component(catalog, task, call, cancel).await,
             TaskKind::Playbook => {
-                let call = playbook::Call {
+                let call = loopabull_playbook::Call {
                     task,
                     secrets: catalog.secrets(name).unwrap_or_default(),
                     message: call.message,
                     run_id: call.run_id,
                     attempt: call.attempt,
+                    timeout: timeout(task),
                 };
                 match &self.playbooks {
                     Ok(playbooks) => playbooks.run(call, cancel).await,

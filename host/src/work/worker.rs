@@ -11,7 +11,7 @@ use loopabull_model::{
     Attempt, Emitted, Entry, Message, Outcome, QueueName, RetryPolicy, Run, RunId, Settlement,
     Task, TaskKind,
 };
-use loopabull_queue::{Backoff, Consumer, Delivery, Foreign, QueueError, Received};
+use loopabull_queue::{Backoff, Consumer, Delivery, External, QueueError, Received};
 
 use crate::config::RefusedTasks;
 use crate::error::chain;
@@ -126,7 +126,7 @@ impl Worker {
             let Some(received) = received.map_err(chain)? else { return Ok(()) };
             match received {
                 Received::Delivery(delivery) => self.work_on(delivery, consumer).await?,
-                Received::Foreign(foreign) => self.route(&foreign).await?,
+                Received::External(external) => self.route(&external).await?,
             }
             backoff.reset();
         }
@@ -134,9 +134,9 @@ impl Worker {
     }
 
     /// Routes what others put into the queue, and waits until it can.
-    async fn route(&self, foreign: &Foreign) -> Result<(), String> {
+    async fn route(&self, external: &External) -> Result<(), String> {
         let mut trouble = Trouble::of(self, "queue");
-        while let Err(error) = self.place.route(&self.queue, foreign).await {
+        while let Err(error) = self.place.route(&self.queue, external).await {
             trouble.wait_out(chain(error)).await?;
         }
         Ok(())
@@ -347,7 +347,7 @@ impl Worker {
             // Given up only when the daemon must end: what is not settled comes back, and the journal
             // knows it.
             let settled = tokio::select! {
-                settled = self.place.queues.settle(delivery, settlement) => settled,
+                settled = delivery.settle(settlement) => settled,
                 () = self.given_up() => return Ok(()),
             };
             let Err(error) = settled else { return Ok(()) };

@@ -3,7 +3,9 @@
 //! `cargo xtask test` installs them and names them in [`ENVIRONMENT`]; a test binary started by hand
 //! finds them where the last such run left them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::repository;
 
 /// The environment variable that names the programs, as `PATH` does.
 const ENVIRONMENT: &str = "LOOPABULL_TEST_ANSIBLES";
@@ -17,7 +19,7 @@ const FEWEST: usize = 3;
 /// If there are fewer than three; the text says what to do.
 pub fn ansible_playbooks() -> Vec<PathBuf> {
     let left_by_xtask = || {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let target = repository().join("target");
         let own = ["ansible-2.16-venv", "ansible-newest-venv"];
         let own = own.map(|name| target.join(name).join("bin/ansible-playbook"));
         [PathBuf::from("/usr/bin/ansible-playbook")].into_iter().chain(own).collect()

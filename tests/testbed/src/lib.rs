@@ -16,6 +16,7 @@ mod process;
 mod proxy;
 mod python;
 mod rabbit;
+mod repository;
 
 pub use ansible::ansible_playbooks;
 pub use cable::Cable;
@@ -24,3 +25,4 @@ pub use pki::Pki;
 pub use proxy::Proxy;
 pub use python::{FedmsgPublisher, python};
 pub use rabbit::{Rabbit, TlsNode, Vhost};
+pub use repository::repository;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::cable::Cable;
 use crate::pki::Pki;
+use crate::repository;
 
 /// The environment variable that names the interpreter.
 const ENVIRONMENT: &str = "LOOPABULL_TEST_PYTHON";
@@ -43,8 +44,7 @@ pub struct FedmsgPublisher {
 ///
 /// If there is none; the text says what to do.
 pub fn python() -> PathBuf {
-    let left_by_xtask =
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-venv/bin/python");
+    let left_by_xtask = || repository().join("target/test-venv/bin/python");
     let python = std::env::var_os(ENVIRONMENT).map_or_else(left_by_xtask, PathBuf::from);
     assert!(python.exists(), "there is no Python with fedmsg; run `cargo xtask test`");
     python

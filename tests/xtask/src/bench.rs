@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::command::say;
-use crate::install;
+use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::programs::{self, Profile};
 use bed::{Bed, Sample};
@@ -84,13 +84,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn prepare(options: &Options, cases: &[Case]) -> Result<Bed> {
+    let mut needs = vec![Need::Ansible];
+    if cases.contains(&Case::Loopabull) {
+        needs.extend([Need::RabbitMq, Need::Python]);
+    }
+    if cases.contains(&Case::Rulebook) {
+        needs.extend([Need::Java, Need::Python]);
+    }
+    install::prepare(&needs)?;
     let ansible_playbook = install::ansible_playbook()?;
-    let python = if cases.contains(&Case::Loopabull) {
-        install::rabbitmq()?;
-        install::peers_python()?
-    } else {
-        PathBuf::new()
-    };
+    let python =
+        if cases.contains(&Case::Loopabull) { install::peers_python()? } else { PathBuf::new() };
     let profile = if options.release { Profile::Release } else { Profile::Debug };
     let rulebook = cases.contains(&Case::Rulebook).then(AnsibleRulebook::install).transpose()?;
     let binaries = if cases.iter().any(|case| case.is_ours()) {

@@ -1,4 +1,4 @@
-//! Child processes: with a line that says what is done, a log, a limit.
+//! Child processes: each has a line that says what it does, a log and a time limit.
 #![expect(clippy::disallowed_methods, reason = "a build tool starts programs; it does so here")]
 
 use std::env;
@@ -13,12 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::repository;
 
-/// How many lines of its log are shown of a command that failed.
-const TAIL: usize = 25;
-/// How often a child is asked whether it has ended.
-const TICK: Duration = Duration::from_millis(50);
+/// How many lines of the log are shown when a command fails.
+const TAIL_LINES: usize = 25;
+/// How often we ask whether a child has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a child may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(10);
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns a command that is started in the root of the repository.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
@@ -32,7 +32,7 @@ pub(crate) fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Prints what is done, for the reader who waits.
+/// Prints what we do, for the user who waits.
 pub(crate) fn say(what: &str) {
     eprintln!("==> {what}");
 }
@@ -44,6 +44,25 @@ pub(crate) fn say(what: &str) {
 /// If it cannot be started, fails or does not end within `limit`.
 pub(crate) fn run(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
     say(what);
+    run_to_log(what, command, limit)
+}
+
+/// Does the same as [`run`] and prints how long the command may take.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn run_slowly(
+    what: &str,
+    takes: Duration,
+    command: &mut Command,
+    limit: Duration,
+) -> Result<()> {
+    say(&format!("{what} ({})", about(takes)));
+    run_to_log(what, command, limit)
+}
+
+fn run_to_log(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
     let path = log_path(what);
     let cannot = || format!("cannot write `{}`", path.display());
     let log = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&path));
@@ -64,7 +83,7 @@ pub(crate) fn run(what: &str, command: &mut Command, limit: Duration) -> Result<
     }
 }
 
-/// Runs a command whose output is for the reader.
+/// Runs a command whose output is for the user.
 ///
 /// # Errors
 ///
@@ -76,7 +95,7 @@ pub(crate) fn show(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a short command and returns what it prints, without the last line's end.
+/// Runs a short command and returns its standard output without the last line end.
 ///
 /// # Errors
 ///
@@ -110,7 +129,7 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
         return Ok(Some(status));
     }
     terminate(child)?;
-    if wait_only(child, GRACE)?.is_none() {
+    if wait_only(child, TERMINATE_TIMEOUT)?.is_none() {
         child.kill().context("cannot kill a child")?;
         child.wait().context("cannot wait for a child")?;
     }
@@ -126,7 +145,7 @@ pub(crate) fn terminate(child: &Child) -> Result<()> {
     kill_process(Pid::from_child(child), Signal::TERM).context("cannot stop a child")
 }
 
-/// Returns where a program is, if it is on the `PATH`.
+/// Returns the path of a program that is on the `PATH`.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
@@ -153,7 +172,7 @@ pub(crate) fn tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(TAIL)..];
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     last.iter().map(|line| format!("    {line}\n")).collect()
 }
 
@@ -164,7 +183,16 @@ fn wait_only(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
         if status.is_some() || start.elapsed() >= limit {
             return Ok(status);
         }
-        std::thread::sleep(TICK);
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Returns a duration in words, as an estimate.
+fn about(takes: Duration) -> String {
+    match takes.as_secs() {
+        0..=10 => "a few seconds".to_owned(),
+        seconds @ 11..=50 => format!("about {} s", seconds.next_multiple_of(10)),
+        seconds => format!("about {} min", (seconds + 30) / 60),
     }
 }
 
@@ -196,6 +224,15 @@ mod tests {
         let error = run("waiting for a test", command("sleep").arg("600"), Duration::ZERO);
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("waiting for a test: not done after 0 s"), "{error}");
+    }
+
+    #[test]
+    fn estimates_are_rounded() {
+        let about = |seconds| about(Duration::from_secs(seconds));
+        assert_eq!(about(5), "a few seconds");
+        assert_eq!(about(15), "about 20 s");
+        assert_eq!(about(51), "about 1 min");
+        assert_eq!(about(150), "about 3 min");
     }
 
     #[test]

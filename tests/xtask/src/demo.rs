@@ -17,6 +17,7 @@ use clap::Args;
 use crate::command::{cargo, path_with, say, show};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::setup::Purpose;
 use crate::{install, repository, tasks};
 use daemon::{Daemon, Run, Setup, Status};
 use messages::{Play, Script};
@@ -45,6 +46,7 @@ pub(crate) struct Options {
 ///
 /// If something cannot be built or started, or a message has not been run exactly once.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    Purpose::Demo.prepare()?;
     let ansible = match install::ansible_playbook() {
         Ok(program) => Some(program),
         Err(error) => {
@@ -57,12 +59,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
     show("building the host", &mut build)?;
+    play(options, ansible.as_deref())
+}
 
+/// Plays the demo with the programs and the tasks that are built already.
+///
+/// # Errors
+///
+/// If the daemon does not start, or a message has not been run exactly once.
+pub(crate) fn play(options: &Options, ansible: Option<&Path>) -> Result<()> {
     let script = messages::script(if ansible.is_some() { Play::All } else { Play::Components });
     let interrupt = Interrupt::listen()?;
     let publisher = Publisher::bind()?;
     let deadline = Instant::now() + LIMIT;
-    let mut daemon = start(options, ansible.as_deref(), &publisher, deadline)?;
+    let mut daemon = start(options, ansible, &publisher, deadline)?;
 
     publisher.wait_for_subscriber(&script, deadline, &interrupt)?;
     say(&format!("playing {} messages", script.messages.len()));

@@ -23,9 +23,10 @@ use clap::{Args, ValueEnum};
 use loopabull_testbed::Rabbit;
 
 use crate::command::say;
+use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::programs::{self, Profile};
-use crate::{install, repository};
+use crate::repository;
 use bed::{Bed, Programs};
 use round::{Plan, Round};
 use system::{Fault, System};
@@ -96,7 +97,7 @@ struct Row {
 /// If something cannot be installed or started, or a round does not come to its end. That messages
 /// are lost is no error: it is what is measured.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install::rabbitmq()?;
+    install::prepare(&[Need::RabbitMq, Need::Python])?;
     let python = install::peers_python()?;
     let binaries = programs::ours(options.bin_dir.as_deref(), Profile::Release)?;
     let programs = Programs { binaries, python };

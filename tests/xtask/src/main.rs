@@ -1,5 +1,5 @@
-//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo xtask losses`,
-//! `cargo xtask bench`, `cargo tasks`.
+//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`,
+//! `cargo xtask losses`, `cargo xtask bench`, `cargo tasks`.
 //!
 //! Each command makes sure of what it needs, says in one line what it does, and keeps the output
 //! of the programs it starts under `target/xtask`, to be shown when one fails.
@@ -17,6 +17,7 @@ mod programs;
 mod progress;
 mod python_loopabull;
 mod repository;
+mod setup;
 mod soak;
 mod status;
 mod tasks;
@@ -48,6 +49,9 @@ enum Command {
     Demo(demo::Options),
     /// Kills hosts and brokers, ours and other people's, and counts what each of them loses
     Losses(losses::Options),
+    /// Installs the programs that the demo and the tests need, without running anything
+    #[command(alias = "install")]
+    Setup(setup::Options),
     /// Installs what the tests need and runs them all
     Test(test::Options),
     /// Runs the faults of the tests for minutes: kills, a cluster, everything at random
@@ -64,10 +68,18 @@ fn main() -> ExitCode {
             return if help.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(other) = repository::compiled_in() {
+        command::say(&format!(
+            "cargo took this program from `{}`, which shares the target directory, since it does not \
+             tell two checkouts apart; if they differ, give this one a CARGO_TARGET_DIR of its own",
+            other.display()
+        ));
+    }
     let done = match cli.command {
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Losses(options) => losses::run(&options),
+        Command::Setup(options) => setup::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Tasks(options) => tasks::run(&options),

@@ -1,22 +1,33 @@
-//! Where things are in the repository.
+//! The places of the repository that commands read and write.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the root of the repository.
+/// Returns the root of the checkout in which cargo runs us.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("this package is two folders below the root")
+    loopabull_testbed::repository()
 }
 
-/// Returns where our own things are kept: logs, tools, Python environments. Git ignores it.
+/// Returns the other checkout that compiled us, if there is one.
+pub(crate) fn compiled_in() -> Option<&'static Path> {
+    let compiled = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
+    other_checkout(compiled, root())
+}
+
+/// Returns the first folder if it is a checkout, and another one than the second.
+fn other_checkout<'a>(compiled: &'a Path, root: &Path) -> Option<&'a Path> {
+    let [real_compiled, real_root] = [compiled, root].map(|path| path.canonicalize().ok());
+    let is_other = real_compiled? != real_root? && compiled.join("tests/xtask").is_dir();
+    is_other.then_some(compiled)
+}
+
+/// Returns the folder of logs, tools and Python environments. Git ignores it. It is never shared
+/// between checkouts, as `CARGO_TARGET_DIR` may be.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Returns where cargo leaves the binaries of the workspace.
+/// Returns the folder in which cargo leaves the binaries of the workspace.
 pub(crate) fn binaries() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(target, |dir| root().join(dir));
     target.join("debug")
@@ -30,4 +41,24 @@ pub(crate) fn tasks() -> PathBuf {
 /// Returns the folder of the components that only tests run.
 pub(crate) fn fixtures() -> PathBuf {
     root().join("tests/fixtures")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_program_of_another_checkout_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, gone] =
+            ["first", "second", "gone"].map(|name| folder.path().join(name));
+        for checkout in [&first, &second] {
+            fs::create_dir_all(checkout.join("tests/xtask")).unwrap();
+        }
+        assert_eq!(other_checkout(&first, &second), Some(first.as_path()));
+        assert_eq!(other_checkout(&first, &first), None);
+        assert_eq!(other_checkout(&gone, &first), None);
+    }
 }

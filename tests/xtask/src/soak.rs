@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::command::{cargo, path_with, show};
-use crate::{install, tasks};
+use crate::install::{self, Need};
+use crate::tasks;
+use crate::wasm_target::WasmTarget;
 
 /// What the command line says.
 #[derive(Args)]
@@ -24,8 +26,9 @@ pub(crate) struct Options {
 ///
 /// If a tool is missing or a soak failed; the text names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install::rabbitmq()?;
-    install::network_tools()?;
+    let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible];
+    needs.extend(WasmTarget::need());
+    install::prepare(&needs)?;
     let path = path_with(&install::ansible_playbook()?)?;
     tasks::build_rust()?;
     show("building the workspace", cargo().args(["build", "--workspace"]))?;

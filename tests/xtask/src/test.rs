@@ -13,6 +13,7 @@ use loopabull_testbed::Rabbit;
 use self::area::{Area, Needs};
 use self::timing::Timing;
 use crate::command::{cargo, path_with, say, show};
+use crate::setup::Purpose;
 use crate::{demo, install, nextest, repository, tasks};
 
 /// The name under which `loopabull_testbed::python` looks for the interpreter.
@@ -81,7 +82,10 @@ fn run_all(options: &Options) -> Result<()> {
     steps.take("formatting", check_formatting);
     // The compiler and the installations wait for different things.
     let installed = std::thread::scope(|scope| {
-        let programs = scope.spawn(|| install_programs(Needs::ALL));
+        let programs = scope.spawn(|| {
+            Purpose::Test.prepare()?;
+            install_programs(Needs::ALL)
+        });
         steps.take("clippy", check_lints);
         steps.timing.measure("rest of the installation", || programs.join())
     });
@@ -91,7 +95,8 @@ fn run_all(options: &Options) -> Result<()> {
     steps.take("tests", || test(&Area::All, Needs::ALL, &installed, options));
     steps.take("documentation tests", test_documentation);
     steps.take("tests of the tasks", test_tasks);
-    steps.take("demo", || demo::run(&demo::Options::default()));
+    let ansible = installed.ansibles.first();
+    steps.take("demo", || demo::play(&demo::Options::default(), ansible.map(PathBuf::as_path)));
     steps.timing.print_slowest_tests();
     steps.timing.print();
     if !steps.failed.is_empty() {
@@ -103,6 +108,7 @@ fn run_all(options: &Options) -> Result<()> {
 
 fn run_area(area: &Area, options: &Options) -> Result<()> {
     let needs = area.needs();
+    install::prepare(&needs.list())?;
     let programs = install_programs(needs)?;
     if needs.components {
         tasks::build()?;
@@ -131,7 +137,8 @@ fn install_programs(needs: Needs) -> Result<Programs> {
 
 /// Builds the tests, and the programs of other packages that tests start.
 fn build(area: &Area) -> Result<()> {
-    if area.starts_the_daemon() {
+    // A build of the whole workspace has them, since the launcher has tests of its own.
+    if area.starts_the_daemon() && *area != Area::All {
         let mut programs = cargo();
         programs.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
         show("building the programs", &mut programs)?;

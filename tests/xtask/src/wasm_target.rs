@@ -1,33 +1,31 @@
 //! The compiler for components: Rust for `wasm32-wasip2`.
 //!
-//! In this order: the target that the toolchain has; the one that rustup adds; Debian's compiler,
-//! which is packaged with the sources of the standard library and makes the target of them.
+//! It is, in this order: the target of our toolchain; the one that rustup adds to it; Debian's
+//! compiler, which compiles the standard library for the target from its packaged sources.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, command, on_path, output, run, say};
-use crate::{install, repository};
+use crate::command::{cargo, command, on_path, output, run_slowly, say};
+use crate::install::{self, Need, debian_compiler};
+use crate::repository;
 
-/// What components are compiled for.
+/// The target for which components are compiled.
 pub(crate) const TRIPLE: &str = "wasm32-wasip2";
 
-const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-19", "wasi-libc"];
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-const DEBIAN_LIBC: &str = "/usr/lib/wasm32-wasi";
-/// Turns what the linker makes into a component. rustup's target has it inside.
+/// Turns the linker's module into a component.
 const COMPONENT_LINKER: &str = "wasm-component-ld";
 const COMPONENT_LINKER_VERSION: &str = "0.5.31";
 
 const RUSTUP_LIMIT: Duration = Duration::from_secs(5 * 60);
-const CARGO_INSTALL_LIMIT: Duration = Duration::from_secs(15 * 60);
+const CARGO_INSTALL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// A compiler for components.
 #[derive(Debug)]
@@ -39,37 +37,38 @@ pub(crate) enum WasmTarget {
 }
 
 impl WasmTarget {
+    /// Returns what Debian packages have to provide: nothing if the toolchain has the target or
+    /// rustup can add it.
+    pub(crate) fn need() -> Option<Need> {
+        // A failure of rustup takes minutes without a network, so it is asked only once.
+        static TOOLCHAIN: LazyLock<bool> =
+            LazyLock::new(|| toolchain_has_target() || rustup_adds_target());
+        (!*TOOLCHAIN).then_some(Need::DebianCompiler)
+    }
+
     /// Returns the first compiler that is there or can be installed.
     ///
     /// # Errors
     ///
     /// If there is none; the text says what to install.
     pub(crate) fn find_or_install() -> Result<Self> {
-        if toolchain_has_target() {
-            return Ok(Self::Toolchain);
-        }
-        if rustup_may_install(env::var_os("RUSTUP_AUTO_INSTALL").as_deref())
-            && on_path("rustup").is_some()
-        {
-            let mut add = command("rustup");
-            add.args(["target", "add", TRIPLE]);
-            match run(&format!("adding the target {TRIPLE}"), &mut add, RUSTUP_LIMIT) {
-                Ok(()) if toolchain_has_target() => return Ok(Self::Toolchain),
-                Ok(()) => say(&format!("rustup added {TRIPLE} to another toolchain")),
-                Err(error) => say(&format!("{error:#}")),
-            }
-        }
-        Self::debian().with_context(|| {
-            format!(
-                "no compiler for {TRIPLE}; run: rustup target add {TRIPLE}, or as root on \
-                 Debian: apt-get install {}",
-                DEBIAN_PACKAGES.join(" ")
-            )
-        })
+        let Some(need) = Self::need() else { return Ok(Self::Toolchain) };
+        install::prepare(&[need])?;
+        let wasm_linker = debian_compiler::wasm_linker();
+        let wasm_linker = wasm_linker.context("there is no `wasm-ld` in `/usr/bin`")?;
+        Ok(Self::Debian { component_linker: component_linker()?, wasm_linker })
     }
 
-    /// Returns the command that builds a workspace of guests. What is built is under the tasks' own
-    /// `target`, for all of them: their libraries are the same.
+    /// Returns its name for the user.
+    pub(crate) fn describe(&self) -> &'static str {
+        match self {
+            Self::Toolchain => "rustc of this toolchain",
+            Self::Debian { .. } => debian_compiler::RUSTC,
+        }
+    }
+
+    /// Returns the command that builds a workspace of guests. All of them are built in the tasks' own
+    /// `target`, since their libraries are the same.
     pub(crate) fn build_command(&self, workspace: &Path) -> Command {
         let target = repository::tasks().join("target");
         match self {
@@ -85,35 +84,29 @@ impl WasmTarget {
                     "-Clink-self-contained=no".into(),
                     format!("-Clinker={}", component_linker.display()),
                     format!("-Clink-arg=--wasm-ld-path={}", wasm_linker.display()),
-                    format!("-L{DEBIAN_LIBC}"),
+                    format!("-L{}", debian_compiler::LIBC),
                 ];
                 flags.extend(without_paths());
-                let mut build = command(DEBIAN_CARGO);
+                let mut build = command(debian_compiler::CARGO);
                 build.current_dir(workspace);
                 build.args(["build", "--release", "--target", TRIPLE]);
                 build.args(["-Z", "build-std=std,panic_abort"]);
                 build.arg("--target-dir").arg(target);
-                build.env("RUSTC", DEBIAN_RUSTC).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-                // Opens `-Z` on a released compiler: the one way to a standard library for a
-                // target that comes without.
+                build.env("RUSTC", debian_compiler::RUSTC);
+                build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+                // Allows `-Z` on a released compiler, which is the only way to a standard library for
+                // a target that has none.
                 build.env("RUSTC_BOOTSTRAP", "1");
-                // Nothing of the toolchain that runs us may come in between.
+                // No program of the toolchain that runs us may be used.
                 build.env("PATH", "/usr/bin:/bin").env_remove("LD_LIBRARY_PATH");
                 build
             }
         }
     }
-
-    fn debian() -> Result<Self> {
-        if !debian_is_complete() {
-            install::apt(DEBIAN_PACKAGES)?;
-        }
-        let wasm_linker = wasm_linker().context("there is no `wasm-ld` in `/usr/bin`")?;
-        Ok(Self::Debian { component_linker: component_linker()?, wasm_linker })
-    }
 }
 
-/// Keeps where the crates lie on this machine out of the components: panics name their place.
+/// Returns flags that keep the paths of crates on this machine out of the components: a panic names
+/// its place.
 fn without_paths() -> Vec<String> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -124,52 +117,54 @@ fn without_paths() -> Vec<String> {
         .collect()
 }
 
-fn toolchain_has_target() -> bool {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| beside_cargo("rustc"));
-    has_in_sysroot(&rustc, &format!("lib/rustlib/{TRIPLE}/lib"))
+fn rustc() -> OsString {
+    env::var_os("RUSTC").unwrap_or_else(|| beside_cargo("rustc"))
 }
 
-/// Returns the compiler that belongs to the cargo that started us.
+fn toolchain_has_target() -> bool {
+    let rustc = rustc();
+    output(command(rustc).args(["--print", "sysroot"]).env_remove("LD_LIBRARY_PATH")).is_ok_and(
+        |sysroot| Path::new(&sysroot).join("lib/rustlib").join(TRIPLE).join("lib").is_dir(),
+    )
+}
+
+/// Returns a program of the toolchain whose cargo started us.
 fn beside_cargo(program: &str) -> OsString {
     let cargo = env::var_os("CARGO").map(PathBuf::from).unwrap_or_default();
     let beside = cargo.with_file_name(program);
     if cargo.is_absolute() && beside.is_file() { beside.into() } else { program.into() }
 }
 
-fn has_in_sysroot(rustc: &OsStr, path: &str) -> bool {
-    output(command(rustc).args(["--print", "sysroot"]).env_remove("LD_LIBRARY_PATH"))
-        .is_ok_and(|sysroot| Path::new(&sysroot).join(path).is_dir())
+/// Adds the target to our toolchain, where rustup is there and may do so. Returns whether it did.
+fn rustup_adds_target() -> bool {
+    if !rustup_may_install(env::var_os("RUSTUP_AUTO_INSTALL").as_deref())
+        || on_path("rustup").is_none()
+    {
+        return false;
+    }
+    let mut add = command("rustup");
+    add.args(["target", "add", TRIPLE]);
+    let (what, takes) = (format!("adding the target {TRIPLE}"), Duration::from_secs(30));
+    match run_slowly(&what, takes, &mut add, RUSTUP_LIMIT) {
+        Ok(()) if toolchain_has_target() => return true,
+        Ok(()) => say(&format!("rustup added {TRIPLE} to another toolchain")),
+        Err(error) => say(&format!("{error:#}")),
+    }
+    false
 }
 
-/// Who sets `RUSTUP_AUTO_INSTALL=0` wants nothing installed by rustup.
+/// Returns whether rustup may install. `RUSTUP_AUTO_INSTALL=0` forbids it.
 fn rustup_may_install(setting: Option<&OsStr>) -> bool {
     setting.is_none_or(|setting| setting != "0")
 }
 
-fn debian_is_complete() -> bool {
-    Path::new(DEBIAN_CARGO).is_file()
-        && Path::new(DEBIAN_LIBC).join("libc.a").is_file()
-        && wasm_linker().is_some()
-        && has_in_sysroot(DEBIAN_RUSTC.as_ref(), "lib/rustlib/src/rust/library")
-}
-
-fn wasm_linker() -> Option<PathBuf> {
-    let folder = Path::new("/usr/bin");
-    let entries = fs::read_dir(folder).ok()?.flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    newest_wasm_linker(names).map(|name| folder.join(name))
-}
-
-/// Returns the `wasm-ld-NN` with the largest number, else `wasm-ld`.
-fn newest_wasm_linker(names: impl Iterator<Item = String>) -> Option<String> {
-    let version = |name: &str| match name.strip_prefix("wasm-ld")? {
-        "" => Some(0),
-        rest => rest.strip_prefix('-')?.parse::<u32>().ok(),
-    };
-    names.filter(|name| version(name).is_some()).max_by_key(|name| version(name))
-}
-
+/// Returns the linker that comes with our toolchain, else one that is built here.
+///
+/// rustup's toolchains have it even without the target, and it is the one that they use for it.
 fn component_linker() -> Result<PathBuf> {
+    if let Some(linker) = component_linker_of_toolchain() {
+        return Ok(linker);
+    }
     let folder = repository::target().join("wasm-tools");
     let linker = folder.join("bin").join(COMPONENT_LINKER);
     let is_there = || {
@@ -181,7 +176,8 @@ fn component_linker() -> Result<PathBuf> {
         install.args(["install", COMPONENT_LINKER, "--locked", "--force"]);
         install.args(["--version", COMPONENT_LINKER_VERSION]).arg("--root").arg(&folder);
         let what = format!("building {COMPONENT_LINKER} {COMPONENT_LINKER_VERSION}");
-        run(&what, &mut install, CARGO_INSTALL_LIMIT)?;
+        let takes = Duration::from_secs(5 * 60);
+        run_slowly(&what, takes, &mut install, CARGO_INSTALL_LIMIT)?;
     }
     if !is_there() {
         bail!("`{}` is not version {COMPONENT_LINKER_VERSION}", linker.display());
@@ -189,21 +185,17 @@ fn component_linker() -> Result<PathBuf> {
     Ok(linker)
 }
 
+fn component_linker_of_toolchain() -> Option<PathBuf> {
+    let mut libraries = command(rustc());
+    libraries.args(["--print", "target-libdir"]).env_remove("LD_LIBRARY_PATH");
+    let libraries = PathBuf::from(output(&mut libraries).ok()?);
+    let linker = libraries.parent()?.join("bin").join(COMPONENT_LINKER);
+    output(command(&linker).arg("--version")).is_ok().then_some(linker)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(names: &[&str], expected: Option<&str>) {
-        let newest = newest_wasm_linker(names.iter().map(|&name| name.to_owned()));
-        assert_eq!(newest.as_deref(), expected);
-    }
-
-    #[test]
-    fn newest_linker_is_taken() {
-        check(&["wasm-ld-9", "wasm-ld-19", "wasm-ld", "ld"], Some("wasm-ld-19"));
-        check(&["wasm-ld", "wasm-ldd"], Some("wasm-ld"));
-        check(&["ld.lld-19"], None);
-    }
 
     #[test]
     fn rustup_is_left_alone_where_it_may_not_install() {

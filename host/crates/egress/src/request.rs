@@ -147,7 +147,7 @@ mod tests {
         check_denied(
             "https://good.example./",
             "`good.example.` is not a valid host with an optional port: \
-             its host has a dot too many",
+             its host has an extra dot",
         );
     }
 

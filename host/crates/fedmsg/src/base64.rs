@@ -1,14 +1,14 @@
 //! Base64 as Python's `base64.b64decode` reads it.
 //!
-//! It passes over what is not of the alphabet, and stops at the first padding that completes a group
-//! of four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Publishers rely on
-//! the first: their text is broken into lines.
+//! It skips characters outside the alphabet, and stops at the first padding that completes a group of
+//! four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Publishers rely on the
+//! former: their text is broken into lines.
 
-/// Why a text is not base64: it has other characters than ASCII, or its last group is not complete.
+/// The text is not base64: it has characters outside ASCII, or its last group is incomplete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NotBase64;
 
-/// Returns the bytes of a text.
+/// Decodes a text.
 pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     if !text.is_ascii() {
         return Err(NotBase64);
@@ -42,7 +42,7 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     if count == 0 { Ok(out) } else { Err(NotBase64) }
 }
 
-/// The value of each byte; 64 and above for what is not of the alphabet.
+/// The value of each byte; 64 and above for bytes outside the alphabet.
 const VALUES: [u8; 256] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut values = [u8::MAX; 256];
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn other_characters_are_passed_over() {
+    fn characters_outside_the_alphabet_are_skipped() {
         check("Zm9v!!!!", Ok("foo"));
         check("Zm\n9 v\u{0}", Ok("foo"));
         check("Z-m_9.v", Ok("foo"));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_at_another_place_is_passed_over() {
+    fn padding_at_another_place_is_skipped() {
         check("====", Ok(""));
         check("=Zm9v", Ok("foo"));
         check("Z=m9v", Ok("foo"));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn other_characters_than_ascii_are_refused() {
+    fn characters_outside_ascii_are_refused() {
         check("Zm9vÖ", Err(NotBase64));
     }
 }

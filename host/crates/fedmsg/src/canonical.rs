@@ -1,53 +1,39 @@
 //! Canonical JSON: the bytes that a fedmsg signature covers.
 //!
-//! Owns one promise: for every JSON text the result is what Python's `json.dumps(json.loads(text),
-//! sort_keys=True, separators=(',', ':'))` gives, byte for byte (fedmsg, `fedmsg/encoding`), or an
-//! error where Python has one. serde_json cannot be used for it: Python takes `NaN`, keeps lone
-//! surrogates and the last of two equal keys, orders keys by code point and writes floats its own way.
+//! Owns one promise: for every JSON text the result equals the output of Python's
+//! `json.dumps(json.loads(text), sort_keys=True, separators=(',', ':'))`, byte for byte (fedmsg,
+//! `fedmsg/encoding`), or is an error if Python has one. serde_json cannot do this: Python accepts `NaN`,
+//! keeps lone surrogates and the last of two equal keys, orders keys by code point and writes floats in
+//! its own way.
 //!
 //! Before it on the path of a message: the bytes of a body. After it: [`Envelope`](crate::Envelope),
-//! which takes the keys it knows out of the [`Document`].
+//! which reads the keys it knows from the [`Document`]. The modules depend on each other in this order:
+//! `parser`, `document`, `member`, then `string` and `number`, `reader`, and `quoted`, `float`, `output`,
+//! `error`, which depend on none.
 
 mod document;
+mod error;
 mod float;
 mod member;
 mod number;
 mod output;
 mod parser;
+mod quoted;
+mod reader;
 mod string;
 
+pub use document::Credentials;
 pub(crate) use document::Document;
+pub use error::{JsonError, MAX_INTEGER_DIGITS};
 pub(crate) use member::Member;
-
-/// The most digits of an integer: Python's own limit since 3.11 (`sys.int_info`).
-pub const MAX_INTEGER_DIGITS: usize = 4300;
-
-/// Whether the keys `signature` and `certificate` of the outermost object are written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Credentials {
-    /// They are keys like all others.
-    Kept,
-    /// They are left out, as a verifier does.
-    LeftOut,
-}
-
-/// Why a text has no canonical form.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum JsonError {
-    #[error("text is nested deeper than {limit} levels", limit = loopabull_model::MAX_DEPTH)]
-    TooDeep,
-    #[error("integer has more than {MAX_INTEGER_DIGITS} digits")]
-    TooManyDigits,
-    #[error("{problem} at byte {at}")]
-    Syntax { problem: &'static str, at: usize },
-}
+pub(crate) use parser::parse;
 
 /// Returns the canonical form of a JSON text.
 ///
-/// Everything in it is ASCII. The depth is limited to [`MAX_DEPTH`](loopabull_model::MAX_DEPTH),
+/// The result is ASCII. The depth is limited to [`MAX_DEPTH`](loopabull_model::MAX_DEPTH),
 /// where Python's own limit is about a thousand.
 pub fn canonical_json(text: &str, credentials: Credentials) -> Result<String, JsonError> {
-    Ok(Document::parse(text)?.to_canonical(credentials).0)
+    Ok(parse(text)?.to_canonical(credentials).0)
 }
 
 #[cfg(test)]
@@ -78,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_keys_the_last_one_wins() {
+    fn the_last_of_equal_keys_wins() {
         check(r#"{"a":1,"b":0,"a":2,"\u0061":{"x":3}}"#, r#"{"a":{"x":3},"b":0}"#);
         check(r#"[{"a":{"a":1,"a":2},"a":[]}]"#, r#"[{"a":[]}]"#);
         check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
     }
 
     #[test]
-    fn objects_in_objects_are_put_into_order() {
+    fn nested_objects_are_sorted() {
         check(
             r#"[{"b":{"d":[{"f":1,"e":2,"f":3}],"c":{"z":{},"y":[]}},"a":0},{"b":1,"a":2},{"a":1,"b":2}]"#,
             r#"[{"a":0,"b":{"c":{"y":[],"z":{}},"d":[{"e":2,"f":3}]}},{"a":2,"b":1},{"a":1,"b":2}]"#,
@@ -97,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_not_kept() {
+    fn space_is_removed() {
         check(" {\t\"a\" :\n[ 1 ,\r{ } , [ ] ] } ", r#"{"a":[1,{},[]]}"#);
         check(" null ", "null");
         check("[true,false]", "[true,false]");
@@ -121,16 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_the_payload_is_known() {
-        let document = Document::parse(r#"{"topic":"a","msg":{"b":1, "a":2},"i":1}"#).unwrap();
+    fn the_place_of_the_payload_is_returned() {
+        let document = parse(r#"{"topic":"a","msg":{"b":1, "a":2},"i":1}"#).unwrap();
         let (canonical, msg) = document.to_canonical(Credentials::LeftOut);
         assert_eq!(&canonical[msg.unwrap()], r#"{"a":2,"b":1}"#);
-        let document = Document::parse(r#"{"i":{"msg":1}}"#).unwrap();
+        let document = parse(r#"{"i":{"msg":1}}"#).unwrap();
         assert_eq!(document.to_canonical(Credentials::LeftOut).1, None);
     }
 
     #[test]
-    fn what_python_refuses_is_refused() {
+    fn texts_that_python_refuses_are_refused() {
         check_refused("", "a value is missing at byte 0");
         check_refused("\u{feff}{}", "a value is missing at byte 0");
         check_refused("[1,]", "a value is missing at byte 3");
@@ -161,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in r#"[\[\]{}",:\\u0-9a-fD.eE+NaInity -]{0,60}|.{0,30}"#) {
+        fn canonical_json_never_panics(text in r#"[\[\]{}",:\\u0-9a-fD.eE+NaInity -]{0,60}|.{0,30}"#) {
             if let Ok(canonical) = canonical_json(&text, Credentials::Kept) {
                 let again = canonical_json(&canonical, Credentials::Kept);
                 prop_assert_eq!(again.as_ref(), Ok(&canonical));

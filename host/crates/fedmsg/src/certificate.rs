@@ -1,6 +1,6 @@
-//! What a certificate says, as far as a chain of one CA and its leafs needs it.
+//! The parts of a certificate that a chain of one CA and its leaf certificates needs.
 //!
-//! Knows ASN.1 and the signature algorithms; does not know whom to trust.
+//! Knows ASN.1 and the signature algorithms; does not know which CA is trusted.
 
 use std::collections::HashSet;
 
@@ -15,18 +15,18 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-use crate::Distrust;
+use crate::SignatureError;
 
-/// The longest common name, in bytes: a name of a host has at most 253.
+/// The maximum length of a common name, in bytes: a host name has at most 253.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Reads the DER form of one certificate, with nothing after it.
-pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Distrust> {
-    let unreadable = |reason| Distrust::CertificateUnreadable { reason };
+/// Parses the DER form of one certificate, with nothing after it.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SignatureError> {
+    let unreadable = |reason| SignatureError::CertificateUnreadable { reason };
     let (rest, certificate) =
         X509Certificate::from_der(der).map_err(|_| unreadable("it is not X.509"))?;
     if !rest.is_empty() {
-        return Err(unreadable("something comes after it"));
+        return Err(unreadable("it has trailing bytes"));
     }
     if certificate.signature_algorithm != certificate.tbs_certificate.signature {
         return Err(unreadable("it names two algorithms"));
@@ -35,15 +35,15 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Distrust> {
     Ok(certificate)
 }
 
-/// Refuses what is there twice, what cannot be read, and what is critical and means nothing to us.
-fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), Distrust> {
-    let unreadable = |reason| Distrust::CertificateUnreadable { reason };
+/// Refuses extensions that are repeated, that cannot be read, or that are critical and unknown to us.
+fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), SignatureError> {
+    let unreadable = |reason| SignatureError::CertificateUnreadable { reason };
     let mut seen = HashSet::new();
     for extension in extensions {
         if !seen.insert(&extension.oid) {
             return Err(unreadable("it has an extension twice"));
         }
-        // Those that restrict which certificates may follow a CA's are not among them.
+        // The constraints by which a CA restricts the certificates below it are not in this list.
         let is_known = matches!(
             extension.parsed_extension(),
             ParsedExtension::KeyUsage(_)
@@ -59,10 +59,12 @@ fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), Distrust> {
                 return Err(unreadable("it has an extension that cannot be read"));
             }
             ParsedExtension::KeyUsage(usage) if usage.flags == 0 => {
-                return Err(unreadable("its key is for nothing"));
+                return Err(unreadable("its key usage allows nothing"));
             }
             _ if extension.critical && !is_known => {
-                return Err(Distrust::CriticalExtension { oid: extension.oid.to_id_string() });
+                return Err(SignatureError::CriticalExtension {
+                    oid: extension.oid.to_id_string(),
+                });
             }
             _ => (),
         }
@@ -71,15 +73,15 @@ fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), Distrust> {
 }
 
 /// Returns the RSA key in PKCS #1 form.
-pub(crate) fn rsa_key<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Result<&'a [u8], Distrust> {
+pub(crate) fn rsa_key<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Result<&'a [u8], SignatureError> {
     let is_rsa = info.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION;
     let is_whole = info.subject_public_key.unused_bits == 0;
-    if is_rsa && is_whole { Ok(&info.subject_public_key.data) } else { Err(Distrust::Key) }
+    if is_rsa && is_whole { Ok(&info.subject_public_key.data) } else { Err(SignatureError::Key) }
 }
 
-/// Tells whether a key made a signature; `None` for an algorithm that is not taken.
+/// Returns whether a key made a signature, or `None` for an algorithm that is not accepted.
 ///
-/// MD5 is not among them. aws-lc-rs has SHA-384 only for keys of at least 2048 bits.
+/// MD5 is not accepted. aws-lc-rs has SHA-384 only for keys of at least 2048 bits.
 pub(crate) fn is_signed(
     algorithm: &AlgorithmIdentifier<'_>,
     key: &[u8],
@@ -96,13 +98,13 @@ pub(crate) fn is_signed(
     Some(UnparsedPublicKey::new(*verification, key).verify(content, signature).is_ok())
 }
 
-/// Returns the first common name of the subject, as fedmsg takes it.
-pub(crate) fn common_name(certificate: &X509Certificate<'_>) -> Result<String, Distrust> {
+/// Returns the first common name of the subject, which is the one that fedmsg uses.
+pub(crate) fn common_name(certificate: &X509Certificate<'_>) -> Result<String, SignatureError> {
     let name = certificate.subject().iter_common_name().next();
-    let name = name.ok_or(Distrust::CommonNameMissing)?;
-    let name = name.as_str().map_err(|_| Distrust::BadCommonName)?;
+    let name = name.ok_or(SignatureError::CommonNameMissing)?;
+    let name = name.as_str().map_err(|_| SignatureError::BadCommonName)?;
     let is_bad = name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(is_harmful);
-    if is_bad { Err(Distrust::BadCommonName) } else { Ok(name.to_owned()) }
+    if is_bad { Err(SignatureError::BadCommonName) } else { Ok(name.to_owned()) }
 }
 
 /// Returns a serial number without leading zeros, so that equal numbers have equal bytes.
@@ -111,7 +113,7 @@ pub(crate) fn serial(raw: &[u8]) -> &[u8] {
     &raw[zeros..]
 }
 
-/// Returns what a certificate or a CRL says of its issuer beyond the name.
+/// Returns the identification of the issuer, beyond its name, in a certificate or a CRL.
 pub(crate) fn issuer_hints(extensions: &[X509Extension<'_>]) -> IssuerHints {
     let hints = extensions.iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(hints) => Some(hints),
@@ -130,7 +132,7 @@ pub(crate) fn issuer_hints(extensions: &[X509Extension<'_>]) -> IssuerHints {
     }
 }
 
-/// What a certificate or a CRL says of its issuer beyond the name.
+/// The identification of an issuer beyond its name.
 #[derive(Debug, Default)]
 pub(crate) struct IssuerHints {
     pub(crate) key: Option<Vec<u8>>,

@@ -1,21 +1,21 @@
-//! Takes back what datagrepper (before 1.0) added to a message after it was signed.
+//! Removes the additions that datagrepper (before 1.0) made to a message after it was signed.
 //!
-//! fedmsg's `fedmsg/crypto/utils.py`, `fix_datagrepper_message`. For messages that come from a
+//! This is `fix_datagrepper_message` of fedmsg's `fedmsg/crypto/utils.py`. It is for messages from a
 //! recording or from datagrepper, never for those of the bus.
 
 use std::borrow::Cow;
 
 use crate::JsonError;
-use crate::canonical::Document;
+use crate::canonical::parse;
 
 const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
 
-/// Returns the text of a body without what datagrepper added.
+/// Returns the text of a body without the additions of datagrepper.
 ///
-/// Only a body with both `source_name` and `source_version` is changed: it loses them and `headers`
-/// if that is empty, and its `timestamp` becomes a whole number. All else stays as it is written.
+/// Only a body with both `source_name` and `source_version` is changed: these two are removed, and so is
+/// an empty `headers`, and `timestamp` becomes a whole number. All else stays as it is written.
 pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
-    let document = Document::parse(text)?;
+    let document = parse(text)?;
     let Some(members) = document.members() else { return Ok(Cow::Borrowed(text)) };
     let has = |name: &[u8]| members.iter().any(|member| *member.key.decoded() == *name);
     if !ADDED.into_iter().all(has) {
@@ -31,7 +31,7 @@ pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
         out.push_str(document.key(member));
         out.push(':');
         match float(value) {
-            // With all digits, however many; negative zero is zero.
+            // With all digits, in any number; negative zero is written as zero.
             Some(number) if *key == *b"timestamp" => {
                 out.push_str(&format!("{:.0}", number.trunc() + 0.0));
             }
@@ -42,12 +42,12 @@ pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
     Ok(Cow::Owned(out))
 }
 
-/// Tells what Python means by a value that is false, of canonical JSON.
+/// Returns true if Python takes a value of canonical JSON for false.
 fn is_empty(value: &str) -> bool {
     matches!(value, "null" | "false" | "0" | "0.0" | "-0.0" | "\"\"" | "[]" | "{}")
 }
 
-/// Returns a value of canonical JSON if it is a float, and no infinite one.
+/// Returns a value of canonical JSON if it is a finite float.
 fn float(value: &str) -> Option<f64> {
     let number: f64 = value.parse().ok()?;
     (number.is_finite() && value.contains(['.', 'e'])).then_some(number)
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_keys_go_away() {
+    fn the_two_keys_are_removed() {
         check(r#"{"source_name":"datanommer","source_version":"0.6"}"#, "{}");
         check(
             r#"{"topic":"a","source_name":null,"msg":{"source_name": 1.50},"source_version":1}"#,
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn empty_headers_go_away_and_others_stay() {
+    fn empty_headers_are_removed_and_others_stay() {
         check_added(r#""headers":{}"#, "{}");
         check_added(r#""headers":null"#, "{}");
         check_added(r#""headers":{"a":"b"}"#, r#"{"headers":{"a":"b"}}"#);
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn a_text_that_is_not_json_is_refused() {
         assert!(without_datagrepper("{").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! An envelope: a fedmsg message that has been taken apart and is not yet believed.
+//! An envelope: a fedmsg message that is parsed and not yet verified.
 //!
 //! Wire form: two ZeroMQ frames, the topic and a JSON object in UTF-8
 //! (fedora-infra/fedmsg, `fedmsg/core.py`, `FedMsgContext.publish`).
@@ -10,14 +10,13 @@ use std::ops::Range;
 use loopabull_model::{Body, BodyError, Topic};
 use serde_json::Value;
 
-use crate::Rejection;
-use crate::canonical::{Credentials, Document, Member};
-use crate::verifier::MAX_HEADER_BYTES;
+use crate::canonical::{self, Credentials, Document, Member};
+use crate::{Rejection, headers};
 
-/// The largest body that is taken, in bytes: 8 MiB. The largest seen on Fedora's bus has 131 KB.
+/// The maximum size of a body, in bytes: 8 MiB. The largest body seen on Fedora's bus has 131 KB.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
 
-/// A fedmsg message that has been taken apart and is not yet believed.
+/// A fedmsg message that is parsed and not yet verified.
 #[derive(Debug)]
 pub struct Envelope {
     /// The topic of the first frame.
@@ -28,7 +27,7 @@ pub struct Envelope {
     pub(crate) signed: Signed,
 }
 
-/// The keys of a fedmsg body that we read. Others may be anything; a signature covers them too.
+/// The keys of a fedmsg body that we read. Other keys may have any value; a signature covers them too.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) topic: Option<String>,
@@ -36,41 +35,37 @@ pub(crate) struct Fields {
     /// Whole seconds, or with a fraction in old versions.
     pub(crate) timestamp: Option<serde_json::Number>,
     pub(crate) headers: Option<BTreeMap<String, Value>>,
-    /// Where the payload stands in the text.
+    /// The place of the payload in the text.
     pub(crate) msg: Option<Range<usize>>,
     pub(crate) crypto: Field,
     pub(crate) signature: Field,
     pub(crate) certificate: Field,
 }
 
-/// A key that only matters if signatures are checked, and till then may hold anything.
+/// A key that is used only if signatures are checked, and until then may have any value.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) enum Field {
     #[default]
     Absent,
-    /// Where the text stands in the text of the body, with its quotes and escapes.
+    /// The place of the string in the text of the body, with its quotes and escapes.
     Text(Range<usize>),
     NotText,
 }
 
-/// What a signature covers.
+/// The text that a signature covers.
 #[derive(Debug)]
 pub(crate) struct Signed {
     /// The body without its credentials, in canonical JSON.
     pub(crate) canonical: String,
-    /// Where the payload stands in it.
+    /// The place of the payload in it.
     pub(crate) msg: Option<Range<usize>>,
 }
 
-/// The most that headers may have as they are written, in bytes: each byte that is allowed of their names and
-/// values as an escape.
-const MAX_WRITTEN_HEADERS: usize = 6 * MAX_HEADER_BYTES;
-
 impl Envelope {
-    /// Takes a multipart message apart.
+    /// Parses a multipart message.
     ///
-    /// `count` is how many frames came; of a message with more than two only the first two need to
-    /// be handed in, so that a source never has to keep the rest.
+    /// `count` is the number of frames that came. Of a message with more than two frames only the first
+    /// two need to be passed in, so that a source never has to keep the rest.
     pub fn parse(frames: &[&[u8]], count: usize) -> Result<Self, Rejection> {
         let &[topic, body] = frames else {
             return Err(Rejection::FrameCount { count });
@@ -82,7 +77,7 @@ impl Envelope {
         Self::from_parts(Topic::try_from(topic)?, body)
     }
 
-    /// Takes a body apart that came under this topic.
+    /// Parses a body that came under this topic.
     pub(crate) fn from_parts(topic: Topic, body: &[u8]) -> Result<Self, Rejection> {
         if body.len() > MAX_BODY_BYTES {
             return Err(Rejection::BodyTooLarge { length: body.len(), limit: MAX_BODY_BYTES });
@@ -90,7 +85,7 @@ impl Envelope {
         let text = str::from_utf8(body).map_err(|_| Rejection::BodyNotUtf8)?;
         let document = read(text)?;
         let Some(members) = document.members() else {
-            return Err(shape("it is no object"));
+            return Err(Rejection::shape("it is not an object"));
         };
         let fields = Fields::of(members, text)?;
         let (canonical, msg) = document.to_canonical(Credentials::LeftOut);
@@ -116,32 +111,30 @@ impl Fields {
                 "topic" => fields.topic = parse(key, raw)?,
                 "msg_id" => fields.msg_id = parse(key, raw)?,
                 "timestamp" => fields.timestamp = parse(key, raw)?,
-                // As a tree they may have fifty times the bytes, and nobody is believed yet.
-                "headers" if raw.len() > MAX_WRITTEN_HEADERS => {
-                    let (length, limit) = (raw.len(), MAX_WRITTEN_HEADERS);
-                    return Err(Rejection::HeadersTooLarge { length, limit });
+                "headers" => {
+                    headers::check_written(raw)?;
+                    fields.headers = parse(key, raw)?;
                 }
-                "headers" => fields.headers = parse(key, raw)?,
                 "msg" => fields.msg = Some(span.clone()),
                 "crypto" => fields.crypto = field,
                 "signature" => fields.signature = field,
                 "certificate" => fields.certificate = field,
                 _ => continue,
             }
-            // Which of two is meant, each reader decides for itself.
+            // Each reader decides for itself which of two equal keys is meant.
             if *is_repeated {
-                return Err(shape(&format!("duplicate field `{key}`")));
+                return Err(Rejection::shape(&format!("duplicate field `{key}`")));
             }
         }
         Ok(fields)
     }
 }
 
-/// Reads the whole text, once if it is as texts are.
+/// Reads the whole text. Ordinary texts are read only once.
 fn read(text: &str) -> Result<Document<'_>, Rejection> {
-    match Document::parse(text) {
+    match canonical::parse(text) {
         Ok(document) if !document.is_odd => Ok(document),
-        // What Python takes and a task could not read is refused, and named, by the body's own check.
+        // The body's own check names and refuses text that Python accepts and a task could not read.
         Ok(document) => Body::parse(text).map(|_| document).map_err(Rejection::from),
         Err(error) => {
             Body::parse(text)?;
@@ -151,11 +144,7 @@ fn read(text: &str) -> Result<Document<'_>, Rejection> {
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(key: &str, raw: &'a str) -> Result<T, Rejection> {
-    serde_json::from_str(raw).map_err(|error| shape(&format!("`{key}`: {error}")))
-}
-
-fn shape(reason: &str) -> Rejection {
-    Rejection::BodyShape { reason: reason.to_owned() }
+    serde_json::from_str(raw).map_err(|error| Rejection::shape(&format!("`{key}`: {error}")))
 }
 
 #[cfg(test)]
@@ -168,7 +157,7 @@ mod tests {
 
     fn check(frames: &[&[u8]], expected: &str) {
         let reason = match Envelope::parse(frames, frames.len()) {
-            Ok(_) => "taken",
+            Ok(_) => "accepted",
             Err(rejection) => rejection.reason(),
         };
         assert_eq!(reason, expected);
@@ -176,8 +165,8 @@ mod tests {
 
     #[test]
     fn two_frames_are_a_message() {
-        check(&[b"a.b", GOOD], "taken");
-        check(&[b"a.b", b" {\"msg\": 1, \"more\": [1.0, null]} "], "taken");
+        check(&[b"a.b", GOOD], "accepted");
+        check(&[b"a.b", b" {\"msg\": 1, \"more\": [1.0, null]} "], "accepted");
     }
 
     #[test]
@@ -190,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_is_none_is_refused() {
+    fn an_invalid_topic_is_refused() {
         check(&[b"\xff", GOOD], "topic-not-utf8");
         check(&[b"../../etc/passwd", GOOD], "bad-topic");
         check(&[b"a.\0", GOOD], "bad-topic");
@@ -199,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_none_is_refused() {
+    fn an_invalid_body_is_refused() {
         check(&[b"a.b", b"\xff\xfe"], "body-not-utf8");
         check(&[b"a.b", b"{"], "body-not-json");
         check(&[b"a.b", b""], "body-not-json");
@@ -209,16 +198,16 @@ mod tests {
         check(&[b"a.b", br#"{"timestamp":"5","msg":{}}"#], "body-shape");
         check(&[b"a.b", br#"{"msg":1,"m\u0073g":2}"#], "body-shape");
         check(&[b"a.b", br#"{"msg":1,"signature":"a","signature":"b"}"#], "body-shape");
-        check(&[b"a.b", br#"{"msg":1,"more":1,"more":2}"#], "taken");
+        check(&[b"a.b", br#"{"msg":1,"more":1,"more":2}"#], "accepted");
         check(&[b"a.b", "[".repeat(100_000).as_bytes()], "body-too-deep");
         check(&[b"a.b", br#"{"msg":"\ud800"}"#], "lone-surrogate");
         check(&[b"a.b", br#"{"msg":{"\udfff":1}}"#], "lone-surrogate");
         check(&[b"a.b", br#"{"msg":1,"more":NaN}"#], "body-not-json");
         check(&[b"a.b", br#"{"msg":-Infinity}"#], "body-not-json");
-        check(&[b"a.b", br#"{"msg":1e400}"#], "taken");
+        check(&[b"a.b", br#"{"msg":1e400}"#], "accepted");
         check(&[b"a.b", br#"{"msg":"$serde_json::private::Number"}"#], "reserved-key");
         check(&[b"a.b", br#"{"msg":{"\u0024serde_json::private::RawValue":"1"}}"#], "reserved-key");
-        check(&[b"a.b", br#"{"msg":"$5"}"#], "taken");
+        check(&[b"a.b", br#"{"msg":"$5"}"#], "accepted");
         let digits = format!("{{\"msg\":{}}}", "1".repeat(4301));
         check(&[b"a.b", digits.as_bytes()], "body-not-json");
         let large = format!("{{\"msg\":\"{}\"}}", "a".repeat(MAX_BODY_BYTES));
@@ -227,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4)) {
+        fn parsing_never_panics(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4)) {
             let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
             if let Err(rejection) = Envelope::parse(&frames, frames.len()) {
                 prop_assert!(Rejection::REASONS.contains(&rejection.reason()));
@@ -235,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn no_json_like_text_makes_it_panic(body in r#"[\[\]{}",:\\u0-9a-f.eE+-]{0,40}"#) {
+        fn parsing_json_like_text_never_panics(body in r#"[\[\]{}",:\\u0-9a-f.eE+-]{0,40}"#) {
             drop(Envelope::parse(&[b"a.b", body.as_bytes()], 2));
         }
     }

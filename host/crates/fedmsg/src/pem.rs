@@ -1,4 +1,4 @@
-//! PEM: base64 between two lines that say what it is.
+//! PEM: base64 between two lines with a label.
 
 use crate::base64;
 
@@ -6,22 +6,22 @@ const DASHES: &str = "-----";
 
 /// Returns the bytes of the first block of a text, which must have one of these labels.
 ///
-/// Text around the blocks is passed over, as openssl writes it before a certificate; so are all blocks
-/// after the first. Nothing else is: a first block with another label is never passed over, so that no
-/// two readers can take two blocks for the certificate.
+/// Text around the blocks is ignored, because openssl writes some before a certificate; so are all
+/// blocks after the first. A first block with another label is an error and never skipped, so that no
+/// two readers can take different blocks for the certificate.
 pub(crate) fn first(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, &'static str> {
     let text = str::from_utf8(text).map_err(|_| "it is not text")?;
     let mut lines = text.lines().map(str::trim_end);
     let label = lines.find_map(|line| line.strip_prefix("-----BEGIN "));
     let label = label.and_then(|rest| rest.strip_suffix(DASHES)).ok_or("it has no PEM block")?;
     if !labels.contains(&label) {
-        return Err("its first PEM block is something else");
+        return Err("its first PEM block has another label");
     }
     let mut content = String::with_capacity(text.len());
     for line in lines {
         if let Some(rest) = line.strip_prefix("-----END ") {
             if rest.strip_suffix(DASHES) != Some(label) {
-                return Err("its PEM block ends as another");
+                return Err("its PEM block ends with another label");
             }
             return base64::decode(content.as_bytes()).map_err(|_| "its PEM block is not base64");
         }
@@ -45,7 +45,7 @@ mod tests {
     const GOOD: &str = "-----BEGIN CERTIFICATE-----\nZm9v\nYmFy\n-----END CERTIFICATE-----\n";
 
     #[test]
-    fn the_first_block_is_taken() {
+    fn the_first_block_is_read() {
         check(GOOD, Ok("foobar"));
         check(&GOOD.replace('\n', "\r\n"), Ok("foobar"));
         check(GOOD.trim_end(), Ok("foobar"));
@@ -56,19 +56,22 @@ mod tests {
     }
 
     #[test]
-    fn a_first_block_of_another_kind_is_refused() {
+    fn a_first_block_with_another_label_is_refused() {
         let trusted = GOOD.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
-        check(&(trusted + GOOD), Err("its first PEM block is something else"));
+        check(&(trusted + GOOD), Err("its first PEM block has another label"));
     }
 
     #[test]
-    fn what_is_no_block_is_refused() {
+    fn a_text_without_a_valid_block_is_refused() {
         check("", Err("it has no PEM block"));
         check("Zm9v", Err("it has no PEM block"));
         check(&GOOD.replace("-----BEGIN", " -----BEGIN"), Err("it has no PEM block"));
         check(&GOOD.replace("Zm9v", "Zm9v!"), Err("its PEM block is not base64"));
         check(&GOOD.replace("Zm9v", "Zm9"), Err("its PEM block is not base64"));
-        check(&GOOD.replace("END CERTIFICATE", "END X"), Err("its PEM block ends as another"));
+        check(
+            &GOOD.replace("END CERTIFICATE", "END X"),
+            Err("its PEM block ends with another label"),
+        );
         check("-----BEGIN CERTIFICATE-----\nZm9v\n", Err("its PEM block has no end"));
         assert!(first(b"\xff", &["CERTIFICATE"]).is_err());
     }

@@ -1,25 +1,26 @@
-//! A routing policy: who may publish what.
+//! A routing policy: the signers that may publish each topic.
 //!
-//! fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`, `validate_policy`):
-//! whole topics, no patterns; signers by the common name of their certificates.
+//! This is fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`,
+//! `validate_policy`). It lists whole topics, no patterns, and signers by the common names of their
+//! certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use loopabull_model::Topic;
 
-use crate::Distrust;
+use crate::SignatureError;
 
-/// What is done with a topic that the policy does not list.
+/// The treatment of a topic that the policy does not list.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Unlisted {
     /// Every signer of the CA may publish it.
     #[default]
     Accept,
-    /// Nobody may: fedmsg's `routing_nitpicky`.
+    /// No signer may publish it: fedmsg's `routing_nitpicky`.
     Refuse,
 }
 
-/// Who may publish what.
+/// The signers that may publish each topic.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RoutingPolicy {
     signers: BTreeMap<Topic, BTreeSet<String>>,
@@ -27,8 +28,8 @@ pub struct RoutingPolicy {
 }
 
 impl RoutingPolicy {
-    /// Makes a policy of topics and the common names of those who may publish them. A topic that is
-    /// listed twice has the signers of both.
+    /// Makes a policy from topics and the common names of their signers. A topic that is listed twice
+    /// has the signers of both lines.
     pub fn new(lines: impl IntoIterator<Item = (Topic, Vec<String>)>, unlisted: Unlisted) -> Self {
         let mut signers: BTreeMap<Topic, BTreeSet<String>> = BTreeMap::new();
         for (topic, names) in lines {
@@ -37,17 +38,17 @@ impl RoutingPolicy {
         Self { signers, unlisted }
     }
 
-    /// Tells whether this signer may publish this topic.
-    pub fn check(&self, topic: &Topic, signer: &str) -> Result<(), Distrust> {
+    /// Checks that this signer may publish this topic.
+    pub fn check(&self, topic: &Topic, signer: &str) -> Result<(), SignatureError> {
         match (self.signers.get(topic), self.unlisted) {
             (Some(signers), _) if signers.contains(signer) => Ok(()),
-            (Some(_), _) => Err(Distrust::SignerNotAllowed {
+            (Some(_), _) => Err(SignatureError::SignerNotAllowed {
                 signer: signer.to_owned(),
                 topic: topic.to_string(),
             }),
             (None, Unlisted::Accept) => Ok(()),
             (None, Unlisted::Refuse) => {
-                Err(Distrust::TopicNotInPolicy { topic: topic.to_string() })
+                Err(SignatureError::TopicNotInPolicy { topic: topic.to_string() })
             }
         }
     }
@@ -69,11 +70,11 @@ mod tests {
         ];
         let policy = RoutingPolicy::new(lines, unlisted);
         let found = policy.check(&topic(name), signer);
-        assert_eq!(found.err().map_or("accepted", |distrust| distrust.reason()), expected);
+        assert_eq!(found.err().map_or("accepted", |error| error.reason()), expected);
     }
 
     #[test]
-    fn a_listed_topic_is_for_its_signers() {
+    fn a_listed_topic_is_open_to_its_signers_only() {
         for unlisted in [Unlisted::Accept, Unlisted::Refuse] {
             check(unlisted, "a.b", "two", "accepted");
             check(unlisted, "a.b", "three", "accepted");
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn another_topic_is_for_all_or_for_none() {
+    fn an_unlisted_topic_is_open_to_all_or_to_none() {
         check(Unlisted::Accept, "a.c", "four", "accepted");
         check(Unlisted::Refuse, "a.c", "one", "topic-not-in-policy");
         check(Unlisted::Refuse, "a.b.c", "one", "topic-not-in-policy");
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_accepts_every_signer() {
+    fn an_empty_policy_accepts_every_signer() {
         assert_eq!(RoutingPolicy::default().check(&topic("a.b"), "one"), Ok(()));
     }
 }

@@ -1,7 +1,9 @@
-//! A recording: one message in a file, as people keep and exchange them.
+//! The envelope of a recording: one message in a file, whose signature is to be checked.
 //!
-//! Two forms are taken: a whole fedmsg body (`{"topic", "msg", …}`) and the archive form of
-//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
+//! Two forms are accepted: a whole fedmsg body (`{"topic", "msg", …}`), and the archive form of
+//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`), which has no signature.
+//! If the signature does not matter, [`trusted::from_recording`](crate::trusted::from_recording) makes
+//! the message directly.
 
 use loopabull_model::{Body, BodyError, Topic};
 use serde::{Deserialize, Deserializer};
@@ -10,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{Envelope, Rejection, without_datagrepper};
 
-/// Takes a recorded message apart, which a verifier then accepts or refuses like any other.
+/// Parses a recorded message. A verifier then accepts or refuses its envelope like any other.
 pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
     let text = str::from_utf8(bytes).map_err(|_| Rejection::BodyNotUtf8)?;
     Body::parse(text)?;
@@ -48,7 +50,7 @@ struct Recording {
     body: Option<Box<RawValue>>,
 }
 
-/// Reads a value that may be `null` and is there all the same, where serde would say `None`.
+/// Reads a value that is present even if it is `null`, where serde would return `None`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(deserializer).map(Some)
 }
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fedmsg_body_is_taken_as_it_is() {
+    fn a_fedmsg_body_stays_as_it_is() {
         check(
             r#"{"topic":"a.b","msg_id":"1","msg":{"n":1.50},"timestamp":3}"#,
             r#"{"id":"1","topic":"a.b","sent_at":3,"body":{"n":1.50}}"#,
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_texts_are_refused() {
         for text in [r#"{"topic":"a.b"}"#, r#"{"msg":1}"#, "[]", "", r#"{"topic":"/","msg":1}"#] {
             assert!(envelope_of_recording(text.as_bytes()).is_err(), "{text}");
         }

@@ -1,12 +1,12 @@
-//! Why bytes from the bus are not a message.
+//! The reasons why bytes from a source are not a message.
 
 use loopabull_model::{BodyError, MessageIdError, TopicError};
 
-use crate::Distrust;
+use crate::SignatureError;
 
-/// Why bytes from the bus are not a message.
+/// The reason why bytes from a source are not a message.
 ///
-/// A closed set, so that each reason is a metric label; the texts never hold the body.
+/// The set is closed, so that each reason is a metric label. The texts never contain the body.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
     #[error("message has {count} frames, fedmsg sends two")]
@@ -21,20 +21,25 @@ pub enum Rejection {
     BodyNotUtf8,
     #[error(transparent)]
     Body(#[from] BodyError),
-    #[error("body does not have the keys of fedmsg: {reason}")]
+    #[error("body does not have the form of a message: {reason}")]
     BodyShape { reason: String },
     #[error("headers have {length} bytes, the limit is {limit}")]
     HeadersTooLarge { length: usize, limit: usize },
-    #[error("envelope says topic `{envelope}`, body says another")]
+    #[error("envelope has topic `{envelope}`, body has another")]
     TopicMismatch { envelope: String },
     #[error(transparent)]
     MessageId(#[from] MessageIdError),
     #[error(transparent)]
-    Distrust(#[from] Distrust),
+    Signature(#[from] SignatureError),
 }
 
 impl Rejection {
-    /// Every reason that [`Rejection::reason`] returns; those of [`Distrust`] come last.
+    /// Makes the rejection of a JSON text that does not have the form of a message.
+    pub(crate) fn shape(reason: &str) -> Self {
+        Self::BodyShape { reason: reason.to_owned() }
+    }
+
+    /// Every reason that [`Rejection::reason`] returns; those of [`SignatureError`] come last.
     pub const REASONS: [&'static str; 40] = [
         "frame-count",
         "topic-not-utf8",
@@ -94,7 +99,7 @@ impl Rejection {
             Self::HeadersTooLarge { .. } => "headers-too-large",
             Self::TopicMismatch { .. } => "topic-mismatch",
             Self::MessageId(_) => "bad-message-id",
-            Self::Distrust(distrust) => distrust.reason(),
+            Self::Signature(error) => error.reason(),
         }
     }
 }
@@ -104,9 +109,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_distrust_is_a_reason_and_no_reason_is_there_twice() {
-        let first = Rejection::REASONS.len() - Distrust::REASONS.len();
-        assert_eq!(Rejection::REASONS[first..], Distrust::REASONS);
+    fn every_signature_error_is_a_reason_and_no_reason_is_repeated() {
+        let first = Rejection::REASONS.len() - SignatureError::REASONS.len();
+        assert_eq!(Rejection::REASONS[first..], SignatureError::REASONS);
         let different: std::collections::HashSet<_> = Rejection::REASONS.into_iter().collect();
         assert_eq!(different.len(), Rejection::REASONS.len());
     }

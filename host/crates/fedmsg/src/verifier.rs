@@ -1,22 +1,18 @@
-//! A verifier: turns an envelope into a message, or refuses it.
+//! The verifier: turns an envelope of fedmsg into a message, or refuses it.
 //!
-//! The one place where a message is made from the wire. It believes envelopes as they are, which an
-//! operator has to ask for in so many words, or by their signature.
-
-use std::fmt::Write;
+//! The one place where an envelope becomes a message. It checks the signature, unless the operator
+//! switched that off explicitly. Before it on the path of a message: [`Envelope::parse`]. After it: the
+//! routes.
 
 use loopabull_model::{Body, Message, MessageId};
-use sha2::{Digest, Sha256};
 
-use crate::{Envelope, MAX_BODY_BYTES, Rejection, X509};
+use crate::content_id::content_id;
+use crate::{Envelope, MAX_BODY_BYTES, Rejection, X509, headers};
 
-/// The most that the names and values of all headers may have together, in bytes.
-pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
-
-/// Decides which envelopes are believed.
+/// Decides which envelopes are accepted.
 #[derive(Debug)]
 pub enum Verifier {
-    /// Signatures are not looked at: whoever can reach the socket can start a task.
+    /// Signatures are not checked: everyone who can reach the socket can start a task.
     Off,
     /// Each envelope must be signed by a certificate that is trusted and may publish the topic.
     X509(Box<X509>),
@@ -24,10 +20,10 @@ pub enum Verifier {
 
 impl Verifier {
     /// Turns an envelope into a message, or refuses it. `now` is the time of the checks, in seconds
-    /// since 1970; `Off` does not look at it.
+    /// since 1970; `Off` ignores it.
     ///
-    /// The topic of the body must be the topic of the envelope: the bus filters by the second, a
-    /// signature covers the first, and whoever may differ in them starts another task than was
+    /// The topic of the body must be the topic of the envelope. The bus filters by the second, and a
+    /// signature covers the first: if they differed, another task would start than the one that was
     /// signed for.
     pub fn verify(&self, envelope: Envelope, now: i64) -> Result<Message, Rejection> {
         let topic = envelope.fields.topic.as_deref();
@@ -39,12 +35,12 @@ impl Verifier {
             Self::X509(x509) => Some(x509.check(&envelope, now)?),
         };
         let Envelope { topic, text, fields, signed } = envelope;
-        // A few bytes that are no ASCII are many in the form that was signed.
+        // Characters outside ASCII take more bytes in the form that was signed.
         let length = signed.canonical.len();
         if signer.is_some() && length > MAX_BODY_BYTES {
             return Err(Rejection::BodyTooLarge { length, limit: MAX_BODY_BYTES });
         }
-        // Of a signed body a task gets the form that was signed, not another that reads like it.
+        // A task gets the form that was signed, not another text that means the same.
         let (text, msg) = match signer {
             Some(_) => (signed.canonical, signed.msg),
             None => (text, fields.msg),
@@ -54,32 +50,14 @@ impl Verifier {
         };
         let id = match fields.msg_id {
             Some(id) => MessageId::try_from(id)?,
-            None => id_of_content(&text),
+            None => content_id(&[&text]),
         };
-        let headers = fields.headers.into_iter().flatten();
-        let headers = headers.map(|(name, value)| match value {
-            serde_json::Value::String(text) => (name, text),
-            other => (name, other.to_string()),
-        });
-        let headers: Vec<(String, String)> = headers.collect();
-        let length = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if length > MAX_HEADER_BYTES {
-            return Err(Rejection::HeadersTooLarge { length, limit: MAX_HEADER_BYTES });
-        }
+        let headers = headers::from_tree(fields.headers);
+        headers::check(&headers)?;
         let sent_at = fields.timestamp.and_then(|number| number.as_f64()).map(|s| s as i64);
         let body = Body::parse(&text[msg])?;
         Ok(Message::from_verified(id, topic, headers, sent_at, signer, body))
     }
-}
-
-/// Makes an id for a message that has none (old fedmsg, and other publishers): the same bytes
-/// have the same id, so that a message that comes twice can be recognised.
-fn id_of_content(text: &str) -> MessageId {
-    let mut id = String::from("sha256:");
-    for byte in Sha256::digest(text.as_bytes()) {
-        write!(id, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    MessageId::try_from(id).expect("71 hexadecimal characters are an id")
 }
 
 #[cfg(test)]
@@ -95,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_is_what_the_body_says() {
+    fn the_message_has_the_values_of_the_body() {
         let message = verify(
             r#"{"topic":"a.b","msg_id":"2017-1","timestamp":1504642719.23539,"i":1,"username":null,
                 "headers":{"sent-at":"x","n":1},"msg":{"n": 1e5}}"#,
@@ -109,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_an_id_gets_one_of_its_content() {
+    fn a_message_without_an_id_gets_the_id_of_its_content() {
         let first = verify(r#"{"msg":1}"#).unwrap();
         assert_eq!(first.id, verify(r#"{"msg":1}"#).unwrap().id);
         assert_ne!(first.id, verify(r#"{"msg":2}"#).unwrap().id);
@@ -125,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn another_topic_inside_is_refused() {
+    fn a_body_with_another_topic_is_refused() {
         check(r#"{"topic":"a.c","msg":{}}"#, "topic-mismatch");
     }
 

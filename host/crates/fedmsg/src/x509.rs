@@ -1,29 +1,29 @@
 //! The check of a signature by a certificate.
 //!
-//! fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, by a
-//! certificate of the one CA, which must not be revoked. Certificates that were found good are kept, so
-//! that a message costs one RSA operation, not two.
+//! This is fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, by
+//! a certificate of the one CA that is not revoked. Accepted certificates are cached, so that a message
+//! costs one RSA operation, not two.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::envelope::{Envelope, Field, Fields};
 use crate::trust::Admitted;
-use crate::{Distrust, RoutingPolicy, Trust, base64, pem};
+use crate::{RoutingPolicy, SignatureError, Trust, base64, pem};
 
-/// The longest certificate that is looked at, in bytes of its text. Real ones have three thousand.
+/// The maximum size of a certificate, in bytes of its text. Real ones have three thousand.
 const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
-/// How many bytes one byte of a text may be in JSON: `\u000a`.
+/// The maximum number of bytes that one byte of a text takes in JSON: `\u000a`.
 const LONGEST_ESCAPE: usize = 6;
-/// The longest text that is remembered, in bytes.
+/// The maximum size of the text of a cached certificate, in bytes.
 const MAX_KNOWN_BYTES: usize = 8 << 10;
-/// How many certificates are remembered. Fedora had some sixty.
+/// The capacity of the cache, in certificates. Fedora had some sixty.
 const MAX_KNOWN: usize = 256;
 
-/// Whom to believe, and what of them.
+/// The check of signatures, by a trust and a policy.
 ///
-/// To replace the trust or the policy a new one is made; nothing of the old is kept, and certificates
-/// that were revoked meanwhile are known to be.
+/// To replace either, make a new check. It starts with an empty cache, so it refuses certificates that
+/// were revoked in the meantime.
 #[derive(Debug)]
 pub struct X509 {
     trust: Trust,
@@ -31,43 +31,43 @@ pub struct X509 {
     known: Mutex<Known>,
 }
 
-/// The certificates that were found good, with their texts as they are written in a body. The oldest goes
-/// first.
+/// The cache of accepted certificates, with their texts as they are written in a body. The oldest is
+/// removed first.
 #[derive(Debug, Default)]
 struct Known {
     by_end: HashMap<End, (Box<str>, Arc<Admitted>)>,
     order: VecDeque<End>,
 }
 
-/// The end of a text, where a certificate has its signature: no two have the same by chance, and it is
-/// sooner hashed than the whole.
+/// The end of a text, where a certificate has its signature: no two texts have the same by chance, and
+/// it is hashed faster than the whole.
 type End = [u8; 64];
 
 impl X509 {
-    /// Makes a check of a trust and a policy.
+    /// Makes a check from a trust and a policy.
     pub fn new(trust: Trust, policy: RoutingPolicy) -> Self {
         Self { trust, policy, known: Mutex::default() }
     }
 
-    /// Returns the trust, for what is told of it.
+    /// Returns the trust.
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// Returns who signed an envelope, if that one may publish its topic. `now` is in seconds since
-    /// 1970. That the topic of the body is the topic of the envelope is left to the caller.
-    pub(crate) fn check(&self, envelope: &Envelope, now: i64) -> Result<String, Distrust> {
+    /// Returns the signer of an envelope, if that signer may publish its topic. `now` is in seconds since
+    /// 1970. The caller checks that the topic of the body is the topic of the envelope.
+    pub(crate) fn check(&self, envelope: &Envelope, now: i64) -> Result<String, SignatureError> {
         let Fields { topic, crypto, signature, certificate, .. } = &envelope.fields;
         check_kind(crypto, signature, certificate, &envelope.text)?;
         let signature = match written(signature, "signature", &envelope.text)? {
             Some(written) => decode(&unquoted(written, "signature")?, "signature")?,
-            None => return Err(Distrust::SignatureMissing),
+            None => return Err(SignatureError::SignatureMissing),
         };
         let Some(certificate) = written(certificate, "certificate", &envelope.text)? else {
-            return Err(Distrust::CertificateMissing);
+            return Err(SignatureError::CertificateMissing);
         };
         if topic.is_none() {
-            return Err(Distrust::TopicMissing);
+            return Err(SignatureError::TopicMissing);
         }
         let known = self.known(|known| known.get(certificate));
         let (admitted, is_known) = match known.filter(|admitted| admitted.holds_at(now)) {
@@ -76,9 +76,9 @@ impl X509 {
         };
         let content = envelope.signed.canonical.as_bytes();
         if admitted.key.verify_sig(content, &signature).is_err() {
-            return Err(Distrust::SignatureWrong);
+            return Err(SignatureError::SignatureWrong);
         }
-        // Not before: whoever has a copy of a certificate could write it in ever other ways.
+        // Only now: anyone with a copy of a certificate could fill the cache with other spellings of it.
         if !is_known {
             self.known(|known| known.insert(certificate, Arc::clone(&admitted)));
         }
@@ -86,9 +86,9 @@ impl X509 {
         Ok(admitted.signer.clone())
     }
 
-    /// Checks a certificate, which is given as it is written in a body.
-    fn admit(&self, written: &str, now: i64) -> Result<Admitted, Distrust> {
-        let too_long = Err(Distrust::CertificateUnreadable { reason: "it is too long" });
+    /// Checks a certificate, given as it is written in a body.
+    fn admit(&self, written: &str, now: i64) -> Result<Admitted, SignatureError> {
+        let too_long = Err(SignatureError::CertificateUnreadable { reason: "it is too long" });
         if written.len() > MAX_CERTIFICATE_BYTES * LONGEST_ESCAPE {
             return too_long;
         }
@@ -99,12 +99,12 @@ impl X509 {
         }
         let pem = decode(&text, "certificate")?;
         let der = pem::first(&pem, &["CERTIFICATE", "X509 CERTIFICATE"])
-            .map_err(|reason| Distrust::CertificateUnreadable { reason })?;
+            .map_err(|reason| SignatureError::CertificateUnreadable { reason })?;
         self.trust.admit(&der, now)
     }
 
     fn known<T>(&self, use_it: impl FnOnce(&mut Known) -> T) -> T {
-        // Nothing is left half done in it, also by a thread that panicked.
+        // A thread that panicked leaves no incomplete change in it.
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -132,47 +132,47 @@ impl Known {
     }
 }
 
-/// Chooses the back end as fedmsg does, and refuses all but one.
+/// Chooses the back end as fedmsg does, and refuses all but `x509`.
 fn check_kind(
     crypto: &Field,
     signature: &Field,
     certificate: &Field,
     body: &str,
-) -> Result<(), Distrust> {
+) -> Result<(), SignatureError> {
     match crypto {
         Field::Text(span) => match unquoted(&body[span.clone()], "crypto").as_deref() {
             Ok("x509") => Ok(()),
-            Ok("gpg") => Err(Distrust::Gpg),
-            _ => Err(Distrust::UnknownCrypto),
+            Ok("gpg") => Err(SignatureError::Gpg),
+            _ => Err(SignatureError::UnknownCrypto),
         },
-        Field::NotText => Err(Distrust::UnknownCrypto),
+        Field::NotText => Err(SignatureError::UnknownCrypto),
         // Up to fedmsg 0.7.2 a body did not say how it was signed.
         Field::Absent => match (certificate, signature) {
-            (Field::Absent, Field::Absent) => Err(Distrust::Unsigned),
-            (Field::Absent, _) => Err(Distrust::Gpg),
+            (Field::Absent, Field::Absent) => Err(SignatureError::Unsigned),
+            (Field::Absent, _) => Err(SignatureError::Gpg),
             _ => Ok(()),
         },
     }
 }
 
-/// Returns a text as it is written in the body.
+/// Returns a string as it is written in the body.
 fn written<'a>(
     field: &Field,
     key: &'static str,
     body: &'a str,
-) -> Result<Option<&'a str>, Distrust> {
+) -> Result<Option<&'a str>, SignatureError> {
     match field {
         Field::Absent => Ok(None),
         Field::Text(span) => Ok(Some(&body[span.clone()])),
-        Field::NotText => Err(Distrust::NotText { key }),
+        Field::NotText => Err(SignatureError::NotText { key }),
     }
 }
 
-/// Returns what a text stands for.
-fn unquoted(written: &str, key: &'static str) -> Result<String, Distrust> {
-    serde_json::from_str(written).map_err(|_| Distrust::NotText { key })
+/// Returns the string that a text in JSON stands for.
+fn unquoted(written: &str, key: &'static str) -> Result<String, SignatureError> {
+    serde_json::from_str(written).map_err(|_| SignatureError::NotText { key })
 }
 
-fn decode(text: &str, key: &'static str) -> Result<Vec<u8>, Distrust> {
-    base64::decode(text.as_bytes()).map_err(|_| Distrust::Base64 { key })
+fn decode(text: &str, key: &'static str) -> Result<Vec<u8>, SignatureError> {
+    base64::decode(text.as_bytes()).map_err(|_| SignatureError::Base64 { key })
 }

@@ -1,13 +1,14 @@
-//! What is confined, and how it is written as arguments.
+//! The description of a confined program, and its form as arguments.
 //!
 //! Owns the options of `loopabull-launch`: [`Confinement::to_args`] writes them and
 //! [`Confinement::from_args`] reads them, so that both ends agree by one file. Must not know how
-//! a layer is applied, nor the values of environment variables: arguments are readable by every
-//! user of the machine in /proc, so only names are ever written. Before it: the daemon, which
-//! fills in a `Confinement`; after it: the supervisor.
+//! a layer is applied, nor the values of environment variables: every user of the machine can read
+//! arguments in /proc, so they contain only names. Before it: the daemon, which fills in a
+//! `Confinement`; after it: the supervisor.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -32,74 +33,77 @@ const REQUIRE: &str = "--require";
 const WITHOUT: &str = "--without";
 const DESCRIPTOR: &str = "--descriptor";
 
-/// The numbers that can be given to descriptors: the launcher's own are beyond.
-const DESCRIPTORS: std::ops::Range<u32> = 3..sys::FAR.cast_unsigned();
+/// The numbers that descriptors can have in the program. The launcher's own are higher.
+const DESCRIPTORS: Range<u32> = 3..sys::FAR.cast_unsigned();
 
-/// Says which program is run, and what it is given.
+/// A program, and everything that it is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
-    /// The directory in which the program starts.
+    /// The working directory of the program.
     pub directory: PathBuf,
-    /// What the list of users calls the home of the program's user, in a room: programs that do not ask
-    /// `HOME` find it there.
+    /// The home directory of the program's user in the file of users, in a private root file system.
+    /// Programs that do not read `HOME` find it there.
     pub home: Option<PathBuf>,
-    /// What is `/tmp` and `/var/tmp` in a room, unless something that was granted is in there.
+    /// The directory that is mounted on `/tmp` and `/var/tmp` in a private root file system, except
+    /// where that would hide a grant.
     pub tmp: Option<PathBuf>,
-    /// The names of the environment variables that the program gets, with the values they have
-    /// in the launcher's own environment. A name that is not set there is left out.
+    /// The names of the environment variables that the program gets, with the launcher's values. A
+    /// variable that is not set is skipped.
     pub environment: Vec<String>,
-    /// What of the file system the program may use.
+    /// The files that the program may use.
     pub files: Files,
-    /// The TCP ports that the program may connect to, at whatever address. It may choose none to listen
-    /// on, but a socket that listens without gets one by chance. UDP is not limited.
+    /// The TCP ports that the program may connect to, at any address. It cannot bind a TCP port, but a
+    /// socket that listens without binding still gets a random one. UDP is not limited.
     pub tcp: Vec<u16>,
-    /// The newest ABI of Landlock that is made use of: tells what would hold on an older kernel.
+    /// The newest Landlock ABI that is used. It shows what would be in force on an older kernel.
     pub landlock_abi: Option<u8>,
-    /// Who the program is. Only root can start a program as somebody else.
+    /// The user that the program runs as. Only root can switch to another user.
     pub user: Option<User>,
-    /// Layers without which the program is not run, beside [`Layer::ALWAYS`].
+    /// The layers without which the program is not run, in addition to [`Layer::ALWAYS`].
     pub required: BTreeSet<Layer>,
-    /// Layers that are left out.
+    /// The layers that are left out.
     pub without: BTreeSet<Layer>,
-    /// The numbers that descriptors from the control socket have in the program, in their order.
+    /// The numbers of the descriptors in the program, in the order in which the control socket
+    /// delivers them.
     pub descriptors: Vec<u32>,
-    /// What the program may use.
+    /// The resources that the program may use.
     pub limits: Limits,
-    /// The absolute path of the program. Nothing searches `PATH`.
+    /// The absolute path of the program. `PATH` is not searched.
     pub program: PathBuf,
     /// The program's arguments, without its own name.
     pub arguments: Vec<OsString>,
 }
 
-/// Says what of the file system may be used: trees or single files, by their paths outside.
+/// The files that a program may use: directory trees or single files, by their paths on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// What programs need to run at all: code, names, certificates, a few devices.
+    /// Whether the files that programs need to run at all are granted: code, names, certificates and a
+    /// few devices.
     pub system: bool,
-    /// To be read and executed.
+    /// Paths that the program may read and execute.
     pub read: Vec<PathBuf>,
-    /// To be read, executed and written.
+    /// Paths that the program may read, execute and write.
     pub write: Vec<PathBuf>,
 }
 
 impl Files {
-    /// Returns all paths that are granted. Not all of them need be there.
+    /// Returns all granted paths. Some may not exist.
     pub fn all(&self) -> impl Iterator<Item = &Path> {
         let system = [system::READ, system::WRITE].into_iter().filter(|_| self.system).flatten();
         let own = self.read.iter().chain(&self.write).map(PathBuf::as_path);
         system.map(Path::new).chain(own)
     }
 
-    /// Tells whether nothing is left out.
-    pub(crate) fn sees_everything(&self) -> bool {
+    /// Returns whether the whole file system is granted.
+    pub(crate) fn grants_everything(&self) -> bool {
         self.read.iter().chain(&self.write).any(|path| path.parent().is_none())
     }
 }
 
 impl Confinement {
-    /// Returns the arguments that make `loopabull-launch` do this, without its own name.
+    /// Returns the arguments of `loopabull-launch` for this confinement, without its own name.
     ///
-    /// [`Confinement::from_args`] returns the same confinement, unless it is one that it refuses.
+    /// [`Confinement::from_args`] reads them back to an equal confinement, unless it refuses them.
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args = vec![DIRECTORY.into(), self.directory.clone().into_os_string()];
         let mut push = |option: &str, value: OsString| args.extend([option.into(), value]);
@@ -148,100 +152,105 @@ impl Confinement {
     ///
     /// # Errors
     ///
-    /// Refuses everything that [`Confinement::to_args`] would not have written, a program that
-    /// is not an absolute path among it.
+    /// Refuses everything that [`Confinement::to_args`] does not write, for example a program whose
+    /// path is not absolute.
     pub fn from_args(mut args: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut directory = None;
-        let mut home = None;
-        let mut tmp = None;
-        let mut environment = Vec::new();
-        let mut files = Files::default();
-        let mut tcp = Vec::new();
-        let mut landlock_abi = None;
-        let mut user = None;
-        let mut layers = [BTreeSet::new(), BTreeSet::new()];
-        let mut descriptors = Vec::new();
-        let mut limits = Limits::none();
+        let mut read = Self::empty();
         while let Some(arg) = args.next() {
-            match arg.to_str() {
-                Some("--") => break,
-                Some(DIRECTORY) => {
-                    let path = PathBuf::from(value(&mut args, DIRECTORY)?);
-                    set(&mut directory, path, DIRECTORY)?;
-                }
-                Some(HOME) => set(&mut home, absolute(&mut args, HOME)?, HOME)?,
-                Some(TMP) => set(&mut tmp, absolute(&mut args, TMP)?, TMP)?,
-                Some(ENV) => environment.push(name(value(&mut args, ENV)?)?),
-                Some(SYSTEM) => files.system = true,
-                Some(READ) => files.read.push(absolute(&mut args, READ)?),
-                Some(WRITE) => files.write.push(absolute(&mut args, WRITE)?),
-                Some(TCP) => tcp.push(number(&mut args, TCP)?),
-                Some(LANDLOCK_ABI) => {
-                    set(&mut landlock_abi, number(&mut args, LANDLOCK_ABI)?, LANDLOCK_ABI)?;
-                }
-                Some(USER) => {
-                    let text = value(&mut args, USER)?;
-                    set(&mut user, parse_user(&text)?, USER)?;
-                }
-                Some(REQUIRE) => drop(layers[0].insert(layer(&mut args, REQUIRE)?)),
-                Some(WITHOUT) => drop(layers[1].insert(layer(&mut args, WITHOUT)?)),
-                Some(DESCRIPTOR) => {
-                    let number = number(&mut args, DESCRIPTOR)?;
-                    if !DESCRIPTORS.contains(&number) {
-                        return Err(UsageError::DescriptorRange { number });
-                    }
-                    descriptors.push(number);
-                }
-                Some(option) if limits.slot(option).is_some() => {
-                    let (option, slot) = limits.slot(option).expect("it was just found");
-                    set(slot, number(&mut args, option)?, option)?;
-                }
-                _ if arg.as_bytes().starts_with(b"-") => {
-                    return Err(UsageError::UnknownOption { option: arg });
-                }
-                _ => return Err(UsageError::UnexpectedArgument { argument: arg }),
+            if arg == "--" {
+                break;
             }
+            read.read_option(arg, &mut directory, &mut args)?;
         }
-        let [required, without] = layers;
-        let never_without =
-            |layer: &&Layer| Layer::ALWAYS.contains(layer) || required.contains(layer);
-        if let Some(&layer) = without.iter().find(never_without) {
-            return Err(UsageError::NeededLayer { layer });
+        if let Some(&layer) = read.without.iter().find(|&&layer| read.requires(layer)) {
+            return Err(UsageError::RequiredLayer { layer });
         }
-        let program = PathBuf::from(args.next().ok_or(UsageError::NoProgram)?);
-        if !program.is_absolute() {
-            return Err(UsageError::RelativePath { path: program });
+        read.program = PathBuf::from(args.next().ok_or(UsageError::NoProgram)?);
+        if !read.program.is_absolute() {
+            return Err(UsageError::RelativePath { path: read.program });
         }
-        Ok(Self {
-            directory: directory.ok_or(UsageError::NoDirectory)?,
-            home,
-            tmp,
-            environment,
-            files,
-            tcp,
-            landlock_abi,
-            user,
-            required,
-            without,
-            descriptors,
-            limits,
-            program,
-            arguments: args.collect(),
-        })
+        read.directory = directory.ok_or(UsageError::NoDirectory)?;
+        read.arguments = args.collect();
+        Ok(read)
     }
 
-    /// Returns where the program's own temporary files are mounted, and from where: not where they would
-    /// hide something that was granted.
+    /// Returns a confinement without grants, and without program and directory.
+    fn empty() -> Self {
+        Self {
+            directory: PathBuf::new(),
+            home: None,
+            tmp: None,
+            environment: Vec::new(),
+            files: Files::default(),
+            tcp: Vec::new(),
+            landlock_abi: None,
+            user: None,
+            required: BTreeSet::new(),
+            without: BTreeSet::new(),
+            descriptors: Vec::new(),
+            limits: Limits::none(),
+            program: PathBuf::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Reads one option, with its value from `args`.
+    fn read_option(
+        &mut self,
+        option: OsString,
+        directory: &mut Option<PathBuf>,
+        args: &mut impl Iterator<Item = OsString>,
+    ) -> Result<(), UsageError> {
+        match option.to_str() {
+            Some(DIRECTORY) => set(directory, value(args, DIRECTORY)?.into(), DIRECTORY)?,
+            Some(HOME) => set(&mut self.home, absolute(args, HOME)?, HOME)?,
+            Some(TMP) => set(&mut self.tmp, absolute(args, TMP)?, TMP)?,
+            Some(ENV) => self.environment.push(name(value(args, ENV)?)?),
+            Some(SYSTEM) => self.files.system = true,
+            Some(READ) => self.files.read.push(absolute(args, READ)?),
+            Some(WRITE) => self.files.write.push(absolute(args, WRITE)?),
+            Some(TCP) => self.tcp.push(number(args, TCP)?),
+            Some(LANDLOCK_ABI) => {
+                set(&mut self.landlock_abi, number(args, LANDLOCK_ABI)?, LANDLOCK_ABI)?;
+            }
+            Some(USER) => set(&mut self.user, parse_user(value(args, USER)?)?, USER)?,
+            Some(REQUIRE) => drop(self.required.insert(layer(args, REQUIRE)?)),
+            Some(WITHOUT) => drop(self.without.insert(layer(args, WITHOUT)?)),
+            Some(DESCRIPTOR) => self.descriptors.push(descriptor(args)?),
+            name => match name.and_then(|name| self.limits.slot(name)) {
+                Some((name, slot)) => set(slot, number(args, name)?, name)?,
+                None if option.as_bytes().starts_with(b"-") => {
+                    return Err(UsageError::UnknownOption { option });
+                }
+                None => return Err(UsageError::UnexpectedArgument { argument: option }),
+            },
+        }
+        Ok(())
+    }
+
+    /// Returns the source and target of each mount for the program's temporary files. A target that
+    /// would hide a grant is skipped.
     pub(crate) fn tmp_mounts(&self) -> Vec<(&Path, &'static str)> {
         let Some(tmp) = &self.tmp else { return Vec::new() };
-        let granted = || self.files.read.iter().chain(&self.files.write);
-        let is_free = |place: &&&str| !granted().any(|path| path.starts_with(place));
-        system::TMP.iter().filter(is_free).map(|place| (tmp.as_path(), *place)).collect()
+        let grants = || self.files.read.iter().chain(&self.files.write);
+        let is_free = |target: &&&str| !grants().any(|path| path.starts_with(target));
+        system::TMP.iter().filter(is_free).map(|target| (tmp.as_path(), *target)).collect()
     }
 
-    /// Tells whether the program is not run without this layer.
+    /// Returns whether the program is not run without this layer.
     pub fn requires(&self, layer: Layer) -> bool {
         Layer::ALWAYS.contains(&layer) || self.required.contains(&layer)
+    }
+
+    /// Returns whether this layer is requested.
+    pub(crate) fn wants(&self, layer: Layer) -> bool {
+        !self.without.contains(&layer)
+    }
+
+    /// Returns the maximum number of processes, if that layer is requested.
+    pub(crate) fn max_processes(&self) -> Option<u64> {
+        self.limits.processes.filter(|_| self.wants(Layer::Processes))
     }
 }
 
@@ -280,14 +289,23 @@ fn layer(
     layer.ok_or(UsageError::UnknownLayer { name })
 }
 
-fn parse_user(text: &OsString) -> Result<User, UsageError> {
-    let numbers = text.to_str().and_then(|text| text.split_once(':'));
+fn descriptor(args: &mut impl Iterator<Item = OsString>) -> Result<u32, UsageError> {
+    let number = number(args, DESCRIPTOR)?;
+    if DESCRIPTORS.contains(&number) {
+        Ok(number)
+    } else {
+        Err(UsageError::DescriptorRange { number })
+    }
+}
+
+fn parse_user(value: OsString) -> Result<User, UsageError> {
+    let numbers = value.to_str().and_then(|text| text.split_once(':'));
     let user = numbers
         .and_then(|(uid, gid)| Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? }));
     match user {
         Some(User { uid: u32::MAX, .. } | User { gid: u32::MAX, .. }) => Err(UsageError::NoUser),
         Some(user) => Ok(user),
-        None => Err(UsageError::InvalidNumber { option: USER, value: text.clone() }),
+        None => Err(UsageError::InvalidUser { value }),
     }
 }
 

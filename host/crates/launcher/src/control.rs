@@ -1,9 +1,11 @@
-//! The control socket: a plan and descriptors in, a report out.
+//! The control socket: a plan and descriptors come in, a report goes out.
 //!
-//! Owns its form: four bytes of length, big-endian, then the arguments of the launcher, each ended by
-//! a nul byte, as in `/proc/PID/cmdline`; the same again with the variables of the program, as in
-//! `/proc/PID/environ`. They are never in the environment of the launcher, which has privileges that
-//! a variable could misuse. The descriptors that the program is to have travel with the first byte. Back come the lines of a [`Report`]. When the other end is gone, the program is ended.
+//! Owns the form of the plan: a length of four bytes, big-endian, then the arguments of the launcher,
+//! each ended by a nul byte, as in `/proc/PID/cmdline`; then the same with the environment variables of
+//! the program, as in `/proc/PID/environ`. These variables are never in the environment of the launcher
+//! itself, which has privileges that a variable could misuse. The descriptors for the program travel
+//! with the first byte. The lines of a [`Report`] go back. When the other end closes the socket, the
+//! program is killed. Before it: the daemon; after it: `main`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,35 +21,35 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::Confinement;
+use crate::confinement::Confinement;
 use crate::error::{LaunchError, Step};
-use crate::layer::Report;
+use crate::report::Report;
 use crate::sys;
 
-/// The variables of a program, by their names.
+/// The environment variables of a program, by name.
 pub type Environment = BTreeMap<String, OsString>;
 
-/// What comes over the socket at the start.
+/// The plan that the launcher receives on the control socket.
 pub struct Plan {
     /// The arguments of the launcher.
     pub arguments: Vec<OsString>,
-    /// The variables that the program may have.
+    /// The environment variables that the program may get.
     pub environment: Environment,
-    /// What is handed to the program.
+    /// The descriptors for the program.
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// How many descriptors can be handed over.
+/// The maximum number of descriptors in a plan.
 const MAX_DESCRIPTORS: usize = 4;
-/// How long a plan may be, in bytes.
-const MAX_PLAN: usize = 4 << 20;
+/// The maximum size of the arguments, and of the environment variables, in bytes.
+const MAX_BLOCK_BYTES: usize = 4 << 20;
 
-/// Hands a plan to a launcher that was started with `--control`, with the descriptors that
-/// [`Confinement::descriptors`] names, in that order.
+/// Sends a plan to a launcher that was started with `--control`. The descriptors are in the order of
+/// [`Confinement::descriptors`].
 ///
 /// # Errors
 ///
-/// If the socket does not take it, or the plan is too long.
+/// If sending fails, or the length of the plan does not fit into four bytes.
 pub fn send_plan(
     socket: &UnixStream,
     confinement: &Confinement,
@@ -75,11 +77,11 @@ fn block(words: impl IntoIterator<Item = OsString>) -> io::Result<Vec<u8>> {
     Ok([&length.to_be_bytes()[..], &bytes].concat())
 }
 
-/// Sends bytes, with descriptors on the first of them.
+/// Sends bytes, with descriptors attached to the first byte.
 ///
 /// # Errors
 ///
-/// If the socket does not take it, or there are too many descriptors.
+/// If sending fails, or there are too many descriptors.
 pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -95,19 +97,21 @@ pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
 pub struct Control(UnixStream);
 
 impl Control {
-    /// Takes over the socket that this process was started with, and reads the arguments and what is
-    /// to be handed to the program. In the place of a socket that was standard input comes nothing.
+    /// Takes over the socket with which this process was started, and reads the plan from it. Puts
+    /// `/dev/null` in the socket's place, which may be standard input.
     ///
     /// # Errors
     ///
-    /// If there is no such descriptor, or no plan comes from it.
+    /// If the descriptor is not open, or no complete plan arrives on it.
     pub fn open(number: u32) -> Result<(Self, Plan), LaunchError> {
-        let cannot = |source| LaunchError { step: Step::Plan, source };
-        let control = Self::new(sys::inherited(number).map_err(cannot)?);
-        let nothing = File::open("/dev/null").map_err(cannot)?;
-        sys::place_descriptor(nothing.as_fd(), number).map_err(cannot)?;
-        let plan = control.read_plan().map_err(cannot)?;
-        Ok((control, plan))
+        let open = || {
+            let control = Self::new(sys::inherited(number)?);
+            let null = File::open("/dev/null")?;
+            sys::place_descriptor(null.as_fd(), number)?;
+            let plan = control.read_plan()?;
+            Ok::<_, io::Error>((control, plan))
+        };
+        open().map_err(LaunchError::at(Step::Plan))
     }
 
     fn new(socket: OwnedFd) -> Self {
@@ -142,8 +146,8 @@ impl Control {
 
     fn read_words(&self, length: [u8; 4]) -> io::Result<Vec<OsString>> {
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
-        if length > MAX_PLAN {
-            return Err(io::Error::other("it is too long"));
+        if length > MAX_BLOCK_BYTES {
+            return Err(io::Error::other("the plan is too long"));
         }
         let mut words = vec![0; length];
         (&self.0).read_exact(&mut words)?;
@@ -151,7 +155,7 @@ impl Control {
         Ok(words.map(|word| OsString::from_vec(word[..word.len() - 1].to_vec())).collect())
     }
 
-    /// Writes a line. A daemon that is gone does not read it, and learns of nothing any more.
+    /// Writes a line. An error is ignored: it means that the daemon is gone.
     pub(crate) fn report(&self, report: &Report) {
         (&self.0).write_all(format!("{report}\n").as_bytes()).ok();
     }
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_survives_the_socket_with_its_descriptors() {
+    fn plan_and_descriptors_survive_the_socket() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let words = ["--directory", "/", "--descriptor", "3", "--", "/bin/a", "", "b c"];
         let confinement = Confinement::from_args(words.iter().map(OsString::from)).unwrap();
@@ -186,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_is_cut_short_is_an_error() {
+    fn truncated_plan_is_an_error() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(&[0, 0, 0, 9, b'x']).unwrap();
         drop(ours);

@@ -1,46 +1,83 @@
-//! Why a program was not run.
+//! The reasons why a program was not run.
+//!
+//! Owns [`LaunchError`], its text and its exit code. Must not know how a step is done. Before it: the
+//! module whose step failed; after it: the outer process, which reports the error.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use thiserror::Error;
+
 use crate::exit;
 use crate::layer::Layer;
 
-/// Names what could not be done, as the rest of "cannot ...".
+/// A step of a launch. Its text completes "cannot ...".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The program's arguments and environment, as the kernel takes them.
+    /// Encode the program's arguments and environment variables for the kernel.
     Text,
-    /// The plan from the control socket.
+    /// Read the plan from the control socket.
     Plan,
-    /// Another process, to watch over the program or to become it.
+    /// Create or watch a process of the launcher or of the program.
     Process,
-    /// A layer, with what of it.
+    /// Apply a layer; `what` names the part of it that failed.
     Layer { layer: Layer, what: String },
-    /// The directory in which the program starts.
+    /// Apply a layer that is required and that this machine does not offer.
+    RequiredLayer { layer: Layer },
+    /// Enter the working directory of the program.
     Directory(PathBuf),
-    /// A process group, and a session if possible, of its own.
+    /// Create a process group, and a session if possible.
     Session,
-    /// No descriptor but those that were named.
+    /// Pass on the named descriptors and close all others.
     Descriptors,
-    /// No signal blocked, and SIGPIPE not ignored.
+    /// Block signals, or unblock them and reset SIGPIPE for the program.
     Signals,
-    /// The program itself.
+    /// Execute the program.
     Program(PathBuf),
 }
 
-/// Says what could not be done; its source says why.
-#[derive(Debug)]
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => write!(f, "pass on arguments and environment variables"),
+            Self::Plan => write!(f, "read the plan from the control socket"),
+            Self::Process => write!(f, "start or watch a process"),
+            Self::Layer { layer, what } => write!(f, "apply layer `{layer}`: cannot {what}"),
+            Self::RequiredLayer { layer } => write!(f, "apply required layer `{layer}`"),
+            Self::Directory(path) => write!(f, "enter directory `{}`", path.display()),
+            Self::Session => write!(f, "create a process group"),
+            Self::Descriptors => write!(f, "pass on or close descriptors"),
+            Self::Signals => write!(f, "set up signals"),
+            Self::Program(path) => write!(f, "execute `{}`", path.display()),
+        }
+    }
+}
+
+/// A step that failed, and the kernel's reason.
+#[derive(Debug, Error)]
+#[error("cannot {step}")]
 pub struct LaunchError {
-    /// What could not be done.
+    /// The step that failed.
     pub step: Step,
-    /// Why, in the kernel's words.
+    /// The reason, usually in the kernel's words.
     pub source: io::Error,
 }
 
 impl LaunchError {
+    /// Returns a function for `map_err` that names the failed step.
+    pub(crate) fn at<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> Self {
+        move |source| Self { step, source: source.into() }
+    }
+
+    /// Returns a function for `map_err` that names the failed part of a layer.
+    pub(crate) fn in_layer<E>(layer: Layer, what: &str) -> impl FnOnce(E) -> Self + use<E>
+    where
+        E: Into<io::Error>,
+    {
+        Self::at(Step::Layer { layer, what: what.to_owned() })
+    }
+
     /// Returns the code of [`exit`] with which the launcher ends.
     pub fn exit_code(&self) -> u8 {
         match &self.step {
@@ -51,25 +88,33 @@ impl LaunchError {
     }
 }
 
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot ")?;
-        match &self.step {
-            Step::Text => write!(f, "pass on arguments and environment"),
-            Step::Plan => write!(f, "read the plan from the control socket"),
-            Step::Process => write!(f, "start another process"),
-            Step::Layer { layer, what } => write!(f, "hold the layer `{layer}`: {what}"),
-            Step::Directory(path) => write!(f, "enter directory `{}`", path.display()),
-            Step::Session => write!(f, "start a process group"),
-            Step::Descriptors => write!(f, "close descriptors"),
-            Step::Signals => write!(f, "reset signals"),
-            Step::Program(path) => write!(f, "execute `{}`", path.display()),
-        }
+/// A failed part of a layer, in a module that does not know whether the layer is required.
+#[derive(Debug, Error)]
+#[error("cannot {what}")]
+pub(crate) struct LayerError {
+    pub(crate) what: String,
+    pub(crate) source: io::Error,
+}
+
+impl LayerError {
+    /// Returns a function for `map_err`; `what` completes "cannot ...".
+    pub(crate) fn of<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |source| Self { what, source: source.into() }
+    }
+
+    /// Returns the error of the launch if the program must not run without this layer.
+    pub(crate) fn in_layer(self, layer: Layer) -> LaunchError {
+        LaunchError { step: Step::Layer { layer, what: self.what }, source: self.source }
+    }
+
+    /// Returns error and reason in one line for a report.
+    pub(crate) fn detail(&self) -> String {
+        format!("{self}: {}", self.source)
     }
 }
 
-impl Error for LaunchError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
+/// Returns the reason why a grant is refused whose path contains a symbolic link.
+pub(crate) fn symlink_in_grant() -> io::Error {
+    io::Error::other("the path contains a symbolic link; grant its target instead")
 }

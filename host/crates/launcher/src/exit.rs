@@ -1,13 +1,13 @@
-//! The exit codes of `loopabull-launch`, as env(1) and nohup(1) have them.
+//! The exit codes of `loopabull-launch`, with the same meaning as those of env(1) and nohup(1).
 //!
-//! Owns the numbers. Must not know what leads to them. Before it: `main`, which ends with one;
-//! after it: the daemon, which maps them to an outcome. The program may end with the same
-//! numbers for reasons of its own: only our line on standard error tells the two apart.
+//! Owns the numbers. Must not know how they arise. Before it: `main`, which ends with one; after it:
+//! the daemon, which maps them to an outcome. The program may end with the same numbers for reasons of
+//! its own; only the launcher's line on standard error distinguishes the two.
 
-/// The arguments are wrong; nothing was applied and nothing was run.
+/// The arguments are wrong; no layer was applied and the program was not run.
 pub const USAGE: u8 = 64;
 
-/// A layer could not be applied, so the program was not run: it never runs half confined.
+/// A layer could not be applied, so the program was not run: it never runs partly confined.
 pub const LAYER_FAILED: u8 = 125;
 
 /// The program was found, but cannot be executed.

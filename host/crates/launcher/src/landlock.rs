@@ -1,152 +1,180 @@
 //! Files, TCP ports, signals and sockets, by Landlock.
 //!
-//! Owns one ruleset for all of them. Files need ABI 3 (Linux 6.2), since before it a file that may not
-//! be written could still be truncated; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
-//! file system 9 (7.1), see landlock(7). What a kernel lacks is reported, never skipped in silence.
+//! Owns one ruleset for all of them. Files need ABI 3 (Linux 6.2), because earlier ones let a program
+//! truncate a file that it may not write; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
+//! file system 9 (7.1), see landlock(7). A feature that the kernel lacks is reported, never skipped in
+//! silence. Before it: the pipeline; after it: the kernel.
 //!
-//! Ports are looked at where a socket is connected and where it is bound. `listen` on one that was not
-//! bound gives it a port by chance and asks nobody, and a filter of system calls sees but the number of a
-//! descriptor, which may as well be a socket in the file system, as ssh has to share a connection.
+//! Landlock checks ports when a socket is connected and when it is bound. `listen` on an unbound socket
+//! gives it a random port without a check. A filter of system calls cannot prevent that: it sees only
+//! the number of a descriptor, which may also be a socket in the file system, as ssh needs to share a
+//! connection.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
-    PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope,
+    PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
 };
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use crate::confinement::Confinement;
-use crate::layer::{Held, Layer};
+use crate::error::{self, LayerError};
+use crate::layer::Layer;
+use crate::report::Held;
+use crate::rootfs::RootFilesystem;
 use crate::system;
 
-/// The newest ABI whose rights we have thought about.
-const KNOWN: ABI = ABI::V9;
+/// The newest ABI whose access rights have been reviewed for this module.
+const REVIEWED: ABI = ABI::V9;
 
-/// Why files cannot be confined.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The kernel has no Landlock, or one too old.
-    Unsupported,
-    /// A path that was granted by name.
-    Path(PathBuf, io::Error),
-    Ruleset(RulesetError),
-}
-
-impl From<RulesetError> for Trouble {
+impl From<RulesetError> for LayerError {
     fn from(error: RulesetError) -> Self {
-        Self::Ruleset(error)
+        Self { what: "confine files".to_owned(), source: io::Error::other(error) }
     }
 }
 
-/// Confines the calling thread. Returns what became of each layer.
+/// Confines the calling thread. Returns the state of each layer with a detail.
 pub(crate) fn confine(
     confinement: &Confinement,
-    in_room: bool,
-    wants: impl Fn(Layer) -> bool,
-) -> Result<Vec<(Layer, Held, String)>, Trouble> {
-    let Confinement { files, tcp: ports, .. } = confinement;
-    let newest = confinement.landlock_abi.map_or(i32::MAX, i32::from);
-    let known = KNOWN.min(ABI::from(newest)).max(ABI::V3);
-    // What is not asked for cannot hold.
-    let tcp = wants(Layer::Tcp) && known >= ABI::V4;
-    let scopes = wants(Layer::Scopes) && known >= ABI::V6;
-    // Handled, a right is denied wherever no rule gives it.
+    root: RootFilesystem,
+) -> Result<Vec<(Layer, Held, String)>, LayerError> {
+    let max_abi = confinement.landlock_abi.map_or(i32::MAX, i32::from);
+    let abi = REVIEWED.min(ABI::from(max_abi)).max(ABI::V3);
+    let ruleset = create_ruleset(confinement, abi)?;
+    let ruleset = allow_files(ruleset, confinement, root, abi)?;
+    let ruleset = allow_ports(ruleset, confinement, abi)?;
+    let status = ruleset.restrict_self()?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(unsupported());
+    }
+    Ok(layer_states(confinement, effective_abi(&status).min(max_abi)))
+}
+
+/// Creates a ruleset that denies everything it handles. Layers that were left out are not handled.
+fn create_ruleset(confinement: &Confinement, abi: ABI) -> Result<RulesetCreated, LayerError> {
+    let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let mut ruleset =
-        strictly().handle_access(AccessFs::from_all(ABI::V3)).map_err(|_| Trouble::Unsupported)?;
+        strict.handle_access(AccessFs::from_all(ABI::V3)).map_err(|_| unsupported())?;
     ruleset = ruleset
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(known))?;
-    if tcp {
+        .handle_access(AccessFs::from_all(abi))?;
+    if handles_ports(confinement, abi) {
         ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V4))?;
     }
-    if scopes {
+    if confinement.wants(Layer::Scopes) && abi >= ABI::V6 {
         ruleset = ruleset.scope(Scope::from_all(ABI::V6))?;
     }
-    let mut ruleset = ruleset.create()?;
-    let system =
-        |paths: &'static [&'static str]| paths.iter().map(Path::new).filter(|_| files.system);
-    let own = if in_room { system::OWN_WRITE } else { &[] };
-    for (paths, rights) in [
-        (system(system::READ).collect::<Vec<_>>(), AccessFs::from_read(known)),
-        (system(system::WRITE).collect(), AccessFs::from_all(known)),
-        (system(own).collect(), AccessFs::from_all(known)),
-    ] {
-        for path in paths.into_iter().filter(|path| path.exists()) {
-            ruleset = allow(ruleset, path, rights)?;
+    Ok(ruleset.create()?)
+}
+
+fn handles_ports(confinement: &Confinement, abi: ABI) -> bool {
+    confinement.wants(Layer::Tcp) && abi >= ABI::V4
+}
+
+fn allow_files(
+    mut ruleset: RulesetCreated,
+    confinement: &Confinement,
+    root: RootFilesystem,
+    abi: ABI,
+) -> Result<RulesetCreated, LayerError> {
+    let (read, write) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
+    let is_private = root == RootFilesystem::Private;
+    if confinement.files.system {
+        let private = if is_private { system::PRIVATE_WRITE } else { &[] };
+        for (paths, rights) in [(system::READ, read), (system::WRITE, write), (private, write)] {
+            for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
+                ruleset = allow(ruleset, path, rights)?;
+            }
         }
     }
-    for (_, place) in confinement.tmp_mounts().into_iter().filter(|_| in_room) {
-        ruleset = allow(ruleset, Path::new(place), AccessFs::from_all(known))?;
+    for (_, place) in confinement.tmp_mounts().into_iter().filter(|_| is_private) {
+        ruleset = allow(ruleset, Path::new(place), write)?;
     }
-    for path in &files.read {
-        ruleset = allow_named(ruleset, path, AccessFs::from_read(known))?;
+    for (paths, rights) in [(&confinement.files.read, read), (&confinement.files.write, write)] {
+        for path in paths {
+            ruleset = allow_named(ruleset, path, rights)?;
+        }
     }
-    for path in &files.write {
-        ruleset = allow_named(ruleset, path, AccessFs::from_all(known))?;
-    }
-    if tcp {
-        for &port in ports {
+    Ok(ruleset)
+}
+
+fn allow_ports(
+    mut ruleset: RulesetCreated,
+    confinement: &Confinement,
+    abi: ABI,
+) -> Result<RulesetCreated, LayerError> {
+    if handles_ports(confinement, abi) {
+        for &port in &confinement.tcp {
             ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
         }
     }
-    let status = ruleset.restrict_self()?;
-    if status.ruleset == RulesetStatus::NotEnforced {
-        return Err(Trouble::Unsupported);
-    }
-    let abi = match status.landlock {
+    Ok(ruleset)
+}
+
+fn effective_abi(status: &RestrictionStatus) -> i32 {
+    match status.landlock {
         LandlockStatus::Available { effective_abi, kernel_abi } => {
             kernel_abi.unwrap_or(effective_abi as i32)
         }
         _ => 0,
     }
-    .min(newest);
-    let by_abi = |layer, is_wanted, needed: i32| match (is_wanted, abi >= needed) {
-        (false, _) => (layer, Held::Off, "not wanted".to_owned()),
-        (true, true) => (layer, Held::Yes, format!("Landlock ABI {abi}")),
-        (true, false) => (layer, Held::No, format!("Landlock ABI {abi}, it needs {needed}")),
+}
+
+/// Returns which layers this ABI covers.
+fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, Held, String)> {
+    let layers = [(Layer::Files, 3), (Layer::Tcp, 4), (Layer::Scopes, 6), (Layer::Sockets, 9)];
+    let state = |(layer, needed)| {
+        if !confinement.wants(layer) {
+            (layer, Held::Off, "left out".to_owned())
+        } else if abi >= needed {
+            (layer, Held::Yes, format!("Landlock ABI {abi}"))
+        } else {
+            (layer, Held::No, format!("Landlock ABI {abi}, needs ABI {needed}"))
+        }
     };
-    Ok(vec![
-        by_abi(Layer::Files, true, 3),
-        by_abi(Layer::Tcp, wants(Layer::Tcp), 4),
-        by_abi(Layer::Scopes, wants(Layer::Scopes), 6),
-        by_abi(Layer::Sockets, wants(Layer::Sockets), 9),
-    ])
+    layers.map(state).to_vec()
 }
 
-fn strictly() -> Ruleset {
-    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
+fn unsupported() -> LayerError {
+    let source = io::Error::other("this needs Landlock of Linux 6.2 or later, switched on");
+    LayerError { what: "confine files".to_owned(), source }
 }
 
-/// Allows something of the system, wherever links lead.
+fn cannot_grant<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> LayerError + use<E> {
+    LayerError::of(format!("grant `{}`", path.display()))
+}
+
+/// Allows a path of the system, following symbolic links.
 fn allow(
     ruleset: RulesetCreated,
     path: &Path,
     rights: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, Trouble> {
+) -> Result<RulesetCreated, LayerError> {
     let opened = File::options().read(true).custom_flags(libc::O_PATH).open(path);
-    let descriptor = opened.map_err(|error| Trouble::Path(path.to_owned(), error))?;
-    allow_opened(ruleset, path, &descriptor, rights)
+    allow_opened(ruleset, path, &opened.map_err(cannot_grant(path))?, rights)
 }
 
-/// Allows what was granted by name. A link on the way would make it what whoever may write there
-/// likes.
+/// Allows a path that was granted by name. A symbolic link on the way is refused, because anyone who
+/// may write there could redirect it.
 fn allow_named(
     ruleset: RulesetCreated,
     path: &Path,
     rights: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, Trouble> {
+) -> Result<RulesetCreated, LayerError> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-    let descriptor = opened.map_err(|error| {
-        let is_link = error == rustix::io::Errno::LOOP;
-        let link = || io::Error::other("there is a link on the way; grant where it leads");
-        Trouble::Path(path.to_owned(), if is_link { link() } else { error.into() })
-    })?;
+    let descriptor = opened
+        .map_err(|error| match error {
+            Errno::LOOP => error::symlink_in_grant(),
+            error => error.into(),
+        })
+        .map_err(cannot_grant(path))?;
     allow_opened(ruleset, path, &File::from(descriptor), rights)
 }
 
@@ -155,10 +183,9 @@ fn allow_opened(
     path: &Path,
     descriptor: &File,
     rights: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, Trouble> {
-    let metadata = descriptor.metadata();
-    let is_dir = metadata.map_err(|error| Trouble::Path(path.to_owned(), error))?.is_dir();
-    // A rule for a file must not have rights that only a directory has.
-    let rights = if is_dir { rights } else { rights & AccessFs::from_file(KNOWN) };
+) -> Result<RulesetCreated, LayerError> {
+    let is_dir = descriptor.metadata().map_err(cannot_grant(path))?.is_dir();
+    // A rule for a file must not contain rights that only a directory has.
+    let rights = if is_dir { rights } else { rights & AccessFs::from_file(REVIEWED) };
     Ok(ruleset.add_rule(PathBeneath::new(descriptor, rights))?)
 }

@@ -1,7 +1,7 @@
-//! The layers of a confinement, and what is said of each.
+//! The layers of a confinement.
 //!
-//! Owns their names and the lines of a report. Must not know how a layer is applied. Before it: the
-//! parts that apply one; after it: whoever reads the report, a person or the daemon.
+//! Owns their names. Must not know how a layer is applied. Before it: the options that require a layer
+//! or leave it out; after it: the modules that apply one, and the report.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,43 +9,32 @@ use std::str::FromStr;
 /// A part of a confinement that a kernel may lack or a machine may forbid.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Layer {
-    /// Processes, mounts, shared memory and message queues of its own; a root directory in which
-    /// nothing is but what was granted.
+    /// Private processes, mounts, shared memory and message queues, and a root file system that
+    /// contains only what was granted.
     Namespaces,
-    /// A control group of its own, which is killed as one.
+    /// A private control group, whose processes are all killed together.
     Cgroup,
-    /// A user of its own. Only root can give one.
+    /// Another user. Only root can switch to one.
     User,
-    /// No capability, and none to be had by executing a file.
+    /// No capability, and no way to gain one by executing a file.
     Capabilities,
-    /// No setuid program gives new privileges.
+    /// No new privileges from setuid programs.
     NewPrivileges,
-    /// Limits of the kernel on what each process uses.
+    /// The kernel's limits on the resources of each process.
     Limits,
-    /// The number of processes.
+    /// A maximum number of processes.
     Processes,
-    /// Nothing of the file system but what was granted.
+    /// No access to files that were not granted.
     Files,
-    /// No connection to a TCP port but those that were granted, and no port bound to listen on. A socket
-    /// that listens without gets one by chance, and UDP is not limited.
+    /// No connection to TCP ports that were not granted, and no binding of a TCP port. A socket that
+    /// listens without binding still gets a random port. UDP is not limited.
     Tcp,
-    /// No signal and no abstract socket across the border.
+    /// No signals to processes outside, and no connections to their abstract sockets.
     Scopes,
-    /// No socket in the file system but those that were granted.
+    /// No connection to sockets in the file system that were not granted.
     Sockets,
-    /// No system call that is of no use to a well-meaning program.
+    /// No system call that a well-meaning program does not need.
     Syscalls,
-}
-
-/// What became of a layer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Held {
-    /// It is in force.
-    Yes,
-    /// It is not, or not whole, and was not required.
-    No,
-    /// It was not wanted.
-    Off,
 }
 
 impl Layer {
@@ -65,10 +54,10 @@ impl Layer {
         Self::Syscalls,
     ];
 
-    /// Those without which nothing is ever run.
+    /// The layers without which no program is ever run.
     pub const ALWAYS: [Self; 4] = [Self::NewPrivileges, Self::Limits, Self::Files, Self::Syscalls];
 
-    /// Returns the name, as options and reports have it.
+    /// Returns the name that options and reports use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Namespaces => "namespaces",
@@ -101,117 +90,14 @@ impl FromStr for Layer {
     }
 }
 
-impl Held {
-    fn as_str(&self) -> &'static str {
-        match self {
-            Self::Yes => "held",
-            Self::No => "degraded",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// One line of the report that the launcher writes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Report {
-    /// What became of a layer, in a few words.
-    Layer { layer: Layer, held: Held, detail: String },
-    /// The program was not run, and why.
-    Failed { code: u8, reason: String },
-    /// The program ended by itself.
-    Exited { status: i32 },
-    /// The program was ended by a signal.
-    Signalled { signal: i32 },
-    /// So many other processes were there when it had ended, and were killed.
-    Killed { count: usize },
-}
-
-impl fmt::Display for Report {
-    /// Writes one line without its end.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layer { layer, held, detail } => {
-                write!(f, "layer {layer} {} {}", held.as_str(), one_line(detail))
-            }
-            Self::Failed { code, reason } => write!(f, "failed {code} {}", one_line(reason)),
-            Self::Exited { status } => write!(f, "exited {status}"),
-            Self::Signalled { signal } => write!(f, "signalled {signal}"),
-            Self::Killed { count } => write!(f, "killed {count}"),
-        }
-    }
-}
-
-impl FromStr for Report {
-    type Err = ();
-
-    fn from_str(line: &str) -> Result<Self, ()> {
-        let (verb, rest) = line.split_once(' ').ok_or(())?;
-        let number = || rest.parse().map_err(drop);
-        Ok(match verb {
-            "layer" => {
-                let mut words = rest.splitn(3, ' ');
-                let layer = words.next().ok_or(())?.parse()?;
-                let held = match words.next() {
-                    Some("held") => Held::Yes,
-                    Some("degraded") => Held::No,
-                    Some("off") => Held::Off,
-                    _ => return Err(()),
-                };
-                Self::Layer { layer, held, detail: words.next().unwrap_or_default().to_owned() }
-            }
-            "failed" => {
-                let (code, reason) = rest.split_once(' ').ok_or(())?;
-                Self::Failed { code: code.parse().map_err(drop)?, reason: reason.to_owned() }
-            }
-            "exited" => Self::Exited { status: number()? },
-            "signalled" => Self::Signalled { signal: number()? },
-            "killed" => Self::Killed { count: rest.parse().map_err(drop)? },
-            _ => return Err(()),
-        })
-    }
-}
-
-/// A path may hold a line break; whoever reads our line must not take the rest for another.
-pub(crate) fn one_line(text: &str) -> String {
-    text.replace(char::is_control, "?")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_report_survives_its_line() {
-        let reports = [
-            Report::Layer { layer: Layer::Tcp, held: Held::No, detail: "Landlock ABI 3".into() },
-            Report::Layer { layer: Layer::User, held: Held::Off, detail: String::new() },
-            Report::Failed { code: 125, reason: "cannot enter `a b`".into() },
-            Report::Exited { status: 3 },
-            Report::Signalled { signal: 9 },
-            Report::Killed { count: 2 },
-        ];
-        for report in reports {
-            assert_eq!(report.to_string().parse(), Ok(report));
-        }
-    }
-
-    #[test]
-    fn every_layer_has_a_name_of_its_own() {
+    fn every_layer_is_found_by_its_name() {
         for layer in Layer::ALL {
             assert_eq!(layer.name().parse(), Ok(layer));
         }
-    }
-
-    #[test]
-    fn what_is_no_report_is_refused() {
-        for line in ["", "layer", "layer tcp", "layer tcp maybe x", "exited", "exited x", "x 1"] {
-            assert_eq!(line.parse::<Report>(), Err(()), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_reason_with_a_line_break_is_one_line() {
-        let report = Report::Failed { code: 1, reason: "a\nexited 0".into() };
-        assert_eq!(report.to_string(), "failed 1 a?exited 0");
     }
 }

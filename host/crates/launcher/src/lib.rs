@@ -1,13 +1,16 @@
 //! The confined start of one program: the library half of `loopabull-launch`.
 //!
-//! The daemon has many threads, and between `fork` and `exec` such a process may hardly do
-//! anything. So it confines nothing there: it hands a [`Confinement`] to `loopabull-launch`, and that
-//! program, small and single-threaded, makes a room for the program, puts every layer on it, and
-//! watches over it until nothing of it is left.
+//! The daemon has many threads, and between `fork` and `exec` such a process may hardly call anything.
+//! So it confines nothing there. It sends a [`Confinement`] to `loopabull-launch`, and that program,
+//! small and single-threaded, builds a root file system for the program, applies every layer, and
+//! supervises the program until none of its processes is left.
 //!
-//! Owns what is confined, how that is written as arguments, and the order of the layers. Must
-//! not know what a playbook, a task or a message is. Before it: the daemon's spawn. After it:
-//! the program.
+//! Owns the description of a confinement, its form as arguments, and the order of the layers. Must not
+//! know what a playbook, a task or a message is. Before it: the daemon's spawn. After it: the program.
+//!
+//! Modules import only from later ones in this order: `supervisor` → `pipeline` → `landlock` →
+//! `rootfs` → {`cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` → {`error`,
+//! `limits`, `privileges`, `processes`, `report`, `system`, `usage`} → {`exit`, `layer`, `sys`}.
 
 mod cgroup;
 mod confinement;
@@ -17,10 +20,13 @@ pub mod exit;
 mod landlock;
 mod layer;
 mod limits;
+mod namespaces;
 mod pipeline;
 mod privileges;
 mod processes;
-mod room;
+mod report;
+mod reporter;
+mod rootfs;
 mod supervisor;
 mod sys;
 mod syscalls;
@@ -30,8 +36,10 @@ mod usage;
 pub use confinement::{Confinement, Files};
 pub use control::{Control, Environment, Plan, send, send_plan};
 pub use error::{LaunchError, Step};
-pub use layer::{Held, Layer, Report};
+pub use layer::Layer;
 pub use limits::Limits;
 pub use privileges::User;
-pub use supervisor::{Launch, Reports};
+pub use report::{Held, Report};
+pub use reporter::Reporter;
+pub use supervisor::Launch;
 pub use usage::UsageError;

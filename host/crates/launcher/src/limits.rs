@@ -1,29 +1,31 @@
-//! How much a program may use.
+//! The limits on a program's use of resources.
 //!
-//! Owns which limits there are and the names of their options. Must not know how they are set.
+//! Owns the set of limits and the names of their options. Must not know how they are set. Before it:
+//! the arguments; after it: the pipeline, which sets the limits.
 
-/// Says how much the program may use.
+/// The resources that the program may use.
 ///
-/// They are resource limits of the kernel, see getrlimit(2): each holds for one process, not for
-/// the program and its children together, and none ever raises what the launcher was itself
-/// given. Without one, what the launcher was given stays. Core dumps are always off.
+/// These are the kernel's resource limits, see getrlimit(2): each applies to every process by itself,
+/// not to the program and its children together, and none ever raises an inherited limit. Without a
+/// value the inherited limit stays. Core dumps are always off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many descriptors may be open at once.
+    /// Maximum number of open descriptors.
     pub open_files: Option<u64>,
-    /// The size in bytes to which a file may grow.
+    /// Maximum size of a file that is written, in bytes.
     pub file_size: Option<u64>,
-    /// The processor time in seconds after which the process is killed.
+    /// Processor time in seconds, after which the process is killed.
     pub cpu_seconds: Option<u64>,
-    /// The address space in bytes.
+    /// Maximum address space in bytes.
     pub memory: Option<u64>,
-    /// How many processes the program may have, if its control group counts them; else its user, those
-    /// outside included, and the kernel does not hold root to it then.
+    /// Maximum number of processes of the program, if its control group counts them. Otherwise it is
+    /// the maximum for the program's user, including processes outside, and the kernel does not apply
+    /// it to root.
     pub processes: Option<u64>,
 }
 
 impl Limits {
-    /// No limit that was not there before.
+    /// Returns limits that change nothing.
     pub fn none() -> Self {
         Self { open_files: None, file_size: None, cpu_seconds: None, memory: None, processes: None }
     }
@@ -40,7 +42,7 @@ impl Limits {
         limits.into_iter().filter_map(|(option, limit)| Some((option, limit?)))
     }
 
-    /// Returns where the value of an option goes, if it is one of these.
+    /// Returns an option's name and the field that takes its value, if it is an option of a limit.
     pub(crate) fn slot(&mut self, option: &str) -> Option<(&'static str, &mut Option<u64>)> {
         Some(match option {
             "--limit-open-files" => ("--limit-open-files", &mut self.open_files),

@@ -1,88 +1,95 @@
 //! `loopabull-launch`: reads its arguments, or a plan, and runs the program.
 //!
-//! Owns what is printed: the help, the plan, and the one line that says why nothing was run. Must not
-//! know how a layer works. Before it: the daemon, or a person who tries a confinement by hand; after
-//! it: the supervisor.
+//! Owns the printed texts: the help, the plan, and the one line that says why the program was not run.
+//! Must not know how a layer works. Before it: the daemon, or a person who tries a confinement by hand;
+//! after it: the supervisor.
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use loopabull_launcher::{Confinement, Control, Launch, Layer, Plan, Reports, UsageError, exit};
+use loopabull_launcher::{Confinement, Control, Launch, Layer, Plan, Reporter, UsageError, exit};
 
 const HELP: &str = "\
-loopabull-launch: start one program, confined
+loopabull-launch: run one program in a sandbox
 
 Usage: loopabull-launch [--report] --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
        loopabull-launch --print-plan --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
        loopabull-launch --control N
 
-The daemon starts each playbook through this program. It makes a room for PROGRAM
-in which nothing is but what OPTIONS grant, takes every privilege away from it,
-watches over it, and kills what it leaves behind. A layer that is required and
-cannot be had keeps PROGRAM from being run; any other is reported.
+The daemon runs each playbook through this program. It builds a root file system
+that contains only what OPTIONS grant, drops all privileges, runs PROGRAM in it,
+supervises it, and kills the processes that it leaves behind. If a required layer
+is not available, PROGRAM is not run; any other missing layer is reported.
 
-PROGRAM is an absolute path; PATH is not searched. It always gets:
-  - a process group and a session of its own, umask 077, no core dumps, no signal
-    blocked, SIGPIPE at its default
-  - no descriptor beyond standard input, output and error
-  - no capability, and no way to new privileges: sudo and su give none
-  - no file that was not granted
-  - no connection to a TCP port that was not granted, and none of its choice to
-    listen on; listening without, it gets one by chance. UDP is not limited
+PROGRAM is an absolute path; PATH is not searched. It always runs with:
+  - its own process group and session, umask 077, no core dumps, no blocked
+    signals, and the default action of SIGPIPE
+  - no open descriptors except standard input, output and error
+  - no capabilities, and no way to gain privileges: sudo and su have no effect
+  - no access to files that were not granted
+  - no connections to TCP ports that were not granted. It cannot bind a TCP port;
+    listening without binding still works, on a random port. UDP is not limited
 
 Options:
-  --directory DIR        start in DIR (required)
-  --env NAME             hand on the variable NAME with the value it has here, if
-                         it is set; may be repeated. No other variable is handed
-                         on. Values are never arguments, which all users can see
-  --home DIR             in a room, the home of PROGRAM's user in the list of users
-  --tmp DIR              in a room, what /tmp and /var/tmp are; it may be written
-  --system               grant what programs need to run at all: /usr, the names of
-                         users and hosts, certificates, a few devices, /dev/shm
-  --read PATH            grant a file or tree for reading and executing
-  --write PATH           grant a file or tree for writing too
-  --tcp PORT             allow connections to this TCP port, at whatever address
-  --landlock-abi N       use nothing of Landlock that is newer: see what would hold
-                         on an older kernel
-  --user UID:GID         become this user; only root can
-  --require LAYER        do not run PROGRAM without this layer
-  --without LAYER        leave this layer out
-  --descriptor N         hand a descriptor of the control socket on, as N
-  --limit-open-files N   open descriptors at once
-  --limit-file-size N    bytes to which a file may grow
-  --limit-cpu-seconds N  seconds of processor time, then it is killed
-  --limit-memory N       bytes of address space
-  --limit-processes N    processes of PROGRAM where a control group counts them,
-                         elsewhere of its user
-  --report               as the first argument: say on standard error what became
-                         of each layer, and of the program
+  --directory DIR        run in the working directory DIR (required)
+  --env NAME             pass on the environment variable NAME, if it is set
+                         (repeatable). No other variable is passed on. A value
+                         is never an argument, because all users can read those
+  --home DIR             in a private root file system, set the home directory of
+                         PROGRAM's user in /etc/passwd
+  --tmp DIR              in a private root file system, mount DIR, writable, on
+                         /tmp and /var/tmp
+  --system               grant the files that programs need to run at all: /usr,
+                         names of users and hosts, certificates, a few devices,
+                         /dev/shm
+  --read PATH            grant reading and executing a file or directory tree
+                         (repeatable)
+  --write PATH           grant writing too (repeatable)
+  --tcp PORT             allow connections to this TCP port, at any address
+                         (repeatable)
+  --landlock-abi N       use no Landlock feature newer than ABI N, to see what
+                         would be enforced on an older kernel
+  --user UID:GID         run as this user and group; only root can do this
+  --require LAYER        do not run PROGRAM without this layer (repeatable)
+  --without LAYER        leave this layer out (repeatable)
+  --descriptor N         pass on a descriptor from the control socket, as number N
+                         (repeatable)
+  --limit-open-files N   maximum number of open descriptors
+  --limit-file-size N    maximum size of a file that is written, in bytes
+  --limit-cpu-seconds N  processor time in seconds, then the process is killed
+  --limit-memory N       maximum address space in bytes
+  --limit-processes N    maximum number of processes of PROGRAM if a control group
+                         counts them, otherwise of its user
+  --report               as the first argument: report the state of each layer,
+                         and the end of PROGRAM, on standard error
   --print-plan           as the first argument: print the plan and run nothing
-  --control N            the only argument: read the plan from the socket that is
-                         descriptor N, report there, and end if its end is closed
-  --help, --version      print this, or the version; only as the first argument
+  --control N            as the only argument: read the plan from the socket with
+                         descriptor N, report there, and kill everything when its
+                         other end is closed
+  --help, --version      as the first argument: print this help, or the version
 
-Limits hold for each process by itself, and never raise what is inherited; without
-one, what is inherited stays.
+A limit applies to each process separately, and never raises an inherited limit.
+Without an option, the inherited limit stays.
 
 Layers: namespaces, cgroup, user, capabilities, new-privileges, limits, processes,
 files, tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,
 syscalls.
 
 SIGTERM, SIGINT or SIGHUP stops PROGRAM: its process group gets SIGTERM. A second
-one, half a second later or more, kills everything.
+signal, half a second later or more, kills everything.
 
-Exit codes, if PROGRAM was not run:
+Exit codes if PROGRAM was not run:
    64  the arguments are wrong
-  125  a layer could not be had
+  125  a layer could not be applied
   126  PROGRAM was found, but cannot be executed
-  127  PROGRAM, or the interpreter its first line names, was not found
-Otherwise PROGRAM's own, or 128 and the signal that ended it; it may be one of
-these by chance: the line \"loopabull-launch: cannot ...\" on standard error is
-printed only if it was not run.
+  127  PROGRAM, or the interpreter that its first line names, was not found
+Otherwise the exit code is PROGRAM's own, or 128 plus the number of the signal that
+ended it. PROGRAM may use the same codes itself; only if it was not run, the line
+\"loopabull-launch: cannot ...\" is printed on standard error.
 
-Example: see what a program gets to see.
+Example: show what a program can see.
   loopabull-launch --report --directory /usr --system --env HOME -- \\
       /bin/sh -c 'env; ls /; cat /etc/shadow'
 ";
@@ -95,28 +102,28 @@ fn main() -> ExitCode {
         "--version" => print(concat!("loopabull-launch ", env!("CARGO_PKG_VERSION"), "\n")),
         "--print-plan" => match Confinement::from_args(args.skip(1)) {
             Ok(confinement) => print_plan(&confinement),
-            Err(error) => misused(&Reports::None, &error),
+            Err(error) => misused(&Reporter::None, &error),
         },
-        "--report" => by_hand(args.skip(1), Reports::Stderr),
+        "--report" => by_hand(args.skip(1), Reporter::Stderr),
         "--control" => by_control(args.nth(1)),
-        _ => by_hand(args, Reports::None),
+        _ => by_hand(args, Reporter::None),
     }
 }
 
-fn by_hand(args: impl Iterator<Item = OsString>, reports: Reports) -> ExitCode {
+fn by_hand(args: impl Iterator<Item = OsString>, reporter: Reporter) -> ExitCode {
     match Confinement::from_args(args) {
         Ok(confinement) => {
-            // What is not UTF-8 has no name that an option could have.
+            // A name that is not UTF-8 cannot be the value of an option.
             let variables = env::vars_os();
             let variables = variables.filter_map(|(name, v)| Some((name.into_string().ok()?, v)));
             run(Launch {
                 confinement,
                 environment: variables.collect(),
                 descriptors: Vec::new(),
-                reports,
+                reporter,
             })
         }
-        Err(error) => misused(&reports, &error),
+        Err(error) => misused(&reporter, &error),
     }
 }
 
@@ -124,37 +131,36 @@ fn by_control(number: Option<OsString>) -> ExitCode {
     let number = number.as_ref().and_then(|number| number.to_str()?.parse().ok());
     let (Some(number), None) = (number, env::args_os().nth(3)) else {
         let option = "--control";
-        return misused(&Reports::None, &UsageError::MissingValue { option });
+        return misused(&Reporter::None, &UsageError::MissingValue { option });
     };
     let (control, plan) = match Control::open(number) {
         Ok(opened) => opened,
         Err(error) => {
-            Reports::None.fail(exit::LAYER_FAILED, format!("{error}: {}", error.source));
-            return exit::LAYER_FAILED.into();
+            return Reporter::None.fail_launch(&error).into();
         }
     };
-    let reports = Reports::Control(control);
+    let reporter = Reporter::Control(control);
     let Plan { arguments, environment, descriptors } = plan;
     match Confinement::from_args(arguments.into_iter()) {
-        Ok(confinement) => run(Launch { confinement, environment, descriptors, reports }),
-        Err(error) => misused(&reports, &error),
+        Ok(confinement) => run(Launch { confinement, environment, descriptors, reporter }),
+        Err(error) => misused(&reporter, &error),
     }
 }
 
 fn run(launch: Launch) -> ExitCode {
-    let (named, handed) = (launch.confinement.descriptors.len(), launch.descriptors.len());
-    if named != handed {
-        return misused(&launch.reports, &UsageError::Descriptors { named, handed });
+    let (named, received) = (launch.confinement.descriptors.len(), launch.descriptors.len());
+    if named != received {
+        return misused(&launch.reporter, &UsageError::DescriptorCount { named, received });
     }
     launch.run().into()
 }
 
-fn misused(reports: &Reports, error: &UsageError) -> ExitCode {
-    reports.fail(exit::USAGE, error.to_string());
+fn misused(reporter: &Reporter, error: &UsageError) -> ExitCode {
+    reporter.fail(exit::USAGE, error.to_string());
     exit::USAGE.into()
 }
 
-/// Prints what would be done, a line for each argument and each layer.
+/// Prints the plan: a line for each argument and each layer.
 fn print_plan(confinement: &Confinement) -> ExitCode {
     let mut text = String::new();
     for argument in confinement.to_args() {
@@ -166,7 +172,7 @@ fn print_plan(confinement: &Confinement) -> ExitCode {
         let state = match layer {
             _ if confinement.without.contains(&layer) => "left out",
             _ if confinement.requires(layer) => "required",
-            _ => "if it can be had",
+            _ => "if available",
         };
         text.push_str(&format!("{layer:<16}{state}\n"));
     }

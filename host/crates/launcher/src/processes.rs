@@ -1,4 +1,7 @@
-//! The processes that descend from this one.
+//! The descendants of the calling process, by `/proc`.
+//!
+//! Owns how they are found, and killed without hitting another process. Before it: the inner process;
+//! after it: the kernel.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -6,13 +9,14 @@ use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-/// Returns all descendants of the calling process that have not ended, children of children included.
+/// Returns all descendants of the calling process that have not ended, direct and indirect.
 ///
-/// By `/proc`, so it may miss one that is just being made: whoever wants them all gone asks again.
+/// May miss a process that is being created at the same time, so a caller that kills them must ask
+/// again.
 ///
 /// # Errors
 ///
-/// If `/proc` cannot be read: then nothing is known.
+/// If `/proc` cannot be read.
 pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -23,7 +27,8 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     }
     let own = getpid().as_raw_nonzero().get();
     let is_ours = |mut pid: i32| {
-        // Numbers may be given anew while we read: no chain is longer than there are processes.
+        // The kernel may reuse process ids while we read, which could form a loop. No real chain is longer
+        // than the number of processes.
         for _ in 0..=parents.len() {
             match parents.get(&pid) {
                 Some(stat) if stat.parent == own => return true,
@@ -37,9 +42,9 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
-/// Kills a process if it is a descendant of the calling one. Tells whether it was.
+/// Kills a process if it is a descendant of the caller, and returns whether it was.
 pub(crate) fn kill(pid: Pid) -> bool {
-    // The number may by now be another process's; a descriptor stays that of one.
+    // The process id may have been reused. A pidfd always refers to one process.
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     is_descendant(pid) && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
@@ -53,7 +58,7 @@ fn is_descendant(pid: Pid) -> bool {
     ancestor == own
 }
 
-/// What `/proc/PID/stat` tells of a process, proc_pid_stat(5).
+/// The fields of `/proc/PID/stat` that are used here, proc_pid_stat(5).
 #[derive(Debug, Eq, PartialEq)]
 struct Stat {
     parent: i32,
@@ -62,17 +67,17 @@ struct Stat {
 
 impl Stat {
     fn of(pid: i32) -> Option<Self> {
-        // A process may call itself by any bytes.
+        // The name of a process may be any bytes.
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&String::from_utf8_lossy(&stat))
     }
 
-    /// `PID (NAME) STATE PPID ...`, where the name may hold anything.
+    /// Reads `PID (NAME) STATE PPID ...`, where the name may contain anything.
     fn parse(stat: &str) -> Option<Self> {
         let (_, rest) = stat.rsplit_once(") ")?;
         let words: Vec<&str> = rest.split(' ').collect();
         let has_ended = matches!(*words.first()?, "Z" | "X");
-        // The first thread may have ended, and others not.
+        // The first thread may have ended while others still run.
         let threads: u32 = words.get(17)?.parse().ok()?;
         Some(Self { parent: words.get(1)?.parse().ok()?, is_alive: !has_ended || threads > 1 })
     }
@@ -83,8 +88,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_descendant_is_killed() {
-        // Whoever runs the tests, or the first process of all.
+    fn only_descendants_are_killed() {
+        // The process that runs the tests, and process 1.
         for pid in [rustix::process::getppid(), Some(Pid::INIT)] {
             assert!(!kill(pid.unwrap()));
         }
@@ -95,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_brackets_is_a_name() {
+    fn process_name_may_contain_parentheses() {
         let stat = |state: &str, threads: u32| {
             Stat::parse(&format!("7 (a) b) {state} 3{} {threads} 0", " 0".repeat(15)))
         };
         let process = |is_alive| Some(Stat { parent: 3, is_alive });
         assert_eq!([stat("S", 1), stat("Z", 1)], [process(true), process(false)]);
-        assert_eq!(stat("Z", 2), process(true), "a thread of it lives");
+        assert_eq!(stat("Z", 2), process(true), "another thread still runs");
         assert_eq!(Stat::parse("7"), None);
     }
 }

@@ -1,8 +1,8 @@
-//! The system calls that neither the standard library nor rustix has in a form that fits.
+//! The system calls for which neither the standard library nor rustix has a suitable function.
 //!
-//! Owns all `unsafe` of this crate, each call behind a function that cannot be misused. Must not
-//! know in which order, or for what, they are called. Before it: the pipeline; after it: the
-//! kernel.
+//! Owns all `unsafe` code of this crate, each call behind a function that cannot be misused. Must not
+//! know in which order, or for what purpose, they are called. Before it: the supervisor and the
+//! pipeline; after it: the kernel.
 
 #![expect(unsafe_code, reason = "libc declares every call unsafe")]
 
@@ -12,7 +12,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process;
 use std::ptr;
 
 use rustix::process::Pid;
@@ -20,25 +19,15 @@ use rustix::process::Pid;
 /// The first descriptor that is not standard input, output or error.
 const FIRST_OTHER_DESCRIPTOR: libc::c_uint = 3;
 
-/// Where descriptors are that are to get a number of the program's, beyond all such numbers, so that
-/// none is in the way of another; and where our own socket is, beyond those.
+/// The lowest number for descriptors that wait for their number in the program: it is higher than all
+/// such numbers, so that none overwrites another.
 pub(crate) const FAR: libc::c_int = 20;
+/// The lowest number for the control socket.
 const FARTHER: libc::c_int = 40;
 
-/// Names a resource that setrlimit(2) limits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Resource {
-    Core,
-    OpenFiles,
-    FileSize,
-    CpuSeconds,
-    Memory,
-    Processes,
-}
-
-/// Holds a program with its arguments and environment, laid out as execve(2) takes them.
+/// A program with its arguments and environment, laid out as execve(2) takes them.
 ///
-/// Laid out ahead, so that [`Image::execute`] allocates nothing.
+/// This is done in advance, so that [`Image::execute`] allocates nothing.
 pub(crate) struct Image {
     program: CString,
     arguments: Strings,
@@ -46,7 +35,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Lays out a program; the first argument is its own name.
+    /// Lays out a program. The first argument is its own name.
     pub(crate) fn new(
         program: CString,
         arguments: Vec<CString>,
@@ -55,7 +44,7 @@ impl Image {
         Self { program, arguments: Strings::new(arguments), environment: Strings::new(environment) }
     }
 
-    /// Becomes the program; returns only if that fails, with the reason.
+    /// Becomes the program. Returns only on failure, with the reason.
     pub(crate) fn execute(&self) -> io::Error {
         // SAFETY: `program` is nul-terminated, and `Strings` keeps both arrays ended by a null
         // pointer and the strings that they point to alive, unchanged, as long as `self`.
@@ -85,53 +74,10 @@ impl Strings {
     }
 }
 
-/// Sets the permissions that files made from now on do not get.
-pub(crate) fn set_umask(mask: libc::mode_t) {
-    // SAFETY: umask takes and returns a number, and cannot fail.
-    unsafe { libc::umask(mask) };
-}
-
-/// Makes the calling process the leader of its own process group, and of its own session unless
-/// it leads a group already, in which case the kernel refuses a session.
-pub(crate) fn lead_process_group() -> io::Result<()> {
-    // SAFETY: setsid takes nothing and touches no memory of ours.
-    if unsafe { libc::setsid() } != -1 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // SAFETY: getpgrp takes nothing, touches no memory of ours, and cannot fail.
-    let group = unsafe { libc::getpgrp() };
-    // The kernel gives the same error when another process still is in a group with our number,
-    // so that the claim is checked and not concluded from the error.
-    if u32::try_from(group) == Ok(process::id()) { Ok(()) } else { Err(error) }
-}
-
-/// Lowers both the soft and the hard limit, so that the program cannot raise it again. A hard
-/// limit that is lower already stays: a limit is never raised, not even by root.
-pub(crate) fn lower_limit(resource: Resource, to: u64) -> io::Result<()> {
-    let resource = match resource {
-        Resource::Core => libc::RLIMIT_CORE,
-        Resource::OpenFiles => libc::RLIMIT_NOFILE,
-        Resource::FileSize => libc::RLIMIT_FSIZE,
-        Resource::CpuSeconds => libc::RLIMIT_CPU,
-        Resource::Memory => libc::RLIMIT_AS,
-        Resource::Processes => libc::RLIMIT_NPROC,
-    };
-    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `old` is a valid rlimit that outlives the call.
-    check(unsafe { libc::getrlimit(resource, &raw mut old) })?;
-    let limit = to.min(old.rlim_max);
-    let new = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-    // SAFETY: `new` is a valid rlimit that outlives the call.
-    check(unsafe { libc::setrlimit(resource, &raw const new) })
-}
-
-/// Has the kernel close every descriptor beyond the first three when the program is executed.
-///
-/// Not at once: if something in this process does own one, it stays valid until then. Needs
-/// Linux 5.11.
+/// Marks every descriptor beyond the first three to be closed when the program is executed. Until then
+/// they stay valid for their owners in this process. Needs Linux 5.11.
 pub(crate) fn close_descriptors_on_execute() -> io::Result<()> {
-    // By number, because not every libc that we build for has the function.
+    // We call it by number, because not every libc that we build for has the function.
     // SAFETY: close_range takes numbers only, and with CLOSE_RANGE_CLOEXEC closes nothing here.
     let result = unsafe {
         libc::syscall(
@@ -147,8 +93,8 @@ pub(crate) fn close_descriptors_on_execute() -> io::Result<()> {
     Ok(())
 }
 
-/// Unblocks all signals, and sets SIGPIPE to its default. Both outlive execve; Rust's start-up
-/// code ignores SIGPIPE, and many programs do not expect to inherit that.
+/// Unblocks all signals, and resets SIGPIPE to its default. Both settings survive `execve`. Rust's
+/// start-up code ignores SIGPIPE, and many programs do not expect to inherit that.
 pub(crate) fn reset_signals() -> io::Result<()> {
     // SAFETY: SIG_DFL installs no code of ours.
     if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
@@ -157,15 +103,15 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set it is given, and that set outlives the call.
     check(unsafe { libc::sigemptyset(none.as_mut_ptr()) })?;
-    // SAFETY: the set was just initialised; a null pointer says that the old one is not wanted.
+    // SAFETY: the set was just initialised; a null pointer says that the old set is not wanted.
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) })
 }
 
-/// Becomes two processes, as fork(2), with these namespaces of its own for the new one. Returns the
-/// new one's number in the old, and nothing in the new.
+/// Forks as fork(2) does, with these new namespaces for the child (flags of clone(2)). Returns the
+/// child's process id in the parent, and nothing in the child.
 ///
-/// Only for a process with one thread: a lock that another thread holds would be held for ever in the
-/// new process.
+/// Only for a process with one thread: a lock that another thread holds would be held forever in the
+/// child.
 pub(crate) fn fork(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
     let flags = libc::c_ulong::from((namespaces | libc::SIGCHLD).cast_unsigned());
     let none: libc::c_ulong = 0;
@@ -178,36 +124,27 @@ pub(crate) fn fork(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))
 }
 
-/// The arguments of clone3(2), as Linux 5.7 has them.
-#[derive(Default)]
-#[repr(C)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-/// The same with the new process in this control group from its beginning: to move one there takes
-/// the kernel milliseconds.
+/// Forks as [`fork`] does, with the child in this control group from its beginning. Needs Linux 5.7.
+/// To move a process into a group later takes the kernel milliseconds.
 pub(crate) fn fork_into(group: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
-    const INTO_CGROUP: u64 = 0x2_0000_0000;
-    let arguments = CloneArguments {
-        flags: INTO_CGROUP,
+    // For glibc, the libc crate declares this constant as a c_int, which is too small for it.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let arguments = libc::clone_args {
+        flags: CLONE_INTO_CGROUP,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
         cgroup: u64::from(group.as_raw_fd().cast_unsigned()),
-        ..CloneArguments::default()
     };
-    let size = size_of::<CloneArguments>();
-    // SAFETY: the arguments are those of the size that is told, and outlive the call. Without a stack
-    // and without CLONE_VM it has the semantics of fork, as in `fork`.
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: the arguments have the given size and outlive the call. Without a stack and without
+    // CLONE_VM the call has the semantics of fork, as in `fork`.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
     if pid == -1 {
         return Err(io::Error::last_os_error());
@@ -215,8 +152,8 @@ pub(crate) fn fork_into(group: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))
 }
 
-/// Blocks the signals that end a process, tell of a child or are our own, and returns a descriptor
-/// that tells of them.
+/// Blocks the signals that stop the launcher, SIGCHLD, and SIGUSR1, which its processes send to each
+/// other. Returns a descriptor from which they are read, signalfd(2).
 pub(crate) fn block_signals() -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set it is given, and that set outlives the call.
@@ -232,43 +169,30 @@ pub(crate) fn block_signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised and outlives the call; -1 asks for a new descriptor.
     let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
     check(descriptor)?;
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Takes every capability that this kernel has out of the bounding set.
-pub(crate) fn empty_bounding_set() -> io::Result<()> {
-    for capability in 0..libc::c_ulong::from(u64::BITS) {
-        // SAFETY: PR_CAPBSET_DROP takes a number.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        if result == -1 {
-            let error = io::Error::last_os_error();
-            // The first number that is no capability of this kernel.
-            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
-        }
-    }
-    Ok(())
-}
-
-/// What may be done through a mount.
+/// The access that a mount allows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Mount {
-    /// Nothing of it can be changed, modes and times included; setuid programs give nothing.
+pub(crate) enum MountAccess {
+    /// Reading only. Nothing can be changed, including modes and times; setuid programs give no
+    /// privileges.
     Read,
-    /// It can; setuid programs give nothing, and devices are none.
+    /// Reading and writing. Setuid programs give no privileges, and devices do not work.
     Write,
 }
 
-/// Restricts a mount and all in it (mount_setattr(2), Linux 5.12).
-pub(crate) fn set_mount(place: &Path, mount: Mount) -> io::Result<()> {
+/// Restricts a mount and all mounts below it (mount_setattr(2), Linux 5.12).
+pub(crate) fn restrict_mount(place: &Path, access: MountAccess) -> io::Result<()> {
     let place = CString::new(place.as_os_str().as_bytes())?;
-    let set = match mount {
-        Mount::Read => libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
-        Mount::Write => libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+    let set = match access {
+        MountAccess::Read => libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        MountAccess::Write => libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     };
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the path is nul-terminated, and the attributes are valid for the size that is given;
-    // both outlive the call.
+    // SAFETY: the path is nul-terminated, and the attributes are valid for the given size; both outlive
+    // the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -285,25 +209,25 @@ pub(crate) fn set_mount(place: &Path, mount: Mount) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a descriptor another number, under which it outlives `execve`.
+/// Gives a descriptor another number, under which it stays open across `execve`.
 pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::Result<()> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
-    // SAFETY: dup2 takes numbers; what was open under that number is closed, and nothing in this
-    // process, which is about to become another program, uses it.
+    // SAFETY: dup2 takes numbers. It closes a descriptor that had this number before; nothing in this
+    // process uses that one, because the number is one of the program's or that of the control socket.
     check(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })
 }
 
-/// Takes over a descriptor that this process was started with.
+/// Returns a copy, under a high number, of a descriptor with which this process was started.
 ///
 /// # Errors
 ///
-/// If nothing is open under that number.
+/// If no descriptor with this number is open.
 pub(crate) fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
-    // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and gives a new descriptor.
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and returns a new descriptor.
     let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FARTHER) };
     check(descriptor)?;
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

@@ -1,11 +1,11 @@
-//! The system calls that are of no use to a well-meaning program.
+//! The filters of system calls.
 //!
-//! Owns the list and the filters. They fail with EPERM, as they would for a user without privileges;
-//! `clone3` and the x32 calls of x86-64 with ENOSYS, so that libraries fall back to what can be
-//! filtered; a call of another architecture ends the process. Of sockets those are left that a play
-//! needs, without the two ways round Landlock's ports: MPTCP, and data in the first packet, which
-//! connects without `connect`. Before it: the pipeline, as the last
-//! layer; after it: nothing that we do but `execve`.
+//! Owns the lists and the filters. Denied calls fail with EPERM, as they would for a user without
+//! privileges; `clone3` and the x32 calls of x86-64 fail with ENOSYS, so that libraries fall back to
+//! calls that can be filtered; a call of another architecture kills the process. Only the kinds of
+//! sockets that a play needs can be created, and the two ways around Landlock's port checks are closed:
+//! MPTCP, and data in the first packet, which connects without `connect`. Before it: the pipeline, as
+//! the last layer; after it: nothing that we do except `execve`.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,13 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// Debugging, keys, mounts and namespaces, modules, the clock, the kernel's own interfaces, and calls
-/// that go round what other layers see.
+/// The denied calls: debugging, keys, mounts and namespaces, modules, the clock, the kernel's own
+/// interfaces, and calls that bypass the checks of other layers.
 ///
-/// Those of Linux 6.18 and before were looked through. Of the newer ones some are left that do what older
-/// ones do that are left too: `statmount` and `listmount` read what `/proc` shows, the calls on extended
-/// attributes and `file_setattr` change what a file's owner may, and `lsm_set_self_attr` its caller.
+/// The calls of Linux up to 6.18 were reviewed. Some newer ones stay allowed because they do the same
+/// as older calls that are allowed: `statmount` and `listmount` read what `/proc` shows, the calls on
+/// extended attributes and `file_setattr` change what a file's owner may change, and
+/// `lsm_set_self_attr` changes only its caller.
 const DENIED: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -72,11 +73,11 @@ const DENIED: &[i64] = &[
     libc::SYS_iopl,
 ];
 
-/// `open_tree` and `mount_setattr` in one call, from Linux 6.15 on. It has this number on every
-/// architecture, as all calls from 424 on have.
+/// `open_tree` and `mount_setattr` in one call, since Linux 6.15. Calls from 424 on have the same number
+/// on every architecture.
 const OPEN_TREE_ATTR: i64 = 467;
 
-/// Namespaces that `clone` would make; `unshare` and `clone3` are denied whole.
+/// The flags of `clone` that create namespaces. `unshare` and `clone3` are denied entirely.
 const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWNET
@@ -85,21 +86,22 @@ const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS) as i64;
 
-/// Families of sockets that may be made: files, the internet, and netlink, by which the C library asks
-/// for the addresses of this machine.
+/// The address families of allowed sockets: files, the internet, and netlink, which the C library uses
+/// to find the addresses of this machine.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Protocols of these families: the usual one, TCP, UDP and what `ping` needs. Others connect round
-/// Landlock's ports: MPTCP, SMC, SCTP.
+/// The allowed protocols: the default one, TCP, UDP and those of `ping`. Others bypass Landlock's port
+/// checks: MPTCP, SMC, SCTP.
 const PROTOCOLS: [i32; 5] =
     [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
 
-/// Calls that change other processes of the same user, those that watch over this one among them, and
-/// which argument says whose: 0 is the caller, or its process group, in which nobody else is.
+/// Calls that can change other processes of the same user, including the launcher's, and the number of
+/// the argument that names the process. 0 is allowed: it means the caller, or its process group, which
+/// contains only processes of the program.
 ///
-/// A process that names itself by its number is refused too, since a filter cannot know that number: it
-/// is what `pthread_setaffinity_np` and `pthread_setschedparam` do. Python, Ansible and ssh do not.
-const MEDDLING: [(i64, u8); 7] = [
+/// A process that names itself by its process id is refused too, because a filter cannot know that id.
+/// `pthread_setaffinity_np` and `pthread_setschedparam` do that; Python, Ansible and ssh do not.
+const PROCESS_CALLS: [(i64, u8); 7] = [
     (libc::SYS_ioprio_set, 1),
     (libc::SYS_prlimit64, 0),
     (libc::SYS_sched_setaffinity, 0),
@@ -109,17 +111,18 @@ const MEDDLING: [(i64, u8); 7] = [
     (libc::SYS_setpriority, 1),
 ];
 
-/// Those of them that can be about all processes of a user, where 0 is the caller's, and how their first
-/// argument says so: IOPRIO_WHO_USER of ioprio_set(2), PRIO_USER of setpriority(2).
-const MEDDLING_WITH_ALL: [(i64, u64); 2] =
+/// Calls of [`PROCESS_CALLS`] that can change all processes of a user, where 0 means the caller's user,
+/// and the value of the first argument that selects this: IOPRIO_WHO_USER of ioprio_set(2), PRIO_USER
+/// of setpriority(2).
+const USER_CALLS: [(i64, u64); 2] =
     [(libc::SYS_ioprio_set, 3), (libc::SYS_setpriority, libc::PRIO_USER as u64)];
 
-/// Requests that type into a terminal, as if its user had (ioctl_tty(2)).
-const TYPING: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
+/// Requests of `ioctl` that put input into a terminal as if its user had typed it (ioctl_tty(2)).
+const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
 const TIOCLINUX: u64 = 0x541c;
 
-/// Sending with this flag connects (tcp(7), MSG_FASTOPEN), and where it stands among the arguments.
-const SENDING: [(i64, u8); 3] =
+/// Calls that connect if MSG_FASTOPEN is set (tcp(7)), and the number of the argument with the flags.
+const SEND_CALLS: [(i64, u8); 3] =
     [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
 
 #[cfg(target_arch = "x86_64")]
@@ -129,28 +132,28 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "riscv64")]
 const ARCHITECTURE: TargetArch = TargetArch::riscv64;
 
-/// Returns the programs to be installed, in any order.
+/// Returns the filters. They can be installed in any order.
 pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
-    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
-    let mut denied: BTreeMap<i64, Vec<_>> = whole(DENIED);
-    denied.insert(libc::SYS_clone, making_namespaces()?);
-    denied.insert(libc::SYS_socket, odd_sockets()?);
-    let typing = TYPING.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
-    denied.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
-    for (call, argument) in SENDING {
+    let always = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let mut denied: BTreeMap<i64, Vec<_>> = always(DENIED);
+    denied.insert(libc::SYS_clone, namespace_rules()?);
+    denied.insert(libc::SYS_socket, socket_rules()?);
+    let input = TERMINAL_INPUT.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
+    denied.insert(libc::SYS_ioctl, input.into_iter().collect::<Result<_, _>>()?);
+    for (call, argument) in SEND_CALLS {
         let flag = u64::from(libc::MSG_FASTOPEN.cast_unsigned());
         denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::MaskedEq(flag), flag)])?]);
     }
-    for (call, argument) in MEDDLING {
+    for (call, argument) in PROCESS_CALLS {
         denied.insert(call, vec![rule(&[(argument, SeccompCmpOp::Ne, 0)])?]);
     }
-    for (call, whose) in MEDDLING_WITH_ALL {
-        denied.entry(call).or_default().push(rule(&[(0, SeccompCmpOp::Eq, whose)])?);
+    for (call, selector) in USER_CALLS {
+        denied.entry(call).or_default().push(rule(&[(0, SeccompCmpOp::Eq, selector)])?);
     }
     let mut programs =
-        vec![filter(denied, libc::EPERM)?, filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?];
+        vec![filter(denied, libc::EPERM)?, filter(always(&[libc::SYS_clone3]), libc::ENOSYS)?];
     if cfg!(target_arch = "x86_64") {
-        programs.push(without_x32());
+        programs.push(x32_filter());
     }
     Ok(programs)
 }
@@ -164,32 +167,32 @@ fn filter(
     Ok(BpfProgram::try_from(filter)?)
 }
 
-/// One rule for each namespace: a rule can ask for bits that are set, not for any of several.
-fn making_namespaces() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+/// Returns one rule for each namespace, because a rule can match set bits, but not any of several bits.
+fn namespace_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let bits = (0..i64::BITS).map(|bit| 1_u64 << bit).filter(|bit| NAMESPACES as u64 & bit != 0);
     bits.map(|bit| rule(&[(0, SeccompCmpOp::MaskedEq(bit), bit)])).collect()
 }
 
-/// Sockets of other families and protocols.
-fn odd_sockets() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+/// Returns rules that match sockets of families and protocols that are not allowed.
+fn socket_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let number = |number: i32| u64::from(number.cast_unsigned());
     let others = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, number(family)));
     let protocols = PROTOCOLS.map(|protocol| (2, SeccompCmpOp::Ne, number(protocol)));
     Ok(vec![rule(&others)?, rule(&protocols)?])
 }
 
-/// A rule that holds if all of these do: argument, comparison, value.
+/// Returns a rule that matches if all conditions do: argument, comparison, value.
 fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompiler::Error> {
     let conditions = conditions.iter().map(|(argument, comparison, value)| {
-        // The arguments that are looked at are of type int, so their upper half is anything.
+        // All of these arguments are of type int, so their upper half may contain anything.
         SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, comparison.clone(), *value)
     });
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// The calls of the x32 interface are those of x86-64 and some more, with this bit set
-/// (`__X32_SYSCALL_BIT` of the kernel's `asm/unistd.h`).
-fn without_x32() -> BpfProgram {
+/// Returns a filter that denies the x32 calls: those of x86-64 and some more, with a bit set in their
+/// number (`__X32_SYSCALL_BIT` of the kernel's `asm/unistd.h`).
+fn x32_filter() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
@@ -208,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_are_programs() {
+    fn no_filter_is_empty() {
         for program in filters().unwrap() {
             assert!(!program.is_empty());
         }
@@ -216,6 +219,6 @@ mod tests {
 
     #[test]
     fn every_namespace_has_a_rule() {
-        assert_eq!(making_namespaces().unwrap().len(), 7);
+        assert_eq!(namespace_rules().unwrap().len(), 7);
     }
 }

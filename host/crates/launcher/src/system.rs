@@ -1,10 +1,10 @@
-//! What of the system a program needs to run at all: `--system`.
+//! The paths that programs need to run at all: `--system`.
 //!
-//! Owns the lists. They are chosen for a Python program that speaks ssh, on Debian and Fedora: code,
-//! names of users and hosts, certificates, time zones; no password file, no host keys, no logs, no
-//! home directories, no sockets. What is not there is skipped.
+//! Owns the lists. They suit a Python program that speaks ssh, on Debian and Fedora: code, names of
+//! users and hosts, certificates and time zones, but no password file, host keys, logs, home directories
+//! or sockets. Paths that do not exist are skipped. Must not know how a path is granted.
 
-/// Trees and files that may be read and executed.
+/// Directory trees and files that the program may read and execute.
 pub(crate) const READ: &[&str] = &[
     "/usr",
     "/bin",
@@ -68,12 +68,13 @@ pub(crate) const READ: &[&str] = &[
     "/sys",
 ];
 
-/// Devices and memory that may be written. Python's locks between processes are in `/dev/shm`.
+/// Devices and shared memory that the program may write. Python keeps its locks between processes in
+/// `/dev/shm`.
 pub(crate) const WRITE: &[&str] = &["/dev/full", "/dev/null", "/dev/shm", "/dev/tty", "/dev/zero"];
 
-/// Where temporary files of the program's own are, in a room that has some.
+/// The mount points for the program's own temporary files, in a private root file system.
 pub(crate) const TMP: &[&str] = &["/tmp", "/var/tmp"];
 
-/// Pseudo-terminals, on which `ssh` asks for a password: in a room they are the program's own, outside
-/// they are everybody's.
-pub(crate) const OWN_WRITE: &[&str] = &["/dev/ptmx", "/dev/pts"];
+/// Pseudo-terminals, on which `ssh` asks for a password. They are granted only in a private root file
+/// system, where they are the program's own; outside they belong to everybody.
+pub(crate) const PRIVATE_WRITE: &[&str] = &["/dev/ptmx", "/dev/pts"];

@@ -1,85 +1,65 @@
-//! What can be wrong with the arguments of `loopabull-launch`.
+//! Errors in the arguments of `loopabull-launch`.
 //!
-//! Owns the error and its words. Must not know how arguments are read, nor repeat a value that
-//! may be a secret. Before it: the reader in `confinement`; after it: `main`, which prints it.
+//! Owns the error and its text. Must not know how arguments are read, nor repeat a value that may be
+//! a secret. Before it: the reader in `confinement`; after it: `main`, which prints it.
 
-use std::error::Error;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
+
+use thiserror::Error;
 
 use crate::layer::Layer;
 
-/// Says what is wrong with the arguments of `loopabull-launch`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An error in the arguments of `loopabull-launch`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UsageError {
-    /// No such option.
+    /// The option does not exist.
+    #[error("unknown option `{}`", .option.display())]
     UnknownOption { option: OsString },
-    /// Something that is neither an option nor behind `--`.
+    /// An argument before `--` is not an option.
+    #[error("unexpected argument `{}` before `--`", .argument.display())]
     UnexpectedArgument { argument: OsString },
-    /// An option that ends the arguments, without its value.
+    /// The last option lacks its value.
+    #[error("missing value of option `{option}`")]
     MissingValue { option: &'static str },
-    /// An option that may be given once, twice. Taking the last one would let an option that was
-    /// slipped in loosen the one before.
+    /// An option that may be given once is given twice. If the last one won, an option that somebody
+    /// slipped in could loosen an earlier one.
+    #[error("repeated option `{option}`")]
     RepeatedOption { option: &'static str },
-    /// A limit that is not a number from 0 to 2^64 - 1.
+    /// A value is not a number, or not in the range of this option; limits go from 0 to 2^64 - 1.
+    #[error("option `{option}` needs a whole number, not `{}`", .value.display())]
     InvalidNumber { option: &'static str, value: OsString },
-    /// The number by which the kernel is told "none", for a user or a group.
+    /// The value of `--user` is not of the form `UID:GID`.
+    #[error("option `--user` needs `UID:GID` in numbers, not `{}`", .value.display())]
+    InvalidUser { value: OsString },
+    /// The user or group id is the number that means "none" to the kernel.
+    #[error("`{}` is not a user or group id", u32::MAX)]
     NoUser,
-    /// The name of an environment variable that is empty or not UTF-8.
+    /// The name of an environment variable is empty or not UTF-8.
+    #[error("invalid name `{}` of option `--env`", .name.display())]
     InvalidName { name: OsString },
-    /// `--env NAME=VALUE`. The value is left out here too: it may be a secret.
+    /// `--env NAME=VALUE` was given. The message omits the value, which may be a secret.
+    #[error("option `--env` takes the name `{name}` without a value")]
     ValueForName { name: String },
-    /// No `--directory`.
+    /// `--directory` is missing.
+    #[error("missing option `--directory`")]
     NoDirectory,
-    /// No `--`, or nothing behind it.
+    /// `--` is missing, or nothing follows it.
+    #[error("missing program after `--`")]
     NoProgram,
-    /// A program or a grant that would have to be searched for.
+    /// The path of the program or of a grant is relative; nothing is searched for.
+    #[error("path `{}` is not absolute", .path.display())]
     RelativePath { path: PathBuf },
-    /// A layer that does not exist.
+    /// The layer does not exist.
+    #[error("unknown layer `{}`", .name.display())]
     UnknownLayer { name: OsString },
-    /// A layer without which nothing is run, to be left out.
-    NeededLayer { layer: Layer },
-    /// A number that no descriptor can be given.
+    /// A required layer is to be left out.
+    #[error("layer `{layer}` cannot be left out")]
+    RequiredLayer { layer: Layer },
+    /// A descriptor cannot have this number in the program.
+    #[error("descriptor number {number} is not between 3 and 19")]
     DescriptorRange { number: u32 },
-    /// Another number of descriptors than there are numbers for them.
-    Descriptors { named: usize, handed: usize },
+    /// The plan names more or fewer descriptors than the control socket delivered.
+    #[error("wrong number of descriptors: {named} named, {received} received")]
+    DescriptorCount { named: usize, received: usize },
 }
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownOption { option } => write!(f, "unknown option `{}`", option.display()),
-            Self::UnexpectedArgument { argument } => {
-                write!(f, "unexpected argument `{}` before `--`", argument.display())
-            }
-            Self::MissingValue { option } => write!(f, "missing value of option `{option}`"),
-            Self::RepeatedOption { option } => write!(f, "repeated option `{option}`"),
-            Self::InvalidNumber { option, value } => {
-                write!(f, "option `{option}` needs a whole number, not `{}`", value.display())
-            }
-            Self::NoUser => write!(f, "no user and no group is {}", u32::MAX),
-            Self::InvalidName { name } => {
-                write!(f, "invalid name `{}` of option `--env`", name.display())
-            }
-            Self::ValueForName { name } => {
-                write!(f, "option `--env` takes only the name of `{name}`")
-            }
-            Self::NoDirectory => write!(f, "missing option `--directory`"),
-            Self::NoProgram => write!(f, "missing program after `--`"),
-            Self::RelativePath { path } => {
-                write!(f, "path `{}` is not absolute", path.display())
-            }
-            Self::UnknownLayer { name } => write!(f, "unknown layer `{}`", name.display()),
-            Self::NeededLayer { layer } => write!(f, "layer `{layer}` cannot be left out"),
-            Self::DescriptorRange { number } => {
-                write!(f, "a descriptor can be 3 to 19, not {number}")
-            }
-            Self::Descriptors { named, handed } => {
-                write!(f, "{named} descriptors are named and {handed} were handed over")
-            }
-        }
-    }
-}
-
-impl Error for UsageError {}

@@ -1,7 +1,7 @@
-//! What a program that was started by `loopabull-launch` gets, seen from inside that program.
+//! The promises of the launcher's help, seen from inside a program that it starts.
 //!
-//! Owns the promises of the launcher's help. Must not know how they are kept: it runs the real
-//! launcher, with real programs behind it.
+//! Owns the tests of these promises. Must not know how they are kept: it runs the real launcher with
+//! real programs.
 
 #![expect(
     clippy::disallowed_methods,
@@ -43,7 +43,7 @@ fn launcher(confinement: &Confinement) -> Command {
     command
 }
 
-/// Runs the launcher behind a shell that first does `setup`.
+/// Runs the launcher from a shell that first executes `setup`.
 fn launcher_after(setup: &str, confinement: &Confinement) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), LAUNCHER]);
@@ -69,7 +69,7 @@ fn refused(command: Command, code: u8, message: &str) {
     assert_eq!(output.stdout, b"");
 }
 
-/// Returns what is behind `name:` in /proc/self/status.
+/// Returns the field `name` of /proc/self/status.
 fn status_field(status: &str, name: &str) -> String {
     let prefix = format!("{name}:");
     let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
@@ -134,7 +134,7 @@ fn core_dumps_are_always_off() {
 }
 
 #[test]
-fn limits_are_set_for_good() {
+fn limits_are_both_soft_and_hard() {
     let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
     confinement.limits = Limits {
         open_files: Some(64),
@@ -153,7 +153,7 @@ fn limits_are_set_for_good() {
 }
 
 #[test]
-fn limit_never_raises_what_is_inherited() {
+fn inherited_limit_is_never_raised() {
     let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
     confinement.limits.open_files = Some(1024);
     let limits = stdout(launcher_after("ulimit -n 100", &confinement));
@@ -161,7 +161,7 @@ fn limit_never_raises_what_is_inherited() {
 }
 
 #[test]
-fn files_are_the_owners_alone() {
+fn created_files_are_accessible_only_to_their_owner() {
     let command = launcher_after("umask 0", &confined("/bin/sh", &["-c", "umask"]));
     assert_eq!(stdout(command), "0077\n");
 }
@@ -174,7 +174,7 @@ fn process_leads_its_own_group_and_session() {
 }
 
 #[test]
-fn program_that_is_ended_by_a_signal_is_told_as_shells_do() {
+fn exit_code_of_a_signal_is_that_of_shells() {
     let mut command = launcher(&confined("/bin/sh", &["-c", "kill -9 $$"]));
     let status = command.status().expect("the launcher was built");
     assert_eq!(status.code(), Some(128 + 9));
@@ -192,7 +192,7 @@ fn signals_are_reset() {
 }
 
 #[test]
-fn program_starts_in_the_directory() {
+fn working_directory_is_the_given_one() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let directory = directory.path().canonicalize().expect("it was just made");
     let mut confinement = confined("/bin/sh", &["-c", "pwd -P"]);
@@ -203,7 +203,7 @@ fn program_starts_in_the_directory() {
 }
 
 #[test]
-fn arguments_arrive_as_they_were_given() {
+fn arguments_are_passed_on_unchanged() {
     let arguments = ["%s\\n", "--env", "--", "", "a b", "é"];
     let command = launcher(&confined("/usr/bin/printf", &arguments));
     assert_eq!(stdout(command), "--env\n--\n\na b\né\n");
@@ -241,7 +241,7 @@ fn file_without_permission_cannot_be_executed() {
 }
 
 #[test]
-fn missing_directory_fails_its_layer() {
+fn missing_directory_is_an_error() {
     let mut confinement = confined("/bin/true", &[]);
     confinement.directory = "/nonexistent".into();
     refused(
@@ -252,7 +252,7 @@ fn missing_directory_fails_its_layer() {
 }
 
 #[test]
-fn complaint_is_one_line_whatever_the_path_holds() {
+fn error_is_one_line_even_if_the_path_has_a_line_break() {
     refused(
         launcher(&confined("/nonexistent\nprogram", &[])),
         exit::NOT_FOUND,
@@ -266,11 +266,11 @@ fn relative_program_is_bad_usage() {
 }
 
 #[test]
-fn user_that_is_none_is_bad_usage() {
+fn number_that_means_no_user_is_bad_usage() {
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
         let mut confinement = confined("/bin/true", &[]);
         confinement.user = Some(User { uid, gid });
-        refused(launcher(&confinement), exit::USAGE, "no user and no group is 4294967295");
+        refused(launcher(&confinement), exit::USAGE, "`4294967295` is not a user or group id");
     }
 }
 

@@ -1,18 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""Tries what a sandbox forbids and what it allows, and prints what happened.
+"""Attempts things that a sandbox forbids and things that it allows, and prints the results.
 
-It runs as a program (a table; with --json, JSON), from a shell task, and as an Ansible module:
-the word WANT_JSON makes Ansible pass the path of a JSON file of arguments. The inputs, all
+It runs as a program (it prints a table, or JSON with --json), from a shell task, and as an Ansible
+module: the word WANT_JSON makes Ansible pass the path of a JSON file of arguments. The inputs, all
 optional, are one JSON object: the file named by the first argument, the text in LOOPABULL_PROBE,
 or standard input.
 
-Verdicts: `allowed`; `denied`; `limited` (a bomb was stopped); `absent` (nothing there to have);
-`untried` (an input is missing); `info` (a fact, not judged). "reached, EINVAL" says that the call
-had arguments without meaning, and that the kernel got past its check of privileges to say so.
-Every attempt but those marked `here` runs in a child of its own, so that a filter that kills, or
-an attempt that succeeds, leaves the others alone. Nothing here does harm when it runs as root
-without a sandbox. System call numbers are those of x86_64.
+Verdicts: `allowed`; `denied`; `limited` (a resource limit stopped it); `absent` (the target does not
+exist); `untried` (an input is missing); `info` (a fact, not judged). "reached, EINVAL" means that the
+call had meaningless arguments, and that the kernel refused them only after its check of privileges.
+Every attempt except those marked `here` runs in its own child, so that a filter that kills, or an
+attempt that succeeds, does not affect the others. As root without a sandbox the probe does no harm.
+System call numbers are those of x86_64.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import time
 
-PATIENCE = 60  # seconds for one attempt
+ATTEMPT_TIMEOUT = 60  # seconds
 FILES, FORKS, CHUNKS, CHUNK, BIG_FILE = 10**5, 5000, 64, 64 << 20, 64 << 30
 PARENT = os.getppid()
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -40,7 +40,7 @@ LIBC.syscall.restype = ctypes.c_long
 KNOWN_NUMBERS = os.uname().machine == "x86_64" and struct.calcsize("P") == 8
 NULL = ctypes.c_void_p(0)
 NOT_THERE = {errno.ENOENT, errno.ESRCH, errno.ENXIO, errno.ENOTDIR, errno.ECONNREFUSED}
-# What a kernel says that was built without something, and a filter that hides it.
+# The errors of a kernel that was built without a feature, and of a filter that hides one.
 NOT_BUILT = {errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 ATTEMPTS = []
 
@@ -107,7 +107,7 @@ def judge_in_child(function, reached, given):
         return "untried", "fork: " + name_of(error)
     if pid == 0:
         try:
-            signal.alarm(PATIENCE)
+            signal.alarm(ATTEMPT_TIMEOUT)
             os.write(there, json.dumps(judge(function, reached, given)).encode())
         finally:
             os._exit(0)
@@ -120,7 +120,7 @@ def judge_in_child(function, reached, given):
     if not os.WIFSIGNALED(status):
         return "untried", "no answer"
     killer = signal.Signals(os.WTERMSIG(status))
-    # Only the 32-bit call can end in a fault: where the kernel has no such call.
+    # Only the 32-bit call can end in a fault, on a kernel without such calls.
     verdict = {signal.SIGALRM: "untried", signal.SIGSEGV: "absent"}.get(killer, "denied")
     return verdict, "killed by " + killer.name
 
@@ -406,7 +406,7 @@ def _(i):
 
 @attempt("processes", "set the victim's scheduling attributes")
 def _(i):
-    os.sched_getscheduler(victim(i))  # for whether it is there
+    os.sched_getscheduler(victim(i))  # fails if the victim is not there
     keep_all = 0x18  # SCHED_FLAG_KEEP_POLICY and SCHED_FLAG_KEEP_PARAMS
     call(314, victim(i), struct.pack("IIQiIQQQ", 48, 0, keep_all, 0, 0, 0, 0, 0), 0)
 
@@ -418,7 +418,7 @@ def _(i):
 
 
 def of_all_of_the_user(function):
-    # They may differ, and would not afterwards; of a program in a sandbox they do not.
+    # Outside a sandbox the processes of the user may have different values, which this would change.
     return function() if filtered() else ("untried", "outside a sandbox")
 
 
@@ -461,11 +461,11 @@ def _(i):
 
 AT_CWD = -100
 HANDLE = struct.pack("Ii8x", 8, 1)
-PERF = struct.pack("IIQQQQQQQ", 1, 64, 9, 0, 0, 0, 0x61, 0, 0)  # the dummy, not of the kernel
+PERF = struct.pack("IIQQQQQQQ", 1, 64, 9, 0, 0, 0, 0x61, 0, 0)  # the dummy event, without the kernel
 MAP = struct.pack("IIII", 2, 4, 4, 1) + bytes(56)
 E = errno
 
-# Name, number, arguments, and the errors that come after the check of privileges. None may have
+# Name, number, arguments, and the errors that come after the check of privileges. No call may have
 # an effect that outlives the child.
 for name, number, arguments, reached in [
     ("keyctl", 250, [9999], [E.EOPNOTSUPP]),
@@ -478,9 +478,9 @@ for name, number, arguments, reached in [
     ("chroot", 161, [b"/"], []),
     ("fsopen", 430, [NULL, 0], [E.EFAULT]),
     ("open_tree", 428, [AT_CWD, NULL, 1], [E.EFAULT]),  # OPEN_TREE_CLONE
-    ("open_tree_attr", 467, [AT_CWD, b"/", 0, NULL, 0], []),  # of no copy, to change nothing
+    ("open_tree_attr", 467, [AT_CWD, b"/", 0, NULL, 0], []),  # without a copy, changes nothing
     ("move_mount", 429, [-1, NULL, -1, NULL, 0], [E.EFAULT, E.EBADF]),
-    ("mount_setattr", 442, [AT_CWD, b"/", 0, bytes(32), 32], []),  # to change nothing
+    ("mount_setattr", 442, [AT_CWD, b"/", 0, bytes(32), 32], []),  # changes nothing
     ("bpf", 321, [0, MAP, len(MAP)], []),
     ("perf_event_open", 298, [PERF, 0, -1, -1, 0], []),
     ("userfaultfd", 323, [1], []),  # UFFD_USER_MODE_ONLY
@@ -492,7 +492,7 @@ for name, number, arguments, reached in [
     ("swapon", 167, [NULL, 0], [E.EFAULT]),
     ("acct", 163, [1], [E.EFAULT]),
     ("quotactl", 179, [0x80000200, NULL, 0, NULL], [E.ENODEV]),
-    ("settimeofday", 164, [NULL, NULL], []),  # to nothing
+    ("settimeofday", 164, [NULL, NULL], []),  # to no time
     ("sethostname", 170, [NULL, -1], [E.EINVAL]),
     ("syslog", 103, [10, NULL, 0], []),
     ("iopl", 172, [3], []),
@@ -526,7 +526,7 @@ def _(i):
 
 @attempt("privileges", "vhangup")
 def _(i):
-    os.setsid()  # without a terminal there is none to hang up
+    os.setsid()  # a new session has no terminal to hang up
     call(153)
 
 
@@ -545,12 +545,12 @@ def _(i):
             fcntl.ioctl(terminal, 0x540E, 0)  # TIOCSCTTY
     except OSError:
         terminal = os.open("/dev/null", os.O_RDONLY)
-    call(16, terminal, 0x5412, NULL)  # of no character
+    call(16, terminal, 0x5412, NULL)  # without a character
 
 
 @attempt("privileges", "32-bit call")
 def _(i):
-    call(39)  # for its check of the machine
+    call(39)  # raises an error on other machines
     try:
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError as error:
@@ -631,7 +631,7 @@ def _(i):
 def _(i):
     def idle():
         try:
-            signal.alarm(PATIENCE)
+            signal.alarm(ATTEMPT_TIMEOUT)
             prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
             while os.getppid() == bomber:
                 signal.pause()
@@ -699,7 +699,7 @@ def _(i):
     return "info", ", ".join(f"{n} {'-' if limit < 0 else limit}" for n, limit in pairs)
 
 
-# ---- what was there at the start, and what stays behind
+# ---- things that were inherited, and processes left behind
 
 
 @attempt("inherited", "descriptors inherited", here=True)

@@ -1,8 +1,8 @@
-//! What a program can reach from inside: `probe.py` tries some 120 things, and each must end as the
-//! table beside it says.
+//! The attempts of a program to get out: `probe.py` makes some 120 of them, and each must end with the
+//! verdict in the table.
 //!
-//! It is tried as on a kernel of each Landlock ABI that the tables are about. A line of them is
-//! `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` for what a newer ABI changes.
+//! The tables cover several Landlock ABIs, and the attempts are made as on a kernel of each. A line is
+//! `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` if a newer ABI changes the verdict.
 
 #![expect(
     clippy::disallowed_methods,
@@ -26,13 +26,13 @@ use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
-/// Debian's and Fedora's `nobody`.
+/// The user `nobody` of Debian and Fedora.
 const NOBODY: u32 = 65534;
 
-/// The ABIs that the tables are about.
+/// The Landlock ABIs that the tables cover.
 const ABIS: std::ops::RangeInclusive<u8> = 3..=7;
 
-/// Everything that the probe tries to get at, with whatever belongs to `owner`.
+/// Everything that the probe tries to reach: files, sockets and a process, which belong to `owner`.
 struct Outside {
     folder: tempfile::TempDir,
     victim: Child,
@@ -68,7 +68,7 @@ impl Outside {
         let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
         let abstract_socket = UnixListener::bind_addr(&address).unwrap();
         let mut victim = Command::new("/usr/bin/sleep");
-        victim.arg("900").env_clear().env("VICTIM_SECRET", "v").env("BED_SECRET", "b");
+        victim.arg("900").env_clear().env("VICTIM_SECRET", "v").env("LAUNCHER_SECRET", "b");
         if geteuid().is_root() {
             victim.uid(owner).gid(owner);
         }
@@ -105,7 +105,7 @@ impl Outside {
             "abstract_socket": self.abstract_name,
             "victim_pid": self.victim.id(),
             "parent": true,
-            "secret_env": "BED_SECRET",
+            "secret_env": "LAUNCHER_SECRET",
         })
     }
 
@@ -138,7 +138,7 @@ impl Outside {
         }
     }
 
-    /// Runs the probe. Returns the verdicts by name, and what was said of Landlock.
+    /// Runs the probe. Returns the verdicts by name, and the reported detail of the layer `files`.
     fn probe(
         &self,
         user: Option<u32>,
@@ -150,7 +150,7 @@ impl Outside {
             .args(self.confinement(user, without, abi).to_args())
             .env("LOOPABULL_PROBE", self.input().to_string())
             .env("PATH", "/usr/bin:/bin")
-            .env("BED_SECRET", "b")
+            .env("LAUNCHER_SECRET", "b")
             .output()
             .unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -176,7 +176,7 @@ impl Drop for Outside {
     }
 }
 
-/// Returns what a line of a table says of each ABI, and the name.
+/// Reads a line of a table. Returns the name, and the verdict for each ABI.
 fn verdicts(line: &str) -> (String, Vec<&str>) {
     let (said, name) = line.split_once(": ").unwrap();
     let mut parts = said.split(", from ");
@@ -188,7 +188,7 @@ fn verdicts(line: &str) -> (String, Vec<&str>) {
     (name.to_owned(), ABIS.map(|abi| at(abi).map_or(first, |(_, verdict)| verdict)).collect())
 }
 
-/// Writes what [`verdicts`] reads.
+/// Writes the line that [`verdicts`] reads.
 fn line(name: &str, verdicts: &[String]) -> String {
     let mut line = verdicts[0].clone();
     for (abi, pair) in ABIS.skip(1).zip(verdicts.windows(2)) {
@@ -199,8 +199,8 @@ fn line(name: &str, verdicts: &[String]) -> String {
     format!("{line}: {name}")
 }
 
-/// Tries everything as on a kernel of each ABI. A kernel that has less than the newest of them is not
-/// tried with more than it has.
+/// Runs the probe as on a kernel of each ABI, up to the newest one that this kernel has, and compares
+/// the verdicts with the table.
 fn check(table: &str, user: Option<u32>, without: &[Layer]) {
     let outside = Outside::new(user.unwrap_or(geteuid().as_raw()));
     let expected: BTreeMap<_, _> = table.lines().map(verdicts).collect();
@@ -230,23 +230,22 @@ fn check(table: &str, user: Option<u32>, without: &[Layer]) {
     assert!(differences.is_empty(), "{differences}\n{}", lines.collect::<String>());
 }
 
-/// As a service of systemd with `User=` would be: no root, so a user namespace.
 #[test]
-fn another_user_in_a_room() {
+fn another_user_in_a_private_root_file_system() {
     assert!(geteuid().is_root(), "only root can start a program as somebody else");
-    check(include_str!("probe/room.txt"), Some(NOBODY), &[]);
+    check(include_str!("probe/rootfs.txt"), Some(NOBODY), &[]);
 }
 
-/// Where no namespaces are to be had, Landlock and the filters alone.
+/// On a machine without namespaces, only Landlock and the filters protect.
 #[test]
 fn another_user_without_namespaces() {
     assert!(geteuid().is_root(), "only root can start a program as somebody else");
     check(include_str!("probe/without-namespaces.txt"), Some(NOBODY), &[Layer::Namespaces]);
 }
 
-/// Root without capabilities, which owns root's files.
+/// Root has no capabilities here, but owns root's files.
 #[test]
-fn root_in_a_room() {
+fn root_in_a_private_root_file_system() {
     assert!(geteuid().is_root(), "only root can be root");
     check(include_str!("probe/root.txt"), None, &[]);
 }

@@ -1,73 +1,73 @@
-//! How a playbook is run: the `[ansible]` table of its manifest.
+//! The options of a playbook: the `[ansible]` table of its manifest.
 //!
-//! Owns the keys and their defaults. Paths are beneath the directory of the playbooks; opening them is
-//! the host's.
+//! Owns the keys and their defaults. Paths are relative to the directory of the playbooks; the host opens
+//! them.
 
 use serde::{Deserialize, Deserializer};
 
-/// How a playbook is run. Every key is optional.
+/// The options of a playbook. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnsibleOptions {
-    /// The inventory: a file or directory beside the playbooks, or hosts with a comma behind each.
-    /// Default: `inventory` beside the playbooks, or this machine alone.
+    /// The inventory: a file or directory beside the playbooks, or hosts, each followed by a comma.
+    /// Default: `inventory` beside the playbooks, or only this machine.
     pub inventory: Option<String>,
     /// The configuration of Ansible, a file beside the playbooks. Default: `ansible.cfg`, if there is
     /// one.
     pub config: Option<String>,
-    /// Only what has one of these tags is run.
+    /// Only plays and tasks with one of these tags are run.
     pub tags: Vec<String>,
-    /// What has one of these tags is not run.
+    /// Plays and tasks with one of these tags are not run.
     pub skip_tags: Vec<String>,
-    /// Nothing is changed, only told what would be.
+    /// Ansible's check mode: changes are reported, but not made.
     pub check_mode: bool,
-    /// Tasks are run by another user, root by default, on the machines that are managed.
+    /// Tasks run as another user, root by default, on the managed machines.
     pub r#become: Option<Become>,
-    /// The name of the secret that vaults are opened with.
+    /// The name of the secret that decrypts vaults.
     pub vault_password: Option<String>,
     /// The name of the secret that is the private key for ssh.
     pub private_key: Option<String>,
-    /// How the message is given.
+    /// The variables in which the message is passed.
     pub variables: Variables,
-    /// How Ansible is started. Default: as the configuration of the host says.
+    /// The way Ansible is started. Default: the configuration of the host.
     pub start: Option<Start>,
-    /// Layers of the confinement without which the playbook is not run; `check` shows their names.
+    /// Layers of the confinement without which the playbook is not run; `check` lists their names.
     pub require: Vec<String>,
 }
 
-/// Where tasks may be run by another user.
+/// The machines on which tasks may run as another user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Become {
-    /// On other machines. On this one nothing gives new privileges: that is ruled out for good before
-    /// Ansible is started.
+    /// Other machines. On this machine no process gains privileges: the launcher rules that out before it
+    /// starts Ansible.
     Remote,
 }
 
-/// How a message is given to a playbook.
+/// The variables in which a message is passed to a playbook.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variables {
-    /// In two variables, `msg` and `loopabull`.
+    /// Two variables, `msg` and `loopabull`.
     #[default]
     Message,
-    /// The keys of the body are variables too, beside these two. For playbooks that cannot be changed:
-    /// whoever sends a message names variables of the play.
+    /// These two, and a variable for each key of the body. This is for playbooks that cannot be changed: the
+    /// sender of a message chooses names of variables of the play.
     TopLevel,
 }
 
-/// How Ansible is started.
+/// The way Ansible is started.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// Out of a process that has Ansible imported, if that can be had; else cold.
+    /// From a process that has Ansible imported, if that is possible; otherwise cold.
     #[default]
     Warm,
-    /// As `ansible-playbook`, anew for each run.
+    /// As a new process, `ansible-playbook`, for each run.
     Cold,
 }
 
 impl AnsibleOptions {
-    /// Returns the names of the secrets that it needs and the manifest does not grant.
+    /// Returns the names of the secrets that the playbook needs and the manifest does not grant.
     pub fn missing_secrets(&self, is_granted: impl Fn(&str) -> bool) -> Vec<&str> {
         let named = self.vault_password.iter().chain(&self.private_key).map(String::as_str);
         named.filter(|name| !is_granted(name)).collect()
@@ -79,10 +79,10 @@ impl<'de> Deserialize<'de> for Become {
         match String::deserialize(deserializer)?.as_str() {
             "remote" => Ok(Self::Remote),
             "local" => Err(serde::de::Error::custom(
-                "`local` cannot work: on this machine a playbook gets no new privileges, sudo and su \
-                 give none; it can be `remote`",
+                "`local` cannot work: on this machine a playbook gains no new privileges, not even by \
+                 sudo or su; use `remote`",
             )),
-            other => Err(serde::de::Error::custom(format!("it can be `remote`, not `{other}`"))),
+            other => Err(serde::de::Error::custom(format!("it must be `remote`, not `{other}`"))),
         }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn becoming_root_here_is_refused_with_the_reason() {
+    fn becoming_root_on_this_machine_is_refused() {
         let error = parse("become = 'local'").unwrap_err();
         assert!(error.contains("no new privileges"), "{error}");
     }

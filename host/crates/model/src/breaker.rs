@@ -1,6 +1,6 @@
-//! The circuit breaker of a task: when it is paused by itself.
+//! The circuit breaker of a task, which pauses the task after repeated failures.
 //!
-//! Owns the rule and the count. Has no clock: times come from the caller.
+//! Owns the rule and the count. Has no clock: the caller passes the times.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::Outcome;
-use crate::manifest::duration;
+use crate::duration::duration;
 
-/// When a task is paused by itself.
+/// The rule by which a task is paused automatically.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerPolicy {
-    /// After so many failures in a row; 0 switches the breaker off. Default 10.
+    /// Number of failures in a row that pause the task; 0 switches the breaker off. Default 10.
     pub failures: u32,
-    /// Within so long. Default 10 min.
+    /// Time within which these failures must happen. Default 10 min.
     #[serde(deserialize_with = "duration")]
     pub window: Duration,
 }
 
-/// Counts the failures in a row of one task.
+/// The count of the failures in a row of one task.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// When the newest failures were, in time since whatever the caller counts from.
+    /// The times of the newest failures, since a moment that the caller chooses.
     failures: VecDeque<Duration>,
 }
 
 impl Breaker {
-    /// Counts an outcome; tells whether the task is to be paused. A message that a task rejects is
-    /// no failure of the task, and no success either.
+    /// Counts an outcome. Returns true if the task is to be paused. A rejected message is neither a failure
+    /// of the task nor a success.
     pub fn count(&mut self, policy: &BreakerPolicy, outcome: &Outcome, now: Duration) -> bool {
         if outcome.is_success() {
             self.failures.clear();
@@ -39,13 +39,13 @@ impl Breaker {
             return false;
         }
         self.failures.push_back(now);
-        let most = usize::try_from(policy.failures).unwrap_or(usize::MAX);
-        if self.failures.len() > most {
+        let limit = usize::try_from(policy.failures).unwrap_or(usize::MAX);
+        if self.failures.len() > limit {
             self.failures.pop_front();
         }
         let since = self.failures.front().map(|first| now.saturating_sub(*first));
         let is_tripped =
-            self.failures.len() == most && since.is_some_and(|since| since <= policy.window);
+            self.failures.len() == limit && since.is_some_and(|since| since <= policy.window);
         if is_tripped {
             self.failures.clear();
         }
@@ -63,7 +63,7 @@ impl Default for BreakerPolicy {
 mod tests {
     use super::*;
 
-    /// `x` fails, `.` succeeds, `r` rejects; a second lies between two. Tells when it trips.
+    /// Checks when the breaker trips: `x` fails, `.` succeeds, `r` rejects, one each second.
     fn check(failures: u32, window: u64, outcomes: &str, expected: &[usize]) {
         let policy = BreakerPolicy { failures, window: Duration::from_secs(window) };
         let mut breaker = Breaker::default();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_far_apart_do_not() {
+    fn failures_far_apart_do_not_trip_it() {
         check(3, 1, "xxxxxx", &[]);
     }
 

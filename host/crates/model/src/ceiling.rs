@@ -1,7 +1,7 @@
-//! The ceiling: the most that any manifest of this host may grant.
+//! The ceiling: the maximum that any manifest of this host may grant.
 //!
-//! Manifests are written by whoever writes tasks, the ceiling by whoever runs the host. Without a
-//! ceiling for a kind of grant, manifests may grant whatever they say.
+//! The authors of tasks write manifests, and the operator of the host writes the ceiling. Without a ceiling
+//! for a kind of grant, manifests may grant anything of it.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -9,37 +9,37 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::manifest::some_duration;
-use crate::{HttpGrant, Manifest, SecretSource, TopicPattern};
+use crate::duration::some_duration;
+use crate::{HttpGrant, Limits, Manifest, SecretSource, TaskKind, TopicPattern};
 
-/// The most that a manifest may grant. What is not set is not limited; an empty list allows none.
+/// The maximum that a manifest may grant. A key that is not set is no limit; an empty list allows none.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ceiling {
     /// Directories beneath which granted directories must be.
     pub dirs: Option<Vec<PathBuf>>,
-    /// Origins that may be granted, with the addresses they may be at.
+    /// Origins that may be granted, with their allowed addresses.
     pub http: Option<Vec<HttpGrant>>,
-    /// Directories beneath which files of secrets must be. It also forbids the daemon's environment
-    /// as a source; credentials are those that systemd was told to hand over.
+    /// Directories beneath which files of secrets must be. If set, the daemon's environment is forbidden
+    /// as a source; credentials stay allowed, because systemd passes only those of the unit file.
     pub secret_dirs: Option<Vec<PathBuf>>,
     /// TCP ports that may be granted.
     pub tcp: Option<Vec<u16>>,
     /// Directories beneath which sockets of ssh agents must be.
     pub ssh_agents: Option<Vec<PathBuf>>,
-    /// Topics that may be sent to.
+    /// Topics to which messages may be sent.
     pub emit: Option<Vec<TopicPattern>>,
-    /// The most that one task may remember.
+    /// Maximum size of the state of one task.
     pub state: Option<ByteSize>,
-    /// The most memory that a run may have.
+    /// Maximum memory of a run.
     pub memory: Option<ByteSize>,
-    /// The longest time that a run may take.
+    /// Maximum time of a run.
     #[serde(deserialize_with = "some_duration")]
     pub timeout: Option<Duration>,
 }
 
 impl Ceiling {
-    /// Returns what the manifest grants beyond the ceiling, a clause each.
+    /// Returns the grants of a manifest that exceed the ceiling, a clause each.
     pub fn excess(&self, manifest: &Manifest) -> Vec<String> {
         let grants = &manifest.grants;
         let mut excess = Vec::new();
@@ -83,25 +83,44 @@ impl Ceiling {
         if let (Some(most), Some(state)) = (self.state, grants.state)
             && state > most
         {
-            refuse(format!("a state of {state}, the most is {most}"));
+            refuse(format!("a state of {state}, the maximum is {most}"));
         }
         if let (Some(most), Some(memory)) = (self.memory, manifest.limits.memory)
             && memory > most
         {
-            refuse(format!("{memory} of memory, the most is {most}"));
+            refuse(format!("{memory} of memory, the maximum is {most}"));
         }
         if let (Some(most), Some(timeout)) = (self.timeout, manifest.limits.timeout)
             && timeout > most
         {
             let [timeout, most] = [timeout, most].map(humantime::format_duration);
-            refuse(format!("a timeout of {timeout}, the longest is {most}"));
+            refuse(format!("a timeout of {timeout}, the maximum is {most}"));
         }
         excess
     }
 }
 
-/// Tells whether a path is one of the directories or beneath one, by its words: `..` is beneath
-/// nothing. Links are the business of whoever may make them in an allowed directory.
+impl Manifest {
+    /// Sets the limits that the manifest leaves out: to the ceiling, if it is below the default.
+    ///
+    /// A limit that the manifest sets above the ceiling is not lowered; it is an excess, see
+    /// [`Ceiling::excess`].
+    pub fn apply_ceiling(&mut self, kind: TaskKind, ceiling: &Ceiling) {
+        if let Some(most) = ceiling.timeout {
+            self.limits.timeout.get_or_insert(most.min(Limits::default_timeout(kind)));
+        }
+        if let Some(most) = ceiling.memory {
+            self.limits.memory.get_or_insert(match kind {
+                TaskKind::Component => most.min(Limits::COMPONENT_MEMORY),
+                TaskKind::Playbook => most,
+            });
+        }
+    }
+}
+
+/// Returns true if a path is one of the directories or beneath one, by its components: a path with
+/// `..` is beneath none. Symbolic links are the responsibility of those who may make them in an
+/// allowed directory.
 fn is_beneath(path: &Path, directories: &[PathBuf]) -> bool {
     path.is_absolute()
         && !path.components().any(|part| part == Component::ParentDir)
@@ -143,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_from_allowed_places() {
+    fn secrets_must_come_from_allowed_sources() {
         let ceiling = "secret_dirs = ['/etc/loopabull']";
         check(ceiling, "grants.secrets.a = { file = '/etc/loopabull/a' }", &[]);
         check(ceiling, "grants.secrets.a = { credential = 'a' }", &[]);
@@ -169,17 +188,41 @@ mod tests {
         check("emit = ['a.*']", "grants.emit = ['a.#']", &["messages to `a.#`"]);
     }
 
+    fn check_applied(ceiling: &str, kind: TaskKind, manifest: &str, expected: &str) {
+        let mut manifest = Manifest::parse(manifest).unwrap();
+        manifest.apply_ceiling(kind, &toml::from_str(ceiling).unwrap());
+        assert_eq!(manifest, Manifest::parse(expected).unwrap());
+    }
+
     #[test]
-    fn sizes_and_times_have_a_most() {
+    fn the_ceiling_sets_limits_that_are_left_out() {
+        use TaskKind::{Component, Playbook};
+        check_applied("", Component, "", "");
+        check_applied("timeout = '2s'", Component, "", "limits.timeout = '2s'");
+        check_applied("timeout = '1m'", Component, "", "limits.timeout = '30s'");
+        check_applied("timeout = '1m'", Playbook, "", "limits.timeout = '1m'");
+        check_applied("timeout = '1h'", Playbook, "", "limits.timeout = '15m'");
+        check_applied("memory = '16MiB'", Component, "", "limits.memory = '16MiB'");
+        check_applied("memory = '1GiB'", Component, "", "limits.memory = '64MiB'");
+        // The default of a playbook is the host's, so only its ceiling is known here.
+        check_applied("memory = '2GiB'", Playbook, "", "limits.memory = '2GiB'");
+        let own = "limits.timeout = '5m'\nlimits.memory = '32MiB'";
+        for kind in [Component, Playbook] {
+            check_applied("timeout = '2s'\nmemory = '1MiB'", kind, own, own);
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_are_limited() {
         check("state = '1KiB'", "grants.state = '1KiB'", &[]);
         check(
             "state = '1KiB'",
             "grants.state = '2KiB'",
-            &["a state of 2.0 KiB, the most is 1.0 KiB"],
+            &["a state of 2.0 KiB, the maximum is 1.0 KiB"],
         );
-        let memory = "128.0 MiB of memory, the most is 64.0 MiB";
+        let memory = "128.0 MiB of memory, the maximum is 64.0 MiB";
         check("memory = '64MiB'", "limits.memory = '128MiB'", &[memory]);
-        let timeout = "a timeout of 2m, the longest is 1m";
+        let timeout = "a timeout of 2m, the maximum is 1m";
         check("timeout = '1m'", "limits.timeout = '2m'", &[timeout]);
     }
 }

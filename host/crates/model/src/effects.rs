@@ -1,31 +1,31 @@
-//! Effects: what a run wants to change outside itself, kept back until it has succeeded.
+//! Effects: the changes that a run makes outside itself, which are kept back until it succeeds.
 
 use std::collections::BTreeMap;
 
 use crate::Emission;
 
-/// What a run wants to change. Of a run that does not succeed nothing is.
+/// The changes that a run makes outside itself. They take effect only if it succeeds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Effects {
-    /// In the order in which they were sent.
+    /// The messages that it sends, in its order.
     pub emitted: Vec<Emission>,
     pub state: StateChanges,
 }
 
-/// What a run read of its task's state, and what it wants to write there.
+/// The reads and writes of a run in the state of its task.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StateChanges {
-    /// The values that it found, none for a key that was not there. If one of them is another when
-    /// the run is over, the run was about something that is no longer so.
+    /// The values that it read; none for a key that did not exist. If one of them has changed when the
+    /// run ends, the run is a conflict.
     pub read: BTreeMap<String, Option<Vec<u8>>>,
-    /// The values that it leaves; none deletes the key.
+    /// The values that it wrote; none deletes the key.
     pub written: BTreeMap<String, Option<Vec<u8>>>,
-    /// The most bytes, keys and values together, that the task may remember.
+    /// The maximum size of the task's state, keys and values together, in bytes.
     pub allowed: u64,
 }
 
 impl Effects {
-    /// Tells whether the run changes nothing outside itself.
+    /// Returns true if the run changes nothing outside itself.
     pub fn is_empty(&self) -> bool {
         self.emitted.is_empty() && self.state.written.is_empty()
     }

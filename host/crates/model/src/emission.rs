@@ -1,8 +1,8 @@
 //! An emission: a message that a task sends.
 //!
-//! It becomes a [`Message`] when the run that made it has succeeded. Its id is made of the entry
-//! that was worked and of the emission's place among its siblings, so that whoever makes it again,
-//! after a crash or on another host, makes the same message.
+//! It becomes a [`Message`] when the run that made it succeeds. Its id is derived from the entry of the run
+//! and from the place of the emission among the others of the run, so that a repetition, after a crash or
+//! on another host, gives the same message.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,23 +18,23 @@ pub struct Emission {
 }
 
 impl Emission {
-    /// The beginning of the headers that are ours; a task's own are refused.
+    /// The prefix of our own headers; a task may not set such headers.
     pub const HEADER_PREFIX: &str = "loopabull-";
-    /// Names the task that sent a message.
+    /// The header with the name of the task that sent a message.
     const SENT_BY: &str = "loopabull-sent-by";
-    /// Counts from how many messages, one because of the other, a message comes.
+    /// The header with the number of hops: of messages in the chain that led to this one.
     const HOPS: &str = "loopabull-hops";
-    /// The most hops. Tasks that send to each other in a circle end here, not never.
+    /// The maximum number of hops. It ends a loop of tasks that send to each other.
     pub const MOST_HOPS: u32 = 16;
 
-    /// Returns how many hops the message has behind it; 0 if it comes from a bus.
+    /// Returns the number of hops of a message; 0 if it comes from a bus.
     pub fn hops(message: &Message) -> u32 {
         let header = message.headers.iter().rfind(|(name, _)| name == Self::HOPS);
         header.and_then(|(_, hops)| hops.parse().ok()).unwrap_or(0)
     }
 
-    /// Makes the message of the emission that was the `place`th, counted from 0, of a run on this
-    /// entry. `sent_at` is in seconds since 1970.
+    /// Makes the message of the emission at this place, counted from 0, of a run on this entry. `sent_at`
+    /// is in seconds since 1970.
     pub fn into_message(self, entry: &Entry, place: usize, sent_at: i64) -> Message {
         let hops = Self::hops(&entry.message).saturating_add(1);
         let ours = [
@@ -61,7 +61,7 @@ fn emitted_id(entry: &Entry, place: usize) -> MessageId {
         digest.update([0]);
     }
     let digest = digest.finalize();
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(&digest[..16]);
     MessageId::try_from(format!("emitted-{hex}")).expect("letters, digits and dashes")
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_tells_its_sender_and_counts_its_hops() {
+    fn a_message_names_its_sender_and_counts_its_hops() {
         let first = emission().into_message(&entry("e", "[]"), 0, 7);
         let texts: Vec<_> = first.headers.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(texts, ["k=v", "loopabull-sent-by=t", "loopabull-hops=1"]);

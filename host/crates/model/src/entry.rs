@@ -22,22 +22,23 @@ impl Entry {
     }
 }
 
-/// The id of an entry, the same however often it is published or delivered.
+/// The id of an entry, which stays the same when the entry is published or delivered again.
 ///
-/// Two entries of one id are one: whoever is not sure that an entry was taken may publish it again.
-/// A message's own id will not do: the publisher chooses it, and may choose it twice.
+/// Entries with the same id are deduplicated, so an entry may be published again if it is uncertain
+/// whether the queue has it. The id of the message cannot serve: the publisher chooses it, and may
+/// choose it twice.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct EntryId(String);
 
 impl EntryId {
-    /// Takes a text as the id of an entry.
+    /// Makes the id of an entry from a text, which is not checked.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Makes the id of an entry that may have to be made from the same message again, after a
-    /// crash: the same message, to the last byte of its body, and the same task give the same.
+    /// Derives the id of an entry that may have to be made from the same message again, after a crash.
+    /// The same task, message id, topic and body, byte by byte, give the same id.
     pub fn derived(message: &Message, task: &TaskName) -> Self {
         let mut digest = Sha256::new();
         for part in
@@ -47,11 +48,11 @@ impl EntryId {
             digest.update([0]);
         }
         let digest = digest.finalize();
-        Self(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex::encode(&digest[..16]))
     }
 
-    /// Returns the id of this entry's next life: a dead letter that is put back into its queue
-    /// starts anew, and must not be taken for the one that had its runs.
+    /// Returns the id for requeueing this entry: a dead letter that is returned to its queue starts from
+    /// the first attempt, and must not be deduplicated against the entry that had its runs.
     pub fn reborn(&self) -> Self {
         let (first, life) = match self.0.rsplit_once('~') {
             Some((first, life)) => (first, life.parse().unwrap_or(1_u64)),
@@ -60,7 +61,7 @@ impl EntryId {
         Self(format!("{first}~{}", life.saturating_add(1)))
     }
 
-    /// Tells whether a text of others can be an id: 1 to 100 letters, digits, `-` and `~`.
+    /// Returns true if a text from outside can be an id: 1 to 100 letters, digits, `-` and `~`.
     pub fn is_valid(text: &str) -> bool {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '~');
         (1..=100).contains(&text.len()) && text.chars().all(fits)
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_life_has_an_id_of_its_own() {
+    fn each_requeue_has_an_id_of_its_own() {
         let second = EntryId::new("e").reborn();
         assert_eq!(second.as_str(), "e~2");
         assert_eq!(second.reborn().as_str(), "e~3");

@@ -1,7 +1,7 @@
-//! Grants: what a task is given beyond what every task has.
+//! Grants: the resources that a task may use beyond those that every task has.
 //!
-//! Owns the `[grants]` table of a manifest and how a person reads it. Opens no file, reads no
-//! secret and connects to nothing: the runner does. Nothing is granted that is not named here.
+//! Owns the `[grants]` table of a manifest and its text for people. Opens no file, reads no secret and
+//! makes no connection: the runner does. A resource that is not named here is not granted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HttpGrant, TaskKind, TopicPattern};
 
-/// What a task is given. The default is nothing.
+/// The resources that a task may use. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grants {
     /// Directories of this machine.
     pub dirs: Vec<DirGrant>,
-    /// Origins that may be called: scheme, host and port.
+    /// Origins that it may call: scheme, host and port.
     pub http: Vec<HttpGrant>,
     /// Environment variables, with their values.
     pub env: BTreeMap<String, String>,
-    /// Where the values of secrets are, by the names that the task knows.
+    /// The sources of secrets, by the names that the task uses.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Topics that messages may be sent to.
+    /// Topics to which it may send messages.
     pub emit: Vec<TopicPattern>,
-    /// How many bytes, keys and values together, the task may remember on this host.
+    /// Maximum size of its state on this host, keys and values together, in bytes.
     pub state: Option<ByteSize>,
-    /// TCP ports that a playbook may connect to beside 22, at whatever address.
+    /// TCP ports that a playbook may connect to, beside 22, at any address.
     pub tcp: Vec<u16>,
     /// The socket of an ssh agent whose keys a playbook may use.
     pub ssh_agent: Option<PathBuf>,
@@ -38,23 +38,23 @@ pub struct Grants {
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirGrant {
-    /// Where it is on this machine.
+    /// The path on this machine.
     pub host: PathBuf,
-    /// How a component knows it, for example `/mirror`. Default: as it is on this machine; so does a
-    /// playbook always.
+    /// The path that a component sees, for example `/mirror`. Default: the path on this machine, which a
+    /// playbook always sees.
     pub guest: Option<String>,
     #[serde(default)]
     pub access: Access,
 }
 
 impl DirGrant {
-    /// Returns how the task knows the directory.
+    /// Returns the path that the task sees.
     pub fn guest(&self) -> String {
         self.guest.clone().unwrap_or_else(|| self.host.display().to_string())
     }
 }
 
-/// What may be done in a directory.
+/// The kind of access to a directory.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
@@ -63,26 +63,26 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Where the value of a secret is. It is read when the task is loaded.
+/// The source of a secret. It is read when the task is loaded.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
-    /// A file; a newline at its end is not part of the secret.
+    /// A file. A newline at its end is not part of the secret.
     File(PathBuf),
-    /// A credential that systemd hands to the daemon (`LoadCredential=`).
+    /// A credential that systemd passes to the daemon (`LoadCredential=`).
     Credential(String),
     /// A variable of the daemon's own environment.
     Env(String),
 }
 
 impl Grants {
-    /// Tells whether nothing is granted.
+    /// Returns true if nothing is granted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns what is granted, a line each, for a person. Values of secrets are not known here, and
-    /// those of environment variables are in the manifest for all to read.
+    /// Returns the grants for a person, one line each. Values of secrets are not known here; those of
+    /// environment variables are in the manifest for everyone to read.
     pub fn lines(&self) -> Vec<String> {
         let dirs = self.dirs.iter().map(|dir| {
             let verb = match dir.access {
@@ -107,7 +107,7 @@ impl Grants {
         dirs.chain(http).chain(tcp).chain(env).chain(secrets).chain(agent).chain(kept).collect()
     }
 
-    /// Returns what is granted and cannot be given to this kind of task, a clause each.
+    /// Returns the grants that this kind of task cannot use, a clause each.
     pub fn misplaced(&self, kind: TaskKind) -> Vec<String> {
         let only_for = |name: &str, other: TaskKind| format!("`grants.{name}` is for {other}s");
         match kind {
@@ -127,14 +127,14 @@ impl Grants {
                 let wrong = wrong.map(|(name, _)| only_for(name, TaskKind::Component));
                 let moved = self.dirs.iter().filter(|dir| dir.guest.is_some()).map(|dir| {
                     let host = dir.host.display();
-                    format!("a playbook knows `{host}` by its own name, leave out `guest`")
+                    format!("a playbook sees `{host}` at its own path; remove `guest`")
                 });
                 wrong.chain(moved).collect()
             }
         }
     }
 
-    /// Returns the kinds of what is granted, for a table: `http, emit`.
+    /// Returns the kinds of grants, for a table: `http, emit`.
     pub fn kinds(&self) -> Vec<&'static str> {
         let kinds = [
             ("dirs", !self.dirs.is_empty()),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_read_like_a_page_of_permissions() {
+    fn grants_are_listed_one_a_line() {
         let grants: Grants = toml::from_str(
             r##"
             http = ["https://src.fedoraproject.org"]
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_for_one_kind_of_task_or_for_both() {
+    fn grants_for_the_other_kind_of_task_are_named() {
         let check = |text: &str, kind, expected: &[&str]| {
             let grants: Grants = toml::from_str(text).unwrap();
             assert_eq!(grants.misplaced(kind), expected);
@@ -223,7 +223,7 @@ mod tests {
         let only = ["`grants.tcp` is for playbooks", "`grants.ssh_agent` is for playbooks"];
         check(ssh, TaskKind::Component, &only);
         let moved = "dirs = [{ host = '/a', guest = '/b' }]";
-        let said = "a playbook knows `/a` by its own name, leave out `guest`";
+        let said = "a playbook sees `/a` at its own path; remove `guest`";
         check(moved, TaskKind::Playbook, &[said]);
     }
 

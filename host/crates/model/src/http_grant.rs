@@ -1,7 +1,7 @@
-//! What a manifest grants of HTTP: an origin, and the addresses behind it that are not public.
+//! A grant of HTTP requests: an origin, and its addresses that are not public.
 //!
-//! Owns the form of a grant in TOML. Whether a request is granted is decided by the crate
-//! `egress`, which also looks names up.
+//! Owns the form of a grant in TOML. The crate `egress` decides whether a request is granted, and resolves
+//! names.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::http_origin::{AuthorityError, HttpHost, HttpOrigin, HttpScheme};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpGrant {
     pub origin: HttpOrigin,
-    /// Addresses that are allowed behind the host although they are not public.
+    /// Addresses of the host that are allowed although they are not public.
     pub addresses: Vec<AddressBlock>,
 }
 
@@ -28,28 +28,27 @@ pub struct HttpGrant {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AddressBlock(IpNet);
 
-/// Why a text is not a grant. It names the text.
+/// The reason why a text is not a grant.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum HttpGrantError {
-    #[error("`{url}` is no origin: it must start with http:// or https://")]
+    #[error("`{url}` is not an origin: it must start with http:// or https://")]
     Scheme { url: String },
-    #[error("`{url}` is no origin: {reason}")]
+    #[error("`{url}` is not an origin: {reason}")]
     Authority { url: String, reason: AuthorityError },
-    #[error("`{url}` is no origin: it has a query")]
+    #[error("`{url}` is not an origin: it has a query")]
     Query { url: String },
-    #[error("`{url}` is no origin: it has a fragment")]
+    #[error("`{url}` is not an origin: it has a fragment")]
     Fragment { url: String },
-    #[error("`{url}` is no origin: it has a path; every path of a host is granted")]
+    #[error("`{url}` is not an origin: it has a path; every path of a host is granted")]
     Path { url: String },
-    #[error("`{block}` is no address and no block of addresses such as 10.0.0.0/8")]
+    #[error("`{block}` is neither an address nor a block of addresses such as 10.0.0.0/8")]
     Block { block: String },
-    #[error("`{block}` has bits behind its prefix: write `{plain}`")]
+    #[error("`{block}` has bits after its prefix: write `{plain}`")]
     Bits { block: String, plain: String },
 }
 
 impl HttpGrant {
-    /// Returns whether the grant names this address as one behind its host: by a block, or
-    /// because the host is this very address.
+    /// Returns true if the grant names this address: by a block, or because the host is this address.
     pub fn names(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.origin.host == HttpHost::Address(address)
@@ -105,7 +104,7 @@ impl<'de> Deserialize<'de> for HttpGrant {
     }
 }
 
-/// Reads either form, so that an error tells what is wrong with the form that was used.
+/// Reads either form, so that an error is about the form that was used.
 struct GrantVisitor;
 
 #[derive(Deserialize)]
@@ -135,8 +134,7 @@ impl<'de> Visitor<'de> for GrantVisitor {
 }
 
 impl AddressBlock {
-    /// Returns whether the address is in the block. An IPv4 address inside an IPv6 one is taken
-    /// as IPv4.
+    /// Returns true if the address is in the block. An IPv4 address inside an IPv6 one counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -151,7 +149,7 @@ impl FromStr for AddressBlock {
             return Ok(Self(IpNet::from(address.to_canonical())));
         }
         let net: IpNet = text.parse().map_err(|_| HttpGrantError::Block { block: block() })?;
-        // Addresses are compared in their IPv4 form, so a block of mapped ones would hold none.
+        // Addresses are compared in their IPv4 form, so a block of mapped ones would contain none.
         if net.addr().to_canonical() != net.addr() {
             return Err(HttpGrantError::Block { block: block() });
         }
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_an_origin() {
+    fn a_string_is_an_origin() {
         check("'https://src.fedoraproject.org'", "https://src.fedoraproject.org");
         check("'HTTPS://Src.FedoraProject.org:443/'", "https://src.fedoraproject.org");
         check("'http://127.0.0.1:8080'", "http://127.0.0.1:8080");
@@ -224,17 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn an_address_as_host_names_itself() {
+    fn a_host_that_is_an_address_is_granted() {
         let grant: HttpGrant = "http://[::ffff:127.0.0.1]:80".parse().unwrap();
         assert!(grant.names("127.0.0.1".parse().unwrap()));
         assert!(!grant.names("127.0.0.2".parse().unwrap()));
     }
 
     #[test]
-    fn what_is_no_origin_is_refused_by_one_sentence() {
-        check_error("'ftp://a'", "`ftp://a` is no origin: it must start with http:// or https://");
+    fn a_text_that_is_not_an_origin_is_refused_with_a_reason() {
+        check_error(
+            "'ftp://a'",
+            "`ftp://a` is not an origin: it must start with http:// or https://",
+        );
         check_error("'a:80'", "must start with http://");
-        check_error("'https://u:p@a'", "`https://u:p@a` is no origin: it has a user before");
+        check_error("'https://u:p@a'", "`https://u:p@a` is not an origin: it has a user before");
         check_error("'https://a/b'", "it has a path; every path of a host is granted");
         check_error("'https://a?b'", "it has a query");
         check_error("'https://a/#b'", "it has a fragment");
@@ -242,18 +243,18 @@ mod tests {
         check_error("'https://*.a'", "its host has a wildcard");
         check_error("'https://ä'", "other characters than ASCII");
         check_error("'https://'", "it has no host");
-        check_error("'https://a:0'", "its port is no number from 1 to 65535");
+        check_error("'https://a:0'", "its port is not a number from 1 to 65535");
         check_error("5", "an origin such as \"https://host\"");
         check_error("{ addresses = [] }", "missing field `url`");
         check_error("{ url = 'http://a', adresses = [] }", "unknown field `adresses`");
     }
 
     #[test]
-    fn what_is_no_block_is_refused_by_one_sentence() {
+    fn a_text_that_is_not_a_block_is_refused_with_a_reason() {
         let with = |block: &str| format!("{{ url = 'http://a', addresses = ['{block}'] }}");
-        check_error(&with("10.1.2.3/8"), "`10.1.2.3/8` has bits behind its prefix: write `10.0");
-        check_error(&with("10.1"), "`10.1` is no address and no block");
-        check_error(&with("::ffff:10.0.0.0/104"), "is no address and no block");
-        check_error(&with("host"), "is no address");
+        check_error(&with("10.1.2.3/8"), "`10.1.2.3/8` has bits after its prefix: write `10.0");
+        check_error(&with("10.1"), "`10.1` is neither an address nor a block");
+        check_error(&with("::ffff:10.0.0.0/104"), "is neither an address nor a block");
+        check_error(&with("host"), "is neither an address");
     }
 }

@@ -1,8 +1,7 @@
-//! Where a request over HTTP goes: scheme, host and port.
+//! The origin of an HTTP request: scheme, host and port.
 //!
-//! Owns the one strict reading of an authority. What a manifest grants and what a component asks
-//! for go through it both, so that two origins are the same exactly if they are equal. Knows
-//! nothing of names' addresses: those are looked up by the crate `egress`.
+//! Owns the one strict parser of an authority. It reads both the grants of manifests and the requests of
+//! components, so that equal origins compare as equal. Does not resolve names: the crate `egress` does.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,7 +19,7 @@ pub enum HttpHost {
     /// A name of ASCII letters, digits, `-` and `_` between dots, in lower case, at most 253
     /// characters, without a dot at its end.
     Name(String),
-    /// An address that was written as such; one of IPv4 inside IPv6 is kept as IPv4.
+    /// An address that was written as such. An IPv4 address inside an IPv6 one is kept as IPv4.
     Address(IpAddr),
 }
 
@@ -32,7 +31,7 @@ pub struct HttpOrigin {
     pub port: u16,
 }
 
-/// Why a text is not the authority of an origin.
+/// The reason why a text is not the authority of an origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AuthorityError {
     #[error("it has no host")]
@@ -41,27 +40,27 @@ pub enum AuthorityError {
     TooLong,
     #[error("it has a user before the host")]
     User,
-    #[error("its host has a wildcard; every host is granted by its name")]
+    #[error("its host has a wildcard; grant each host by its name")]
     Wildcard,
     #[error("its host has other characters than ASCII letters, digits, `-`, `_` and `.`")]
     Character,
-    #[error("its host has a dot too many")]
+    #[error("its host has an extra dot")]
     Dot,
     #[error("its host has a part that is longer than 63 characters or that starts or ends in `-`")]
     Label,
-    #[error("its host ends in a number and is no IPv4 address")]
+    #[error("its host ends in a number and is not an IPv4 address")]
     Number,
-    #[error("its host in brackets is no IPv6 address")]
+    #[error("its host in brackets is not an IPv6 address")]
     Bracket,
-    #[error("its port is no number from 1 to 65535")]
+    #[error("its port is not a number from 1 to 65535")]
     Port,
 }
 
-/// The longest name of a host, in bytes.
+/// The maximum length of a host name, in bytes.
 const MAX_NAME: usize = 253;
 
 impl HttpScheme {
-    /// Returns the port that is meant where none is written.
+    /// Returns the port that applies if none is written.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -95,10 +94,10 @@ impl fmt::Display for HttpHost {
 }
 
 impl HttpOrigin {
-    /// Reads an authority: `HOST` or `HOST:PORT`, with IPv6 addresses in brackets.
+    /// Parses an authority: `HOST` or `HOST:PORT`, with IPv6 addresses in brackets.
     ///
-    /// Nothing is mended: users, dots at the end, empty ports, ports with leading zeros and the
-    /// other ways to write an IPv4 address (`127.1`, `0x7f.1`) are errors.
+    /// Nothing is corrected: users, trailing dots, empty ports, ports with leading zeros and other ways to
+    /// write an IPv4 address (`127.1`, `0x7f.1`) are errors.
     pub fn parse(scheme: HttpScheme, authority: &str) -> Result<Self, AuthorityError> {
         if authority.is_empty() {
             return Err(AuthorityError::Empty);
@@ -128,8 +127,7 @@ impl HttpOrigin {
         Ok(Self { scheme, host, port })
     }
 
-    /// Returns host and port as the header `Host` has them: without the port that the scheme
-    /// means anyway.
+    /// Returns host and port in the form of the header `Host`: without the default port of the scheme.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() {
             self.host.to_string()
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_become_small_and_the_default_port_goes() {
+    fn letters_become_lower_case_and_the_default_port_is_removed() {
         check("Src.FedoraProject.org", "https://src.fedoraproject.org");
         check("src.fedoraproject.org:443", "https://src.fedoraproject.org");
         check("src.fedoraproject.org:80", "https://src.fedoraproject.org:80");
@@ -261,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_comes_back_the_same(authority in ".{0,80}") {
+        fn a_parsed_authority_parses_to_the_same_origin(authority in ".{0,80}") {
             if let Ok(origin) = HttpOrigin::parse(HttpScheme::Http, &authority) {
                 let again = HttpOrigin::parse(HttpScheme::Http, &origin.authority());
                 prop_assert_eq!(again, Ok(origin));
@@ -269,7 +267,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_what_was_written(authority in "[a-zA-Z0-9.:@\\[\\]_-]{1,24}") {
+        fn a_parsed_name_is_the_one_that_was_written(authority in "[a-zA-Z0-9.:@\\[\\]_-]{1,24}") {
             if let Ok(origin) = HttpOrigin::parse(HttpScheme::Http, &authority)
                 && let HttpHost::Name(name) = &origin.host
             {

@@ -1,25 +1,28 @@
-//! The words of loopabull-host: what a message is, which tasks want it, what an attempt came to
-//! and what becomes of the delivery.
+//! The words of loopabull-host: messages, the tasks that want them, the outcomes of attempts and the
+//! settlements of deliveries.
 //!
-//! Everything here is pure: no I/O, no clock, no runtime. Everything else may use it; it uses
-//! nothing of ours.
+//! Everything here is pure: no I/O, no clock, no runtime. Every other crate may use it; it uses none of
+//! them.
 
 mod ansible;
 mod body;
 mod breaker;
 mod ceiling;
+mod duration;
 mod effects;
 mod emission;
 mod entry;
 mod grants;
 mod http_grant;
 mod http_origin;
+mod limits;
 mod manifest;
 mod mask;
 mod message;
 mod outcome;
 mod output;
 mod pattern;
+mod pause;
 mod queue_name;
 mod reason;
 mod results;
@@ -28,6 +31,7 @@ mod routes;
 mod run;
 mod settlement;
 mod task;
+mod task_kind;
 mod topic;
 mod usage;
 
@@ -41,12 +45,14 @@ pub use entry::{Entry, EntryId};
 pub use grants::{Access, DirGrant, Grants, SecretSource};
 pub use http_grant::{AddressBlock, HttpGrant, HttpGrantError};
 pub use http_origin::{AuthorityError, HttpHost, HttpOrigin, HttpScheme};
-pub use manifest::{Limits, Manifest, ManifestError};
+pub use limits::Limits;
+pub use manifest::{Manifest, ManifestError};
 pub use mask::Mask;
 pub use message::{Message, MessageId, MessageIdError};
 pub use outcome::{Counted, Exceeded, Outcome};
 pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
+pub use pause::{Pause, Target};
 pub use queue_name::{QueueName, QueueNameError};
 pub use reason::{Reason, is_harmful};
 pub use results::{HostResults, LayerReport, LayerState, PlaybookReport, Results, TaskFailure};
@@ -54,6 +60,7 @@ pub use retry::{JITTER, OnFailure, RetryPolicy};
 pub use routes::Routes;
 pub use run::{Attempt, Run, RunId};
 pub use settlement::Settlement;
-pub use task::{Task, TaskKind, TaskName, TaskNameError};
+pub use task::{Task, TaskName, TaskNameError};
+pub use task_kind::TaskKind;
 pub use topic::{Topic, TopicError};
 pub use usage::{Emitted, Usage};

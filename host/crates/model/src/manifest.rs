@@ -1,68 +1,45 @@
 //! A manifest: `NAME.toml` beside `NAME.wasm` or `NAME.yml`.
 //!
-//! Owns the keys and their defaults. Reads text; opening the file is the catalog's.
+//! Owns the keys and their defaults. Parses text; the catalog opens the file.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::{AnsibleOptions, BreakerPolicy, Grants, QueueName, RetryPolicy, TopicPattern};
+use crate::{AnsibleOptions, BreakerPolicy, Grants, Limits, QueueName, RetryPolicy, TopicPattern};
 
-/// What an operator says of a task. Every key is optional.
+/// The settings of a task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Manifest {
     /// The topics that the task wants; without it the name of the task is the topic.
     pub topics: Option<Vec<TopicPattern>>,
-    /// The queue in which its messages wait. Default: `workers`.
+    /// The queue in which its entries wait. Default: `workers`.
     pub queue: QueueName,
     pub limits: Limits,
     pub retry: RetryPolicy,
     pub breaker: BreakerPolicy,
     /// Plain values that the task may ask for.
     pub config: BTreeMap<String, String>,
-    /// What the task is given beyond its log, its configuration, a clock and random numbers.
+    /// The resources that the task may use beyond its log, its configuration, a clock and random numbers.
     pub grants: Grants,
-    /// How it is run, if it is a playbook.
+    /// The options of `ansible-playbook`, for a playbook.
     pub ansible: AnsibleOptions,
 }
 
-/// How much a run may use.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Wall-clock time of one run, for example `"90s"` or `"20m"`. Default: 30 s for a component,
-    /// 15 min for a playbook.
-    #[serde(deserialize_with = "some_duration")]
-    pub timeout: Option<Duration>,
-    /// Memory of one run. For a component the sum of its linear memories and tables, default
-    /// 64 MiB; for a playbook the address space of each of its processes, default 1 GiB.
-    pub memory: Option<ByteSize>,
-    /// How many processes a playbook may have, default 512. They are counted for its user.
-    pub processes: Option<u64>,
-    /// How many descriptors each process of a playbook may have open, default 1024.
-    pub open_files: Option<u64>,
-    /// How large a file may grow that a playbook writes, default 1 GiB.
-    pub file_size: Option<ByteSize>,
-    /// How much of the output is kept with the run. Default 64 KiB.
-    pub output: ByteSize,
-}
-
-/// Why a text is not a manifest. It tells the line and the key.
+/// The reason why a text is not a manifest, with the line and the key.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ManifestError(String);
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Parses a manifest.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))
     }
 
-    /// Makes out of a text that is not a manifest which messages its task wants and where they wait,
-    /// as far as it can be read: they must not be lost over a mistake elsewhere in it.
+    /// Returns the topics and the queue of a text that is not a valid manifest, as far as they can be
+    /// read: a mistake elsewhere in it must not lose messages.
     pub fn salvage(text: &str) -> Self {
         let table: toml::Table = toml::from_str(text).unwrap_or_default();
         let topics = table.get("topics").and_then(|topics| topics.clone().try_into().ok());
@@ -71,37 +48,12 @@ impl Manifest {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            timeout: None,
-            memory: None,
-            processes: None,
-            open_files: None,
-            file_size: None,
-            output: ByteSize::kib(64),
-        }
-    }
-}
-
-pub(crate) fn some_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
-}
-
-/// Reads `"90s"` or `"20m"`.
-pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let duration = humantime::parse_duration(&text).map_err(serde::de::Error::custom)?;
-    if duration.is_zero() {
-        return Err(serde::de::Error::custom("it must be longer than nothing"));
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytesize::ByteSize;
+
     use super::*;
 
     fn check_error(text: &str, expected: &str) {
@@ -161,7 +113,7 @@ mod tests {
         check_error("\ntopics = ['a..b']", "line 2");
         check_error("topics = ['a..b']", "topic pattern `a..b` has an empty word");
         check_error("[limits]\ntimeout = 'soon'", "timeout");
-        check_error("[limits]\ntimeout = '0s'", "longer than nothing");
+        check_error("[limits]\ntimeout = '0s'", "longer than zero");
         check_error("[retry]\nmax_attempts = 0", "max_attempts");
     }
 }

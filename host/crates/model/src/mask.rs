@@ -1,29 +1,29 @@
-//! A mask over secrets: what a task writes is kept, its secrets are not.
+//! A mask over secrets: the output of a task is kept without them.
 //!
-//! By value: wherever a secret turns up as it is, as one long line of several, or as JSON, Python or a
-//! shell write it, it is replaced. A task that means to give a secret away can still spell it otherwise;
-//! the mask is against accidents.
+//! Secrets are found by value: a secret is replaced if it appears as it is, as one of its long lines, or as
+//! JSON, Python or a shell write it. A task that intends to give a secret away can still spell it
+//! otherwise; the mask prevents accidents.
 
 use std::collections::BTreeMap;
 
-/// What stands where a secret was.
+/// The replacement of a secret.
 const MARK: &str = "[secret]";
-/// Lines of a secret of several lines, a private key for example, are masked one by one from so many
-/// bytes on.
+/// The minimum length, in bytes, of a line that is masked by itself, if the secret has several lines (a
+/// private key, for example).
 const LONG_LINE: usize = 10;
 
-/// The secrets of a task, to be masked in all that is kept of its runs.
+/// The secrets of a task, to be masked in all records of its runs.
 #[derive(Clone, Default)]
 pub struct Mask {
-    /// Name of the secret and what is looked for, the longest first.
+    /// The names of secrets with the texts to find, the longest first.
     patterns: Vec<(String, String)>,
 }
 
 impl Mask {
-    /// The shortest secret, in bytes: a shorter one would mask half of every text.
+    /// The minimum length of a secret, in bytes: a shorter one would mask half of every text.
     pub const SHORTEST: usize = 6;
 
-    /// Makes the mask of secrets, by their names.
+    /// Makes a mask of these secrets, given by their names.
     pub fn new(secrets: &BTreeMap<String, String>) -> Self {
         let mut patterns = Vec::new();
         for (name, secret) in secrets {
@@ -48,8 +48,8 @@ impl Mask {
         text
     }
 
-    /// The same for a text that was cut at its end: a secret of which only the beginning is left goes
-    /// too.
+    /// Returns a text that was cut at its end with every secret replaced, and also the beginning of a
+    /// secret at its end.
     pub fn cut_text(&self, text: &str) -> String {
         let mut text = self.text(text);
         let ends_with_start = |pattern: &String, text: &str| {
@@ -65,7 +65,7 @@ impl Mask {
         text
     }
 
-    /// Returns the name of a secret that these bytes hold.
+    /// Returns the name of a secret that these bytes contain.
     pub fn find(&self, bytes: &[u8]) -> Option<&str> {
         let holds =
             |pattern: &str| bytes.windows(pattern.len()).any(|window| window == pattern.as_bytes());
@@ -73,7 +73,7 @@ impl Mask {
     }
 }
 
-/// Returns a secret as it is, and as it stands between the quotes of JSON, of Python's `repr`, and of a
+/// Returns a secret as it is, and as it appears between the quotes of JSON, of Python's `repr`, and of a
 /// shell.
 fn written(secret: &str) -> [String; 5] {
     let json = serde_json::Value::from(secret).to_string();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_replaced_wherever_it_stands() {
+    fn a_secret_is_replaced_everywhere() {
         let mask = mask(&[("a", "hunter22"), ("b", "hunter22-longer")]);
         assert_eq!(mask.text("x hunter22 hunter22-longer"), "x [secret] [secret]");
         assert_eq!(mask.find(b"x=hunter22"), Some("a"));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_python_and_a_shell_write_is_found() {
+    fn the_forms_of_python_and_a_shell_are_found() {
         let mask = mask(&[("a", "pa'ss\"wo\\rd"), ("b", "crlf-secret\r\nmore-of-it")]);
         assert_eq!(mask.text(r#"['pa\'ss"wo\\rd']"#), "['[secret]']");
         assert_eq!(mask.text(r#""pa'ss\"wo\\rd""#), "\"[secret]\"");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_a_secret_at_a_cut_goes_too() {
+    fn the_beginning_of_a_secret_at_a_cut_is_replaced() {
         let mask = mask(&[("a", "hunter22")]);
         assert_eq!(mask.cut_text("password hunt"), "password [secret]");
         assert_eq!(mask.cut_text("password hunter22"), "password [secret]");

@@ -1,7 +1,7 @@
-//! A message: what a task is given.
+//! A message, as a task receives it.
 //!
-//! Made from the wire in one place, the verifier of the bus it came from; read back from our own
-//! queue by serde. Knows neither bus nor queue.
+//! Two places make one from the wire: the verifier of fedmsg, and the readers of trusted sources. Serde
+//! reads it back from our own queue. Knows neither bus nor queue.
 
 use std::fmt;
 
@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Body, Topic};
 
-/// A message that passed verification.
+/// A message that was accepted from its source.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Message {
     /// The publisher's id, stable over redeliveries.
     pub id: MessageId,
-    /// What the message is about.
+    /// The topic, by which tasks are chosen.
     pub topic: Topic,
     /// Names and values in the order of the wire.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// When the publisher says it was sent, in seconds since 1970.
+    /// The time of sending that the publisher gives, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<i64>,
-    /// Who signed it, if the bus knows signatures and they were checked.
+    /// The common name of the signer, if a signature was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
     /// The payload.
@@ -32,7 +32,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Makes a message of what a verifier accepted. Only a verifier calls this.
+    /// Makes a message of an envelope that the verifier accepted. Only the verifier calls this.
     pub fn from_verified(
         id: MessageId,
         topic: Topic,
@@ -43,17 +43,29 @@ impl Message {
     ) -> Self {
         Self { id, topic, headers, sent_at, signer, body }
     }
+
+    /// Makes a message that came from a trusted source and has no signer. Only the readers of
+    /// trusted sources call this.
+    pub fn from_trusted(
+        id: MessageId,
+        topic: Topic,
+        headers: Vec<(String, String)>,
+        sent_at: Option<i64>,
+        body: Body,
+    ) -> Self {
+        Self { id, topic, headers, sent_at, signer: None, body }
+    }
 }
 
 /// The id that a publisher gave to a message.
 ///
-/// One to 200 printable ASCII characters without space, so that it can stand in a log line, an
-/// AMQP property and a table.
+/// One to 200 printable ASCII characters without space, so that it fits into a log line, an AMQP
+/// property and a table.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MessageId(String);
 
-/// Why a text is not a message id.
+/// The reason why a text is not a message id.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MessageIdError {
     #[error("message id has {length} bytes, it must have 1 to {limit}", limit = MessageId::MAX_BYTES)]
@@ -63,7 +75,7 @@ pub enum MessageIdError {
 }
 
 impl MessageId {
-    /// The longest id, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 200;
 
     /// Returns the id as text.
@@ -111,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_the_buses_are_taken() {
+    fn ids_of_real_buses_are_accepted() {
         for id in ["2017-a9ca6a4b-30d1-4ae0-8ac0-bd5b2b0a8c7e", "sha256:00ff"] {
             assert_eq!(MessageId::try_from(id).unwrap().as_str(), id);
         }
@@ -126,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_survives_its_json_form() {
+    fn a_message_survives_serialization() {
         let text = r#"{"id":"1","topic":"a.b","headers":[["k","v"],["k","w"]],"sent_at":5,"body":{"n":1e400}}"#;
         let message: Message = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&message).unwrap(), text);

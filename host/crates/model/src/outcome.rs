@@ -1,4 +1,4 @@
-//! What an attempt came to. A task that fails is an outcome, never an error of ours.
+//! The outcome of an attempt. A task that fails is an outcome, never an error of ours.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,41 +7,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::Reason;
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The task dealt with the message.
+    /// The task processed the message.
     Success,
-    /// The task says that it may work later.
+    /// The task asks for another attempt.
     Retry {
         reason: Reason,
-        /// How long it wants to be left alone, if it said so.
+        /// The delay that it asks for, if it does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Duration>,
     },
-    /// The task says that it never will.
+    /// The task rejects the message: no attempt will succeed.
     Reject { reason: Reason },
     /// The component trapped.
     Trap { reason: Reason },
-    /// The playbook ended with an exit status other than 0, or by a signal; or the component ended
-    /// itself by `exit`, with whatever status, before it had answered.
+    /// The playbook ended with an exit status other than 0, or by a signal; or the component called
+    /// `exit`, with any status, before it had answered.
     Exit { status: Reason },
-    /// Ansible cannot read the playbook, or what it names. It will not for the next attempt either.
+    /// Ansible cannot read the playbook, or a file that it names. Another attempt would not help.
     Unreadable { reason: Reason },
-    /// The task asked for more than it may use.
+    /// The task exceeded a limit.
     Limit { exceeded: Exceeded },
-    /// The task could not be started. Our trouble or the machine's, not the message's.
+    /// The task could not be started, because of a problem of ours or of the machine, not of the message.
     NotStarted { reason: Reason },
-    /// The task was not started and never will be for this entry.
+    /// The task was not started, and never will be for this entry.
     Refused { reason: Reason },
-    /// The run was cut short because the daemon stops.
+    /// The run was cancelled because the daemon stops.
     Cancelled,
-    /// Another run of the task changed what this one had read of its state. Nothing of it counts.
+    /// Another run of the task changed the state that this one had read. The attempt does not count.
     Conflict { key: Reason },
 }
 
-/// Which limit a run ran into.
+/// The limit that a run exceeded.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "limit", rename_all = "kebab-case")]
 pub enum Exceeded {
@@ -49,29 +49,29 @@ pub enum Exceeded {
     Deadline { allowed: Duration },
     /// The memory, in bytes.
     Memory { allowed: u64, wanted: u64 },
-    /// Something that is counted.
+    /// A number of things.
     Count { what: Counted, allowed: u64, wanted: u64 },
 }
 
-/// What a run may have or do only so much of.
+/// The things whose number is limited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counted {
-    /// Messages that it sends.
+    /// Messages that the run sends.
     Emitted,
-    /// Bytes of the messages that it sends.
+    /// Bytes of the messages that the run sends.
     EmittedBytes,
-    /// Bytes that its task remembers.
+    /// Bytes in the state of the task.
     StateBytes,
-    /// Keys of what its task remembers that it reads or writes.
+    /// Keys of the state that the run reads or writes.
     StateKeys,
-    /// Bytes that it hands to one call of the host.
+    /// Bytes in one call to the host.
     CallBytes,
-    /// Things of the host that it holds at once: streams, timers, files.
+    /// Handles of the host that the run holds at once: streams, timers, files.
     Handles,
     /// HTTP requests.
     Requests,
-    /// Random bytes that it asks for at once.
+    /// Random bytes that the run asks for at once.
     RandomBytes,
 }
 
@@ -127,26 +127,26 @@ impl Outcome {
         }
     }
 
-    /// Tells whether the message has been dealt with.
+    /// Returns true if the message was processed.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Success)
     }
 
-    /// Tells whether the task failed. One that rejects a message has done its work, and one that
-    /// was refused, cancelled or overtaken has not had the chance.
+    /// Returns true if the task failed. A task that rejects a message has done its work, and one that was
+    /// refused, cancelled or in conflict had no chance.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
             && self.is_attempt()
     }
 
-    /// Tells whether the run counts as an attempt.
+    /// Returns true if the run counts as an attempt.
     pub fn is_attempt(&self) -> bool {
         !matches!(self, Self::Cancelled | Self::Conflict { .. })
     }
 }
 
 impl fmt::Display for Outcome {
-    /// Tells the outcome with its reason, for a person.
+    /// Writes the outcome with its reason, for a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success | Self::Cancelled => f.write_str(self.name()),
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_survives_its_json_form() {
+    fn an_outcome_survives_serialization() {
         let outcomes = [
             Outcome::Success,
             Outcome::Reject { reason: "no".into() },

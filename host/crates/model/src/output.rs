@@ -1,38 +1,38 @@
-//! What a task writes: text with a cap.
+//! The output of a task: text of limited size.
 
 use serde::{Deserialize, Serialize};
 
-/// Text that a task wrote, up to the cap.
+/// The text that a task wrote, up to the limit.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Output {
     pub text: String,
-    /// Bytes that the task wrote beyond the cap and that were thrown away.
+    /// The number of bytes beyond the limit, which were dropped.
     pub dropped: u64,
 }
 
-/// Takes what a task writes, up to so many bytes, and counts the rest: a chatty task is cut short,
-/// it neither fails nor fills our memory.
+/// Collects the output of a task up to a limit, and counts the rest. A task with too much output neither
+/// fails nor fills our memory.
 #[derive(Clone, Debug)]
 pub struct Capture {
     bytes: Vec<u8>,
-    cap: usize,
+    limit: usize,
     dropped: u64,
 }
 
 impl Capture {
     /// Makes a capture that keeps so many bytes.
-    pub fn new(cap: u64) -> Self {
-        Self { bytes: Vec::new(), cap: usize::try_from(cap).unwrap_or(usize::MAX), dropped: 0 }
+    pub fn new(limit: u64) -> Self {
+        Self { bytes: Vec::new(), limit: usize::try_from(limit).unwrap_or(usize::MAX), dropped: 0 }
     }
 
-    /// Keeps what fits and counts the rest.
+    /// Keeps the bytes that fit and counts the rest.
     pub fn push(&mut self, bytes: &[u8]) {
-        let taken = bytes.len().min(self.cap - self.bytes.len());
+        let taken = bytes.len().min(self.limit - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..taken]);
         self.dropped += (bytes.len() - taken) as u64;
     }
 
-    /// Returns the text so far. What is not UTF-8 is replaced.
+    /// Returns the text so far. Bytes that are not UTF-8 are replaced.
     pub fn to_output(&self) -> Output {
         let text = String::from_utf8_lossy(&self.bytes).into_owned();
         Output { text, dropped: self.dropped }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn output_beyond_the_limit_is_counted() {
         let mut capture = Capture::new(5);
         for text in ["abc", "", "def", "ghi"] {
             capture.push(text.as_bytes());

@@ -1,4 +1,4 @@
-//! A topic pattern: which topics a task wants.
+//! A topic pattern: the topics that a task wants.
 //!
 //! AMQP's topic-exchange rules (AMQP 0-9-1, section 3.1.3.3): `*` stands for exactly one word,
 //! `#` for any number of words, none included. A wildcard is a whole word: `a*` is refused,
@@ -16,7 +16,7 @@ use crate::topic::is_word_character;
 #[serde(try_from = "String", into = "String")]
 pub struct TopicPattern(Vec<Word>);
 
-/// Why a text is not a topic pattern.
+/// The reason why a text is not a topic pattern.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PatternError {
     #[error("topic pattern has {length} bytes, the limit is {limit}", limit = Topic::MAX_BYTES)]
@@ -37,10 +37,11 @@ enum Word {
 }
 
 impl TopicPattern {
-    /// Tells whether the topic matches.
+    /// Returns true if the topic matches.
     pub fn matches(&self, topic: &Topic) -> bool {
         // `reachable[i]`: the first `i` words of the pattern can stand for the words so far.
-        // A table instead of recursion: patterns come from files, and `#.#.#.#` must not explode.
+        // A table instead of recursion: patterns come from files, and `#.#.#.#` must not take exponential
+        // time.
         let mut reachable = vec![false; self.0.len() + 1];
         reachable[0] = true;
         self.spread_over_any(&mut reachable);
@@ -61,8 +62,8 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
-    /// Tells whether every topic that `other` matches is matched by this one. It may be too careful
-    /// about patterns that say the same in other words (`#.*` and `*.#`), never too generous.
+    /// Returns true if this pattern matches every topic that `other` matches. It may return false for
+    /// equivalent patterns (`#.*` and `*.#`), but never true wrongly.
     pub fn covers(&self, other: &Self) -> bool {
         // As in `matches`, with the words of the other pattern for the words of a topic: `*` there
         // is a word that only a wildcard takes, `#` one that only `#` takes.
@@ -84,7 +85,7 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
-    /// Returns the topic if the pattern has no wildcard and so matches just one.
+    /// Returns the topic if the pattern has no wildcard and so matches exactly one.
     pub fn as_topic(&self) -> Option<Topic> {
         Topic::try_from(self.to_string()).ok()
     }
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(pattern.matches(&topic), expected, "{pattern} against {topic}");
     }
 
-    /// The definition, as slow and plain as it can be said.
+    /// The definition, in its plainest and slowest form.
     fn matches_by_definition(pattern: &[&str], topic: &[&str]) -> bool {
         match (pattern.split_first(), topic.split_first()) {
             (None, None) => true,
@@ -217,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_name_is_not_a_pattern_with_slashes() {
+    fn a_path_is_not_a_pattern() {
         assert!(TopicPattern::try_from("../a").is_err());
         assert!(TopicPattern::try_from("a..b").is_err());
     }
 
     #[test]
-    fn a_pattern_covers_what_is_narrower() {
+    fn a_pattern_covers_narrower_patterns() {
         let covers = |wide: &str, narrow: &str| {
             let [wide, narrow] = [wide, narrow].map(|text| TopicPattern::try_from(text).unwrap());
             wide.covers(&narrow)
@@ -237,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_covered_pattern_matches_is_matched(
+        fn a_pattern_matches_the_topics_of_each_covered_pattern(
             wide in "(a|b|\\*|#)(\\.(a|b|\\*|#)){0,4}",
             narrow in "(a|b|\\*|#)(\\.(a|b|\\*|#)){0,4}",
             topic in "(a|b)(\\.(a|b)){0,5}",

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a queue: 1 to 40 letters, digits, `-` and `_`.
 ///
-/// No dots: what belongs to a queue on a broker is named after it with a dot behind (`workers.dead`).
+/// Dots are not allowed: the names of auxiliary queues on a broker begin with the name and a dot
+/// (`workers.dead`).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);
 
-/// Why a text is not the name of a queue.
+/// The reason why a text is not the name of a queue.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{name}` is not a queue name: it needs 1 to 40 letters, digits, `-` and `_`")]
 pub struct QueueNameError {
@@ -19,7 +20,7 @@ pub struct QueueNameError {
 }
 
 impl QueueName {
-    /// The longest name, in bytes.
+    /// The maximum length of a name, in bytes.
     pub const MAX_BYTES: usize = 40;
 
     /// Returns the name as text.
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_leaves_the_dot_to_us() {
+    fn a_name_has_no_dot() {
         for name in ["", "a.b", "a b", "ä", "a/b", &"a".repeat(41)] {
             assert!(QueueName::try_from(name).is_err(), "{name:?}");
         }

@@ -1,20 +1,20 @@
-//! Why something came out as it did, in one safe line.
+//! A reason for an outcome, in one safe line.
 //!
-//! Most reasons were written by a task or hold what one wrote, so this is the border where such
-//! text becomes fit for a log line, a table and a terminal.
+//! Most reasons contain text of a task, so this is the border where such text becomes safe for a log line,
+//! a table and a terminal.
 
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// One line of at most [`Reason::MAX_CHARS`] characters, without control characters and without
-/// those that turn the direction of writing.
+/// A reason: one line of at most [`Reason::MAX_CHARS`] characters, without control characters and without
+/// those that change the direction of writing.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(from = "String", into = "String")]
 pub struct Reason(String);
 
 impl Reason {
-    /// The longest reason, in characters; the rest is cut, with a mark.
+    /// The maximum length, in characters; the rest is cut and marked.
     pub const MAX_CHARS: usize = 1000;
 
     /// Returns the reason as text.
@@ -60,8 +60,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Tells whether a character could forge a line or turn one round (Unicode's bidirectional
-/// controls, UAX #9, and its line and paragraph separators).
+/// Returns true if a character could forge a line or reverse one (Unicode's bidirectional controls,
+/// UAX #9, and its line and paragraph separators).
 pub fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,6 +1,6 @@
-//! What a playbook did, as its callback plugin told.
+//! The results of a playbook, as its callback plugin reports them.
 //!
-//! Owns what is kept of it, and how much. Nothing here was ever read from text for people.
+//! Owns the limits of what is kept. No result is ever parsed from text for people.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::Reason;
 
-/// What a playbook did, host by host.
+/// The results of a playbook, by host.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Results {
-    /// What became of its tasks, by host, for the first [`Results::MOST_HOSTS`].
+    /// The results by host, of the first [`Results::MOST_HOSTS`] hosts.
     pub hosts: BTreeMap<String, HostResults>,
-    /// What failed, in order: the first [`Results::MOST_FAILURES`].
+    /// The first [`Results::MOST_FAILURES`] failures, in order.
     pub failures: Vec<TaskFailure>,
-    /// What Ansible warned of, once each: the first [`Results::MOST_WARNINGS`].
+    /// The first [`Results::MOST_WARNINGS`] warnings of Ansible, once each.
     pub warnings: Vec<Reason>,
-    /// Whether the play came to its end and told so itself.
+    /// True if the plugin reported the end of the play.
     pub is_complete: bool,
-    /// How much more was told and not kept.
+    /// The number of reports that were not kept.
     pub dropped: u64,
 }
 
-/// How many tasks of a host came to what.
+/// The numbers of tasks on a host, by their results.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct HostResults {
@@ -44,7 +44,7 @@ pub struct TaskFailure {
     /// The module, for example `ansible.builtin.command`.
     pub action: Reason,
     pub message: Reason,
-    /// The host could not be reached.
+    /// True if the host could not be reached.
     pub is_unreachable: bool,
 }
 
@@ -53,7 +53,7 @@ impl Results {
     pub const MOST_FAILURES: usize = 20;
     pub const MOST_WARNINGS: usize = 20;
 
-    /// Tells whether hosts could not be reached and nothing else went wrong.
+    /// Returns true if hosts could not be reached and no task failed.
     pub fn is_only_unreachable(&self) -> bool {
         let mut unreachable = false;
         for host in self.hosts.values() {
@@ -65,32 +65,33 @@ impl Results {
         unreachable
     }
 
-    /// Returns the last failure in words: what stopped the play.
+    /// Returns the last failure in words: the one that stopped the play.
     pub fn last_failure(&self) -> Option<String> {
         let TaskFailure { host, task, message, .. } = self.failures.last()?;
         Some(format!("task `{task}` on {host}: {message}"))
     }
 }
 
-/// What is known of the run of a playbook beside its outcome.
+/// The report of a playbook's run, beside its outcome.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct PlaybookReport {
-    /// What it did; none if the callback plugin told nothing.
+    /// Its results; none if the callback plugin reported nothing.
     pub results: Option<Results>,
     /// The layers of its confinement.
     pub layers: Vec<LayerReport>,
-    /// How many processes it left behind, which were killed.
+    /// The number of processes that it left behind and that were killed.
     pub killed: u64,
-    /// Why it was not started out of a process that had Ansible imported; none if it was.
+    /// The reason why it was started cold; none if it was started from a process that had Ansible
+    /// imported.
     pub cold: Option<String>,
 }
 
-/// What became of a layer of the confinement.
+/// The state of a layer of the confinement during a run.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct LayerReport {
     pub layer: String,
     pub held: LayerState,
-    /// In a few words.
+    /// The reason in a few words.
     pub detail: Reason,
 }
 
@@ -115,7 +116,7 @@ impl LayerState {
 }
 
 impl PlaybookReport {
-    /// Returns the layers that were wanted and could not be had.
+    /// Returns the layers that were wanted and are not in force.
     pub fn degraded(&self) -> impl Iterator<Item = &LayerReport> {
         self.layers.iter().filter(|layer| layer.held == LayerState::Degraded)
     }
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn unreachable_is_only_so_if_nothing_failed() {
+    fn a_failed_task_counts_more_than_an_unreachable_host() {
         assert!(results(&[(0, 1), (0, 0)]).is_only_unreachable());
         assert!(!results(&[(0, 1), (1, 0)]).is_only_unreachable());
         assert!(!results(&[(0, 0)]).is_only_unreachable());

@@ -1,7 +1,7 @@
-//! The retry policy of a task: when a failed message is tried again, and when no more.
+//! The retry policy of a task: whether and when a failed message is retried.
 //!
-//! Owns the ladder of pauses and the decision from outcome and attempt. Has neither clock nor dice:
-//! the caller brings the chance that spreads the pauses.
+//! Owns the back-off and the decision from outcome and attempt. Has neither a clock nor random numbers:
+//! the caller passes the random number that spreads the delays.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,61 +10,60 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{Outcome, Reason, Settlement};
 
-/// How much longer than its step of the ladder a pause may be, so that messages that failed
-/// together do not come back together.
+/// The maximum random part by which a delay is longer than configured, so that messages that failed
+/// together are not redelivered together.
 pub const JITTER: f64 = 0.2;
 
-/// What becomes of messages that a task fails on.
+/// The treatment of messages on which a task fails.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// What follows a failure. Default: another attempt.
+    /// The reaction to a failure. Default: another attempt.
     pub on_failure: OnFailure,
-    /// How many attempts a message has before it is set aside, at most 50. Default: one more than
-    /// there are pauses.
+    /// Number of attempts before a message is dead-lettered, at most 50. Default: one more than there
+    /// are pauses.
     #[serde(deserialize_with = "attempts")]
     max_attempts: Option<NonZeroU32>,
-    /// The pauses after the first, the second … attempt; the last one serves all further ones.
+    /// Delays after the first, the second … attempt; the last one serves all further attempts.
     /// Default: 10 s, 1 min, 10 min, 1 h.
     #[serde(deserialize_with = "pauses")]
     pauses: Vec<Duration>,
 }
 
-/// What follows a failed attempt.
+/// The reaction to a failed attempt.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Another attempt after a pause; after the last one the message is set aside.
+    /// Retry after a delay; dead-letter the message after the last attempt.
     #[default]
     Retry,
-    /// The message is set aside at once.
+    /// Dead-letter the message at once.
     DeadLetter,
-    /// The message is set aside at once, and the worker that ran it takes nothing more until it is
-    /// resumed by hand.
+    /// Dead-letter the message at once, and pause the worker that ran it until it is resumed by hand.
     StopWorker,
 }
 
 impl RetryPolicy {
-    /// The most attempts that a message may have.
+    /// The maximum number of attempts of a message.
     pub const MOST_ATTEMPTS: u32 = 50;
-    /// How often a daemon may die while an entry is run, before the entry is not run any more.
+    /// The number of times that a daemon may die during a run of an entry before the entry is refused.
     pub const MOST_CUT_OFFS: u32 = 3;
-    /// The shortest pause: nothing is tried again at once.
+    /// The minimum delay: no message is retried at once.
     pub const SHORTEST: Duration = Duration::from_millis(100);
-    /// The longest pause, also of those that a task asks for.
+    /// The maximum delay, also of those that a task asks for.
     pub const LONGEST: Duration = Duration::from_hours(7 * 24);
 
-    /// Returns how many attempts a message has.
+    /// Returns the number of attempts that a message has.
     pub fn max_attempts(&self) -> u32 {
         let by_pauses = u32::try_from(self.pauses.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.max_attempts.map_or(by_pauses.min(Self::MOST_ATTEMPTS), NonZeroU32::get)
     }
 
-    /// Tells why an attempt may not even start: the daemon died each time that the entry was run, or
-    /// all its attempts were made under a policy that allowed more.
+    /// Returns the reason why an attempt must not start, if there is one: the daemon died during several
+    /// runs of the entry, or the entry had more attempts under an earlier policy.
     ///
-    /// What was cut off by the end of its daemon is counted apart from the attempts: most of what was
-    /// running then has done nothing wrong.
+    /// Runs that ended with their daemon are counted apart from the attempts, because most of them did
+    /// nothing wrong.
     pub fn refuse(&self, attempt: u32, cut_offs: u32) -> Option<Reason> {
         let max = self.max_attempts();
         if cut_offs >= Self::MOST_CUT_OFFS {
@@ -73,13 +72,13 @@ impl RetryPolicy {
         (attempt > max).then(|| format!("it has had {max} attempts, which are all").into())
     }
 
-    /// Decides what becomes of a delivery whose attempt, counted from 1, had this outcome. `chance`
-    /// is from 0 to 1 and makes the pause up to [`JITTER`] longer.
+    /// Decides the settlement of a delivery whose attempt, counted from 1, had this outcome. `chance` is
+    /// a random number from 0 to 1, which makes the delay up to [`JITTER`] longer.
     pub fn decide(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Settlement {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::GiveBack { after: Duration::ZERO },
-            // Whoever was faster has gone on; by chance, so that two do not meet again.
+            // The other run has finished. The random delay keeps two runs from meeting again.
             Outcome::Conflict { .. } => {
                 let after = Self::SHORTEST.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::GiveBack { after }
@@ -97,19 +96,19 @@ impl RetryPolicy {
         }
     }
 
-    /// Tells whether a worker stops after this outcome.
+    /// Returns true if the worker is paused after this outcome.
     pub fn stops_worker(&self, outcome: &Outcome) -> bool {
         self.on_failure == OnFailure::StopWorker && outcome.is_failure()
     }
 
     fn pause(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Duration {
         let step = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
-        let ladder = self.pauses.get(step).or(self.pauses.last()).copied();
+        let configured = self.pauses.get(step).or(self.pauses.last()).copied();
         let asked = match outcome {
             Outcome::Retry { after, .. } => *after,
             _ => None,
         };
-        let pause = asked.or(ladder).unwrap_or(Self::SHORTEST);
+        let pause = asked.or(configured).unwrap_or(Self::SHORTEST);
         let pause = pause.clamp(Self::SHORTEST, Self::LONGEST);
         pause.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0))
     }
@@ -124,9 +123,9 @@ impl Default for RetryPolicy {
 
 fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
     let attempts = NonZeroU32::deserialize(deserializer)?;
-    let most = RetryPolicy::MOST_ATTEMPTS;
-    if attempts.get() > most {
-        let reason = format!("max_attempts must be 1 to {most}, {attempts} is not");
+    let limit = RetryPolicy::MOST_ATTEMPTS;
+    if attempts.get() > limit {
+        let reason = format!("max_attempts must be 1 to {limit}, {attempts} is not");
         return Err(serde::de::Error::custom(reason));
     }
     Ok(Some(attempts))
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_climbs_the_ladder_and_is_set_aside() {
+    fn a_failure_is_retried_with_back_off_and_then_dead_lettered() {
         for (attempt, seconds) in [(1, 10), (2, 60), (3, 600), (4, 3600)] {
             check(&RetryPolicy::default(), &failure(), attempt, retry(seconds));
         }
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_pause_serves_further_attempts() {
+    fn the_last_delay_serves_further_attempts() {
         let policy = policy("max_attempts = 4\npauses = ['1s', '2s']");
         for (attempt, seconds) in [(1, 1), (2, 2), (3, 2)] {
             check(&policy, &failure(), attempt, retry(seconds));
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_asks_for_a_pause_gets_it() {
+    fn a_task_gets_the_delay_that_it_asks_for() {
         let after = Some(Duration::from_secs(7));
         let outcome = Outcome::Retry { reason: "x".into(), after };
         check(&RetryPolicy::default(), &outcome, 1, retry(7));
@@ -209,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_message_is_set_aside_at_once() {
+    fn a_rejected_message_is_dead_lettered_at_once() {
         let outcome = Outcome::Reject { reason: "no package".into() };
         let dead = Settlement::dead_letter("reject: no package".to_owned());
         check(&RetryPolicy::default(), &outcome, 1, dead);
     }
 
     #[test]
-    fn an_entry_that_was_refused_is_set_aside() {
+    fn a_refused_entry_is_dead_lettered() {
         let outcome = Outcome::Refused { reason: "no more".into() };
         check(&RetryPolicy::default(), &outcome, 1, Settlement::dead_letter("refused: no more"));
     }
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_its_daemon_with_it_each_time_does_not_start_again() {
+    fn an_entry_whose_runs_kill_the_daemon_is_refused() {
         let policy = RetryPolicy::default();
         assert_eq!(policy.refuse(5, 2), None);
         let reason = policy.refuse(1, 3).unwrap();
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_not_tried_again_is_set_aside_at_its_first_failure() {
+    fn without_retries_the_first_failure_is_dead_lettered() {
         for (word, stops) in [("dead-letter", false), ("stop-worker", true)] {
             let policy = policy(&format!("on_failure = '{word}'"));
             assert!(matches!(policy.decide(&failure(), 1, 0.0), Settlement::DeadLetter { .. }));
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_of_nothing_is_refused() {
+    fn a_delay_of_zero_is_refused() {
         let error = toml::from_str::<RetryPolicy>("pauses = ['0s']").unwrap_err().to_string();
         assert!(error.contains("a pause must be 100ms to 7days, `0s` is not"), "{error}");
     }
@@ -262,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_failure_is_tried_for_ever_or_at_once(
+        fn no_failure_is_retried_forever_or_at_once(
             max in 1_u32..=50, attempt in 1_u32..80, chance in 0.0..1.0_f64,
         ) {
             let policy = policy(&format!("max_attempts = {max}"));

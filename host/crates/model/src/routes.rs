@@ -1,6 +1,6 @@
-//! Routes: which tasks want a topic.
+//! The routes: a table from topics to the tasks that want them.
 //!
-//! One table, built in one place and never changed after, so that it can be swapped whole.
+//! The table is built in one place and never changed afterwards, so that it can be replaced as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Builds the table. Of two tasks of one name the later is taken; the catalog offers one.
+    /// Builds the table. Of two tasks with the same name the later one counts; the catalog offers one.
     pub fn build(tasks: impl IntoIterator<Item = Task>) -> Self {
         let mut routes = Self::default();
         for task in tasks {
             routes.tasks.insert(task.name.clone(), Arc::new(task));
         }
-        // In the order of names, so that a topic's tasks are always queued in the same order.
+        // Sorted by name, so that the tasks of a topic are always queued in the same order.
         let mut tasks: Vec<_> = routes.tasks.values().cloned().collect();
         tasks.sort_by(|a, b| a.name.cmp(&b.name));
         for task in tasks {
@@ -36,7 +36,7 @@ impl Routes {
         routes
     }
 
-    /// Returns the tasks that want the topic, each once, in the order of their names.
+    /// Returns the tasks that want the topic, each once, sorted by name.
     pub fn resolve(&self, topic: &Topic) -> Vec<Arc<Task>> {
         let exact = self.exact.get(topic).into_iter().flatten();
         let wildcard = self.wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
@@ -46,8 +46,7 @@ impl Routes {
         tasks
     }
 
-    /// Returns the topics that tasks want in their order, if each is named whole; none if one is a
-    /// pattern.
+    /// Returns all topics that tasks want, sorted; none if a task wants a pattern with wildcards.
     pub fn literal_topics(&self) -> Option<Vec<&Topic>> {
         let mut topics: Vec<_> = self.exact.keys().collect();
         topics.sort_unstable();
@@ -59,7 +58,7 @@ impl Routes {
         self.tasks.get(name)
     }
 
-    /// Returns all tasks in the order of their names.
+    /// Returns all tasks, sorted by name.
     pub fn tasks(&self) -> Vec<&Arc<Task>> {
         let mut tasks: Vec<_> = self.tasks.values().collect();
         tasks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_are_listed_if_all_are_named_whole() {
+    fn topics_are_listed_if_no_task_uses_wildcards() {
         let routes = Routes::build([task("b", Some(&["x.y"])), task("a", None)]);
         let topics: Vec<_> = routes.literal_topics().unwrap().iter().map(|t| t.as_str()).collect();
         assert_eq!(topics, ["a", "x.y"]);
@@ -101,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn topics_in_the_manifest_replace_the_name() {
+    fn topics_of_the_manifest_replace_the_name() {
         check(vec![task("a.b", Some(&["x"]))], "a.b", &[]);
     }
 
     #[test]
-    fn several_tasks_want_one_topic_each_once() {
+    fn each_task_of_a_topic_is_returned_once() {
         let tasks = || {
             vec![
                 task("z", Some(&["a.*", "a.#", "a.b"])),
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_without_a_task_has_none() {
+    fn a_topic_may_have_no_task() {
         check(vec![task("a.b", None)], "a.b.c", &[]);
     }
 }

@@ -10,22 +10,22 @@ use crate::{
     Topic, Usage,
 };
 
-/// What a runner brings back of one attempt.
+/// The result of one attempt, as a runner returns it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Attempt {
     pub outcome: Outcome,
     pub output: Output,
-    /// What the task noted about itself, in order.
+    /// The notes of the task about itself, in its order.
     pub notes: Vec<(String, String)>,
     pub usage: Usage,
-    /// What it wants to change outside itself. Empty unless it succeeded.
+    /// The changes that it makes outside itself. Empty unless it succeeded.
     pub effects: Effects,
-    /// What is known beside that, if it is a playbook.
+    /// The report of a playbook.
     pub playbook: Option<PlaybookReport>,
 }
 
 impl Attempt {
-    /// An attempt that wrote nothing.
+    /// Makes an attempt with this outcome and without output.
     pub fn without_output(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -49,7 +49,7 @@ pub struct Run {
     pub kind: TaskKind,
     /// Counted from 1.
     pub attempt: u32,
-    /// Which worker ran it, counted from 1.
+    /// The worker that ran it, counted from 1.
     pub worker: u32,
     /// Milliseconds since 1970.
     pub started_at_ms: i64,
@@ -57,12 +57,12 @@ pub struct Run {
     pub outcome: Outcome,
     pub output: Output,
     pub notes: Vec<(String, String)>,
-    /// What the task was granted, a line each.
+    /// The grants of the task, one line each.
     pub grants: Vec<String>,
     pub usage: Usage,
-    /// The messages that are sent because of it.
+    /// The messages that it sent.
     pub emitted: Vec<Emitted>,
-    /// What is known beside that, if it is a playbook.
+    /// The report of a playbook.
     pub playbook: Option<PlaybookReport>,
 }
 
@@ -72,7 +72,7 @@ pub struct Run {
 pub struct RunId(String);
 
 impl RunId {
-    /// Takes a text as the id of a run. The journal looks it up or finds nothing.
+    /// Makes the id of a run from a text, which is not checked: the journal finds a run of this id or none.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -1,33 +1,32 @@
-//! What becomes of a delivery.
+//! The settlement of a delivery.
 //!
-//! Does not decide it (the retry policy and the worker do) and does not carry it out (the queue
-//! does).
+//! The retry policy and the worker decide it, and the queue carries it out.
 
 use std::time::Duration;
 
 use crate::Reason;
 
-/// What becomes of a delivery.
+/// The settlement of a delivery.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Settlement {
-    /// The message is done with and leaves the queue.
+    /// The entry is done and leaves the queue.
     Ack,
-    /// The message comes back after a pause, as the next attempt.
+    /// The entry is redelivered after a back-off, as the next attempt.
     Retry { after: Duration },
-    /// The message is set aside for a person to look at.
+    /// The entry is dead-lettered, for a person to look at.
     DeadLetter {
         reason: Reason,
-        /// The end of what its last run printed, if there was one.
+        /// The end of the output of its last run, if there was one.
         output: String,
     },
-    /// The message comes back after a pause: what was made of it does not count.
+    /// The entry is returned to the queue and redelivered after a delay; the attempt does not count.
     GiveBack { after: Duration },
-    /// The message waits until its task is released; nothing counts.
+    /// The entry is held until its task is resumed; the attempt does not count.
     Hold,
 }
 
 impl Settlement {
-    /// A dead letter without output.
+    /// Makes the settlement of a dead letter without output.
     pub fn dead_letter(reason: impl Into<Reason>) -> Self {
         Self::DeadLetter { reason: reason.into(), output: String::new() }
     }
@@ -36,9 +35,9 @@ impl Settlement {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Ack => "done",
-            Self::Retry { .. } => "tried again",
-            Self::DeadLetter { .. } => "set aside",
-            Self::GiveBack { .. } => "given back",
+            Self::Retry { .. } => "retried",
+            Self::DeadLetter { .. } => "dead-lettered",
+            Self::GiveBack { .. } => "returned to the queue",
             Self::Hold => "held",
         }
     }

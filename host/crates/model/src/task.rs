@@ -1,12 +1,12 @@
 //! A task: something that can be run for a topic.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Manifest;
 use crate::topic::is_word_character;
-use crate::{Topic, TopicPattern};
+use crate::{Limits, Manifest, TaskKind, Topic, TopicPattern};
 
 /// Something that can be run for a topic, with its manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,25 +16,15 @@ pub struct Task {
     pub manifest: Manifest,
 }
 
-/// What a task is made of.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskKind {
-    /// A WebAssembly component, `NAME.wasm`.
-    Component,
-    /// An Ansible playbook, `NAME.yml`.
-    Playbook,
-}
-
 /// The name of a task: the name of its file without the ending.
 ///
-/// Letters, digits and `-_+~:@.`, not starting with a dot or a dash: so that a topic can be a
+/// Letters, digits and `-_+~:@.`, without a dot or a dash at the start. A topic can therefore be a
 /// name, and a name is never a path, a hidden file or a command-line option.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskName(String);
 
-/// Why a text is not the name of a task.
+/// The reason why a text is not the name of a task.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{name}` is not a task name")]
 pub struct TaskNameError {
@@ -53,26 +43,20 @@ impl Task {
             }
         }
     }
-}
 
-impl TaskKind {
-    /// Returns the word for this kind in output and labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Component => "component",
-            Self::Playbook => "playbook",
-        }
+    /// Returns the maximum time of one run.
+    pub fn timeout(&self) -> Duration {
+        self.manifest.limits.timeout.unwrap_or_else(|| Limits::default_timeout(self.kind))
     }
-}
 
-impl fmt::Display for TaskKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+    /// Returns the maximum memory of one run of a component, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.manifest.limits.memory.unwrap_or(Limits::COMPONENT_MEMORY).as_u64()
     }
 }
 
 impl TaskName {
-    /// The longest name, in bytes: with an ending it must still be a file name.
+    /// The maximum length of a name, in bytes: with an ending it must still be a file name.
     pub const MAX_BYTES: usize = 200;
 
     /// Returns the name as text.
@@ -129,13 +113,30 @@ mod tests {
         assert!(TaskName::try_from("org.example.prod.thing-new").is_ok());
     }
 
+    fn task(kind: TaskKind, manifest: &str) -> Task {
+        let name = TaskName::try_from("org.example.thing").unwrap();
+        Task { name, kind, manifest: Manifest::parse(manifest).unwrap() }
+    }
+
+    #[test]
+    fn the_default_timeout_depends_on_the_kind() {
+        let timeout = |kind, manifest| task(kind, manifest).timeout().as_secs();
+        assert_eq!(timeout(TaskKind::Component, ""), 30);
+        assert_eq!(timeout(TaskKind::Playbook, ""), 15 * 60);
+        for kind in [TaskKind::Component, TaskKind::Playbook] {
+            assert_eq!(timeout(kind, "limits.timeout = '2m'"), 120);
+        }
+    }
+
+    #[test]
+    fn a_component_has_64_mib_by_default() {
+        assert_eq!(task(TaskKind::Component, "").memory(), 64 << 20);
+        assert_eq!(task(TaskKind::Component, "limits.memory = '1KiB'").memory(), 1024);
+    }
+
     #[test]
     fn without_topics_the_name_is_the_topic() {
-        let task = Task {
-            name: TaskName::try_from("org.example.thing").unwrap(),
-            kind: TaskKind::Playbook,
-            manifest: Manifest::default(),
-        };
+        let task = task(TaskKind::Playbook, "");
         assert_eq!(task.patterns(), [TopicPattern::try_from("org.example.thing").unwrap()]);
     }
 }

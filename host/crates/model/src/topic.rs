@@ -1,7 +1,7 @@
 //! A topic: the dotted routing key of a message.
 //!
-//! Owns the alphabet. A topic that exists has passed it, so nothing behind this point has to ask
-//! whether one may be printed, matched or compared. It is never used as a path.
+//! Owns the alphabet. Every `Topic` has been checked against it, so other code can print, match and
+//! compare topics without a check. A topic is never used as a path.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Topic(String);
 
-/// Why a text is not a topic.
+/// The reason why a text is not a topic.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TopicError {
     #[error("topic is empty")]
@@ -29,7 +29,7 @@ pub enum TopicError {
 }
 
 impl Topic {
-    /// The longest topic, in bytes: AMQP 0-9-1 carries routing keys as short strings.
+    /// The maximum length of a topic, in bytes: AMQP 0-9-1 has routing keys as short strings.
     pub const MAX_BYTES: usize = 255;
 
     /// Returns the topic as text.
@@ -84,7 +84,7 @@ impl fmt::Display for Topic {
     }
 }
 
-/// Tells whether a character may stand in a word of a topic, and in the name of a task.
+/// Returns true if a character is allowed in a word of a topic and in the name of a task.
 pub(crate) fn is_word_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || "-_+~:@".contains(character)
 }

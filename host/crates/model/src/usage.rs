@@ -1,18 +1,18 @@
-//! What a run used, and what it did outside itself.
+//! The resources that a run used, and its exchanges with others.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{MessageId, Topic};
 
-/// What a run used.
+/// The resources that a run used.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Usage {
-    /// The most bytes of linear memories and tables that it held at once.
+    /// The peak size of its linear memories and tables together, in bytes.
     pub memory: u64,
-    /// How many calls it made of its host, WASI's included.
+    /// The number of its calls to the host, WASI included.
     pub host_calls: u64,
-    /// The HTTP exchanges, in their order, a line each.
+    /// The HTTP exchanges in their order, one line each.
     pub requests: Vec<String>,
 }
 

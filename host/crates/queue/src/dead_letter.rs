@@ -1,66 +1,67 @@
-//! A dead letter: what was set aside, why, and what a person may do with it.
+//! A dead letter: its content, why it was dead-lettered, and an operator's verdict on it.
 
 use loopabull_model::{EntryId, Message, QueueName, TaskName};
 use serde::{Deserialize, Serialize};
 
-/// How much of a run's output goes with a dead letter, in bytes: the broker keeps it in a header,
-/// which with all others must fit into one frame of 128 KiB.
+/// How many bytes of a run's output a dead letter keeps. The broker stores it in a header, and all headers
+/// together must fit into one frame of 128 KiB.
 pub const MAX_OUTPUT: usize = 4 << 10;
-/// How many earlier lives a dead letter remembers.
+/// How many earlier deaths a dead letter keeps.
 pub(crate) const MAX_HISTORY: usize = 10;
 
-/// An entry, or something that never was one, that was set aside.
+/// A dead-lettered entry, or an external message that was dead-lettered.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetter {
     pub id: EntryId,
     pub queue: QueueName,
-    /// Unknown if it could not be read.
+    /// `None` if it cannot be read.
     pub task: Option<TaskName>,
-    /// Or why it cannot be read.
+    /// The message, or why it cannot be read.
     #[serde(serialize_with = "message_or_text")]
     pub message: Result<Message, String>,
-    /// The bytes as they came.
+    /// The bytes as they arrived.
     #[serde(skip)]
     pub body: Vec<u8>,
-    pub burial: Burial,
-    /// The end of what its last run printed.
+    #[serde(rename = "burial")]
+    pub death: DeathRecord,
+    /// The end of its last run's output.
     pub output: String,
-    /// Its earlier lives, the first one first.
-    pub history: Vec<Burial>,
+    /// Its earlier deaths, the oldest first.
+    pub history: Vec<DeathRecord>,
 }
 
-/// How one life of an entry ended.
+/// Why and when an entry became a dead letter.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Burial {
+pub struct DeathRecord {
     pub reason: String,
-    /// How many attempts it had.
+    /// How many attempts the entry had.
     pub attempts: u32,
-    /// When it was first put into the queue, in milliseconds since 1970; 0 if nobody knows.
+    /// When the entry was first published, in milliseconds since 1970; 0 if unknown.
     pub queued_at_ms: i64,
-    /// When it was set aside, in milliseconds since 1970; 0 if nobody knows.
+    /// When it became a dead letter, in milliseconds since 1970; 0 if unknown.
     pub died_at_ms: i64,
 }
 
-/// What becomes of a dead letter that somebody looked at.
+/// An operator's verdict on a dead letter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It stays.
+    /// The dead letter stays.
     Keep,
-    /// It goes back into its queue and has all its attempts again.
+    /// The dead letter returns to its queue, with all its attempts.
     Requeue,
-    /// It is thrown away.
+    /// The dead letter is deleted.
     Drop,
 }
 
-/// Returns the end of a text, not longer than [`MAX_OUTPUT`].
+/// Returns the end of a text, of at most [`MAX_OUTPUT`] bytes.
 pub(crate) fn tail(text: &str) -> &str {
     let start = text.len().saturating_sub(MAX_OUTPUT);
     &text[text.ceil_char_boundary(start)..]
 }
 
-/// Adds the life that ended to the earlier ones.
-pub(crate) fn remember(mut history: Vec<Burial>, burial: Burial) -> Vec<Burial> {
-    history.push(burial);
+/// Returns the history with another death added, and the oldest ones removed beyond the limit.
+pub(crate) fn with_death(mut history: Vec<DeathRecord>, death: DeathRecord) -> Vec<DeathRecord> {
+    history.push(death);
     let surplus = history.len().saturating_sub(MAX_HISTORY);
     history.drain(..surplus);
     history
@@ -87,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_lives_are_remembered() {
-        let burial =
-            |attempts| Burial { reason: "x".into(), attempts, queued_at_ms: 0, died_at_ms: 0 };
-        let history = (0..20).fold(Vec::new(), |history, n| remember(history, burial(n)));
+    fn only_the_newest_deaths_are_kept() {
+        let death =
+            |attempts| DeathRecord { reason: "x".into(), attempts, queued_at_ms: 0, died_at_ms: 0 };
+        let history = (0..20).fold(Vec::new(), |history, n| with_death(history, death(n)));
         assert_eq!(history.len(), MAX_HISTORY);
-        assert_eq!(history.last(), Some(&burial(19)));
+        assert_eq!(history.last(), Some(&death(19)));
     }
 }

@@ -1,79 +1,66 @@
-//! What a worker receives.
+//! A delivery: an entry with its backend's claim, which settles it.
 
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
 
-use loopabull_model::{Entry, Settlement};
+use loopabull_model::Settlement;
 
-use crate::dead_letter::Burial;
+use crate::delivered::DeliveredEntry;
+use crate::error::QueueError;
+use crate::rabbitmq::External;
+use crate::{embedded, rabbitmq};
 
-/// What a worker receives.
+/// A message that a worker receives from a queue.
 #[derive(Debug)]
 pub enum Received {
     /// An entry, for one attempt.
     Delivery(Delivery),
-    /// Something that others put into the queue.
-    Foreign(Foreign),
+    /// A message that another program published to the queue. Only RabbitMQ delivers such messages.
+    External(External),
 }
 
-/// One entry of the queue, handed to one worker for one attempt.
+/// An entry that was delivered to a worker for one attempt, with the claim on it.
+///
+/// Gives access to the [`DeliveredEntry`] by dereferencing.
 #[derive(Debug)]
 pub struct Delivery {
-    pub entry: Entry,
-    /// Which attempt this is, counted from 1, as far as the queue knows: one more than have been
-    /// settled. Whoever knows of attempts that were cut off sets it higher.
-    pub attempt: u32,
-    /// When the entry was first published, in milliseconds since 1970.
-    pub queued_at_ms: i64,
-    /// Its earlier lives, if it was a dead letter before.
-    pub(crate) history: Vec<Burial>,
-    pub(crate) tag: Tag,
+    delivered: DeliveredEntry,
+    claim: Claim,
 }
 
-/// Something that others put into the queue: neither task nor attempt is known of it.
+/// A delivery as its backend identifies it.
 #[derive(Debug)]
-pub struct Foreign {
-    pub body: Vec<u8>,
-    /// By which it came into the queue: a topic, if it came through a topic exchange.
-    pub routing_key: String,
-    /// The property of that name.
-    pub message_id: Option<String>,
-    /// The headers that hold text.
-    pub headers: Vec<(String, String)>,
-    pub(crate) tag: Tag,
+pub(crate) enum Claim {
+    Embedded(embedded::Claim),
+    RabbitMq(rabbitmq::Claim),
 }
 
 impl Delivery {
-    /// Returns how many attempts the entry has had once it is settled so.
-    pub(crate) fn attempts_after(&self, settlement: &Settlement) -> u32 {
-        match settlement {
-            Settlement::GiveBack { .. } | Settlement::Hold => self.attempt.saturating_sub(1),
-            _ => self.attempt,
+    pub(crate) fn new(delivered: DeliveredEntry, claim: Claim) -> Self {
+        Self { delivered, claim }
+    }
+
+    /// Settles the delivery. Returns once that is durable.
+    ///
+    /// After [`QueueError::LostClaim`] there is nothing left to settle: the entry will be redelivered.
+    /// After another error the call may be repeated.
+    pub async fn settle(&self, settlement: &Settlement) -> Result<(), QueueError> {
+        match &self.claim {
+            Claim::Embedded(claim) => claim.settle(&self.delivered, settlement).await,
+            Claim::RabbitMq(claim) => claim.settle(&self.delivered, settlement).await,
         }
     }
 }
 
-/// By what a backend knows its delivery again.
-#[derive(Debug)]
-pub(crate) enum Tag {
-    /// The row.
-    Embedded(i64),
-    /// The broker's delivery.
-    Amqp(crate::amqp::Claim),
+impl Deref for Delivery {
+    type Target = DeliveredEntry;
+
+    fn deref(&self) -> &DeliveredEntry {
+        &self.delivered
+    }
 }
 
-/// How full a queue is.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Depth {
-    /// Entries that wait for a worker.
-    pub waiting: u64,
-    /// Entries that wait for the end of a pause between two attempts.
-    pub later: u64,
-    /// Entries that wait for their task to be resumed.
-    pub held: u64,
-    /// Entries that workers have. Unknown to a client of RabbitMQ.
-    pub claimed: Option<u64>,
-    /// Entries that were set aside.
-    pub dead: u64,
-    /// How long the oldest waiting entry has been in the queue. Unknown to a client of RabbitMQ.
-    pub oldest: Option<Duration>,
+impl DerefMut for Delivery {
+    fn deref_mut(&mut self) -> &mut DeliveredEntry {
+        &mut self.delivered
+    }
 }

@@ -1,8 +1,9 @@
-//! The embedded queues: a SQLite file of one machine.
+//! The embedded queues: a SQLite file for one machine.
 //!
-//! Owns the claim of the whole file by one working process; what its rows are is in `rows`. Other
-//! processes may publish into it and look at it meanwhile.
+//! Owns the lock that makes one process the only consumer of the file. `rows` contains the schema and the
+//! statements. Other processes may publish to the file and inspect it meanwhile.
 
+mod claim;
 mod rows;
 
 use std::fs::{File, TryLockError};
@@ -10,17 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{Entry, QueueName, Settlement, TaskName};
+use loopabull_model::{Entry, QueueName, TaskName};
 use loopabull_store::Store;
 use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::Tag;
-use crate::{DeadLetter, Delivery, Depth, QueueError, Received, Verdict, now_ms};
+use crate::clock::now_ms;
+use crate::dead_letter::{DeadLetter, Verdict};
+use crate::delivered::DeliveredEntry;
+use crate::depth::Depth;
+use crate::error::QueueError;
 
-/// How often an idle worker looks for entries of other processes.
-const POLL: Duration = Duration::from_millis(200);
+pub(crate) use claim::Claim;
+
+/// How often an idle worker checks for entries of other processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Queues in a SQLite file.
 #[derive(Debug)]
@@ -28,11 +34,11 @@ pub struct Embedded {
     file: PathBuf,
     store: Arc<Store>,
     published: Arc<Notify>,
-    /// Made by the first `consume`, held for as long as the queues are open.
+    /// The lock file: locked by the first `consume`, until the queues are dropped.
     lock: OnceCell<File>,
 }
 
-/// One worker's end of an embedded queue.
+/// A worker's consumer of an embedded queue.
 #[derive(Debug)]
 pub struct Consumer {
     queue: QueueName,
@@ -55,30 +61,10 @@ impl Embedded {
     }
 
     pub(crate) async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
-        // The others wait here until the first is done: what they claim must not be taken back.
+        // Later consumers wait here until the first one is done: their claims must not be requeued.
         self.lock.get_or_try_init(|| self.take_over()).await?;
         let (store, published) = (Arc::clone(&self.store), Arc::clone(&self.published));
         Ok(Consumer { queue: queue.clone(), store, published })
-    }
-
-    pub(crate) async fn settle(
-        &self,
-        delivery: &Delivery,
-        settlement: &Settlement,
-    ) -> Result<(), QueueError> {
-        let Tag::Embedded(id) = delivery.tag else {
-            unreachable!("a delivery is settled by the queue that made it");
-        };
-        let (attempts, settlement) = (delivery.attempts_after(settlement), settlement.clone());
-        let settle =
-            move |connection: &Connection| rows::settle(connection, id, attempts, &settlement);
-        let changed = self.store.change(settle).await?;
-        self.published.notify_one();
-        if changed == 1 {
-            Ok(())
-        } else {
-            Err(QueueError::LostClaim { message: delivery.entry.message.id.to_string() })
-        }
     }
 
     pub(crate) async fn release(
@@ -153,8 +139,8 @@ impl Embedded {
         Ok(depth)
     }
 
-    /// Makes this process the one that works the file, and takes back what an earlier one had
-    /// claimed: nobody else can hold those claims, the process that made them is gone.
+    /// Makes this process the only consumer of the file, and requeues the entries that an earlier process
+    /// had claimed: that process is gone, because we have the lock.
     async fn take_over(&self) -> Result<File, QueueError> {
         let name = self.file.with_extension("lock");
         let error = |source| QueueError::Lock { file: name.clone(), source };
@@ -166,10 +152,10 @@ impl Embedded {
             }
             Err(TryLockError::Error(source)) => return Err(error(source)),
         }
-        let take_back = |connection: &Connection| {
+        let requeue = |connection: &Connection| {
             connection.execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])
         };
-        self.store.change(take_back).await?;
+        self.store.change(requeue).await?;
         Ok(lock)
     }
 }
@@ -178,17 +164,18 @@ impl Consumer {
     pub(crate) async fn receive(
         &mut self,
         stop: &CancellationToken,
-    ) -> Result<Option<Received>, QueueError> {
+    ) -> Result<Option<(DeliveredEntry, Claim)>, QueueError> {
         while !stop.is_cancelled() {
             let queue = self.queue.to_string();
             let claim = move |connection: &Connection| rows::claim(connection, &queue);
-            if let Some(delivery) = self.store.change(claim).await? {
-                return Ok(Some(Received::Delivery(delivery)));
+            if let Some((row, delivered)) = self.store.change(claim).await? {
+                let claim = Claim::new(row, &self.store, &self.published);
+                return Ok(Some((delivered, claim)));
             }
             // All three may be dropped at any time: nothing is claimed while we wait.
             tokio::select! {
                 () = self.published.notified() => (),
-                () = tokio::time::sleep(POLL) => (),
+                () = tokio::time::sleep(POLL_INTERVAL) => (),
                 () = stop.cancelled() => (),
             }
         }

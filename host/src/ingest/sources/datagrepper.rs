@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use loopabull_egress::{Egress, EgressLimits, Timeouts, Trust};
-use loopabull_fedmsg::envelope_of_recording;
+use loopabull_fedmsg::trusted;
 use loopabull_model::HttpGrant;
 use loopabull_queue::Backoff;
 use serde::{Deserialize, Serialize};
@@ -302,8 +302,8 @@ impl Datagrepper {
     /// Takes a message of a page, as if it had come on the bus. Tells whether it is settled.
     async fn take(&self, message: &RawValue) -> bool {
         self.ingest.board.receive(self.name());
-        let envelope = envelope_of_recording(message.get().as_bytes());
-        let topic = envelope.as_ref().ok().map(|envelope| envelope.topic().to_string());
+        let message = trusted::from_recording(message.get().as_bytes());
+        let topic = message.as_ref().ok().map(|message| message.topic.to_string());
         if let Some(topic) = topic {
             let is_subscribed = self.fedmsg.topics.iter().any(|prefix| topic.starts_with(prefix));
             let is_checked = self.fedmsg.verify == Verify::Required;
@@ -316,7 +316,7 @@ impl Datagrepper {
                 return true;
             }
         }
-        self.ingest.take_archived(self.name(), envelope).await
+        self.ingest.take_archived(self.name(), message).await
     }
 
     async fn page(&self, search: &Search) -> anyhow::Result<Page> {

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use loopabull_fedmsg::{Properties, Verifier, envelope_of_bare};
+use loopabull_fedmsg::trusted::{self, Properties};
+use loopabull_fedora_messaging::{Bus, BusDelivery, BusLink, BusState, Settled};
 use loopabull_model::Message;
-use loopabull_queue::{Answered, Bus, BusDelivery, BusLink, BusState};
 use tokio::sync::watch;
 
 use crate::ingest::Ingest;
@@ -56,7 +56,7 @@ impl BusSource {
         if is_safe {
             match delivery.ack().await {
                 // One that could not be told comes again, and is known.
-                Answered::Told | Answered::ComesAgain => (),
+                Settled::Sent | Settled::ChannelGone => (),
             }
         }
     }
@@ -81,7 +81,7 @@ impl BusSource {
     async fn tell(&self, mut state: watch::Receiver<BusState>) {
         while state.changed().await.is_ok() {
             let state = state.borrow_and_update().clone();
-            let link = match (&state.link, state.trouble()) {
+            let link = match (&state.link, state.problem()) {
                 (BusLink::Consuming { .. }, None) => Link::Connected,
                 (_, Some(trouble)) => Link::Lost(trouble),
                 (_, None) => Link::Lost("not connected yet".to_owned()),
@@ -104,7 +104,6 @@ fn message(delivery: &BusDelivery) -> Result<Message, (&'static str, String)> {
     };
     let sent_at = delivery.header("sent-at").and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let sent_at = sent_at.map(jiff::Timestamp::as_second);
-    envelope_of_bare(&text, properties, sent_at)
-        .and_then(|envelope| Verifier::Off.verify(envelope, 0))
+    trusted::from_bus(&text, properties, sent_at)
         .map_err(|rejection| (rejection.reason(), rejection.to_string()))
 }

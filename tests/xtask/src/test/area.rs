@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use anyhow::{Result, ensure};
 
+use crate::install::Need;
 use crate::repository;
+use crate::wasm_target::WasmTarget;
 
 /// The package whose test `it` starts whole daemons.
 const HOST: &str = "loopabull-host";
@@ -37,6 +39,22 @@ impl Needs {
         Self { rabbitmq: false, ansible: false, python: false, network: false, components: false };
     pub(super) const ALL: Self =
         Self { rabbitmq: true, ansible: true, python: true, network: true, components: true };
+
+    /// Returns the Debian packages among them.
+    pub(super) fn list(self) -> Vec<Need> {
+        let mut list = Vec::new();
+        list.extend(self.rabbitmq.then_some(Need::RabbitMq));
+        list.extend(self.ansible.then_some(Need::Ansible));
+        list.extend((self.python || self.ansible).then_some(Need::Python));
+        if self.network {
+            list.extend([Need::NetworkTools, Need::Ssh]);
+        }
+        if self.components {
+            list.push(Need::Node);
+            list.extend(WasmTarget::need());
+        }
+        list
+    }
 }
 
 impl Area {

@@ -55,7 +55,7 @@ async fn another_spelling_of_the_granted_address_is_denied() {
     let name = |server: &Server| format!("http://localhost:{}/", server.address.port());
     check(name, "is not granted").await;
     let short = |server: &Server| format!("http://127.1:{}/", server.address.port());
-    check(short, "ends in a number and is no IPv4 address").await;
+    check(short, "ends in a number and is not an IPv4 address").await;
 }
 
 #[tokio::test]

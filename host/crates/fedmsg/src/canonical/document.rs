@@ -1,44 +1,48 @@
-//! A JSON text that was read, on its way to the canonical form.
+//! A JSON text that was parsed, on its way to the canonical form.
 //!
-//! The reader writes all as it comes and notes which objects have members in another order. They are
-//! put into order when the whole is copied, so that each byte is moved once, however deep it stands.
+//! The parser writes everything in the order of the text, and notes the objects whose members are not in
+//! canonical order. Copying the output sorts them, so that each byte is moved once at any depth.
 
 use std::ops::Range;
 
-use super::{Credentials, JsonError, Member, parser::Parser};
+use super::member::Member;
 
 /// The keys that are added to a body after it was signed.
 const CREDENTIALS: [&[u8]; 2] = [b"signature", b"certificate"];
 
-/// A JSON text that was read to its end as Python understands it.
+/// Whether the keys `signature` and `certificate` of the outermost object are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// They are written like all other keys.
+    Kept,
+    /// They are left out, as a verifier does.
+    LeftOut,
+}
+
+/// A JSON text that was parsed to its end, with Python's leniencies.
 #[derive(Debug)]
 pub(crate) struct Document<'a> {
-    /// The canonical form, but for the order of members.
+    /// The canonical form, except for the order of members.
     pub(super) out: String,
     /// The members of the outermost object, in canonical order.
     pub(super) members: Vec<Member<'a>>,
-    /// The other objects whose members came in another order, by where they begin.
+    /// The other objects whose members are not in canonical order, sorted by where they begin.
     pub(super) unordered: Vec<Unordered>,
-    /// Whether something in it is not for serde_json, or may not be: `NaN` and its like, a lone
-    /// surrogate, or a string that may start as serde_json's reserved keys do.
+    /// True if serde_json must not read the text, or may not be able to: it has `NaN` or the like, a lone
+    /// surrogate, or a string that may begin like serde_json's reserved keys.
     pub(crate) is_odd: bool,
 }
 
-/// An object whose members came in another order than the canonical one.
+/// An object whose members are not in canonical order.
 #[derive(Debug)]
 pub(super) struct Unordered {
-    /// Where it stands in the output, from its brace up to the other one.
+    /// The place of the object in the output, braces included.
     pub(super) written: Range<usize>,
-    /// Where the members stand that are to stay, in canonical order.
+    /// The places of the members that are kept, in canonical order.
     pub(super) members: Vec<Range<usize>>,
 }
 
 impl<'a> Document<'a> {
-    /// Parses a text to its end.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, JsonError> {
-        Parser::new(text).document()
-    }
-
     /// Returns the members of the outermost object in canonical order, or none for anything else.
     pub(crate) fn members(&self) -> Option<&[Member<'a>]> {
         self.out.starts_with('{').then_some(&self.members)
@@ -49,12 +53,12 @@ impl<'a> Document<'a> {
         &self.out[member.written.start..member.value - ":".len()]
     }
 
-    /// Returns the value of a member in canonical form, but for the order of members in it.
+    /// Returns the value of a member in canonical form, except for the order of members in it.
     pub(crate) fn value(&self, member: &Member<'_>) -> &str {
         &self.out[member.value..member.written.end]
     }
 
-    /// Returns the canonical form, and where in it the value of the outermost `msg` stands.
+    /// Returns the canonical form, and the place in it of the value of the outermost `msg`.
     pub(crate) fn to_canonical(&self, credentials: Credentials) -> (String, Option<Range<usize>>) {
         let mut to = String::with_capacity(self.out.len());
         let mut msg = None;
@@ -82,8 +86,8 @@ impl<'a> Document<'a> {
         (to, msg)
     }
 
-    /// Appends a part of the output with the members of each object in order. It calls itself, as often
-    /// as the limit of the depth let the reader.
+    /// Appends a part of the output with the members of each object sorted. The recursion is bounded by the
+    /// depth that the parser accepted.
     fn append(&self, part: Range<usize>, to: &mut String) {
         let mut at = part.start;
         while let Some(object) = self.unordered_from(at)

@@ -1,12 +1,13 @@
 //! A float as Python's `repr` writes it.
 //!
-//! The shortest digits that read back as the same number, of two the nearer, of two as near the even
-//! one; which Rust's own formatting does not promise, and zmij does. Where the point goes and how an
-//! exponent looks is Python's own way (CPython, `Python/pystrtod.c`, format code `r`).
+//! It has the shortest digits that read back as the same number; of two such the nearer one; of two
+//! equally near the even one. Rust's own formatting does not promise that, and zmij does. The place of
+//! the point and the form of an exponent are Python's own (CPython, `Python/pystrtod.c`, format code
+//! `r`).
 
 use std::iter::repeat_n;
 
-/// Appends a float. Without an exponent from 1e-4 up to below 1e16.
+/// Appends a float. It has no exponent from 1e-4 up to below 1e16.
 pub(super) fn write(number: f64, out: &mut String) {
     if !number.is_finite() {
         let name = match (number.is_nan(), number > 0.0) {
@@ -50,7 +51,7 @@ pub(super) fn write(number: f64, out: &mut String) {
     }
 }
 
-/// Returns the digits of a positive number, without zeros around them, and how many of them stand
+/// Returns the digits of a positive number, without leading and trailing zeros, and the number of digits
 /// before the point.
 fn decimal(text: &str) -> (String, i32) {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_are_as_near_the_even_one_is_taken() {
+    fn of_two_equally_near_numbers_the_even_one_is_written() {
         check("694997373507630.25", "694997373507630.2");
         check("-628670128374307.25", "-628670128374307.2");
         check("694997373507630.75", "694997373507630.8");
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_has_a_name() {
+    fn numbers_that_are_not_finite_have_names() {
         check("[NaN,Infinity,-Infinity]", "[NaN,Infinity,-Infinity]");
         check("1E400", "Infinity");
         check("-1e999999999999", "-Infinity");

@@ -1,19 +1,20 @@
-//! Reads numbers: integers without end, and floats.
+//! Reads numbers: integers of any size, and floats.
 
-use super::parser::Parser;
-use super::{JsonError, MAX_INTEGER_DIGITS, float};
+use super::error::{JsonError, MAX_INTEGER_DIGITS};
+use super::float;
+use super::reader::Reader;
 
-/// With so many digits no two decimal numbers are the same float (`DBL_DIG` of C).
+/// Two decimal numbers with at most so many digits are never the same float (`DBL_DIG` of C).
 const DISTINCT_DIGITS: usize = 15;
 
-impl Parser<'_> {
+impl Reader<'_> {
     fn digits(&mut self) {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
     }
 
-    /// Reads a number, or what else begins with a minus.
+    /// Reads a number, or `-Infinity`.
     pub(super) fn number(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         let is_negative = self.peek() == Some(b'-');
@@ -55,10 +56,11 @@ impl Parser<'_> {
     }
 }
 
-/// Tells whether a float is surely written as Python writes it.
+/// Returns true if a float is certainly written as Python writes it.
 ///
 /// No other number of so few digits reads back as the same float, so these are the shortest digits that
-/// do, if no zero is added to them. It is so small that it needs no exponent, and so large.
+/// do, unless a zero was added to them. The number is also neither so small nor so large that Python
+/// would write an exponent.
 fn is_shortest(number: &str) -> bool {
     let Some((whole, fraction)) = number.split_once('.') else { return false };
     let is_decimal = fraction.bytes().all(|byte| byte.is_ascii_digit());
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_that_python_would_not_read_is_refused() {
+    fn an_integer_that_python_refuses_is_refused() {
         let long = "1".repeat(MAX_INTEGER_DIGITS + 1);
         for text in [long.clone(), format!("[-{long}]")] {
             assert_eq!(canonical_json(&text, Credentials::Kept), Err(JsonError::TooManyDigits));
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_refused() {
+    fn invalid_numbers_are_refused() {
         for text in [
             "01", "+1", ".5", "1.", "1.e5", "1e", "1e+", "-", "--1", "-NaN", "0x1", "1_0", "-01",
             "1.5.5",
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_that_is_written_as_it_is_is_what_its_digits_say() {
+    fn a_float_that_is_copied_is_the_one_that_python_writes() {
         for (whole, fraction) in
             [(0, 0), (0, 1), (0, 10), (1, 5), (12_345, 25), (0, 999), (99_999_999, 1)]
         {

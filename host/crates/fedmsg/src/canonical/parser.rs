@@ -1,144 +1,93 @@
 //! Reads JSON as Python's `json.loads` does, with its leniencies, and writes it as `json.dumps` does.
 //!
-//! Both in one pass, without a tree: a value is written while it is read. Only the order of members has
-//! to wait: it is noted where they stand, for [`Document`] to move them.
+//! Both happen in one pass, without a tree: a value is written while it is read. Only the sorting of
+//! members has to wait: the parser notes their places, and [`Document`] moves them.
 
 use loopabull_model::MAX_DEPTH;
 
-use super::document::Unordered;
-use super::member::{is_ordered, order};
-use super::output::Output;
-use super::{Document, JsonError, Member};
+use super::document::{Document, Unordered};
+use super::error::JsonError;
+use super::member::{Member, is_ordered, order};
+use super::reader::Reader;
 
-/// How many members of real messages are open at once, about.
-const USUAL: usize = 32;
+/// The number of members that are open at once in most real messages, about.
+const USUAL_MEMBERS: usize = 32;
+
+/// Parses a text to its end.
+pub(crate) fn parse(text: &str) -> Result<Document<'_>, JsonError> {
+    let mut parser = Parser {
+        reader: Reader::new(text),
+        depth: 0,
+        members: Vec::with_capacity(USUAL_MEMBERS),
+        unordered: Vec::new(),
+    };
+    parser.reader.space();
+    parser.value()?;
+    parser.reader.space();
+    if parser.reader.at < text.len() {
+        return Err(parser.reader.syntax("there is more than one value"));
+    }
+    let Parser { reader, members, mut unordered, .. } = parser;
+    // An object ends after the objects in it.
+    unordered.sort_by_key(|object| object.written.start);
+    Ok(Document { out: reader.out.finish(), members, unordered, is_odd: reader.is_odd })
+}
 
 /// Reads one text.
-pub(super) struct Parser<'a> {
-    pub(super) text: &'a str,
-    pub(super) at: usize,
-    pub(super) out: Output<'a>,
-    pub(super) is_odd: bool,
+struct Parser<'a> {
+    reader: Reader<'a>,
     depth: usize,
-    /// The members of the objects that are not at their end, those of the outer ones first.
+    /// The members of the objects that are not at their end, those of the outer objects first.
     members: Vec<Member<'a>>,
+    /// The objects whose members are not in canonical order, in the order of their ends.
     unordered: Vec<Unordered>,
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            out: Output::new(text),
-            is_odd: false,
-            depth: 0,
-            members: Vec::with_capacity(USUAL),
-            unordered: Vec::new(),
-        }
-    }
-
-    /// Reads the one value of the text.
-    pub(super) fn document(mut self) -> Result<Document<'a>, JsonError> {
-        self.space();
-        self.value()?;
-        self.space();
-        if self.at < self.text.len() {
-            return Err(self.syntax("there is more than one value"));
-        }
-        // An object ends after those in it.
-        self.unordered.sort_by_key(|object| object.written.start);
-        Ok(Document {
-            out: self.out.finish(),
-            members: self.members,
-            unordered: self.unordered,
-            is_odd: self.is_odd,
-        })
-    }
-
-    pub(super) fn syntax(&self, problem: &'static str) -> JsonError {
-        JsonError::Syntax { problem, at: self.at }
-    }
-
-    pub(super) fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.text.as_bytes().get(self.at..).unwrap_or_default()
-    }
-
-    /// Passes over space, which is not written.
-    fn space(&mut self) {
-        let start = self.at;
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-        if self.at > start {
-            self.out.leave_out(start, self.at);
-        }
-    }
-
-    /// Reads a value. It calls itself, as often as the limit of the depth lets it.
+    /// Reads a value. The recursion is bounded by the limit of the depth.
     fn value(&mut self) -> Result<(), JsonError> {
-        match self.peek() {
-            Some(b'"') => self.string().map(drop),
+        match self.reader.peek() {
+            Some(b'"') => self.reader.string().map(drop),
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => self.name(),
+            Some(b'-' | b'0'..=b'9') => self.reader.number(),
+            _ => self.reader.name(),
         }
-    }
-
-    pub(super) fn name(&mut self) -> Result<(), JsonError> {
-        let (name, is_number) = match self.peek() {
-            Some(b'n') => ("null", false),
-            Some(b't') => ("true", false),
-            Some(b'f') => ("false", false),
-            Some(b'N') => ("NaN", true),
-            Some(b'I') => ("Infinity", true),
-            _ => ("-Infinity", true),
-        };
-        if !self.rest().starts_with(name.as_bytes()) {
-            return Err(self.syntax("a value is missing"));
-        }
-        self.at += name.len();
-        self.is_odd |= is_number;
-        Ok(())
     }
 
     fn enter(&mut self) -> Result<(), JsonError> {
-        self.at += 1;
+        self.reader.at += 1;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(JsonError::TooDeep);
         }
-        self.space();
+        self.reader.space();
         Ok(())
     }
 
     fn leave(&mut self) {
-        self.at += 1;
+        self.reader.at += 1;
         self.depth -= 1;
     }
 
-    /// Reads what comes after a member: `true` for a comma, `false` for the end, which is left.
+    /// Reads the comma after a member, and returns true; or returns false at the closing bracket, which is
+    /// not read.
     fn goes_on(&mut self, end: u8) -> Result<bool, JsonError> {
-        self.space();
-        match self.peek() {
+        self.reader.space();
+        match self.reader.peek() {
             Some(b',') => {
-                self.at += 1;
-                self.space();
+                self.reader.at += 1;
+                self.reader.space();
                 Ok(true)
             }
             Some(byte) if byte == end => Ok(false),
-            _ => Err(self.syntax("a comma or the end is missing")),
+            _ => Err(self.reader.syntax("a comma or the end is missing")),
         }
     }
 
     fn array(&mut self) -> Result<(), JsonError> {
         self.enter()?;
-        if self.peek() != Some(b']') {
+        if self.reader.peek() != Some(b']') {
             self.value()?;
             while self.goes_on(b']')? {
                 self.value()?;
@@ -151,7 +100,7 @@ impl<'a> Parser<'a> {
     fn object(&mut self) -> Result<(), JsonError> {
         self.enter()?;
         let outer = self.members.len();
-        if self.peek() != Some(b'}') {
+        if self.reader.peek() != Some(b'}') {
             self.member()?;
             while self.goes_on(b'}')? {
                 self.member()?;
@@ -160,7 +109,7 @@ impl<'a> Parser<'a> {
         if !is_ordered(&self.members[outer..]) {
             self.order(outer);
         }
-        // Those of the outermost object are the document's.
+        // The members of the outermost object become the document's.
         if self.depth > 1 {
             self.members.truncate(outer);
         }
@@ -169,23 +118,23 @@ impl<'a> Parser<'a> {
     }
 
     fn member(&mut self) -> Result<(), JsonError> {
-        if self.peek() != Some(b'"') {
-            return Err(self.syntax("a key is missing"));
+        if self.reader.peek() != Some(b'"') {
+            return Err(self.reader.syntax("a key is missing"));
         }
-        let start = self.out.length(self.at);
-        let key = self.string()?;
-        self.space();
-        if self.peek() != Some(b':') {
-            return Err(self.syntax("a colon is missing"));
+        let start = self.reader.out.length(self.reader.at);
+        let key = self.reader.string()?;
+        self.reader.space();
+        if self.reader.peek() != Some(b':') {
+            return Err(self.reader.syntax("a colon is missing"));
         }
-        self.at += 1;
-        self.space();
-        let (begin, value) = (self.at, self.out.length(self.at));
+        self.reader.at += 1;
+        self.reader.space();
+        let (begin, value) = (self.reader.at, self.reader.out.length(self.reader.at));
         self.value()?;
         self.members.push(Member {
             key,
-            span: begin..self.at,
-            written: start..self.out.length(self.at),
+            span: begin..self.reader.at,
+            written: start..self.reader.out.length(self.reader.at),
             value,
             is_repeated: false,
         });
@@ -198,7 +147,7 @@ impl<'a> Parser<'a> {
         let start = members[0].written.start - "{".len();
         order(&mut members);
         if self.depth > 1 {
-            let written = start..self.out.length(self.at);
+            let written = start..self.reader.out.length(self.reader.at);
             let members = members.into_iter().map(|member| member.written).collect();
             self.unordered.push(Unordered { written, members });
         } else {
@@ -209,14 +158,14 @@ impl<'a> Parser<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::canonical::Document;
+    use crate::canonical::parse;
 
     fn check_odd(text: &str, expected: bool) {
-        assert_eq!(Document::parse(text).unwrap().is_odd, expected, "{text}");
+        assert_eq!(parse(text).unwrap().is_odd, expected, "{text}");
     }
 
     #[test]
-    fn what_serde_json_may_not_get_is_odd() {
+    fn texts_that_serde_json_must_not_read_are_odd() {
         check_odd(r#"{"a":["b",1,null]}"#, false);
         check_odd("[NaN]", true);
         check_odd("-Infinity", true);
@@ -227,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn a_value_knows_where_it_stands() {
+    fn a_member_knows_its_place_in_the_text() {
         let text = r#" {"b" : [1, 2] ,"a":"x","b":3}"#;
-        let document = Document::parse(text).unwrap();
+        let document = parse(text).unwrap();
         let members = document.members().unwrap();
         let found: Vec<_> =
             members.iter().map(|m| (&text[m.span.clone()], m.is_repeated)).collect();

@@ -1,45 +1,17 @@
-//! Strings as Python has them: code points, lone surrogates among them.
+//! Reads strings as Python has them: code points, which may be lone surrogates.
 
-use std::borrow::Cow;
-
-use super::JsonError;
-use super::parser::Parser;
+use super::error::JsonError;
+use super::quoted::Quoted;
+use super::reader::Reader;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// What stands between the quotes of a string that was read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Quoted<'a> {
-    raw: &'a str,
-    /// Whether it is printable ASCII without escapes.
-    is_plain: bool,
-}
-
-impl<'a> Quoted<'a> {
-    /// Tells whether the string comes before another in the order of code points.
-    pub(super) fn is_before(self, other: Self) -> bool {
-        match self.is_plain && other.is_plain {
-            true => self.raw < other.raw,
-            false => self.decoded() < other.decoded(),
-        }
-    }
-
-    /// Returns the string in WTF-8: UTF-8, in which a lone surrogate is encoded like any other code
-    /// point. So the order of the bytes is the order of the code points.
-    pub(crate) fn decoded(self) -> Cow<'a, [u8]> {
-        match self.is_plain {
-            true => Cow::Borrowed(self.raw.as_bytes()),
-            false => Cow::Owned(decode(self.raw)),
-        }
-    }
-}
-
-impl<'a> Parser<'a> {
+impl<'a> Reader<'a> {
     /// Reads a string.
     pub(super) fn string(&mut self) -> Result<Quoted<'a>, JsonError> {
         self.at += 1;
         let start = self.at;
-        // serde_json's reserved keys start so; whoever asks serde_json looks closer.
+        // serde_json's reserved keys begin with a dollar sign; callers of serde_json check them closer.
         self.is_odd |= self.peek() == Some(b'$');
         let mut is_plain = true;
         loop {
@@ -57,7 +29,7 @@ impl<'a> Parser<'a> {
         Ok(Quoted { raw: &self.text[start..self.at - 1], is_plain })
     }
 
-    /// Reads a character that is not ASCII, or the last one that is.
+    /// Reads a character that is not ASCII, or `DEL`.
     fn other_character(&mut self) {
         let Some(character) = self.text[self.at..].chars().next() else { return };
         let start = self.at;
@@ -80,7 +52,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads `\uXXXX`, or two of them that are one character.
+    /// Reads `\uXXXX`, or a pair of them that is one character.
     fn escaped_character(&mut self) -> Result<(), JsonError> {
         let Some(unit) = self.unit() else {
             return Err(self.syntax("an escape needs four hexadecimal digits"));
@@ -96,7 +68,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Returns the unit of UTF-16 that is escaped here.
+    /// Returns the UTF-16 code unit that is escaped here.
     fn unit(&self) -> Option<u16> {
         let digits = self.rest().strip_prefix(b"\\u")?.get(..4)?;
         digits.iter().try_fold(0, |unit, &digit| {
@@ -105,7 +77,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Writes the unit that is escaped here as Python does.
+    /// Writes the code unit that is escaped here as Python does.
     fn rewrite(&mut self, unit: u16) {
         let start = self.at;
         self.at += r"\uXXXX".len();
@@ -121,7 +93,7 @@ fn is_low(unit: u16) -> bool {
     (0xdc00..0xe000).contains(&unit)
 }
 
-/// Appends a unit of UTF-16 as it stands in a string of canonical JSON.
+/// Appends a UTF-16 code unit as a string of canonical JSON has it.
 fn write_unit(unit: u16, out: &mut String) {
     let letter = match unit {
         0x22 => '"',
@@ -141,49 +113,8 @@ fn write_unit(unit: u16, out: &mut String) {
     out.extend(['\\', letter]);
 }
 
-/// Returns what a string that was read stands for, in WTF-8.
-fn decode(raw: &str) -> Vec<u8> {
-    let mut units = Vec::with_capacity(raw.len());
-    let mut characters = raw.chars();
-    while let Some(character) = characters.next() {
-        let character = match character {
-            '\\' => match characters.next() {
-                Some('u') => {
-                    let digits = characters.by_ref().take(4);
-                    let unit = digits.filter_map(|digit| digit.to_digit(16));
-                    units.push(unit.fold(0, |unit, digit| unit << 4 | digit as u16));
-                    continue;
-                }
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                other => other.unwrap_or('\\'),
-            },
-            other => other,
-        };
-        units.extend_from_slice(character.encode_utf16(&mut [0; 2]));
-    }
-    let mut out = Vec::with_capacity(raw.len());
-    for character in char::decode_utf16(units) {
-        match character {
-            Ok(character) => {
-                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-            // A lone surrogate: always three bytes.
-            Err(lone) => {
-                let unit = lone.unpaired_surrogate();
-                let tail = |shift: u16| 0x80 | (unit >> shift & 0x3f) as u8;
-                out.extend_from_slice(&[0xe0 | (unit >> 12) as u8, tail(6), tail(0)]);
-            }
-        }
-    }
-    out
-}
-
-/// Returns how many bytes are written as they are, up to the first that is not. Most strings have a
-/// word or two, so a call would cost as much.
+/// Returns the number of bytes that are copied, up to the first that is not. Most strings are a word or
+/// two long, so a function call would cost as much as the work.
 #[inline]
 fn plain_length(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks();
@@ -197,9 +128,9 @@ fn plain_length(bytes: &[u8]) -> usize {
     words.len() * 8 + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Marks the bytes that are not written as they are, all eight at once: the highest bit of each that is
-/// no printable ASCII, a quote or a backslash. Bytes above the lowest of them may be marked too, since
-/// a carry goes up.
+/// Marks the bytes that are not copied, all eight at once: sets the highest bit of each byte that is not
+/// printable ASCII, or is a quote or a backslash. Bytes above the lowest such byte may be marked too,
+/// because a carry goes up.
 fn special(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let below = |word: u64, limit: u64| word.wrapping_sub(EACH * limit) & !word;
@@ -218,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn all_but_printable_ascii_is_escaped() {
+    fn characters_outside_printable_ascii_are_escaped() {
         check(
             "\"é\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}😀~\"",
             r#""\u00e9\u007f\u0080\u07ff\u0800\uffff\ud83d\ude00~""#,
@@ -230,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_without_need_is_taken_back() {
+    fn an_unnecessary_escape_is_removed() {
         check(r#""\u0041\u005C\u0022\u007E\u00E9""#, r#""A\\\"~\u00e9""#);
         check(r#""\uD83D\uDE00""#, r#""\ud83d\ude00""#);
     }
@@ -244,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_refused() {
+    fn invalid_strings_are_refused() {
         for text in [
             "\"",
             "\"a",

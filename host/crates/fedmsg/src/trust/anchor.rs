@@ -1,13 +1,13 @@
-//! The CA.
+//! The CA certificate.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::x509::AlgorithmIdentifier;
 
-use super::TrustError;
+use super::error::TrustError;
 use crate::certificate::{self, IssuerHints};
 
-/// What is kept of a CA's certificate.
+/// The parts of a CA certificate that the checks need.
 #[derive(Debug)]
 pub(super) struct Anchor {
     name: Vec<u8>,
@@ -15,28 +15,28 @@ pub(super) struct Anchor {
     key_identifier: Option<Vec<u8>>,
     signs_crls: bool,
     pub(super) serial: Vec<u8>,
-    /// From when, and until before when.
+    /// The first second of validity, and the first second after it.
     pub(super) validity: (i64, i64),
 }
 
 impl Anchor {
     pub(super) fn parse(der: &[u8]) -> Result<Self, TrustError> {
         let unreadable =
-            |distrust: crate::Distrust| TrustError::CaUnreadable { reason: distrust.to_string() };
+            |error: crate::SignatureError| TrustError::CaUnreadable { reason: error.to_string() };
         let ca = certificate::parse(der).map_err(unreadable)?;
         let refused = |reason| Err(TrustError::NotACa { reason });
         if ca.subject().as_raw() != ca.issuer().as_raw() {
-            return refused("another has signed it");
+            return refused("another CA signed it");
         }
         if !ca.is_ca() {
-            return refused("it has no basic constraints that say so");
+            return refused("its basic constraints do not say that it is a CA");
         }
         let usage = ca.key_usage().ok().flatten().map(|usage| usage.value);
         if usage.is_some_and(|usage| !usage.key_cert_sign()) {
-            return refused("its key is not for certificates");
+            return refused("its key usage does not allow signing certificates");
         }
         if restricts(&ca) {
-            return refused("it has constraints on names or policies, which are not looked at");
+            return refused("it has constraints on names or policies, which are not supported");
         }
         let key = certificate::rsa_key(ca.public_key()).map_err(unreadable)?.to_vec();
         let key_identifier = ca.iter_extensions().find_map(|e| match e.parsed_extension() {
@@ -53,8 +53,8 @@ impl Anchor {
         })
     }
 
-    /// Tells whether what has this issuer and these extensions names this CA. Names are compared byte
-    /// by byte.
+    /// Returns true if a certificate or a CRL with this issuer and these extensions names this CA. Names
+    /// are compared byte by byte.
     pub(super) fn is_issuer(&self, name: &[u8], extensions: &[X509Extension<'_>]) -> bool {
         let IssuerHints { key, serial, name: also } = certificate::issuer_hints(extensions);
         let is_key = match (&key, &self.key_identifier) {
@@ -65,7 +65,7 @@ impl Anchor {
         name == self.name && is_key && is_serial && also.is_none_or(|name| name == self.name)
     }
 
-    /// Tells whether this CA made a signature; `None` for an algorithm that is not taken.
+    /// Returns whether this CA made a signature, or `None` for an algorithm that is not accepted.
     pub(super) fn has_signed(
         &self,
         algorithm: &AlgorithmIdentifier<'_>,

@@ -1,4 +1,4 @@
-//! The list of what a CA has revoked.
+//! The certificate revocation list (CRL) of a CA.
 
 use std::collections::HashSet;
 
@@ -6,29 +6,31 @@ use x509_parser::extensions::X509Extension;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::TrustError;
 use super::anchor::Anchor;
+use super::error::TrustError;
 use crate::certificate;
 
-/// A list that is about some certificates only, or about what has changed since another.
+/// The extensions of a CRL that lists only some certificates, or only the changes since another CRL:
+/// `deltaCRLIndicator` and `issuingDistributionPoint`.
 const PARTIAL: [&str; 2] = ["2.5.29.27", "2.5.29.28"];
 
 /// The serial numbers of a CRL.
 #[derive(Debug)]
 pub(super) struct Revocations {
     serials: HashSet<Vec<u8>>,
-    /// From when, and until before when; a list that names no next one has no end, as in OpenSSL.
+    /// The first second of validity, and the first second after it. A CRL without a time of its next
+    /// update has no end, as in OpenSSL.
     pub(super) validity: (i64, i64),
 }
 
 impl Revocations {
-    /// Reads a CRL of this CA.
+    /// Parses a CRL of this CA.
     pub(super) fn parse(der: &[u8], anchor: &Anchor) -> Result<Self, TrustError> {
         let unreadable = |reason| TrustError::CrlUnreadable { reason };
         let (rest, crl) = CertificateRevocationList::from_der(der)
-            .map_err(|_| unreadable("it is not a list of X.509"))?;
+            .map_err(|_| unreadable("it is not an X.509 CRL"))?;
         if !rest.is_empty() {
-            return Err(unreadable("something comes after it"));
+            return Err(unreadable("it has trailing bytes"));
         }
         if crl.signature_algorithm != crl.tbs_cert_list.signature {
             return Err(unreadable("it names two algorithms"));
@@ -57,7 +59,7 @@ impl Revocations {
     }
 }
 
-/// Refuses whatever could make an entry mean less or something else than that it is revoked.
+/// Refuses extensions that could make an entry mean anything else than that its certificate is revoked.
 fn check(extensions: &[X509Extension<'_>]) -> Result<(), TrustError> {
     for extension in extensions {
         let oid = extension.oid.to_id_string();

@@ -44,7 +44,7 @@ pub(crate) fn original() -> Arc<Original> {
 impl Original {
     pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-verify-").tempdir().unwrap();
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/original");
+        let scripts = loopabull_testbed::repository().join("host/crates/fedmsg/tests/original");
         let python = loopabull_testbed::python();
         let made = Command::new(&python)
             .arg(scripts.join("authority.py"))

@@ -1,4 +1,4 @@
-//! What the options are held to.
+//! Tests of the options: they survive a round trip, and bad ones are refused.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Any bytes at all, and what looks like ours.
+/// Any bytes, and texts that look like our options.
 fn text() -> impl Strategy<Value = OsString> {
     prop_oneof![
         vec(any::<u8>(), 0..12).prop_map(OsString::from_vec),
@@ -47,7 +47,7 @@ fn files() -> impl Strategy<Value = Files> {
         .prop_map(|(system, read, write)| Files { system, read, write })
 }
 
-/// Which layers are required, and which are left out.
+/// The required layers, and those that are left out.
 fn layers() -> impl Strategy<Value = [BTreeSet<Layer>; 2]> {
     vec(0..3_u8, Layer::ALL.len()).prop_map(|choices| {
         let chosen = |choice| {
@@ -64,7 +64,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let own = (option::of(absolute()), option::of(absolute()));
     let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
     let abi = option::of(any::<u8>());
-    // The last number is none, to the kernel.
+    // The last number means "none" to the kernel.
     let user = option::of((0..u32::MAX, 0..u32::MAX));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
     let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn any_arguments_are_read_or_refused_without_a_panic(args in vec(text(), 0..8)) {
+    fn arbitrary_arguments_never_cause_a_panic(args in vec(text(), 0..8)) {
         if let Ok(read) = Confinement::from_args(args.into_iter()) {
             prop_assert!(read.program.is_absolute());
         }
@@ -116,7 +116,7 @@ fn refused(args: &[&str], message: &str) {
 }
 
 #[test]
-fn nothing_is_given_that_is_not_named() {
+fn nothing_is_granted_by_default() {
     let read = parse(&["--directory", "/", "--", "/bin/true"]).expect("complete");
     assert_eq!(read.files, Files::default());
     assert_eq!(read.tcp, []);
@@ -124,7 +124,7 @@ fn nothing_is_given_that_is_not_named() {
 }
 
 #[test]
-fn options_behind_the_program_are_its_own() {
+fn options_after_the_program_belong_to_the_program() {
     let read = parse(&["--directory", "/", "--", "/bin/a", "--", "--env"]).expect("complete");
     assert_eq!(read.arguments, ["--", "--env"]);
     assert_eq!(read.environment, Vec::<String>::new());
@@ -136,7 +136,7 @@ fn unknown_option_is_named() {
 }
 
 #[test]
-fn program_without_dashes_is_refused() {
+fn program_without_two_dashes_is_refused() {
     refused(&["/bin/a"], "unexpected argument `/bin/a` before `--`");
 }
 
@@ -164,8 +164,8 @@ fn limit_beyond_64_bits_is_refused() {
 }
 
 #[test]
-fn value_of_a_variable_is_refused_and_not_repeated() {
-    refused(&["--env", "TOKEN=secret"], "option `--env` takes only the name of `TOKEN`");
+fn value_of_a_variable_is_refused_and_not_printed() {
+    refused(&["--env", "TOKEN=secret"], "option `--env` takes the name `TOKEN` without a value");
 }
 
 #[test]
@@ -195,20 +195,20 @@ fn unknown_layer_is_named() {
 }
 
 #[test]
-fn what_is_always_needed_cannot_be_left_out() {
+fn required_layer_cannot_be_left_out() {
     refused(&["--without", "files", "--", "/bin/a"], "layer `files` cannot be left out");
     let both = ["--require", "tcp", "--without", "tcp", "--", "/bin/a"];
     refused(&both, "layer `tcp` cannot be left out");
 }
 
 #[test]
-fn user_is_two_numbers() {
-    refused(&["--user", "root"], "option `--user` needs a whole number, not `root`");
+fn user_is_given_as_two_numbers() {
+    refused(&["--user", "root"], "option `--user` needs `UID:GID` in numbers, not `root`");
 }
 
 #[test]
-fn number_that_is_no_users_is_refused() {
-    let message = "no user and no group is 4294967295";
+fn number_that_means_no_user_is_refused() {
+    let message = "`4294967295` is not a user or group id";
     refused(&["--user", "4294967295:0"], message);
     refused(&["--user", "0:4294967295"], message);
     let args = ["--user", "4294967294:4294967294", "--directory", "/", "--", "/bin/true"];

@@ -3,11 +3,11 @@
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::dead_letter::{self, Burial, DeadLetter};
-use crate::delivery::Tag;
-use crate::{Delivery, Verdict, now_ms};
+use crate::clock::now_ms;
+use crate::dead_letter::{self, DeadLetter, DeathRecord, Verdict};
+use crate::delivered::{DELIVERY_LIMIT, DeliveredEntry};
 
-/// Counts the changes to the schema that an older file does not survive.
+/// The version of the schema. It is raised when an older file cannot be used any more.
 pub(super) const VERSION: i32 = 2;
 
 pub(super) const SCHEMA: &str = "
@@ -17,39 +17,35 @@ pub(super) const SCHEMA: &str = "
         entry TEXT NOT NULL UNIQUE,
         task TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'held', 'dead')),
-        attempts INTEGER NOT NULL DEFAULT 0,  -- how many were settled
-        claims INTEGER NOT NULL DEFAULT 0,    -- how many were never settled, since the last that was
+        attempts INTEGER NOT NULL DEFAULT 0,  -- settled attempts
+        claims INTEGER NOT NULL DEFAULT 0,    -- unsettled claims since the last settled attempt
         queued_ms INTEGER NOT NULL,
-        due_ms INTEGER NOT NULL,              -- a retry waits until then; the order of all
+        due_ms INTEGER NOT NULL,              -- a retry waits until then; defines the order
         died_ms INTEGER NOT NULL DEFAULT 0,
-        reason TEXT NOT NULL DEFAULT '',      -- why it is dead
-        output TEXT NOT NULL DEFAULT '',      -- of its last run, if it is dead
-        history TEXT NOT NULL DEFAULT '[]',   -- its earlier lives
-        message TEXT NOT NULL                 -- the last, so that the others are near
+        reason TEXT NOT NULL DEFAULT '',      -- why it is a dead letter
+        output TEXT NOT NULL DEFAULT '',      -- of its last run, for a dead letter
+        history TEXT NOT NULL DEFAULT '[]',   -- its earlier deaths, as JSON
+        message TEXT NOT NULL                 -- the last column, so that the others are close together
     ) STRICT;
     CREATE INDEX IF NOT EXISTS waiting ON entries (queue, due_ms, id) WHERE state = 'waiting';
     CREATE INDEX IF NOT EXISTS without_pause ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms = queued_ms;
     CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
 
-/// The indexes are named, because the planner would take `by_state` and sort all that waits for each
-/// claim.
+/// The queries name their indexes, because the planner would use `by_state` and sort all waiting entries
+/// for each claim.
 const NEXT_DUE: &str = "
     SELECT id FROM entries INDEXED BY waiting
     WHERE queue = ?1 AND state = 'waiting' AND due_ms <= ?2 ORDER BY due_ms, id LIMIT 1";
-/// What has no pause waits for no time: the clock may have been set back.
-const NEXT_WITHOUT_PAUSE: &str = "
+/// An entry without a delay does not depend on the time: the clock may have been set back.
+const NEXT_WITHOUT_DELAY: &str = "
     SELECT id FROM entries INDEXED BY without_pause
     WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
 const CLAIM: &str = "
     UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
     RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history";
 
-/// How often an entry may be claimed and not settled. The journal counts attempts that were cut off;
-/// this is for the case that it cannot, and the counterpart of a broker's delivery limit.
-const MOST_CLAIMS: u32 = crate::amqp::DELIVERY_LIMIT;
-
-/// Puts an entry in; one that is there already stays as it is.
+/// Inserts an entry. An entry whose id exists already stays as it is.
 pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
     let message = serde_json::to_string(&entry.message).expect("a message is made of JSON types");
     let sql =
@@ -59,17 +55,24 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
     connection.prepare_cached(sql)?.execute(params![queue, id, task, message, now_ms()])
 }
 
-/// Claims the next entry of a queue. One that cannot be delivered is a dead letter, and another is
-/// looked for.
-pub(super) fn claim(connection: &Connection, queue: &str) -> rusqlite::Result<Option<Delivery>> {
+/// Claims the next entry of a queue, and returns it with its row. An entry that cannot be delivered becomes
+/// a dead letter, and the next one is claimed.
+///
+/// The journal counts attempts that were cut off. The limit of unsettled claims is for the case that it
+/// cannot, and corresponds to RabbitMQ's delivery limit.
+pub(super) fn claim(
+    connection: &Connection,
+    queue: &str,
+) -> rusqlite::Result<Option<(i64, DeliveredEntry)>> {
     loop {
         let Some(id) = next(connection, queue)? else { return Ok(None) };
         let mut statement = connection.prepare_cached(CLAIM)?;
-        let (claims, attempts, delivery): (u32, _, _) = statement
-            .query_row([id], |row| Ok((row.get("claims")?, row.get("attempts")?, delivery(row))))?;
-        let reason = match delivery {
-            Ok(delivery) if claims <= MOST_CLAIMS => return Ok(Some(delivery)),
-            Ok(_) => format!("claimed {MOST_CLAIMS} times and never settled"),
+        let (claims, attempts, delivered): (u32, _, _) = statement.query_row([id], |row| {
+            Ok((row.get("claims")?, row.get("attempts")?, delivered_entry(row)))
+        })?;
+        let reason = match delivered {
+            Ok(delivered) if claims <= DELIVERY_LIMIT => return Ok(Some((id, delivered))),
+            Ok(_) => format!("claimed {DELIVERY_LIMIT} times and never settled"),
             Err(reason) => reason,
         };
         settle(connection, id, attempts, &Settlement::dead_letter(reason))?;
@@ -84,13 +87,13 @@ fn next(connection: &Connection, queue: &str) -> rusqlite::Result<Option<i64>> {
     match due {
         Some(id) => Ok(Some(id)),
         None => connection
-            .prepare_cached(NEXT_WITHOUT_PAUSE)?
+            .prepare_cached(NEXT_WITHOUT_DELAY)?
             .query_row([queue], |row| row.get(0))
             .optional(),
     }
 }
 
-/// Returns the queues and tasks of which something is held.
+/// Returns the queues and tasks that have held entries.
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     connection
         .prepare("SELECT DISTINCT queue, task FROM entries WHERE state = 'held'")?
@@ -98,7 +101,7 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, Str
         .collect()
 }
 
-/// Lets what is held of a task go on, at the place that it had.
+/// Releases the held entries of a task, at the positions that they had.
 pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE entries SET state = 'waiting' WHERE queue = ?1 AND task = ?2 AND state = 'held'",
@@ -106,8 +109,8 @@ pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusql
     )
 }
 
-/// Settles a claim after so many attempts. Returns how many rows changed: 1, or 0 if the claim is
-/// gone.
+/// Settles a claim. `attempts` is the number of settled attempts, with this one. Returns the number of
+/// changed rows: 1, or 0 if the claim is lost.
 pub(super) fn settle(
     connection: &Connection,
     id: i64,
@@ -130,19 +133,19 @@ pub(super) fn settle(
             &[&id, &attempts, &reason.as_str(), &dead_letter::tail(output), &now_ms()],
         ),
         Settlement::Hold => execute("state = 'held'", &[&id, &attempts]),
-        // Without a pause it keeps its place.
+        // Without a delay the entry keeps its position.
         Settlement::GiveBack { after } if after.is_zero() => {
             execute("state = 'waiting'", &[&id, &attempts])
         }
         Settlement::Retry { after } | Settlement::GiveBack { after } => {
-            let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-            let due = now_ms().saturating_add(pause);
+            let delay = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            let due = now_ms().saturating_add(delay);
             execute("state = 'waiting', due_ms = ?3", &[&id, &attempts, &due])
         }
     }
 }
 
-/// Returns dead letters of a queue behind a row, with their rows.
+/// Returns dead letters of a queue, with their rows, starting after a row.
 pub(super) fn dead_letters(
     connection: &Connection,
     queue: &str,
@@ -157,7 +160,7 @@ pub(super) fn dead_letters(
         .collect()
 }
 
-/// Carries out a verdict on a dead letter, unless somebody else was faster.
+/// Carries out a verdict on a dead letter. Changes nothing if another process was faster.
 pub(super) fn carry_out(
     connection: &Connection,
     id: i64,
@@ -172,28 +175,29 @@ pub(super) fn carry_out(
             connection.execute(&format!("DELETE FROM entries {dead}"), params![id, entry])
         }
         Verdict::Requeue => {
-            let history = dead_letter::remember(letter.history.clone(), letter.burial.clone());
-            let history = serde_json::to_string(&history).expect("burials are made of JSON types");
+            let history = dead_letter::with_death(letter.history.clone(), letter.death.clone());
+            let history =
+                serde_json::to_string(&history).expect("death records are made of JSON types");
             let sql = format!(
                 "UPDATE entries
                  SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, due_ms = ?4,
                      reason = '', output = '', died_ms = 0, history = ?5 {dead}"
             );
-            let reborn = letter.id.reborn();
-            connection.execute(&sql, params![id, entry, reborn.as_str(), now_ms(), history])
+            let requeued = letter.id.reborn();
+            connection.execute(&sql, params![id, entry, requeued.as_str(), now_ms(), history])
         }
     }
 }
 
-/// Reads an entry, or says why it cannot be read.
-fn delivery(row: &Row<'_>) -> Result<Delivery, String> {
+/// Returns a row's entry, or why it cannot be read.
+fn delivered_entry(row: &Row<'_>) -> Result<DeliveredEntry, String> {
     fn text<T: rusqlite::types::FromSql>(row: &Row<'_>, column: &str) -> Result<T, String> {
         row.get(column).map_err(undecodable)
     }
     let message: String = text(row, "message")?;
     let history: String = text(row, "history")?;
     let queue: String = text(row, "queue")?;
-    Ok(Delivery {
+    Ok(DeliveredEntry {
         entry: Entry {
             id: EntryId::new(text::<String>(row, "entry")?),
             queue: queue.try_into().map_err(undecodable)?,
@@ -203,7 +207,6 @@ fn delivery(row: &Row<'_>) -> Result<Delivery, String> {
         attempt: text::<u32>(row, "attempts")?.saturating_add(1),
         queued_at_ms: text(row, "queued_ms")?,
         history: serde_json::from_str(&history).map_err(undecodable)?,
-        tag: Tag::Embedded(text(row, "id")?),
     })
 }
 
@@ -216,7 +219,7 @@ fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         task: TaskName::try_from(row.get::<_, String>("task")?).ok(),
         message: serde_json::from_str(&message).map_err(|error| error.to_string()),
         body: message.into_bytes(),
-        burial: Burial {
+        death: DeathRecord {
             reason: row.get("reason")?,
             attempts: row.get("attempts")?,
             queued_at_ms: row.get("queued_ms")?,
@@ -237,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_does_not_sort_what_waits() {
+    fn a_claim_does_not_sort_the_waiting_entries() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(SCHEMA).unwrap();
         let check = |sql: &str, parameters: &[&str], expected: &str| {
@@ -252,8 +255,8 @@ mod tests {
             assert!(plan.contains(expected), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
-        // By a range, so that what is to wait is not walked through.
+        // By a range, so that delayed entries are not scanned.
         check(NEXT_DUE, &["", ""], "INDEX waiting (queue=? AND due_ms<?)");
-        check(NEXT_WITHOUT_PAUSE, &[""], "INDEX without_pause (queue=?)");
+        check(NEXT_WITHOUT_DELAY, &[""], "INDEX without_pause (queue=?)");
     }
 }

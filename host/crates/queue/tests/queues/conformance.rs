@@ -1,4 +1,4 @@
-//! What a queue promises, asked of both backends in the same words.
+//! The guarantees of a queue, tested on both backends by the same tests.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,169 +8,171 @@ use loopabull_model::{Settlement, TaskName};
 use loopabull_queue::{Queues, Received, Verdict};
 use tokio_util::sync::CancellationToken;
 
-use crate::bed::{Bed, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth};
+use crate::fixture::{
+    Fixture, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth,
+};
 
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod embedded {
             $(#[tokio::test] async fn $name() {
-                super::$name(super::Bed::embedded()).await;
+                super::$name(super::Fixture::embedded()).await;
             })*
         }
-        mod amqp {
+        mod rabbitmq {
             $(#[tokio::test] async fn $name() {
-                super::$name(super::Bed::amqp()).await;
+                super::$name(super::Fixture::rabbitmq()).await;
             })*
         }
     };
 }
 
 conformance! {
-    what_was_published_is_delivered_unchanged
-    an_entry_that_is_published_again_is_known_by_its_id
+    a_published_entry_is_delivered_unchanged
+    an_entry_that_is_published_again_keeps_its_id
     deliveries_come_in_the_order_of_publishing
-    an_acknowledged_delivery_is_gone
-    a_retry_is_the_next_attempt_after_its_pause
-    a_pause_between_two_steps_of_the_ladder_is_kept
-    a_dead_letter_tells_how_it_came_to_that
+    an_acknowledged_entry_is_removed
+    a_retry_is_the_next_attempt_after_its_delay
+    a_delay_between_two_steps_is_kept
+    a_dead_letter_keeps_its_reason_attempts_times_and_output
     dead_letters_are_kept_dropped_or_requeued_one_by_one
-    a_requeued_dead_letter_has_all_its_attempts_and_remembers
-    a_given_back_delivery_costs_no_attempt
-    a_given_back_delivery_can_have_a_pause
-    an_unsettled_delivery_comes_back
+    a_requeued_dead_letter_has_all_its_attempts_and_keeps_its_history
+    a_requeued_delivery_costs_no_attempt
+    a_requeued_delivery_can_have_a_delay
+    an_unsettled_delivery_is_redelivered
     published_entries_survive_reopening
     workers_share_the_entries
     a_stopped_worker_receives_nothing
-    a_held_entry_waits_for_its_task_and_others_go_on
-    held_entries_come_before_those_that_came_after_them
-    a_task_that_is_paused_again_keeps_what_is_held
+    a_held_entry_waits_for_its_task_and_other_tasks_continue
+    held_entries_are_delivered_before_later_entries
+    a_task_that_is_paused_again_keeps_its_held_entries
     queues_do_not_mix
 }
 
-async fn what_was_published_is_delivered_unchanged(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_published_entry_is_delivered_unchanged(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1]).await;
     let delivery = receive(&mut consume(&queues).await).await;
     assert_eq!(delivery.entry, entry(1));
     assert_eq!(delivery.attempt, 1);
 }
 
-/// Whoever is not sure that an entry was taken publishes it again: the id tells.
-async fn an_entry_that_is_published_again_is_known_by_its_id(bed: Bed) {
-    let queues = bed.open().await;
+/// A publisher that is not sure whether an entry was accepted publishes it again with the same id.
+async fn an_entry_that_is_published_again_keeps_its_id(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1, 1, 2]).await;
     let mut consumer = consume(&queues).await;
     let mut seen = Vec::new();
     while seen.last() != Some(&entry(2)) {
         let delivery = receive(&mut consumer).await;
         seen.push(delivery.entry.clone());
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
-    // A file takes it once; a broker takes both, and the journal tells by the id that they are one.
+    // The file keeps one entry. The broker keeps both, and the journal recognizes the id.
     seen.dedup();
     assert_eq!(seen, [entry(1), entry(2)]);
 }
 
-async fn deliveries_come_in_the_order_of_publishing(bed: Bed) {
-    let queues = bed.open().await;
+async fn deliveries_come_in_the_order_of_publishing(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, 0..20).await;
     let mut consumer = consume(&queues).await;
     for number in 0..20 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.entry, entry(number));
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
 }
 
-async fn an_acknowledged_delivery_is_gone(bed: Bed) {
-    let queues = bed.open().await;
+async fn an_acknowledged_entry_is_removed(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1, 2]).await;
     wait_for_depth(&queues, 2, 0).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..2 {
         let delivery = receive(&mut consumer).await;
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
     consumer.close().await.unwrap();
     drop(queues);
-    // What was only delivered would be there again.
-    wait_for_depth(&bed.open().await, 0, 0).await;
-    let queues = bed.open().await;
+    // An entry that was only delivered would be there again.
+    wait_for_depth(&fixture.open().await, 0, 0).await;
+    let queues = fixture.open().await;
     publish(&queues, [3]).await;
     assert_eq!(receive(&mut consume(&queues).await).await.entry, entry(3));
 }
 
-/// Publishes one entry, settles its first delivery so, and returns how long it was away.
-async fn pause_of(bed: &Bed, settlement: Settlement, attempt: u32) -> Duration {
-    let queues = bed.open().await;
+/// Publishes one entry, settles its first delivery, and returns the time until it is redelivered.
+async fn delay_of(fixture: &Fixture, settlement: Settlement, attempt: u32) -> Duration {
+    let queues = fixture.open().await;
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     let delivery = receive(&mut consumer).await;
     let start = Instant::now();
-    queues.settle(&delivery, &settlement).await.unwrap();
+    delivery.settle(&settlement).await.unwrap();
     wait_for(&queues, |depth| depth.later == 1).await;
     let again = receive(&mut consumer).await;
-    let pause = start.elapsed();
+    let delay = start.elapsed();
     assert_eq!(again.entry, entry(1));
     assert_eq!(again.attempt, attempt);
     assert_eq!(again.queued_at_ms, delivery.queued_at_ms);
-    pause
+    delay
 }
 
-async fn a_retry_is_the_next_attempt_after_its_pause(bed: Bed) {
+async fn a_retry_is_the_next_attempt_after_its_delay(fixture: Fixture) {
     let after = Duration::from_millis(1100);
-    let pause = pause_of(&bed, Settlement::Retry { after }, 2).await;
-    assert!(pause >= after, "{pause:?}");
+    let delay = delay_of(&fixture, Settlement::Retry { after }, 2).await;
+    assert!(delay >= after, "{delay:?}");
 }
 
-/// On a broker it is made of several stays, of which none counts.
-async fn a_pause_between_two_steps_of_the_ladder_is_kept(bed: Bed) {
+/// On a broker it takes several hops, and none of them counts as an attempt.
+async fn a_delay_between_two_steps_is_kept(fixture: Fixture) {
     let after = Duration::from_millis(2500);
-    let pause = pause_of(&bed, Settlement::Retry { after }, 2).await;
-    assert!(pause >= after, "{pause:?}");
+    let delay = delay_of(&fixture, Settlement::Retry { after }, 2).await;
+    assert!(delay >= after, "{delay:?}");
 }
 
-async fn a_given_back_delivery_can_have_a_pause(bed: Bed) {
+async fn a_requeued_delivery_can_have_a_delay(fixture: Fixture) {
     let after = Duration::from_millis(500);
-    let pause = pause_of(&bed, Settlement::GiveBack { after }, 1).await;
-    assert!(pause >= after, "{pause:?}");
+    let delay = delay_of(&fixture, Settlement::GiveBack { after }, 1).await;
+    assert!(delay >= after, "{delay:?}");
 }
 
-async fn a_dead_letter_tells_how_it_came_to_that(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     let mut delivery = receive(&mut consumer).await;
-    // The journal knew of two attempts that were cut off.
+    // The journal knows of two attempts that were cut off.
     delivery.attempt = 3;
     let dead = Settlement::DeadLetter {
         reason: "it is no good: ä\n".into(),
         output: format!("{}the end", "x".repeat(10_000)),
     };
-    queues.settle(&delivery, &dead).await.unwrap();
+    delivery.settle(&dead).await.unwrap();
     wait_for_depth(&queues, 0, 1).await;
     let letters = judge(&queues, |_| Verdict::Keep).await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     assert_eq!((&letter.id, letter.task.as_ref()), (&entry(1).id, Some(&entry(1).task)));
     assert_eq!(letter.message, Ok(message(1)));
-    assert_eq!(letter.burial.reason, "it is no good: ä");
-    assert_eq!(letter.burial.attempts, 3);
-    assert_eq!(letter.burial.queued_at_ms, delivery.queued_at_ms);
-    assert!(letter.burial.died_at_ms >= delivery.queued_at_ms);
+    assert_eq!(letter.death.reason, "it is no good: ä");
+    assert_eq!(letter.death.attempts, 3);
+    assert_eq!(letter.death.queued_at_ms, delivery.queued_at_ms);
+    assert!(letter.death.died_at_ms >= delivery.queued_at_ms);
     assert!(letter.output.ends_with("the end"));
     assert_eq!(letter.output.len(), loopabull_queue::MAX_OUTPUT);
-    // It was only looked at.
+    // Reading it does not remove it.
     wait_for_depth(&queues, 0, 1).await;
 }
 
-async fn dead_letters_are_kept_dropped_or_requeued_one_by_one(bed: Bed) {
-    let queues = bed.open().await;
+async fn dead_letters_are_kept_dropped_or_requeued_one_by_one(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, 0..6).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..6 {
         let delivery = receive(&mut consumer).await;
-        queues.settle(&delivery, &Settlement::dead_letter("x")).await.unwrap();
+        delivery.settle(&Settlement::dead_letter("x")).await.unwrap();
     }
     wait_for_depth(&queues, 0, 6).await;
     let of = |number: u32| move |id: &loopabull_model::EntryId| *id == entry(number).id;
@@ -184,7 +186,7 @@ async fn dead_letters_are_kept_dropped_or_requeued_one_by_one(bed: Bed) {
     for number in [1, 4] {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.entry.message, message(number));
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
     wait_for_depth(&queues, 0, 3).await;
     let left = judge(&queues, |_| Verdict::Keep).await;
@@ -192,8 +194,8 @@ async fn dead_letters_are_kept_dropped_or_requeued_one_by_one(bed: Bed) {
     assert_eq!(left, [0, 3, 5].map(|number| entry(number).id));
 }
 
-async fn a_requeued_dead_letter_has_all_its_attempts_and_remembers(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_requeued_dead_letter_has_all_its_attempts_and_keeps_its_history(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     for life in 1..=3 {
@@ -201,34 +203,34 @@ async fn a_requeued_dead_letter_has_all_its_attempts_and_remembers(bed: Bed) {
         assert_eq!(delivery.attempt, 1);
         delivery.attempt = 5;
         let reason = format!("death {life}");
-        queues.settle(&delivery, &Settlement::dead_letter(reason)).await.unwrap();
+        delivery.settle(&Settlement::dead_letter(reason)).await.unwrap();
         wait_for_depth(&queues, 0, 1).await;
         let letters = judge(&queues, |_| Verdict::Requeue).await;
         let reasons: Vec<_> = letters[0].history.iter().map(|b| b.reason.as_str()).collect();
         assert_eq!(reasons, ["death 1", "death 2"][..life - 1]);
-        assert!(letters[0].history.iter().all(|burial| burial.attempts == 5));
+        assert!(letters[0].history.iter().all(|death| death.attempts == 5));
     }
-    // Another life is another entry: the runs of the earlier ones are not its own.
+    // A requeued dead letter is a new entry, so the runs of the earlier one do not count.
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry.id.as_str(), "e-1~4");
 }
 
-async fn a_given_back_delivery_costs_no_attempt(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_requeued_delivery_costs_no_attempt(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..3 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.attempt, 1);
         let back = Settlement::GiveBack { after: Duration::ZERO };
-        queues.settle(&delivery, &back).await.unwrap();
+        delivery.settle(&back).await.unwrap();
     }
 }
 
-/// What the attempt came to is the journal's to know: the queue only brings the entry again.
-async fn an_unsettled_delivery_comes_back(bed: Bed) {
+/// The journal knows the result of an attempt; the queue only redelivers the entry.
+async fn an_unsettled_delivery_is_redelivered(fixture: Fixture) {
     for life in 1..=3 {
-        let queues = bed.open().await;
+        let queues = fixture.open().await;
         if life == 1 {
             publish(&queues, [1]).await;
         }
@@ -238,13 +240,13 @@ async fn an_unsettled_delivery_comes_back(bed: Bed) {
     }
 }
 
-async fn published_entries_survive_reopening(bed: Bed) {
-    publish(&bed.open().await, 0..5).await;
-    wait_for_depth(&bed.open().await, 5, 0).await;
+async fn published_entries_survive_reopening(fixture: Fixture) {
+    publish(&fixture.open().await, 0..5).await;
+    wait_for_depth(&fixture.open().await, 5, 0).await;
 }
 
-async fn workers_share_the_entries(bed: Bed) {
-    let queues = Arc::new(bed.open().await);
+async fn workers_share_the_entries(fixture: Fixture) {
+    let queues = Arc::new(fixture.open().await);
     publish(&queues, 0..100).await;
     let stop = CancellationToken::new();
     let mut workers = tokio::task::JoinSet::new();
@@ -256,7 +258,7 @@ async fn workers_share_the_entries(bed: Bed) {
             while let Some(received) = consumer.receive(&stop).await.unwrap() {
                 let Received::Delivery(delivery) = received else { panic!("{received:?}") };
                 seen.push(delivery.entry.id.to_string());
-                queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+                delivery.settle(&Settlement::Ack).await.unwrap();
             }
             seen
         });
@@ -268,13 +270,13 @@ async fn workers_share_the_entries(bed: Bed) {
     assert_eq!(seen.into_iter().collect::<HashSet<_>>().len(), 100);
 }
 
-async fn a_stopped_worker_receives_nothing(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_stopped_worker_receives_nothing(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, 0..20).await;
     let mut consumer = consume(&queues).await;
     let delivery = receive(&mut consumer).await;
-    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
-    // There is more, and a broker may have sent it ahead.
+    delivery.settle(&Settlement::Ack).await.unwrap();
+    // There are more entries, and a broker may have prefetched some.
     let stop = CancellationToken::new();
     stop.cancel();
     for _ in 0..20 {
@@ -284,38 +286,38 @@ async fn a_stopped_worker_receives_nothing(bed: Bed) {
     wait_for_depth(&queues, 19, 0).await;
 }
 
-async fn a_held_entry_waits_for_its_task_and_others_go_on(bed: Bed) {
-    let queues = bed.open().await;
+async fn a_held_entry_waits_for_its_task_and_other_tasks_continue(fixture: Fixture) {
+    let queues = fixture.open().await;
     let mut other = entry(2);
     other.task = "other.task".try_into().unwrap();
     publish(&queues, [1]).await;
     queues.publish(&other).await.unwrap();
     let mut consumer = consume(&queues).await;
     let held = receive(&mut consumer).await;
-    queues.settle(&held, &Settlement::Hold).await.unwrap();
+    held.settle(&Settlement::Hold).await.unwrap();
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, other);
-    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    delivery.settle(&Settlement::Ack).await.unwrap();
     wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
-    // Releasing another task is nothing to it.
+    // Releasing another task does not affect it.
     release(&queues, &other.task).await;
     publish(&queues, [3]).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry(3));
-    queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+    delivery.settle(&Settlement::Ack).await.unwrap();
     wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
     release(&queues, &entry(1).task).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!((&delivery.entry, delivery.attempt), (&entry(1), 1));
 }
 
-async fn held_entries_come_before_those_that_came_after_them(bed: Bed) {
-    let queues = bed.open().await;
+async fn held_entries_are_delivered_before_later_entries(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, 0..3).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..3 {
         let delivery = receive(&mut consumer).await;
-        queues.settle(&delivery, &Settlement::Hold).await.unwrap();
+        delivery.settle(&Settlement::Hold).await.unwrap();
     }
     publish(&queues, 3..6).await;
     wait_for(&queues, |depth| depth.held == 3).await;
@@ -325,7 +327,7 @@ async fn held_entries_come_before_those_that_came_after_them(bed: Bed) {
     for number in 0..6 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.entry, entry(number));
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
 }
 
@@ -333,24 +335,24 @@ async fn release(queues: &Queues, task: &TaskName) {
     queues.release(|name| name == task).await.unwrap();
 }
 
-/// What was on its way while the task was paused again stays held, and nothing spins.
-async fn a_task_that_is_paused_again_keeps_what_is_held(bed: Bed) {
-    let queues = bed.open().await;
+/// Entries that are delivered while the task is paused again stay held, without a busy loop.
+async fn a_task_that_is_paused_again_keeps_its_held_entries(fixture: Fixture) {
+    let queues = fixture.open().await;
     publish(&queues, 0..3).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..3 {
         let delivery = receive(&mut consumer).await;
-        queues.settle(&delivery, &Settlement::Hold).await.unwrap();
+        delivery.settle(&Settlement::Hold).await.unwrap();
     }
     release(&queues, &entry(0).task).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry(0));
-    queues.settle(&delivery, &Settlement::Hold).await.unwrap();
-    // A file brings the others too, for each to be held; a broker does not.
+    delivery.settle(&Settlement::Hold).await.unwrap();
+    // The file also delivers the other entries, and each is held again; the broker does not.
     let stop = CancellationToken::new();
     let hold_all = async {
         while let Some(Received::Delivery(delivery)) = consumer.receive(&stop).await.unwrap() {
-            queues.settle(&delivery, &Settlement::Hold).await.unwrap();
+            delivery.settle(&Settlement::Hold).await.unwrap();
         }
     };
     let held = async {
@@ -364,22 +366,22 @@ async fn a_task_that_is_paused_again_keeps_what_is_held(bed: Bed) {
     for number in 0..3 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.entry, entry(number));
-        queues.settle(&delivery, &Settlement::Ack).await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
 }
 
-async fn queues_do_not_mix(bed: Bed) {
-    let queues = bed.open().await;
+async fn queues_do_not_mix(fixture: Fixture) {
+    let queues = fixture.open().await;
     let slow = loopabull_model::QueueName::try_from("slow").unwrap();
     let mut entry = entry(1);
     entry.queue = slow.clone();
     queues.publish(&entry).await.unwrap();
     publish(&queues, [2]).await;
-    assert_eq!(receive(&mut consume(&queues).await).await.entry, crate::bed::entry(2));
+    assert_eq!(receive(&mut consume(&queues).await).await.entry, crate::fixture::entry(2));
     let mut consumer = queues.consume(&slow).await.unwrap();
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry);
-    queues.settle(&delivery, &Settlement::dead_letter("x")).await.unwrap();
+    delivery.settle(&Settlement::dead_letter("x")).await.unwrap();
     assert_eq!(judge(&queues, |_| Verdict::Keep).await.len(), 0);
     let depth = queues.depth(&slow).await.unwrap();
     assert_eq!(depth.waiting, 0);

@@ -1,8 +1,8 @@
-//! The queues, asked with a real SQLite file and a real RabbitMQ.
+//! The queues, tested with a real SQLite file and a real RabbitMQ.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod amqp;
-mod bed;
 mod conformance;
 mod embedded;
-mod foreign;
+mod external;
+mod fixture;
+mod rabbitmq;

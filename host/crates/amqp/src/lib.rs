@@ -1,0 +1,27 @@
+//! A connection to an AMQP 0-9-1 broker, RabbitMQ: address, version, TLS, sessions that reconnect, and
+//! publishing with confirms.
+//!
+//! Knows nothing of entries, tasks and messages. The work queues (`loopabull-queue`) and the client of
+//! fedora-messaging (`loopabull-fedora-messaging`) are built on it. Channels, properties and tables are
+//! those of lapin, so these three crates depend on lapin, and no other does.
+//!
+//! Modules, each using only those before it: `error_chain`, `tls`, `table`, `error`, `broker`,
+//! `publishers`, `session`, `supervisor`.
+
+mod broker;
+mod error;
+mod error_chain;
+mod publishers;
+mod session;
+mod supervisor;
+mod table;
+mod tls;
+
+pub use broker::{Broker, STEP_TIMEOUT, Version};
+pub use error::AmqpError;
+pub use error_chain::chain;
+pub use publishers::{Publication, Published};
+pub use session::Session;
+pub use supervisor::Supervisor;
+pub use table::{Argument, integer, scalar_text, table_from_arguments, text};
+pub use tls::{TlsError, TlsFiles};

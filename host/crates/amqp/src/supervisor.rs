@@ -1,0 +1,106 @@
+//! The supervisor: keeps a session to a broker and reconnects indefinitely.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loopabull_backoff::Backoff;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, STEP_TIMEOUT};
+use crate::error::AmqpError;
+use crate::error_chain::chain;
+use crate::session::Session;
+
+/// The back-off starts again after a session that lasted at least this long.
+const STABLE_SESSION_TIME: Duration = Duration::from_secs(30);
+
+/// Keeps a session to a broker and reconnects indefinitely.
+#[derive(Debug)]
+pub struct Supervisor {
+    broker: Broker,
+    state: watch::Receiver<State>,
+    /// Aborted when the supervisor is dropped.
+    _task: JoinSet<()>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Up(Arc<Session>),
+    Down(String),
+}
+
+impl Supervisor {
+    /// Connects to the broker, and keeps connecting again after that. An error of the first attempt is
+    /// returned.
+    pub async fn start(broker: Broker) -> Result<Self, AmqpError> {
+        let first = Arc::new(Session::start(&broker, 1).await?);
+        let (sender, state) = watch::channel(State::Up(Arc::clone(&first)));
+        let mut task = JoinSet::new();
+        task.spawn(keep_connected(broker.clone(), first, sender));
+        Ok(Self { broker, state, _task: task })
+    }
+
+    /// Returns the current session. Waits for one for at most [`STEP_TIMEOUT`].
+    pub async fn session(&self) -> Result<Arc<Session>, AmqpError> {
+        let mut state = self.state.clone();
+        let is_up = |state: &State| matches!(state, State::Up(session) if session.is_up());
+        let up = tokio::time::timeout(STEP_TIMEOUT, state.wait_for(is_up)).await;
+        if let Ok(Ok(state)) = up
+            && let State::Up(session) = &*state
+        {
+            return Ok(Arc::clone(session));
+        }
+        let reason = match &*self.state.borrow() {
+            State::Down(reason) => reason.clone(),
+            State::Up(_) => "the connection was lost".to_owned(),
+        };
+        Err(AmqpError::NotConnected { broker: self.broker.name().to_owned(), reason })
+    }
+
+    /// Returns the current problem with the connections, if there is one.
+    pub fn problem(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down(reason) => Some(format!("not connected: {reason}")),
+            State::Up(session) if session.is_blocked() => {
+                Some("accepts no messages: memory or disk alarm".to_owned())
+            }
+            State::Up(session) if session.is_stalled() => {
+                Some(format!("has not confirmed a message for {} s", STEP_TIMEOUT.as_secs()))
+            }
+            State::Up(_) => None,
+        }
+    }
+}
+
+/// Waits until a session ends, then starts the next one, indefinitely.
+async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch::Sender<State>) {
+    let never = CancellationToken::new();
+    let mut backoff = Backoff::default();
+    let mut generation = session.generation();
+    loop {
+        let since = Instant::now();
+        session.watch().await;
+        if since.elapsed() >= STABLE_SESSION_TIME {
+            backoff.reset();
+        }
+        tracing::warn!("RabbitMQ at `{}`: the connection was lost; reconnecting", broker.name());
+        state.send_replace(State::Down("the connection was lost".to_owned()));
+        session.close().await;
+        session = loop {
+            backoff.pause(&never).await;
+            generation += 1;
+            match Session::start(&broker, generation).await {
+                Ok(session) => break Arc::new(session),
+                Err(error) => {
+                    let reason = chain(&error);
+                    tracing::warn!("{reason}; retrying");
+                    state.send_replace(State::Down(reason));
+                }
+            }
+        };
+        tracing::info!("RabbitMQ at `{}`: connected again", broker.name());
+        state.send_replace(State::Up(Arc::clone(&session)));
+    }
+}

@@ -1,0 +1,160 @@
+//! AMQP field values: as text, and from the arguments in a configuration.
+
+use std::collections::BTreeMap;
+
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// How many levels of a nested value are converted to text. Deeper levels become `…`.
+const MAX_DEPTH: u32 = 16;
+
+/// An argument of a queue or a binding, as a configuration file contains it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(untagged, expecting = "expected text, an integer, true, false, a list or a table")]
+pub enum Argument {
+    Boolean(bool),
+    Integer(i64),
+    Text(String),
+    List(Vec<Argument>),
+    Table(BTreeMap<String, Argument>),
+}
+
+/// Returns text, a number or a boolean as text; `None` for a value that contains others.
+pub fn scalar_text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::Boolean(value) => Some(value.to_string()),
+        AMQPValue::ShortShortInt(_)
+        | AMQPValue::ShortInt(_)
+        | AMQPValue::LongInt(_)
+        | AMQPValue::LongLongInt(_)
+        | AMQPValue::LongUInt(_) => Some(integer(value).to_string()),
+        _ => None,
+    }
+}
+
+/// Returns any value as text: text, numbers and booleans as they are, other values as JSON.
+pub fn text(value: &AMQPValue) -> String {
+    match scalar_text(value) {
+        Some(text) => text,
+        None => match json(value, 0) {
+            Value::String(text) => text,
+            value => value.to_string(),
+        },
+    }
+}
+
+/// Returns an integer, and 0 for a value that is none.
+pub fn integer(value: &AMQPValue) -> i64 {
+    match value {
+        AMQPValue::ShortShortInt(number) => i64::from(*number),
+        AMQPValue::ShortInt(number) => i64::from(*number),
+        AMQPValue::LongUInt(number) => i64::from(*number),
+        AMQPValue::LongInt(number) => i64::from(*number),
+        AMQPValue::LongLongInt(number) => *number,
+        _ => 0,
+    }
+}
+
+/// Returns the AMQP table of configured arguments. A name that is too long for AMQP is an error.
+pub fn table_from_arguments<'a>(
+    arguments: impl IntoIterator<Item = (&'a String, &'a Argument)>,
+) -> Result<FieldTable, String> {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let short = ShortString::try_new(name.as_str());
+        let short = short.map_err(|error| format!("argument `{name}`: {error}"))?;
+        table.insert(short, amqp_value(value)?);
+    }
+    Ok(table)
+}
+
+/// Returns the value in the type that pika would send: a broker compares types.
+fn amqp_value(value: &Argument) -> Result<AMQPValue, String> {
+    Ok(match value {
+        Argument::Boolean(value) => AMQPValue::Boolean(*value),
+        Argument::Integer(number) => match i32::try_from(*number) {
+            Ok(number) => AMQPValue::LongInt(number),
+            Err(_) => AMQPValue::LongLongInt(*number),
+        },
+        Argument::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
+        Argument::List(list) => {
+            let values: Vec<AMQPValue> = list.iter().map(amqp_value).collect::<Result<_, _>>()?;
+            AMQPValue::FieldArray(values.into())
+        }
+        Argument::Table(inner) => AMQPValue::FieldTable(table_from_arguments(inner)?),
+    })
+}
+
+fn json(value: &AMQPValue, depth: u32) -> Value {
+    if depth > MAX_DEPTH {
+        return Value::String("…".to_owned());
+    }
+    match value {
+        AMQPValue::Boolean(value) => (*value).into(),
+        AMQPValue::ShortShortUInt(number) => (*number).into(),
+        AMQPValue::ShortUInt(number) => (*number).into(),
+        AMQPValue::Float(number) => f64::from(*number).into(),
+        AMQPValue::Double(number) => (*number).into(),
+        AMQPValue::DecimalValue(number) => {
+            Value::String(format!("{}e-{}", number.value, number.scale))
+        }
+        AMQPValue::ShortString(text) => text.as_str().into(),
+        AMQPValue::LongString(text) => text.to_string().into(),
+        AMQPValue::Timestamp(seconds) => (*seconds).into(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::Void => Value::Null,
+        AMQPValue::FieldArray(array) => {
+            array.as_slice().iter().map(|value| json(value, depth + 1)).collect()
+        }
+        AMQPValue::FieldTable(table) => {
+            let pair = |(name, value): (&ShortString, &AMQPValue)| {
+                (name.to_string(), json(value, depth + 1))
+            };
+            Value::Object(table.inner().iter().map(pair).collect::<Map<_, _>>())
+        }
+        number => integer(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: AMQPValue, expected: &str) {
+        assert_eq!(text(&value), expected);
+    }
+
+    #[test]
+    fn scalars_are_plain_text_and_other_values_are_json() {
+        check(AMQPValue::LongString("a \"b\"".into()), "a \"b\"");
+        check(AMQPValue::Boolean(true), "true");
+        check(AMQPValue::LongInt(-7), "-7");
+        check(AMQPValue::ShortShortUInt(200), "200");
+        check(AMQPValue::Timestamp(7), "7");
+        check(AMQPValue::Double(1.5), "1.5");
+        check(AMQPValue::Void, "null");
+        let mut inner = FieldTable::default();
+        inner.insert("k".into(), AMQPValue::LongString("v".into()));
+        let list = vec![AMQPValue::FieldTable(inner), AMQPValue::LongLongInt(i64::MAX)];
+        check(AMQPValue::FieldArray(list.into()), r#"[{"k":"v"},9223372036854775807]"#);
+    }
+
+    #[test]
+    fn levels_below_the_depth_limit_are_omitted() {
+        let mut value = AMQPValue::Void;
+        for _ in 0..100 {
+            value = AMQPValue::FieldArray(vec![value].into());
+        }
+        assert!(text(&value).ends_with("[\"…\"]]]]]]]]]]]]]]]]]"));
+    }
+
+    #[test]
+    fn arguments_have_the_types_that_pika_would_send() {
+        let list = Argument::List(vec![Argument::Integer(1), Argument::Integer(1 << 40)]);
+        let table = table_from_arguments([(&"k".to_owned(), &list)]).unwrap();
+        let expected = vec![AMQPValue::LongInt(1), AMQPValue::LongLongInt(1 << 40)];
+        assert_eq!(table.inner()["k"], AMQPValue::FieldArray(expected.into()));
+    }
+}

@@ -1,0 +1,328 @@
+//! The configuration file of the Python package, `/etc/fedora-messaging/config.toml`.
+//!
+//! The file is read as `fedora_messaging/config.py` of 3.9.1 reads it: a key in the file replaces the
+//! default as a whole, keys of the first level may be in upper case, and unknown keys are refused. The
+//! settings for callbacks, logging, publishing and exchanges (which a Python consumer does not declare
+//! either) are accepted and not used.
+//!
+//! We are stricter where the original fails later or loses messages: a value of the wrong type, a binding
+//! to a queue that is not configured, no queue at all, an unlimited prefetch.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use loopabull_amqp::Argument;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::config::{Binding, BusConfig, BusQueue};
+
+const USED: &[&str] = &[
+    "amqp_url",
+    "bindings",
+    "client_properties",
+    "monitoring",
+    "passive_declares",
+    "qos",
+    "queues",
+    "tls",
+];
+const UNUSED: &[&str] = &[
+    "callback",
+    "consumer_config",
+    "exchanges",
+    "log_config",
+    "publish_exchange",
+    "publish_priority",
+    "topic_prefix",
+];
+/// The client properties that identify the Python package. They cannot be set to other values.
+const RESERVED: &[(&str, &str)] = &[
+    ("product", "Fedora Messaging with Pika"),
+    ("information", "https://fedora-messaging.readthedocs.io/en/stable/"),
+    ("version", "fedora_messaging-"),
+];
+/// The parameters that pika accepts after the `?` of a URL.
+const URL_PARAMETERS: &[&str] = &[
+    "blocked_connection_timeout",
+    "channel_max",
+    "client_properties",
+    "connection_attempts",
+    "frame_max",
+    "heartbeat",
+    "locale",
+    "retry_delay",
+    "socket_timeout",
+    "ssl_options",
+    "stack_timeout",
+    "tcp_options",
+];
+
+/// Why a configuration file of the Python package cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PythonConfigError {
+    #[error("`{file}`, line {line}: invalid TOML: {reason}")]
+    Syntax { file: PathBuf, line: usize, reason: String },
+    #[error("`{key}` in `{file}`: {reason}")]
+    Key { file: PathBuf, key: String, reason: String },
+}
+
+/// A file while it is read.
+struct File<'a> {
+    path: &'a Path,
+    keys: Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileQueue {
+    durable: bool,
+    auto_delete: bool,
+    exclusive: bool,
+    arguments: BTreeMap<String, Argument>,
+    passive: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileBinding {
+    #[serde(default)]
+    queue: String,
+    exchange: String,
+    routing_keys: Vec<String>,
+    #[serde(default)]
+    arguments: BTreeMap<String, Argument>,
+}
+
+/// The table `qos`, which replaces the default as a whole. Unlike the original we accept a part of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileQos {
+    #[serde(default)]
+    prefetch_size: u32,
+    #[serde(default = "ten")]
+    prefetch_count: u16,
+}
+
+impl BusConfig {
+    /// Reads the text of a configuration file of the Python package. Returns one bus for each of its
+    /// queues, because a Python consumer consumes all of them. `path` is used in errors.
+    pub fn from_python_config(text: &str, path: &Path) -> Result<Vec<Self>, PythonConfigError> {
+        let file = File::parse(text, path)?;
+        file.check_unused()?;
+        let default = Self::default();
+        let amqp_url = file.read("amqp_url")?.unwrap_or(default.amqp_url);
+        file.check_url(&amqp_url)?;
+        let passive = file.read("passive_declares")?.unwrap_or(false);
+        let common = Self {
+            amqp_url,
+            tls: file.read("tls")?.unwrap_or_default(),
+            client_properties: file.client_properties()?,
+            passive_declares: passive,
+            queue: BusQueue::default(),
+            bindings: Vec::new(),
+            prefetch: file.prefetch()?,
+        };
+        let queues = file.queues()?;
+        let bindings = file.bindings(&queues)?;
+        let bus = |(name, queue): (String, FileQueue)| {
+            let bindings = bindings.iter().filter(|binding| binding.queue == name);
+            let bindings = bindings.map(|binding| Binding {
+                exchange: binding.exchange.clone(),
+                routing_keys: binding.routing_keys.clone(),
+                arguments: binding.arguments.clone(),
+            });
+            Self {
+                passive_declares: queue.passive.unwrap_or(passive),
+                bindings: bindings.collect(),
+                queue: BusQueue {
+                    name,
+                    durable: queue.durable,
+                    auto_delete: queue.auto_delete,
+                    exclusive: queue.exclusive,
+                    arguments: queue.arguments,
+                },
+                ..common.clone()
+            }
+        };
+        Ok(queues.into_iter().map(bus).collect())
+    }
+}
+
+impl<'a> File<'a> {
+    fn parse(text: &str, path: &'a Path) -> Result<Self, PythonConfigError> {
+        let parsed: Table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            PythonConfigError::Syntax {
+                file: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                reason: error.message().to_owned(),
+            }
+        })?;
+        let mut file = Self { path, keys: Table::new() };
+        for (key, value) in parsed {
+            if file.keys.insert(key.to_lowercase(), value).is_some() {
+                return Err(file.error(&key, "set twice, in upper and lower case"));
+            }
+        }
+        Ok(file)
+    }
+
+    /// Refuses unknown keys, and checks the one that only the original uses.
+    fn check_unused(&self) -> Result<(), PythonConfigError> {
+        let is_known =
+            |key: &&String| USED.contains(&key.as_str()) || UNUSED.contains(&key.as_str());
+        if let Some(key) = self.keys.keys().find(|key| !is_known(key)) {
+            return Err(self.error(key, "unknown key"));
+        }
+        let monitoring: Table = self.read("monitoring")?.unwrap_or_default();
+        if !monitoring.is_empty() && !monitoring.contains_key("port") {
+            return Err(self.error("monitoring", "missing field `port`"));
+        }
+        Ok(())
+    }
+
+    fn check_url(&self, url: &str) -> Result<(), PythonConfigError> {
+        let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+        let names = parameters.split('&').filter_map(|pair| Some(pair.split_once('=')?.0));
+        match names.into_iter().find(|name| !URL_PARAMETERS.contains(name)) {
+            Some(name) => Err(self.error("amqp_url", format!("unknown parameter `{name}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn client_properties(&self) -> Result<BTreeMap<String, String>, PythonConfigError> {
+        let given: BTreeMap<String, Argument> = self.read("client_properties")?.unwrap_or_default();
+        let mut properties = BTreeMap::new();
+        for (name, value) in given {
+            let key = format!("client_properties.{name}");
+            let value = match value {
+                Argument::Text(text) => text,
+                Argument::Boolean(value) => value.to_string(),
+                Argument::Integer(value) => value.to_string(),
+                Argument::List(_) | Argument::Table(_) => {
+                    return Err(self.error(&key, "expected text, an integer, true or false"));
+                }
+            };
+            match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+                Some((_, original)) if value.starts_with(original) => (),
+                Some(_) => return Err(self.error(&key, "reserved")),
+                None => drop(properties.insert(name, value)),
+            }
+        }
+        Ok(properties)
+    }
+
+    fn prefetch(&self) -> Result<NonZeroU16, PythonConfigError> {
+        let qos = self.read("qos")?.unwrap_or(FileQos { prefetch_size: 0, prefetch_count: ten() });
+        if qos.prefetch_size != 0 {
+            let reason = "RabbitMQ has no prefetch limit in bytes; remove the key, or set it to 0";
+            return Err(self.error("qos.prefetch_size", reason));
+        }
+        let unlimited =
+            "0 means no limit, and memory use would be unlimited; set a positive number";
+        NonZeroU16::new(qos.prefetch_count)
+            .ok_or_else(|| self.error("qos.prefetch_count", unlimited))
+    }
+
+    fn queues(&self) -> Result<BTreeMap<String, FileQueue>, PythonConfigError> {
+        let BusQueue { name, durable, auto_delete, exclusive, arguments } = BusQueue::default();
+        let Some(given) = self.read::<BTreeMap<String, Value>>("queues")? else {
+            let queue = FileQueue { durable, auto_delete, exclusive, arguments, passive: None };
+            return Ok(BTreeMap::from([(name, queue)]));
+        };
+        if given.is_empty() {
+            return Err(self.error("queues", "contains no queue"));
+        }
+        let read = |(name, queue)| {
+            let queue = self.convert(&format!("queues.{name}"), queue)?;
+            Ok((name, queue))
+        };
+        given.into_iter().map(read).collect()
+    }
+
+    fn bindings(
+        &self,
+        queues: &BTreeMap<String, FileQueue>,
+    ) -> Result<Vec<FileBinding>, PythonConfigError> {
+        let Some(given) = self.read::<Vec<Value>>("bindings")? else {
+            let Binding { exchange, routing_keys, arguments } = Binding::default();
+            let queue = String::new();
+            return Ok(vec![FileBinding { queue, exchange, routing_keys, arguments }]);
+        };
+        let mut bindings = Vec::new();
+        for (number, binding) in given.into_iter().enumerate() {
+            let key = format!("bindings[{number}]");
+            let binding: FileBinding = self.convert(&key, binding)?;
+            if !queues.contains_key(&binding.queue) {
+                let reason = format!("there is no queue `{}`", binding.queue);
+                return Err(self.error(&format!("{key}.queue"), reason));
+            }
+            bindings.push(binding);
+        }
+        Ok(bindings)
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, PythonConfigError> {
+        let value = self.keys.get(key).cloned();
+        value.map(|value| self.convert(key, value)).transpose()
+    }
+
+    fn convert<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        value: Value,
+    ) -> Result<T, PythonConfigError> {
+        value.try_into().map_err(|error: toml::de::Error| self.error(key, error.message()))
+    }
+
+    fn error(&self, key: &str, reason: impl Into<String>) -> PythonConfigError {
+        PythonConfigError::Key {
+            file: self.path.to_owned(),
+            key: key.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn ten() -> u16 {
+    10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_refused(text: &str, expected: &str) {
+        let error = BusConfig::from_python_config(text, Path::new("/etc/c.toml")).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_key() {
+        check_refused(
+            "a =",
+            "`/etc/c.toml`, line 1: invalid TOML: string values must be quoted, expected literal string",
+        );
+        check_refused("amqp_uri = ''", "`amqp_uri` in `/etc/c.toml`: unknown key");
+        check_refused(
+            "[queues.q]\ndurable = true",
+            "`queues.q` in `/etc/c.toml`: missing field `auto_delete`",
+        );
+        check_refused(
+            "[[bindings]]\nexchange = 'e'\nrouting_keys = 'a'",
+            "`bindings[0]` in `/etc/c.toml`: invalid type: string \"a\", expected a sequence",
+        );
+    }
+
+    #[test]
+    fn settings_that_would_lose_messages_are_refused() {
+        check_refused(
+            "[[bindings]]\nqueue = 'q'\nexchange = 'e'\nrouting_keys = []",
+            "`bindings[0].queue` in `/etc/c.toml`: there is no queue `q`",
+        );
+        check_refused("[queues]", "`queues` in `/etc/c.toml`: contains no queue");
+    }
+}

@@ -1,0 +1,129 @@
+//! The report: one line for each layer, and lines about the end of the program.
+//!
+//! Owns the form of the lines, for both ends. Must not know where they are written. Before it: the
+//! modules that apply layers; after it: the reader of the report, a person or the daemon.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::layer::Layer;
+
+/// The state of a layer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// The layer is in force.
+    Yes,
+    /// The layer is missing or incomplete, and was not required.
+    No,
+    /// The layer was not requested.
+    Off,
+}
+
+/// One line of the report that the launcher writes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Report {
+    /// The state of a layer, with a few words of detail.
+    Layer { layer: Layer, held: Held, detail: String },
+    /// The program was not run, for this reason.
+    Failed { code: u8, reason: String },
+    /// The program ended by itself.
+    Exited { status: i32 },
+    /// A signal ended the program.
+    Signalled { signal: i32 },
+    /// This many other processes were left when the program had ended, and were killed.
+    Killed { count: usize },
+}
+
+impl Held {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Yes => "held",
+            Self::No => "degraded",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    /// Writes one line without its line break.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layer { layer, held, detail } => {
+                write!(f, "layer {layer} {} {}", held.as_str(), one_line(detail))
+            }
+            Self::Failed { code, reason } => write!(f, "failed {code} {}", one_line(reason)),
+            Self::Exited { status } => write!(f, "exited {status}"),
+            Self::Signalled { signal } => write!(f, "signalled {signal}"),
+            Self::Killed { count } => write!(f, "killed {count}"),
+        }
+    }
+}
+
+impl FromStr for Report {
+    type Err = ();
+
+    fn from_str(line: &str) -> Result<Self, ()> {
+        let (verb, rest) = line.split_once(' ').ok_or(())?;
+        let number = || rest.parse().map_err(drop);
+        Ok(match verb {
+            "layer" => {
+                let mut words = rest.splitn(3, ' ');
+                let layer = words.next().ok_or(())?.parse()?;
+                let held = match words.next() {
+                    Some("held") => Held::Yes,
+                    Some("degraded") => Held::No,
+                    Some("off") => Held::Off,
+                    _ => return Err(()),
+                };
+                Self::Layer { layer, held, detail: words.next().unwrap_or_default().to_owned() }
+            }
+            "failed" => {
+                let (code, reason) = rest.split_once(' ').ok_or(())?;
+                Self::Failed { code: code.parse().map_err(drop)?, reason: reason.to_owned() }
+            }
+            "exited" => Self::Exited { status: number()? },
+            "signalled" => Self::Signalled { signal: number()? },
+            "killed" => Self::Killed { count: rest.parse().map_err(drop)? },
+            _ => return Err(()),
+        })
+    }
+}
+
+/// Replaces control characters. A path may contain a line break, and the reader of the report must not
+/// take the rest of it for another line.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_survives_display_and_parse() {
+        let reports = [
+            Report::Layer { layer: Layer::Tcp, held: Held::No, detail: "Landlock ABI 3".into() },
+            Report::Layer { layer: Layer::User, held: Held::Off, detail: String::new() },
+            Report::Failed { code: 125, reason: "cannot enter `a b`".into() },
+            Report::Exited { status: 3 },
+            Report::Signalled { signal: 9 },
+            Report::Killed { count: 2 },
+        ];
+        for report in reports {
+            assert_eq!(report.to_string().parse(), Ok(report));
+        }
+    }
+
+    #[test]
+    fn malformed_line_is_refused() {
+        for line in ["", "layer", "layer tcp", "layer tcp maybe x", "exited", "exited x", "x 1"] {
+            assert_eq!(line.parse::<Report>(), Err(()), "{line}");
+        }
+    }
+
+    #[test]
+    fn reason_with_a_line_break_becomes_one_line() {
+        let report = Report::Failed { code: 1, reason: "a\nexited 0".into() };
+        assert_eq!(report.to_string(), "failed 1 a?exited 0");
+    }
+}

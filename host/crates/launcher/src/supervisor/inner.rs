@@ -1,0 +1,193 @@
+//! The inner process: starts the program, adopts its orphans, and kills everything it leaves behind.
+//!
+//! Owns the end of the program's processes. Must not know the daemon: it takes orders from the outer
+//! process, by signals. Before it: the outer process; after it: the pipeline, in the program's process.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process,
+    kill_process_group, set_child_subreaper, set_dumpable_behavior,
+    set_parent_process_death_signal, wait,
+};
+
+use crate::cgroup::Group;
+use crate::confinement::Confinement;
+use crate::error::{LaunchError, LayerError, Step};
+use crate::exit;
+use crate::layer::Layer;
+use crate::namespaces::UserNamespace;
+use crate::pipeline::{self, GroupEntry, Start};
+use crate::processes;
+use crate::report::{Held, Report};
+use crate::reporter::Reporter;
+use crate::rootfs::{self, RootFilesystem};
+use crate::supervisor::signals::{Notice, Signals};
+use crate::sys::{self, Image};
+
+/// The time limit for the remaining processes to be gone after SIGKILL, and the interval of the checks.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Everything that the inner process inherits from the outer one.
+pub(super) struct Inner<'a> {
+    pub(super) confinement: &'a Confinement,
+    pub(super) descriptors: &'a [OwnedFd],
+    pub(super) reporter: &'a Reporter,
+    pub(super) image: &'a Image,
+    pub(super) signals: &'a OwnedFd,
+    pub(super) group: &'a Group,
+}
+
+impl Inner<'_> {
+    /// Runs the inner process as the first of its namespaces, and returns its exit code. A failure to
+    /// set them up is written to `failures` as two lines: the step and the reason.
+    pub(super) fn run_in_namespaces(&self, users: UserNamespace, mut failures: File) -> u8 {
+        let root = match self.set_up_namespaces(users) {
+            Ok(root) => root,
+            Err(LayerError { what, source }) => {
+                write!(failures, "{what}\n{source}").ok();
+                return exit::LAYER_FAILED;
+            }
+        };
+        drop(failures);
+        let detail = "processes, mounts, shared memory";
+        self.reporter.layer(Layer::Namespaces, Held::Yes, detail);
+        self.run(root, users)
+    }
+
+    fn set_up_namespaces(&self, users: UserNamespace) -> Result<RootFilesystem, LayerError> {
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(LayerError::of("set the parent-death signal"))?;
+        users.map_ids()?;
+        rootfs::build(self.confinement)
+    }
+
+    /// Runs the inner process without namespaces, and returns its exit code.
+    pub(super) fn run_without_namespaces(&self, outer: Pid) -> u8 {
+        // Outside a namespace our death does not kill the program, so we ask for the signal that makes
+        // us kill everything.
+        let prepared = set_parent_process_death_signal(Some(Signal::USR1))
+            .and_then(|()| set_child_subreaper(Some(getpid())));
+        match prepared {
+            Ok(()) if getppid() != Some(outer) => exit::LAYER_FAILED,
+            Ok(()) => self.run(RootFilesystem::Host, UserNamespace::Inherited),
+            Err(error) => self.reporter.fail_launch(&LaunchError::at(Step::Process)(error)),
+        }
+    }
+
+    /// Runs the program to its end, and kills everything it leaves behind.
+    fn run(&self, root: RootFilesystem, user_namespace: UserNamespace) -> u8 {
+        let program = match self.start_program(root, user_namespace) {
+            Ok(program) => program,
+            Err(error) => return self.reporter.fail_launch(&error),
+        };
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+        let mut killed = HashSet::new();
+        let status = self.wait_for(program, &mut killed);
+        self.sweep(&mut killed);
+        self.reporter.write(&Report::Killed { count: killed.len() });
+        self.reporter.write(&match status.terminating_signal() {
+            Some(signal) => Report::Signalled { signal },
+            None => Report::Exited { status: status.exit_status().unwrap_or_default() },
+        });
+        exit_code(status)
+    }
+
+    /// Forks the process that becomes the program.
+    fn start_program(
+        &self,
+        root: RootFilesystem,
+        user_namespace: UserNamespace,
+    ) -> Result<Pid, LaunchError> {
+        let parent = getpid();
+        let forked = self.group.created().map(|group| sys::fork_into(group.as_fd()));
+        // Where this call is forbidden, as it may be in a container, the program moves itself.
+        let (forked, group_entry) = match forked {
+            Some(Ok(forked)) => (Ok(forked), GroupEntry::AtFork),
+            Some(Err(_)) | None => (sys::fork(0), GroupEntry::ByItself),
+        };
+        if let Some(program) = forked.map_err(LaunchError::at(Step::Process))? {
+            return Ok(program);
+        }
+        let start = Start {
+            confinement: self.confinement,
+            reporter: self.reporter,
+            image: self.image,
+            descriptors: self.descriptors,
+            parent,
+            group: self.group,
+            group_entry,
+            root,
+            user_namespace,
+        };
+        let Err(error) = pipeline::become_program(&start);
+        std::process::exit(self.reporter.fail_launch(&error).into());
+    }
+
+    /// Waits for the program and obeys signals meanwhile. Adds the processes that it kills to `killed`.
+    fn wait_for(&self, program: Pid, killed: &mut HashSet<Pid>) -> WaitStatus {
+        let mut signals = Signals::new(self.signals);
+        loop {
+            // One signal may stand for several children, so all that have ended are reaped.
+            if let Some(status) = reap(program) {
+                return status;
+            }
+            match signals.receive() {
+                // It may not lead its group yet. Then it ends as soon as it unblocks signals.
+                Some(Notice::Stop) => kill_process_group(program, Signal::TERM)
+                    .or_else(|_| kill_process(program, Signal::TERM))
+                    .unwrap_or_default(),
+                Some(Notice::Kill) => {
+                    let others = processes::descendants().unwrap_or_default().into_iter();
+                    killed.extend(others.filter(|pid| *pid != program));
+                    kill_process(program, Signal::KILL).ok();
+                }
+                Some(Notice::ChildEnded) | None => (),
+            }
+        }
+    }
+
+    /// Kills the processes that the program has left behind, until there are none.
+    fn sweep(&self, killed: &mut HashSet<Pid>) {
+        let group = self.group.created();
+        let deadline = Instant::now() + SWEEP_TIMEOUT;
+        loop {
+            let left = processes::descendants();
+            // A process that forks all the time may be missing from the list, but not from the group.
+            let is_populated = group.is_some_and(|group| group.kill().unwrap_or(false));
+            let is_empty = !is_populated && left.as_ref().is_ok_and(HashSet::is_empty);
+            if is_empty || Instant::now() > deadline {
+                return;
+            }
+            let left = left.unwrap_or_default();
+            if group.is_some() {
+                killed.extend(&left);
+            }
+            killed.extend(left.into_iter().filter(|pid| processes::kill(*pid)));
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Returns the exit code of the launcher for the way in which a process ended.
+pub(super) fn exit_code(status: WaitStatus) -> u8 {
+    let code = status.terminating_signal().map(|signal| 128 + signal).or(status.exit_status());
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::LAYER_FAILED)
+}
+
+/// Reaps all children that have ended. Returns the status of the program, if it is among them.
+fn reap(program: Pid) -> Option<WaitStatus> {
+    let mut status = None;
+    while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
+        if pid == program {
+            status = Some(ended);
+        }
+    }
+    status
+}

@@ -1,0 +1,193 @@
+//! The control group of a program: it contains all its processes, and they are killed together.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use loopabull_launcher::{Held, Layer, Report, exit};
+
+use crate::fixture::{Fixture, LAUNCHER, VARIANTS, held, wait_until};
+
+/// Returns the folder of this test's control group.
+fn group_folder() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let places =
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(own));
+    places.into_iter().find(|place| place.join("cgroup.kill").exists() || is_root_group(place))
+}
+
+/// Recognises the root of the hierarchy, which has no `cgroup.kill`.
+fn is_root_group(place: &Path) -> bool {
+    place.join("cgroup.controllers").exists() && !place.join("cgroup.type").exists()
+}
+
+/// Returns whether control groups can be created here.
+fn has_groups() -> bool {
+    use rustix::fs::{Access, access};
+    group_folder().is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok())
+}
+
+/// Returns whether control groups can be created here. If not, checks that the program runs without one,
+/// and writes which test is skipped. It writes directly to standard error, because the test harness hides
+/// the captured output of tests that pass.
+fn has_groups_for(what: &str) -> bool {
+    if has_groups() {
+        return true;
+    }
+    let line = format!("no control group can be created here, UNTRIED: {what}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+    let fixture = Fixture::new("exit 3", &[Layer::Namespaces]);
+    let (reports, _) = fixture.run(&[]);
+    assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
+    assert!(reports.contains(&Report::Exited { status: 3 }), "{reports:?}");
+    false
+}
+
+/// Runs the fixture as in a container without control groups: those of the machine are hidden from the
+/// launcher.
+fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
+    let hide = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
+    let mut command = Command::new("/usr/bin/unshare");
+    command.args(["--mount", "/bin/sh", "-c", hide, "sh", LAUNCHER, "--report"]);
+    let output = command.args(fixture.confinement.to_args()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let reports = stderr.lines().filter_map(|line| line.strip_prefix("loopabull-launch: "));
+    let reports: Vec<_> = reports.filter_map(|line| line.parse().ok()).collect();
+    assert!(!reports.is_empty(), "{stderr}");
+    (reports, String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn program_runs_without_a_control_group_unless_it_is_required() {
+    for without in VARIANTS {
+        let mut fixture = Fixture::new("sleep 600 & echo it ran", without);
+        fixture.confinement.limits.processes = Some(1000);
+        let (reports, printed) = run_without_groups(&fixture);
+        assert_eq!(printed, "it ran\n", "{reports:?}");
+        assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
+        // Nothing else limits the processes of root.
+        assert_eq!(held(&reports, Layer::Processes), Some(Held::No), "{reports:?}");
+        assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
+        assert_eq!(fixture.living(), 0);
+        fixture.confinement.required.insert(Layer::Cgroup);
+        let (reports, printed) = run_without_groups(&fixture);
+        assert_eq!(printed, "", "{reports:?}");
+        let is_refused =
+            |report: &Report| matches!(report, Report::Failed { code: exit::LAYER_FAILED, .. });
+        assert!(reports.iter().any(is_refused), "{reports:?}");
+    }
+}
+
+#[test]
+fn control_group_of_a_program_is_removed_with_it() {
+    if !has_groups_for("a program has its own control group") {
+        return;
+    }
+    for without in VARIANTS {
+        let mut fixture = Fixture::new("cat /proc/self/cgroup", without);
+        if without.is_empty() {
+            fixture.confinement.files.read.push("/proc".into());
+        }
+        let (reports, printed) = fixture.run(&[]);
+        let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+        assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Yes), "{reports:?}");
+        let name = group.rsplit('/').next().unwrap();
+        assert!(name.starts_with("loopabull-launch-"), "{group}");
+        assert!(!group_folder().unwrap().join(name).exists(), "{group}");
+    }
+}
+
+/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` contains processes only in
+/// its subgroups, so controllers can be enabled there.
+#[test]
+fn group_is_created_beside_the_daemons_group_in_a_delegated_service() {
+    if !has_groups_for("a group is created in a delegated service") {
+        return;
+    }
+    let service = group_folder().unwrap().join(format!("loopabull-test-{}", std::process::id()));
+    let daemon = service.join("daemon");
+    fs::create_dir_all(&daemon).unwrap();
+    rustix::fs::setxattr(&service, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let fixture = Fixture::new("cat /proc/self/cgroup", &[Layer::Namespaces]);
+    let mut command = Command::new("/bin/sh");
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", daemon.display());
+    command.args(["-c", &enter, "sh", LAUNCHER]).args(fixture.confinement.to_args());
+    let output = command.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let gone = fs::remove_dir(&daemon).and_then(|()| fs::remove_dir(&service));
+    assert!(gone.is_ok(), "cannot remove {}: {gone:?}", service.display());
+    let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let name = service.file_name().unwrap().to_str().unwrap();
+    assert!(group.contains(&format!("{name}/loopabull-launch-")), "{group}");
+}
+
+#[test]
+fn requiring_a_group_that_is_left_out_is_bad_usage() {
+    let mut fixture = Fixture::new("exit 3", &[Layer::Cgroup]);
+    let (reports, _) = fixture.run(&[]);
+    assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Off), "{reports:?}");
+    fixture.confinement.required.insert(Layer::Cgroup);
+    let (reports, _) = fixture.run(&[]);
+    assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");
+}
+
+/// The name of a process may be invalid UTF-8, and its first thread may have ended.
+#[test]
+fn process_with_odd_name_and_dead_main_thread_is_killed() {
+    for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
+        let program = "
+import ctypes, os, threading, time
+read, write = os.pipe()
+if os.fork():
+    os.read(read, 1)
+    os._exit(5)
+os.setsid()
+libc = ctypes.CDLL(None)
+libc.prctl(15, b'a\\xff', 0, 0, 0)
+with open('pid', 'w') as file:
+    file.write(str(os.getpid()))
+def stay():
+    os.write(write, b'x')
+    time.sleep(600)
+threading.Thread(target=stay).start()
+libc.syscall(60, 0)
+";
+        let mut fixture = Fixture::new("", without);
+        fixture.confinement.program = "/usr/bin/python3".into();
+        fixture.confinement.arguments = vec!["-c".into(), program.into()];
+        let (reports, _) = fixture.run(&[]);
+        assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
+        assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
+        let pid = fs::read_to_string(fixture.folder.path().join("pid")).unwrap();
+        // It stays a zombie until process 1 reaps it.
+        wait_until(|| !Path::new("/proc").join(&pid).exists());
+    }
+}
+
+/// Each process of the chain has ended by the time that its entry in `/proc` is read.
+#[test]
+fn program_that_forks_all_the_time_is_killed() {
+    let program = "
+import os
+if os.fork():
+    os._exit(5)
+while True:
+    if os.fork():
+        os._exit(0)
+";
+    // Either the control group or the namespace is enough.
+    let mut left_out = vec![Layer::Cgroup];
+    if has_groups_for("a program that forks all the time is killed by its group") {
+        left_out.push(Layer::Namespaces);
+    }
+    for without in left_out {
+        let mut fixture = Fixture::new("", &[without]);
+        fixture.confinement.program = "/usr/bin/python3".into();
+        fixture.confinement.arguments = vec!["-c".into(), program.into()];
+        let (reports, _) = fixture.run(&[]);
+        assert!(reports.contains(&Report::Exited { status: 5 }), "{without} in {reports:?}");
+        assert_eq!(fixture.living(), 0, "{without}");
+    }
+}

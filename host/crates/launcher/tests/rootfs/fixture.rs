@@ -1,0 +1,115 @@
+//! A confined shell script in a temporary folder, and the processes that are left of it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use loopabull_launcher::{Confinement, Environment, Files, Held, Layer, Limits, Report, send_plan};
+use tempfile::TempDir;
+
+pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
+
+/// The layers that are left out, for tests that run both with namespaces and without.
+pub(crate) const VARIANTS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
+
+/// A confinement of `/bin/sh -c SCRIPT`, with a temporary folder as its working directory.
+pub(crate) struct Fixture {
+    pub(crate) folder: TempDir,
+    pub(crate) confinement: Confinement,
+}
+
+impl Fixture {
+    pub(crate) fn new(script: &str, without: &[Layer]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let confinement = Confinement {
+            directory: path.clone(),
+            home: None,
+            tmp: None,
+            environment: Vec::new(),
+            files: Files { system: true, read: Vec::new(), write: vec![path] },
+            tcp: Vec::new(),
+            landlock_abi: None,
+            user: None,
+            required: BTreeSet::new(),
+            without: without.iter().copied().collect(),
+            descriptors: Vec::new(),
+            limits: Limits::none(),
+            program: "/bin/sh".into(),
+            arguments: ["-c", script].map(OsString::from).to_vec(),
+        };
+        Self { folder, confinement }
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(LAUNCHER);
+        command.args(self.confinement.to_args());
+        command
+    }
+
+    /// Starts the launcher as the daemon does. Returns it with our end of the control socket.
+    pub(crate) fn start(&self, descriptors: &[OwnedFd]) -> (Child, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(LAUNCHER)
+            .args(["--control", "0"])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        send_plan(&ours, &self.confinement, &Environment::new(), &descriptors).unwrap();
+        (child, ours)
+    }
+
+    /// Runs the script to its end. Returns the report and the standard output.
+    pub(crate) fn run(&self, descriptors: &[OwnedFd]) -> (Vec<Report>, String) {
+        let (mut child, control) = self.start(descriptors);
+        let mut printed = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        child.wait().unwrap();
+        let lines = BufReader::new(control).lines();
+        (lines.map(|line| line.unwrap().parse().unwrap()).collect(), printed)
+    }
+
+    /// Waits until the script has written a file.
+    pub(crate) fn wait_for(&self, name: &str) {
+        wait_until(|| self.folder.path().join(name).exists());
+    }
+
+    /// Counts the running processes of the script.
+    pub(crate) fn living(&self) -> usize {
+        living_in(self.folder.path())
+    }
+}
+
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the condition does not become true");
+        std::thread::yield_now();
+    }
+}
+
+/// Counts the processes with this working directory. In a private root file system it is another mount
+/// of the same directory, so it is compared by device and inode.
+pub(crate) fn living_in(folder: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let wanted = fs::metadata(folder).unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let directories = processes.filter_map(|entry| fs::metadata(entry.path().join("cwd")).ok());
+    directories.filter(|d| (d.ino(), d.dev()) == (wanted.ino(), wanted.dev())).count()
+}
+
+/// Returns the reported state of a layer.
+pub(crate) fn held(reports: &[Report], wanted: Layer) -> Option<Held> {
+    reports.iter().find_map(|report| match report {
+        Report::Layer { layer, held, .. } if *layer == wanted => Some(held.clone()),
+        _ => None,
+    })
+}

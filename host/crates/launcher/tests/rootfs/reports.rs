@@ -1,0 +1,87 @@
+//! The report, and programs that are not run.
+
+use std::fs;
+use std::process::Command;
+
+use loopabull_launcher::{Held, Layer, Report, exit};
+
+use crate::fixture::{Fixture, LAUNCHER, VARIANTS, held};
+
+#[test]
+fn every_layer_is_reported_once() {
+    for without in VARIANTS {
+        // A descriptor for the program must not replace the control socket.
+        let mut fixture = Fixture::new("exit 3", without);
+        fixture.confinement.descriptors = vec![3];
+        let (reports, _) = fixture.run(&[fs::File::open("/dev/null").unwrap().into()]);
+        for layer in Layer::ALL {
+            let lines = reports.iter().filter(
+                |report| matches!(report, Report::Layer { layer: other, .. } if *other == layer),
+            );
+            assert_eq!(lines.count(), 1, "{layer} in {reports:?}");
+        }
+        let expected = if without.is_empty() { Held::Yes } else { Held::Off };
+        assert_eq!(held(&reports, Layer::Namespaces), Some(expected));
+        assert_eq!(held(&reports, Layer::Files), Some(Held::Yes));
+        assert!(reports.contains(&Report::Exited { status: 3 }));
+    }
+}
+
+#[test]
+fn wrong_number_of_descriptors_is_refused() {
+    let mut fixture = Fixture::new("exit 0", &[]);
+    fixture.confinement.descriptors = vec![3];
+    let (reports, _) = fixture.run(&[]);
+    let reason = "wrong number of descriptors: 1 named, 0 received".to_owned();
+    assert_eq!(reports, [Report::Failed { code: exit::USAGE, reason }]);
+}
+
+#[test]
+fn program_is_not_run_without_a_required_layer() {
+    // Inside a confinement no namespaces can be created.
+    let mut inner = Fixture::new("echo it ran", &[]);
+    inner.confinement.required.insert(Layer::Namespaces);
+    let mut outer = Fixture::new("", &[]);
+    // A grant must not contain symbolic links, but the target directory may be one.
+    let launcher = fs::canonicalize(LAUNCHER).unwrap();
+    outer.confinement.program.clone_from(&launcher);
+    outer.confinement.arguments = inner.confinement.to_args();
+    outer.confinement.files.read.push(launcher);
+    outer.confinement.files.write.push(inner.folder.path().canonicalize().unwrap());
+    let (reports, printed) = outer.run(&[]);
+    assert_eq!(printed, "");
+    let status = i32::from(exit::LAYER_FAILED);
+    assert!(reports.contains(&Report::Exited { status }), "{reports:?}");
+    // If they are not required, the program runs without them.
+    inner.confinement.required.clear();
+    outer.confinement.arguments = inner.confinement.to_args();
+    assert_eq!(outer.run(&[]).1, "it ran\n");
+}
+
+#[test]
+fn report_by_hand_goes_to_standard_error() {
+    let fixture = Fixture::new("exit 0", &[]);
+    let mut command = Command::new(LAUNCHER);
+    let output = command.arg("--report").args(fixture.confinement.to_args()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("loopabull-launch: layer files held Landlock ABI "), "{stderr}");
+    assert!(stderr.ends_with("loopabull-launch: killed 0\nloopabull-launch: exited 0\n"));
+    assert_eq!(fixture.command().output().unwrap().stderr, b"");
+}
+
+#[test]
+fn plan_is_printed_and_nothing_is_run() {
+    let mut fixture = Fixture::new("echo it ran", &[Layer::Scopes]);
+    fixture.confinement.required.insert(Layer::Tcp);
+    let output = Command::new(LAUNCHER)
+        .arg("--print-plan")
+        .args(fixture.confinement.to_args())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["echo it ran", "files           required", "tcp             required"] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    assert!(text.contains("scopes          left out\n"));
+    assert!(text.contains("sockets         if available\n"));
+}

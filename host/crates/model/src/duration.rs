@@ -1,0 +1,23 @@
+//! Durations in TOML: a text such as `"90s"` or `"20m"`.
+
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// Reads a duration that is longer than zero.
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let duration = humantime::parse_duration(&text).map_err(D::Error::custom)?;
+    if duration.is_zero() {
+        return Err(D::Error::custom("it must be longer than zero"));
+    }
+    Ok(duration)
+}
+
+/// Reads the duration of an optional key.
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}

@@ -1,0 +1,49 @@
+//! Everything that all playbooks of this machine share.
+//!
+//! Owns the directory of the runs and the path of the launcher. Before it: the settings; after it: each
+//! run and each check.
+
+use std::path::PathBuf;
+
+use crate::error::{PlaybookError, StartError};
+use crate::folder::{self, Folder};
+use crate::installed;
+use crate::plan::{LaunchPlan, Planner};
+use crate::process::Process;
+use crate::settings::Settings;
+
+/// The planner, the launcher and the directory of the runs.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) planner: Planner,
+    pub(crate) launcher: PathBuf,
+    /// Each run gets a folder of its own in it.
+    runs: PathBuf,
+}
+
+impl Host {
+    /// Finds everything that is needed to start playbooks.
+    pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
+        let planner = Planner::open(settings)?;
+        let runs = folder::make_parent(&settings.runs, planner.user())
+            .map_err(|source| PlaybookError::Runs { path: settings.runs.clone(), source })?;
+        let launcher = match &settings.launcher {
+            Some(path) => path.clone(),
+            None => installed::next_to_executable("loopabull-launch"),
+        };
+        if !launcher.is_file() {
+            return Err(PlaybookError::NoLauncher { path: launcher });
+        }
+        Ok(Self { planner, launcher, runs })
+    }
+
+    /// Makes the folder of a run, which must not exist yet.
+    pub(crate) fn make_folder(&self, name: &str) -> Result<Folder, StartError> {
+        Folder::make(&self.runs.join(name), self.planner.user())
+    }
+
+    /// Starts a program through the launcher.
+    pub(crate) fn start(&self, plan: &LaunchPlan) -> Result<Process, StartError> {
+        Process::start(&self.launcher, plan)
+    }
+}

@@ -1,0 +1,167 @@
+//! The programs on this machine: Ansible, its Python, and our own programs for Ansible.
+//!
+//! Owns how they are found, and the files that Ansible needs from us.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::PlaybookError;
+
+/// The directory of the callback plugin, beneath `ansible` in the state directory. It has no other file,
+/// because Ansible loads every plugin in it.
+pub(crate) const PLUGINS: &str = "callback";
+/// The program of controllers, beneath `ansible` in the state directory.
+pub(crate) const CONTROLLER: &str = "controller.py";
+/// The inventory with this machine alone, as Ansible has it without an inventory: it does not use ssh, and
+/// it uses Ansible's own Python (Ansible documentation, "Implicit localhost").
+pub(crate) const INVENTORY: &str = "localhost.yml";
+/// Our files and their texts.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
+    (CONTROLLER, include_str!("controller.py")),
+    (INVENTORY, include_str!("localhost.yml")),
+];
+
+/// A Python that the first line of a program names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Python {
+    pub(crate) path: PathBuf,
+    /// The rest of the line, which is one argument (execve(2)).
+    pub(crate) option: Option<String>,
+}
+
+/// Writes our programs to a directory that playbooks can read. Returns its canonical path.
+pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
+    for (name, text) in PROGRAMS {
+        let file = folder.join(name);
+        let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
+        let parent = file.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(cannot)?;
+        if fs::read_to_string(&file).is_ok_and(|found| found == text) {
+            continue;
+        }
+        let mut new = tempfile::NamedTempFile::new_in(parent).map_err(cannot)?;
+        new.write_all(text.as_bytes()).map_err(cannot)?;
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(new.path(), readable).map_err(cannot)?;
+        new.persist(&file).map_err(|error| cannot(error.error))?;
+    }
+    let cannot = |source| PlaybookError::Plugin { path: folder.to_owned(), source };
+    folder.canonicalize().map_err(cannot)
+}
+
+/// Returns the Python that the first line of a program names. `None` if it names something else.
+pub(crate) fn interpreter(program: &Path) -> Option<Python> {
+    let text = fs::read(program).ok()?;
+    let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?.trim();
+    let (path, option) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+    let (path, option) = (PathBuf::from(path), Some(option.trim()));
+    let name = path.file_name()?.to_str()?;
+    let is_python = path.is_absolute() && name.starts_with("python");
+    let option = option.filter(|option| !option.is_empty()).map(str::to_owned);
+    is_python.then_some(Python { path, option })
+}
+
+/// Returns the directories of callback plugins that a configuration of Ansible names. The environment
+/// variable for our own directory overrides them, so they must be added to it.
+pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(config).unwrap_or_default();
+    let beside = config.parent().unwrap_or(Path::new("/"));
+    let named = text
+        .lines()
+        .skip_while(|line| line.trim() != "[defaults]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(['=', ':']))
+        .find(|(key, _)| key.trim() == "callback_plugins");
+    let paths = named.map(|(_, paths)| paths.trim()).unwrap_or_default();
+    paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
+}
+
+/// Returns the trees in which Ansible and its Python are installed, if they are not part of the system.
+pub(crate) fn trees(ansible: &Path) -> Vec<PathBuf> {
+    // A `bin` may be in the home of a user: only a tree with a Python is taken whole.
+    let is_python = |tree: &Path| {
+        let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
+        tree.join("pyvenv.cfg").is_file()
+            || names.any(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+    };
+    let tree = |program: &Path| {
+        let tree = program.parent()?.parent()?;
+        Some(if is_python(tree) { tree } else { program }.to_owned())
+    };
+    let python = interpreter(ansible).map(|python| python.path);
+    let real = python.as_deref().and_then(|python| python.canonicalize().ok());
+    let trees = [Some(ansible), python.as_deref(), real.as_deref()];
+    let trees = trees.map(|program| program.and_then(tree));
+    let is_system = |tree: &PathBuf| tree.starts_with("/usr") || tree == Path::new("/");
+    trees
+        .into_iter()
+        .flatten()
+        .filter_map(|tree| tree.canonicalize().ok())
+        .filter(|tree| !is_system(tree))
+        .collect()
+}
+
+/// Returns the path of a program without symbolic links in its directories. The program itself may be a
+/// link, and may depend on the name that it is called by.
+pub(crate) fn without_links(program: &Path) -> PathBuf {
+    let real = program.parent().and_then(|folder| folder.canonicalize().ok());
+    match (real, program.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => program.to_owned(),
+    }
+}
+
+/// Finds a program in the absolute directories of `PATH`.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Returns the path of a program next to the running executable, or one directory up: the executable of a
+/// test is in `deps`.
+pub(crate) fn next_to_executable(program: &str) -> PathBuf {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let mut folders = executable.ancestors().skip(1).take(2).map(|folder| folder.join(program));
+    let beside = folders.next().unwrap_or_else(|| program.into());
+    if beside.is_file() { beside } else { folders.find(|path| path.is_file()).unwrap_or(beside) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_python(line: &str, expected: Option<(&str, Option<&str>)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ansible-playbook");
+        fs::write(&program, format!("{line}\nimport sys\n")).unwrap();
+        let expected = expected
+            .map(|(path, option)| Python { path: path.into(), option: option.map(str::to_owned) });
+        assert_eq!(interpreter(&program), expected, "{line}");
+    }
+
+    #[test]
+    fn the_first_line_names_the_python() {
+        check_python("#!/usr/bin/python3", Some(("/usr/bin/python3", None)));
+        check_python("#! /opt/bin/python3.12  -sP ", Some(("/opt/bin/python3.12", Some("-sP"))));
+        check_python("#!/usr/bin/env python3", None);
+        check_python("#!/bin/sh", None);
+        check_python("import sys", None);
+    }
+
+    #[test]
+    fn callback_plugins_of_a_configuration_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("ansible.cfg");
+        let text = "[x]\ncallback_plugins = no\n[defaults]\ncallback_plugins = a:/b\n[y]\n";
+        std::fs::write(&config, text).unwrap();
+        let expected = [folder.path().join("a"), PathBuf::from("/b")];
+        assert_eq!(callback_plugins(&config), expected);
+    }
+}

@@ -1,0 +1,113 @@
+//! The directory of the playbooks, with the inventory and the configuration beside them.
+//!
+//! Owns how a file is found there: beneath a directory that was opened once, by the name that the daemon
+//! itself listed or that a manifest names. No part of a message is ever part of a name.
+
+use std::path::{Component, Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use loopabull_model::Task;
+
+use crate::error::{PlaybookError, StartError};
+
+/// The directory of the playbooks.
+#[derive(Debug)]
+pub(crate) struct PlaybookDir {
+    dir: Dir,
+    path: PathBuf,
+}
+
+impl PlaybookDir {
+    /// Opens the directory.
+    pub(crate) fn open(path: &Path) -> Result<Self, PlaybookError> {
+        let cannot = |source| PlaybookError::Folder { path: path.to_owned(), source };
+        let path = path.canonicalize().map_err(cannot)?;
+        let dir = Dir::open_ambient_dir(&path, ambient_authority()).map_err(cannot)?;
+        Ok(Self { dir, path })
+    }
+
+    /// Returns the canonical path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the path of a task's playbook, which must be a file.
+    pub(crate) fn playbook(&self, task: &Task) -> Result<PathBuf, StartError> {
+        let name = format!("{}.yml", task.name);
+        match self.dir.open(&name).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_file() => Ok(self.path.join(name)),
+            Ok(_) => Err(StartError::NotAFile { name }),
+            Err(source) => Err(StartError::Open { name, source }),
+        }
+    }
+
+    /// Returns the inventory that a manifest names: a list of hosts with a comma, or a file. Without a
+    /// name it is the file or directory `inventory`, if there is one.
+    pub(crate) fn inventory(&self, named: Option<&str>) -> Result<Option<PathBuf>, StartError> {
+        match named {
+            Some(hosts) if hosts.contains(',') => Ok(Some(hosts.into())),
+            Some(file) => self.find(file).map(Some),
+            None => Ok(self.dir.exists("inventory").then(|| self.path.join("inventory"))),
+        }
+    }
+
+    /// Returns the configuration of Ansible that a manifest names, or `ansible.cfg` if there is one.
+    pub(crate) fn ansible_config(
+        &self,
+        named: Option<&str>,
+    ) -> Result<Option<PathBuf>, StartError> {
+        match named {
+            Some(file) => self.find(file).map(Some),
+            None => Ok(self.dir.is_file("ansible.cfg").then(|| self.path.join("ansible.cfg"))),
+        }
+    }
+
+    /// Tells whether a playbook seems to use `become` on this machine, where nobody gets new
+    /// privileges. It only searches the text of the playbook for words, as a hint for a person;
+    /// nothing else depends on it.
+    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
+        let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
+        let has = |key: &str, values: &[&str]| {
+            let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
+            let found = lines.filter_map(|line| line.split_once(':'));
+            let value = |text: &str| text.split(" #").next().unwrap_or_default().trim().to_owned();
+            let mut found = found.filter(|(name, _)| *name == key).map(|(_, text)| value(text));
+            found.any(|found| values.contains(&found.as_str()))
+        };
+        has("become", &["true", "yes", "True"])
+            && (has("connection", &["local"]) || has("hosts", &["localhost", "127.0.0.1"]))
+    }
+
+    /// Returns the path of a file in the directory, which must exist.
+    fn find(&self, name: &str) -> Result<PathBuf, StartError> {
+        let is_plain =
+            Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_plain {
+            return Err(StartError::Outside { name: name.to_owned() });
+        }
+        match self.dir.metadata(name) {
+            Ok(_) => Ok(self.path.join(name)),
+            Err(source) => Err(StartError::Missing { name: name.to_owned(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_outside_the_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = PlaybookDir::open(folder.path()).unwrap();
+        for name in ["../x", "/etc/hosts", "a/../../x"] {
+            let error = dir.inventory(Some(name)).unwrap_err().to_string();
+            assert_eq!(error, format!("`{name}` is not inside the playbooks directory"));
+        }
+        let error = dir.ansible_config(Some("x.cfg")).unwrap_err().to_string();
+        assert_eq!(error, "cannot find `x.cfg` in the playbooks directory");
+        assert_eq!(dir.inventory(Some("a,b")).unwrap(), Some("a,b".into()));
+        assert_eq!(dir.inventory(None).unwrap(), None);
+    }
+}

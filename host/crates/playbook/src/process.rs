@@ -1,0 +1,129 @@
+//! A program behind the launcher: started, watched, stopped.
+//!
+//! Owns the life of one launcher. The launcher kills everything that its program leaves behind, and it
+//! ends by itself when this process is gone. So this module waits for the launcher, whose own
+//! descriptors the program cannot hold open.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use loopabull_launcher::send_plan;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{LostError, StartError};
+use crate::plan::LaunchPlan;
+use crate::watch::{End, EndRequest, Limits, Pipes, READ_TIMEOUT, Running, watch};
+
+/// The maximum size of the launcher's reports, in bytes.
+const MAX_REPORTS: usize = 64 << 10;
+
+/// A program that was started.
+#[derive(Debug)]
+pub(crate) struct Process {
+    launcher: Launcher,
+    pipes: Pipes,
+}
+
+/// A launcher that was started.
+#[derive(Debug)]
+struct Launcher {
+    child: Child,
+    /// Brings the reports. The launcher ends when this is dropped.
+    control: UnixStream,
+    reports: Vec<u8>,
+}
+
+impl Process {
+    /// Starts a program through the launcher. It gets a pipe for results if the plan has a number for
+    /// one.
+    pub(crate) fn start(launcher: &Path, plan: &LaunchPlan) -> Result<Self, StartError> {
+        let (pipes, ends) = Pipes::make()
+            .map_err(|source| StartError::Launch { path: launcher.to_owned(), source })?;
+        let has_results = !plan.confinement.descriptors.is_empty();
+        let results = has_results.then(|| ends.results.as_fd());
+        let output = [ends.stdout.into(), ends.stderr.into()];
+        let (child, control) = launch(launcher, plan, results.as_slice(), output)?;
+        Ok(Self { launcher: Launcher { child, control, reports: Vec::new() }, pipes })
+    }
+
+    /// Watches the program until it and everything that it started has ended.
+    pub(crate) async fn watch(self, limits: Limits<'_>, cancel: &CancellationToken) -> End {
+        let Self { mut launcher, pipes } = self;
+        let end = watch(&mut launcher, pipes, limits, cancel).await;
+        let reports = String::from_utf8_lossy(&launcher.reports);
+        let reports = reports.lines().filter_map(|line| line.parse().ok()).collect();
+        End { reports, ..end }
+    }
+}
+
+impl Running for Launcher {
+    async fn wait(&mut self) -> Result<(), LostError> {
+        let Self { child, control, reports } = self;
+        let read = read_reports(control, reports);
+        tokio::pin!(read);
+        let status = tokio::select! {
+            status = child.wait() => {
+                drop(tokio::time::timeout(READ_TIMEOUT, read).await);
+                status
+            }
+            () = &mut read => child.wait().await,
+        };
+        status.map(drop).map_err(LostError::Launcher)
+    }
+
+    /// Sends SIGTERM: the first one makes the launcher pass it on to the program, the second one makes
+    /// it kill everything.
+    fn ask(&mut self, _: EndRequest) -> Result<(), LostError> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
+            tracing::trace!("cannot signal the launcher: {error}");
+        }
+        Ok(())
+    }
+
+    async fn abandon(&mut self) -> Result<(), LostError> {
+        self.child.kill().await.map_err(LostError::Launcher)
+    }
+}
+
+/// Starts the launcher and sends it its plan. The returned socket brings its reports; dropping it ends
+/// the launcher and its program.
+pub(crate) fn launch(
+    launcher: &Path,
+    plan: &LaunchPlan,
+    descriptors: &[BorrowedFd<'_>],
+    [stdout, stderr]: [Stdio; 2],
+) -> Result<(Child, UnixStream), StartError> {
+    let cannot = |source| StartError::Launch { path: launcher.to_owned(), source };
+    let (ours, theirs) = StdStream::pair().map_err(cannot)?;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place, and the launcher")]
+    let child = Command::new(launcher)
+        .args(["--control", "0"])
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(stdout)
+        .stderr(stderr)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(cannot)?;
+    send_plan(&ours, &plan.confinement, &plan.environment, descriptors).map_err(cannot)?;
+    ours.set_nonblocking(true).map_err(cannot)?;
+    Ok((child, UnixStream::from_std(ours).map_err(cannot)?))
+}
+
+/// Reads the reports of the launcher to their end. If this is dropped, it keeps the part that it has
+/// read.
+async fn read_reports(control: &mut UnixStream, reports: &mut Vec<u8>) {
+    let mut buffer = vec![0; 1 << 10];
+    while let Ok(count @ 1..) = control.read(&mut buffer).await {
+        if reports.len() < MAX_REPORTS {
+            reports.extend_from_slice(&buffer[..count]);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The record of a run.
+//!
+//! Owns how the end of a process becomes an [`Attempt`]: its outcome, its masked output and its
+//! [`PlaybookReport`]. Before it: the watched process; after it: the journal.
+
+use std::time::Duration;
+
+use loopabull_launcher::{Held, Report, exit};
+use loopabull_model::{
+    Attempt, Exceeded, LayerReport, LayerState, Outcome, Output, PlaybookReport, Reason, Results,
+};
+
+use crate::error::chain;
+use crate::secrets::Secrets;
+use crate::watch::{Cause, End};
+
+/// The exit status of Ansible for a playbook that it cannot parse, and for unreachable hosts, about
+/// which it reports results (seen in 2.14 to 2.21).
+const UNREADABLE: i32 = 4;
+
+/// Why a run did not use a controller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ColdReason {
+    /// The manifest or the configuration asks for it.
+    Asked,
+    /// Nothing like it was run lately: a controller would not pay.
+    First,
+    /// No controller could be started here.
+    NoController,
+    /// The controller did not take the run.
+    Refused,
+}
+
+impl ColdReason {
+    /// Returns the word for a label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::First => "first",
+            Self::NoController => "no-controller",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Makes the record of a run that has ended. `timeout` is the time that the run was
+/// allowed.
+pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt {
+    let mut playbook = PlaybookReport::default();
+    let mut failed = None;
+    let mut exited = None;
+    for report in end.reports {
+        match report {
+            Report::Layer { layer, held, detail } => playbook.layers.push(LayerReport {
+                layer: layer.to_string(),
+                held: state(&held),
+                detail: detail.into(),
+            }),
+            Report::Failed { code, reason } => failed = Some((code, reason)),
+            Report::Killed { count } => playbook.killed = count as u64,
+            ended @ (Report::Exited { .. } | Report::Signalled { .. }) => exited = Some(ended),
+        }
+    }
+    let outcome = match (end.cause, failed) {
+        (_, Some((exit::USAGE, reason))) => {
+            not_started(format!("the launcher does not understand its plan: {reason}"))
+        }
+        (_, Some((_, reason))) => not_started(reason),
+        (Ok(Cause::Deadline), _) => {
+            Outcome::Limit { exceeded: Exceeded::Deadline { allowed: timeout } }
+        }
+        (Ok(Cause::Cancelled), _) => Outcome::Cancelled,
+        // It was started and may have done all its work, so it counts as a run.
+        (Err(error), _) => Outcome::Exit { status: chain(&error).into() },
+        (Ok(Cause::ByItself), _) => match exited {
+            Some(Report::Exited { status: 0 }) => Outcome::Success,
+            Some(Report::Exited { status }) => of_status(status, end.results.as_ref()),
+            Some(Report::Signalled { signal }) => {
+                Outcome::Exit { status: format!("ended by signal {signal}").into() }
+            }
+            _ => not_started("the launcher ended without a report"),
+        },
+    };
+    playbook.results = end.results;
+    let text = match end.output.dropped {
+        0 => secrets.mask().text(&end.output.text),
+        _ => secrets.mask().cut_text(&end.output.text),
+    };
+    let output = Output { text, dropped: end.output.dropped };
+    Attempt { output, playbook: Some(playbook), ..Attempt::without_output(outcome) }
+}
+
+/// Returns the outcome for an exit status of `ansible-playbook` other than 0.
+fn of_status(status: i32, results: Option<&Results>) -> Outcome {
+    let failure = results.and_then(Results::last_failure);
+    match results {
+        Some(results) if results.is_complete && results.is_only_unreachable() => {
+            let reason = failure.unwrap_or_default();
+            Outcome::Retry { reason: format!("unreachable: {reason}").into(), after: None }
+        }
+        None if status == UNREADABLE => Outcome::Unreadable {
+            reason: format!("exit status {status}, the output says why").into(),
+        },
+        _ => {
+            let reason = failure.map(|failure| format!(": {failure}"));
+            let reason = reason.unwrap_or_else(|| ", the output says why".to_owned());
+            Outcome::Exit { status: format!("exit status {status}{reason}").into() }
+        }
+    }
+}
+
+/// Returns the outcome of a run that was not started.
+pub(crate) fn not_started(reason: impl Into<Reason>) -> Outcome {
+    Outcome::NotStarted { reason: reason.into() }
+}
+
+fn state(held: &Held) -> LayerState {
+    match held {
+        Held::Yes => LayerState::Held,
+        Held::No => LayerState::Degraded,
+        Held::Off => LayerState::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(cause: Cause, reports: Vec<Report>) -> String {
+        let end = End { cause: Ok(cause), reports, results: None, output: Output::default() };
+        record(end, Duration::from_secs(2), &Secrets::default()).outcome.to_string()
+    }
+
+    #[test]
+    fn an_end_becomes_an_outcome() {
+        let exited = |status| vec![Report::Exited { status }];
+        assert_eq!(outcome(Cause::ByItself, exited(0)), "success");
+        assert_eq!(outcome(Cause::ByItself, exited(2)), "exit: exit status 2, the output says why");
+        assert_eq!(
+            outcome(Cause::ByItself, exited(4)),
+            "unreadable: exit status 4, the output says why"
+        );
+        assert_eq!(
+            outcome(Cause::ByItself, vec![Report::Signalled { signal: 9 }]),
+            "exit: ended by signal 9"
+        );
+        assert_eq!(
+            outcome(Cause::ByItself, Vec::new()),
+            "not-started: the launcher ended without a report"
+        );
+        assert_eq!(outcome(Cause::Deadline, exited(0)), "deadline: still running after 2s");
+        assert_eq!(outcome(Cause::Cancelled, exited(0)), "cancelled");
+    }
+
+    #[test]
+    fn a_program_that_the_launcher_could_not_run_was_not_started() {
+        let failed = Report::Failed { code: 1, reason: "no such file".to_owned() };
+        assert_eq!(outcome(Cause::Deadline, vec![failed]), "not-started: no such file");
+    }
+}

@@ -1,0 +1,207 @@
+//! The runner: one message for one playbook.
+//!
+//! Owns whether a run is a warm one, in a controller, or a cold one, and what happens when a controller
+//! fails. Before it: the worker; after it: the record of the run.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loopabull_model::{Attempt, Message, Outcome, RunId, Start, Task, Variables};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{ControllerError, StartError, VariablesError, chain};
+use crate::folder::Folder;
+use crate::host::Host;
+use crate::report::{ColdReason, not_started, record};
+use crate::secrets::Secrets;
+use crate::variables::{self, RunFacts};
+use crate::warm::{Controller, Controllers, Ran, Reuse};
+use crate::watch::{End, Limits};
+
+/// One message for one playbook.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    pub task: &'a Task,
+    pub secrets: Arc<Secrets>,
+    pub message: &'a Message,
+    pub run_id: &'a RunId,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// How long the run may take.
+    pub timeout: Duration,
+}
+
+/// Runs playbooks.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) host: Host,
+    pub(crate) controllers: Controllers,
+    /// How Ansible is started if a manifest does not say.
+    pub(crate) start: Start,
+}
+
+/// A call with its variables and limits.
+#[derive(Clone, Copy, Debug)]
+struct Request<'a> {
+    call: &'a Call<'a>,
+    variables: &'a str,
+    limits: Limits<'a>,
+}
+
+impl Runner {
+    /// Runs a playbook on one message.
+    pub(crate) async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
+        let variables = match variables_of(&call) {
+            Ok(variables) => variables,
+            Err(error) => {
+                let reason = error.to_string().into();
+                return Attempt::without_output(Outcome::Reject { reason });
+            }
+        };
+        let limits = Limits {
+            timeout: call.timeout,
+            output: call.task.manifest.limits.output.as_u64(),
+            mask: call.secrets.mask(),
+        };
+        let started = Instant::now();
+        let request = Request { call: &call, variables: &variables, limits };
+        let (end, cold) = match self.run_warm(request, cancel).await {
+            Ok(end) => (end, None),
+            Err(reason) => {
+                // The time that was spent on a controller counts.
+                let left = limits.timeout.saturating_sub(started.elapsed());
+                let request = Request { limits: Limits { timeout: left, ..limits }, ..request };
+                match self.run_cold(request, cancel).await {
+                    Ok(end) => (end, Some(reason.as_str().to_owned())),
+                    Err(error) => return Attempt::without_output(not_started(chain(&error))),
+                }
+            }
+        };
+        let mut attempt = record(end, limits.timeout, &call.secrets);
+        if let Some(report) = &mut attempt.playbook {
+            report.cold = cold;
+        }
+        attempt
+    }
+
+    /// Runs a playbook in a controller. If it returns a reason, nothing was run.
+    async fn run_warm(
+        &self,
+        request: Request<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<End, ColdReason> {
+        let task = request.call.task;
+        if task.manifest.ansible.start.unwrap_or(self.start) == Start::Cold {
+            return Err(ColdReason::Asked);
+        }
+        if !self.host.planner.has_python() {
+            return Err(ColdReason::NoController);
+        }
+        let started = Instant::now();
+        let key = self.host.planner.key(task).map_err(|_| ColdReason::NoController)?;
+        let is_frequent = self.controllers.is_frequent(&key);
+        let mut controller = match self.controllers.take(&key).await {
+            Some(controller) => controller,
+            None if !is_frequent => return Err(ColdReason::First),
+            None if self.controllers.is_paused() => return Err(ColdReason::NoController),
+            None => {
+                let timeout = request.limits.timeout;
+                let started = self.start_controller(task, key, timeout, cancel).await;
+                started.map_err(|error| {
+                    let name = &task.name;
+                    tracing::warn!("no controller for task `{name}`: {}", chain(&error));
+                    ColdReason::NoController
+                })?
+            }
+        };
+        let left = request.limits.timeout.saturating_sub(started.elapsed());
+        let limits = Limits { timeout: left, ..request.limits };
+        let Ok(arguments) = self.prepare(request, controller.folder()) else {
+            let reuse = controller.empty_folder().await;
+            self.give_back(controller, reuse).await;
+            return Err(ColdReason::Refused);
+        };
+        match controller.run(&arguments, limits, cancel).await {
+            Ran::Refused => {
+                controller.end().await;
+                Err(ColdReason::Refused)
+            }
+            Ran::Ended { end, reuse } => {
+                self.give_back(controller, reuse).await;
+                Ok(end)
+            }
+        }
+    }
+
+    async fn give_back(&self, controller: Controller, reuse: Reuse) {
+        match reuse {
+            Reuse::Yes => self.controllers.put(controller).await,
+            Reuse::No => controller.end().await,
+        }
+    }
+
+    /// Starts a controller, which must not take longer than the run itself may.
+    async fn start_controller(
+        &self,
+        task: &Task,
+        key: String,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Controller, ControllerError> {
+        let folder = self.host.make_folder(&self.controllers.next_name())?;
+        let start = async {
+            let plan = self.host.planner.controller(task, folder.path())?;
+            Controller::start(&self.host.launcher, &plan, key, folder.clone()).await
+        };
+        let started = tokio::select! {
+            started = tokio::time::timeout(timeout, start) => {
+                started.unwrap_or(Err(ControllerError::Deadline))
+            }
+            () = cancel.cancelled() => Err(ControllerError::Cancelled),
+        };
+        if started.is_err() {
+            self.controllers.pause();
+            folder.remove().await;
+        }
+        started
+    }
+
+    /// Runs `ansible-playbook` itself.
+    async fn run_cold(
+        &self,
+        request: Request<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<End, StartError> {
+        let call = request.call;
+        let folder = self.host.make_folder(call.run_id.as_str())?;
+        let started = self.prepare(request, &folder).and_then(|arguments| {
+            let plan = self.host.planner.playbook(call.task, folder.path(), arguments)?;
+            self.host.start(&plan)
+        });
+        let end = match started {
+            Ok(process) => Ok(process.watch(request.limits, cancel).await),
+            Err(error) => Err(error),
+        };
+        folder.remove().await;
+        end
+    }
+
+    /// Writes secrets and variables into the folder of a run. Returns the arguments of Ansible.
+    fn prepare(&self, request: Request<'_>, folder: &Folder) -> Result<Vec<OsString>, StartError> {
+        folder.write_secrets(&request.call.secrets)?;
+        let file = folder.write("given/message.yml", request.variables)?;
+        let mut variables = OsString::from("@");
+        variables.push(file);
+        let more = ["--extra-vars".into(), variables];
+        self.host.planner.arguments(request.call.task, folder.path(), more)
+    }
+}
+
+fn variables_of(call: &Call<'_>) -> Result<String, VariablesError> {
+    let facts = RunFacts { run_id: call.run_id.as_str(), attempt: call.attempt };
+    match call.task.manifest.ansible.variables {
+        Variables::Message => variables::write(call.message, facts),
+        Variables::TopLevel => variables::write_top_level(call.message, facts),
+    }
+}

@@ -1,0 +1,44 @@
+//! A claim on a row of the embedded queues.
+
+use std::sync::Arc;
+
+use loopabull_model::Settlement;
+use loopabull_store::Store;
+use rusqlite::Connection;
+use tokio::sync::Notify;
+
+use super::rows;
+use crate::delivered::DeliveredEntry;
+use crate::error::QueueError;
+
+/// A claim on a row.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    row: i64,
+    store: Arc<Store>,
+    published: Arc<Notify>,
+}
+
+impl Claim {
+    pub(super) fn new(row: i64, store: &Arc<Store>, published: &Arc<Notify>) -> Self {
+        Self { row, store: Arc::clone(store), published: Arc::clone(published) }
+    }
+
+    pub(crate) async fn settle(
+        &self,
+        delivered: &DeliveredEntry,
+        settlement: &Settlement,
+    ) -> Result<(), QueueError> {
+        let (row, attempts) = (self.row, delivered.attempts_after(settlement));
+        let settlement = settlement.clone();
+        let settle =
+            move |connection: &Connection| rows::settle(connection, row, attempts, &settlement);
+        let changed = self.store.change(settle).await?;
+        self.published.notify_one();
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(QueueError::LostClaim { message: delivered.entry.message.id.to_string() })
+        }
+    }
+}

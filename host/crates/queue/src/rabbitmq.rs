@@ -1,0 +1,124 @@
+//! The queues in RabbitMQ.
+//!
+//! An entry moves between queues of the broker by copying: the copy is published and confirmed, and only
+//! then the old one is acknowledged. A crash between the two duplicates the entry and never loses it.
+//!
+//! Each worker has a channel of its own, so that a fault of one delivery does not affect others.
+//!
+//! Modules, each using only those before it: `topology` (the queues on the broker), `headers`,
+//! `outgoing`, `incoming` (the form of an entry), `declaration`, `held`, `shared`, `claim`, `external`,
+//! `release`, `consumer`, `dead_letters`, `plan`, `ack_timeout`.
+
+mod ack_timeout;
+mod claim;
+mod consumer;
+mod dead_letters;
+mod declaration;
+mod external;
+mod headers;
+mod held;
+mod incoming;
+mod outgoing;
+mod plan;
+mod release;
+mod shared;
+mod topology;
+
+use std::sync::Arc;
+
+use loopabull_model::{Entry, QueueName, TaskName};
+
+use crate::config::{QueueConfig, RabbitMqConfig};
+use crate::dead_letter::{DeadLetter, Verdict};
+use crate::depth::Depth;
+use crate::error::QueueError;
+use outgoing::Outgoing;
+use shared::Shared;
+use topology::QueueRole;
+
+pub use ack_timeout::{AckTimeout, AckTimeoutSource};
+pub(crate) use claim::Claim;
+pub(crate) use consumer::{Consumer, Received};
+pub use declaration::Declaration;
+pub use external::External;
+pub use plan::{Change, Plan};
+
+/// The queues in RabbitMQ.
+#[derive(Debug)]
+pub struct RabbitMq {
+    shared: Arc<Shared>,
+}
+
+impl RabbitMq {
+    /// Connects, and creates the queues that are missing.
+    pub(crate) async fn open(
+        settings: &RabbitMqConfig,
+        queues: &[QueueConfig],
+    ) -> Result<Self, QueueError> {
+        let rabbitmq = Self::connect(settings, queues).await?;
+        let session = rabbitmq.shared.session().await?;
+        for queue in queues {
+            for role in QueueRole::permanent() {
+                rabbitmq.shared.declare(&session, &queue.name, &role).await?;
+            }
+        }
+        Ok(rabbitmq)
+    }
+
+    /// Connects, and creates no queue.
+    pub(crate) async fn connect(
+        settings: &RabbitMqConfig,
+        queues: &[QueueConfig],
+    ) -> Result<Self, QueueError> {
+        Ok(Self { shared: Arc::new(Shared::connect(settings, queues).await?) })
+    }
+
+    pub(crate) async fn publish(&self, entry: &Entry) -> Result<(), QueueError> {
+        self.shared.publish(&Outgoing::new(entry)).await
+    }
+
+    pub(crate) fn consume(&self, queue: &QueueName) -> Consumer {
+        Consumer::new(Arc::clone(&self.shared), queue)
+    }
+
+    pub(crate) async fn release(
+        &self,
+        is_awake: impl Fn(&TaskName) -> bool,
+    ) -> Result<(), QueueError> {
+        release::release(&self.shared, is_awake).await
+    }
+
+    pub(crate) async fn judge_dead_letters(
+        &self,
+        queue: &QueueName,
+        judge: impl FnMut(&DeadLetter) -> Verdict + Send,
+    ) -> Result<u64, QueueError> {
+        dead_letters::judge(&self.shared, queue, judge).await
+    }
+
+    pub(crate) async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
+        let session = self.shared.session().await?;
+        let mut depth = Depth::default();
+        for role in QueueRole::permanent() {
+            let count = self.shared.count(&session, queue, &role).await?.unwrap_or(0);
+            match role {
+                QueueRole::Work => depth.waiting += count,
+                QueueRole::Dead => depth.dead += count,
+                QueueRole::Delay(_) | QueueRole::Held(_) => depth.later += count,
+            }
+        }
+        for task in self.shared.held.tasks_of(queue) {
+            let held = QueueRole::Held(task);
+            depth.held += self.shared.count(&session, queue, &held).await?.unwrap_or(0);
+        }
+        Ok(depth)
+    }
+
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.shared.problem()
+    }
+
+    pub(crate) async fn ack_timeout(&self, queue: &QueueName) -> Option<AckTimeout> {
+        ack_timeout::ack_timeout(&self.shared, queue).await
+    }
+}

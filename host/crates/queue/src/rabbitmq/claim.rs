@@ -1,0 +1,138 @@
+//! A claim: a delivery of the broker that is not settled yet.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lapin::Channel;
+use lapin::message::Delivery as RawDelivery;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use loopabull_model::{QueueName, Reason, Settlement};
+
+use super::outgoing::Outgoing;
+use super::shared::Shared;
+use super::topology::QueueRole;
+use crate::delivered::DeliveredEntry;
+use crate::error::QueueError;
+
+/// A delivery of the broker that is not settled yet.
+pub(crate) struct Claim {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: QueueName,
+    pub(super) raw: Box<RawDelivery>,
+    /// The generation of the session in which it was received.
+    generation: u64,
+    /// The channel on which a held entry was taken. It stays open until the entry is settled.
+    held_on: Option<Channel>,
+}
+
+impl Claim {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        queue: &QueueName,
+        generation: u64,
+        raw: RawDelivery,
+    ) -> Self {
+        let (shared, queue, raw) = (Arc::clone(shared), queue.clone(), Box::new(raw));
+        Self { shared, queue, raw, generation, held_on: None }
+    }
+
+    /// Marks the delivery as a held entry, which was taken on a channel of its own.
+    pub(super) fn held_on(mut self, channel: Channel) -> Self {
+        self.held_on = Some(channel);
+        self
+    }
+
+    pub(super) fn was_held(&self) -> bool {
+        self.held_on.is_some()
+    }
+
+    pub(crate) async fn settle(
+        &self,
+        delivered: &DeliveredEntry,
+        settlement: &Settlement,
+    ) -> Result<(), QueueError> {
+        let lost = || QueueError::LostClaim { message: delivered.entry.message.id.to_string() };
+        let attempts = delivered.attempts_after(settlement);
+        let (queue, task) = (&delivered.entry.queue, &delivered.entry.task);
+        if !self.is_valid().await {
+            return Err(lost());
+        }
+        let copy = match settlement {
+            Settlement::Ack => None,
+            Settlement::Retry { after } => Some(Outgoing::delayed(delivered, attempts, *after)),
+            Settlement::GiveBack { after } if !after.is_zero() => {
+                Some(Outgoing::delayed(delivered, attempts, *after))
+            }
+            // The entry returns to its position. The broker counts that towards its delivery limit, which
+            // is high.
+            Settlement::GiveBack { .. } => return self.requeue().await,
+            Settlement::DeadLetter { reason, output } => {
+                let copy = Outgoing::copy(delivered, QueueRole::Dead, attempts);
+                Some(copy.dead_lettered(reason, output))
+            }
+            // The task was paused again, so its other entries stay held too.
+            Settlement::Hold if self.was_held() => {
+                self.shared.held.end_release(&(queue.clone(), task.clone()));
+                return self.requeue().await;
+            }
+            Settlement::Hold => {
+                self.shared.held.note(queue, task);
+                Some(Outgoing::copy(delivered, QueueRole::Held(task.clone()), attempts))
+            }
+        };
+        if let Some(copy) = copy {
+            self.shared.publish(&copy).await?;
+            if let QueueRole::Held(task) = &copy.role {
+                // Again, because a release that found the queue empty meanwhile has forgotten the task.
+                self.shared.held.note(&copy.queue, task);
+            }
+        }
+        if self.acknowledge().await? { Ok(()) } else { Err(lost()) }
+    }
+
+    /// Acknowledges the delivery. Returns `false` if its channel is gone, so that the broker redelivers it.
+    pub(super) async fn acknowledge(&self) -> Result<bool, QueueError> {
+        if !self.is_valid().await {
+            return Ok(false);
+        }
+        let session = self.shared.session().await?;
+        let ack = self.raw.acker.ack(BasicAckOptions::default());
+        // An error means that the connection is lost, and `false` that the channel is. The broker
+        // redelivers in both cases.
+        Ok(session.step("acknowledge", ack).await.unwrap_or(false))
+    }
+
+    /// Dead-letters a message that cannot be used, byte for byte.
+    pub(super) async fn dead_letter_unread(&self, reason: &Reason) -> Result<(), QueueError> {
+        let copy = Outgoing::unread(&self.queue, QueueRole::Dead, &self.raw);
+        self.shared.publish(&copy.dead_lettered(reason, "")).await?;
+        self.acknowledge().await.map(|_| ())
+    }
+
+    /// Returns whether the channel and the session of the delivery still exist. A delivery of an earlier
+    /// session must not be settled: the broker has redelivered it meanwhile.
+    async fn is_valid(&self) -> bool {
+        let session = self.shared.session().await;
+        self.raw.acker.usable()
+            && session.is_ok_and(|session| session.generation() == self.generation)
+    }
+
+    /// Returns the delivery to its position in the queue.
+    async fn requeue(&self) -> Result<(), QueueError> {
+        let session = self.shared.session().await?;
+        let reject = self.raw.acker.reject(BasicRejectOptions { requeue: true });
+        // Any fault of the channel requeues the delivery, too.
+        drop(session.step("requeue", reject).await);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("queue", &self.queue)
+            .field("generation", &self.generation)
+            .field("delivery_tag", &self.raw.delivery_tag)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,209 @@
+//! A worker's consumer: a channel of its own, which is opened again whenever it is lost.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use lapin::Channel;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use loopabull_amqp::{Session, chain};
+use loopabull_backoff::Backoff;
+use loopabull_model::{QueueName, Settlement};
+use tokio_util::sync::CancellationToken;
+
+use super::claim::Claim;
+use super::external::External;
+use super::incoming::{self, Incoming};
+use super::release;
+use super::shared::Shared;
+use super::topology::QueueRole;
+use crate::delivered::DeliveredEntry;
+use crate::error::QueueError;
+
+/// A worker's consumer of one queue.
+#[derive(Debug)]
+pub struct Consumer {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    subscription: Option<Subscription>,
+    backoff: Backoff,
+    stopped: bool,
+}
+
+/// A message that was received from the broker for a worker.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Entry(Box<DeliveredEntry>, Claim),
+    External(External),
+}
+
+/// A channel and its consumer, which are lost together.
+#[derive(Debug)]
+struct Subscription {
+    session: Arc<Session>,
+    channel: Channel,
+    stream: lapin::Consumer,
+}
+
+impl Consumer {
+    pub(super) fn new(shared: Arc<Shared>, queue: &QueueName) -> Self {
+        let (queue, backoff) = (queue.clone(), Backoff::default());
+        Self { shared, queue, subscription: None, backoff, stopped: false }
+    }
+
+    pub(crate) async fn receive(&mut self, stop: &CancellationToken) -> Option<Received> {
+        while !stop.is_cancelled() && !self.stopped {
+            match self.next(stop).await {
+                Ok(Some(received)) => {
+                    self.backoff.reset();
+                    return Some(received);
+                }
+                Ok(None) => (),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!("cannot consume queue `{}`: {error}; retrying", self.queue);
+                    self.shared.set_problem(&self.queue, Some(error));
+                    // Dropped, so that the broker delivers the prefetched entries to other workers.
+                    self.subscription = None;
+                    self.backoff.pause(stop).await;
+                }
+            }
+        }
+        None
+    }
+
+    /// Stops receiving. The channel stays open for the delivery that the worker still has.
+    ///
+    /// Prefetched entries return to their positions. In an exclusive order the next worker must not start
+    /// before the last delivery is settled, so there the consumer stays until `close`.
+    pub(crate) async fn stop(&mut self) -> Result<(), QueueError> {
+        if self.shared.config(&self.queue).exclusive_order
+            || std::mem::replace(&mut self.stopped, true)
+        {
+            return Ok(());
+        }
+        let Some(Subscription { session, channel, stream }) = self.subscription.as_mut() else {
+            return Ok(());
+        };
+        let cancel = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
+        session.step("stop consuming", cancel).await?;
+        loop {
+            let next = tokio::select! {
+                next = stream.next() => next,
+                () = session.ended() => return Ok(()),
+            };
+            let Some(Ok(raw)) = next else { return Ok(()) };
+            let reject = raw.acker.reject(BasicRejectOptions { requeue: true });
+            session.step("requeue a prefetched entry", reject).await?;
+        }
+    }
+
+    /// Closes the channel. The broker requeues the prefetched entries and ends the consumer in one step.
+    pub(crate) async fn close(mut self) -> Result<(), QueueError> {
+        let Some(Subscription { session, channel, .. }) = self.subscription.take() else {
+            return Ok(());
+        };
+        let close = channel.close(200, ShortString::from("the worker stops"));
+        session.step("close the channel", close).await?;
+        Ok(())
+    }
+
+    /// Waits for the next message. Returns `None` if there is nothing for a worker and the caller should
+    /// try again.
+    async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
+        let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
+        if !self.subscription.as_ref().is_some_and(is_usable) {
+            self.subscription = None;
+            let opened = tokio::select! {
+                opened = self.subscribe() => opened?,
+                () = stop.cancelled() => return Ok(None),
+            };
+            self.subscription = Some(opened);
+            self.shared.set_problem(&self.queue, None);
+        }
+        let Subscription { session, stream, .. } =
+            self.subscription.as_mut().expect("it was opened above");
+        let generation = session.generation();
+        // Registered before we look for released entries, so that a release after that is not missed.
+        let released = self.shared.held.released.notified();
+        tokio::pin!(released);
+        released.as_mut().enable();
+        if let Some((raw, channel)) =
+            release::next_released(&self.shared, session, &self.queue).await?
+        {
+            let claim = Claim::new(&self.shared, &self.queue, generation, raw);
+            return self.accept(claim.held_on(channel)).await;
+        }
+        // The stream keeps a delivery that it has not handed out, so its future may be dropped.
+        let next = tokio::select! {
+            // `stop` comes first: a delivery that is handed out after it would be run.
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            () = released => return Ok(None),
+            // A stream of lapin does not end when its connection misses a heartbeat.
+            () = session.ended() => {
+                return Err(self.shared.broker.connection_lost("consume").into());
+            }
+            next = stream.next() => next,
+        };
+        match next {
+            Some(Ok(raw)) => {
+                self.accept(Claim::new(&self.shared, &self.queue, generation, raw)).await
+            }
+            Some(Err(source)) => Err(self.shared.broker.error("receive", source).into()),
+            // The broker cancelled the consumer: the queue was deleted, or its node stopped.
+            None => Err(self.shared.broker.consumer_cancelled(self.queue.as_str()).into()),
+        }
+    }
+
+    /// Returns a message for the worker. Settles it here and returns `None` if it is not for a worker yet.
+    async fn accept(&self, claim: Claim) -> Result<Option<Received>, QueueError> {
+        match incoming::read(&self.queue, &claim.raw) {
+            Incoming::Entry(delivered, remaining) if !remaining.is_zero() => {
+                claim.settle(&delivered, &Settlement::GiveBack { after: remaining }).await?;
+            }
+            Incoming::Entry(delivered, _) => {
+                if claim.was_held() || !self.hold_back(&delivered, &claim).await? {
+                    return Ok(Some(Received::Entry(delivered, claim)));
+                }
+            }
+            Incoming::External => return Ok(Some(Received::External(External::new(claim)))),
+            Incoming::Unreadable(reason) => claim.dead_letter_unread(&reason).await?,
+        }
+        Ok(None)
+    }
+
+    /// Holds an entry behind the held entries of its task while those are being released. Returns whether
+    /// it did.
+    async fn hold_back(
+        &self,
+        delivered: &DeliveredEntry,
+        claim: &Claim,
+    ) -> Result<bool, QueueError> {
+        let key = (delivered.entry.queue.clone(), delivered.entry.task.clone());
+        let Some(_guard) = self.shared.held.lock_if_releasing(&key).await else {
+            return Ok(false);
+        };
+        claim.settle(delivered, &Settlement::Hold).await?;
+        Ok(true)
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, QueueError> {
+        let session = self.shared.session().await?;
+        self.shared.ensure_exists(&session, &self.queue, &QueueRole::Work).await?;
+        let channel = session.open_channel().await?;
+        // Lapin's own recovery would forget the prefetch; here every channel is new.
+        let qos = channel.basic_qos(self.shared.settings.prefetch, BasicQosOptions::default());
+        session.step("set the prefetch", qos).await?;
+        let consume = channel.basic_consume(
+            self.queue.as_str().into(),
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let stream = session.step("consume the queue", consume).await?;
+        Ok(Subscription { session, channel, stream })
+    }
+}

@@ -1,0 +1,74 @@
+//! The declarations of queues on the broker: compared with ours, and made where they are missing.
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use loopabull_amqp::{AmqpError, Session, chain};
+use serde::Serialize;
+
+/// The AMQP reply codes "access refused", "not found" and "precondition failed".
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+
+/// How a queue on the broker compares with our declaration.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "standing", rename_all = "kebab-case")]
+pub enum Declaration {
+    /// The queue does not exist and will be created.
+    Missing,
+    /// The queue matches our declaration.
+    Same,
+    /// The queue has other arguments, or we may not compare them. It is used as it is.
+    Differs { reason: String },
+}
+
+/// Compares a queue on the broker with our arguments. Looks passively first, which needs no permission to
+/// create queues.
+pub(super) async fn compare(
+    session: &Session,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<Declaration, AmqpError> {
+    if count(session, name).await?.is_none() {
+        return Ok(Declaration::Missing);
+    }
+    let channel = session.open_channel().await?;
+    let declare = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+    match session.step("compare the queue", declare).await {
+        Ok(_) => Ok(Declaration::Same),
+        Err(error) => match error.reply_code() {
+            Some(PRECONDITION_FAILED | ACCESS_REFUSED) => {
+                Ok(Declaration::Differs { reason: chain(&error) })
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Creates a queue.
+pub(super) async fn create(
+    session: &Session,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), AmqpError> {
+    let channel = session.open_channel().await?;
+    let declare = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+    session.step("declare the queue", declare).await.map(|_| ())
+}
+
+/// Returns how many messages wait in a queue; `None` if the queue does not exist.
+pub(super) async fn count(session: &Session, name: &str) -> Result<Option<u64>, AmqpError> {
+    let channel = session.open_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declare = channel.queue_declare(name.into(), passive, FieldTable::default());
+    match session.step("count the messages of the queue", declare).await {
+        Ok(queue) => Ok(Some(queue.message_count().into())),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether the broker answered that the queue does not exist.
+pub(super) fn is_missing(error: &AmqpError) -> bool {
+    error.reply_code() == Some(NOT_FOUND)
+}

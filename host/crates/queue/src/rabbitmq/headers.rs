@@ -1,0 +1,103 @@
+//! The headers of an entry on the broker: their names, and how they are read.
+
+use lapin::message::Delivery as RawDelivery;
+use lapin::types::AMQPValue;
+use loopabull_amqp::{integer, scalar_text};
+use loopabull_model::EntryId;
+
+use crate::dead_letter::DeathRecord;
+
+/// The id of the entry, the same for every copy.
+pub(super) const ENTRY: &str = "loopabull-entry";
+/// The task that the entry is for.
+pub(super) const TASK: &str = "loopabull-task";
+/// How many attempts ended before this copy of the entry was published.
+pub(super) const ATTEMPTS: &str = "loopabull-attempts";
+/// When the entry was first published, in milliseconds since 1970.
+pub(super) const QUEUED: &str = "loopabull-queued-ms";
+/// The delay that remains when this copy leaves its delay queue, in milliseconds.
+pub(super) const REMAINING: &str = "loopabull-pause-left-ms";
+/// Why an entry became a dead letter, and when, in milliseconds since 1970.
+pub(super) const REASON: &str = "loopabull-reason";
+pub(super) const DIED: &str = "loopabull-died-ms";
+/// The end of its last run's output.
+pub(super) const OUTPUT: &str = "loopabull-output";
+/// Its earlier deaths, as JSON.
+pub(super) const HISTORY: &str = "loopabull-history";
+/// The routing key with which an external message reached us, before we moved it.
+pub(super) const ROUTING_KEY: &str = "loopabull-routing-key";
+/// The broker's own headers on messages that it dead-lettered itself. RabbitMQ 4 sets the first, all
+/// versions set the second.
+const LAST_DEATH: &str = "x-last-death-reason";
+const DEATHS: &str = "x-death";
+
+/// The headers of a delivery.
+pub(super) struct Headers<'a>(pub(super) &'a RawDelivery);
+
+impl Headers<'_> {
+    fn value(&self, name: &str) -> Option<&AMQPValue> {
+        self.0.properties.headers().as_ref()?.inner().get(name)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        match self.value(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn number(&self, name: &str) -> i64 {
+        self.value(name).map_or(0, integer)
+    }
+
+    /// Returns all headers whose values are text, numbers or booleans.
+    pub(super) fn scalars(&self) -> Vec<(String, String)> {
+        let table = self.0.properties.headers().as_ref();
+        let headers = table.into_iter().flat_map(|table| table.inner());
+        headers.filter_map(|(name, value)| Some((name.to_string(), scalar_text(value)?))).collect()
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        u32::try_from(self.number(ATTEMPTS).max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the id of the entry, if it is a valid one.
+    pub(super) fn entry_id(&self) -> Option<EntryId> {
+        self.text(ENTRY).filter(|id| EntryId::is_valid(id)).map(EntryId::new)
+    }
+
+    pub(super) fn history(&self) -> Vec<DeathRecord> {
+        let history = self.text(HISTORY).and_then(|text| serde_json::from_str(&text).ok());
+        history.unwrap_or_default()
+    }
+
+    /// Returns the routing key with which an external message reached us, if we have moved it since.
+    pub(super) fn routing_key(&self) -> Option<String> {
+        self.text(ROUTING_KEY)
+    }
+
+    /// Returns the routing key with which a message was first published, if the broker has moved it since.
+    pub(super) fn first_routing_key(&self) -> Option<String> {
+        let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
+        let AMQPValue::FieldTable(oldest) = deaths.as_slice().last()? else { return None };
+        let AMQPValue::FieldArray(keys) = oldest.inner().get("routing-keys")? else { return None };
+        match keys.as_slice().first()? {
+            AMQPValue::LongString(key) => Some(key.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Returns why the broker dead-lettered the message.
+    pub(super) fn broker_death_reason(&self) -> Option<String> {
+        if let Some(reason) = self.text(LAST_DEATH) {
+            return Some(reason);
+        }
+        let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
+        // The newest death comes first.
+        let AMQPValue::FieldTable(newest) = deaths.as_slice().first()? else { return None };
+        match newest.inner().get("reason")? {
+            AMQPValue::LongString(reason) => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+}

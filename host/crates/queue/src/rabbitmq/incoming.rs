@@ -1,0 +1,90 @@
+//! An entry as it is read from the broker.
+
+use std::time::Duration;
+
+use lapin::message::Delivery as RawDelivery;
+use lapin::types::ShortString;
+use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, TaskName};
+
+use super::headers::{DIED, ENTRY, Headers, OUTPUT, QUEUED, REASON, REMAINING, TASK};
+use crate::dead_letter::{DeadLetter, DeathRecord};
+use crate::delivered::DeliveredEntry;
+
+/// A message that was read from a queue on the broker.
+pub(super) enum Incoming {
+    /// An entry, and the delay that remains for it.
+    Entry(Box<DeliveredEntry>, Duration),
+    /// A message that another program published.
+    External,
+    /// An entry of ours that cannot be read, for this reason.
+    Unreadable(Reason),
+}
+
+/// Reads a message of a queue.
+pub(super) fn read(queue: &QueueName, raw: &RawDelivery) -> Incoming {
+    let headers = Headers(raw);
+    if headers.text(ENTRY).is_none() && headers.text(TASK).is_none() {
+        return Incoming::External;
+    }
+    match entry(queue, raw) {
+        Ok(entry) => {
+            let delivered = DeliveredEntry {
+                entry,
+                attempt: headers.attempts().saturating_add(1),
+                queued_at_ms: headers.number(QUEUED),
+                history: headers.history(),
+            };
+            let remaining = headers.number(REMAINING).try_into().unwrap_or(0);
+            Incoming::Entry(Box::new(delivered), Duration::from_millis(remaining))
+        }
+        Err(reason) => Incoming::Unreadable(reason.into()),
+    }
+}
+
+/// Reads a dead letter.
+pub(super) fn read_dead_letter(queue: &QueueName, raw: &RawDelivery) -> DeadLetter {
+    let headers = Headers(raw);
+    let by_broker = || {
+        let reason = headers.broker_death_reason().unwrap_or_else(|| "unknown reason".to_owned());
+        format!("dead-lettered by the broker: {reason}")
+    };
+    DeadLetter {
+        id: headers.entry_id().unwrap_or_else(|| fingerprint(raw)),
+        queue: queue.clone(),
+        task: headers.text(TASK).and_then(|task| TaskName::try_from(task).ok()),
+        message: entry(queue, raw).map(|entry| entry.message),
+        body: raw.data.clone(),
+        death: DeathRecord {
+            reason: Reason::from(headers.text(REASON).unwrap_or_else(by_broker)).into(),
+            attempts: headers.attempts(),
+            queued_at_ms: headers.number(QUEUED),
+            died_at_ms: headers.number(DIED),
+        },
+        output: headers.text(OUTPUT).unwrap_or_default(),
+        history: headers.history(),
+    }
+}
+
+/// Returns the entry, or why it cannot be read.
+fn entry(queue: &QueueName, raw: &RawDelivery) -> Result<Entry, String> {
+    let headers = Headers(raw);
+    let text =
+        |name: &str| headers.text(name).ok_or_else(|| format!("undecodable: no header `{name}`"));
+    let undecodable = |error: &dyn std::fmt::Display| format!("undecodable: {error}");
+    text(ENTRY)?;
+    let id = headers
+        .entry_id()
+        .ok_or_else(|| format!("undecodable: the header `{ENTRY}` is not a valid entry id"))?;
+    let task = TaskName::try_from(text(TASK)?).map_err(|error| undecodable(&error))?;
+    let message: Message =
+        serde_json::from_slice(&raw.data).map_err(|error| undecodable(&error))?;
+    Ok(Entry { id, queue: queue.clone(), task, message })
+}
+
+/// Returns an id for a message without one, derived from its content.
+fn fingerprint(raw: &RawDelivery) -> EntryId {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (&raw.data, raw.properties.message_id().as_ref().map(ShortString::as_str)).hash(&mut hasher);
+    EntryId::new(format!("external-{:016x}", hasher.finish()))
+}

@@ -1,0 +1,129 @@
+//! The plan: which queues exist on the broker, which are missing, and which differ from our declarations.
+
+use lapin::types::AMQPValue;
+use loopabull_amqp::{AmqpError, Version};
+use serde::Serialize;
+
+use super::declaration::{self, Declaration};
+use super::shared::Shared;
+use super::topology::{DEFAULT_DELIVERY_LIMIT_SINCE, QUEUE_ACK_TIMEOUT_SINCE, QueueRole};
+use crate::config::{QueueConfig, RabbitMqConfig};
+use crate::delivered::DELIVERY_LIMIT;
+
+/// The first version that does not count `basic.nack` towards the delivery limit.
+const NACK_NOT_COUNTED_SINCE: Version = Version(4, 3, 0);
+
+/// The state of our queues on the broker, and the changes that `Queues::open` would make.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    pub broker: String,
+    /// Unknown over TLS.
+    pub version: Option<String>,
+    pub changes: Vec<Change>,
+    /// Notes on this version of RabbitMQ for the operator, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A queue on the broker.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    pub queue: String,
+    #[serde(flatten)]
+    pub declaration: Declaration,
+    /// The arguments of our declaration.
+    pub arguments: String,
+}
+
+impl Plan {
+    /// Compares the queues on the broker with our declarations. Changes nothing.
+    pub async fn of(settings: &RabbitMqConfig, queues: &[QueueConfig]) -> Result<Self, AmqpError> {
+        let shared = Shared::connect(settings, queues).await?;
+        let session = shared.session().await?;
+        let mut changes = Vec::new();
+        for config in queues {
+            for role in QueueRole::permanent() {
+                let (queue, table) = (role.name(&config.name), role.arguments(config));
+                let arguments: Vec<String> = table
+                    .inner()
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", argument_text(value)))
+                    .collect();
+                let declaration = declaration::compare(&session, &queue, table).await?;
+                changes.push(Change { queue, declaration, arguments: arguments.join(" ") });
+            }
+        }
+        let warnings = warnings(shared.version, &changes);
+        let version = shared.version.map(|version| version.to_string());
+        Ok(Self { broker: shared.broker.name().to_owned(), version, changes, warnings })
+    }
+}
+
+fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(version) = version else {
+        warnings.push(
+            "the version of the broker is unknown over TLS: the delivery limit and the \
+                 acknowledgement timeout of 3.10 are assumed"
+                .to_owned(),
+        );
+        return warnings;
+    };
+    let differs = |change: &Change| matches!(change.declaration, Declaration::Differs { .. });
+    if changes.iter().any(|change| differs(change) && !change.queue.contains('.')) {
+        let command = format!(
+            "rabbitmqctl set_policy loopabull '^NAME$' \
+                 '{{\"delivery-limit\":{DELIVERY_LIMIT},\"dead-letter-exchange\":\"\",\
+                 \"dead-letter-routing-key\":\"NAME.dead\",\
+                 \"dead-letter-strategy\":\"at-least-once\",\"overflow\":\"reject-publish\"}}' \
+                 --apply-to queues"
+        );
+        warnings.push(format!(
+            "a queue that differs is used as it is; a policy can add the missing settings: \
+                 {command}"
+        ));
+        warnings.push(
+            "at-least-once dead-lettering requires `overflow` = `reject-publish`: with another \
+                 overflow the broker silently falls back to at-most-once"
+                .to_owned(),
+        );
+    }
+    if version >= DEFAULT_DELIVERY_LIMIT_SINCE
+        && changes.iter().any(|change| differs(change) && change.queue.ends_with(".dead"))
+    {
+        warnings.push(format!(
+            "a queue of dead letters differs: RabbitMQ {version} drops a dead letter after it was \
+                 read 20 times, unless a policy gives the queue a high `delivery-limit`"
+        ));
+    }
+    if version < QUEUE_ACK_TIMEOUT_SINCE {
+        warnings.push(format!(
+            "RabbitMQ {version} has one acknowledgement timeout for all queues \
+                 (`consumer_timeout` in rabbitmq.conf, 30 min by default): no task may run longer"
+        ));
+    }
+    if version >= DEFAULT_DELIVERY_LIMIT_SINCE {
+        warnings.push(format!(
+            "RabbitMQ {version} gives every quorum queue a delivery limit of 20 and drops messages \
+                 beyond it, unless the queue is declared otherwise: our queues have a limit of \
+                 {DELIVERY_LIMIT} and dead-letter beyond it, a queue created by others may not"
+        ));
+    }
+    if version >= NACK_NOT_COUNTED_SINCE {
+        warnings.push(format!(
+            "RabbitMQ {version} does not count `basic.nack` towards the delivery limit; our \
+                 attempts do not depend on it"
+        ));
+    }
+    warnings
+}
+
+/// Returns an argument of a queue as text for the operator.
+fn argument_text(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => format!("'{text}'"),
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        AMQPValue::Boolean(value) => value.to_string(),
+        value => format!("{value:?}"),
+    }
+}

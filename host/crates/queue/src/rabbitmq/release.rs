@@ -1,0 +1,68 @@
+//! Releasing the held entries of a task that was resumed.
+//!
+//! The held entries are delivered before the entries that came later. Those are held back as they arrive,
+//! until no held entry is left.
+
+use lapin::Channel;
+use lapin::message::Delivery as RawDelivery;
+use lapin::options::BasicGetOptions;
+use lapin::types::ShortString;
+use loopabull_amqp::Session;
+use loopabull_model::{QueueName, TaskName};
+
+use super::declaration::is_missing;
+use super::shared::Shared;
+use super::topology::QueueRole;
+use crate::error::QueueError;
+
+/// Starts to release the held entries of the tasks that are awake.
+pub(super) async fn release(
+    shared: &Shared,
+    is_awake: impl Fn(&TaskName) -> bool,
+) -> Result<(), QueueError> {
+    let awake: Vec<_> = shared.held.all().into_iter().filter(|(_, task)| is_awake(task)).collect();
+    for key in awake {
+        if shared.held.is_releasing(&key) {
+            continue;
+        }
+        let session = shared.session().await?;
+        let count = shared.count(&session, &key.0, &QueueRole::Held(key.1.clone())).await?;
+        if count.is_some_and(|count| count > 0) {
+            shared.held.start_release(key);
+        } else {
+            // A worker that holds an entry later notes the task again.
+            shared.held.forget(&key);
+        }
+    }
+    Ok(())
+}
+
+/// Takes the next held entry of a task that is being released, if there is one. Skips a task while another
+/// worker takes or holds back one of its entries.
+///
+/// The entry comes with a channel of its own. On the worker's channel the broker may have prefetched
+/// another entry, and would regard both as lost if that one had to wait too long.
+pub(super) async fn next_released(
+    shared: &Shared,
+    session: &Session,
+    queue: &QueueName,
+) -> Result<Option<(RawDelivery, Channel)>, QueueError> {
+    for (key, lock) in shared.held.releasing_of(queue) {
+        let Ok(_guard) = lock.try_lock() else { continue };
+        let name = QueueRole::Held(key.1.clone()).name(queue);
+        let channel = session.open_channel().await?;
+        let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
+        match session.step("get a held entry", get).await {
+            Ok(Some(got)) => return Ok(Some((got.delivery, channel))),
+            Ok(None) => shared.held.end_release(&key),
+            Err(error) => {
+                if is_missing(&error) {
+                    shared.held.end_release(&key);
+                    shared.held.forget(&key);
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(None)
+}

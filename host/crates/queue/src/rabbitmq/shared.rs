@@ -1,0 +1,166 @@
+//! The state that all consumers and publishers of one RabbitMQ share, and the operations on its queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use loopabull_amqp::{AmqpError, Broker, Published, Session, Supervisor, Version};
+use loopabull_model::QueueName;
+use parking_lot::Mutex;
+
+use super::declaration::{self, Declaration};
+use super::held::HeldTasks;
+use super::outgoing::Outgoing;
+use super::topology::QueueRole;
+use crate::config::{QueueConfig, RabbitMqConfig};
+use crate::error::QueueError;
+
+/// The state that all consumers and publishers of one RabbitMQ share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) broker: Broker,
+    /// Unknown over TLS.
+    pub(super) version: Option<Version>,
+    pub(super) settings: RabbitMqConfig,
+    pub(super) held: HeldTasks,
+    supervisor: Supervisor,
+    queues: Vec<QueueConfig>,
+    /// The queues whose declaration on the broker is known to match ours.
+    matching: Mutex<BTreeSet<QueueName>>,
+    /// Why a queue cannot be consumed.
+    problems: Mutex<BTreeMap<QueueName, String>>,
+}
+
+impl Shared {
+    pub(super) async fn connect(
+        settings: &RabbitMqConfig,
+        queues: &[QueueConfig],
+    ) -> Result<Self, AmqpError> {
+        let broker = Broker::new(&settings.url)?;
+        let shared = Self {
+            supervisor: Supervisor::start(broker.clone()).await?,
+            version: broker.version().await,
+            broker,
+            settings: settings.clone(),
+            held: HeldTasks::default(),
+            queues: queues.to_vec(),
+            matching: Mutex::default(),
+            problems: Mutex::default(),
+        };
+        let session = shared.session().await?;
+        for queue in queues {
+            for task in &queue.tasks {
+                let held = QueueRole::Held(task.clone());
+                if shared.count(&session, &queue.name, &held).await?.is_some() {
+                    shared.held.note(&queue.name, task);
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    pub(super) async fn session(&self) -> Result<Arc<Session>, AmqpError> {
+        self.supervisor.session().await
+    }
+
+    /// Publishes a copy of an entry and waits for the confirm. Creates the queue if it is missing.
+    pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), QueueError> {
+        for _ in 0..2 {
+            let session = self.session().await?;
+            match session.publish(&outgoing.publication()).await? {
+                Published::Confirmed => return Ok(()),
+                Published::Unroutable => {
+                    self.declare(&session, &outgoing.queue, &outgoing.role).await?;
+                }
+            }
+        }
+        Err(QueueError::Amqp(AmqpError::NotConfirmed {
+            broker: self.broker.name().to_owned(),
+            routing_key: outgoing.name.clone(),
+            reason: "the queue disappears as soon as it is created".to_owned(),
+        }))
+    }
+
+    /// Creates a queue on the broker, unless it exists, with whatever arguments.
+    pub(super) async fn declare(
+        &self,
+        session: &Session,
+        queue: &QueueName,
+        role: &QueueRole,
+    ) -> Result<(), QueueError> {
+        let (name, config) = (role.name(queue), self.config(queue));
+        let arguments = role.arguments(&config);
+        match declaration::compare(session, &name, arguments.clone()).await? {
+            Declaration::Missing => declaration::create(session, &name, arguments).await?,
+            Declaration::Same => (),
+            Declaration::Differs { reason }
+                if *role == QueueRole::Work && config.exclusive_order =>
+            {
+                let (broker, queue) = (self.broker.name().to_owned(), queue.to_string());
+                return Err(QueueError::NotExclusive { broker, queue, reason });
+            }
+            Declaration::Differs { reason } => {
+                tracing::warn!(
+                    "queue `{name}` differs from our declaration and is used as it is; run \
+                     `loopabull-host broker plan` for details: {reason}"
+                );
+                return Ok(());
+            }
+        }
+        if *role == QueueRole::Work {
+            self.matching.lock().insert(queue.clone());
+        }
+        Ok(())
+    }
+
+    /// Creates a queue on the broker if it is missing. Compares nothing.
+    pub(super) async fn ensure_exists(
+        &self,
+        session: &Session,
+        queue: &QueueName,
+        role: &QueueRole,
+    ) -> Result<(), QueueError> {
+        match self.count(session, queue, role).await? {
+            Some(_) => Ok(()),
+            None => self.declare(session, queue, role).await,
+        }
+    }
+
+    /// Returns how many entries wait in a queue on the broker; `None` if the queue does not exist.
+    pub(super) async fn count(
+        &self,
+        session: &Session,
+        queue: &QueueName,
+        role: &QueueRole,
+    ) -> Result<Option<u64>, AmqpError> {
+        declaration::count(session, &role.name(queue)).await
+    }
+
+    pub(super) fn config(&self, queue: &QueueName) -> QueueConfig {
+        let known = self.queues.iter().find(|config| config.name == *queue);
+        known.cloned().unwrap_or_else(|| QueueConfig::new(queue.clone()))
+    }
+
+    /// Returns whether the queue on the broker is known to match our declaration.
+    pub(super) fn matches_declaration(&self, queue: &QueueName) -> bool {
+        self.matching.lock().contains(queue)
+    }
+
+    /// Returns the problem with the connections or else with a queue, if there is one.
+    pub(super) fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.supervisor.problem() {
+            return Some(format!("RabbitMQ at `{}`: {problem}", self.broker.name()));
+        }
+        let problems = self.problems.lock();
+        let (queue, problem) = problems.first_key_value()?;
+        Some(format!("queue `{queue}` cannot be consumed: {problem}"))
+    }
+
+    /// Sets or clears the reason why a queue cannot be consumed.
+    pub(super) fn set_problem(&self, queue: &QueueName, problem: Option<String>) {
+        let mut problems = self.problems.lock();
+        match problem {
+            Some(problem) => drop(problems.insert(queue.clone(), problem)),
+            None => drop(problems.remove(queue)),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Behaviour of the queues in RabbitMQ only, and after faults of the broker.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopabull_model::Settlement;
+use loopabull_queue::{AmqpError, QueueError, Queues, Received, Verdict};
+use loopabull_testbed::{Proxy, Rabbit};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{
+    Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
+};
+
+/// Prefetched entries have cost no attempt when a worker stops.
+#[tokio::test]
+async fn a_stopped_worker_requeues_its_prefetched_entries() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 10)).await.unwrap();
+    publish(&queues, 0..20).await;
+    for _ in 0..3 {
+        let mut consumer = consume(&queues).await;
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        consumer.stop().await.unwrap();
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    wait_for_depth(&queues, 17, 0).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..17 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.attempt, 1);
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+}
+
+/// The broker cancels the consumer and the stream ends on a healthy channel (lapin's edge c).
+#[tokio::test]
+async fn a_deleted_queue_is_created_again() {
+    let vhost = Rabbit::shared().vhost();
+    let name = vhost.name.clone();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [0]).await;
+    let delivery = receive(&mut consumer).await;
+    delivery.settle(&Settlement::Ack).await.unwrap();
+    let waiting = tokio::spawn(async move { (receive(&mut consumer).await, consumer) });
+    for queue in ["workers", "workers.dead", "workers.wait.1s"] {
+        Rabbit::shared().ctl(&["delete_queue", "-p", &name, queue]);
+    }
+    // The publisher creates the missing queue, unless the worker was faster.
+    publish(&queues, [1]).await;
+    let (delivery, mut consumer) = waiting.await.unwrap();
+    assert_eq!(delivery.entry, entry(1));
+    // The other queues are created when they are needed.
+    let retry = Settlement::Retry { after: Duration::from_millis(100) };
+    delivery.settle(&retry).await.unwrap();
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.attempt, 2);
+    delivery.settle(&Settlement::dead_letter("x")).await.unwrap();
+    wait_for_depth(&queues, 0, 1).await;
+}
+
+/// A channel that was told that a queue is full does not learn that the limit was removed (seen on 3.10.8).
+#[tokio::test]
+async fn the_removal_of_a_length_limit_is_noticed() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let ctl = |arguments: &[&str]| Rabbit::shared().ctl(arguments);
+    let name = ["full", "^workers$", "{\"max-length\":3}"];
+    ctl(&[&["set_policy", "-p", &vhost.name, "--apply-to", "queues"][..], &name].concat());
+    let mut number = 0;
+    let error = loop {
+        match queues.publish(&entry(number)).await {
+            Ok(()) => number += 1,
+            Err(error) => break error,
+        }
+        assert!(number < 100, "there is no limit");
+    };
+    let is_refused = matches!(error, QueueError::Amqp(AmqpError::NotConfirmed { .. }));
+    assert!(is_refused, "{error}");
+    ctl(&["clear_policy", "-p", &vhost.name, "full"]);
+    let retry = async {
+        while queues.publish(&entry(number)).await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(100), retry).await.expect("the removal is noticed");
+}
+
+/// The new connection has the prefetch, which lapin's own recovery forgets (edge a), and a claim of the old
+/// connection is not settled on the new one (edge b).
+#[tokio::test]
+async fn a_closed_connection_is_opened_again_with_its_prefetch() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 3)).await.unwrap());
+    let prefetches = || {
+        rabbit.ctl(&["list_consumers", "--no-table-headers", "-p", &vhost.name, "prefetch_count"])
+    };
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [1]).await;
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(prefetches(), "3\n");
+    rabbit.ctl(&["close_all_connections", "-p", &vhost.name, "a test"]);
+    let error = loop {
+        // Until the lost connection is noticed, the acknowledgement gets lost.
+        match delivery.settle(&Settlement::Retry { after: Duration::from_secs(1) }).await {
+            Err(QueueError::LostClaim { message }) => break message,
+            Ok(()) => panic!("it was settled on a closed connection"),
+            Err(error) => tracing::info!("{error}"),
+        }
+    };
+    assert_eq!(error, "m-1");
+    let again = receive(&mut consumer).await;
+    assert_eq!((&again.entry, again.attempt), (&entry(1), 1));
+    assert_eq!(prefetches(), "3\n");
+}
+
+#[tokio::test]
+async fn the_queues_reconnect_to_a_broker_that_was_killed() {
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let vhost = rabbit.vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    publish(&queues, 0..10).await;
+    let mut consumer = consume(&queues).await;
+    let first = receive(&mut consumer).await;
+    first.settle(&Settlement::Ack).await.unwrap();
+    rabbit.kill();
+    let waiting = tokio::spawn(async move {
+        let delivery = receive(&mut consumer).await;
+        (delivery, consumer)
+    });
+    // A worker may report its own problem first.
+    while !queues.problem().is_some_and(|problem| problem.contains(": not connected: ")) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rabbit.restart();
+    let (mut delivery, mut consumer) = waiting.await.unwrap();
+    let mut seen = BTreeSet::new();
+    loop {
+        // Earlier claims are lost, and their entries are redelivered.
+        match delivery.settle(&Settlement::Ack).await {
+            Ok(()) => drop(seen.insert(delivery.entry.id.to_string())),
+            Err(QueueError::LostClaim { .. }) => (),
+            Err(error) => panic!("{error}"),
+        }
+        if (1..10).all(|number| seen.contains(entry(number).id.as_str())) {
+            break;
+        }
+        delivery = receive(&mut consumer).await;
+    }
+    assert_eq!(queues.problem(), None);
+}
+
+/// A broker with an alarm accepts the published entry once the alarm is over, and only once. Acknowledgements
+/// get through meanwhile (lapin's edge d).
+#[tokio::test]
+async fn a_blocked_broker_is_reported_and_accepts_each_entry_once() {
+    // The node is not shared, because an alarm blocks all publishers of a node.
+    let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
+    let fixture = Fixture::RabbitMq(rabbit.vhost());
+    let queues = Arc::new(fixture.open().await);
+    publish(&queues, [1]).await;
+    assert_eq!(queues.problem(), None);
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let blocked = tokio::spawn({
+        let queues = queues.clone();
+        async move { publish(&queues, [2]).await }
+    });
+    let mut problem = None;
+    for _ in 0..600 {
+        problem = queues.problem();
+        if problem.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(problem.unwrap().ends_with("accepts no messages: memory or disk alarm"));
+    let delivery = receive(&mut consume(&queues).await).await;
+    delivery.settle(&Settlement::Ack).await.unwrap();
+    assert!(!blocked.is_finished());
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    blocked.await.unwrap();
+    let mut consumer = consume(&queues).await;
+    let delivery = receive(&mut consumer).await;
+    assert_eq!(delivery.entry, entry(2));
+    delivery.settle(&Settlement::Ack).await.unwrap();
+    // A second copy would be delivered before this entry.
+    publish(&queues, [3]).await;
+    assert_eq!(receive(&mut consumer).await.entry, entry(3));
+    assert_eq!(queues.problem(), None);
+}
+
+#[tokio::test]
+async fn rabbitmqctl_shows_the_queues_by_their_names() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    publish(&queues, 0..3).await;
+    // A quorum queue updates its statistics every few seconds.
+    vhost.wait_for_queues(
+        "workers\t3\nworkers.dead\t0\nworkers.wait.10m\t0\nworkers.wait.10s\t0\n\
+         workers.wait.1h\t0\nworkers.wait.1m\t0\nworkers.wait.1s\t0",
+    );
+    let kinds =
+        Rabbit::shared().ctl(&["list_queues", "-p", &vhost.name, "name", "type", "durable"]);
+    assert!(kinds.contains("workers\tquorum\ttrue"), "{kinds}");
+}
+
+/// An existing classic queue of the same name is used as it is.
+#[tokio::test]
+async fn an_existing_classic_queue_works() {
+    let vhost = Rabbit::shared().vhost();
+    let url = vhost.url();
+    let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions::durable();
+    channel.queue_declare("workers".into(), options, Default::default()).await.unwrap();
+    publish(&Queues::open(&config(&vhost.url(), 1)).await.unwrap(), [1]).await;
+    for _ in [1, 2] {
+        let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+        let mut consumer = consume(&queues).await;
+        assert_eq!(receive(&mut consumer).await.entry, entry(1));
+        // The process dies here: nothing is settled.
+    }
+}
+
+/// The broker dead-letters an entry that kills every host.
+#[tokio::test]
+async fn an_entry_beyond_the_delivery_limit_becomes_a_dead_letter() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    publish(&queues, [1]).await;
+    for _ in 0..=100 {
+        receive(&mut consume(&queues).await).await;
+    }
+    wait_for_depth(&queues, 0, 1).await;
+    let letters = judge(&queues, |_| Verdict::Keep).await;
+    assert_eq!(letters[0].id, entry(1).id);
+    assert_eq!(letters[0].death.reason, "dead-lettered by the broker: delivery_limit");
+}
+
+#[tokio::test]
+async fn only_one_worker_consumes_a_queue_in_exclusive_order() {
+    let vhost = Rabbit::shared().vhost();
+    let mut config = config(&vhost.url(), 1);
+    config.queues[0].exclusive_order = true;
+    let (one, two) = (Queues::open(&config).await.unwrap(), Queues::open(&config).await.unwrap());
+    let (mut first, mut second) = (consume(&one).await, consume(&two).await);
+    publish(&one, 0..4).await;
+    for number in 0..2 {
+        let delivery = receive(&mut first).await;
+        assert_eq!(delivery.entry, entry(number));
+        let stop = CancellationToken::new();
+        let stop_soon = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stop.cancel();
+        };
+        let (other, ()) = tokio::join!(second.receive(&stop), stop_soon);
+        assert!(other.unwrap().is_none());
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    // The next worker takes over, in order.
+    first.close().await.unwrap();
+    for number in 2..4 {
+        let delivery = receive(&mut second).await;
+        assert_eq!(delivery.entry, entry(number));
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+}
+
+/// A queue that was declared without an exclusive order cannot provide it.
+#[tokio::test]
+async fn an_exclusive_order_that_the_queue_cannot_provide_is_an_error() {
+    let vhost = Rabbit::shared().vhost();
+    let mut config = config(&vhost.url(), 1);
+    drop(Queues::open(&config).await.unwrap());
+    config.queues[0].exclusive_order = true;
+    let error = Queues::open(&config).await.unwrap_err().to_string();
+    assert!(error.contains("queue `workers` was declared without an exclusive order"), "{error}");
+}
+
+/// Many tasks publish at the same time, some to a missing queue. Each gets the result of its own message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_publish_has_its_own_confirm() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
+    let mut publishers = tokio::task::JoinSet::new();
+    for publisher in 0..8 {
+        let queues = queues.clone();
+        publishers.spawn(async move {
+            for number in 0..50 {
+                let mut entry = entry(publisher * 100 + number);
+                if publisher % 2 == 1 {
+                    // The queue is created when the broker returns its first message.
+                    entry.queue = format!("other-{publisher}-{number}").try_into().unwrap();
+                }
+                queues.publish(&entry).await.unwrap();
+            }
+        });
+    }
+    publishers.join_all().await;
+    wait_for_depth(&queues, 200, 0).await;
+    for publisher in [1, 3, 5, 7] {
+        for number in 0..50 {
+            let queue = format!("other-{publisher}-{number}").try_into().unwrap();
+            assert_eq!(queues.depth(&queue).await.unwrap().waiting, 1, "{queue}");
+        }
+    }
+}
+
+/// Any publisher may set headers. Headers that do not fit into a frame are not kept.
+#[tokio::test]
+async fn headers_that_do_not_fit_into_a_frame_do_not_end_the_connection() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let names: Vec<String> = (0..480).map(|n| format!("{n:0>250}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    crate::external::publish_raw(&vhost, "", "workers", b"x", &names).await;
+    let mut consumer = consume(&queues).await;
+    let Received::External(external) = receive_any(&mut consumer).await else {
+        panic!("it is not an entry")
+    };
+    external.refuse(&"no JSON".into()).await.unwrap();
+    wait_for_depth(&queues, 0, 1).await;
+    assert_eq!(judge(&queues, |_| Verdict::Keep).await[0].body, b"x");
+    assert_eq!(queues.problem(), None);
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_reached_is_an_error_that_names_it() {
+    let url = "amqp://user:secret@127.0.0.1:1/%2f";
+    let error = Queues::open(&config(url, 1)).await.unwrap_err().to_string();
+    assert_eq!(error, "RabbitMQ at `127.0.0.1:1//`: cannot connect");
+}
+
+/// The connection stays open, but no data arrives. A worker that waits for its next delivery notices this by
+/// the heartbeat alone (lapin's edge f): its stream does not end.
+#[tokio::test]
+async fn a_silent_connection_is_opened_again() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    let proxy = Proxy::start(rabbit.address());
+    let url = vhost.url_at(proxy.address()) + "?heartbeat=1";
+    let queues = Arc::new(Queues::open(&config(&url, 1)).await.unwrap());
+    let mut consumer = consume(&queues).await;
+    publish(&queues, [1]).await;
+    let delivery = receive(&mut consumer).await;
+    delivery.settle(&Settlement::Ack).await.unwrap();
+    let waiting = tokio::spawn(async move { receive(&mut consumer).await.entry.clone() });
+    proxy.swallow(true);
+    while queues.problem().is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.swallow(false);
+    publish(&queues, [2]).await;
+    assert_eq!(waiting.await.unwrap(), entry(2));
+}

@@ -1,0 +1,62 @@
+//! The checkout whose tests are running.
+//!
+//! A program must not rely on the path that was compiled into it: cargo gives the crates of two
+//! checkouts the same names in a shared target directory, so that one checkout may run what the
+//! other one compiled (seen with cargo 1.95).
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// A file that tells a checkout from other directories; `tasks/` is a workspace, too.
+const LANDMARK: &str = "tests/testbed/Cargo.toml";
+
+/// Returns the root of the checkout.
+///
+/// This is the checkout of the package that cargo runs or tests, else of the working directory,
+/// else, for a program that is started by hand elsewhere, the one that compiled this crate.
+pub fn repository() -> &'static Path {
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        // `cargo run`, `cargo test` and `cargo nextest` set it for the programs that they start.
+        let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let compiled = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let places = [package, env::current_dir().ok(), Some(compiled.to_owned())];
+        let root = places.iter().flatten().find_map(|place| checkout_of(place));
+        root.unwrap_or(compiled).to_owned()
+    });
+    &ROOT
+}
+
+/// Returns the root of the checkout that a path is in.
+fn checkout_of(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|folder| folder.join(LANDMARK).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_checkout_is_found_from_each_of_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        for checkout in [&first, &second] {
+            fs::create_dir_all(checkout.join("tests/testbed")).unwrap();
+            fs::write(checkout.join(LANDMARK), "").unwrap();
+            fs::create_dir_all(checkout.join("tasks")).unwrap();
+            fs::write(checkout.join("tasks/Cargo.toml"), "[workspace]\n").unwrap();
+        }
+        assert_eq!(checkout_of(&first.join("tests/xtask")), Some(first.as_path()));
+        assert_eq!(checkout_of(&second.join("tasks/greet")), Some(second.as_path()));
+        assert_eq!(checkout_of(&second), Some(second.as_path()));
+        assert_eq!(checkout_of(folder.path()), None);
+    }
+
+    #[test]
+    fn the_checkout_under_test_is_that_of_the_tested_package() {
+        let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
+        assert_eq!(Some(repository()), checkout_of(Path::new(&package)));
+    }
+}
