@@ -29,46 +29,46 @@ fn without_time(line: &str) -> String {
 #[test]
 fn the_short_help_names_every_command_and_flag() {
     assert_snapshot!(session(&Bed::new(), &["-h"]), @"
-    Runs a task for each message of a bus.
+    Run a task for each message of a bus
 
     Usage: loopabull-host [OPTIONS] [COMMAND]
 
     Commands:
-      check         Check configuration, tasks and queue, and print what each task wants and may use
-      test          Run one recorded message through its task now, without bus and queue
-      inject        Put recorded messages into the queue, as a source would
-      verify        Say of recorded fedmsg messages whether their signatures would be accepted
-      status        Show the queues, the workers and what they run, the sources, and the runs so far
-      runs          Show the runs of this host
-      dead-letters  Show, requeue or drop messages that were set aside
-      pause         Let a task or a queue rest until it is resumed, over restarts too
-      resume        End the rest of a task, a queue or a stopped worker
-      broker        Show or make the queues on RabbitMQ
-      tasks         List the tasks, or make the crate of a new one
+      check         Check the configuration, the tasks and the queue
+      test          Run a task once on a recorded message, without a bus or a queue
+      inject        Publish recorded messages to the queue
+      verify        Check the signatures of recorded fedmsg messages
+      status        Show queues, workers, sources, pauses and run counts
+      runs          List or show the runs of this host
+      dead-letters  List, show, requeue or drop dead letters
+      pause         Pause a task or a queue until it is resumed
+      resume        Resume a paused task or queue, or a stopped worker
+      broker        Show or create the queues on RabbitMQ
+      tasks         List the tasks, or create a new one
       help          Print this message or the help of the given subcommand(s)
 
     Options:
-          --config <FILE>            Read settings from this TOML file; flags win over it
+          --config <FILE>            Read settings from this TOML file; flags take precedence
           --tasks <DIR>              Directory of components and their manifests [default: tasks]
           --playbooks <DIR>          Directory of playbooks and their manifests [default: playbooks]
-          --state <DIR>              Directory of the journal and of the embedded queue [default: state]
-          --amqp-url <URL>           Keep the queue in this RabbitMQ, not in the state directory [env:
+          --state <DIR>              Directory of the journal and the embedded queue [default: state]
+          --amqp-url <URL>           Use the queues of this RabbitMQ instead of the embedded queue [env:
                                      LOOPABULL_AMQP_URL]
-          --workers <N>              How many messages of the queue `workers` are worked at a time
-                                     [default: 5]
-          --queue <NAME=N>           How many of another queue, to which a manifest sends its task; may
-                                     be given again
-          --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher (ZeroMQ); may be given again
-          --fedora-messaging <FILE>  Consume what this configuration file of fedora-messaging says, for
+          --workers <N>              Workers for the default queue, `workers` [default: 5]
+          --queue <NAME=N>           Workers for a named queue (repeatable)
+          --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher over ZeroMQ (repeatable)
+          --fedora-messaging <FILE>  Consume the queues of this fedora-messaging configuration file, for
                                      example /etc/fedora-messaging/config.toml
-          --topic <PREFIX>           Take only topics that start so; may be given again [default: all]
-          --ca <FILE>                Take messages that are signed by a certificate of this CA (PEM)
-          --crl <FILE>               The CA's list of revoked certificates
-          --unsigned                 Take messages without looking at signatures
-          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status here [default:
-                                     127.0.0.1:8480]
-          --role <ROLE>              Do only a part of the road: take messages in, or work them; needs
-                                     `--amqp-url` [default: all] [possible values: all, ingest, work]
+          --topic <PREFIX>           Subscribe only to fedmsg topics with this prefix (repeatable)
+                                     [default: all topics]
+          --ca <FILE>                Accept fedmsg messages that are signed with a certificate of this
+                                     CA (PEM)
+          --crl <FILE>               Certificate revocation list of the CA
+          --unsigned                 Accept fedmsg messages without checking their signatures
+          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status on this address
+                                     [default: 127.0.0.1:8480]
+          --role <ROLE>              Only receive messages, or only process them; needs `--amqp-url`
+                                     [default: all] [possible values: all, ingest, work]
       -h, --help                     Print help (see more with '--help')
       -V, --version                  Print version
     [exit status 0]

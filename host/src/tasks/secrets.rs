@@ -25,7 +25,10 @@ pub(crate) enum SecretError {
     TooLarge { name: String },
     #[error("the secret `{name}` is not UTF-8")]
     NotText { name: String },
-    #[error("the secret `{name}` has fewer than {shortest} bytes, which is too short to be masked", shortest = Mask::SHORTEST)]
+    #[error(
+        "the secret `{name}` has fewer than {shortest} bytes, which is too short to be masked",
+        shortest = Mask::SHORTEST
+    )]
     TooShort { name: String },
     #[error("the environment variable `{variable}` for secret `{name}` is not set")]
     NoVariable { name: String, variable: String },
