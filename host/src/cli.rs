@@ -1,4 +1,4 @@
-//! The command line. The doc comments here are the help texts.
+//! The command line. The doc comments of its types are the help texts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,20 +9,22 @@ use loopabull_model::{QueueName, QueueNameError};
 
 use crate::commands::{self, failure::Failure};
 use crate::config::{Config, ConfigError, Endpoint, Role, Verify};
-use crate::daemon::reexec;
+use crate::daemon::reexec::reexec_with_large_stacks;
 
-/// Runs a task for each message of a bus.
+/// Run a task for each message of a bus
 ///
-/// Without a command it is the daemon: messages come in from fedmsg, wait in a durable queue, and
-/// workers run the task of their topic. A task is a file: `tasks/NAME.wasm`, a WebAssembly
-/// component, or `playbooks/NAME.yml`, an Ansible playbook. NAME is the topic, unless a manifest
-/// `NAME.toml` beside it says `topics = ["org.example.*.thing.#"]`.
+/// Without a command, loopabull-host is a daemon: it receives messages from fedmsg or
+/// fedora-messaging, stores them in a durable queue, and runs the task of each topic. A task is a
+/// file: `tasks/NAME.wasm`, a WebAssembly component, or `playbooks/NAME.yml`, an Ansible playbook.
+/// NAME is the topic, unless the manifest `NAME.toml` beside the file lists others, for example
+/// `topics = ["org.example.*.thing.#"]`.
 ///
 ///     loopabull-host --workers 5 --fedmsg tcp://127.0.0.1:4001 --unsigned
 ///
-/// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. What fails is tried
-/// again after 10 s, 1 min, 10 min and 1 h, and is then a dead letter. SIGTERM drains: nothing new is
-/// taken and what runs may end; a second SIGTERM gives it back at once.
+/// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. A failed message is
+/// retried after 10 s, 1 min, 10 min and 1 h, then dead-lettered. On SIGTERM the daemon drains: it
+/// starts no new runs and waits for those in progress. A second SIGTERM cancels them and returns
+/// their messages to the queue.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 pub struct Cli {
@@ -36,7 +38,7 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 struct Settings {
-    /// Read settings from this TOML file; flags win over it
+    /// Read settings from this TOML file; flags take precedence
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of components and their manifests [default: tasks]
@@ -45,10 +47,10 @@ struct Settings {
     /// Directory of playbooks and their manifests [default: playbooks]
     #[arg(long, global = true, value_name = "DIR")]
     playbooks: Option<PathBuf>,
-    /// Directory of the journal and of the embedded queue [default: state]
+    /// Directory of the journal and the embedded queue [default: state]
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Keep the queue in this RabbitMQ, not in the state directory
+    /// Use the queues of this RabbitMQ instead of the embedded queue
     #[arg(
         long,
         global = true,
@@ -61,38 +63,38 @@ struct Settings {
 
 #[derive(Debug, Args)]
 struct DaemonFlags {
-    /// How many messages of the queue `workers` are worked at a time [default: 5]
+    /// Workers for the default queue, `workers` [default: 5]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
-    /// How many of another queue, to which a manifest sends its task; may be given again
+    /// Workers for a named queue (repeatable)
     #[arg(long, value_name = "NAME=N", value_parser = queue_workers)]
     queue: Vec<(QueueName, u32)>,
-    /// Subscribe to this fedmsg publisher (ZeroMQ); may be given again
+    /// Subscribe to this fedmsg publisher over ZeroMQ (repeatable)
     #[arg(long, value_name = "ENDPOINT")]
     fedmsg: Vec<String>,
-    /// Consume what this configuration file of fedora-messaging says, for example
+    /// Consume the queues of this fedora-messaging configuration file, for example
     /// /etc/fedora-messaging/config.toml
     #[arg(long, value_name = "FILE")]
     fedora_messaging: Option<PathBuf>,
-    /// Take only topics that start so; may be given again [default: all]
+    /// Subscribe only to fedmsg topics with this prefix (repeatable) [default: all topics]
     #[arg(long, value_name = "PREFIX")]
     topic: Vec<String>,
-    /// Take messages that are signed by a certificate of this CA (PEM)
+    /// Accept fedmsg messages that are signed with a certificate of this CA (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "unsigned")]
     ca: Option<PathBuf>,
-    /// The CA's list of revoked certificates
+    /// Certificate revocation list of the CA
     #[arg(long, value_name = "FILE", requires = "ca")]
     crl: Option<PathBuf>,
-    /// Take messages without looking at signatures
+    /// Accept fedmsg messages without checking their signatures
     ///
-    /// Whoever can publish on the endpoints can then start tasks. A fedmsg source needs either `--ca`
-    /// or this flag, or `ca` or `verify = "off"` under `[fedmsg]`.
+    /// Anyone who can publish on the endpoints can then start tasks. A fedmsg source needs `--ca` or
+    /// this flag, or the setting `ca` or `verify = "off"` under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
-    /// Serve /livez, /readyz, /metrics and /status here [default: 127.0.0.1:8480]
+    /// Serve /livez, /readyz, /metrics and /status on this address [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Do only a part of the road: take messages in, or work them; needs `--amqp-url`
+    /// Only receive messages, or only process them; needs `--amqp-url`
     #[arg(long, value_enum, default_value_t)]
     role: Role,
 }
@@ -124,7 +126,7 @@ impl Cli {
     fn dispatch(self) -> Result<u8, Failure> {
         let mut config = self.settings.read()?;
         if self.command.is_some() && config.amqp_url.is_some() {
-            reexec::make_room()?;
+            reexec_with_large_stacks()?;
         }
         match self.command {
             None => {
@@ -135,7 +137,7 @@ impl Cli {
                     return Err(ConfigError::RoleWithoutBroker.into());
                 }
                 if config.amqp_url.is_some() || !config.buses()?.is_empty() {
-                    reexec::make_room()?;
+                    reexec_with_large_stacks()?;
                 }
                 commands::daemon::run(&config, role)
             }
@@ -192,16 +194,26 @@ impl DaemonFlags {
     }
 }
 
-fn queue_workers(text: &str) -> Result<(QueueName, u32), String> {
-    let (name, workers) = text.split_once('=').ok_or("it must be NAME=N")?;
-    let name = name.parse().map_err(|error: QueueNameError| error.to_string())?;
-    let workers = workers.parse().map_err(|_| format!("`{workers}` is not a number"))?;
-    Ok((name, workers))
+/// An invalid value of `--queue`.
+#[derive(Debug, thiserror::Error)]
+enum QueueWorkersError {
+    #[error("expected NAME=N, for example `slow=2`")]
+    Form,
+    #[error(transparent)]
+    Name(#[from] QueueNameError),
+    #[error("`{0}` is not a number")]
+    Number(String),
 }
 
-fn set<T>(place: &mut T, value: Option<T>) {
+fn queue_workers(text: &str) -> Result<(QueueName, u32), QueueWorkersError> {
+    let (name, workers) = text.split_once('=').ok_or(QueueWorkersError::Form)?;
+    let workers = workers.parse().map_err(|_| QueueWorkersError::Number(workers.to_owned()))?;
+    Ok((name.parse()?, workers))
+}
+
+fn set<T>(setting: &mut T, value: Option<T>) {
     if let Some(value) = value {
-        *place = value;
+        *setting = value;
     }
 }
 
@@ -212,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

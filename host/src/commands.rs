@@ -1,4 +1,4 @@
-//! One file per subcommand. Data goes to standard output, everything else to standard error.
+//! The subcommands, one file each. Results go to standard output, everything else to standard error.
 
 pub(crate) mod broker;
 pub(crate) mod check;
@@ -16,7 +16,7 @@ pub(crate) mod verify;
 
 use std::io::{self, Write};
 
-/// Writes to standard output. A reader that went away (`| head`) is no failure.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -24,22 +24,22 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes text of others to standard output: lines stay, what moves a cursor goes.
+/// Writes untrusted text to standard output: keeps line breaks and removes control characters.
 pub(crate) fn print_plain(text: &str) -> io::Result<()> {
     let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
     print(&text.chars().filter(plain).collect::<String>())
 }
 
-/// Runs an async command to its end.
+/// Runs an async command to completion.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(future);
-    // What still compiles is not waited for.
+    // A compilation in progress cannot be cancelled, and nobody needs it any more.
     runtime.shutdown_background();
     Ok(done)
 }
 
-/// A point in time for people; `-` if nobody knows it.
+/// Formats a time in milliseconds since 1970, or returns `-` if it is unknown.
 pub(crate) fn time(ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(ms) {
         Ok(time) if ms > 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),

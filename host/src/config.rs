@@ -1,8 +1,9 @@
 //! The configuration: a TOML file, overridden by flags.
 //!
-//! Owns the keys and their defaults. Every key is optional; an unknown one is an error that names
-//! it with its line. Relative paths are taken from where the daemon is started.
+//! Owns the keys and their defaults. Every key is optional. An unknown key is an error that names the
+//! key and its line. Relative paths are relative to the working directory of the daemon.
 
+mod error;
 mod ingest;
 
 use std::collections::BTreeMap;
@@ -11,94 +12,95 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, Trust, TrustError};
-use loopabull_fedora_messaging::{BusConfig, PythonConfigError};
+use loopabull_fedora_messaging::BusConfig;
 use loopabull_model::{Ceiling, QueueName, Start, Task};
 use loopabull_playbook::Settings;
 use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
 
-/// What an operator can set.
+/// The settings of an operator.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How many deliveries of the queue `workers` are worked at a time.
+    /// The number of workers of the queue `workers`.
     pub workers: u32,
-    /// The other queues. One that only a manifest names has one worker.
+    /// The named queues. A queue that only a manifest names has one worker.
     pub queues: BTreeMap<QueueName, NamedQueue>,
-    /// Where components and their manifests are.
+    /// The directory of components and their manifests.
     pub tasks: PathBuf,
-    /// Where playbooks and their manifests are.
+    /// The directory of playbooks and their manifests.
     pub playbooks: PathBuf,
-    /// Where the journal, the embedded queue and the folders of runs are. Made if missing.
+    /// The directory of the journal, the embedded queue and the run directories. Created if missing.
     pub state: PathBuf,
-    /// Where `/livez`, `/readyz`, `/metrics` and `/status` are served.
+    /// The address that serves `/livez`, `/readyz`, `/metrics` and `/status`.
     pub listen: SocketAddr,
-    /// RabbitMQ, if the queue is there and not in the state directory.
+    /// The URL of RabbitMQ. Default: the queue is embedded, in the state directory.
     pub amqp_url: Option<String>,
-    /// How many deliveries RabbitMQ hands a worker in advance.
+    /// The prefetch of each worker's consumer on RabbitMQ.
     pub prefetch: u16,
-    /// The HTTP API of RabbitMQ's management plugin, `http://user:password@host:15672`: asked for
-    /// acknowledgement timeouts.
+    /// The HTTP API of RabbitMQ's management plugin, `http://user:password@host:15672`. It is used to
+    /// read acknowledgement timeouts.
     pub management_url: Option<String>,
-    /// What `consumer_timeout` in rabbitmq.conf is. Default: what the broker's version has.
-    #[serde(deserialize_with = "some_duration")]
+    /// The value of `consumer_timeout` in rabbitmq.conf. Default: that of the broker's version.
+    #[serde(with = "humantime_serde")]
     pub consumer_timeout: Option<Duration>,
-    /// Starts also if tasks may run longer than the broker waits for an acknowledgement.
+    /// Starts even if tasks may run longer than the broker's acknowledgement timeout.
     pub ignore_consumer_timeout: bool,
-    /// How long running tasks may go on after SIGTERM.
-    #[serde(deserialize_with = "duration")]
+    /// How long runs in progress may take to end after SIGTERM.
+    #[serde(with = "humantime_serde")]
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
-    /// The bus of fedora-messaging.
+    /// The fedora-messaging bus.
     pub fedora_messaging: Option<BusConfig>,
-    /// A configuration file of fedora-messaging itself, whose queues are consumed.
+    /// A fedora-messaging configuration file whose queues are consumed.
     pub fedora_messaging_config: Option<PathBuf>,
-    /// Where what was missed is asked for. Default: nowhere.
+    /// The archive from which missed messages are fetched. Default: none.
     pub datagrepper: Option<Datagrepper>,
     pub playbook: Playbook,
     pub http: Http,
-    /// Where what tasks send goes beside our own queues; nowhere if it is not set.
+    /// The bus on which messages of tasks are published, in addition to our own queues. Default: none.
     pub publish: Option<Publish>,
-    /// The most that a manifest may grant.
+    /// The maximum that a manifest may grant.
     pub ceiling: Ceiling,
-    /// What becomes of messages whose task is there and cannot be loaded.
+    /// The treatment of messages whose task exists but cannot be loaded.
     pub refused_tasks: RefusedTasks,
 }
 
-/// What becomes of messages whose task is there and cannot be loaded.
+/// The treatment of messages whose task exists but cannot be loaded.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusedTasks {
-    /// They wait in their order until it can.
+    /// They wait in order until the task can be loaded.
     #[default]
     Wait,
-    /// They are set aside, with the reason.
+    /// They are dead-lettered with the reason.
     DeadLetter,
 }
 
-/// What the daemon does of the road of a message.
+/// The part of a message's path that a daemon serves.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Role {
-    /// Takes messages in and works them.
+    /// Receives messages and processes them.
     #[default]
     All,
-    /// Only takes messages in.
+    /// Only receives messages.
     Ingest,
-    /// Only works them.
+    /// Only processes messages of the queue.
     Work,
 }
 
-/// One queue beside `workers`.
+/// A queue other than `workers`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NamedQueue {
-    /// How many of its deliveries are worked at a time. One is strictly serial on this host.
+    /// The number of its workers. With one worker, processing is strictly serial on this host.
     pub workers: u32,
-    /// Serial over all hosts: one worker has the queue, another takes over when that is gone.
+    /// Serial over all hosts: one worker consumes the queue, and another takes over when it is gone.
     pub exclusive_order: bool,
 }
 
@@ -109,94 +111,51 @@ pub struct StaffedQueue {
     pub workers: u32,
 }
 
-/// How playbooks are started.
+/// The settings of playbooks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Playbook {
-    /// `loopabull-launch`. Default: beside the daemon's own executable.
+    /// The executable `loopabull-launch`. Default: the one beside the daemon's own executable.
     pub launcher: Option<PathBuf>,
-    /// `ansible-playbook`. Default: found on `PATH` at start.
+    /// The executable `ansible-playbook`. Default: found on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
-    /// Who playbooks run as, by name or as `UID:GID`, if the daemon is root. Default: the daemon's own
-    /// user, without its capabilities.
+    /// The user that runs playbooks if the daemon is root: a name or `UID:GID`. Default: the daemon's
+    /// own user, without its capabilities.
     pub user: Option<String>,
-    /// Layers of the confinement without which no playbook is run; `check` shows them.
+    /// Layers of the sandbox without which no playbook is run. `check` lists the layers.
     pub require: Vec<String>,
-    /// Layers of the confinement that are left out.
+    /// Layers of the sandbox that are not used.
     pub without: Vec<String>,
-    /// How Ansible is started, if a manifest does not say: `warm` or `cold`.
+    /// How Ansible is started, `warm` or `cold`, unless a manifest sets it.
     pub start: Start,
-    /// How many playbooks one process that has Ansible imported runs before another takes its place.
+    /// The maximum number of playbooks that a process with Ansible imported runs before it is replaced.
     /// Default: 200.
     pub controller_runs: Option<u32>,
-    /// How long such a process waits for the next playbook before it is ended. Default: 10 minutes.
-    #[serde(deserialize_with = "some_duration")]
+    /// How long such a process may be idle before it is stopped. Default: 10 minutes.
+    #[serde(with = "humantime_serde")]
     pub controller_idle: Option<Duration>,
 }
 
-/// The bus on which what tasks send is published, in the form of fedora-messaging.
+/// The bus on which messages of tasks are published in fedora-messaging's format.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
     /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub amqp_url: String,
-    /// A topic exchange that is there, for example `amq.topic`.
+    /// An existing topic exchange, for example `amq.topic`.
     pub exchange: String,
 }
 
-/// How components call out over HTTP.
+/// The settings of HTTP requests by components.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Certificates (PEM) that are believed beside those of the system.
+    /// CA certificates (PEM) that are trusted in addition to those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot read the configuration `{path}`")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot use the configuration `{path}`: {reason}")]
-    Parse { path: PathBuf, reason: String },
-    #[error(transparent)]
-    FedoraMessaging(#[from] PythonConfigError),
-    #[error("signatures of fedmsg are to be checked, and no CA is named")]
-    Unverified,
-    #[error(
-        "`--role` divides the road over several daemons, which the embedded queue cannot serve"
-    )]
-    RoleWithoutBroker,
-    #[error("`{key}` is {value}, it must be 1 to 1000")]
-    Range { key: String, value: u32 },
-    #[error("queue `{queue}` has an exclusive order and {workers} workers")]
-    ExclusiveOrder { queue: QueueName, workers: u32 },
-    #[error("the directories `state` and `{key}` lie in one another")]
-    Nested { key: &'static str },
-    #[error("queue `workers` has its workers by the key `workers`, not under `[queues]`")]
-    DefaultQueue,
-}
-
-impl ConfigError {
-    /// Returns what the operator can do.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Unverified => Some(
-                "name its certificate with `--ca FILE`, or `ca` under `[fedmsg]`; on a bus where \
-                 everyone may start your tasks say so: `--unsigned`, or `verify = \"off\"`",
-            ),
-            Self::RoleWithoutBroker => Some("put the queue into a RabbitMQ with `--amqp-url`"),
-            Self::Nested { .. } => {
-                Some("keep them apart: what a playbook may read must not be what the daemon keeps")
-            }
-            Self::ExclusiveOrder { .. } => Some("give it one worker: only one can have it"),
-            _ => None,
-        }
-    }
-}
-
 impl Config {
-    /// Reads a file.
+    /// Reads a configuration file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -206,9 +165,9 @@ impl Config {
         })
     }
 
-    /// Checks what no single key can say.
+    /// Checks rules that involve several keys, and ranges.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        // AMQP takes a prefetch of 0 for "without limit".
+        // In AMQP, a prefetch of 0 means no limit.
         let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
         let own = own.map(|(key, value)| (key.to_owned(), value));
         let named =
@@ -226,7 +185,7 @@ impl Config {
             let (queue, workers) = (queue.clone(), named.workers);
             return Err(ConfigError::ExclusiveOrder { queue, workers });
         }
-        // What a playbook reads must not be what the daemon keeps.
+        // Playbooks can read their own directory, so it must not contain the daemon's state.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let state = absolute(&self.state);
         for (key, folder) in [("tasks", &self.tasks), ("playbooks", &self.playbooks)] {
@@ -242,11 +201,12 @@ impl Config {
         Ok(())
     }
 
-    /// Returns the buses of fedora-messaging that are to be consumed, those of its own file too.
+    /// Returns the fedora-messaging buses to consume, including those of fedora-messaging's own
+    /// configuration file.
     ///
     /// # Errors
     ///
-    /// If that file cannot be read or used.
+    /// If that file cannot be read or is invalid.
     pub fn buses(&self) -> Result<Vec<BusConfig>, ConfigError> {
         let mut buses: Vec<_> = self.fedora_messaging.iter().cloned().collect();
         if let Some(path) = &self.fedora_messaging_config {
@@ -257,8 +217,7 @@ impl Config {
         Ok(buses)
     }
 
-    /// Returns all queues with their workers, `workers` first: those of the configuration, and those
-    /// that only manifests name.
+    /// Returns all queues of the configuration and of manifests with their workers, `workers` first.
     pub fn staffed_queues<'a>(
         &self,
         tasks: impl IntoIterator<Item = &'a Task>,
@@ -283,7 +242,7 @@ impl Config {
         std::iter::once(first).chain(others).collect()
     }
 
-    /// Returns how components are run, so many at a time.
+    /// Returns the settings of components, for at most `instances` at a time.
     pub fn components(&self, instances: u32) -> Result<Setup, TrustError> {
         let egress = EgressSetup {
             limits: EgressLimits::default(),
@@ -292,7 +251,8 @@ impl Config {
         Ok(Setup { instances, cache: self.state.join("components"), egress })
     }
 
-    /// Returns how playbooks are run, with their directories in the folder `runs` of the state directory.
+    /// Returns the settings of playbooks, whose run directories are in the folder `runs` of the state
+    /// directory.
     pub fn playbook_settings(&self, runs: &str) -> Settings {
         let named = self.queues.values().map(|queue| queue.workers);
         let playbook = self.playbook.clone();
@@ -310,7 +270,7 @@ impl Config {
         }
     }
 
-    /// Returns where the queues are, and which.
+    /// Returns the location and the names of the queues.
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
         let backend = match &self.amqp_url {
             Some(url) => Backend::RabbitMq(RabbitMqConfig {
@@ -361,15 +321,6 @@ impl Default for NamedQueue {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusive_order_has_one_worker() {
+    fn a_queue_with_exclusive_order_has_at_most_one_worker() {
         let config: Config =
             toml::from_str("[queues.a]\nworkers = 2\nexclusive_order = true").unwrap();
         assert!(matches!(config.validate(), Err(ConfigError::ExclusiveOrder { .. })));
     }
 
     #[test]
-    fn a_source_without_verification_has_to_be_asked_for() {
+    fn a_source_without_signature_checks_needs_explicit_consent() {
         let mut config = Config::default();
         config.fedmsg.endpoints.push("tcp://127.0.0.1:4001".to_owned().into());
         assert!(matches!(config.validate(), Err(ConfigError::Unverified)));
@@ -412,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn state_and_tasks_lie_apart() {
+    fn state_and_task_directories_do_not_overlap() {
         for (state, playbooks) in [("state", "."), ("playbooks/state", "playbooks"), ("x", "x")] {
             let (state, playbooks) = (state.into(), playbooks.into());
             let config = Config { state, playbooks, ..Config::default() };
@@ -421,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_the_file() {
+    fn an_unknown_key_is_reported_with_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("loopabull.toml");
         std::fs::write(&path, "[fedmsg]\nendpoint = 'x'").unwrap();

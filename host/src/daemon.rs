@@ -1,7 +1,7 @@
-//! The daemon: starts everything in order, drains, stops.
+//! The daemon: starts its parts in order, drains and stops.
 //!
-//! Owns every tokio task of the process outside the queue. A part that ends before it was told to,
-//! by an error or a panic, ends the daemon with an error: nothing stops in silence.
+//! Owns every tokio task of the process outside the queue. A part that ends too early, by an error or a
+//! panic, stops the daemon with an error, so that no part fails silently.
 
 mod orphans;
 pub(crate) mod reexec;
@@ -26,14 +26,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Role, StaffedQueue};
 use crate::daemon::reload::Reload;
-use crate::daemon::state_dir::{Notice, StateError};
+use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest;
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::Journal;
 use crate::observe::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 use crate::web::Web;
 use crate::work::ack_timeout::{self, TooLong};
 use crate::work::pauses::Pauses;
@@ -45,7 +45,7 @@ use loopabull_playbook::{PlaybookError, Playbooks};
 /// How long cancelled runs may take to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 
-/// How long the port may take to finish its answers.
+/// How long the HTTP server may take to finish its responses.
 const WEB_GRACE: Duration = Duration::from_secs(1);
 
 /// How often we look whether processes that have Ansible imported are still of use.
@@ -59,12 +59,12 @@ pub(crate) struct Daemon {
     web_stop: CancellationToken,
     source: Option<JoinHandle<()>>,
     grace: Duration,
-    notice: PathBuf,
-    /// Held as long as the daemon runs.
+    daemon_file: PathBuf,
+    /// Locks the state directory as long as the daemon runs.
     _lock: File,
 }
 
-/// Why the daemon cannot start, or had to stop.
+/// Why the daemon cannot start, or had to stop early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
     #[error(transparent)]
@@ -77,7 +77,7 @@ pub(crate) enum DaemonError {
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     TooLong(Vec<TooLong>),
-    #[error("cannot call out over HTTP")]
+    #[error("cannot set up HTTP requests of tasks")]
     Trust(#[from] TrustError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -87,23 +87,23 @@ pub(crate) enum DaemonError {
     Playbooks(#[source] PlaybookError),
     #[error(transparent)]
     Sources(#[from] SourcesError),
-    #[error("a part of the daemon ended by itself: {reason}")]
+    #[error("a part of the daemon ended unexpectedly: {reason}")]
     PartEnded { reason: String },
 }
 
 impl DaemonError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
             Self::Sources(error) => error.hint().map(str::to_owned),
             Self::State(error) => error.hint().map(str::to_owned),
             Self::Journal(StoreError::Version { path, .. }) => Some(format!(
-                "`{}` is of another version of this program; put it aside, it holds past runs",
+                "another version of this program has written `{}`; move it away to start with no past runs",
                 path.display()
             )),
             Self::Listen { .. } => {
-                Some("name a free address with `--listen`, port 0 for any".to_owned())
+                Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }
             Self::TooLong(tasks) => tasks.first().map(TooLong::hint),
             _ => None,
@@ -114,14 +114,18 @@ impl DaemonError {
 /// How the daemon stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stopped {
-    /// Every run ended by itself.
+    /// Every run ended in time.
     Drained,
-    /// Runs had to be cancelled and were given back.
+    /// Some runs were cancelled, and their messages returned to the queue.
     Cancelled,
 }
 
 impl Daemon {
-    /// Starts everything. What cannot work at all is an error here, before anything is taken in.
+    /// Starts all parts.
+    ///
+    /// # Errors
+    ///
+    /// If a part cannot start. No message has been received then.
     pub(crate) async fn start(
         config: &Config,
         role: Role,
@@ -129,9 +133,9 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         state_dir::make(&config.state)?;
         let lock = state_dir::lock(&config.state).await?;
-        state_dir::sweep(&config.state)?;
-        let listing = Arc::new(Listing::read(config));
-        let work = open(config, &listing, role, shutdown.clone()).await?;
+        state_dir::kill_orphans(&config.state)?;
+        let discovery = Arc::new(Discovery::read(config));
+        let work = open(config, &discovery, role, shutdown.clone()).await?;
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
@@ -143,7 +147,7 @@ impl Daemon {
             workers::start(config, &work, &queues, &mut parts).await;
             parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
-        parts.spawn(Reload::new(config, &work, listing).run());
+        parts.spawn(Reload::new(config, &work, discovery).run());
         let ingest = ingest::shared::Shared {
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
@@ -164,47 +168,46 @@ impl Daemon {
             drain: shutdown.drain.clone(),
         };
         web.spawn(port.serve(listener, web_stop.clone()));
-        let notice = Notice::write(&config.state, address)?;
+        let daemon_file = DaemonFile::write(&config.state, address)?;
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
-        Ok(Self { shutdown, parts, web, web_stop, source, grace, notice, _lock: lock })
+        Ok(Self { shutdown, parts, web, web_stop, source, grace, daemon_file, _lock: lock })
     }
 
-    /// Waits until it is told to stop, then stops: first the sources, then the workers, then the
-    /// port.
+    /// Waits for the stop signal, then stops the sources, the workers and the HTTP server, in this order.
     pub(crate) async fn wait(mut self) -> Result<Stopped, DaemonError> {
         let ended = tokio::select! {
-            // First: once it is told to drain, a part that ends does what it should.
+            // The order matters: once the daemon drains, parts are expected to end.
             biased;
             () = self.shutdown.drain.cancelled() => None,
             Some(part) = self.parts.join_next() => Some(part.err().map(|e| e.to_string())),
-            Some(web) = self.web.join_next() => Some(Some(format!("the port: {web:?}"))),
+            Some(web) = self.web.join_next() => Some(Some(format!("the HTTP server: {web:?}"))),
         };
         self.shutdown.drain.cancel();
         let stopped = self.drain().await;
-        // What has not ended by now is dropped where it waits.
+        // Parts that are still running are aborted.
         self.parts.shutdown().await;
         self.web_stop.cancel();
-        // A client that is slow, or does not mean to end, is not waited for.
+        // Slow clients are cut off.
         let served = async { while self.web.join_next().await.is_some() {} };
         drop(tokio::time::timeout(WEB_GRACE, served).await);
         self.web.abort_all();
         if let Some(source) = self.source.take() {
-            // It looks every 200 ms whether anybody listens; nobody does any more.
+            // The thread checks every 200 ms whether its receiver is closed, and it is closed now.
             drop(tokio::task::spawn_blocking(move || source.join()).await);
         }
-        drop(std::fs::remove_file(&self.notice));
+        drop(std::fs::remove_file(&self.daemon_file));
         match ended {
             None => stopped,
             Some(reason) => Err(DaemonError::PartEnded {
-                reason: reason.unwrap_or_else(|| "it returned".to_owned()),
+                reason: reason.unwrap_or_else(|| "it returned early".to_owned()),
             }),
         }
     }
 
     async fn drain(&mut self) -> Result<Stopped, DaemonError> {
         let grace = humantime::format_duration(self.grace);
-        tracing::info!("draining: runs may take up to {grace} to end");
+        tracing::info!("draining: waiting up to {grace} for runs in progress");
         let cancel = self.shutdown.cancel.clone();
         let mut stopped = Stopped::Drained;
         let in_time = tokio::select! {
@@ -215,12 +218,14 @@ impl Daemon {
             Some(result) => result,
             None => {
                 stopped = Stopped::Cancelled;
-                tracing::warn!(
-                    "cancelling what is left; the messages of cancelled runs are given back"
-                );
+                tracing::warn!("cancelling the remaining runs; their messages return to the queue");
                 cancel.cancel();
                 tokio::time::timeout(LAST_GRACE, join_all(&mut self.parts)).await.unwrap_or_else(
-                    |_| Err(DaemonError::PartEnded { reason: "it did not end in time".to_owned() }),
+                    |_| {
+                        Err(DaemonError::PartEnded {
+                            reason: "it did not end within the grace period".to_owned(),
+                        })
+                    },
                 )
             }
         };
@@ -241,7 +246,7 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
 /// Opens the parts that the workers and the rest of the daemon share.
 async fn open(
     config: &Config,
-    listing: &Arc<Listing>,
+    discovery: &Arc<Discovery>,
     role: Role,
     shutdown: Shutdown,
 ) -> Result<Shared, DaemonError> {
@@ -253,9 +258,9 @@ async fn open(
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
     let runner = {
-        // Off the runtime, so that a signal is heard meanwhile.
-        let (config, listing) = (config.clone(), listing.clone());
-        let load = tokio::task::spawn_blocking(move || runner(&config, &listing, role));
+        // On a blocking thread, so that signals are handled meanwhile.
+        let (config, discovery) = (config.clone(), discovery.clone());
+        let load = tokio::task::spawn_blocking(move || runner(&config, &discovery, role));
         let ended =
             |error: tokio::task::JoinError| DaemonError::PartEnded { reason: error.to_string() };
         Arc::new(load.await.map_err(ended)??)
@@ -304,20 +309,20 @@ async fn keep_warm(runner: Arc<Runner>, drain: CancellationToken) {
 }
 
 /// Loads the tasks and finds what runs them; logs what is wrong with single ones.
-fn runner(config: &Config, listing: &Listing, role: Role) -> Result<Runner, DaemonError> {
-    let workers = config.staffed_queues(&listing.tasks).iter().map(|queue| queue.workers).sum();
+fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, DaemonError> {
+    let workers = config.staffed_queues(&discovery.tasks).iter().map(|queue| queue.workers).sum();
     let components = Arc::new(ComponentRunner::new(&config.components(workers)?)?);
-    let catalog = Catalog::load(config, listing, &components, None);
+    let catalog = Catalog::load(config, discovery, &components, None);
     reload::report(&catalog.findings);
     let tasks = catalog.routes.tasks();
     for task in &tasks {
         tracing::info!("task `{}`: {}", task.name, task.kind);
     }
     if tasks.is_empty() {
-        tracing::warn!("there is no task: every message will be counted and dropped");
+        tracing::warn!("no tasks are installed: every message will be counted and dropped");
     }
     let playbooks = Playbooks::open(&config.playbook_settings("runs"));
-    // A daemon that cannot run a task it has would only turn its messages into dead letters.
+    // Without a runner of playbooks, the daemon would dead-letter every message of a playbook.
     let is_needed =
         role != Role::Ingest && tasks.iter().any(|task| task.kind == TaskKind::Playbook);
     let playbooks = match playbooks {

@@ -1,6 +1,31 @@
-//! How an error is printed: in one line, with its sources.
+//! Formats an error with its sources.
+
+use std::error::Error;
 
 /// Returns an error and its sources in one line, joined by `: `.
-pub(crate) fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error))
+pub(crate) fn chain(error: impl Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open `a`")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_followed_by_its_sources() {
+        let error = Outer(std::io::Error::other("the disk is full"));
+        assert_eq!(chain(&error), "cannot open `a`: the disk is full");
+        assert_eq!(chain(error), "cannot open `a`: the disk is full");
+    }
 }

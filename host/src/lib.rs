@@ -1,7 +1,7 @@
-//! loopabull-host: a message arrives on the bus, waits in a durable queue, and a worker runs the
-//! task of its topic: a WebAssembly component or an Ansible playbook.
+//! loopabull-host: receives messages from a bus, stores them in a durable queue, and runs the task
+//! of each topic in a worker: a WebAssembly component or an Ansible playbook.
 //!
-//! ARCHITECTURE.md walks one message through these modules and lists which of them may import which.
+//! ARCHITECTURE.md follows one message through these modules and lists which of them may import which.
 
 pub mod cli;
 mod clock;

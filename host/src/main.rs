@@ -1,4 +1,4 @@
-//! Parses the command line, runs the command, tells the exit code.
+//! Parses the command line, runs the command and returns its exit code.
 
 use std::process::ExitCode;
 

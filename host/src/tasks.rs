@@ -1,7 +1,9 @@
-//! The tasks of this host: finding them, checking their grants, and loading them.
+//! The tasks of this host: discovers them, checks their grants and loads them.
 
 pub(crate) mod case;
 pub(crate) mod catalog;
 pub mod discovery;
+mod files;
 mod grants;
 pub(crate) mod secrets;
+mod stamp;

@@ -23,10 +23,10 @@ fn a_plan_changes_nothing_and_apply_makes_what_is_missing() {
     assert!(plan.contains("x-dead-letter-strategy='at-least-once'"), "{plan}");
     assert_eq!(vhost.list_queues(), "");
     let (code, made) = run(&bed, &["broker", "apply"], &url);
-    assert_eq!((code, made.matches("made  ").count()), (0, 14), "{made}");
+    assert_eq!((code, made.matches("created  ").count()), (0, 14), "{made}");
     assert_eq!(vhost.list_queues().lines().count(), 14);
     let (_, plan) = run(&bed, &["broker", "plan"], &url);
-    assert_eq!(plan.matches("there  ").count(), 14, "{plan}");
+    assert_eq!(plan.matches("exists  ").count(), 14, "{plan}");
     let json = bed.run(&["broker", "plan", "--json", "--amqp-url", &url]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["changes"][0]["standing"], "same");
@@ -57,7 +57,7 @@ fn there_is_no_broker_to_plan_for_an_embedded_queue() {
     let output = Bed::new().run(&["broker", "plan"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.contains("the queues are in the state directory"), "{said}");
+    assert!(said.contains("the queue is embedded"), "{said}");
 }
 
 /// RabbitMQ 3.10 waits 30 minutes for an acknowledgement.

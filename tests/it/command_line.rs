@@ -1,4 +1,4 @@
-//! The command line: what each command says, and its exit code.
+//! The command line: the output of each command and its exit code.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn session(bed: &Bed, arguments: &[&str]) -> String {
     all.replace(bed.path("").to_str().unwrap().trim_end_matches('/'), "BED")
 }
 
-/// What a run used differs each time.
+/// Replaces the duration of a run, which is different each time.
 fn without_time(line: &str) -> String {
     match line.strip_prefix("used: ").and_then(|used| used.split_once(" of ")) {
         Some((_, rest)) => format!("used: TIME of {rest}"),
@@ -29,46 +29,46 @@ fn without_time(line: &str) -> String {
 #[test]
 fn the_short_help_names_every_command_and_flag() {
     assert_snapshot!(session(&Bed::new(), &["-h"]), @"
-    Runs a task for each message of a bus.
+    Run a task for each message of a bus
 
     Usage: loopabull-host [OPTIONS] [COMMAND]
 
     Commands:
-      check         Check configuration, tasks and queue, and print what each task wants and may use
-      test          Run one recorded message through its task now, without bus and queue
-      inject        Put recorded messages into the queue, as a source would
-      verify        Say of recorded fedmsg messages whether their signatures would be accepted
-      status        Show the queues, the workers and what they run, the sources, and the runs so far
-      runs          Show the runs of this host
-      dead-letters  Show, requeue or drop messages that were set aside
-      pause         Let a task or a queue rest until it is resumed, over restarts too
-      resume        End the rest of a task, a queue or a stopped worker
-      broker        Show or make the queues on RabbitMQ
-      tasks         List the tasks, or make the crate of a new one
+      check         Check the configuration, the tasks and the queue
+      test          Run a task once on a recorded message, without a bus or a queue
+      inject        Publish recorded messages to the queue
+      verify        Check the signatures of recorded fedmsg messages
+      status        Show queues, workers, sources, pauses and run counts
+      runs          List or show the runs of this host
+      dead-letters  List, show, requeue or drop dead letters
+      pause         Pause a task or a queue until it is resumed
+      resume        Resume a paused task or queue, or a stopped worker
+      broker        Show or create the queues on RabbitMQ
+      tasks         List the tasks, or create a new one
       help          Print this message or the help of the given subcommand(s)
 
     Options:
-          --config <FILE>            Read settings from this TOML file; flags win over it
+          --config <FILE>            Read settings from this TOML file; flags take precedence
           --tasks <DIR>              Directory of components and their manifests [default: tasks]
           --playbooks <DIR>          Directory of playbooks and their manifests [default: playbooks]
-          --state <DIR>              Directory of the journal and of the embedded queue [default: state]
-          --amqp-url <URL>           Keep the queue in this RabbitMQ, not in the state directory [env:
+          --state <DIR>              Directory of the journal and the embedded queue [default: state]
+          --amqp-url <URL>           Use the queues of this RabbitMQ instead of the embedded queue [env:
                                      LOOPABULL_AMQP_URL]
-          --workers <N>              How many messages of the queue `workers` are worked at a time
-                                     [default: 5]
-          --queue <NAME=N>           How many of another queue, to which a manifest sends its task; may
-                                     be given again
-          --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher (ZeroMQ); may be given again
-          --fedora-messaging <FILE>  Consume what this configuration file of fedora-messaging says, for
+          --workers <N>              Workers for the default queue, `workers` [default: 5]
+          --queue <NAME=N>           Workers for a named queue (repeatable)
+          --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher over ZeroMQ (repeatable)
+          --fedora-messaging <FILE>  Consume the queues of this fedora-messaging configuration file, for
                                      example /etc/fedora-messaging/config.toml
-          --topic <PREFIX>           Take only topics that start so; may be given again [default: all]
-          --ca <FILE>                Take messages that are signed by a certificate of this CA (PEM)
-          --crl <FILE>               The CA's list of revoked certificates
-          --unsigned                 Take messages without looking at signatures
-          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status here [default:
-                                     127.0.0.1:8480]
-          --role <ROLE>              Do only a part of the road: take messages in, or work them; needs
-                                     `--amqp-url` [default: all] [possible values: all, ingest, work]
+          --topic <PREFIX>           Subscribe only to fedmsg topics with this prefix (repeatable)
+                                     [default: all topics]
+          --ca <FILE>                Accept fedmsg messages that are signed with a certificate of this
+                                     CA (PEM)
+          --crl <FILE>               Certificate revocation list of the CA
+          --unsigned                 Accept fedmsg messages without checking their signatures
+          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status on this address
+                                     [default: 127.0.0.1:8480]
+          --role <ROLE>              Only receive messages, or only process them; needs `--amqp-url`
+                                     [default: all] [possible values: all, ingest, work]
       -h, --help                     Print help (see more with '--help')
       -V, --version                  Print version
     [exit status 0]
@@ -76,17 +76,17 @@ fn the_short_help_names_every_command_and_flag() {
 }
 
 #[test]
-fn a_source_without_signatures_has_to_be_asked_for() {
+fn a_source_without_signature_checks_needs_explicit_consent() {
     let said = session(&Bed::new(), &["--fedmsg", "tcp://127.0.0.1:1"]);
     assert_snapshot!(said, @r#"
-    loopabull-host: signatures of fedmsg are to be checked, and no CA is named
-    hint: name its certificate with `--ca FILE`, or `ca` under `[fedmsg]`; on a bus where everyone may start your tasks say so: `--unsigned`, or `verify = "off"`
+    loopabull-host: fedmsg signatures must be checked, but no CA is configured
+    hint: name the certificate of the CA with `--ca FILE`, or with `ca` under `[fedmsg]`; to accept unsigned messages from anyone, use `--unsigned` or `verify = "off"`
     [exit status 64]
     "#);
 }
 
 #[test]
-fn an_unknown_key_of_the_configuration_is_named() {
+fn an_unknown_configuration_key_is_reported() {
     let bed = Bed::new();
     bed.write("loopabull.toml", "worker = 5\n");
     assert_snapshot!(session(&bed, &["--config", "loopabull.toml"]), @"
@@ -104,21 +104,21 @@ fn an_unknown_key_of_the_configuration_is_named() {
 }
 
 #[test]
-fn a_broker_that_is_away_at_start_is_named_without_its_password() {
+fn an_unreachable_broker_is_reported_without_its_password() {
     let said = session(&Bed::new(), &["--amqp-url", "amqp://u:secret@127.0.0.1:1/v", "status"]);
     assert!(said.contains("RabbitMQ at `127.0.0.1:1/v`: cannot connect"), "{said}");
     assert!(!said.contains("secret"));
 }
 
 #[test]
-fn check_shows_what_each_task_wants_and_may_use() {
+fn check_shows_topics_limits_and_grants_of_each_task() {
     let bed = Bed::new();
     bed.add_guest("a.component", "org.*.thing.#", "[limits]\ntimeout = '5s'", "i32.const 0");
     bed.add_guest("both", "b", "", "i32.const 0");
     bed.write("playbooks/both.yml", "- hosts: localhost\n");
     bed.add_playbook("org.example.play", "", "    - debug: { msg: x }\n");
     let said = session(&bed, &["check"]);
-    // What this machine can hold is not the same on every machine.
+    // The layers that are available differ between machines.
     let (layers, rest): (Vec<&str>, Vec<&str>) =
         said.lines().partition(|line| is_about_a_layer(line));
     let layers = layers.iter().filter_map(|line| line.split(' ').next());
@@ -131,8 +131,8 @@ fn check_shows_what_each_task_wants_and_may_use() {
     org.example.play  playbook   org.example.play  workers  15m      1.0 GiB   5         dirs
     `org.example.play` may
       read and write files in BED/shared
-    note: `tasks/both.wasm`: the component is the task, playbook `both.yml` is not run
-    all is well
+    note: `tasks/both.wasm`: playbook `both.yml` is ignored, because a component has the same name
+    no problems found
     [exit status 0]
     ");
 }
@@ -143,7 +143,7 @@ fn is_about_a_layer(line: &str) -> bool {
 }
 
 #[test]
-fn check_fails_for_what_cannot_run() {
+fn check_fails_if_a_task_cannot_run() {
     let bed = Bed::new();
     bed.write("tasks/empty.wasm", "(module)");
     bed.write("tasks/world.wasm", wat::parse_str("(component)").unwrap());
@@ -155,7 +155,7 @@ fn check_fails_for_what_cannot_run() {
         "problem: `empty.wasm`: it is not a component: magic header not detected",
         "problem: `world.wasm`: it does not export `loopabull:task/handler@0.1.0`, so it is not a task; build it",
         "unknown field `topic`",
-        "note: `playbooks/alone.toml`: a manifest without `alone.yml`",
+        "note: `playbooks/alone.toml`: ignored, because `alone.yml` does not exist",
         "problem: `broken.yml`: unreadable: exit status 4, the output says why",
         "[exit status 1]",
     ] {
@@ -164,40 +164,40 @@ fn check_fails_for_what_cannot_run() {
 }
 
 #[test]
-fn a_message_goes_through_its_task_without_a_queue() {
+fn test_runs_a_task_on_a_message_without_a_queue() {
     let bed = Bed::new();
     bed.add_guest("good", "x", "", "i32.const 0").add_guest("bad", "y", "", "i32.const 96");
     bed.add_guest("worse", "y", "", "unreachable");
     bed.write("x.json", message("m-1", "x", "{}"));
     assert_snapshot!(session(&bed, &["test", "x", "x.json"]), @"
-    used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 calls of the host
+    used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 host calls
     good on message m-1: success
     [exit status 0]
     ");
     assert_snapshot!(session(&bed, &["test", "bad", "x.json"]), @"
-    used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 calls of the host
+    used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 host calls
     bad on message m-1: reject: no good
     [exit status 1]
     ");
     assert_snapshot!(session(&bed, &["test", "y", "x.json"]), @"
-    loopabull-host: several tasks want the topic `y`
-    hint: name one: bad, worse
+    loopabull-host: several tasks subscribe to topic `y`
+    hint: use the name of one of them: bad, worse
     [exit status 1]
     ");
     assert_snapshot!(session(&bed, &["test", "z", "x.json"]), @"
-    loopabull-host: there is no task `z`, and no task wants such a topic
-    hint: `loopabull-host check` lists the tasks
+    loopabull-host: no task has the name or the topic `z`
+    hint: list the tasks with `loopabull-host tasks`
     [exit status 1]
     ");
     bed.write("none.json", "");
     assert_snapshot!(session(&bed, &["test", "x", "none.json"]), @"
-    loopabull-host: cannot use `none.json`: there is no JSON document in it
+    loopabull-host: cannot use `none.json`: the file contains no JSON document
     [exit status 1]
     ");
 }
 
 #[test]
-fn injected_messages_wait_until_a_daemon_works_them() {
+fn injected_messages_wait_until_a_daemon_processes_them() {
     let bed = Bed::new();
     bed.add_guest("good", "x", "", "i32.const 0");
     let archive = r#"{"body":{},"headers":{},"id":"m-2","queue":null,"topic":"x"}"#;
@@ -205,18 +205,18 @@ fn injected_messages_wait_until_a_daemon_works_them() {
     bed.write("two.json", both).write("bad.json", r#"{"topic":"x"}"#);
     bed.write("unwanted.json", message("m-3", "nobody", "{}"));
     assert_snapshot!(session(&bed, &["runs"]), @"
-    loopabull-host: there is no journal in `state`
+    loopabull-host: `state` contains no journal
     hint: name the daemon's state directory with `--state`
     [exit status 1]
     ");
     assert_snapshot!(session(&bed, &["inject", "two.json", "unwanted.json"]), @"
-    no task wants topic `nobody`
-    3 messages, 2 entries queued, 0 refused
+    no task subscribes to topic `nobody`
+    3 messages, 2 entries queued, 0 rejected
     [exit status 0]
     ");
     assert_snapshot!(session(&bed, &["inject", "bad.json"]), @"
-    refused: `bad.json`, document 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
-    0 messages, 0 entries queued, 1 refused
+    rejected: `bad.json`, document 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
+    0 messages, 0 entries queued, 1 rejected
     [exit status 1]
     ");
     let status = session(&bed, &["status"]);
@@ -231,8 +231,8 @@ fn injected_messages_wait_until_a_daemon_works_them() {
     WORKER  QUEUE    TASK  MESSAGE  ATTEMPT  SECONDS
     1       workers  idle
     2       workers  idle
-    QUEUE    WAITING  OLDEST  LATER  HELD  RUNNING  DEAD LETTERS
-    workers  0        -       0      0     0        0
+    QUEUE    WAITING  OLDEST  DELAYED  HELD  RUNNING  DEAD LETTERS
+    workers  0        -       0        0     0        0
     runs     2 success
     [exit status 0]
     ");
@@ -240,8 +240,8 @@ fn injected_messages_wait_until_a_daemon_works_them() {
     let shown = session(&bed, &["runs", "show", &id]);
     assert!(shown.contains("outcome  success") && shown.contains("task     good (component)"));
     assert_snapshot!(session(&bed, &["runs", "show", "none"]), @"
-    loopabull-host: there is no run `none`
-    hint: `loopabull-host runs list` shows the newest
+    loopabull-host: no run has the id `none`
+    hint: list recent runs with `loopabull-host runs list`
     [exit status 1]
     ");
     daemon.stop();

@@ -63,7 +63,7 @@ fn check(flags: &[&str]) {
     assert_eq!(run(&bed, flags, &["dead-letters", "drop"]).0, 64);
     let (code, said) = run(&bed, flags, &["dead-letters", "drop", "no-such-id"]);
     assert_eq!(code, 1);
-    assert!(said.contains("there is no dead letter `no-such-id`"), "{said}");
+    assert!(said.contains("no dead letter has the id `no-such-id`"), "{said}");
     let (code, said) = run(&bed, flags, &["dead-letters", "drop", id]);
     assert_eq!((code, said.as_str()), (0, "1 dropped\n"));
     let (_, said) = run(&bed, flags, &["dead-letters", "requeue", "--task", "traps"]);

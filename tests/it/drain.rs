@@ -91,7 +91,7 @@ fn a_second_daemon_on_the_same_state_is_refused() {
     let output = bed.run(&["--listen", "127.0.0.1:0"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("another daemon uses the state directory `state`\nhint: "), "{said}");
+    assert!(said.contains("another daemon is using the state directory `state`\nhint: "), "{said}");
     assert!(bed.path("state/daemon.json").exists());
     daemon.stop();
     assert!(!bed.path("state/daemon.json").exists());

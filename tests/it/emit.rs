@@ -72,7 +72,7 @@ fn of_a_failed_run_nothing_is_sent_or_remembered() {
     assert_eq!(bed.tally(), tally(&expected));
     bed.write("m.json", message("m-3", "a", "{}"));
     let said = crate::bed::text(&bed.run(&["test", "remembers", "m.json"]).stdout);
-    assert!(!said.contains("would remember"), "{said}");
+    assert!(!said.contains("would store"), "{said}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn five_workers_lose_no_count() {
     );
     bed.write("m.json", message("m-x", "a", "{}"));
     let said = crate::bed::text(&bed.run(&["test", "counts", "m.json"]).stdout);
-    assert!(said.contains("would remember: n = e\n"), "101 is an `e`: {said}");
+    assert!(said.contains("would store: n = e\n"), "101 is an `e`: {said}");
 }
 
 #[test]

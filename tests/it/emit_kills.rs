@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use loopabull_host::config::Config;
 use loopabull_host::journal::{AfterQueues, Journal, Record};
-use loopabull_host::tasks::discovery::Listing;
+use loopabull_host::tasks::discovery::Discovery;
 use loopabull_model::{
     Body, Emission, Emitted, Entry, EntryId, Message, Outcome, Run, RunId, Settlement,
     StateChanges, TaskKind, Usage,
@@ -34,7 +34,7 @@ async fn work_until(bed: &Bed, died: Died) {
         state: bed.path("state"),
         ..Config::default()
     };
-    let listing = Listing::read(&config);
+    let listing = Discovery::read(&config);
     let queues = Queues::open(&config.queues(&listing.tasks)).await.unwrap();
     let workers = "workers".try_into().unwrap();
     let mut consumer = queues.consume(&workers).await.unwrap();

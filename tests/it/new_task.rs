@@ -60,5 +60,5 @@ fn a_new_task_passes_its_test_is_built_and_runs_without_a_restart() {
     cargo(&bed, &["test", "--manifest-path", manifest.to_str().unwrap()]);
 
     let second = bed.command(&arguments).arg(&sdk).output().unwrap();
-    assert!(text(&second.stderr).contains("is there already"), "{}", text(&second.stderr));
+    assert!(text(&second.stderr).contains("already exists"), "{}", text(&second.stderr));
 }

@@ -40,13 +40,13 @@ fn a_new_version_comes_into_force_and_a_broken_one_does_not() {
         bed.log()
             .contains("1 changed")
             .then_some(())
-            .or_else(|| bed.log().contains("loaded the tasks anew").then_some(()))
+            .or_else(|| bed.log().contains("reloaded the tasks").then_some(()))
     });
     assert_eq!(run("m-2"), "reject: version 0002");
 
     replace(&bed, "a.wasm", b"no component");
     wait_for("the trouble", || {
-        troubles(&daemon).contains("its new version is refused").then_some(())
+        troubles(&daemon).contains("the new version is refused").then_some(())
     });
     assert_eq!(daemon.get("/readyz").0, 503);
     assert_eq!(run("m-3"), "reject: version 0002");

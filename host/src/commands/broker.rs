@@ -1,4 +1,4 @@
-//! `broker`: what our queues need to stand on RabbitMQ.
+//! `broker`: shows and creates our queues on RabbitMQ.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -8,13 +8,13 @@ use crate::commands::failure::{DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 
-/// Show or make the queues on RabbitMQ
+/// Show or create the queues on RabbitMQ
 ///
-/// For each queue of ours there are several on the broker: itself, its dead letters, and those in
-/// which retries wait. A daemon makes what is missing; this is for whoever wants to see it first, or
-/// to make it with another user than the daemon's.
+/// Each queue needs several queues on the broker: the queue itself, its dead-letter queue, and queues
+/// in which retries wait. The daemon creates missing queues at start. Use this command to see the
+/// changes first, or to create the queues as another user than the daemon's.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArgs {
     #[command(subcommand)]
@@ -23,25 +23,25 @@ pub(crate) struct BrokerArgs {
 
 #[derive(Debug, Subcommand)]
 enum BrokerCommand {
-    /// Show what is there, what is missing and what differs; change nothing
+    /// Show which queues exist, are missing or differ; change nothing
     Plan {
         /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Make what is missing; what differs stays as it is
+    /// Create missing queues; leave existing ones unchanged
     Apply,
 }
 
 pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
-    let queues = config.queues(&Listing::read(config).tasks);
+    let queues = config.queues(&Discovery::read(config).tasks);
     let Backend::RabbitMq(settings) = &queues.backend else {
-        let error = anyhow!("the queues are in the state directory, not on a broker");
-        return Err(Failure::with_hint(error, "name the RabbitMQ with `--amqp-url`"));
+        let error = anyhow!("the queue is embedded, not on a broker");
+        return Err(Failure::with_hint(error, "name the broker with `--amqp-url URL`"));
     };
     let plan = block_on(Plan::of(settings, &queues.queues))??;
     if let BrokerCommand::Plan { json: true } = args.command {
-        let text = serde_json::to_string(&plan).expect("a plan is made of JSON types");
+        let text = serde_json::to_string(&plan).expect("a plan contains only JSON types");
         print(&(text + "\n"))?;
         return Ok(DONE);
     }
@@ -52,8 +52,8 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     for change in &plan.changes {
         let sign = match (&change.declaration, is_plan) {
             (Declaration::Missing, true) => "missing",
-            (Declaration::Missing, false) => "made",
-            (Declaration::Same, _) => "there",
+            (Declaration::Missing, false) => "created",
+            (Declaration::Same, _) => "exists",
             (Declaration::Differs { .. }, _) => "differs",
         };
         table.push(vec![sign.to_owned(), change.queue.clone(), change.arguments.clone()]);

@@ -1,4 +1,4 @@
-//! `check`: is everything as it should be, before the daemon is started.
+//! `check`: checks the configuration, the tasks and the queue before the daemon is started.
 
 use std::time::Duration;
 
@@ -14,17 +14,18 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
+use crate::error::chain;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::{Listing, Severity};
+use crate::tasks::discovery::{Discovery, Severity};
 use crate::work::ack_timeout;
 
-/// How long Ansible may take to read one playbook.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long Ansible may take to check one playbook.
+const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Check configuration, tasks and queue, and print what each task wants and may use
+/// Check the configuration, the tasks and the queue
 ///
-/// Components are compiled, playbooks are read by Ansible, the queue is opened. Exit status 0 only
-/// if all is well.
+/// Compiles the components, checks the playbooks with Ansible, opens the queue, and prints the topics,
+/// limits and grants of each task. The exit status is 0 only if there is no problem.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {}
 
@@ -32,7 +33,7 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
-    let catalog = Catalog::load(config, &Listing::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
     let mut problems = Vec::new();
     let mut notes = Vec::new();
     for finding in &catalog.findings {
@@ -60,7 +61,7 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
         if let Some(publish) = &config.publish
             && let Err(error) = Exchange::connect(&publish.amqp_url, &publish.exchange).await
         {
-            problems.push(format!("`[publish]`: {:#}", anyhow::Error::new(error)));
+            problems.push(format!("`[publish]`: {}", chain(error)));
         }
         check_playbooks(config, &catalog, &mut problems, &mut notes).await?;
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
@@ -70,7 +71,7 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
                     problems.push(format!("{task}\nhint: {}", task.hint()));
                 }
             }
-            Err(error) => problems.push(format!("{:#}", anyhow::Error::new(error))),
+            Err(error) => problems.push(chain(error)),
         }
         Ok::<_, Failure>(())
     })??;
@@ -81,12 +82,12 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
         print(&format!("problem: {problem}\n"))?;
     }
     if problems.is_empty() {
-        print("all is well\n")?;
+        print("no problems found\n")?;
     }
     Ok(if problems.is_empty() { DONE } else { FAILED })
 }
 
-/// Tells what confines playbooks on this machine, and whether Ansible can read them.
+/// Prints the layers of the playbook sandbox on this machine, and checks the playbooks with Ansible.
 async fn check_playbooks(
     config: &Config,
     catalog: &Catalog,
@@ -101,7 +102,7 @@ async fn check_playbooks(
         Ok(playbooks) => playbooks,
         Err(error) => {
             let hint = error.hint();
-            problems.push(format!("{:#}\nhint: {hint}", anyhow::Error::new(error)));
+            problems.push(format!("{}\nhint: {hint}", chain(error)));
             return Ok(());
         }
     };
@@ -113,22 +114,18 @@ async fn check_playbooks(
             }
             print(&table.render())?;
         }
-        Err(error) => {
-            let error = anyhow::Error::new(error);
-            problems.push(format!("playbooks cannot be confined: {error:#}"));
-        }
+        Err(error) => problems.push(format!("cannot sandbox playbooks: {}", chain(error))),
     }
     for task in tasks {
         let Some(secrets) = catalog.secrets(&task.name) else { continue };
-        if let Err(error) = playbooks.check(task, &secrets, PATIENCE).await {
-            let error = anyhow::Error::new(error);
-            problems.push(format!("`{}.yml`: {error:#}", task.name));
+        if let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await {
+            problems.push(format!("`{}.yml`: {}", task.name, chain(error)));
         }
         if playbooks.becomes_here(task) {
             let file = format!("{}.yml", task.name);
             notes.push(format!(
-                "`{file}`: `become` gives nothing on this machine, where new privileges are ruled \
-                 out; on others it does what it says"
+                "`{file}`: `become` has no effect on localhost, because the sandbox forbids new \
+                 privileges; on remote hosts it works"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! No subcommand: the daemon.
+//! The daemon, which runs without a subcommand.
 
 use std::io::IsTerminal;
 
@@ -12,24 +12,24 @@ use crate::daemon::{Daemon, Stopped};
 use crate::shutdown::Shutdown;
 
 pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
-    log();
+    start_logging();
     block_on(async {
         let shutdown = Shutdown::default();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // Whether or not there is something to read again, it ends nothing.
+        // SIGHUP reloads certificates; without a handler it would kill a daemon that has none.
         let _hangup = signal(SignalKind::hangup())?;
         let daemon = tokio::select! {
             daemon = Daemon::start(config, role, shutdown.clone()) => daemon?,
-            // Nothing has been taken yet.
-            () = either(&mut terminate, &mut interrupt) => return Ok(DONE),
+            // No message has been received yet.
+            () = stop_signal(&mut terminate, &mut interrupt) => return Ok(DONE),
         };
         let wait = daemon.wait();
         tokio::pin!(wait);
         let stopped = loop {
             tokio::select! {
                 stopped = &mut wait => break stopped?,
-                () = either(&mut terminate, &mut interrupt) => {
+                () = stop_signal(&mut terminate, &mut interrupt) => {
                     if shutdown.drain.is_cancelled() {
                         shutdown.now();
                     }
@@ -42,16 +42,17 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
     })?
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => (),
         _ = interrupt.recv() => (),
     }
 }
 
-/// Logs to standard error: for people on a terminal, else one JSON object a line. `RUST_LOG`
-/// chooses what.
-fn log() {
+/// Starts logging to standard error: plain text on a terminal, otherwise one JSON object per line.
+/// `RUST_LOG` sets the filter.
+fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {

@@ -1,4 +1,4 @@
-//! `dead-letters`: what was set aside, and what becomes of it.
+//! `dead-letters`: lists, requeues and drops dead letters.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -12,9 +12,14 @@ use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 
-/// Show, requeue or drop messages that were set aside
+/// List, show, requeue or drop dead letters
+///
+/// A dead letter is a message whose task rejected it, or failed in every attempt. Without a
+/// subcommand, all dead letters are listed.
+///
+/// Example: `loopabull-host dead-letters requeue --task flag-build --older-than 2d`
 #[derive(Debug, Args)]
 pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
@@ -23,55 +28,55 @@ pub(crate) struct DeadLettersArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadLettersCommand {
-    /// List dead letters, the oldest first
+    /// List dead letters, oldest first
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Print a JSON object for each, with its message and output
+        /// Print a JSON object for each dead letter, with its message and output
         #[arg(long)]
         json: bool,
     },
-    /// Show one dead letter with the end of its output, its message and its earlier lives
+    /// Show a dead letter with its message, earlier deaths and the end of its output
     Show {
-        /// The id, as `dead-letters list` shows it
+        /// Id of the dead letter, from `dead-letters list`
         id: String,
         /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Put dead letters back into their queue: they have all their attempts again
+    /// Return dead letters to their queue and reset their attempts
     Requeue(Choice),
-    /// Throw dead letters away
+    /// Delete dead letters permanently
     Drop(Choice),
 }
 
 #[derive(Debug, Args)]
 struct Choice {
-    /// The ids, as `dead-letters list` shows them
+    /// Ids of dead letters, from `dead-letters list`
     id: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// All that there are
+    /// Select all dead letters
     #[arg(long, conflicts_with_all = ["id", "queue", "task", "topic", "reason", "older_than"])]
     all: bool,
 }
 
-/// Which dead letters are meant: those that fit everything that is given.
+/// Selects the dead letters that match every condition.
 #[derive(Debug, Default, Args)]
 struct Filter {
-    /// Only those of this queue
+    /// Only dead letters of this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<QueueName>,
-    /// Only those of this task
+    /// Only dead letters of this task
     #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
     task: Option<TaskName>,
-    /// Only those whose topic fits this pattern: `*` is one word, `#` any number
+    /// Only topics that match this pattern: `*` is one word, `#` any number of words
     #[arg(long, value_name = "PATTERN", value_parser = |text: &str| TopicPattern::try_from(text))]
     topic: Option<TopicPattern>,
-    /// Only those whose reason holds this text
+    /// Only reasons that contain this text
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Only those that were set aside longer ago, for example `2d`
+    /// Only messages dead-lettered longer ago than this, for example `2d`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
 }
@@ -90,10 +95,10 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
     let headings = ["DIED", "QUEUE", "TASK", "MESSAGE", "ATTEMPTS", "REASON", "ID"];
     let mut table = Table::new(&headings);
     let mut lines = String::new();
-    look_through(config, filter.queue.as_ref(), |letter| {
-        if filter.fits(letter) && json {
+    visit(config, filter.queue.as_ref(), |letter| {
+        if filter.matches(letter) && json {
             lines.push_str(&to_json(letter));
-        } else if filter.fits(letter) {
+        } else if filter.matches(letter) {
             let message = letter.message.as_ref();
             table.push(vec![
                 time(letter.death.died_at_ms),
@@ -113,7 +118,7 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
 
 fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
     let mut found = None;
-    look_through(config, None, |letter| {
+    visit(config, None, |letter| {
         if letter.id.as_str() == id {
             found = Some(letter.clone());
         }
@@ -158,15 +163,15 @@ fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
 
 fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failure> {
     if choice.id.is_empty() && choice.filter.is_empty() && !choice.all {
-        let error = anyhow!("nothing says which dead letters are meant");
-        let hint = "name ids, or a filter such as `--task NAME`, or `--all`";
+        let error = anyhow!("no dead letters are selected");
+        let hint = "give ids, a filter such as `--task NAME`, or `--all`";
         return Err(Failure::with_hint(error, hint).with_code(BAD_USAGE));
     }
     let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
-    let count = look_through(config, choice.filter.queue.as_ref(), |letter| {
-        // There may be two of one id: a copy of which the broker's confirm was lost.
+    let count = visit(config, choice.filter.queue.as_ref(), |letter| {
+        // Two dead letters can have the same id: a copy is published if the broker's confirm was lost.
         let is_meant = choice.id.is_empty() || choice.id.iter().any(|id| id == letter.id.as_str());
-        if !is_meant || !choice.filter.fits(letter) {
+        if !is_meant || !choice.filter.matches(letter) {
             return Verdict::Keep;
         }
         left.remove(letter.id.as_str());
@@ -180,16 +185,16 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
     }
 }
 
-/// Shows all dead letters of a queue, or of all queues, to `judge`. Returns how many it changed.
-fn look_through(
+/// Calls `judge` for each dead letter of a queue, or of all queues. Returns how many it changed.
+fn visit(
     config: &Config,
     queue: Option<&QueueName>,
     mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
 ) -> Result<u64, Failure> {
-    let tasks = Listing::read(config).tasks;
+    let tasks = Discovery::read(config).tasks;
     let mut queues = config.queues(&tasks);
     if let Some(queue) = queue {
-        // Also one that no manifest names any more.
+        // The queue may be one that no manifest names any more.
         queues.queues = vec![QueueConfig::new(queue.clone())];
     }
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
@@ -215,8 +220,8 @@ impl Filter {
             && older_than.is_none()
     }
 
-    /// The queue is not looked at: only its dead letters come here.
-    fn fits(&self, letter: &DeadLetter) -> bool {
+    /// Tells whether a dead letter matches. Ignores the queue, which the caller has selected.
+    fn matches(&self, letter: &DeadLetter) -> bool {
         let topic = letter.message.as_ref().ok().map(|message| &message.topic);
         let died = Duration::from_millis(letter.death.died_at_ms.try_into().unwrap_or(0));
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + died);
@@ -228,12 +233,12 @@ impl Filter {
 }
 
 fn to_json(letter: &DeadLetter) -> String {
-    serde_json::to_string(letter).expect("a dead letter is made of JSON types") + "\n"
+    serde_json::to_string(letter).expect("a dead letter contains only JSON types") + "\n"
 }
 
 fn shortened(reason: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut short: String = reason.chars().take(LONGEST).collect();
+    const MAX_CHARS: usize = 60;
+    let mut short: String = reason.chars().take(MAX_CHARS).collect();
     if short.len() < reason.len() {
         short.push('…');
     }
@@ -241,6 +246,6 @@ fn shortened(reason: &str) -> String {
 }
 
 fn unknown(id: &str) -> Failure {
-    let error = anyhow!("there is no dead letter `{id}`");
-    Failure::with_hint(error, "`loopabull-host dead-letters` lists them")
+    let error = anyhow!("no dead letter has the id `{id}`");
+    Failure::with_hint(error, "list the ids with `loopabull-host dead-letters`")
 }

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and its error with a hint for the user.
+//! The exit codes of commands, and their errors with hints for the user.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 
-/// Everything was done as asked.
+/// The command succeeded.
 pub(crate) const DONE: u8 = 0;
-/// Something failed; the message on standard error says what.
+/// The command failed. Standard error has the message.
 pub(crate) const FAILED: u8 = 1;
-/// The command line or the configuration cannot be used.
+/// The command line or the configuration is invalid.
 pub(crate) const BAD_USAGE: u8 = 64;
 
-/// Why a command did not do what it was asked, and what the user can do.
+/// Why a command failed, and a hint for the user.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -22,7 +22,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure with a hint.
+    /// Returns a failure with a hint.
     pub(crate) fn with_hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
         Self { code: FAILED, error: error.into(), hint: Some(hint.into()) }
     }
@@ -30,7 +30,7 @@ impl Failure {
     /// Prints the error and its hint to standard error, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
-        // If standard error is gone there is nobody to tell.
+        // If standard error is closed, the message has no reader.
         drop(writeln!(stderr, "loopabull-host: {:#}", self.error));
         if let Some(hint) = self.hint {
             drop(writeln!(stderr, "hint: {hint}"));
@@ -38,7 +38,7 @@ impl Failure {
         ExitCode::from(self.code)
     }
 
-    /// The same with another exit code.
+    /// Replaces the exit code.
     pub(crate) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
     }

@@ -1,4 +1,4 @@
-//! `inject`: messages from files into the queue.
+//! `inject`: publishes recorded messages to the queue.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,29 @@ use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::tasks::discovery::Listing;
+use crate::error::chain;
+use crate::tasks::discovery::Discovery;
 
-/// How often a broker that does not take an entry is asked again: for some minutes.
-const TRIES: u32 = 20;
+/// The number of attempts to publish an entry before the last. With back-off they take some minutes.
+const PUBLISH_ATTEMPTS: u32 = 20;
 
-/// Put recorded messages into the queue, as a source would
+/// Publish recorded messages to the queue
 ///
-/// A file holds one JSON document, or one on each line: whole fedmsg bodies, or what datagrepper
-/// and `fedora-messaging record` write. A daemon on the same queue works them at once; without one
-/// they wait. Signatures are not looked at: whoever can write the state directory can do worse.
+/// A file contains one JSON document or one per line: complete fedmsg bodies, or messages as
+/// datagrepper and `fedora-messaging record` write them. A running daemon processes them at once;
+/// otherwise they wait in the queue. Signatures are not checked, because a user with access to the
+/// state directory can start tasks anyway.
+///
+/// Example: `loopabull-host inject recorded.json`
 #[derive(Debug, Args)]
 pub(crate) struct InjectArgs {
-    /// Files, or `-` for standard input
+    /// Files of messages, or `-` for standard input
     #[arg(required = true, value_name = "MESSAGE.json")]
     files: Vec<PathBuf>,
 }
 
 pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
-    let tasks = Listing::read(config).tasks;
+    let tasks = Discovery::read(config).tasks;
     let queues = config.queues(&tasks);
     let routes = Routes::build(tasks);
     state_dir::make(&config.state)?;
@@ -49,7 +53,7 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
                         bad += 1;
                         let number = number + 1;
                         print(&format!(
-                            "refused: `{}`, document {number}: {reason}\n",
+                            "rejected: `{}`, document {number}: {reason}\n",
                             file.display()
                         ))?;
                         continue;
@@ -58,7 +62,7 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
                 messages += 1;
                 let tasks = routes.resolve(&message.topic);
                 if tasks.is_empty() {
-                    print(&format!("no task wants topic `{}`\n", message.topic))?;
+                    print(&format!("no task subscribes to topic `{}`\n", message.topic))?;
                 }
                 for task in tasks {
                     let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
@@ -68,17 +72,18 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
                 }
             }
         }
-        print(&format!("{messages} messages, {entries} entries queued, {bad} refused\n"))?;
+        print(&format!("{messages} messages, {entries} entries queued, {bad} rejected\n"))?;
         Ok(if bad == 0 { DONE } else { FAILED })
     })?
 }
 
-/// Publishes, and goes on through a broker that is away for a while: the id tells that it is one.
+/// Publishes an entry, and retries while the broker is unavailable. The id of the entry prevents
+/// duplicates.
 async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
     let mut backoff = Backoff::default();
-    for _ in 0..TRIES {
+    for _ in 0..PUBLISH_ATTEMPTS {
         match queues.publish(entry).await {
-            Err(error) => tracing::warn!("{error}, trying again"),
+            Err(error) => tracing::warn!("{}; retrying", chain(error)),
             done => return done,
         }
         backoff.pause(&CancellationToken::new()).await;
@@ -86,7 +91,7 @@ async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
     queues.publish(entry).await
 }
 
-/// Reads a file, or standard input if it is called `-`.
+/// Reads a file, or standard input if the path is `-`.
 pub(crate) fn read(file: &Path) -> anyhow::Result<String> {
     if file.as_os_str() != "-" {
         return std::fs::read_to_string(file)
@@ -97,10 +102,11 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Returns the messages of a text, one for each JSON document in it.
+/// Returns one message for each JSON document in the text.
 pub(crate) fn messages_in(text: &str) -> impl Iterator<Item = Result<Message, String>> {
     serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().map(|document| {
-        let document = document.map_err(|error| format!("{error}; the rest was not read"))?;
+        let document =
+            document.map_err(|error| format!("{error}; the rest of the file was not read"))?;
         trusted::from_recording(document.get().as_bytes())
             .map_err(|rejection| rejection.to_string())
     })

@@ -1,4 +1,4 @@
-//! `pause` and `resume`: tasks, queues and workers that rest.
+//! `pause` and `resume`: pauses tasks and queues, and resumes them and stopped workers.
 
 use anyhow::anyhow;
 use clap::Args;
@@ -10,16 +10,18 @@ use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::work::pauses::Pauses;
 
-/// Let a task or a queue rest until it is resumed, over restarts too
+/// Pause a task or a queue until it is resumed
 ///
-/// The messages of a paused task wait in their order and others go on; of a paused queue nothing is
-/// taken. It is for this host: others that work the same queue have pauses of their own. A daemon
-/// hears of it within a second; what runs goes on to its end.
+/// Messages of a paused task wait in order, while other messages are processed. A paused queue is not
+/// consumed. The pause survives restarts and applies to this host only; other hosts of the same queue
+/// have their own pauses. A running daemon reacts within a second. Runs in progress continue.
+///
+/// Example: `loopabull-host pause --task flag-build --reason 'the build system is down'`
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
     target: Paused,
-    /// Why, for whoever looks at `status`
+    /// Reason, shown by `status`
     #[arg(long, value_name = "TEXT", default_value = "by hand")]
     reason: String,
 }
@@ -27,15 +29,15 @@ pub(crate) struct PauseArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Paused {
-    /// A task
+    /// Pause this task
     #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
     task: Option<TaskName>,
-    /// A queue
+    /// Pause this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<QueueName>,
 }
 
-/// End the rest of a task, a queue or a stopped worker
+/// Resume a paused task or queue, or a stopped worker
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
@@ -45,16 +47,16 @@ pub(crate) struct ResumeArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Resumed {
-    /// A task that was paused, by hand or by itself
+    /// Resume this task, paused by a user or by its circuit breaker
     #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
     task: Option<TaskName>,
-    /// A queue that was paused
+    /// Resume this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<QueueName>,
-    /// A worker that was stopped by a task with `on_failure = "stop-worker"`
+    /// Resume this worker, stopped by a task with `on_failure = "stop-worker"`
     #[arg(long, value_name = "N")]
     worker: Option<u32>,
-    /// Everything that rests
+    /// Resume every paused task, queue and worker
     #[arg(long)]
     all: bool,
 }
@@ -62,7 +64,8 @@ struct Resumed {
 pub(crate) fn pause(config: &Config, args: &PauseArgs) -> Result<u8, Failure> {
     let Paused { task, queue } = &args.target;
     let task = task.clone().map(Target::Task);
-    let target = task.or(queue.clone().map(Target::Queue)).expect("clap wants one of the two");
+    let target =
+        task.or(queue.clone().map(Target::Queue)).expect("clap requires a task or a queue");
     let pauses = open(config)?;
     block_on(pauses.pause(target.clone(), &args.reason.as_str().into()))??;
     print(&format!("{target} is paused\n"))?;
@@ -83,12 +86,12 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
         named.into_iter().flatten().collect()
     };
     if targets.is_empty() {
-        print("nothing rests\n")?;
+        print("nothing is paused\n")?;
     }
     for target in targets {
         if !block_on(pauses.resume(target.clone()))?? {
-            let error = anyhow!("{target} does not rest");
-            return Err(Failure::with_hint(error, "`loopabull-host status` shows what does"));
+            let error = anyhow!("{target} is not paused");
+            return Err(Failure::with_hint(error, "list the pauses with `loopabull-host status`"));
         }
         print(&format!("{target} is resumed\n"))?;
     }

@@ -1,4 +1,4 @@
-//! `runs`: the journal of this host.
+//! `runs`: lists and shows the runs in the journal of this host.
 
 use std::path::Path;
 
@@ -14,7 +14,9 @@ use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
 use crate::journal::{Filter, Journal};
 
-/// Show the runs of this host
+/// List or show the runs of this host
+///
+/// Without a subcommand, the 20 newest runs are listed.
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
@@ -27,7 +29,7 @@ enum RunsCommand {
     Show(ShowArgs),
 }
 
-/// List runs, the newest first
+/// List runs, newest first
 #[derive(Debug, Args)]
 struct ListArgs {
     /// Only runs of this task
@@ -36,10 +38,10 @@ struct ListArgs {
     /// Only runs with this outcome
     #[arg(long, value_parser = loopabull_model::Outcome::NAMES)]
     outcome: Option<String>,
-    /// Only runs on this message
+    /// Only runs of this message
     #[arg(long, value_name = "ID")]
     message: Option<String>,
-    /// How many at the most
+    /// Maximum number of runs
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: u32,
     /// Print a JSON object for each run, with its output
@@ -47,10 +49,10 @@ struct ListArgs {
     json: bool,
 }
 
-/// Show one run with its output
+/// Show a run with its output
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// The id, as `runs list` shows it
+    /// Id of the run, from `runs list`
     id: String,
     /// Print a JSON object
     #[arg(long)]
@@ -102,8 +104,8 @@ fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
 fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     let journal = open(state)?;
     let Some(run) = block_on(journal.find(RunId::new(args.id.as_str())))?? else {
-        let error = anyhow!("there is no run `{}`", args.id);
-        return Err(Failure::with_hint(error, "`loopabull-host runs list` shows the newest"));
+        let error = anyhow!("no run has the id `{}`", args.id);
+        return Err(Failure::with_hint(error, "list recent runs with `loopabull-host runs list`"));
     };
     if args.json {
         print(&json(&run))?;
@@ -142,12 +144,12 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     print("\n")?;
     print_plain(&run.output.text)?;
     if run.output.dropped > 0 {
-        print(&format!("\n… {} bytes more were not kept\n", run.output.dropped))?;
+        print(&format!("\n… {} more bytes were not stored\n", run.output.dropped))?;
     }
     Ok(DONE)
 }
 
-/// What the callback plugin told and the launcher reported.
+/// Adds the results of the callback plugin and the report of the launcher.
 fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     let mut line = |name: &str, value: String| table.push(vec![name.to_owned(), value]);
     if let Some(results) = &playbook.results {
@@ -170,10 +172,10 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
             line("warning", warning.to_string());
         }
         if results.dropped > 0 {
-            line("results", format!("{} more were not kept", results.dropped));
+            line("results", format!("{} more were not stored", results.dropped));
         }
     } else {
-        line("results", "none: Ansible told nothing of what it did".to_owned());
+        line("results", "none: Ansible did not report any".to_owned());
     }
     let start = playbook.cold.as_ref();
     line("start", start.map_or("warm".to_owned(), |reason| format!("cold ({reason})")));
@@ -182,7 +184,7 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
             1 => "1 process".to_owned(),
             count => format!("{count} processes"),
         };
-        line("left behind", format!("{count}, killed"));
+        line("orphans", format!("{count}, killed"));
     }
     for LayerReport { layer, held, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", held.as_str()));
@@ -193,12 +195,12 @@ fn open(state: &Path) -> Result<Journal, Failure> {
     if state.join("journal.db").exists() {
         return Ok(Journal::open(state)?);
     }
-    let error = anyhow!("there is no journal in `{}`", state.display());
+    let error = anyhow!("`{}` contains no journal", state.display());
     Err(Failure::with_hint(error, "name the daemon's state directory with `--state`"))
 }
 
 fn json(run: &Run) -> String {
-    serde_json::to_string(run).expect("a run is made of JSON types") + "\n"
+    serde_json::to_string(run).expect("a run contains only JSON types") + "\n"
 }
 
 fn took(run: &Run) -> String {

@@ -1,4 +1,4 @@
-//! `status`: what waits, what runs, what comes in.
+//! `status`: shows the queues, workers, sources and runs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
-use crate::daemon::state_dir::Notice;
+use crate::daemon::state_dir::DaemonFile;
 use crate::journal::Journal;
 use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status};
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 use crate::work::pauses::Pauses;
 
 /// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Show the queues, the workers and what they run, the sources, and the runs so far
+/// Show queues, workers, sources, pauses and run counts
 ///
-/// Asks the daemon of the state directory; without one it looks at the queue and the journal
-/// itself. Exit status 0 if a daemon runs and is ready.
+/// Asks the daemon of the state directory. If none is running, it reads the queue and the journal
+/// directly. The exit status is 0 only if a daemon is running and ready.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Print the daemon's status as JSON
+    /// Print the daemon's status as a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -35,7 +35,7 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     let mut status = ask_daemon(&config.state);
     if args.json {
-        let text = serde_json::to_string(&status).expect("a status is made of JSON types");
+        let text = serde_json::to_string(&status).expect("a status contains only JSON types");
         print(&(text + "\n"))?;
         return Ok(code(status.as_ref()));
     }
@@ -45,7 +45,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     }
     let (queues, pauses) = match status.as_mut() {
         Some(status) => (std::mem::take(&mut status.queues), std::mem::take(&mut status.pauses)),
-        None => (look_at_queues(config)?, look_at_pauses(config)?),
+        None => (read_queues(config)?, read_pauses(config)?),
     };
     print(&queues_text(&queues))?;
     for PauseStatus { target, pause } in &pauses {
@@ -69,19 +69,18 @@ fn code(status: Option<&Status>) -> u8 {
 }
 
 fn ask_daemon(state: &Path) -> Option<Status> {
-    let notice: Notice =
-        serde_json::from_str(&std::fs::read_to_string(Notice::path(state)).ok()?).ok()?;
+    let daemon = DaemonFile::read(state)?;
     let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
-    let mut response = agent.get(format!("http://{}/status", notice.listen)).call().ok()?;
+        ureq::Agent::config_builder().timeout_global(Some(STATUS_TIMEOUT)).build().into();
+    let mut response = agent.get(format!("http://{}/status", daemon.listen)).call().ok()?;
     serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
 }
 
-fn look_at_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
+fn read_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
         return Ok(Vec::new());
     }
-    let queues = config.queues(&Listing::read(config).tasks);
+    let queues = config.queues(&Discovery::read(config).tasks);
     let depths = block_on(async {
         let open = Queues::inspect(&queues).await?;
         let mut depths = Vec::new();
@@ -93,7 +92,7 @@ fn look_at_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
     Ok(depths)
 }
 
-fn look_at_pauses(config: &Config) -> Result<Vec<PauseStatus>, Failure> {
+fn read_pauses(config: &Config) -> Result<Vec<PauseStatus>, Failure> {
     if !config.state.join("control.db").exists() {
         return Ok(Vec::new());
     }
@@ -102,7 +101,7 @@ fn look_at_pauses(config: &Config) -> Result<Vec<PauseStatus>, Failure> {
 }
 
 fn queues_text(queues: &[QueueStatus]) -> String {
-    let headings = ["QUEUE", "WAITING", "OLDEST", "LATER", "HELD", "RUNNING", "DEAD LETTERS"];
+    let headings = ["QUEUE", "WAITING", "OLDEST", "DELAYED", "HELD", "RUNNING", "DEAD LETTERS"];
     let mut table = Table::new(&headings);
     for queue in queues {
         let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0);
@@ -126,19 +125,19 @@ fn daemon_text(status: &Status) -> String {
         text.push_str("daemon   ready\n");
     } else {
         text.push_str("daemon   not ready\n");
-        for trouble in &status.troubles {
-            text.push_str(&format!("         {trouble}\n"));
+        for problem in &status.troubles {
+            text.push_str(&format!("         {problem}\n"));
         }
     }
     for source in &status.sources {
         let last = match source.seconds_since_last {
             Some(seconds) => {
-                format!("the last {} ago", humantime::format_duration(Duration::from_secs(seconds)))
+                format!("last {} ago", humantime::format_duration(Duration::from_secs(seconds)))
             }
-            None => "nothing yet".to_owned(),
+            None => "none yet".to_owned(),
         };
         let link = match (&source.trouble, source.connected) {
-            (Some(trouble), _) => trouble.as_str(),
+            (Some(problem), _) => problem.as_str(),
             (None, true) => "connected",
             (None, false) => "not connected yet",
         };

@@ -1,4 +1,4 @@
-//! A table for people: columns as wide as they need to be.
+//! A plain-text table. Each column is as wide as its widest cell.
 
 use loopabull_model::is_harmful;
 
@@ -14,7 +14,7 @@ impl Table {
     }
 
     pub(crate) fn push(&mut self, cells: Vec<String>) {
-        // Cells come from messages and tasks: none may move the cursor or start a line.
+        // Cells can contain text of messages and tasks, which must not move the cursor or break the line.
         let plain = |cell: String| cell.chars().filter(|&c| !is_harmful(c)).collect();
         self.rows.push(cells.into_iter().map(plain).collect());
     }

@@ -1,4 +1,4 @@
-//! `tasks`: what is loaded, and a crate for a new one.
+//! `tasks`: lists the tasks, and creates the crate of a new one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::commands::{print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 
-/// The files of a new task's crate: where each goes, and its text. What is `NAME` or `IDENT` there is
-/// the task's name.
+/// The files of a new task's crate: the path and the text of each. In a path, `NAME` is the task's name
+/// and `IDENT` the same as a Rust identifier.
 const TEMPLATE: [(&str, &str); 7] = [
     ("NAME/Cargo.toml", include_str!("../../../guest-sdk/template/Cargo.toml.in")),
     ("NAME/build.rs", include_str!("../../../guest-sdk/template/build.rs")),
@@ -31,7 +31,7 @@ const TEMPLATE: [(&str, &str); 7] = [
     ("NAME.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
 ];
 
-/// Names that a function in the crate cannot have: Rust's words, and what the template uses.
+/// Names that a function in the crate cannot have: Rust's keywords, and names that the template uses.
 const KEYWORDS: [&str; 42] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
     "do", "dyn", "else", "enum", "extern", "fn", "for", "gen", "if", "impl", "in", "info", "let",
@@ -39,7 +39,9 @@ const KEYWORDS: [&str; 42] = [
     "super", "task", "test", "trait", "type", "use", "where", "while",
 ];
 
-/// List the tasks, or make the crate of a new one
+/// List the tasks, or create a new one
+///
+/// Without a subcommand, the tasks are listed.
 #[derive(Debug, Args)]
 pub(crate) struct TasksArgs {
     #[command(subcommand)]
@@ -52,21 +54,25 @@ enum TasksCommand {
     New(NewArgs),
 }
 
-/// List the tasks, with what each is granted and why one is refused
+/// List the tasks with their topics and grants, and why a task is refused
 #[derive(Debug, Args)]
 struct ListArgs {}
 
-/// Make the crate of a new component: it builds, passes its test and runs
+/// Create a Rust crate for a new component
 ///
-/// Writes the crate `NAME` and the manifest `NAME.toml` into the directory of tasks.
+/// Writes the crate `NAME` and the manifest `NAME.toml` to the directory of components. The new crate
+/// builds and passes its test.
+///
+/// Example: `loopabull-host tasks new flag-build --topic 'org.example.*.build.#'`
 #[derive(Debug, Args)]
 struct NewArgs {
-    /// The task's name: lower-case words joined by dashes, as cargo has them
+    /// Name of the task: lower-case words joined by dashes, as for cargo packages
     name: String,
-    /// The topics that it wants, for example `org.example.*.thing.#`
+    /// Topics of the task, for example `org.example.*.thing.#`
     #[arg(long, value_name = "PATTERN")]
     topic: String,
-    /// Where the guest SDK is [default: `guest-sdk` beside the directory of tasks, or above it]
+    /// Directory of the guest SDK [default: the nearest `guest-sdk` in or above the directory of
+    /// components]
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
 }
@@ -81,7 +87,7 @@ pub(crate) fn run(config: &Config, args: &TasksArgs) -> Result<u8, Failure> {
 fn list(config: &Config) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
-    let catalog = Catalog::load(config, &Listing::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
     let mut table = Table::new(&["TASK", "KIND", "TOPICS", "GRANTS", "STATE"]);
     let mut is_well = true;
     for task in catalog.routes.tasks() {
@@ -103,11 +109,12 @@ fn list(config: &Config) -> Result<u8, Failure> {
 
 fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {
     let name = package_name(&args.name)?;
-    let pattern = TopicPattern::try_from(args.topic.as_str()).context("that is no pattern")?;
+    let pattern =
+        TopicPattern::try_from(args.topic.as_str()).context("the topic pattern is invalid")?;
     let sdk = sdk(&config.tasks, args.sdk.as_deref())?;
     let sdk = sdk.to_str().with_context(|| format!("`{}` is not UTF-8", sdk.display()))?;
     let ident = name.as_str().replace('-', "_");
-    let title = format!("Works the messages of {pattern}");
+    let title = format!("Handles messages of {pattern}");
     let example = example(&pattern)?;
     let fill = |text: &str, topic: &str| {
         text.replace("{{name}}", name.as_str())
@@ -116,32 +123,32 @@ fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {
             .replace("{{sdk}}", sdk)
             .replace("{{title}}", &title)
     };
-    let place = |file: &str| {
+    let path = |file: &str| {
         config.tasks.join(file.replace("NAME", name.as_str()).replace("IDENT", &ident))
     };
-    if let Some((file, _)) = TEMPLATE.iter().find(|(file, _)| place(file).exists()) {
-        return Err(anyhow!("`{}` is there already", place(file).display()).into());
+    if let Some((file, _)) = TEMPLATE.iter().find(|(file, _)| path(file).exists()) {
+        return Err(anyhow!("`{}` already exists", path(file).display()).into());
     }
     for (file, text) in TEMPLATE {
-        // A manifest has the pattern, the tests a topic that it takes.
+        // The manifest needs the pattern; the tests need a topic that matches it.
         let is_manifest = file == "NAME.toml";
         let topic = if is_manifest { pattern.to_string() } else { example.to_string() };
-        write(&place(file), &fill(text, &topic))?;
+        write(&path(file), &fill(text, &topic))?;
     }
     let folder = config.tasks.join(name.as_str());
     let (folder, tasks) = (folder.display(), config.tasks.display());
     print(&format!(
-        "made `{folder}` and `{tasks}/{name}.toml`; now\n\n  \
+        "created `{folder}` and `{tasks}/{name}.toml`; build the task with\n\n  \
          cd {folder}\n  \
          cargo test\n  \
          cargo build --release --target wasm32-wasip2\n  \
          cp target/wasm32-wasip2/release/{ident}.wasm ../{name}.wasm\n\n\
-         and see `loopabull-host test {name} MESSAGE.json`; a daemon that runs takes it by itself.\n"
+         and try it with `loopabull-host test {name} MESSAGE.json`. A running daemon loads it by itself.\n"
     ))?;
     Ok(DONE)
 }
 
-/// A name that cargo takes too.
+/// Returns a task name that is also a valid package name of cargo.
 fn package_name(name: &str) -> Result<TaskName, Failure> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fits = name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -149,16 +156,19 @@ fn package_name(name: &str) -> Result<TaskName, Failure> {
         && !name.ends_with('-')
         && name.len() <= 64;
     if KEYWORDS.contains(&name) {
-        return Err(anyhow!("`{name}` is a word of Rust, and no name for a function").into());
+        return Err(anyhow!("`{name}` cannot be the name of a Rust function").into());
     }
     if !fits {
-        let error = anyhow!("`{}` is no name for a crate", name.escape_debug());
-        return Err(Failure::with_hint(error, "lower-case words joined by dashes: `flag-build`"));
+        let error = anyhow!("`{}` is not a valid name of a crate", name.escape_debug());
+        return Err(Failure::with_hint(
+            error,
+            "use lower-case words joined by dashes, for example `flag-build`",
+        ));
     }
     Ok(TaskName::try_from(name)?)
 }
 
-/// Returns a topic that the pattern takes.
+/// Returns a topic that matches the pattern.
 fn example(pattern: &TopicPattern) -> Result<Topic, Failure> {
     let text = pattern.to_string();
     let words =
@@ -166,7 +176,7 @@ fn example(pattern: &TopicPattern) -> Result<Topic, Failure> {
     Ok(Topic::try_from(words.collect::<Vec<_>>().join("."))?)
 }
 
-/// Returns where the SDK is.
+/// Returns the directory of the SDK.
 fn sdk(tasks: &Path, named: Option<&Path>) -> Result<PathBuf, Failure> {
     let is_sdk = |folder: &Path| folder.join("Cargo.toml").is_file() && folder.join("src").is_dir();
     let found = match named {
@@ -179,10 +189,10 @@ fn sdk(tasks: &Path, named: Option<&Path>) -> Result<PathBuf, Failure> {
     let found = found.and_then(|folder| fs::canonicalize(folder).ok());
     found.ok_or_else(|| {
         let error = match named {
-            Some(folder) => anyhow!("there is no guest SDK in `{}`", folder.display()),
-            None => anyhow!("there is no `guest-sdk` beside `{}` or above it", tasks.display()),
+            Some(folder) => anyhow!("`{}` does not contain the guest SDK", folder.display()),
+            None => anyhow!("found no directory `guest-sdk` in or above `{}`", tasks.display()),
         };
-        Failure::with_hint(error, "name the folder `guest-sdk` of loopabull-host with `--sdk`")
+        Failure::with_hint(error, "name the directory `guest-sdk` of loopabull-host with `--sdk`")
     })
 }
 
@@ -199,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_of_the_pattern_stands_in_the_tests() {
+    fn the_example_topic_matches_the_pattern() {
         let topic = |pattern: &str| {
             let pattern = TopicPattern::try_from(pattern).unwrap();
             let topic = example(&pattern).unwrap_or_else(|_| panic!("{pattern}"));
@@ -211,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_that_cargo_takes() {
+    fn only_valid_package_names_are_accepted() {
         for name in ["", "fn", "test", "A", "1a", "a_b", "a-", "../x", "a b"] {
             assert!(package_name(name).is_err(), "{name}");
         }

@@ -1,4 +1,4 @@
-//! `test`: one message through its task, now.
+//! `test`: runs a task once on one message.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,32 +16,35 @@ use crate::commands::inject::{messages_in, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
+use crate::error::chain;
 use crate::journal::Journal;
 use crate::tasks::case::Case;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::Listing;
+use crate::tasks::discovery::Discovery;
 use crate::work::runner::{Call, Runner};
 
-/// Run one recorded message through its task now, without bus and queue
+/// Run a task once on a recorded message, without a bus or a queue
 ///
-/// Prints what the task is granted, its output, what it used of what it may, and what the attempt came
-/// to. Nothing is kept and nothing is sent; only calls over HTTP are real. The task finds what it
-/// remembers in the state directory. Exit status 0 only if the task succeeded.
+/// Prints the task's grants, output, resource usage and outcome. HTTP requests are real, but messages
+/// and state changes are only printed, not published or stored. The task reads its stored state from
+/// the state directory. The exit status is 0 only if the task succeeded.
+///
+/// Example: `loopabull-host test flag-build message.json`
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
-    /// The name of a task, or a topic that just one task wants
+    /// Name of the task, or a topic that exactly one task subscribes to
     #[arg(value_name = "TASK-OR-TOPIC", required_unless_present = "run")]
     task: Option<String>,
-    /// A file with one message, or `-` for standard input
+    /// File with one message, or `-` for standard input
     #[arg(value_name = "MESSAGE.json", required_unless_present = "run")]
     message: Option<PathBuf>,
-    /// Take task and message from this run of the journal
+    /// Repeat this run of the journal: use its task and message
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "message"])]
     run: Option<String>,
-    /// Keep message and outcome as a test of the task's crate
+    /// Record the message and the outcome as a test case of the task's crate
     ///
-    /// Without FILE it goes to `tests/cases/MESSAGE-ID.json` of the crate `NAME` in the directory of
-    /// tasks.
+    /// The default for FILE is `tests/cases/MESSAGE-ID.json` in the task's crate, which is the folder
+    /// `NAME` in the directory of components.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     record: Option<Option<PathBuf>>,
 }
@@ -53,17 +56,16 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
         false => None,
     };
     let components = Arc::new(ComponentRunner::new(&config.components(1)?)?);
-    let catalog = Catalog::load(config, &Listing::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
     let (task, message) = match (&args.run, &args.task, &args.message) {
-        (Some(run), ..) => of_run(&catalog, journal.as_deref(), run)?,
+        (Some(run), ..) => from_run(&catalog, journal.as_deref(), run)?,
         (None, Some(task), Some(message)) => (find(&catalog, task)?, message_in(message)?),
-        _ => unreachable!("clap asks for task and message, or for a run"),
+        _ => unreachable!("clap requires a task and a message, or a run"),
     };
     if let Some(reason) = catalog.refused(&task.name) {
         return Err(anyhow!("task `{}` is refused: {reason}", task.name).into());
     }
-    let playbooks = Playbooks::open(&config.playbook_settings("tries"))
-        .map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+    let playbooks = Playbooks::open(&config.playbook_settings("tries")).map_err(chain);
     let runner = Runner::new(components, playbooks, catalog);
     for line in task.manifest.grants.lines() {
         print_plain(&format!("granted: {line}\n"))?;
@@ -99,7 +101,7 @@ async fn run_once(
 fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
     print_plain(&attempt.output.text)?;
     if attempt.output.dropped > 0 {
-        print(&format!("… {} bytes more\n", attempt.output.dropped))?;
+        print(&format!("… {} more bytes\n", attempt.output.dropped))?;
     }
     for (key, value) in &attempt.notes {
         print_plain(&format!("note: {key} = {value}\n"))?;
@@ -108,61 +110,65 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
         print_plain(&format!("called: {request}\n"))?;
     }
     for emission in &attempt.effects.emitted {
-        print_plain(&format!("would send: {} {}\n", emission.topic, emission.body.as_str()))?;
+        print_plain(&format!("would publish: {} {}\n", emission.topic, emission.body.as_str()))?;
     }
     for (key, value) in &attempt.effects.state.written {
-        let value = value.as_deref().map_or("nothing any more".into(), String::from_utf8_lossy);
-        print_plain(&format!("would remember: {key} = {value}\n"))?;
+        let change = match value {
+            Some(value) => format!("would store: {key} = {}\n", String::from_utf8_lossy(value)),
+            None => format!("would delete: {key}\n"),
+        };
+        print_plain(&change)?;
     }
     if task.kind == TaskKind::Component {
         let allowed = humantime::format_duration(task.timeout());
-        let [used, most] = [attempt.usage.memory, task.memory()].map(bytesize::ByteSize);
+        let [used, limit] = [attempt.usage.memory, task.memory()].map(bytesize::ByteSize);
         let calls = attempt.usage.host_calls;
-        // Rounded, so that the line says what a person can use.
+        // Nanoseconds would only be noise.
         let took = humantime::format_duration(Duration::from_micros(
             u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         ));
-        print(&format!(
-            "used: {took} of {allowed}, {used} of {most}, {calls} calls of the host\n"
-        ))?;
+        print(&format!("used: {took} of {allowed}, {used} of {limit}, {calls} host calls\n"))?;
     }
     Ok(())
 }
 
 fn message_in(file: &Path) -> Result<Message, Failure> {
     let text = read(file)?;
-    let message = messages_in(&text).next().context("there is no JSON document in it");
+    let message = messages_in(&text).next().context("the file contains no JSON document");
     let message = message
         .and_then(|message| message.map_err(anyhow::Error::msg))
         .with_context(|| format!("cannot use `{}`", file.display()))?;
     Ok(message)
 }
 
-/// Returns task and message of a run in the journal.
-fn of_run(
+/// Returns the task and the message of a run in the journal.
+fn from_run(
     catalog: &Catalog,
     journal: Option<&Journal>,
     id: &str,
 ) -> Result<(Task, Message), Failure> {
-    let journal = journal.context("there is no journal in the state directory")?;
+    let journal = journal.context("the state directory contains no journal")?;
     let found = block_on(async {
         let run = journal.find(RunId::new(id)).await?;
         Ok::<_, loopabull_store::StoreError>((run, journal.message(RunId::new(id)).await?))
     })??;
     let (Some(run), message) = found else {
         let error = anyhow!("there is no run `{id}`");
-        return Err(Failure::with_hint(error, "`loopabull-host runs list` shows the newest"));
+        return Err(Failure::with_hint(error, "list recent runs with `loopabull-host runs list`"));
     };
-    let message = message.with_context(|| format!("the message of run `{id}` was not kept"))?;
+    let message = message.with_context(|| format!("the message of run `{id}` was not stored"))?;
     Ok((find(catalog, run.task.as_str())?, message))
 }
 
-/// Returns where a case belongs in the task's crate.
+/// Returns the file for a test case in the task's crate.
 fn case_file(config: &Config, task: &TaskName, message: &Message) -> Result<PathBuf, Failure> {
     let folder = config.tasks.join(task.as_str());
     if !folder.join("Cargo.toml").is_file() {
         let error = anyhow!("there is no crate `{}`", folder.display());
-        return Err(Failure::with_hint(error, "name the file: `--record=tests/cases/NAME.json`"));
+        return Err(Failure::with_hint(
+            error,
+            "name a file, for example `--record=tests/cases/NAME.json`",
+        ));
     }
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let name: String = message.id.as_str().chars().map(plain).collect();
@@ -180,12 +186,15 @@ fn find(catalog: &Catalog, wanted: &str) -> Result<Task, Failure> {
     match tasks.as_slice() {
         [task] => Ok((**task).clone()),
         [] => {
-            let error = anyhow!("there is no task `{wanted}`, and no task wants such a topic");
-            Err(Failure::with_hint(error, "`loopabull-host check` lists the tasks"))
+            let error = anyhow!("no task has the name or the topic `{wanted}`");
+            Err(Failure::with_hint(error, "list the tasks with `loopabull-host tasks`"))
         }
         _ => {
-            let error = anyhow!("several tasks want the topic `{wanted}`");
-            Err(Failure::with_hint(error, format!("name one: {}", names.join(", "))))
+            let error = anyhow!("several tasks subscribe to topic `{wanted}`");
+            Err(Failure::with_hint(
+                error,
+                format!("use the name of one of them: {}", names.join(", ")),
+            ))
         }
     }
 }

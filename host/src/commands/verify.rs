@@ -1,4 +1,4 @@
-//! `verify`: whether signed messages would be accepted.
+//! `verify`: checks the signatures of recorded messages.
 
 use std::path::PathBuf;
 
@@ -16,42 +16,44 @@ use crate::commands::print_plain;
 use crate::config::{Config, Verify};
 use crate::ingest::signers::{self, SignersError};
 
-/// Say of recorded fedmsg messages whether their signatures would be accepted
+/// Check the signatures of recorded fedmsg messages
 ///
-/// A file holds one JSON document, or one on each line: whole fedmsg bodies, or what datagrepper writes.
-/// Without `--ca` and `--crl` those of the configuration count, and its routing policy always does. The
-/// exit code is 0 only if all are accepted.
+/// A file contains one JSON document or one per line: complete fedmsg bodies, or messages as
+/// datagrepper returns them. The default for `--ca` and `--crl` is in the configuration, which also
+/// has the routing policy. The exit status is 0 only if every message would be accepted.
+///
+/// Example: `loopabull-host verify --ca ca.crt --at 2023-01-01 recorded.json`
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Files, or `-` for standard input
+    /// Files of messages, or `-` for standard input
     #[arg(required = true, value_name = "MESSAGE.json")]
     files: Vec<PathBuf>,
-    /// The certificate of the CA, PEM
+    /// Certificate of the CA (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Its list of revoked certificates
+    /// Certificate revocation list of the CA
     #[arg(long, value_name = "FILE")]
     crl: Option<PathBuf>,
-    /// As if it were then: `2023-01-01T00:00:00Z`, or a day [default: now]
+    /// Check as of this time, for example `2023-01-01T00:00:00Z` or `2023-01-01` [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
-    /// One JSON object for each message
+    /// Print a JSON object for each message
     #[arg(long)]
     json: bool,
 }
 
-/// What is said of one message.
+/// The result for one message.
 #[derive(Serialize)]
 struct Verdict<'a> {
     file: &'a str,
-    /// Which document of the file, from 1.
+    /// The number of the document in the file, from 1.
     document: usize,
     accepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signer: Option<String>,
-    /// The label under which the daemon counts it.
+    /// The label of this rejection in the daemon's metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +64,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     let mut fedmsg = config.fedmsg.clone();
     fedmsg.verify = Verify::Required;
     if let Some(ca) = &args.ca {
-        // A list of the configuration is another CA's.
+        // The revocation list of the configuration belongs to another CA.
         (fedmsg.ca, fedmsg.crl) = (Some(ca.clone()), None);
     }
     if let Some(crl) = &args.crl {
@@ -70,7 +72,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     }
     let verifier = signers::verifier(&fedmsg).map_err(|error| match &error {
         SignersError::NoCa => {
-            Failure::with_hint(error, "name it with `--ca FILE`").with_code(BAD_USAGE)
+            Failure::with_hint(error, "name its certificate with `--ca FILE`").with_code(BAD_USAGE)
         }
         _ => error.into(),
     })?;
@@ -78,12 +80,12 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     let mut all = true;
     for file in &args.files {
         let name = file.to_string_lossy();
-        // A file that cannot be read, or has no message, is not accepted, and the others have their turn.
+        // An unreadable or empty file counts as rejected; the other files are still checked.
         let verdicts = match read(file) {
             Ok(text) => messages(&text, &verifier, now).collect(),
             Err(error) => vec![Err(("file-unreadable", format!("{error:#}")))],
         };
-        let none = || vec![Err(("no-message", "there is no message in it".to_owned()))];
+        let none = || vec![Err(("no-message", "the file contains no message".to_owned()))];
         let verdicts = if verdicts.is_empty() { none() } else { verdicts };
         for (number, message) in verdicts.into_iter().enumerate() {
             all &= message.is_ok();
@@ -96,7 +98,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     Ok(if all { DONE } else { FAILED })
 }
 
-/// Why a document is not accepted: its label, and a sentence.
+/// Why a document is rejected: a label and a description.
 type Refused = (&'static str, String);
 
 fn messages(
@@ -106,8 +108,9 @@ fn messages(
 ) -> impl Iterator<Item = Result<Message, Refused>> {
     let mut documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     std::iter::from_fn(move || documents.next()).map(move |document| {
-        let document = document
-            .map_err(|error| ("body-not-json", format!("{error}; the rest was not read")))?;
+        let document = document.map_err(|error| {
+            ("body-not-json", format!("{error}; the rest of the file was not read"))
+        })?;
         envelope_of_recording(document.get().as_bytes())
             .and_then(|envelope| verifier.verify(envelope, now))
             .map_err(|rejection| (rejection.reason(), rejection.to_string()))
@@ -155,5 +158,5 @@ impl std::fmt::Display for Verdict<'_> {
 fn time(text: &str) -> Result<Timestamp, String> {
     let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     let time = text.parse().ok().or_else(|| Some(day()?.timestamp()));
-    time.ok_or_else(|| "it must be like 2023-01-01T00:00:00Z or 2023-01-01".to_owned())
+    time.ok_or_else(|| "expected a time such as 2023-01-01T00:00:00Z or 2023-01-01".to_owned())
 }

@@ -1,8 +1,8 @@
-//! What a daemon that was killed has left behind: playbooks that still run, and their directories.
+//! Orphans: playbook processes and run directories that a killed daemon has left.
 //!
-//! A playbook and everything that it started has the run's directory as its `HOME`, and that is how
-//! they are found; what has another by now, by its working directory or its session. It must be gone
-//! before its message is run again.
+//! A playbook and its child processes have the run's directory as `HOME`. A process with another `HOME`
+//! is recognized by its working directory or its session. All must be gone before their messages are
+//! processed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,49 +15,49 @@ use std::time::Duration;
 use loopabull_playbook::remove_tree;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often we look whether all are gone, and the pause between: 10 s in all.
-const LOOKS: u32 = 500;
-const PAUSE: Duration = Duration::from_millis(20);
-/// When a try is one that nobody waits for any more.
-const OLD: Duration = Duration::from_hours(1);
-/// How many looks in a row may find only processes that have no environment (yet): 0.5 s.
-const BLANK_LOOKS: u32 = 25;
+/// The maximum number of scans, and the interval between them: 10 s in total.
+const SCAN_LIMIT: u32 = 500;
+const SCAN_INTERVAL: Duration = Duration::from_millis(20);
+/// The age at which a directory in `tries` belongs to no running command.
+const TRY_AGE_LIMIT: Duration = Duration::from_hours(1);
+/// The maximum number of consecutive scans that find only processes without an environment: 0.5 s.
+const BLANK_SCAN_LIMIT: u32 = 25;
 
-/// What a look at the processes found.
-enum Look {
-    /// One that lives in a run's directory. It was sent SIGKILL.
-    Found,
-    /// None, but one that has no environment: it may be in the middle of `execve`.
+/// The result of a scan of all processes.
+enum Scan {
+    /// An orphan was found and sent SIGKILL.
+    Killed,
+    /// There was no orphan, but a process without an environment, which may be in the middle of `execve`.
     Blank,
-    None,
+    Clean,
 }
 
-/// Kills what still runs in the directories beneath `runs`, and removes them as far as that goes.
-/// Returns how many processes were killed. Only the one daemon of a state directory may call this,
+/// Kills the processes of the run directories in `runs`, and removes the directories if possible. Returns
+/// the number of killed processes. Only the daemon that has locked the state directory may call this,
 /// before it starts a playbook.
 ///
 /// # Errors
 ///
-/// If there still is one after 10 s.
-pub(super) fn sweep(runs: &Path) -> io::Result<usize> {
+/// If an orphan is still running after 10 s.
+pub(super) fn kill_orphans(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
-    let mut blank_looks = 0;
+    let mut blank_scans = 0;
     let mut gone = false;
-    // Again until a look finds none: what is killed may have been about to start another, and takes
-    // a moment to go.
-    for _ in 0..LOOKS {
-        match look(runs, &mut killed)? {
-            Look::Found => blank_looks = 0,
-            Look::Blank if blank_looks < BLANK_LOOKS => blank_looks += 1,
-            Look::Blank | Look::None => {
+    // A killed process takes a moment to end and may just have started another, so we scan until
+    // none is left.
+    for _ in 0..SCAN_LIMIT {
+        match scan(runs, &mut killed)? {
+            Scan::Killed => blank_scans = 0,
+            Scan::Blank if blank_scans < BLANK_SCAN_LIMIT => blank_scans += 1,
+            Scan::Blank | Scan::Clean => {
                 gone = true;
                 break;
             }
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(SCAN_INTERVAL);
     }
     if !gone {
-        return Err(io::Error::other("a process of a playbook does not end by SIGKILL"));
+        return Err(io::Error::other("an orphaned playbook process does not end after SIGKILL"));
     }
     for entry in fs::read_dir(runs)?.flatten() {
         if let Err(error) = remove_tree(&entry.path()) {
@@ -67,12 +67,11 @@ pub(super) fn sweep(runs: &Path) -> io::Result<usize> {
     Ok(killed.len())
 }
 
-/// Removes what commands that were killed have left in `tries`, with secrets in it: whatever is older than
-/// any of them may be.
-pub(super) fn sweep_tries(tries: &Path) {
+/// Removes old directories in `tries`. Commands that were killed have left them, and they contain secrets.
+pub(super) fn remove_old_tries(tries: &Path) {
     let is_old = |entry: &fs::DirEntry| {
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
-        changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > OLD))
+        changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > TRY_AGE_LIMIT))
     };
     for entry in fs::read_dir(tries).into_iter().flatten().flatten().filter(is_old) {
         if let Err(error) = remove_tree(&entry.path()) {
@@ -81,9 +80,9 @@ pub(super) fn sweep_tries(tries: &Path) {
     }
 }
 
-/// Sends SIGKILL to each process that lives beneath `runs`, and to all of its session.
-fn look(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Look> {
-    let mut seen = Look::None;
+/// Sends SIGKILL to each process that belongs to a directory in `runs`, and to its session.
+fn scan(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Scan> {
+    let mut result = Scan::Clean;
     let (mut inside, mut sessions) = (Vec::new(), BTreeMap::new());
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -91,36 +90,36 @@ fn look(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Look> {
             continue;
         };
         let session = Session::of(&entry.path());
-        match lives_in(runs, &entry.path(), session) {
-            Lives::There => inside.push(pid),
-            Lives::Blank if matches!(seen, Look::None) => seen = Look::Blank,
-            Lives::Blank | Lives::Elsewhere => (),
+        match Owner::of(runs, &entry.path(), session) {
+            Owner::Run => inside.push(pid),
+            Owner::Unknown if matches!(result, Scan::Clean) => result = Scan::Blank,
+            Owner::Unknown | Owner::Other => (),
         }
         sessions.extend(session.map(|session| (pid, session.number)));
     }
-    // The launcher gives each playbook a session of its own. One that we are in is none of those.
+    // The launcher gives each playbook its own session, so our session is not one of them.
     let ours = Session::of(Path::new("/proc/self")).map(|session| session.number);
     let found: BTreeSet<i32> = inside.iter().filter_map(|pid| sessions.get(pid).copied()).collect();
-    let is_of_one = |session: &i32| found.contains(session) && Some(*session) != ours;
-    let others = sessions.iter().filter(|(_, session)| is_of_one(session)).map(|(pid, _)| *pid);
+    let is_of_run = |session: &i32| found.contains(session) && Some(*session) != ours;
+    let others = sessions.iter().filter(|(_, session)| is_of_run(session)).map(|(pid, _)| *pid);
     for pid in inside.into_iter().chain(others.collect::<Vec<_>>()) {
         if Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()) {
             killed.insert(pid);
-            seen = Look::Found;
+            result = Scan::Killed;
         }
     }
-    Ok(seen)
+    Ok(result)
 }
 
-/// Where a process lives.
-enum Lives {
-    There,
-    Elsewhere,
-    /// It has no environment (yet).
-    Blank,
+/// Whether a process belongs to a run.
+enum Owner {
+    Run,
+    Other,
+    /// The process has no environment, or none yet.
+    Unknown,
 }
 
-/// What of a process proc_pid_stat(5) tells.
+/// The session of a process, from proc_pid_stat(5).
 #[derive(Clone, Copy)]
 struct Session {
     number: i32,
@@ -130,7 +129,7 @@ struct Session {
 impl Session {
     fn of(process: &Path) -> Option<Self> {
         let stat = fs::read(process.join("stat")).ok()?;
-        // The name of the program, in parentheses, may be anything.
+        // The program's name is in parentheses and can contain any byte.
         let end = stat.iter().rposition(|&byte| byte == b')')?;
         let fields = str::from_utf8(&stat[end + 1..]).ok()?;
         let mut fields = fields.split_ascii_whitespace().skip(3);
@@ -139,26 +138,28 @@ impl Session {
     }
 }
 
-/// Looks at a process by its directory in /proc.
-fn lives_in(runs: &Path, process: &Path, session: Option<Session>) -> Lives {
-    let mut home = OsString::from("HOME=");
-    home.push(runs);
-    let mut home = home.into_vec();
-    home.push(b'/');
-    // A person who has gone there to look is not one of them.
-    let works_there = session.is_some_and(|session| !session.has_terminal)
-        && fs::read_link(process.join("cwd"))
-            .is_ok_and(|directory| directory.starts_with(runs) && directory != runs);
-    // Another user's process cannot be read, and one that has ended has no environment.
-    let Ok(environment) = fs::read(process.join("environ")) else { return Lives::Elsewhere };
-    let is_at_home =
-        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home));
-    if works_there || is_at_home {
-        return Lives::There;
+impl Owner {
+    /// Classifies a process by its directory in /proc.
+    fn of(runs: &Path, process: &Path, session: Option<Session>) -> Self {
+        let mut home = OsString::from("HOME=");
+        home.push(runs);
+        let mut home = home.into_vec();
+        home.push(b'/');
+        // A process with a terminal is a person who inspects the directory.
+        let works_there = session.is_some_and(|session| !session.has_terminal)
+            && fs::read_link(process.join("cwd"))
+                .is_ok_and(|directory| directory.starts_with(runs) && directory != runs);
+        // The environment of another user's process is unreadable; that of an ended process is empty.
+        let Ok(environment) = fs::read(process.join("environ")) else { return Self::Other };
+        let has_home =
+            environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home));
+        if works_there || has_home {
+            return Self::Run;
+        }
+        // Kernel threads and ended processes have no executable either.
+        let is_blank = environment.is_empty() && fs::read_link(process.join("exe")).is_ok();
+        if is_blank { Self::Unknown } else { Self::Other }
     }
-    // A thread of the kernel and a process that has ended have no program either.
-    let is_blank = environment.is_empty() && fs::read_link(process.join("exe")).is_ok();
-    if is_blank { Lives::Blank } else { Lives::Elsewhere }
 }
 
 #[cfg(test)]
@@ -169,8 +170,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the test needs a process to be left behind")]
-    fn what_lives_in_a_run_directory_is_killed_and_the_directory_removed() {
+    #[expect(clippy::disallowed_methods, reason = "the test needs an orphaned process")]
+    fn processes_of_a_run_directory_are_killed_and_the_directory_is_removed() {
         let runs = tempfile::tempdir().unwrap();
         let home = runs.path().join("r-1");
         fs::create_dir(&home).unwrap();
@@ -180,14 +181,14 @@ mod tests {
         sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
         let mut inside = sleep.spawn().unwrap();
         let mut outside = sleep.env("HOME", runs.path()).spawn().unwrap();
-        // With no environment of the run any more: one works there, one is of the session of one that is.
+        // Two processes without the run's environment: one has its working directory, one its session.
         let shell = "cd /; env -i sleep 600 & cd \"$HOME\"; env -i sleep 600 & cd /; echo; wait";
         let mut session = Command::new("/usr/bin/setsid");
         session.args(["/bin/sh", "-c", shell]).env("HOME", &home).stdout(Stdio::piped());
         let mut session = session.spawn().unwrap();
         let mut started = [0];
         session.stdout.as_mut().unwrap().read_exact(&mut started).unwrap();
-        assert_eq!(sweep(runs.path()).unwrap(), 4);
+        assert_eq!(kill_orphans(runs.path()).unwrap(), 4);
         assert!(!inside.wait().unwrap().success());
         assert!(!session.wait().unwrap().success());
         assert!(outside.try_wait().unwrap().is_none());

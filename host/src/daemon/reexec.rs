@@ -1,34 +1,43 @@
-//! The stacks of threads: large enough for what a broker can send.
+//! Re-executes this program with larger thread stacks.
 //!
-//! The AMQP library reads tables in tables by recursion and without a limit, so that a header of 5 kB ended
-//! a daemon. Its threads are not ours to make; the standard library sizes them by its environment, which it
-//! reads once, so this program begins anew with another.
+//! lapin, the AMQP library, parses nested tables recursively and without a depth limit: a 5 kB header
+//! crashed a daemon. lapin creates its threads itself. The standard library takes their stack size from an
+//! environment variable that it reads once, so this program must be executed again to change it.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context;
-
-/// The variable by which the standard library sizes the stacks of threads whose maker says nothing.
+/// The environment variable with the standard library's default stack size of threads.
 const VARIABLE: &str = "RUST_MIN_STACK";
-/// What a thread of the AMQP library may need in bytes, of which it uses what it touches: 26,000 levels,
-/// which is what a frame of 128 KiB can hold, need 400 MB in a debug build.
-const BYTES: &str = "536870912";
+/// The stack size in bytes. A frame of 128 KiB can hold 26,000 nested tables, which need 400 MB in a
+/// debug build. A thread occupies only the part of its stack that it touches.
+const STACK_BYTES: &str = "536870912";
 
-/// Makes sure that threads have room for whatever a broker sends: becomes this same program anew, unless
-/// it has that from its environment. To be called before anything is read or started.
+/// Why this program cannot be executed again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReexecError {
+    #[error("cannot find the executable of this process")]
+    CurrentExe(#[source] std::io::Error),
+    #[error("cannot execute `{program}` again with larger thread stacks")]
+    Exec { program: PathBuf, source: std::io::Error },
+}
+
+/// Replaces this process by the same program with larger thread stacks, unless the environment already
+/// sets their size. Call it before anything is read or started.
 ///
 /// # Errors
 ///
-/// If it cannot become itself.
-#[expect(clippy::disallowed_methods, reason = "no process is started: this one goes on as itself")]
-pub(crate) fn make_room() -> anyhow::Result<()> {
+/// If the program cannot be found or executed.
+#[expect(clippy::disallowed_methods, reason = "it replaces this process and starts no other")]
+pub(crate) fn reexec_with_large_stacks() -> Result<(), ReexecError> {
     if std::env::var_os(VARIABLE).is_some() {
         return Ok(());
     }
-    let program = std::env::current_exe().context("cannot find this program")?;
+    let program = std::env::current_exe().map_err(ReexecError::CurrentExe)?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    let error = Command::new(program).arg0(name).args(arguments).env(VARIABLE, BYTES).exec();
-    Err(error).context("cannot start anew with larger stacks")
+    let source =
+        Command::new(&program).arg0(name).args(arguments).env(VARIABLE, STACK_BYTES).exec();
+    Err(ReexecError::Exec { program, source })
 }

@@ -1,9 +1,9 @@
-//! Reload: what changes in the two directories of tasks comes into force while the daemon runs.
+//! Reload: applies changes in the directories of tasks while the daemon runs.
 //!
-//! Owns when the directories are read again. A new catalog is made beside the one in force and
-//! swapped in whole; a component that is broken in it stays as it was, a playbook is refused, and either
-//! is a trouble that `/readyz` shows. What cannot change without a restart, the queues and their
-//! workers, is refused with that word.
+//! Owns when the directories are read again. A reload builds a new catalog and swaps it in as a whole. A
+//! component that cannot be loaded stays in use in its previous version, and an invalid playbook is refused;
+//! `/readyz` reports either as a problem. A task with a new queue is refused until the daemon is restarted,
+//! because queues and their workers cannot change at run time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,25 +16,27 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::{Finding, Listing, Severity};
+use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::work::ack_timeout;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
 
-/// How long the directories must be still before they are read: a file that is being copied is not
-/// half a version.
-const STILL: Duration = Duration::from_millis(200);
-/// The longest time that changes are waited out, if they never end.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often the directories are looked at although nothing was heard: not every file system tells.
-const LOOK: Duration = Duration::from_secs(30);
-/// How long Ansible may take to read a playbook.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the directories must be unchanged before they are read, so that a file is not read while it
+/// is being copied.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
+/// The maximum wait for the directories to settle.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval at which the directories are read without a notification, because not every file system
+/// sends them.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// How long Ansible may take to check a playbook.
+const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Brings what changes in the directories into force.
+/// Applies changes in the directories.
 pub(crate) struct Reload {
     config: Config,
     /// The queues that have workers.
@@ -44,12 +46,12 @@ pub(crate) struct Reload {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
-    in_force: Arc<Listing>,
+    current: Arc<Discovery>,
 }
 
 impl Reload {
-    /// Makes a reload of what is in force, which was loaded from this listing.
-    pub(crate) fn new(config: &Config, work: &Shared, in_force: Arc<Listing>) -> Self {
+    /// Makes a reload for the current catalog, which was loaded from this discovery.
+    pub(crate) fn new(config: &Config, work: &Shared, current: Arc<Discovery>) -> Self {
         let catalog = work.runner.catalog.get();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
         let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
@@ -61,7 +63,7 @@ impl Reload {
             health: Arc::clone(&work.health),
             metrics: Arc::clone(&work.metrics),
             drain: work.shutdown.drain.clone(),
-            in_force,
+            current,
         }
     }
 
@@ -71,81 +73,81 @@ impl Reload {
         let (sender, mut changes) = mpsc::channel(1);
         let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
         loop {
-            // Anew each time: a directory may have been moved away and another taken its place. What
-            // changes while the tasks are loaded is heard of by the next look.
-            let _watcher = watch(&folders, sender.clone())
-                .inspect_err(|error| tracing::warn!("cannot watch the directories: {error}"));
-            // A look that is given up has put nothing in force.
+            // A new watcher each time, because a directory may have been replaced by another. It also
+            // reports changes that happen while the tasks are loaded.
+            let _watcher = watch(&folders, sender.clone()).inspect_err(|error| {
+                tracing::warn!("cannot watch the directories of tasks: {error}")
+            });
+            // A reload that is cancelled here has changed nothing.
             tokio::select! {
-                () = self.look() => (),
+                () = self.reload() => (),
                 () = drain.cancelled() => return,
             }
             tokio::select! {
                 Some(()) = changes.recv() => settle(&mut changes).await,
-                () = tokio::time::sleep(LOOK) => (),
+                () = tokio::time::sleep(RELOAD_INTERVAL) => (),
                 () = drain.cancelled() => return,
             }
         }
     }
 
-    /// Reads the directories, and puts what has changed in force.
-    async fn look(&mut self) {
+    /// Reads the directories, and loads the tasks if they have changed.
+    async fn reload(&mut self) {
         let config = self.config.clone();
-        let Ok(listing) = tokio::task::spawn_blocking(move || Listing::read(&config)).await else {
-            return;
+        let read = tokio::task::spawn_blocking(move || Discovery::read(&config));
+        let Ok(discovery) = read.await else { return };
+        let is_new = |(folder, _): &&(PathBuf, String)| {
+            !self.current.unreadable.iter().any(|(known, _)| known == folder)
         };
-        let is_news = |(folder, _): &&(PathBuf, String)| {
-            !self.in_force.unreadable.iter().any(|(before, _)| before == folder)
-        };
-        if let Some((folder, reason)) = listing.unreadable.iter().find(is_news) {
-            // Not empty: nobody knows what is in it. What is in force stays.
+        if let Some((folder, reason)) = discovery.unreadable.iter().find(is_new) {
+            // The tasks in the directory are unknown, so the current ones stay in use.
             let problem = format!("`{}`: {reason}", folder.display());
             self.health.report(Part::Tasks, problem);
             return;
         }
         self.health.resolve(&Part::Tasks);
-        if listing.is_same(&self.in_force) {
+        if discovery.is_same(&self.current) {
             return;
         }
-        let before = self.runner.catalog.get();
-        let changed: Vec<_> = listing
+        let previous = self.runner.catalog.get();
+        let changed: Vec<_> = discovery
             .tasks
             .iter()
-            .filter(|task| listing.stamp(&task.name) != self.in_force.stamp(&task.name))
+            .filter(|task| discovery.stamp(&task.name) != self.current.stamp(&task.name))
             .map(|task| task.name.clone())
             .collect();
         let loaded = {
-            let (config, before) = (self.config.clone(), Arc::clone(&before));
+            let (config, previous) = (self.config.clone(), Arc::clone(&previous));
             let components = Arc::clone(&self.runner.components);
             tokio::task::spawn_blocking(move || {
-                (Catalog::load(&config, &listing, &components, Some(&before)), listing)
+                (Catalog::load(&config, &discovery, &components, Some(&previous)), discovery)
             })
             .await
         };
-        // A panic in there is a bug; the old catalog stays.
-        let Ok((mut catalog, listing)) = loaded else {
-            tracing::error!("the tasks could not be loaded anew");
+        // Only a panic, which is a bug, leads here. The current catalog stays in use.
+        let Ok((mut catalog, discovery)) = loaded else {
+            tracing::error!("cannot reload the tasks: loading them panicked");
             return;
         };
-        self.in_force = Arc::new(listing);
-        self.check(&mut catalog, &before, &changed).await;
+        self.current = Arc::new(discovery);
+        self.check(&mut catalog, &previous, &changed).await;
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
-        tracing::info!("loaded the tasks anew: {} changed", names.join(", "));
-        self.put_in_force(catalog);
+        tracing::info!("reloaded the tasks; changed: {}", names.join(", "));
+        self.replace_catalog(catalog);
         self.metrics.reloads.inc();
     }
 
     /// Puts another catalog in force, and reports the problems of its tasks.
-    fn put_in_force(&self, catalog: Catalog) {
-        for (name, _) in self.runner.catalog.get().troubles() {
+    fn replace_catalog(&self, catalog: Catalog) {
+        for (name, _) in self.runner.catalog.get().problems() {
             self.health.resolve(&Part::Task(name.clone()));
         }
         report_problems(&self.runner.catalog.replace(catalog), &self.health);
     }
 
-    /// Refuses what cannot come into force.
-    async fn check(&self, catalog: &mut Catalog, before: &Catalog, changed: &[TaskName]) {
+    /// Refuses tasks that need a restart, exceed the acknowledgement timeout, or are invalid playbooks.
+    async fn check(&self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
@@ -162,17 +164,17 @@ impl Reload {
             }
         }
         for (name, reason) in refused {
-            catalog.revert(&name, before, reason);
+            catalog.revert(&name, previous, reason);
         }
-        // Ansible reads a playbook when it runs it, so there is no version before to go on with.
-        let is_new = |name: &TaskName| changed.contains(name) || before.refused(name).is_some();
+        // Ansible reads a playbook at each run, so a previous version cannot stay in use.
+        let is_new = |name: &TaskName| changed.contains(name) || previous.refused(name).is_some();
         for task in routes.tasks() {
             if let Some(secrets) = catalog.secrets(&task.name)
                 && is_new(&task.name)
                 && let Ok(playbooks) = &self.runner.playbooks
-                && let Err(complaint) = playbooks.check(task, &secrets, PATIENCE).await
+                && let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await
             {
-                catalog.refuse(&task.name, complaint.to_string());
+                catalog.refuse(&task.name, chain(error));
             }
         }
     }
@@ -180,12 +182,12 @@ impl Reload {
 
 /// Reports the problems of the tasks of a catalog.
 pub(crate) fn report_problems(catalog: &Catalog, health: &Health) {
-    for (name, problem) in catalog.troubles() {
+    for (name, problem) in catalog.problems() {
         health.report(Part::Task(name.clone()), problem);
     }
 }
 
-/// Logs what is wrong with single tasks.
+/// Logs findings about tasks.
 pub(crate) fn report(findings: &[Finding]) {
     for finding in findings {
         let file = finding.file.display();
@@ -196,13 +198,13 @@ pub(crate) fn report(findings: &[Finding]) {
     }
 }
 
-/// Tells `changes` of every change in the folders.
+/// Sends a notification to `changes` for every change in the directories.
 fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Looking at a file is not a change. If one waits already, that is enough.
+        // Reading a file is not a change. One pending notification is enough.
         let is_change = event.is_ok_and(|event| !event.kind.is_access());
         if is_change && changes.try_send(()).is_err() {
-            tracing::trace!("a change is waiting already");
+            tracing::trace!("a notification is already pending");
         }
     })?;
     for folder in folders.iter().filter(|folder| folder.is_dir()) {
@@ -211,9 +213,10 @@ fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<Recom
     Ok(watcher)
 }
 
-/// Waits until nothing has changed for a while.
+/// Waits until the directories have not changed for `SETTLE_INTERVAL`.
 async fn settle(changes: &mut mpsc::Receiver<()>) {
-    let quiet =
-        async { while let Ok(Some(())) = tokio::time::timeout(STILL, changes.recv()).await {} };
-    drop(tokio::time::timeout(LONGEST_WAIT, quiet).await);
+    let quiet = async {
+        while let Ok(Some(())) = tokio::time::timeout(SETTLE_INTERVAL, changes.recv()).await {}
+    };
+    drop(tokio::time::timeout(SETTLE_TIMEOUT, quiet).await);
 }

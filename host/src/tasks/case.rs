@@ -1,7 +1,7 @@
-//! A recorded case: a message, what the task found around it, and what came of it.
+//! A recorded test case: a message, the configuration and state of its task, and the outcome.
 //!
-//! Written by `test --record`, read by the SDK's `test::cases` in the task's own crate. Secrets are not
-//! in it: the outcome and the notes are masked, and the SDK puts placeholders where a task asks.
+//! `test --record` writes it, and the SDK's `test::cases` in the task's own crate reads it. It contains no
+//! secrets: they are masked in the outcome and the notes, and the SDK gives placeholders to the task.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use loopabull_model::{Attempt, Manifest, Message, Outcome};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A message, what the task found around it, and what came of it.
+/// A message, the configuration and state of its task, and the outcome.
 #[derive(Debug, Serialize)]
 pub(crate) struct Case {
     message: CaseMessage,
@@ -48,23 +48,25 @@ struct Sent {
     body: Value,
 }
 
-/// Why a run cannot be recorded as a case.
+/// Why a run cannot be recorded as a test case.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaseError {
     #[error(
-        "a run that ends in `{outcome}` is no case: only success, retry and reject are a task's own"
+        "cannot record the outcome `{outcome}`: only success, retry and reject come from a task"
     )]
     Outcome { outcome: &'static str },
-    #[error("the state `{key}` is not JSON")]
+    #[error("the value of the state `{key}` is not JSON")]
     State { key: String },
-    #[error("the run called `{request}`, and answers are not recorded")]
+    #[error(
+        "cannot record a run with HTTP requests such as `{request}`: responses are not recorded"
+    )]
     Request { request: String },
-    #[error("cannot write the case `{path}`")]
+    #[error("cannot write the test case `{path}`")]
     Write { path: std::path::PathBuf, source: std::io::Error },
 }
 
 impl Case {
-    /// Makes the case of a run.
+    /// Creates the test case of a run.
     pub(crate) fn new(
         message: &Message,
         number: u32,
@@ -111,10 +113,12 @@ impl Case {
         })
     }
 
-    /// Writes the case to a file, whose folder is made if it is missing.
+    /// Writes the test case to a file, and creates its directory if it is missing.
     pub(crate) fn write(&self, path: &Path) -> Result<(), CaseError> {
         let cannot = |source| CaseError::Write { path: path.to_owned(), source };
-        let text = serde_json::to_string_pretty(self).expect("a case is made of JSON types") + "\n";
+        let text = serde_json::to_string_pretty(self)
+            .expect("a test case contains only JSON types")
+            + "\n";
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(cannot)?;
         }

@@ -1,7 +1,7 @@
-//! The catalog: the tasks, ready to run.
+//! The catalog: the loaded tasks.
 //!
-//! Owns what is loaded and what is refused. It is never changed: a new one is made beside it and
-//! swapped in whole, so a run has one version of everything from its beginning to its end.
+//! Owns which tasks are loaded and which are refused. A reload builds a new catalog and swaps it in as a
+//! whole, so a run uses one version of everything from start to end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,51 +9,53 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use loopabull_model::{Routes, Task, TaskKind, TaskName};
 use loopabull_playbook::Secrets;
-use loopabull_wasm::{Component, ComponentRunner};
+use loopabull_wasm::{Component, ComponentRunner, LoadError};
 
 use crate::config::Config;
 use crate::error::chain;
-use crate::tasks::discovery::{Finding, Listing, Severity, Stamp};
-use crate::tasks::secrets;
+use crate::tasks::discovery::{Discovery, Finding, Severity};
+use crate::tasks::files::FileError;
+use crate::tasks::secrets::{self, SecretError};
+use crate::tasks::stamp::Stamp;
 
-/// A task that is ready to run.
+/// A loaded task.
 #[derive(Clone)]
 enum Loaded {
     Component(Component),
-    /// Ansible reads a playbook when it is run; its secrets are read before.
+    /// Ansible reads the playbook at each run. Only its secrets are loaded.
     Playbook(Arc<Secrets>),
 }
 
-/// The tasks, ready to run.
+/// The loaded tasks.
 #[derive(Default)]
 pub(crate) struct Catalog {
-    /// All tasks, those too that are refused: what comes for them must not be lost.
+    /// All tasks, including refused ones, whose messages must not be lost.
     pub routes: Arc<Routes>,
     pub findings: Vec<Finding>,
     loaded: BTreeMap<TaskName, Loaded>,
     refused: BTreeMap<TaskName, String>,
-    /// Tasks that go on with an older version, and why.
+    /// Tasks that stay in use in their previous version, and the reasons.
     outdated: BTreeMap<TaskName, String>,
     stamps: BTreeMap<TaskName, Stamp>,
 }
 
-/// The catalog that is in force. A reload swaps in another one whole.
+/// The current catalog. A reload swaps in a new one as a whole.
 #[derive(Default)]
 pub(crate) struct CurrentCatalog(RwLock<Arc<Catalog>>);
 
 impl CurrentCatalog {
-    /// Puts a first catalog in force.
+    /// Starts with a first catalog.
     pub(crate) fn new(catalog: Catalog) -> Self {
         Self(RwLock::new(Arc::new(catalog)))
     }
 
-    /// Returns the catalog that is in force. A caller that processes a message asks once, so that
-    /// it sees one version of everything.
+    /// Returns the current catalog. A caller that processes a message calls this once, so that it sees
+    /// one version of everything.
     pub(crate) fn get(&self) -> Arc<Catalog> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another catalog in force and returns it. Runs in progress keep their own catalog.
+    /// Makes another catalog current and returns it. Runs in progress keep their own catalog.
     pub(crate) fn replace(&self, catalog: Catalog) -> Arc<Catalog> {
         let catalog = Arc::new(catalog);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
@@ -62,38 +64,39 @@ impl CurrentCatalog {
 }
 
 impl Catalog {
-    /// Loads the tasks of a listing. What has not changed since `before` is taken from there; what has
-    /// changed and cannot be loaded stays as it was there.
+    /// Loads the discovered tasks. Unchanged tasks are taken from `previous`. A changed task that cannot
+    /// be loaded stays in use in its previous version.
     pub(crate) fn load(
         config: &Config,
-        listing: &Listing,
+        discovery: &Discovery,
         runner: &ComponentRunner,
-        before: Option<&Self>,
+        previous: Option<&Self>,
     ) -> Self {
-        let mut catalog = Self { findings: listing.findings.clone(), ..Self::default() };
+        let mut catalog = Self { findings: discovery.findings.clone(), ..Self::default() };
         let mut tasks = Vec::new();
-        for task in &listing.tasks {
+        for task in &discovery.tasks {
             let name = &task.name;
-            let stamp = listing.stamp(name).cloned().unwrap_or_default();
-            let is_known = |before: &&Self| before.stamps.get(name) == Some(&stamp);
-            let loaded = match before.filter(is_known).and_then(|before| before.loaded(task)) {
-                Some(known) => Ok(known),
-                None => prepare(config, listing, task, runner),
+            let stamp = discovery.stamp(name).cloned().unwrap_or_default();
+            let is_unchanged = |previous: &&Self| previous.stamps.get(name) == Some(&stamp);
+            let unchanged = previous.filter(is_unchanged);
+            let loaded = match unchanged.and_then(|previous| previous.loaded(task)) {
+                Some(loaded) => Ok(loaded),
+                None => load_task(config, discovery, task, runner).map_err(chain),
             };
-            match (loaded, before.and_then(|before| before.older(name))) {
+            match (loaded, previous.and_then(|previous| previous.usable(name))) {
                 (Ok(loaded), _) => {
                     catalog.loaded.insert(name.clone(), loaded);
                     catalog.stamps.insert(name.clone(), stamp);
                     tasks.push(task.clone());
                 }
-                (Err(reason), Some((older, loaded))) => {
+                (Err(reason), Some((usable, loaded))) => {
                     catalog.loaded.insert(name.clone(), loaded);
-                    catalog.find(task, format!("the version before goes on: {reason}"));
+                    catalog.add_problem(task, still_in_use(&reason));
                     catalog.outdated.insert(name.clone(), reason);
-                    tasks.push(older);
+                    tasks.push(usable);
                 }
                 (Err(reason), None) => {
-                    catalog.find(task, reason.clone());
+                    catalog.add_problem(task, reason.clone());
                     catalog.refused.insert(name.clone(), reason);
                     tasks.push(task.clone());
                 }
@@ -119,41 +122,41 @@ impl Catalog {
         }
     }
 
-    /// Returns why a task must not run, if that is so.
+    /// Returns the reason why a task must not run, if it is refused.
     pub(crate) fn refused(&self, name: &TaskName) -> Option<&str> {
         self.refused.get(name).map(String::as_str)
     }
 
-    /// Returns what is wrong with tasks, by their names, in one clause each.
-    pub(crate) fn troubles(&self) -> impl Iterator<Item = (&TaskName, String)> {
+    /// Returns the problems of tasks, in one clause each.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = (&TaskName, String)> {
         let refused = self.refused.iter().map(|(name, why)| (name, format!("refused: {why}")));
         let outdated = self.outdated.iter().map(|(name, why)| {
-            (name, format!("its new version is refused, the old one runs: {why}"))
+            (name, format!("the new version is refused, and the previous one stays in use: {why}"))
         });
         refused.chain(outdated)
     }
 
-    /// Makes a task that was loaded go on as it was before, or refuses it.
-    pub(crate) fn revert(&mut self, name: &TaskName, before: &Self, reason: String) {
-        let (Some(task), Some((older, loaded))) =
-            (self.routes.task(name).cloned(), before.older(name))
+    /// Returns a loaded task to its previous version, or refuses it if it has none.
+    pub(crate) fn revert(&mut self, name: &TaskName, previous: &Self, reason: String) {
+        let (Some(task), Some((usable, loaded))) =
+            (self.routes.task(name).cloned(), previous.usable(name))
         else {
             return self.refuse(name, reason);
         };
         self.forget(name);
         self.loaded.insert(name.clone(), loaded);
-        self.find(&task, format!("the version before goes on: {reason}"));
+        self.add_problem(&task, still_in_use(&reason));
         self.outdated.insert(name.clone(), reason);
         let others = self.routes.tasks().into_iter().filter(|task| task.name != *name);
-        let tasks: Vec<Task> = others.map(|task| (**task).clone()).chain([older]).collect();
+        let tasks: Vec<Task> = others.map(|task| (**task).clone()).chain([usable]).collect();
         self.routes = Arc::new(Routes::build(tasks));
     }
 
-    /// Refuses a task that was loaded.
+    /// Refuses a loaded task.
     pub(crate) fn refuse(&mut self, name: &TaskName, reason: String) {
         let Some(task) = self.routes.task(name).cloned() else { return };
         self.forget(name);
-        self.find(&task, reason.clone());
+        self.add_problem(&task, reason.clone());
         self.refused.insert(name.clone(), reason);
     }
 
@@ -162,53 +165,75 @@ impl Catalog {
         self.stamps.remove(name);
     }
 
-    /// Returns what is loaded of a task under the same manifest.
+    /// Returns the loaded task if it has the same manifest and no problem.
     fn loaded(&self, task: &Task) -> Option<Loaded> {
         let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
-        let is_well =
+        let has_no_problem =
             !self.refused.contains_key(&task.name) && !self.outdated.contains_key(&task.name);
-        self.loaded.get(&task.name).filter(|_| is_same && is_well).cloned()
+        self.loaded.get(&task.name).filter(|_| is_same && has_no_problem).cloned()
     }
 
-    /// Returns a task that runs here.
-    fn older(&self, name: &TaskName) -> Option<(Task, Loaded)> {
+    /// Returns a task of this catalog that can run.
+    fn usable(&self, name: &TaskName) -> Option<(Task, Loaded)> {
         let task = self.routes.task(name).filter(|_| !self.refused.contains_key(name))?;
         Some(((**task).clone(), self.loaded.get(name)?.clone()))
     }
 
-    fn find(&mut self, task: &Task, text: String) {
-        let ending = match task.kind {
+    fn add_problem(&mut self, task: &Task, text: String) {
+        let extension = match task.kind {
             TaskKind::Component => "wasm",
             TaskKind::Playbook => "yml",
         };
-        let file = PathBuf::from(format!("{}.{ending}", task.name));
+        let file = PathBuf::from(format!("{}.{extension}", task.name));
         self.findings.push(Finding { severity: Severity::Problem, file, text });
     }
 }
 
-/// Makes a task ready to run. The error is one clause, with what the operator can do.
-fn prepare(
+fn still_in_use(reason: &str) -> String {
+    format!("the previous version stays in use: {reason}")
+}
+
+/// Why a task cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+enum TaskLoadError {
+    #[error("{reason}")]
+    Refused { reason: String },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("`limits.memory` is {memory} bytes, but the maximum is {max}")]
+    Memory { memory: u64, max: u64 },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{}{}", chain(.0), hint(.0))]
+    Component(LoadError),
+}
+
+fn hint(error: &LoadError) -> String {
+    error.hint().map(|hint| format!("; {hint}")).unwrap_or_default()
+}
+
+/// Loads a task.
+fn load_task(
     config: &Config,
-    listing: &Listing,
+    discovery: &Discovery,
     task: &Task,
     runner: &ComponentRunner,
-) -> Result<Loaded, String> {
-    if let Some(reason) = listing.refused.get(&task.name) {
-        return Err(reason.clone());
+) -> Result<Loaded, TaskLoadError> {
+    if let Some(reason) = discovery.refused.get(&task.name) {
+        return Err(TaskLoadError::Refused { reason: reason.clone() });
     }
-    let secrets = secrets::read(&task.manifest.grants.secrets).map_err(chain)?;
+    let secrets = secrets::read(&task.manifest.grants.secrets)?;
     if task.kind == TaskKind::Playbook {
         return Ok(Loaded::Playbook(Arc::new(Secrets::new(secrets))));
     }
-    let most = config.ceiling.memory.map_or(loopabull_wasm::MAX_MEMORY, |memory| memory.as_u64());
+    let ceiling = config.ceiling.memory.map_or(u64::MAX, |memory| memory.as_u64());
+    let max = ceiling.min(loopabull_wasm::MAX_MEMORY);
     let memory = task.memory();
-    if memory > most.min(loopabull_wasm::MAX_MEMORY) {
-        return Err(format!("`limits.memory` is {memory} bytes, the most is {most}"));
+    if memory > max {
+        return Err(TaskLoadError::Memory { memory, max });
     }
-    let bytes = listing.component(&task.name)?;
-    let component = runner.load(&bytes, &task.manifest, secrets).map_err(|error| {
-        let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        format!("{}{hint}", chain(error))
-    })?;
+    let bytes = discovery.component(&task.name)?;
+    let component =
+        runner.load(&bytes, &task.manifest, secrets).map_err(TaskLoadError::Component)?;
     Ok(Loaded::Component(component))
 }

@@ -1,7 +1,7 @@
-//! Secrets: the values that manifests refer to, read when a task is loaded.
+//! Secrets: the values that manifests refer to. They are read when a task is loaded.
 //!
-//! Owns where a value may come from. The values go to the component runner and nowhere else; they are
-//! in no error, no log line and no record.
+//! Owns the sources of values. The values go only to the runners of tasks; they never appear in an error,
+//! a log line or a record.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use loopabull_model::{Mask, SecretSource};
 
-/// The largest secret, in bytes.
+/// The maximum size of a secret in bytes.
 const MAX_BYTES: u64 = 64 << 10;
-/// Where systemd puts the credentials of a service (systemd.exec(5), `LoadCredential=`).
+/// The environment variable with the directory of a service's credentials (systemd.exec(5),
+/// `LoadCredential=`).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// Why a secret cannot be had. Never tells its value.
+/// Why a secret cannot be read. It never contains the value.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     #[error("cannot read the secret `{name}` from `{path}`")]
@@ -24,13 +25,16 @@ pub(crate) enum SecretError {
     TooLarge { name: String },
     #[error("the secret `{name}` is not UTF-8")]
     NotText { name: String },
-    #[error("the secret `{name}` has fewer than {shortest} bytes, too few to be masked", shortest = Mask::SHORTEST)]
+    #[error(
+        "the secret `{name}` has fewer than {shortest} bytes, which is too short to be masked",
+        shortest = Mask::SHORTEST
+    )]
     TooShort { name: String },
-    #[error("the secret `{name}` is to come from the variable `{variable}`, which is not set")]
+    #[error("the environment variable `{variable}` for secret `{name}` is not set")]
     NoVariable { name: String, variable: String },
-    #[error("the secret `{name}` is a credential, and systemd handed none to this daemon")]
+    #[error("the secret `{name}` is a credential, but systemd has passed none to this process")]
     NoCredentials { name: String },
-    #[error("the secret `{name}` is to come from the credential `{credential}`, which is no name")]
+    #[error("`{credential}` is not a valid credential name for secret `{name}`")]
     BadCredential { name: String, credential: String },
 }
 
@@ -41,7 +45,7 @@ pub(crate) fn read(
     sources.iter().map(|(name, source)| Ok((name.clone(), read_one(name, source)?))).collect()
 }
 
-/// Returns the file that a secret comes from, if it comes from one.
+/// Returns the file of a secret, if it comes from a file.
 pub(crate) fn path(source: &SecretSource) -> Option<PathBuf> {
     match source {
         SecretSource::File(path) => Some(path.clone()),
@@ -79,8 +83,8 @@ fn read_file(name: &str, path: &Path) -> Result<String, SecretError> {
     let mut bytes = Vec::new();
     std::fs::metadata(path)
         .and_then(|metadata| match metadata.is_file() {
-            // A pipe would be waited for.
-            false => Err(std::io::Error::other("it is not a file")),
+            // Opening a named pipe would block.
+            false => Err(std::io::Error::other("not a regular file")),
             true => File::open(path),
         })
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
@@ -104,24 +108,30 @@ mod tests {
     }
 
     #[test]
-    fn the_newline_at_the_end_of_a_file_is_not_the_secret() {
+    fn the_newline_at_the_end_of_a_file_is_not_part_of_the_secret() {
         let (_file, source) = file("hunter22\n");
         assert_eq!(read_one("a", &source).unwrap(), "hunter22");
     }
 
     #[test]
-    fn a_secret_that_cannot_be_masked_is_refused() {
+    fn a_secret_too_short_to_be_masked_is_refused() {
         let (_file, source) = file("abc\n");
         let error = read_one("a", &source).unwrap_err().to_string();
-        assert_eq!(error, "the secret `a` has fewer than 6 bytes, too few to be masked");
+        assert_eq!(error, "the secret `a` has fewer than 6 bytes, which is too short to be masked");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
-        let said = |source| read_one("a", &source).unwrap_err().to_string();
+    fn an_error_names_the_missing_source() {
+        let error = |source| read_one("a", &source).unwrap_err().to_string();
         let variable = SecretSource::Env("LOOPABULL_NO_SUCH_VARIABLE".into());
-        assert!(said(variable).ends_with("`LOOPABULL_NO_SUCH_VARIABLE`, which is not set"));
-        assert!(said(SecretSource::File("/no/such".into())).ends_with("from `/no/such`"));
-        assert!(said(SecretSource::Credential("../x".into())).ends_with("which is no name"));
+        assert!(
+            error(variable)
+                .contains("variable `LOOPABULL_NO_SUCH_VARIABLE` for secret `a` is not set")
+        );
+        assert!(error(SecretSource::File("/no/such".into())).ends_with("from `/no/such`"));
+        assert!(
+            error(SecretSource::Credential("../x".into()))
+                .contains("`../x` is not a valid credential name")
+        );
     }
 }

@@ -1,0 +1,185 @@
+//! Tests of the discovery of tasks.
+
+use super::*;
+
+struct Folders(tempfile::TempDir);
+
+impl Folders {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tasks", "playbooks"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn discover(&self) -> Discovery {
+        let folder = |name| self.0.path().join(name);
+        Discovery::read(&Config {
+            tasks: folder("tasks"),
+            playbooks: folder("playbooks"),
+            ..Config::default()
+        })
+    }
+}
+
+fn check(files: &[(&str, &str)], tasks: &[(&str, TaskKind)], findings: &[&str]) {
+    let discovery = Folders::with(files).discover();
+    let found: Vec<_> = discovery.tasks.iter().map(|t| (t.name.as_str(), t.kind)).collect();
+    assert_eq!(found, tasks);
+    let texts: Vec<_> = discovery.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(texts, findings);
+}
+
+#[test]
+fn files_are_tasks_by_their_extension() {
+    check(
+        &[("tasks/a.wasm", ""), ("playbooks/b.c.yml", ""), ("playbooks/ansible.cfg", "")],
+        &[("a", TaskKind::Component), ("b.c", TaskKind::Playbook)],
+        &[],
+    );
+}
+
+#[test]
+fn a_component_takes_precedence_over_a_playbook_of_the_same_name() {
+    check(
+        &[("tasks/a.wasm", ""), ("playbooks/a.yml", "")],
+        &[("a", TaskKind::Component)],
+        &["playbook `a.yml` is ignored, because a component has the same name"],
+    );
+}
+
+#[test]
+fn a_playbook_with_another_extension_is_noted() {
+    check(
+        &[("playbooks/a.yaml", "")],
+        &[],
+        &["ignored, because playbooks must have the extension `.yml`"],
+    );
+}
+
+#[test]
+fn a_manifest_without_a_task_is_noted() {
+    check(
+        &[("tasks/a.toml", ""), ("tasks/Cargo.toml", "")],
+        &[],
+        &["ignored, because `a.wasm` does not exist"],
+    );
+}
+
+#[test]
+fn an_invalid_manifest_affects_only_its_own_task() {
+    let discovery = Folders::with(&[
+        ("tasks/a.wasm", ""),
+        ("tasks/a.toml", "topic = 'x'"),
+        ("tasks/b.wasm", ""),
+    ])
+    .discover();
+    assert_eq!(discovery.tasks.len(), 2);
+    let refused: Vec<_> = discovery.refused.into_iter().collect();
+    let [(name, reason)] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!(name.as_str(), "a");
+    assert!(reason.contains("unknown field `topic`"), "{reason}");
+}
+
+#[test]
+fn an_invalid_manifest_still_sets_topics_and_queue() {
+    let text = "topics = ['x.y']\nqueue = 'slow'\nsecret = 1";
+    let discovery = Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", text)]).discover();
+    assert_eq!(discovery.refused.len(), 1);
+    let task = &discovery.tasks[0];
+    assert_eq!(task.patterns()[0].to_string(), "x.y");
+    assert_eq!(task.manifest.queue.as_str(), "slow");
+}
+
+#[test]
+fn a_missing_directory_is_unreadable_and_not_empty() {
+    let folders = Folders::with(&[]);
+    std::fs::remove_dir(folders.0.path().join("tasks")).unwrap();
+    assert_eq!(folders.discover().unreadable.len(), 1);
+}
+
+#[test]
+fn a_changed_secret_changes_the_discovery() {
+    let folders = Folders::with(&[("tasks/a.wasm", ""), ("token", "one-secret")]);
+    let token = folders.0.path().join("token");
+    let manifest = format!("grants.secrets.t.file = '{}'", token.display());
+    std::fs::write(folders.0.path().join("tasks/a.toml"), manifest).unwrap();
+    let before = folders.discover();
+    std::fs::write(token, "another-secret").unwrap();
+    assert!(!before.is_same(&folders.discover()));
+}
+
+#[test]
+fn default_limits_do_not_exceed_the_ceiling() {
+    let folders = Folders::with(&[("tasks/a.wasm", ""), ("playbooks/b.yml", "")]);
+    let folder = |name| folders.0.path().join(name);
+    let ceiling = "timeout = '2s'\nmemory = '16MiB'";
+    let config = Config {
+        tasks: folder("tasks"),
+        playbooks: folder("playbooks"),
+        ceiling: toml::from_str(ceiling).unwrap(),
+        ..Config::default()
+    };
+    let discovery = Discovery::read(&config);
+    assert_eq!(discovery.refused.len(), 0);
+    for task in &discovery.tasks {
+        assert_eq!(task.timeout(), std::time::Duration::from_secs(2));
+        assert_eq!(task.manifest.limits.memory, Some(bytesize::ByteSize::mib(16)));
+    }
+}
+
+#[test]
+fn a_grant_above_the_ceiling_is_refused() {
+    let folders = Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", "grants.emit = ['x']")]);
+    let folder = |name| folders.0.path().join(name);
+    let ceiling = loopabull_model::Ceiling { emit: Some(Vec::new()), ..Default::default() };
+    let config = Config {
+        tasks: folder("tasks"),
+        playbooks: folder("playbooks"),
+        ceiling,
+        ..Config::default()
+    };
+    let refused = Discovery::read(&config).refused;
+    assert_eq!(refused[&"a".try_into().unwrap()], "the ceiling does not allow messages to `x`");
+}
+
+#[test]
+fn a_setting_for_the_other_kind_of_task_is_refused() {
+    let discovery = Folders::with(&[
+        ("playbooks/a.yml", ""),
+        ("playbooks/a.toml", "grants.state = '1KiB'"),
+        ("tasks/b.wasm", ""),
+        ("tasks/b.toml", "ansible.check_mode = true"),
+    ])
+    .discover();
+    let refused = |name: &str| discovery.refused[&name.try_into().unwrap()].as_str();
+    assert_eq!(refused("a"), "`grants.state` is for components");
+    assert_eq!(refused("b"), "`[ansible]` is for playbooks");
+}
+
+#[test]
+fn a_discovery_is_the_same_until_a_file_changes() {
+    let folders = Folders::with(&[("tasks/a.wasm", ""), ("tasks/a.toml", "")]);
+    let before = folders.discover();
+    assert!(before.is_same(&folders.discover()));
+    std::fs::write(folders.0.path().join("tasks/a.toml"), "queue = 'slow'").unwrap();
+    let after = folders.discover();
+    assert!(!before.is_same(&after));
+    let name = "a".try_into().unwrap();
+    assert_ne!(before.stamp(&name), after.stamp(&name));
+}
+
+#[test]
+fn a_link_out_of_the_directory_is_not_a_task() {
+    let folders = Folders::with(&[("outside.yml", "")]);
+    let playbooks = folders.0.path().join("playbooks");
+    std::os::unix::fs::symlink("../outside.yml", playbooks.join("a.yml")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", playbooks.join("b.yml")).unwrap();
+    let discovery = folders.discover();
+    assert_eq!(discovery.tasks, []);
+    assert_eq!(discovery.findings.len(), 2);
+}

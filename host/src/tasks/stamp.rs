@@ -1,0 +1,50 @@
+//! Stamps: the version of a task's files.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use cap_std::fs::{Dir, MetadataExt as _};
+use loopabull_model::{Manifest, TaskName};
+
+use crate::tasks::secrets;
+
+/// The version of a task's files, and of the files that its manifest refers to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stamp(Vec<Option<FileStamp>>);
+
+/// Inode, size or device, and modification time.
+type FileStamp = (u64, u64, SystemTime);
+
+impl Stamp {
+    /// Returns the stamp of a task's file and manifest in a directory.
+    pub(super) fn read(dir: &Dir, name: &TaskName, extension: &str) -> Self {
+        let read = |extension: &str| {
+            let metadata = dir.metadata(format!("{name}.{extension}")).ok()?;
+            Some((metadata.ino(), metadata.len(), metadata.modified().ok()?.into_std()))
+        };
+        Self(vec![read(extension), read("toml")])
+    }
+
+    /// Adds the files that the manifest refers to. A changed secret or a replaced directory makes a new
+    /// version of the task.
+    pub(super) fn add_referenced_files(&mut self, manifest: &Manifest) {
+        let grants = &manifest.grants;
+        let secrets = grants.secrets.values().filter_map(secrets::path);
+        let secrets = secrets.map(|path| secret_stamp(&path));
+        let dirs = grants.dirs.iter().map(|dir| directory_stamp(&dir.host));
+        self.0.extend(secrets.chain(dirs));
+    }
+}
+
+fn secret_stamp(path: &Path) -> Option<FileStamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+}
+
+/// Identifies a directory. Its times are left out, because they change with its content.
+fn directory_stamp(path: &Path) -> Option<FileStamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.dev(), SystemTime::UNIX_EPOCH))
+}
