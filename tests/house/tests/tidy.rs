@@ -1,33 +1,14 @@
 //! House rules that a machine can hold: STYLE.md says them in words.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::disallowed_methods, reason = "one test asks cargo for the dependencies")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::bed::repository;
+use loopabull_house::{root, rust_files};
 
 /// The longest file. At 350 lines one looks for the second noun.
 const MAX_LINES: usize = 500;
-
-fn rust_files() -> Vec<(PathBuf, String)> {
-    let mut files = Vec::new();
-    for folder in ["host", "guest-sdk", "tests", "tasks"] {
-        collect(&repository().join(folder), &mut files);
-    }
-    assert!(files.len() > 50, "only {} files were found", files.len());
-    files
-}
-
-fn collect(folder: &Path, files: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && path.file_name().unwrap() != "target" {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            files.push((path, text));
-        }
-    }
-}
 
 /// Fails with the name of each file that does not pass.
 fn check(rule: &str, passes: impl Fn(&Path, &str) -> bool) {
@@ -115,7 +96,7 @@ fn model_does_no_io_and_knows_no_clock() {
 
 #[test]
 fn every_test_file_is_named_in_main() {
-    let folder = repository().join("tests/it");
+    let folder = root().join("tests/it");
     let main = fs::read_to_string(folder.join("main.rs")).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -129,8 +110,8 @@ fn every_test_file_is_named_in_main() {
 
 #[test]
 fn every_task_has_a_test_and_a_manifest() {
-    let tasks = repository().join("tasks");
-    let other_languages = include_str!("other_languages.rs");
+    let tasks = root().join("tasks");
+    let other_languages = include_str!("../../it/other_languages.rs");
     let mut count = 0;
     for entry in fs::read_dir(&tasks).unwrap() {
         let folder = entry.unwrap().path();
@@ -180,7 +161,7 @@ fn what_needs_no_wasmtime_builds_without_it() {
         let tree = std::process::Command::new(env!("CARGO"))
             .args(["tree", "--offline", "--edges", "normal,build,dev", "--prefix", "none"])
             .args(["--package", package])
-            .current_dir(repository())
+            .current_dir(root())
             .output()
             .unwrap();
         let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
@@ -192,13 +173,13 @@ fn what_needs_no_wasmtime_builds_without_it() {
 /// The walk in ARCHITECTURE.md names functions as `file.rs: name`; each must be there.
 #[test]
 fn the_walk_of_one_message_matches_the_code() {
-    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let walk = text.split("## The walk of one message").nth(1).unwrap();
     let walk = walk.split("\n## ").next().unwrap();
     let mut steps = 0;
     for step in walk.split('`').skip(1).step_by(2) {
         let Some((file, function)) = step.split_once(": ") else { continue };
-        let path = repository().join(file);
+        let path = root().join(file);
         let code = fs::read_to_string(&path)
             .unwrap_or_else(|_| panic!("the walk names `{file}`, which is not there"));
         let found = [format!("fn {function}("), format!("fn {function}<")];
