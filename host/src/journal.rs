@@ -8,6 +8,7 @@
 //! Before it on the path of a message: the runner. After it: the outbox, and the settlement.
 
 mod effects;
+mod record;
 mod rows;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use loopabull_store::{Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use record::{Begun, Record};
 use rows::{checked, read};
 
 /// The version of the schema. A file with another version is refused.
@@ -79,36 +81,12 @@ pub struct Journal {
     store: Store,
 }
 
-/// The journal's answer to an attempt that is about to begin.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Begun {
-    /// The attempt may start. `cut_offs` daemons died while they ran the entry.
-    Run { cut_offs: u32 },
-    /// The entry has to wait: it was running when several daemons died, and must not run beside the
-    /// other entries that were running then.
-    Wait { cut_offs: u32 },
-    /// The entry already had a successful run, but the queue does not know it.
-    Succeeded,
-    /// This attempt or a later one already had its run, but the queue does not know it.
-    Ended { outcome: Outcome, attempt: u32, output: String },
-}
-
 /// A task that was running when earlier daemons died.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Crashed {
     pub task: TaskName,
     /// How many daemons in a row died with it, without a successful run in between.
     pub count: u32,
-}
-
-/// A run with its message and its effects.
-#[derive(Clone, Debug)]
-pub struct Record {
-    pub run: Run,
-    pub message: Message,
-    /// The messages to send if the run succeeded, in the order of `run.emitted`.
-    pub sends: Vec<Message>,
-    pub state: StateChanges,
 }
 
 /// The way of a sent message after the queues.

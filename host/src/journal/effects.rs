@@ -3,7 +3,7 @@
 use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Record;
+use super::record::Record;
 use super::rows::{from_json, insert, json};
 
 /// Records a run with its effects, or without them and with an outcome that says why.

@@ -6,7 +6,7 @@ use loopabull_model::{EntryId, Message, Outcome, Output, RetryPolicy, Run, RunId
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Begun;
+use super::record::Begun;
 
 /// The maximum size of a message that is kept with its run, in bytes of its JSON.
 const MAX_MESSAGE_SIZE: usize = 256 << 10;

@@ -8,21 +8,24 @@
 mod ansible;
 mod cable;
 mod cluster;
+mod interpreter;
 mod network;
 pub mod oracle;
 mod pki;
 mod port;
 mod process;
 mod proxy;
-mod python;
+mod publisher;
 mod rabbit;
 mod repository;
 
 pub use ansible::ansible_playbooks;
 pub use cable::Cable;
 pub use cluster::Cluster;
+pub use interpreter::python;
 pub use pki::Pki;
 pub use proxy::Proxy;
-pub use python::{FedmsgPublisher, python};
-pub use rabbit::{Rabbit, TlsNode, Vhost};
+pub use publisher::FedmsgPublisher;
+pub use rabbit::vhost::Vhost;
+pub use rabbit::{Rabbit, TlsNode};
 pub use repository::repository;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::python::python;
+use crate::interpreter::python;
 
 const SCRIPT: &str = include_str!("pki.py");
 

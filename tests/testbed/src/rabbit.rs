@@ -7,18 +7,16 @@
 mod faults;
 mod keeper;
 pub(crate) mod node;
-mod vhost;
+pub(crate) mod vhost;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use self::keeper::Keeper;
 use self::node::{Node, Ports};
-pub use self::vhost::Vhost;
 use crate::{port, process};
 
 /// A cold node on two busy cores.
@@ -170,16 +168,6 @@ ssl_cert_login_from = common_name
     pub fn management_url(&self) -> String {
         let port = self.management.expect("this node has no management plugin");
         format!("http://guest:guest@127.0.0.1:{port}")
-    }
-
-    /// Makes a vhost for one test.
-    pub fn vhost(&self) -> Vhost {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test-{}-{number}", std::process::id());
-        self.ctl(&["add_vhost", &name]);
-        self.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
-        Vhost { node: self.node.clone(), name }
     }
 
     /// Runs `rabbitmqctl` and returns what it printed.

@@ -6,6 +6,7 @@
 //! clock runs from there until all is done. What is measured is measured by turns, so that a load from
 //! elsewhere meets all alike.
 
+mod ansible_rulebook;
 mod bare;
 mod bed;
 mod case;
@@ -27,10 +28,10 @@ use crate::command::say;
 use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::programs::{self, Profile};
+use ansible_rulebook::AnsibleRulebook;
 use bed::{Bed, Sample};
 use case::Case;
 use cpu::Cpu;
-use rulebook::AnsibleRulebook;
 use table::Table;
 
 /// What the command line says.

@@ -9,6 +9,7 @@
 mod bed;
 mod chance;
 mod host;
+mod load;
 mod log;
 mod moments;
 mod ours;

@@ -2,6 +2,7 @@
 //! that the tests need goes to `tests/fixtures/`.
 
 mod languages;
+mod replace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use crate::command::{say, show};
 use crate::repository;
 use crate::wasm_target::{TRIPLE, WasmTarget};
 use languages::Language;
+use replace::replace;
 
 /// The guest that tries to get out, a package in `tests/fixtures/`.
 const PROBE: &str = "probe";
@@ -129,13 +131,6 @@ fn artifact(name: &str) -> String {
     format!("{}.wasm", name.replace('-', "_"))
 }
 
-/// Copies in one step: a daemon that looks meanwhile sees the old component or the new one.
-fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
-    let part = to.with_extension(format!("wasm.{}.part", std::process::id()));
-    fs::copy(from, &part)?;
-    fs::rename(&part, to)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,16 +154,5 @@ mod tests {
     #[test]
     fn component_is_named_as_cargo_names_libraries() {
         assert_eq!(artifact("flag-commit-build"), "flag_commit_build.wasm");
-    }
-
-    #[test]
-    fn component_replaces_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let [from, to] = ["new.wasm", "task.wasm"].map(|name| folder.path().join(name));
-        fs::write(&from, "new").unwrap();
-        fs::write(&to, "old").unwrap();
-        replace(&from, &to).unwrap();
-        assert_eq!(fs::read(&to).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

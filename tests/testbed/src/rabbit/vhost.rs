@@ -1,6 +1,7 @@
 //! A vhost of a node, made for one test.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Rabbit;
@@ -9,8 +10,20 @@ use super::node::Node;
 /// A vhost of a node, made for one test.
 #[derive(Clone, Debug)]
 pub struct Vhost {
-    pub(super) node: Node,
+    node: Node,
     pub name: String,
+}
+
+impl Rabbit {
+    /// Makes a vhost for one test.
+    pub fn vhost(&self) -> Vhost {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{number}", std::process::id());
+        self.ctl(&["add_vhost", &name]);
+        self.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
+        Vhost { node: self.node.clone(), name }
+    }
 }
 
 impl Vhost {

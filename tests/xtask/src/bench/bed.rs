@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::ansible_rulebook::AnsibleRulebook;
 use super::case::Case;
 use super::cpu::Cpu;
-use super::rulebook::AnsibleRulebook;
 use crate::interrupt::Interrupt;
 use crate::repository;
 

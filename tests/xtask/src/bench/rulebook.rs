@@ -24,21 +24,6 @@ const SOURCE: &str = include_str!("source.py");
 /// filters in one first.
 const COLLECTIONS: &str = "ansible_rulebook.collection";
 
-/// ansible-rulebook and what it runs in. It starts the `ansible-playbook` of the bed, as the others
-/// do; in its own environment there is no Ansible.
-pub(super) struct AnsibleRulebook {
-    python: PathBuf,
-    java: Java,
-}
-
-impl AnsibleRulebook {
-    /// Makes sure of it and of a Java.
-    pub(super) fn install() -> Result<Self> {
-        let java = install::java()?;
-        Ok(Self { python: install::rulebook_python()?, java })
-    }
-}
-
 /// Runs the playbook for each message.
 pub(super) fn measure(bed: &Bed) -> Result<Sample> {
     let peer = bed.rulebook.as_ref().expect("it is installed if it is measured");

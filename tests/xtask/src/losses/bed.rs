@@ -16,18 +16,15 @@ use loopabull_testbed::oracle::{Oracle, Recorder, Verdict};
 use loopabull_testbed::{Rabbit, Vhost};
 
 use super::host::Host;
+use super::load::{TOPIC, WORKERS};
 use super::ours::Ours;
 use super::publisher::Publisher;
 use super::system::System;
 use crate::command::command;
 use crate::python_loopabull::PythonLoopabull;
 
-/// The topic, routing key and playbook of every message.
-pub(super) const TOPIC: &str = "org.example.prod.losses.run";
 /// The queue of the Python loopabull.
 const QUEUE: &str = "loopabull";
-/// How many tasks run at a time, in every system.
-pub(super) const WORKERS: usize = 5;
 
 /// What the Python loopabull starts as its `ansible-playbook`.
 const PLAYBOOK: &str = include_str!("loopabull_playbook.sh");

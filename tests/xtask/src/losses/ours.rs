@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::bed::{TOPIC, WORKERS};
+use super::load::{TOPIC, WORKERS};
 use crate::command::{command, output};
 use crate::status;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use loopabull_testbed::oracle::Ledger;
 
-use super::bed::TOPIC;
+use super::load::TOPIC;
 use crate::command::{spawn, wait};
 
 /// For the messages that were handed to it last.

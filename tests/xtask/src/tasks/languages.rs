@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
+use super::replace::replace;
 use crate::command::{command, run, say};
 use crate::{install, repository};
 
@@ -74,8 +75,7 @@ fn build(
         let made = repository::target().join("xtask").join(format!("{name}.wasm"));
         let mut make = componentize(tool, &source, &made);
         run(&format!("making a component of {name}"), &mut make, LIMIT)?;
-        super::replace(&made, &place)
-            .with_context(|| format!("cannot copy `{}`", made.display()))?;
+        replace(&made, &place).with_context(|| format!("cannot copy `{}`", made.display()))?;
     }
     say(&format!("in tasks/: {}", names.join(", ")));
     Ok(())

@@ -1,7 +1,4 @@
-//! A Python with the original fedmsg, and a publisher that runs in it.
-//!
-//! `cargo xtask test` makes the Python environment and names it in [`ENVIRONMENT`]; a test binary
-//! started by hand finds it where the last such run left it.
+//! A publisher of the original fedmsg, which runs in a Python of its own.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs::{self, File};
@@ -15,11 +12,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::cable::Cable;
+use crate::interpreter::python;
 use crate::pki::Pki;
-use crate::repository;
 
-/// The environment variable that names the interpreter.
-const ENVIRONMENT: &str = "LOOPABULL_TEST_PYTHON";
 const SCRIPT: &str = include_str!("publisher.py");
 /// For the start of a Python and for one command; on two busy cores.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -36,18 +31,6 @@ pub struct FedmsgPublisher {
     address: Ipv4Addr,
     port: u16,
     folder: TempDir,
-}
-
-/// Returns the Python interpreter that has `fedmsg` and `fedora_messaging`.
-///
-/// # Panics
-///
-/// If there is none; the text says what to do.
-pub fn python() -> PathBuf {
-    let left_by_xtask = || repository().join("target/test-venv/bin/python");
-    let python = std::env::var_os(ENVIRONMENT).map_or_else(left_by_xtask, PathBuf::from);
-    assert!(python.exists(), "there is no Python with fedmsg; run `cargo xtask test`");
-    python
 }
 
 impl FedmsgPublisher {

@@ -1,0 +1,23 @@
+//! The Python interpreter that has the original fedmsg and fedora-messaging.
+//!
+//! `cargo xtask test` creates its environment and names it in [`ENVIRONMENT`]; a test binary started
+//! by hand finds it where the last such run left it.
+
+use std::path::PathBuf;
+
+use crate::repository;
+
+/// The environment variable that names the interpreter.
+const ENVIRONMENT: &str = "LOOPABULL_TEST_PYTHON";
+
+/// Returns the Python interpreter that has `fedmsg` and `fedora_messaging`.
+///
+/// # Panics
+///
+/// If there is none; the text says what to do.
+pub fn python() -> PathBuf {
+    let left_by_xtask = || repository().join("target/test-venv/bin/python");
+    let python = std::env::var_os(ENVIRONMENT).map_or_else(left_by_xtask, PathBuf::from);
+    assert!(python.exists(), "there is no Python with fedmsg; run `cargo xtask test`");
+    python
+}

@@ -1,0 +1,6 @@
+//! The load that every system gets.
+
+/// The topic, routing key and playbook of every message.
+pub(super) const TOPIC: &str = "org.example.prod.losses.run";
+/// The number of tasks that run at a time.
+pub(super) const WORKERS: usize = 5;

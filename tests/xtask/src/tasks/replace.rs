@@ -1,0 +1,27 @@
+//! The copy of a built component to its place.
+
+use std::fs;
+use std::path::Path;
+
+/// Copies in one step: a daemon that looks meanwhile sees the old component or the new one.
+pub(super) fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
+    let part = to.with_extension(format!("wasm.{}.part", std::process::id()));
+    fs::copy(from, &part)?;
+    fs::rename(&part, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn component_replaces_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["new.wasm", "task.wasm"].map(|name| folder.path().join(name));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        replace(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
