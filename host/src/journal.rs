@@ -14,7 +14,7 @@ mod rows;
 use std::path::Path;
 use std::sync::Arc;
 
-use loopabull_model::{EntryId, Message, Outcome, Run, RunId, StateChanges, TaskName};
+use loopabull_model::{EntryId, Message, Run, RunId, TaskName};
 use loopabull_store::{Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};

@@ -138,7 +138,9 @@ impl Names {
         let mut colons = 0;
         let mut end = |path: &mut Vec<String>| {
             let path = std::mem::take(path);
-            if matches!(path.first().map(String::as_str), Some("crate" | "super")) {
+            // `pub(crate)` imports nothing.
+            let is_path = path.len() > 1;
+            if is_path && matches!(path[0].as_str(), "crate" | "super") {
                 self.paths.push(path);
             }
         };

@@ -50,7 +50,8 @@ fn the_parts_of_the_host_import_downwards_only() {
             let line = layers.get(name);
             *line.unwrap_or_else(|| panic!("ARCHITECTURE.md has no layer for `{name}`"))
         };
-        if from != to && from != "lib" && line(&from) >= line(&to) {
+        // The table of contents names everything.
+        if from != "lib" && from != to && line(&from) >= line(&to) {
             wrong.push(format!("{} -> {}", import.from.display(), import.to.display()));
         }
     }

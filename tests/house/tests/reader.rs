@@ -45,7 +45,7 @@ fn a_child_that_takes_from_its_parent_makes_a_circle() {
             ("a/b.rs", "use super::Front; pub fn g() {}"),
             ("a/c.rs", "fn h() { super::b::g() }"),
         ],
-        &["a.rs -> a/b.rs", "a/b.rs -> a.rs", "a/c.rs -> a/b.rs"],
+        &["a/b.rs -> a.rs", "a/c.rs -> a/b.rs", "a.rs -> a/b.rs"],
         1,
     );
 }

@@ -15,8 +15,6 @@ use super::bed::{Bed, Sample, TOPIC, WORKERS, message, playbook};
 use super::case::Case;
 use super::workers::Workers;
 use crate::command::{command, path_with};
-use crate::install;
-use crate::java::Java;
 
 /// What brings the messages: the source that it has for files reads YAML, 4 ms for each of them.
 const SOURCE: &str = include_str!("source.py");
