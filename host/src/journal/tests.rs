@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use loopabull_model::{Counted, Emitted, Exceeded, Output, TaskKind, Usage};
 
+use loopabull_model::{Outcome, StateChanges};
+
 use super::*;
 
 fn run(id: &str, message: &str, outcome: Outcome) -> Run {

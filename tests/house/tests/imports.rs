@@ -1,6 +1,5 @@
 //! Imports point one way: no circle between the files of a crate, and no import against the order
 //! that ARCHITECTURE.md declares.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
 use std::fs;

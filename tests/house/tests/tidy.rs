@@ -1,5 +1,4 @@
 //! House rules that a machine can hold: STYLE.md says them in words.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![expect(clippy::disallowed_methods, reason = "one test asks cargo for the dependencies")]
 
 use std::fs;

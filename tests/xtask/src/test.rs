@@ -135,14 +135,8 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     Ok(programs)
 }
 
-/// Builds the tests, and the programs of other packages that tests start.
+/// Builds the tests. A build of the whole workspace also has the programs that tests start.
 fn build(area: &Area) -> Result<()> {
-    // A build of the whole workspace has them, since the launcher has tests of its own.
-    if area.starts_the_daemon() && *area != Area::All {
-        let mut programs = cargo();
-        programs.args(["build", "--package", "loopabull-host", "--package", "loopabull-launcher"]);
-        show("building the programs", &mut programs)?;
-    }
     let mut tests = nextest::command()?;
     tests.args(["run", "--no-run"]).args(area.packages());
     show("building the tests", &mut tests)

@@ -104,25 +104,21 @@ impl Area {
         }
     }
 
-    /// Tells whether its tests start the daemon or the launcher.
-    pub(super) fn starts_the_daemon(&self) -> bool {
-        !matches!(self, Self::Package(_))
-    }
-
     /// Returns the arguments of cargo that choose the packages.
     pub(super) fn packages(&self) -> Vec<OsString> {
         match self {
-            Self::All => vec!["--workspace".into()],
+            // Built as in a full run: other features would build the dependencies once more.
+            Self::All | Self::Daemon(_) => vec!["--workspace".into()],
             Self::Package(package) => vec!["--package".into(), package.into()],
-            Self::Daemon(_) => vec!["--package".into(), HOST.into()],
         }
     }
 
     /// Returns the arguments of nextest that choose the tests.
     pub(super) fn filter(&self) -> Vec<OsString> {
         match self {
-            Self::Daemon(name) if !name.is_empty() => vec![name.into()],
-            _ => Vec::new(),
+            Self::Daemon(name) if name.is_empty() => vec![format!("-Epackage({HOST})").into()],
+            Self::Daemon(name) => vec![format!("-Epackage({HOST}) and test({name})").into()],
+            Self::All | Self::Package(_) => Vec::new(),
         }
     }
 }
