@@ -294,8 +294,11 @@ mod tests {
         loopabull_envelopes_rejected Envelopes that were rejected, by reason.
         loopabull_messages_accepted Messages that passed verification.
         loopabull_messages_unrouted Messages whose topic no task wants.
-        loopabull_entries_published Entries published to a work queue, one for each message and task.
-        loopabull_entries_lost Entries that were lost because neither the queue nor the spool took them.
+        loopabull_entries_published Entries stored in a work queue, directly or from the spool, one for each message and task.
+        loopabull_entries_spooled Entries stored in the spool because their queue accepted nothing.
+        loopabull_entries_quarantined Entries stored in the quarantine because their queue refuses them for good.
+        loopabull_entries_lost Entries that were lost because there was no room for them.
+        loopabull_envelopes_lost Deliveries that are not messages and were lost because the quarantine is full.
         loopabull_entries_deduplicated Entries that were not published because the task was given the same message before.
         loopabull_envelopes_dropped Envelopes that were dropped because they arrived faster than they were processed.
         loopabull_source_connected Whether a source is connected: 1 or 0.
