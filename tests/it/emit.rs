@@ -89,7 +89,7 @@ fn what_must_not_be_sent_is_refused_with_its_reason() {
         let said = crate::bed::text(&bed.run(&["test", "sends", "m.json"]).stdout);
         assert!(said.contains(expected), "{said}");
     };
-    check("b", 1, "would send: b {\"n\":1}");
+    check("b", 1, "would publish: b {\"n\":1}");
     check("c", 1, "reject: the topic `c` is not granted; add it to `emit` under `[grants]`");
     check("b/../c", 1, "reject: topic `b/../c` has the forbidden character '/'");
     check("b", 1_000_000, "limit: wanted 101 messages sent of 100 allowed");
