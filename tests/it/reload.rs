@@ -133,7 +133,7 @@ fn messages_of_a_broken_playbook_wait_until_it_is_mended() {
     wait_for("the trouble", || troubles(&daemon).contains("task `b`: refused").then_some(()));
     // What else changes does not bring it back.
     bed.add_guest("other", "z", "", "i32.const 0");
-    wait_for("the other task", || bed.log().contains("other changed").then_some(()));
+    wait_for("the other task", || bed.log().contains("changed: other").then_some(()));
     assert!(troubles(&daemon).contains("task `b`: refused"), "{}", troubles(&daemon));
     bed.inject(&[message("m-1", "a", "{}")]);
     wait_for("the message to wait", || (daemon.depth("held") == Some(1)).then_some(()));
@@ -166,13 +166,13 @@ fn a_directory_that_was_never_there_is_no_trouble() {
     bed.add_playbook("a", "", "    - debug: { msg: one }\n");
     let daemon = bed.start(&[]);
     bed.add_playbook("b", "", "    - debug: { msg: two }\n");
-    wait_for("the playbook", || bed.log().contains("b changed").then_some(()));
+    wait_for("the playbook", || bed.log().contains("changed: b").then_some(()));
     assert_eq!(troubles(&daemon), "[]");
     // It may come later.
     std::fs::create_dir(bed.path("tasks")).unwrap();
     bed.add_guest("c", "c", "", "i32.const 0");
     bed.add_playbook("b", "topics = ['x']", "    - debug: { msg: two }\n");
-    wait_for("the component", || bed.log().contains("c changed").then_some(()));
+    wait_for("the component", || bed.log().contains("changed: c").then_some(()));
     daemon.stop();
 }
 

@@ -165,7 +165,7 @@ fn a_source_without_trust_does_not_start() {
     let output = bed.run(&["--fedmsg", "tcp://127.0.0.1:1"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("no CA is named") && said.contains("--unsigned"), "{said}");
+    assert!(said.contains("no CA is configured") && said.contains("--unsigned"), "{said}");
     let output = bed.run(&["--fedmsg", "tcp://127.0.0.1:1", "--ca", "nowhere.crt"]);
     let said = text(&output.stderr);
     assert!(!output.status.success() && said.contains("cannot read `nowhere.crt`"), "{said}");
