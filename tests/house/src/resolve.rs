@@ -1,4 +1,4 @@
-//! Which module a path leads to.
+//! The resolver: finds the module that a path names.
 
 use std::collections::BTreeMap;
 

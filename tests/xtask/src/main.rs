@@ -1,4 +1,4 @@
-//! What cargo cannot do: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`,
+//! The commands that cargo does not have: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`,
 //! `cargo xtask losses`, `cargo xtask bench`, `cargo tasks`.
 //!
 //! Each command makes sure of what it needs, says in one line what it does, and keeps the output

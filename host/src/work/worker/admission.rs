@@ -18,7 +18,7 @@ const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Admission {
     pub pauses: Arc<Pauses>,
     pub in_progress: EntriesInProgress,
-    /// What becomes of messages whose task is refused.
+    /// The fate of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
     pub drain: CancellationToken,
 }

@@ -11,7 +11,7 @@ use crate::wasm_target::WasmTarget;
 /// The package whose test `it` starts whole daemons.
 const HOST: &str = "loopabull-host";
 
-/// Which tests run.
+/// A choice of tests.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Area {
     All,
@@ -21,7 +21,7 @@ pub(super) enum Area {
     Daemon(String),
 }
 
-/// What must be installed or built before the tests of an area can run.
+/// The programs and components that the tests of an area need.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Needs {
     pub(super) rabbitmq: bool,
