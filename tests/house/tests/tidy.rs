@@ -169,6 +169,32 @@ fn what_needs_no_wasmtime_builds_without_it() {
     }
 }
 
+/// The documents name files and folders of this repository in backticks.
+#[test]
+fn every_path_in_the_documents_exists() {
+    let mut documents = vec![root().join("README.md"), root().join("ARCHITECTURE.md")];
+    documents.push(root().join("STYLE.md"));
+    let more = fs::read_dir(root().join("host/docs")).unwrap();
+    documents.extend(more.map(|entry| entry.unwrap().path()));
+    // `tasks/` and `playbooks/` may be those of a user.
+    let folders = ["host/", "guest-sdk/", "tests/", "wit/"];
+    let mut paths = 0;
+    for document in &documents {
+        for word in fs::read_to_string(document).unwrap().split('`').skip(1).step_by(2) {
+            let path = word.split_once(": ").map_or(word, |(path, _)| path);
+            // A name in capitals stands for the reader's own, and components are built.
+            let is_pattern = path.contains([' ', '*', '<', '{']) || path.ends_with(".wasm");
+            let is_pattern = is_pattern || path.contains(|c: char| c.is_ascii_uppercase());
+            if is_pattern || !folders.iter().any(|folder| path.starts_with(folder)) {
+                continue;
+            }
+            assert!(root().join(path).exists(), "{} names `{path}`", document.display());
+            paths += 1;
+        }
+    }
+    assert!(paths >= 40, "the documents name {paths} paths");
+}
+
 /// The walk in ARCHITECTURE.md names functions as `file.rs: name`; each must be there.
 #[test]
 fn the_walk_of_one_message_matches_the_code() {
