@@ -1,6 +1,6 @@
-//! An archive of messages: a server of the tests' own that behaves as datagrepper's `/v2/search` is
-//! documented: `start`, `end`, `order`, `rows_per_page` up to 100, `page`, `topic`; it answers
-//! `raw_messages`, `pages` and `total`.
+//! An archive of messages for the tests. Its HTTP server answers `/v2/search` as datagrepper's
+//! documentation says: it takes `start`, `end`, `order`, `rows_per_page` (up to 100), `page` and
+//! `topic`, and returns `raw_messages`, `pages` and `total`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,30 +10,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-/// What was asked for: each name with its values.
+/// The parameters of a request: each name with its values.
 type Query = BTreeMap<String, Vec<String>>;
 
-/// What goes wrong with the next answers, the last first.
+/// A fault in an answer of the archive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// 503.
+    /// The status is 503.
     Unavailable,
     /// The body ends in the middle.
     Truncated,
-    /// No JSON.
+    /// The body is not JSON.
     Garbage,
-    /// Messages of an earlier time come in while pages are read.
+    /// Messages with an earlier time arrive while the client reads pages.
     Inserts,
 }
 
 #[derive(Default)]
 struct State {
-    /// Time, id, topic.
+    /// The time in seconds since 1970, the id and the topic of each message.
     messages: Vec<(i64, String, String)>,
+    /// The faults of the next answers, in reverse order.
     faults: Vec<Fault>,
-    /// A message with which no answer can be read.
+    /// The id of a message that makes each answer with it unreadable.
     unreadable: Option<String>,
-    /// What was asked for.
+    /// The requests so far.
     queries: Vec<Query>,
 }
 
@@ -56,21 +57,22 @@ impl Archive {
         Self { address, state }
     }
 
-    /// The part of a configuration that asks it.
+    /// Returns the configuration of a daemon that uses this archive.
     pub(crate) fn settings(&self) -> String {
         format!("[datagrepper]\nurl = 'http://{}/datagrepper'\n", self.address)
     }
 
-    /// Takes a message in, of a time in seconds since 1970.
+    /// Adds a message with its time in seconds since 1970.
     pub(crate) fn add(&self, time: i64, id: &str, topic: &str) {
         self.state.lock().unwrap().messages.push((time, id.to_owned(), topic.to_owned()));
     }
 
+    /// Sets the faults of the next answers.
     pub(crate) fn faults(&self, faults: &[Fault]) {
         self.state.lock().unwrap().faults = faults.iter().rev().copied().collect();
     }
 
-    /// Makes whatever has this message one that cannot be read.
+    /// Makes each answer with this message unreadable.
     pub(crate) fn make_unreadable(&self, id: &str) {
         self.state.lock().unwrap().unreadable = Some(id.to_owned());
     }
@@ -125,7 +127,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
 }
 
-/// Answers as datagrepper does.
+/// Returns a page in the form that datagrepper uses.
 fn page(state: &State, asked: &Query) -> Value {
     let number = |name: &str| asked[name][0].parse::<i64>().unwrap();
     assert_eq!(asked["order"], ["asc"]);

@@ -1,60 +1,61 @@
-//! What stands on the broker: planned, made, and compared; and its acknowledgement timeout.
+//! The queues on the broker: `broker plan` compares them, `broker apply` creates them, and `check`
+//! knows the acknowledgement timeout.
 
 use loopabull_testbed::{Rabbit, python};
 
-use crate::bed::{Bed, text};
+use crate::test_host::{TestHost, text};
 
-fn run(bed: &Bed, arguments: &[&str], url: &str) -> (i32, String) {
-    let output = bed.run(&[arguments, &["--amqp-url", url]].concat());
+fn run(host: &TestHost, arguments: &[&str], url: &str) -> (i32, String) {
+    let output = host.run(&[arguments, &["--amqp-url", url]].concat());
     let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
     (output.status.code().unwrap(), all)
 }
 
 #[test]
-fn a_plan_changes_nothing_and_apply_makes_what_is_missing() {
+fn plan_changes_nothing_and_apply_creates_missing_queues() {
     let vhost = Rabbit::shared().vhost();
-    let (url, bed) = (vhost.url(), Bed::new());
-    bed.add_guest("good", "x", "queue = 'slow'", "i32.const 0");
-    let (code, plan) = run(&bed, &["broker", "plan"], &url);
+    let (url, host) = (vhost.url(), TestHost::new());
+    host.add_guest("good", "x", "queue = 'slow'", "i32.const 0");
+    let (code, plan) = run(&host, &["broker", "plan"], &url);
     assert_eq!(code, 0, "{plan}");
     assert_eq!(plan.matches("missing  ").count(), 14, "{plan}");
     assert!(plan.contains("RabbitMQ 3.") || plan.contains("RabbitMQ 4."), "{plan}");
     assert!(plan.contains("missing  slow.wait.10m"), "{plan}");
     assert!(plan.contains("x-dead-letter-strategy='at-least-once'"), "{plan}");
     assert_eq!(vhost.list_queues(), "");
-    let (code, made) = run(&bed, &["broker", "apply"], &url);
+    let (code, made) = run(&host, &["broker", "apply"], &url);
     assert_eq!((code, made.matches("created  ").count()), (0, 14), "{made}");
     assert_eq!(vhost.list_queues().lines().count(), 14);
-    let (_, plan) = run(&bed, &["broker", "plan"], &url);
+    let (_, plan) = run(&host, &["broker", "plan"], &url);
     assert_eq!(plan.matches("exists  ").count(), 14, "{plan}");
-    let json = bed.run(&["broker", "plan", "--json", "--amqp-url", &url]).stdout;
+    let json = host.run(&["broker", "plan", "--json", "--amqp-url", &url]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["changes"][0]["standing"], "same");
 }
 
 #[test]
-fn what_others_made_is_compared_and_used_as_it_is() {
+fn a_queue_that_differs_from_our_declaration_is_reported_and_used() {
     let vhost = Rabbit::shared().vhost();
-    let (url, bed) = (vhost.url(), Bed::new());
-    bed.add_guest("good", "x", "", "i32.const 0");
+    let (url, host) = (vhost.url(), TestHost::new());
+    host.add_guest("good", "x", "", "i32.const 0");
     let declare = "import sys, pika\n\
         channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()\n\
         channel.queue_declare('workers', durable=True)";
     let made = std::process::Command::new(python()).args(["-c", declare, &url]).status().unwrap();
     assert!(made.success());
-    let (code, plan) = run(&bed, &["broker", "plan"], &url);
+    let (code, plan) = run(&host, &["broker", "plan"], &url);
     assert_eq!(code, 0);
     assert!(plan.contains("differs  workers "), "{plan}");
     assert!(plan.contains("PRECONDITION_FAILED - inequivalent arg"), "{plan}");
     assert!(plan.contains("rabbitmqctl set_policy"), "{plan}");
-    let daemon = bed.start(&["--amqp-url", &url]);
-    assert!(bed.log().contains("queue `workers` differs from our declaration"), "{}", bed.log());
+    let daemon = host.start(&["--amqp-url", &url]);
+    assert!(host.log().contains("queue `workers` differs from our declaration"), "{}", host.log());
     daemon.stop();
 }
 
 #[test]
-fn there_is_no_broker_to_plan_for_an_embedded_queue() {
-    let output = Bed::new().run(&["broker", "plan"]);
+fn plan_fails_for_the_embedded_queue() {
+    let output = TestHost::new().run(&["broker", "plan"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(said.contains("the queue is embedded"), "{said}");
@@ -62,7 +63,7 @@ fn there_is_no_broker_to_plan_for_an_embedded_queue() {
 
 /// RabbitMQ 3.10 waits 30 minutes for an acknowledgement.
 #[test]
-fn a_task_that_may_run_too_long_is_found_before_it_is_started() {
+fn check_reports_a_task_that_may_outlast_the_acknowledgement_timeout() {
     let url = Rabbit::shared().vhost().url();
     for (timeout, config, refused) in [
         ("29m", "", false),
@@ -70,10 +71,10 @@ fn a_task_that_may_run_too_long_is_found_before_it_is_started() {
         ("16m", "prefetch = 2", true),
         ("30m", "consumer_timeout = '1h'", false),
     ] {
-        let bed = Bed::new();
-        bed.add_guest("long", "x", &format!("[limits]\ntimeout = '{timeout}'"), "i32.const 0");
-        bed.write("loopabull.toml", config);
-        let (code, said) = run(&bed, &["check", "--config", "loopabull.toml"], &url);
+        let host = TestHost::new();
+        host.add_guest("long", "x", &format!("[limits]\ntimeout = '{timeout}'"), "i32.const 0");
+        host.write("loopabull.toml", config);
+        let (code, said) = run(&host, &["check", "--config", "loopabull.toml"], &url);
         assert_eq!(code == 1, refused, "{timeout} {config}: {said}");
         assert_eq!(said.contains("problem: task `long` may run"), refused, "{said}");
         assert_eq!(said.contains("into rabbitmq.conf"), refused, "{said}");

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use insta::assert_snapshot;
 use loopabull_launcher::Layer;
 
-use crate::bed::{Bed, message, text};
+use crate::test_host::{TestHost, message, text};
 
-/// Runs a command and returns its exit code, standard output and standard error as one text, with
-/// the bed's own folder written as `BED`.
-fn session(bed: &Bed, arguments: &[&str]) -> String {
-    let output = bed.run(arguments);
+/// Runs a command and returns its standard output, standard error and exit code as one text, in
+/// which `FOLDER` stands for the directory of the host.
+fn session(host: &TestHost, arguments: &[&str]) -> String {
+    let output = host.run(arguments);
     let code = output.status.code().unwrap();
     let all = format!("{}{}[exit status {code}]", text(&output.stdout), text(&output.stderr));
     let all: Vec<_> = all.lines().map(without_time).collect();
     let all = all.join("\n");
-    all.replace(bed.path("").to_str().unwrap().trim_end_matches('/'), "BED")
+    all.replace(host.path("").to_str().unwrap().trim_end_matches('/'), "FOLDER")
 }
 
 /// Replaces the duration of a run, which is different each time.
@@ -28,7 +28,7 @@ fn without_time(line: &str) -> String {
 
 #[test]
 fn the_short_help_names_every_command_and_flag() {
-    assert_snapshot!(session(&Bed::new(), &["-h"]), @"
+    assert_snapshot!(session(&TestHost::new(), &["-h"]), @"
     Run a task for each message of a bus
 
     Usage: loopabull-host [OPTIONS] [COMMAND]
@@ -77,7 +77,7 @@ fn the_short_help_names_every_command_and_flag() {
 
 #[test]
 fn a_source_without_signature_checks_needs_explicit_consent() {
-    let said = session(&Bed::new(), &["--fedmsg", "tcp://127.0.0.1:1"]);
+    let said = session(&TestHost::new(), &["--fedmsg", "tcp://127.0.0.1:1"]);
     assert_snapshot!(said, @r#"
     loopabull-host: fedmsg signatures must be checked, but no CA is configured
     hint: name the certificate of the CA with `--ca FILE`, or with `ca` under `[fedmsg]`; to accept unsigned messages from anyone, use `--unsigned` or `verify = "off"`
@@ -87,9 +87,9 @@ fn a_source_without_signature_checks_needs_explicit_consent() {
 
 #[test]
 fn an_unknown_configuration_key_is_reported() {
-    let bed = Bed::new();
-    bed.write("loopabull.toml", "worker = 5\n");
-    assert_snapshot!(session(&bed, &["--config", "loopabull.toml"]), @"
+    let host = TestHost::new();
+    host.write("loopabull.toml", "worker = 5\n");
+    assert_snapshot!(session(&host, &["--config", "loopabull.toml"]), @"
     loopabull-host: cannot use the configuration `loopabull.toml`: TOML parse error at line 1, column 1
       |
     1 | worker = 5
@@ -97,7 +97,7 @@ fn an_unknown_configuration_key_is_reported() {
     unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `state`, `listen`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
-    assert_snapshot!(session(&bed, &["--config", "missing.toml"]), @"
+    assert_snapshot!(session(&host, &["--config", "missing.toml"]), @"
     loopabull-host: cannot read the configuration `missing.toml`: No such file or directory (os error 2)
     [exit status 64]
     ");
@@ -105,19 +105,20 @@ fn an_unknown_configuration_key_is_reported() {
 
 #[test]
 fn an_unreachable_broker_is_reported_without_its_password() {
-    let said = session(&Bed::new(), &["--amqp-url", "amqp://u:secret@127.0.0.1:1/v", "status"]);
+    let said =
+        session(&TestHost::new(), &["--amqp-url", "amqp://u:secret@127.0.0.1:1/v", "status"]);
     assert!(said.contains("RabbitMQ at `127.0.0.1:1/v`: cannot connect"), "{said}");
     assert!(!said.contains("secret"));
 }
 
 #[test]
 fn check_shows_topics_limits_and_grants_of_each_task() {
-    let bed = Bed::new();
-    bed.add_guest("a.component", "org.*.thing.#", "[limits]\ntimeout = '5s'", "i32.const 0");
-    bed.add_guest("both", "b", "", "i32.const 0");
-    bed.write("playbooks/both.yml", "- hosts: localhost\n");
-    bed.add_playbook("org.example.play", "", "    - debug: { msg: x }\n");
-    let said = session(&bed, &["check"]);
+    let host = TestHost::new();
+    host.add_guest("a.component", "org.*.thing.#", "[limits]\ntimeout = '5s'", "i32.const 0");
+    host.add_guest("both", "b", "", "i32.const 0");
+    host.write("playbooks/both.yml", "- hosts: localhost\n");
+    host.add_playbook("org.example.play", "", "    - debug: { msg: x }\n");
+    let said = session(&host, &["check"]);
     // The layers that are available differ between machines.
     let (layers, rest): (Vec<&str>, Vec<&str>) =
         said.lines().partition(|line| is_about_a_layer(line));
@@ -130,7 +131,7 @@ fn check_shows_topics_limits_and_grants_of_each_task() {
     both              component  b                 workers  30s      64.0 MiB  5         none
     org.example.play  playbook   org.example.play  workers  15m      1.0 GiB   5         dirs
     `org.example.play` may
-      read and write files in BED/shared
+      read and write files in FOLDER/shared
     note: `tasks/both.wasm`: playbook `both.yml` is ignored, because a component has the same name
     no problems found
     [exit status 0]
@@ -144,13 +145,13 @@ fn is_about_a_layer(line: &str) -> bool {
 
 #[test]
 fn check_fails_if_a_task_cannot_run() {
-    let bed = Bed::new();
-    bed.write("tasks/empty.wasm", "(module)");
-    bed.write("tasks/world.wasm", wat::parse_str("(component)").unwrap());
-    bed.write("tasks/key.wasm", "").write("tasks/key.toml", "topic = 'x'");
-    bed.write("playbooks/alone.toml", "");
-    bed.write("playbooks/broken.yml", "- hosts: [\n");
-    let said = session(&bed, &["check"]);
+    let host = TestHost::new();
+    host.write("tasks/empty.wasm", "(module)");
+    host.write("tasks/world.wasm", wat::parse_str("(component)").unwrap());
+    host.write("tasks/key.wasm", "").write("tasks/key.toml", "topic = 'x'");
+    host.write("playbooks/alone.toml", "");
+    host.write("playbooks/broken.yml", "- hosts: [\n");
+    let said = session(&host, &["check"]);
     for part in [
         "problem: `empty.wasm`: it is not a component: magic header not detected",
         "problem: `world.wasm`: it does not export `loopabull:task/handler@0.1.0`, so it is not a task; build it",
@@ -165,32 +166,32 @@ fn check_fails_if_a_task_cannot_run() {
 
 #[test]
 fn test_runs_a_task_on_a_message_without_a_queue() {
-    let bed = Bed::new();
-    bed.add_guest("good", "x", "", "i32.const 0").add_guest("bad", "y", "", "i32.const 96");
-    bed.add_guest("worse", "y", "", "unreachable");
-    bed.write("x.json", message("m-1", "x", "{}"));
-    assert_snapshot!(session(&bed, &["test", "x", "x.json"]), @"
+    let host = TestHost::new();
+    host.add_guest("good", "x", "", "i32.const 0").add_guest("bad", "y", "", "i32.const 96");
+    host.add_guest("worse", "y", "", "unreachable");
+    host.write("x.json", message("m-1", "x", "{}"));
+    assert_snapshot!(session(&host, &["test", "x", "x.json"]), @"
     used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 host calls
     good on message m-1: success
     [exit status 0]
     ");
-    assert_snapshot!(session(&bed, &["test", "bad", "x.json"]), @"
+    assert_snapshot!(session(&host, &["test", "bad", "x.json"]), @"
     used: TIME of 30s, 64.0 KiB of 64.0 MiB, 0 host calls
     bad on message m-1: reject: no good
     [exit status 1]
     ");
-    assert_snapshot!(session(&bed, &["test", "y", "x.json"]), @"
+    assert_snapshot!(session(&host, &["test", "y", "x.json"]), @"
     loopabull-host: several tasks subscribe to topic `y`
     hint: use the name of one of them: bad, worse
     [exit status 1]
     ");
-    assert_snapshot!(session(&bed, &["test", "z", "x.json"]), @"
+    assert_snapshot!(session(&host, &["test", "z", "x.json"]), @"
     loopabull-host: no task has the name or the topic `z`
     hint: list the tasks with `loopabull-host tasks`
     [exit status 1]
     ");
-    bed.write("none.json", "");
-    assert_snapshot!(session(&bed, &["test", "x", "none.json"]), @"
+    host.write("none.json", "");
+    assert_snapshot!(session(&host, &["test", "x", "none.json"]), @"
     loopabull-host: cannot use `none.json`: the file contains no JSON document
     [exit status 1]
     ");
@@ -198,35 +199,35 @@ fn test_runs_a_task_on_a_message_without_a_queue() {
 
 #[test]
 fn injected_messages_wait_until_a_daemon_processes_them() {
-    let bed = Bed::new();
-    bed.add_guest("good", "x", "", "i32.const 0");
+    let host = TestHost::new();
+    host.add_guest("good", "x", "", "i32.const 0");
     let archive = r#"{"body":{},"headers":{},"id":"m-2","queue":null,"topic":"x"}"#;
     let both = format!("{}\n{archive}\n", message("m-1", "x", "{}"));
-    bed.write("two.json", both).write("bad.json", r#"{"topic":"x"}"#);
-    bed.write("unwanted.json", message("m-3", "nobody", "{}"));
-    assert_snapshot!(session(&bed, &["runs"]), @"
+    host.write("two.json", both).write("bad.json", r#"{"topic":"x"}"#);
+    host.write("unwanted.json", message("m-3", "nobody", "{}"));
+    assert_snapshot!(session(&host, &["runs"]), @"
     loopabull-host: `state` contains no journal
     hint: name the daemon's state directory with `--state`
     [exit status 1]
     ");
-    assert_snapshot!(session(&bed, &["inject", "two.json", "unwanted.json"]), @"
+    assert_snapshot!(session(&host, &["inject", "two.json", "unwanted.json"]), @"
     no task subscribes to topic `nobody`
     3 messages, 2 entries queued, 0 rejected
     [exit status 0]
     ");
-    assert_snapshot!(session(&bed, &["inject", "bad.json"]), @"
+    assert_snapshot!(session(&host, &["inject", "bad.json"]), @"
     rejected: `bad.json`, document 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
     0 messages, 0 entries queued, 1 rejected
     [exit status 1]
     ");
-    let status = session(&bed, &["status"]);
+    let status = session(&host, &["status"]);
     let line = status.lines().find(|line| line.starts_with("workers")).unwrap();
     let cells: Vec<&str> = line.split_whitespace().collect();
     assert_eq!((cells[1], cells.last()), ("2", Some(&"0")), "{status}");
 
-    let daemon = bed.start(&["--workers", "2"]);
+    let daemon = host.start(&["--workers", "2"]);
     daemon.wait_until_idle();
-    assert_snapshot!(session(&bed, &["status"]), @"
+    assert_snapshot!(session(&host, &["status"]), @"
     daemon   ready
     WORKER  QUEUE    TASK  MESSAGE  ATTEMPT  SECONDS
     1       workers  idle
@@ -236,10 +237,10 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     runs     2 success
     [exit status 0]
     ");
-    let id = bed.runs()[0].id.to_string();
-    let shown = session(&bed, &["runs", "show", &id]);
+    let id = host.runs()[0].id.to_string();
+    let shown = session(&host, &["runs", "show", &id]);
     assert!(shown.contains("outcome  success") && shown.contains("task     good (component)"));
-    assert_snapshot!(session(&bed, &["runs", "show", "none"]), @"
+    assert_snapshot!(session(&host, &["runs", "show", "none"]), @"
     loopabull-host: no run has the id `none`
     hint: list recent runs with `loopabull-host runs list`
     [exit status 1]

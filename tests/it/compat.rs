@@ -1,20 +1,20 @@
-//! The promise to those who built a task: a component of today runs on every later host of its
-//! track. A component as it was built once is held against it, and the text of the world as well:
+//! The promise to task authors: a component that is built today runs on every later host of its
+//! track. The tests run a component from the first version and compare the text of the world;
 //! `wit/README.md` says what may change in it.
 
 use std::fs;
 
-use crate::bed::{Bed, message, repository, text};
+use crate::test_host::{TestHost, message, repository, text};
 
 #[test]
-fn component_of_the_first_version_runs_for_ever() {
-    let bed = Bed::new();
+fn a_component_of_the_first_version_still_runs() {
+    let host = TestHost::new();
     let component = repository().join("tests/fixtures/compat/greet-0.1.0.wasm");
-    bed.write("tasks/greet.wasm", fs::read(component).unwrap());
-    bed.write("tasks/greet.toml", "topics = ['said']\n[config]\ngreeting = 'Good day'\n");
+    host.write("tasks/greet.wasm", fs::read(component).unwrap());
+    host.write("tasks/greet.toml", "topics = ['said']\n[config]\ngreeting = 'Good day'\n");
     let check = |body: &str, code: i32, expected: &str| {
-        bed.write("message.json", message("m-1", "said", body));
-        let output = bed.run(&["test", "greet", "message.json"]);
+        host.write("message.json", message("m-1", "said", body));
+        let output = host.run(&["test", "greet", "message.json"]);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(expected), "`{expected}` is not in:\n{said}");
@@ -30,9 +30,9 @@ fn component_of_the_first_version_runs_for_ever() {
     check("{}", 1, "greet on message m-1: reject: body does not fit the task: missing field");
 }
 
-/// Whoever changes this changes what every component sees: `wit/README.md` says what is allowed.
+/// A change here affects every component; `wit/README.md` says what is allowed.
 #[test]
-fn world_is_the_one_that_components_were_built_for() {
+fn the_world_of_components_is_unchanged() {
     let text = fs::read_to_string(repository().join("wit/task.wit")).unwrap();
     let lines = text.lines().filter(|line| {
         let line = line.trim();

@@ -1,57 +1,58 @@
-//! Catching up: what was sent while nobody listened is asked of an archive, once and in its order.
+//! Catching up: messages that were published while no daemon listened are fetched from an archive,
+//! once and in order.
 
 use loopabull_testbed::FedmsgPublisher;
 use serde_json::json;
 
 use crate::archive::{Archive, Fault, now};
-use crate::bed::{Bed, Daemon, wait_for};
+use crate::test_host::{Daemon, TestHost, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
 
-/// A bed whose last daemon listened an hour ago, and its source.
-fn bed(archive: &Archive, more: &str) -> (Bed, FedmsgPublisher) {
-    let bed = Bed::new();
-    bed.add_guest("hello", TOPIC, "", "i32.const 0");
+/// Returns a test host whose last daemon listened an hour ago, and its source.
+fn host(archive: &Archive, more: &str) -> (TestHost, FedmsgPublisher) {
+    let host = TestHost::new();
+    host.add_guest("hello", TOPIC, "", "i32.const 0");
     let publisher = FedmsgPublisher::start();
     let source = format!(
         "endpoints = [{{ address = '{}', heartbeat = '1s' }}]\nverify = 'off'",
         publisher.endpoint()
     );
     let settings = archive.settings();
-    bed.write("loopabull.toml", format!("[fedmsg]\n{source}\n{settings}{more}\n"));
-    std::fs::create_dir(bed.path("state")).unwrap();
+    host.write("loopabull.toml", format!("[fedmsg]\n{source}\n{settings}{more}\n"));
+    std::fs::create_dir(host.path("state")).unwrap();
     let progress = json!({"complete_until": now() - 3600});
-    bed.write("state/datagrepper.json", progress.to_string());
-    (bed, publisher)
+    host.write("state/datagrepper.json", progress.to_string());
+    (host, publisher)
 }
 
-fn start(bed: &Bed) -> Daemon {
-    bed.start(&["--config", "loopabull.toml"])
+fn start(host: &TestHost) -> Daemon {
+    host.start(&["--config", "loopabull.toml"])
 }
 
 fn wait_for_runs(daemon: &Daemon, count: u64) {
-    wait_for("the runs", || (daemon.count("runs") >= count).then_some(()));
+    wait_for("the runs to be counted", || (daemon.count("runs") >= count).then_some(()));
     daemon.wait_until_idle();
 }
 
 #[test]
-fn what_was_missed_is_asked_for_once_over_errors_and_inserts() {
+fn missed_messages_are_fetched_once_despite_errors_and_inserts() {
     let archive = Archive::start();
-    let (bed, _publisher) = bed(&archive, "");
+    let (host, _publisher) = host(&archive, "");
     let begin = now() - 3600;
     for number in 0..250 {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
         archive.add(begin + number, &format!("other-{number:03}"), "org.example.prod.nobody.wants");
     }
-    // Long ago, and known.
+    // This message is older than the gap, so it counts as known.
     archive.add(begin - 3600, "old", TOPIC);
     archive.faults(&[Fault::Unavailable, Fault::Garbage, Fault::Truncated, Fault::Inserts]);
-    let daemon = start(&bed);
-    // The insert moves thirty of the first page to the second, where they are known already, and what
-    // was inserted before the first page's end was not seen: it is of a time that was already asked for.
+    let daemon = start(&host);
+    // The insert moves thirty messages of the first page to the second, where they are duplicates.
+    // The inserted messages are not fetched: their time is on the first page, already read.
     wait_for_runs(&daemon, 250);
     daemon.stop();
-    let runs = bed.runs();
+    let runs = host.runs();
     let ids: Vec<String> = runs.iter().map(|run| run.message_id.to_string()).collect();
     for number in 0..250 {
         let id = format!("m-{number:03}");
@@ -59,7 +60,7 @@ fn what_was_missed_is_asked_for_once_over_errors_and_inserts() {
     }
     assert!(!ids.contains(&"old".to_owned()));
     let queries = archive.queries();
-    // The end stays while pages are read, so that they do not move, and the server looks for the topics.
+    // The end is the same for all pages, so that they do not shift. The server filters the topics.
     let first = &queries[0];
     let third = queries.iter().find(|query| query["page"] == ["3"]).unwrap();
     assert_eq!(first["end"], third["end"]);
@@ -70,34 +71,35 @@ fn what_was_missed_is_asked_for_once_over_errors_and_inserts() {
 }
 
 #[test]
-fn one_message_that_cannot_be_read_holds_up_no_others() {
+fn an_unreadable_message_does_not_block_the_others() {
     let archive = Archive::start();
-    let (bed, _publisher) = bed(&archive, "");
+    let (host, _publisher) = host(&archive, "");
     let begin = now() - 3600;
     for number in 0..250 {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
     }
     archive.make_unreadable("m-163");
-    let daemon = start(&bed);
+    let daemon = start(&host);
     wait_for_runs(&daemon, 249);
     assert!(daemon.count("rejected") >= 1);
     daemon.stop();
-    let mut ids: Vec<String> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
+    let mut ids: Vec<String> = host.runs().iter().map(|run| run.message_id.to_string()).collect();
     ids.sort();
     let expected = (0..250).filter(|number| *number != 163).map(|number| format!("m-{number:03}"));
     assert_eq!(ids, expected.collect::<Vec<_>>());
 }
 
-/// What stands before it answers anything with a page of its own, and everything is still there after.
+/// A proxy may answer every request with a page of its own. The messages are still in the archive
+/// afterwards, so none is skipped.
 #[test]
-fn an_archive_that_cannot_be_read_at_all_is_waited_for() {
+fn an_unreadable_archive_is_retried_until_it_answers() {
     let archive = Archive::start();
-    let (bed, _publisher) = bed(&archive, "");
+    let (host, _publisher) = host(&archive, "");
     for number in 0..150 {
         archive.add(now() - 3600 + number, &format!("m-{number:03}"), TOPIC);
     }
     archive.faults(&[Fault::Garbage; 8]);
-    let daemon = start(&bed);
+    let daemon = start(&host);
     wait_for_runs(&daemon, 150);
     assert_eq!(daemon.count("rejected"), 0);
     daemon.stop();
@@ -106,22 +108,22 @@ fn an_archive_that_cannot_be_read_at_all_is_waited_for() {
 }
 
 #[test]
-fn after_a_reconnect_the_gap_is_asked_for() {
+fn the_gap_is_fetched_after_a_reconnect() {
     let archive = Archive::start();
-    let (bed, mut publisher) = bed(&archive, "");
-    let daemon = start(&bed);
-    wait_for("the first page", || (!archive.queries().is_empty()).then_some(()));
-    wait_for("a message", || {
+    let (host, mut publisher) = host(&archive, "");
+    let daemon = start(&host);
+    wait_for("the first request to the archive", || (!archive.queries().is_empty()).then_some(()));
+    wait_for("a message to be accepted", || {
         publisher.publish("demo", "hello", "{}", 1);
         (daemon.count("accepted") > 0).then_some(())
     });
     freeze(&publisher, "STOP");
     let name = format!("loopabull_source_connected{{endpoint=\"{}\"}}", publisher.endpoint());
-    wait_for("the loss", || (daemon.metric(&name) == Some(0.0)).then_some(()));
+    wait_for("the loss to be noticed", || (daemon.metric(&name) == Some(0.0)).then_some(()));
     archive.add(now(), "missed", TOPIC);
     freeze(&publisher, "CONT");
-    wait_for("what was missed", || {
-        let runs = bed.runs();
+    wait_for("the missed message to run", || {
+        let runs = host.runs();
         runs.iter().any(|run| run.message_id.to_string() == "missed").then_some(())
     });
     daemon.stop();
@@ -134,64 +136,65 @@ fn freeze(publisher: &FedmsgPublisher, signal: &str) {
 }
 
 #[test]
-fn a_daemon_that_dies_while_it_catches_up_goes_on_where_it_was() {
+fn a_daemon_that_is_killed_while_catching_up_continues_where_it_was() {
     let archive = Archive::start();
-    let (bed, _publisher) = bed(&archive, "pages = 1");
+    let (host, _publisher) = host(&archive, "pages = 1");
     let begin = now() - 3600;
     for number in 0..150 {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
     }
-    let daemon = start(&bed);
-    // After one page it rests for a minute.
+    let daemon = start(&host);
+    // After one page the daemon pauses for a minute.
     wait_for_runs(&daemon, 100);
     daemon.signal("KILL");
     daemon.wait();
-    let daemon = start(&bed);
-    wait_for("the rest", || (bed.runs().len() == 150).then_some(()));
+    let daemon = start(&host);
+    wait_for("the remaining runs", || (host.runs().len() == 150).then_some(()));
     daemon.stop();
     let pages: Vec<_> = archive.queries().iter().map(|query| query["page"][0].clone()).collect();
     assert_eq!(pages[..2], ["1", "2"], "{pages:?}");
-    assert!(pages[2..].iter().all(|page| page == "1"), "what was asked for is here: {pages:?}");
+    assert!(pages[2..].iter().all(|page| page == "1"), "a page was fetched again: {pages:?}");
 }
 
 #[test]
-fn a_first_start_has_missed_nothing() {
+fn a_first_start_fetches_no_earlier_messages() {
     let archive = Archive::start();
-    let (bed, mut publisher) = bed(&archive, "");
-    std::fs::remove_file(bed.path("state/datagrepper.json")).unwrap();
+    let (host, mut publisher) = host(&archive, "");
+    std::fs::remove_file(host.path("state/datagrepper.json")).unwrap();
     archive.add(now() - 10, "before", TOPIC);
     let begun = now();
-    let daemon = start(&bed);
-    wait_for("a message", || {
+    let daemon = start(&host);
+    wait_for("a message to be accepted", || {
         publisher.publish("demo", "hello", "{}", 1);
         (daemon.count("accepted") > 0).then_some(())
     });
     daemon.wait_until_idle();
     daemon.stop();
-    let ids: Vec<_> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
+    let ids: Vec<_> = host.runs().iter().map(|run| run.message_id.to_string()).collect();
     assert!(!ids.contains(&"before".to_owned()));
     let starts =
         archive.queries().into_iter().map(|query| query["start"][0].parse::<i64>().unwrap());
     assert!(starts.min().is_none_or(|start| start >= begun), "{:?}", archive.queries());
 }
 
-/// An archive cannot tell who has signed: what a policy gives to certain signers is not taken from it.
+/// An archive does not name the signers. So a topic that a policy reserves for certain signers is
+/// not accepted from it.
 #[test]
-fn an_archive_is_no_way_round_a_policy() {
+fn messages_from_an_archive_do_not_bypass_a_policy() {
     let archive = Archive::start();
-    let (bed, _publisher) = bed(&archive, "");
+    let (host, _publisher) = host(&archive, "");
     let pki = loopabull_testbed::Pki::new();
-    let settings = std::fs::read_to_string(bed.path("loopabull.toml")).unwrap();
+    let settings = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
     let checked = format!("ca = '{}'", pki.file("ca.crt").display());
     let policy = format!("[fedmsg.policy]\n'{TOPIC}' = ['somebody']\n[datagrepper]");
     let settings = settings.replace("verify = 'off'", &checked).replace("[datagrepper]", &policy);
-    bed.write("loopabull.toml", settings);
-    bed.add_guest("free", "org.example.prod.free", "", "i32.const 0");
+    host.write("loopabull.toml", settings);
+    host.add_guest("free", "org.example.prod.free", "", "i32.const 0");
     archive.add(now() - 1800, "given", TOPIC);
     archive.add(now() - 1800, "free", "org.example.prod.free");
-    let daemon = start(&bed);
+    let daemon = start(&host);
     wait_for_runs(&daemon, 1);
     assert!(daemon.count("rejected") >= 1);
     daemon.stop();
-    assert_eq!(bed.tally(), [("free success".to_owned(), 1)].into());
+    assert_eq!(host.tally(), [("free success".to_owned(), 1)].into());
 }

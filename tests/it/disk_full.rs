@@ -1,14 +1,14 @@
-//! A full disk: nothing new is started, readiness says so, and all is well when there is room again.
+//! A full disk: no new run starts, `/readyz` reports it, and work continues once there is space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use loopabull_testbed::Rabbit;
 
-use crate::bed::wait_for;
-use crate::witness::Witness;
+use crate::auditor::Auditor;
+use crate::test_host::wait_for;
 
-/// A small file system, mounted for as long as it is there. Needs root.
+/// A small file system that is mounted until the value is dropped. Mounting needs root.
 struct Small(PathBuf);
 
 impl Small {
@@ -23,7 +23,7 @@ impl Small {
         Self(path.to_owned())
     }
 
-    /// Takes all the room that is left.
+    /// Uses up all the space that is left.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         let block = [b'x'; 4096];
@@ -42,39 +42,39 @@ impl Drop for Small {
 }
 
 fn check(flags: &[&str]) {
-    let witness = Witness::new(flags, 5);
-    let host = witness.host();
+    let auditor = Auditor::new(flags, 5);
+    let host = auditor.host();
     let small = Small::mount(&host.path("state"));
-    let daemon = witness.start(&host, &["--workers", "2"]);
-    witness.publish(&host, 0..40, r#"{"sleep_ms":200}"#);
-    witness.wait_for_starts(4);
+    let daemon = auditor.start(&host, &["--workers", "2"]);
+    auditor.publish(&host, 0..40, r#"{"sleep_ms":200}"#);
+    auditor.wait_for_starts(4);
     small.fill();
-    wait_for("readiness to tell of it", || {
+    wait_for("readiness to report the full disk", || {
         let (status, reasons) = daemon.get("/readyz");
         (status == 503 && reasons.contains("full")).then_some(())
     });
-    let starts = witness.starts();
+    let starts = auditor.starts();
     std::thread::sleep(std::time::Duration::from_secs(1));
-    // A run that had begun was let start; none begins now.
-    assert!(witness.starts() <= starts + 2, "{} after {starts}", witness.starts());
-    assert!(witness.starts() < 40);
+    // Each worker may already have begun one more run; no other run starts.
+    assert!(auditor.starts() <= starts + 2, "{} after {starts}", auditor.starts());
+    assert!(auditor.starts() < 40);
     small.empty();
-    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
-    witness.wait_until_done(&host, 40);
+    wait_for("the daemon to become ready", || (daemon.get("/readyz").0 == 200).then_some(()));
+    auditor.wait_until_done(&host, 40);
     daemon.wait_until_idle();
-    let verdict = witness.verdict(&host);
+    let verdict = auditor.verdict(&host);
     verdict.assert_nothing_lost();
     assert_eq!((verdict.done, verdict.duplicated.len(), verdict.dead), (40, 0, 0), "{verdict}");
     daemon.stop();
 }
 
 #[test]
-fn a_full_disk_with_the_embedded_queue() {
+fn a_full_disk_stops_runs_and_loses_nothing_with_the_embedded_queue() {
     check(&[]);
 }
 
 #[test]
-fn a_full_disk_with_rabbitmq() {
+fn a_full_disk_stops_runs_and_loses_nothing_with_rabbitmq() {
     let url = Rabbit::shared().vhost().url();
     check(&["--amqp-url", &url]);
 }

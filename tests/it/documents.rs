@@ -1,11 +1,11 @@
-//! The examples of the documents can be used as they stand.
+//! The examples in the documents can be used unchanged.
 
 use std::fs;
 
 use loopabull_host::config::Config;
 use loopabull_model::Manifest;
 
-use crate::bed::repository;
+use crate::test_host::repository;
 
 /// Returns the TOML blocks of a document.
 fn examples(document: &str) -> Vec<String> {
@@ -15,7 +15,7 @@ fn examples(document: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_examples_of_the_manifest_are_manifests() {
+fn the_examples_of_the_manifest_are_valid() {
     let examples = examples("manifest.md");
     assert_eq!(examples.len(), 3);
     for example in examples {
@@ -24,7 +24,7 @@ fn the_examples_of_the_manifest_are_manifests() {
 }
 
 #[test]
-fn the_examples_of_the_configuration_are_configurations() {
+fn the_examples_of_the_configuration_are_valid() {
     let examples = examples("configuration.md");
     assert_eq!(examples.len(), 3);
     for example in examples {

@@ -1,4 +1,4 @@
-//! What tasks send, when their daemon is killed: each message once in effect, none of a failed run.
+//! Messages of tasks whose daemon is killed: each takes effect once, a failed run publishes none.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use loopabull_queue::{Delivery, Queues, Received};
 use loopabull_testbed::Rabbit;
 use tokio_util::sync::CancellationToken;
 
-use crate::bed::{Bed, message, wait_for};
 use crate::emit::sender;
+use crate::test_host::{TestHost, message, wait_for};
 
-/// How far a daemon came with a delivery before it died.
+/// The point at which a daemon dies while it processes a delivery.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Died {
     BeforeTheRecord,
@@ -26,12 +26,12 @@ enum Died {
     AfterItSettled,
 }
 
-/// Does with the one delivery in the queue what a daemon does, up to where it dies.
-async fn work_until(bed: &Bed, died: Died) {
+/// Processes the only delivery in the queue as a daemon does, up to the point where it dies.
+async fn work_until(host: &TestHost, died: Died) {
     let config = Config {
-        tasks: bed.path("tasks"),
-        playbooks: bed.path("playbooks"),
-        state: bed.path("state"),
+        tasks: host.path("tasks"),
+        playbooks: host.path("playbooks"),
+        state: host.path("state"),
         ..Config::default()
     };
     let listing = Discovery::read(&config);
@@ -39,7 +39,7 @@ async fn work_until(bed: &Bed, died: Died) {
     let workers = "workers".try_into().unwrap();
     let mut consumer = queues.consume(&workers).await.unwrap();
     let received = consumer.receive(&CancellationToken::new()).await.unwrap().unwrap();
-    let Received::Delivery(delivery) = received else { panic!("nothing foreign is in there") };
+    let Received::Delivery(delivery) = received else { panic!("only our own entries are queued") };
     let journal = Journal::open(&config.state).unwrap();
     let entry = &delivery.entry;
     journal.begin(&entry.id, &entry.task, delivery.attempt).await.unwrap();
@@ -60,7 +60,7 @@ async fn work_until(bed: &Bed, died: Died) {
     }
 }
 
-/// What `sender("b", 1, …)` sends.
+/// Returns the message that `sender("b", 1, …)` publishes.
 fn emission() -> Emission {
     let body = Body::parse(r#"{"n":1}"#).unwrap();
     Emission { topic: "b".try_into().unwrap(), headers: Vec::new(), body }
@@ -93,7 +93,7 @@ fn record(delivery: &Delivery, sends: Vec<Message>) -> Record {
 }
 
 #[test]
-fn wherever_a_daemon_dies_what_its_task_sent_is_worked_once() {
+fn a_published_message_is_run_once_wherever_the_daemon_dies() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for died in [
         Died::BeforeTheRecord,
@@ -102,45 +102,45 @@ fn wherever_a_daemon_dies_what_its_task_sent_is_worked_once() {
         Died::BeforeItSettled,
         Died::AfterItSettled,
     ] {
-        let bed = Bed::new();
-        bed.write("tasks/sends.wasm", sender("b", 1, "i32.const 0"));
-        bed.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
-        bed.add_guest("b", "b", "", "i32.const 0");
-        bed.inject(&[message("m-1", "a", "{}")]);
-        runtime.block_on(work_until(&bed, died));
-        let daemon = bed.start(&[]);
-        wait_for("both runs", || (bed.runs().len() >= 2).then_some(()));
+        let host = TestHost::new();
+        host.write("tasks/sends.wasm", sender("b", 1, "i32.const 0"));
+        host.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
+        host.add_guest("b", "b", "", "i32.const 0");
+        host.inject(&[message("m-1", "a", "{}")]);
+        runtime.block_on(work_until(&host, died));
+        let daemon = host.start(&[]);
+        wait_for("both runs", || (host.runs().len() >= 2).then_some(()));
         daemon.wait_until_idle();
         daemon.stop();
         let expected = [("b success".to_owned(), 1), ("sends success".to_owned(), 1)];
-        assert_eq!(bed.tally(), expected.into(), "{died:?}");
-        let runs = bed.runs();
+        assert_eq!(host.tally(), expected.into(), "{died:?}");
+        let runs = host.runs();
         let sent: Vec<_> = runs.iter().flat_map(|run| &run.emitted).map(|e| &e.id).collect();
         let got = runs.iter().find(|run| run.task.as_str() == "b").unwrap();
         assert_eq!(sent, [&got.message_id], "{died:?}");
     }
 }
 
-/// Kills the daemon again and again while tasks send, and looks at what came of it.
-fn check(bed: &Bed, count: usize, kills: usize, flags: &[&str]) {
+/// Kills the daemon several times while tasks publish, and checks that each message succeeds once.
+fn check(host: &TestHost, count: usize, kills: usize, flags: &[&str]) {
     let retry = "[retry]\nmax_attempts = 2\npauses = ['100ms']\n[breaker]\nfailures = 0";
-    bed.write("tasks/sends.wasm", sender("b", 2, "i32.const 0"));
-    bed.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
-    bed.write("tasks/fails.wasm", sender("b", 2, "i32.const 128"));
-    bed.write("tasks/fails.toml", format!("topics = ['a']\ngrants.emit = ['b']\n{retry}"));
-    bed.add_guest("b", "b", "", "i32.const 0");
+    host.write("tasks/sends.wasm", sender("b", 2, "i32.const 0"));
+    host.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b']");
+    host.write("tasks/fails.wasm", sender("b", 2, "i32.const 128"));
+    host.write("tasks/fails.toml", format!("topics = ['a']\ngrants.emit = ['b']\n{retry}"));
+    host.add_guest("b", "b", "", "i32.const 0");
     let messages: Vec<_> = (0..count).map(|n| message(&format!("m-{n}"), "a", "{}")).collect();
     let inject: Vec<_> = ["inject", "-"].iter().chain(flags).copied().collect();
-    bed.run_with_input(&inject, &messages.join("\n"));
+    host.run_with_input(&inject, &messages.join("\n"));
     for kill in 1..=kills {
-        let daemon = bed.start(flags);
+        let daemon = host.start(flags);
         let some = 3 * count * kill / (kills + 2);
-        wait_for("some more runs", || (bed.runs().len() >= some).then_some(()));
+        wait_for("some more runs", || (host.runs().len() >= some).then_some(()));
         daemon.signal("KILL");
-        assert_eq!(daemon.wait(), None, "the signal ended it");
+        assert_eq!(daemon.wait(), None, "the signal must end the daemon");
     }
-    let daemon = bed.start(flags);
-    wait_for("all runs", || {
+    let daemon = host.start(flags);
+    wait_for("all runs to end", || {
         daemon.wait_until_idle();
         daemon.depth("dead").is_some_and(|dead| dead >= count as u64).then_some(())
     });
@@ -149,7 +149,7 @@ fn check(bed: &Bed, count: usize, kills: usize, flags: &[&str]) {
 
     let mut worked = BTreeMap::<String, usize>::new();
     let mut sent = Vec::new();
-    for run in bed.runs() {
+    for run in host.runs() {
         if run.task.as_str() == "b" && run.outcome.is_success() {
             *worked.entry(run.message_id.to_string()).or_default() += 1;
         }
@@ -159,20 +159,20 @@ fn check(bed: &Bed, count: usize, kills: usize, flags: &[&str]) {
         }
     }
     sent.sort();
-    assert_eq!(sent.len(), 2 * count, "each message had one run that sent");
+    assert_eq!(sent.len(), 2 * count, "each message must have one run that published");
     assert_eq!(worked.keys().cloned().collect::<Vec<_>>(), sent);
     assert!(worked.values().all(|&runs| runs == 1), "{worked:?}");
 }
 
 #[test]
-fn kills_of_the_host_neither_lose_nor_double_what_tasks_send() {
-    // After five deaths in a row with a task that never succeeds the task would be paused.
-    check(&Bed::new(), 300, 4, &[]);
+fn kills_neither_lose_nor_repeat_published_messages_with_the_embedded_queue() {
+    // A fifth death in a row during a task that never succeeds would pause that task.
+    check(&TestHost::new(), 300, 4, &[]);
 }
 
 #[test]
-fn nor_do_they_with_rabbitmq() {
+fn kills_neither_lose_nor_repeat_published_messages_with_rabbitmq() {
     let vhost = Rabbit::shared().vhost();
     let url = vhost.url();
-    check(&Bed::new(), 100, 4, &["--amqp-url", &url]);
+    check(&TestHost::new(), 100, 4, &["--amqp-url", &url]);
 }

@@ -1,40 +1,40 @@
-//! The example tasks and playbooks, as a newcomer finds them: they pass `check`, and each does what
-//! it says on a message of our own making.
+//! The example tasks and playbooks as a newcomer finds them. They pass `check`, and each does
+//! what it promises on a message that we made up.
 
-use crate::bed::{Bed, message, repository, text};
+use crate::test_host::{TestHost, message, repository, text};
 
-/// The components that need nothing but the Rust toolchain.
+/// The components that need only the Rust toolchain.
 const COMPONENTS: [&str; 5] =
     ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
 
-/// A bed with the example components.
-fn bed() -> Bed {
-    let bed = Bed::new();
+/// Returns a test host with the example components.
+fn host() -> TestHost {
+    let host = TestHost::new();
     for name in COMPONENTS {
-        bed.add_example(name);
+        host.add_example(name);
     }
-    bed
+    host
 }
 
-/// Runs a message through the one task of this topic, and returns what was printed.
+/// Runs the only task of this topic on a message, and returns the output.
 fn check(topic: &str, msg: &str) -> String {
     check_task(topic, topic, msg)
 }
 
-/// Runs a message through this task, and returns what was printed.
+/// Runs this task on a message, and returns the output.
 fn check_task(task: &str, topic: &str, msg: &str) -> String {
-    let bed = bed();
-    bed.write("message.json", message("m-1", topic, msg));
-    let mut command = bed.command(&["test", task, "message.json"]);
+    let host = host();
+    host.write("message.json", message("m-1", topic, msg));
+    let mut command = host.command(&["test", task, "message.json"]);
     command.arg("--playbooks").arg(repository().join("playbooks"));
     let output = command.output().unwrap();
     text(&output.stdout) + &text(&output.stderr)
 }
 
 #[test]
-fn check_is_content_with_all_of_them() {
-    let bed = bed();
-    let mut command = bed.command(&["check"]);
+fn check_accepts_all_examples() {
+    let host = host();
+    let mut command = host.command(&["check"]);
     command.arg("--playbooks").arg(repository().join("playbooks"));
     let output = command.output().unwrap();
     let said = text(&output.stdout);
@@ -49,7 +49,7 @@ fn check_is_content_with_all_of_them() {
 }
 
 #[test]
-fn greet_greets() {
+fn greet_greets_and_rejects_an_unusable_body() {
     let said = check("org.example.prod.greeting.new", r#"{"from":"Ada","text":"one two"}"#);
     assert!(said.contains(", Ada!"), "{said}");
     assert!(said.contains("note: words = 2"), "{said}");
@@ -58,10 +58,10 @@ fn greet_greets() {
     assert!(said.contains("reject: body does not fit the task"), "{said}");
 }
 
-/// What is to be flagged is tested beside the task, with an answer of Pagure's: here it would be
-/// sent to the real one.
+/// Builds that get a flag are tested beside the task, with a simulated answer of Pagure: here the
+/// task would send the flag to the real Pagure.
 #[test]
-fn flag_commit_build_settles_what_is_not_to_be_flagged() {
+fn flag_commit_build_skips_a_deleted_build() {
     let build = r#"{"build_id":7,"name":"fish","version":"4.0","release":"1.fc99","epoch":null,
         "instance":"primary","old":1,"new":2,"owner":"ada","task_id":11,"request":null}"#;
     let topic = "org.fedoraproject.prod.buildsys.build.state.change";
@@ -70,7 +70,7 @@ fn flag_commit_build_settles_what_is_not_to_be_flagged() {
 }
 
 #[test]
-fn block_retired_picks_the_retirements_out_of_the_pushes() {
+fn block_retired_finds_retirements_among_pushes() {
     let push = |files: &str| {
         format!(
             r#"{{"commit":{{"namespace":"rpms","repo":"fish","branch":"rawhide",

@@ -1,10 +1,12 @@
-//! A queue `workers` that others fill: each form is routed, and what is none of them is set aside.
+//! A queue `workers` that other programs fill: each known form of message is routed, and any other
+//! body is dead-lettered.
 
 use loopabull_testbed::{Rabbit, python};
 
-use crate::bed::{Bed, text, wait_for};
+use crate::test_host::{TestHost, text, wait_for};
 
-/// Publishes with the Python client that fedora-messaging uses: `exchange`, `key`, `body`, one each.
+/// Publishes with the Python client that fedora-messaging uses. The input is a list of `exchange`,
+/// `key` and `body`.
 const PUBLISH: &str = r##"
 import sys, json, pika
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
@@ -20,13 +22,13 @@ connection.close()
 "##;
 
 #[test]
-fn bodies_of_others_are_routed_or_set_aside() {
+fn external_messages_are_routed_or_dead_lettered() {
     let vhost = Rabbit::shared().vhost();
-    let (url, bed) = (vhost.url(), Bed::new());
+    let (url, host) = (vhost.url(), TestHost::new());
     let topic = "org.fedoraproject.prod.thing.new";
-    bed.add_guest("good", topic, "", "i32.const 0");
-    bed.add_guest("also", "org.fedoraproject.#", "queue = 'slow'", "i32.const 0");
-    // An old queue, which was there and filled before us.
+    host.add_guest("good", topic, "", "i32.const 0");
+    host.add_guest("also", "org.fedoraproject.#", "queue = 'slow'", "i32.const 0");
+    // This queue existed and held a message before our first start.
     let old = "import sys, pika\n\
         channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()\n\
         channel.queue_declare('workers', durable=True)\n\
@@ -37,7 +39,7 @@ fn bodies_of_others_are_routed_or_set_aside() {
     let filled =
         std::process::Command::new(python()).args(["-c", old, &url, &first]).status().unwrap();
     assert!(filled.success());
-    let daemon = bed.start(&["--amqp-url", &url]);
+    let daemon = host.start(&["--amqp-url", &url]);
     let whole = format!(
         r#"{{"topic":"{topic}","msg_id":"2026-whole","i":1,"timestamp":7,"username":"x","msg":{{"n":1}}}}"#
     );
@@ -60,21 +62,21 @@ fn bodies_of_others_are_routed_or_set_aside() {
     let input = serde_json::to_vec(&bodies).unwrap();
     std::io::Write::write_all(&mut publish.stdin.take().unwrap(), &input).unwrap();
     assert!(publish.wait().unwrap().success());
-    wait_for("all to be worked or set aside", || {
+    wait_for("all messages to be run or dead-lettered", || {
         (daemon.count("runs") == 8 && daemon.depth("dead") == Some(4)).then_some(())
     });
     daemon.wait_until_idle();
     assert_eq!(daemon.count("unrouted"), 1);
     assert_eq!(daemon.count("rejected"), 3);
     assert_eq!(
-        bed.tally(),
+        host.tally(),
         [("also success".to_owned(), 4), ("good success".to_owned(), 4)].into()
     );
-    let mut ids: Vec<_> = bed.runs().iter().map(|run| run.message_id.to_string()).collect();
+    let mut ids: Vec<_> = host.runs().iter().map(|run| run.message_id.to_string()).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids, ["2026-old", "2026-whole", "2026-wrapped", &format!("id-of-{topic}")]);
-    let letters = bed.run(&["dead-letters", "--amqp-url", &url]);
+    let letters = host.run(&["dead-letters", "--amqp-url", &url]);
     let letters = text(&letters.stdout);
     assert_eq!(letters.matches("undecodable: ").count(), 3, "{letters}");
     assert!(letters.contains("no task wants topic `nobody.wants.this`"), "{letters}");

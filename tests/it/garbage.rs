@@ -1,21 +1,22 @@
-//! Garbage on the socket: each piece is counted under its reason, and the next message is worked.
+//! Garbage on the socket. Each piece is counted under its reason, and the next message is run.
 
 use loopabull_fedmsg::{Rejection, SignatureError};
 
-use crate::bed::{Bed, Publisher, message, wait_for};
+use crate::test_host::{Publisher, TestHost, message, wait_for};
 
 #[test]
-fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
-    let bed = Bed::new();
-    bed.add_guest("good", "org.example.good", "", "i32.const 0");
+fn every_piece_of_garbage_is_counted_and_the_next_message_is_run() {
+    let host = TestHost::new();
+    host.add_guest("good", "org.example.good", "", "i32.const 0");
     let publisher = Publisher::start();
-    let daemon = bed.start(&["--unsigned", "--fedmsg", &publisher.endpoint]);
+    let daemon = host.start(&["--unsigned", "--fedmsg", &publisher.endpoint]);
     publisher.wait_for_subscriber();
 
     let good = message("m-good", "org.example.good", "{}");
     let large = format!(r#"{{"msg":"{}"}}"#, "a".repeat(50 << 20));
     let deep = format!(r#"{{"msg":{}}}"#, "[".repeat(100_000));
-    // Layers of text in text: each would be read with a depth counted anew, until the stack ends.
+    // JSON texts inside JSON texts. A parser that counts the depth of each layer from zero would
+    // overflow the stack.
     let mut reserved = "[".repeat(120) + &"]".repeat(120);
     for _ in 0..12 {
         let text = serde_json::to_string(&reserved).unwrap();
@@ -54,15 +55,15 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_worked() {
         let good = message(&id, "org.example.good", "{}");
         publisher.send(&[b"org.example.good", good.as_bytes()]);
     }
-    wait_for("the good ones", || (daemon.count("runs") >= 20).then_some(()));
-    // The last ones are about signatures, which this daemon does not look at.
+    wait_for("the runs of the good messages", || (daemon.count("runs") >= 20).then_some(()));
+    // The last reasons are about signatures, which this daemon does not check.
     let unsigned = Rejection::REASONS.len() - SignatureError::REASONS.len();
     for reason in &Rejection::REASONS[..unsigned] {
         let expected = garbage.iter().filter(|(name, _)| name == reason).count();
-        assert!(expected > 0, "there is no garbage for {reason}");
+        assert!(expected > 0, "no piece of garbage has the reason {reason}");
         let name = format!("loopabull_envelopes_rejected_total{{reason=\"{reason}\"}}");
         assert_eq!(daemon.metric(&name), Some(expected as f64), "{reason}");
     }
     daemon.stop();
-    assert_eq!(bed.tally(), [("good success".to_owned(), 20)].into());
+    assert_eq!(host.tally(), [("good success".to_owned(), 20)].into());
 }

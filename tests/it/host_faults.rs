@@ -1,45 +1,45 @@
-//! kill -9 of the host, at random moments and at named points, under the oracle.
+//! `kill -9` of the host, at random moments and at named points. The oracle judges the result.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use loopabull_testbed::{Proxy, Rabbit, Vhost};
 
-use crate::bed::{Bed, wait_for};
-use crate::witness::{MIXED, Witness};
+use crate::auditor::{Auditor, MIXED};
+use crate::test_host::{TestHost, wait_for};
 
-/// Kills the host so often while it works so many messages, and starts it again. The moments are
+/// Kills and restarts the host `kills` times while it runs `messages` messages. The moments are
 /// spread over the runs and, by the clock, over the steps of a run.
-fn check_kills(witness: &Witness, kills: usize, messages: usize) {
-    let host = witness.host();
-    let mut daemon = witness.start(&host, &[]);
-    let daemon = witness.publish_during(&host, messages, MIXED, || {
+fn check_kills(auditor: &Auditor, kills: usize, messages: usize) {
+    let host = auditor.host();
+    let mut daemon = auditor.start(&host, &[]);
+    let daemon = auditor.publish_during(&host, messages, MIXED, || {
         for kill in 1..=kills {
-            witness.wait_for_starts(kill * messages / (kills + 1));
+            auditor.wait_for_starts(kill * messages / (kills + 1));
             let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
             std::thread::sleep(Duration::from_micros(u64::from(nanos % 20_000)));
             daemon.signal("KILL");
             assert_eq!(daemon.wait(), None);
-            daemon = witness.start(&host, &[]);
+            daemon = auditor.start(&host, &[]);
         }
         daemon
     });
     daemon.wait_until_idle_for(Duration::from_secs(600));
-    let verdict = witness.verdict(&host);
+    let verdict = auditor.verdict(&host);
     println!("{kills} kills, {verdict}");
     verdict.assert_nothing_lost();
     assert_eq!(verdict.confirmed, messages);
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
     assert!(verdict.overlapping.is_empty() && verdict.dead == 0, "{verdict}");
-    // A second run only where a kill came between the end of the task and its record: no more than
-    // five workers for each kill.
+    // A message runs twice only if a kill came between the end of its task and the record. Each
+    // kill can hit at most five workers.
     assert!(verdict.duplicated.len() <= kills * 5, "{verdict}");
     check_journal(&host, messages);
     daemon.stop();
 }
 
-/// No message has two successful runs in the journal: what was recorded is not run again.
-fn check_journal(host: &Bed, messages: usize) {
+/// Fails if a message has two successful runs in the journal: a recorded run is not repeated.
+fn check_journal(host: &TestHost, messages: usize) {
     let runs = host.runs();
     let successes: Vec<_> = runs.iter().filter(|run| run.outcome.is_success()).collect();
     let ids: BTreeSet<_> = successes.iter().map(|run| run.message_id.to_string()).collect();
@@ -55,122 +55,123 @@ fn rabbit() -> (Vhost, String) {
 
 #[test]
 fn nothing_is_lost_by_kills_with_the_embedded_queue() {
-    check_kills(&Witness::new(&[], 20), 8, 400);
+    check_kills(&Auditor::new(&[], 20), 8, 400);
 }
 
 #[test]
 fn nothing_is_lost_by_kills_with_rabbitmq() {
     let (_vhost, url) = rabbit();
-    check_kills(&Witness::new(&["--amqp-url", &url], 20), 8, 400);
+    check_kills(&Auditor::new(&["--amqp-url", &url], 20), 8, 400);
 }
 
 #[test]
 #[ignore = "minutes: `cargo xtask soak` runs it"]
 fn soak_kills_with_the_embedded_queue() {
-    check_kills(&Witness::new(&[], 20), 50, 20_000);
+    check_kills(&Auditor::new(&[], 20), 50, 20_000);
 }
 
 #[test]
 #[ignore = "minutes: `cargo xtask soak` runs it"]
 fn soak_kills_with_rabbitmq() {
     let (_vhost, url) = rabbit();
-    check_kills(&Witness::new(&["--amqp-url", &url], 20), 50, 20_000);
+    check_kills(&Auditor::new(&["--amqp-url", &url], 20), 50, 20_000);
 }
 
-/// One message whose run kills its daemon at a point, and what becomes of it after the restart.
+/// Publishes a message whose task kills the daemon at a point, restarts the daemon, and counts the
+/// starts and ends of the task.
 fn check_point(flags: &[&str], body: &str, expected_starts: usize, expected_ends: usize) {
-    let witness = Witness::new(flags, 3);
-    let host = witness.host();
-    let daemon = witness.start(&host, &["--workers", "1"]);
-    witness.publish(&host, 0..1, body);
-    assert_eq!(daemon.wait(), None, "its task killed it");
-    let daemon = witness.start(&host, &["--workers", "1"]);
+    let auditor = Auditor::new(flags, 3);
+    let host = auditor.host();
+    let daemon = auditor.start(&host, &["--workers", "1"]);
+    auditor.publish(&host, 0..1, body);
+    assert_eq!(daemon.wait(), None, "the task did not kill the daemon");
+    let daemon = auditor.start(&host, &["--workers", "1"]);
     daemon.wait_until_idle();
-    let verdict = witness.verdict(&host);
+    let verdict = auditor.verdict(&host);
     verdict.assert_nothing_lost();
     assert!(verdict.over_limit.is_empty(), "{verdict}");
-    let log = witness.log();
+    let log = auditor.log();
     let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
     assert_eq!((count("start "), count("end ")), (expected_starts, expected_ends), "{log}");
     daemon.stop();
     let runs = host.runs();
-    assert_eq!(runs.len(), 1, "one run was recorded");
+    assert_eq!(runs.len(), 1, "not one recorded run");
     assert_eq!((runs[0].outcome.name(), runs[0].attempt), ("success", 1));
 }
 
 #[test]
-fn killed_during_the_run() {
+fn a_message_is_run_again_after_a_kill_during_its_run() {
     let body = r#"{"kill":"before-end","until":1}"#;
     check_point(&[], body, 2, 1);
     let (_vhost, url) = rabbit();
     check_point(&["--amqp-url", &url], body, 2, 1);
 }
 
-/// The one window in which a task that was done is run again.
+/// Only a kill in this window makes a finished task run again.
 #[test]
-fn killed_after_the_end_of_the_run_and_before_its_record() {
+fn a_message_is_run_again_after_a_kill_between_the_end_of_its_run_and_the_record() {
     let body = r#"{"kill":"after-end","until":1}"#;
     check_point(&[], body, 2, 2);
     let (_vhost, url) = rabbit();
     check_point(&["--amqp-url", &url], body, 2, 2);
 }
 
-/// The launcher kills the daemon instead of starting anything.
+/// Uses a launcher that kills the daemon at its first call instead of starting the playbook.
 fn check_before_start(flags: &[&str]) {
-    let witness = Witness::new(flags, 3);
-    let host = witness.host();
+    let auditor = Auditor::new(flags, 3);
+    let host = auditor.host();
     let (script, once) = (host.path("launcher"), host.path("once"));
     host.write(
         "launcher",
         format!(
             "#!/bin/sh\nif test -e {0}; then exec {1} \"$@\"; fi\ntouch {0}\nkill -9 $PPID\n",
             once.display(),
-            Bed::launcher().display(),
+            TestHost::launcher().display(),
         ),
     );
     std::process::Command::new("chmod").arg("+x").arg(&script).status().unwrap();
     let config = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
     host.write("loopabull.toml", format!("{config}launcher = '{}'\n", script.display()));
-    let daemon = witness.start(&host, &["--workers", "1"]);
-    witness.publish(&host, 0..1, "{}");
-    assert_eq!(daemon.wait(), None, "its launcher killed it");
-    let daemon = witness.start(&host, &["--workers", "1"]);
+    let daemon = auditor.start(&host, &["--workers", "1"]);
+    auditor.publish(&host, 0..1, "{}");
+    assert_eq!(daemon.wait(), None, "the launcher did not kill the daemon");
+    let daemon = auditor.start(&host, &["--workers", "1"]);
     daemon.wait_until_idle();
-    witness.verdict(&host).assert_nothing_lost();
-    assert_eq!(witness.starts(), 1);
+    auditor.verdict(&host).assert_nothing_lost();
+    assert_eq!(auditor.starts(), 1);
     daemon.stop();
 }
 
 #[test]
-fn killed_before_the_start_of_the_run() {
+fn a_message_is_run_once_after_a_kill_before_its_run_starts() {
     check_before_start(&[]);
     let (_vhost, url) = rabbit();
     check_before_start(&["--amqp-url", &url]);
 }
 
-/// Kills the daemon when the run is in the journal and the queue cannot hear of it yet.
-fn check_after_record(flags: &[&str], stop_queue: impl Fn(&Bed), start_queue: impl Fn()) {
-    let witness = Witness::new(flags, 3);
-    let host = witness.host();
-    let daemon = witness.start(&host, &["--workers", "1"]);
-    witness.publish(&host, 0..1, r#"{"sleep_ms":1500}"#);
-    witness.wait_for_starts(1);
+/// Kills the daemon after the run is in the journal and before its message is settled in the queue.
+fn check_after_record(flags: &[&str], stop_queue: impl Fn(&TestHost), start_queue: impl Fn()) {
+    let auditor = Auditor::new(flags, 3);
+    let host = auditor.host();
+    let daemon = auditor.start(&host, &["--workers", "1"]);
+    auditor.publish(&host, 0..1, r#"{"sleep_ms":1500}"#);
+    auditor.wait_for_starts(1);
     stop_queue(&host);
     wait_for("the record of the run", || (host.runs().len() == 1).then_some(()));
     daemon.signal("KILL");
     assert_eq!(daemon.wait(), None);
     start_queue();
-    let daemon = witness.start(&host, &["--workers", "1"]);
+    let daemon = auditor.start(&host, &["--workers", "1"]);
     daemon.wait_until_idle();
-    witness.verdict(&host).assert_nothing_lost();
-    assert_eq!(witness.starts(), 1, "it was not run again");
+    auditor.verdict(&host).assert_nothing_lost();
+    assert_eq!(auditor.starts(), 1, "the message was run again");
     assert!(host.log().contains("already had its run"), "{}", host.log());
     daemon.stop();
 }
 
 #[test]
-fn killed_after_the_record_and_before_the_settlement_with_the_embedded_queue() {
-    // Whoever holds the write lock keeps the daemon from settling.
+fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_the_embedded_queue() {
+    // The daemon cannot settle a message while another connection holds the write lock.
     let lock = std::cell::RefCell::new(None);
     check_after_record(
         &[],
@@ -184,11 +185,11 @@ fn killed_after_the_record_and_before_the_settlement_with_the_embedded_queue() {
 }
 
 #[test]
-fn killed_after_the_record_and_before_the_settlement_with_rabbitmq() {
+fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq() {
     let (vhost, _) = rabbit();
     let proxy = Proxy::start(Rabbit::shared().address());
     let url = vhost.url_at(proxy.address());
-    // The acknowledgement goes into a cable that leads nowhere.
+    // The proxy swallows the acknowledgement.
     let cut = || {
         proxy.cut();
         proxy.swallow(false);
@@ -196,14 +197,14 @@ fn killed_after_the_record_and_before_the_settlement_with_rabbitmq() {
     check_after_record(&["--amqp-url", &url], |_| proxy.swallow(true), cut);
 }
 
-/// Good messages among poison: the good ones have their one attempt, and nothing loops.
+/// Good messages among poison messages need one attempt each, and no message is retried forever.
 #[test]
-fn poison_does_not_spoil_what_stands_beside_it() {
+fn poison_messages_do_not_affect_good_messages() {
     for flags in [vec![], vec!["--amqp-url".to_owned(), rabbit().1]] {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let witness = Witness::new(&flags, 2);
-        let host = witness.host();
-        let daemon = witness.start(&host, &[]);
+        let auditor = Auditor::new(&flags, 2);
+        let host = auditor.host();
+        let daemon = auditor.start(&host, &[]);
         for (first, body) in [
             (0, "{}"),
             (20, r#"{"exit":1}"#),
@@ -213,17 +214,17 @@ fn poison_does_not_spoil_what_stands_beside_it() {
             (81, "{}"),
         ] {
             let count = if first == 80 { 1 } else { 20 };
-            witness.publish(&host, first..first + count, body);
+            auditor.publish(&host, first..first + count, body);
         }
-        // The one that kills its daemon takes three of them, and the fourth sets it aside.
+        // Message 80 kills three daemons in a row, and the fourth dead-letters it.
         assert_eq!(daemon.wait(), None);
         for _ in 0..2 {
-            let next = witness.with(&["--listen", "127.0.0.1:0"]);
+            let next = auditor.with(&["--listen", "127.0.0.1:0"]);
             assert_eq!(host.command(&next).status().unwrap().code(), None);
         }
-        let daemon = witness.start(&host, &[]);
+        let daemon = auditor.start(&host, &[]);
         daemon.wait_until_idle();
-        let oracle = witness.oracle(&host);
+        let oracle = auditor.oracle(&host);
         let verdict = oracle.check(2);
         verdict.assert_nothing_lost();
         assert!(verdict.over_limit.is_empty(), "{verdict}");
@@ -232,7 +233,7 @@ fn poison_does_not_spoil_what_stands_beside_it() {
             !(20..40).contains(&number) && !(60..=80).contains(&number)
         };
         let again = oracle.starts.iter().find(|start| good(&start.run.id) && start.run.attempt > 1);
-        assert_eq!(again, None, "a good message had another attempt");
+        assert_eq!(again, None, "a good message was retried");
         let dead: Vec<_> = oracle.dead.iter().filter(|id| good(id)).collect();
         assert!(dead.is_empty(), "{dead:?}");
         assert_eq!(oracle.dead.len(), 41);

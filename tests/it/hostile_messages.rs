@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, text};
+use crate::test_host::{TestHost, text};
 
-/// A playbook that uses the message in every way that has run a template before, and writes down
-/// what it got.
-fn bed() -> (Bed, PathBuf) {
-    let bed = Bed::new();
-    let got = bed.shared("got.json");
+/// Returns a host and the path of a file. The playbook of the host uses the message in every way
+/// that once executed a template, and writes the message that it received to the file.
+fn host() -> (TestHost, PathBuf) {
+    let host = TestHost::new();
+    let got = host.shared("got.json");
     let tasks = format!(
         "    - debug: {{ msg: 'connection is {{{{ ansible_connection }}}}' }}
     - debug: {{ var: msg }}
@@ -25,25 +25,25 @@ fn bed() -> (Bed, PathBuf) {
 ",
         got.display()
     );
-    bed.add_playbook("org.example.hostile", "", &tasks);
-    (bed, got)
+    host.add_playbook("org.example.hostile", "", &tasks);
+    (host, got)
 }
 
-/// Runs the playbook on this body and compares what it got with what was sent.
+/// Runs the playbook on a body and checks that the playbook received the same body.
 fn check(msg: &Value) {
-    let (bed, got) = bed();
-    let pwned = bed.shared("pwned");
+    let (host, got) = host();
+    let pwned = host.shared("pwned");
     let msg = serde_json::to_string(msg).unwrap().replace("PWNED", pwned.to_str().unwrap());
     let file = format!(r#"{{"topic":"org.example.hostile","msg_id":"m-1","msg":{msg}}}"#);
-    bed.write("message.json", file);
-    let output = bed.run(&["test", "org.example.hostile", "message.json"]);
+    host.write("message.json", file);
+    let output = host.run(&["test", "org.example.hostile", "message.json"]);
     let output = text(&output.stdout);
-    assert!(!pwned.exists(), "it was executed: {output}");
+    assert!(!pwned.exists(), "a template was executed: {output}");
     assert!(output.ends_with("message m-1: success\n"), "{}", tail(&output));
     assert!(output.contains("connection is local"), "{}", &output[..500]);
     let got: Value = serde_json::from_str(&fs::read_to_string(got).unwrap()).unwrap();
     let sent: Value = serde_json::from_str(&msg).unwrap();
-    assert!(got == sent, "sent and got differ:\n{}\n{}", short(&sent), short(&got));
+    assert!(got == sent, "the sent and received bodies differ:\n{}\n{}", short(&sent), short(&got));
 }
 
 fn tail(text: &str) -> String {
@@ -126,23 +126,23 @@ fn numbers_arrive_as_numbers() {
 }
 
 #[test]
-fn deep_nesting_arrives() {
+fn deeply_nested_values_arrive() {
     check(&(0..60).fold(json!("{{ x }}"), |inner, _| json!([{"k": inner}])));
 }
 
-/// Runs the playbook on this body, which must be refused for this reason before Ansible starts.
+/// Checks that a body is refused for this reason before Ansible starts.
 fn check_refused(msg: &str, expected: &str) {
-    let (bed, got) = bed();
+    let (host, got) = host();
     let file = format!(r#"{{"topic":"org.example.hostile","msg_id":"m-1","msg":{msg}}}"#);
-    bed.write("message.json", file);
-    let output = bed.run(&["test", "org.example.hostile", "message.json"]);
+    host.write("message.json", file);
+    let output = host.run(&["test", "org.example.hostile", "message.json"]);
     let output = text(&output.stdout) + &text(&output.stderr);
     assert!(output.contains(expected), "{output}");
     assert!(!got.exists());
 }
 
 #[test]
-fn what_python_could_not_take_is_refused() {
+fn values_that_python_cannot_read_are_refused() {
     check_refused(r#""\ud800""#, "lone surrogate");
     check_refused(r#"{"$serde_json::private::Number":"123"}"#, "a reserved key");
     check_refused("1e400", "too large for a float");

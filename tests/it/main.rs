@@ -3,10 +3,10 @@
 //! installs what they need.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
-#![expect(clippy::print_stdout, reason = "a test under the oracle shows what it counted")]
+#![expect(clippy::print_stdout, reason = "tests print the verdict of the oracle")]
 
 mod archive;
-mod bed;
+mod auditor;
 mod broker;
 mod broker_faults;
 mod cable;
@@ -48,5 +48,5 @@ mod sources;
 mod spool;
 mod ssh;
 mod tasks;
+mod test_host;
 mod warm;
-mod witness;

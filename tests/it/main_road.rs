@@ -1,25 +1,26 @@
-//! The main road: the real Python fedmsg publishes, the right task runs for each message, and the
-//! journal holds every message exactly once. The same on both queues.
+//! The whole path of a message: the real Python fedmsg publishes, the right task runs for each
+//! message, and the journal has every message exactly once. This is the same on both queues.
 
 use std::collections::BTreeMap;
 
 use loopabull_model::Run;
 use loopabull_testbed::{FedmsgPublisher, Rabbit};
 
-use crate::bed::{Bed, Daemon, wait_for};
+use crate::test_host::{Daemon, TestHost, wait_for};
 
 const GREETINGS: u32 = 40;
 const HELLOS: u32 = 6;
 
-fn bed() -> Bed {
-    let bed = Bed::new();
-    bed.add_example("greet");
+fn host() -> TestHost {
+    let host = TestHost::new();
+    host.add_example("greet");
     let say = "    - debug: { msg: '{{ msg.from }} in {{ loopabull.topic }}' }\n";
-    bed.add_playbook("org.example.prod.demo.hello", "", say);
-    bed
+    host.add_playbook("org.example.prod.demo.hello", "", say);
+    host
 }
 
-/// A publisher drops what it sends before the subscription has reached it: ping until one arrives.
+/// Publishes pings until one arrives. A publisher drops messages that it sends before the
+/// subscription has reached it.
 fn wait_until_subscribed(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
     wait_for("the first message", || {
         publisher.publish("test", "ping", "{}", 1);
@@ -56,30 +57,30 @@ fn check_journal(runs: &[Run], expected: &BTreeMap<String, &'static str>) {
 }
 
 #[test]
-fn real_fedmsg_through_rabbitmq() {
+fn messages_of_the_real_fedmsg_are_run_once_through_rabbitmq() {
     let vhost = Rabbit::shared().vhost();
-    let (bed, url) = (bed(), vhost.url());
+    let (host, url) = (host(), vhost.url());
     let mut publisher = FedmsgPublisher::start();
     let endpoint = publisher.endpoint();
     let daemon =
-        bed.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url]);
+        host.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url]);
     wait_until_subscribed(&mut publisher, &daemon);
     let expected = publish_everything(&mut publisher);
-    wait_for("all messages", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
+    wait_for("all runs", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
     assert!(vhost.list_queues().contains("workers\t"));
     daemon.wait_until_idle();
     daemon.stop();
     let queues = [".dead", ".wait.10m", ".wait.10s", ".wait.1h", ".wait.1m", ".wait.1s"];
     let empty: String = queues.iter().map(|name| format!("\nworkers{name}\t0")).collect();
     vhost.wait_for_queues(&format!("workers\t0{empty}"));
-    check_journal(&bed.runs(), &expected);
+    check_journal(&host.runs(), &expected);
 }
 
-/// Many machines: one takes messages in, another works them.
+/// On several machines, one host can ingest messages and another can run their tasks.
 #[test]
-fn one_host_takes_in_and_another_works() {
+fn one_host_ingests_messages_and_another_runs_their_tasks() {
     let vhost = Rabbit::shared().vhost();
-    let (ingest_bed, work_bed, url) = (bed(), bed(), vhost.url());
+    let (ingest_bed, work_bed, url) = (host(), host(), vhost.url());
     let mut publisher = FedmsgPublisher::start();
     let endpoint = publisher.endpoint();
     let source = ["--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url];
@@ -87,7 +88,7 @@ fn one_host_takes_in_and_another_works() {
     let work = work_bed.start(&[&["--role", "work"], &source[..]].concat());
     wait_until_subscribed(&mut publisher, &ingest);
     let expected = publish_everything(&mut publisher);
-    wait_for("all messages", || (work.count("runs") as usize >= expected.len()).then_some(()));
+    wait_for("all runs", || (work.count("runs") as usize >= expected.len()).then_some(()));
     work.wait_until_idle();
     assert_eq!(work.count("accepted"), 0);
     work.stop();
@@ -97,14 +98,14 @@ fn one_host_takes_in_and_another_works() {
 }
 
 #[test]
-fn real_fedmsg_through_the_embedded_queue() {
-    let bed = bed();
+fn messages_of_the_real_fedmsg_are_run_once_through_the_embedded_queue() {
+    let host = host();
     let mut publisher = FedmsgPublisher::start();
     let endpoint = publisher.endpoint();
-    let daemon = bed.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint]);
+    let daemon = host.start(&["--workers", "5", "--unsigned", "--fedmsg", &endpoint]);
     wait_until_subscribed(&mut publisher, &daemon);
     let expected = publish_everything(&mut publisher);
-    wait_for("all messages", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
+    wait_for("all runs", || (daemon.count("runs") as usize >= expected.len()).then_some(()));
     daemon.wait_until_idle();
     assert_eq!(daemon.get("/readyz"), (200, "ready\n".to_owned()));
     assert_eq!(daemon.get("/livez").0, 200);
@@ -112,5 +113,5 @@ fn real_fedmsg_through_the_embedded_queue() {
     assert_eq!(published, Some(f64::from(GREETINGS)));
     assert!(daemon.count("unrouted") >= 3);
     daemon.stop();
-    check_journal(&bed.runs(), &expected);
+    check_journal(&host.runs(), &expected);
 }

@@ -1,22 +1,22 @@
-//! Many runs of playbooks leave nothing: no descriptor, process, file or memory of the host.
+//! Many playbook runs leave nothing behind: no descriptor, process, file or memory of the host.
 
 use std::fs;
 use std::path::Path;
 
-use crate::bed::{Bed, Daemon, message, processes_with};
+use crate::test_host::{Daemon, TestHost, message, processes_with};
 
-/// What a daemon holds.
+/// The resources of a daemon.
 #[derive(Debug)]
 struct Held {
     descriptors: usize,
     threads: usize,
-    /// KiB.
+    /// Resident memory in KiB.
     memory: u64,
     folders: usize,
     processes: usize,
 }
 
-fn look(bed: &Bed, daemon: &Daemon) -> Held {
+fn look(host: &TestHost, daemon: &Daemon) -> Held {
     let process = Path::new("/proc").join(daemon.id());
     let count = |path: &Path| fs::read_dir(path).unwrap().count();
     let status = fs::read_to_string(process.join("status")).unwrap();
@@ -25,7 +25,7 @@ fn look(bed: &Bed, daemon: &Daemon) -> Held {
         descriptors: count(&process.join("fd")),
         threads: count(&process.join("task")),
         memory: memory.trim().trim_end_matches(" kB").parse().unwrap(),
-        folders: count(&bed.path("state/runs")),
+        folders: count(&host.path("state/runs")),
         processes: children(&daemon.id()),
     }
 }
@@ -41,45 +41,45 @@ fn children(parent: &str) -> usize {
     stats.filter(is_child).count()
 }
 
-/// Works so many messages, cold ones among them, and compares what is held then with what was after
-/// the first fifty.
+/// Runs `count` messages, every tenth of them cold, and compares the resources of the daemon at the
+/// end with those after the first 30 messages.
 fn check(count: usize) {
-    let bed = Bed::new();
-    // Each leaves a process and a file behind.
+    let host = TestHost::new();
+    // Each run leaves a process and a file behind.
     let tasks = "    - shell: (setsid sleep 60021 >/dev/null 2>&1 &); echo > $HOME/left\n";
-    bed.add_playbook("warm", "", tasks);
-    bed.add_playbook("cold", "ansible.start = 'cold'", tasks);
-    let daemon = bed.start(&["--workers", "3"]);
+    host.add_playbook("warm", "", tasks);
+    host.add_playbook("cold", "ansible.start = 'cold'", tasks);
+    let daemon = host.start(&["--workers", "3"]);
     let work = |range: std::ops::Range<usize>| {
         let topic = |number: usize| if number.is_multiple_of(10) { "cold" } else { "warm" };
         let messages = range.map(|number| message(&format!("m-{number}"), topic(number), "{}"));
-        bed.inject(&messages.collect::<Vec<_>>());
+        host.inject(&messages.collect::<Vec<_>>());
         daemon.wait_until_idle_for(std::time::Duration::from_secs(3000));
     };
     work(0..30);
-    let before = look(&bed, &daemon);
+    let before = look(&host, &daemon);
     work(30..count);
-    let after = look(&bed, &daemon);
+    let after = look(&host, &daemon);
     println!("{count} runs: {before:?}, then {after:?}");
     assert_eq!(daemon.count("succeeded"), count as u64);
     assert!(after.descriptors <= before.descriptors + 2, "{before:?}, {after:?}");
     assert!(after.threads <= before.threads + 4, "{before:?}, {after:?}");
     assert!(after.memory <= before.memory + (24 << 10), "{before:?}, {after:?}");
-    // What waits for another run is as much as there are workers, and no more.
+    // At most one process and folder for each of the three workers waits for another run.
     assert!(after.folders <= 3 && before.folders <= 3, "{before:?}, {after:?}");
     assert!(after.processes <= 3, "{before:?}, {after:?}");
     assert_eq!(processes_with("60021"), 0);
     daemon.stop();
-    assert_eq!(fs::read_dir(bed.path("state/runs")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(host.path("state/runs")).unwrap().count(), 0);
 }
 
 #[test]
-fn seventy_runs_leave_nothing() {
+fn seventy_playbook_runs_leave_nothing_behind() {
     check(70);
 }
 
 #[test]
 #[ignore = "minutes: `cargo xtask soak` runs it"]
-fn soak_playbooks_leave_nothing() {
+fn soak_playbooks_leave_nothing_behind() {
     check(2000);
 }

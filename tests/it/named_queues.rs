@@ -2,30 +2,30 @@
 
 use loopabull_testbed::Rabbit;
 
-use crate::bed::{Bed, message, wait_for};
+use crate::test_host::{TestHost, message, wait_for};
 
 fn check(flags: &[&str]) {
-    let bed = Bed::new();
-    let (log, go) = (bed.shared("log"), bed.shared("go"));
-    // Appends its start and its end; the one worker of its queue runs one at a time.
+    let host = TestHost::new();
+    let (log, go) = (host.shared("log"), host.shared("go"));
+    // The task appends its start and its end. The only worker of its queue runs one task at a time.
     let tasks = format!(
         "    - shell: echo start >> {0}; while ! test -e {1}; do sleep 0.05; done; echo end >> {0}\n",
         log.display(),
         go.display()
     );
-    bed.add_playbook("slow", "topics = ['s']\nqueue = 'slow'", &tasks);
-    bed.add_guest("fails", "f", "queue = 'slow'", "i32.const 96");
-    bed.add_guest("good", "x", "", "i32.const 0");
-    let daemon = bed.start(&[&["--workers", "2", "--queue", "slow=1"], flags].concat());
+    host.add_playbook("slow", "topics = ['s']\nqueue = 'slow'", &tasks);
+    host.add_guest("fails", "f", "queue = 'slow'", "i32.const 96");
+    host.add_guest("good", "x", "", "i32.const 0");
+    let daemon = host.start(&[&["--workers", "2", "--queue", "slow=1"], flags].concat());
     let messages = ["s", "s", "s", "f", "x", "x"];
     let messages: Vec<String> = messages
         .iter()
         .enumerate()
         .map(|(n, topic)| message(&format!("m-{n}"), topic, "{}"))
         .collect();
-    bed.run_with_input(&[&["inject", "-"], flags].concat(), &messages.join("\n"));
-    // The slow one keeps nobody but its own.
-    wait_for("the other queue", || (bed.tally().get("good success") == Some(&2)).then_some(()));
+    host.run_with_input(&[&["inject", "-"], flags].concat(), &messages.join("\n"));
+    // The slow task delays only the messages of its own queue.
+    wait_for("the other runs", || (host.tally().get("good success") == Some(&2)).then_some(()));
     let queues = daemon.status()["queues"].clone();
     assert_eq!(
         (queues[0]["name"].as_str(), queues[1]["name"].as_str()),
@@ -35,19 +35,19 @@ fn check(flags: &[&str]) {
     assert_eq!(daemon.status()["workers"].as_array().unwrap().len(), 3);
     std::fs::write(go, "").unwrap();
     daemon.wait_until_idle();
-    assert_eq!(std::fs::read_to_string(log).unwrap(), "start\nend\n".repeat(3), "one at a time");
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "start\nend\n".repeat(3), "runs overlapped");
     let queues = daemon.status()["queues"].clone();
     assert_eq!((queues[0]["dead"].as_u64(), queues[1]["dead"].as_u64()), (Some(0), Some(1)));
     daemon.stop();
 }
 
 #[test]
-fn named_queues_of_the_file() {
+fn named_queues_are_independent_of_each_other_with_the_embedded_queue() {
     check(&[]);
 }
 
 #[test]
-fn named_queues_of_rabbitmq() {
+fn named_queues_are_independent_of_each_other_with_rabbitmq() {
     let url = Rabbit::shared().vhost().url();
     check(&["--amqp-url", &url]);
 }

@@ -1,15 +1,16 @@
-//! A newcomer's path: from `tasks new` to a run in the journal of a daemon that was running all the
-//! time.
+//! The path of a newcomer, from `tasks new` to a run in the journal. The daemon is not restarted on
+//! the way.
 
 use std::process::Command;
 
-use crate::bed::{Bed, message, repository, text, wait_for};
+use crate::test_host::{TestHost, message, repository, text, wait_for};
 
-fn cargo(bed: &Bed, arguments: &[&str]) -> String {
+fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(repository())
-        .env("CARGO_TARGET_DIR", bed.path("cargo"))
+        // The tests of the examples have already built the dependencies in this folder.
+        .env("CARGO_TARGET_DIR", repository().join("tasks/target"))
         .output()
         .unwrap();
     let said = text(&output.stdout) + &text(&output.stderr);
@@ -19,18 +20,18 @@ fn cargo(bed: &Bed, arguments: &[&str]) -> String {
 
 #[test]
 fn a_new_task_passes_its_test_is_built_and_runs_without_a_restart() {
-    let bed = Bed::new();
+    let host = TestHost::new();
     let sdk = repository().join("guest-sdk");
-    let daemon = bed.start(&[]);
+    let daemon = host.start(&[]);
     let topic = "org.example.*.words";
     let arguments = ["tasks", "new", "count-words", "--topic", topic, "--sdk"];
-    let new = bed.command(&arguments).arg(&sdk).output().unwrap();
+    let new = host.command(&arguments).arg(&sdk).output().unwrap();
     assert!(new.status.success(), "{}", text(&new.stderr));
-    let manifest = bed.path("tasks/count-words/Cargo.toml");
-    let said = cargo(&bed, &["test", "--manifest-path", manifest.to_str().unwrap()]);
+    let manifest = host.path("tasks/count-words/Cargo.toml");
+    let said = cargo(&["test", "--manifest-path", manifest.to_str().unwrap()]);
     assert!(said.contains("2 passed"), "{said}");
 
-    let tasks = bed.path("tasks");
+    let tasks = host.path("tasks");
     let build = Command::new(env!("CARGO"))
         .args(["xtask", "tasks", "--folder", tasks.to_str().unwrap()])
         .current_dir(repository())
@@ -38,27 +39,27 @@ fn a_new_task_passes_its_test_is_built_and_runs_without_a_restart() {
         .unwrap();
     assert!(build.status.success(), "{}", text(&build.stderr));
     let body = r#"{"name":"Ada"}"#;
-    bed.write("message.json", message("m-1", "org.example.prod.words", body));
-    let tried = bed.run(&["test", "count-words", "message.json", "--record"]);
+    host.write("message.json", message("m-1", "org.example.prod.words", body));
+    let tried = host.run(&["test", "count-words", "message.json", "--record"]);
     let said = text(&tried.stdout) + &text(&tried.stderr);
     assert!(said.contains("info: Hello, Ada! topic=org.example.prod.words\n"), "{said}");
     assert!(said.contains("note: greeted = Ada\n"), "{said}");
     assert!(said.contains("recorded as `tasks/count-words/tests/cases/m-1.json`"), "{said}");
 
-    // The daemon has heard of it.
-    wait_for("its run", || {
-        bed.inject(&[message("m-2", "org.example.prod.words", body)]);
-        bed.runs().into_iter().find(|run| run.outcome.is_success())
+    // The daemon loads the task without a restart.
+    wait_for("a successful run of the new task", || {
+        host.inject(&[message("m-2", "org.example.prod.words", body)]);
+        host.runs().into_iter().find(|run| run.outcome.is_success())
     });
     daemon.stop();
-    // A run of the journal is a case too, and both hold.
-    let id = bed.runs()[0].id.to_string();
-    let again = bed.run(&["test", "--run", &id, "--record"]);
+    // A run in the journal can be recorded as a test case too, and all cases pass.
+    let id = host.runs()[0].id.to_string();
+    let again = host.run(&["test", "--run", &id, "--record"]);
     assert!(text(&again.stdout).contains("recorded as"), "{}", text(&again.stderr));
-    let cases = std::fs::read_dir(bed.path("tasks/count-words/tests/cases")).unwrap().count();
+    let cases = std::fs::read_dir(host.path("tasks/count-words/tests/cases")).unwrap().count();
     assert_eq!(cases, 3);
-    cargo(&bed, &["test", "--manifest-path", manifest.to_str().unwrap()]);
+    cargo(&["test", "--manifest-path", manifest.to_str().unwrap()]);
 
-    let second = bed.command(&arguments).arg(&sdk).output().unwrap();
+    let second = host.command(&arguments).arg(&sdk).output().unwrap();
     assert!(text(&second.stderr).contains("already exists"), "{}", text(&second.stderr));
 }

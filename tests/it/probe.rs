@@ -1,5 +1,5 @@
-//! The probe of the launcher's tests, as a module and in a shell task of a playbook: a play can do no
-//! more than a program that the launcher starts by hand.
+//! The probe of the launcher's tests, run as a module and in a shell task of a playbook. A play can
+//! do no more than a program that a test starts through the launcher.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,34 +8,35 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, message, text};
+use crate::test_host::{TestHost, message, text};
 
 const PROBE: &str = include_str!("../../host/crates/launcher/tests/probe.py");
-/// What a program of root's may do in a room: the other tables allow less or are of no room.
+/// The access that a program of root has in a private root filesystem. The other tables allow less
+/// or are for programs without a private root filesystem.
 const ROOT: &str = include_str!("../../host/crates/launcher/tests/probe/root.txt");
 
 #[test]
 fn a_play_can_do_no_more_than_a_program() {
-    let bed = Bed::new();
+    let host = TestHost::new();
     for folder in ["outside", "playbooks/library", "kept"] {
-        fs::create_dir(bed.path(folder)).unwrap();
+        fs::create_dir(host.path(folder)).unwrap();
     }
-    bed.write("outside/secret", "s3cret").write("kept/journal.db", "journal");
-    bed.write("playbooks/library/probe", PROBE).write("shared/probe.py", PROBE);
+    host.write("outside/secret", "s3cret").write("kept/journal.db", "journal");
+    host.write("playbooks/library/probe", PROBE).write("shared/probe.py", PROBE);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let _socket = UnixListener::bind(bed.path("docker.sock")).unwrap();
+    let _socket = UnixListener::bind(host.path("docker.sock")).unwrap();
     let input = json!({
-        "granted_rw": bed.path("shared"),
-        "granted_ro": bed.path("playbooks"),
-        "state_dir": bed.path("kept"),
-        "outside": bed.path("outside"),
+        "granted_rw": host.path("shared"),
+        "granted_ro": host.path("playbooks"),
+        "state_dir": host.path("kept"),
+        "outside": host.path("outside"),
         "closed_port": closed.local_addr().unwrap().port(),
-        "unix_socket": bed.path("docker.sock"),
+        "unix_socket": host.path("docker.sock"),
         "victim_pid": std::process::id(),
         "secret_env": "API_TOKEN",
     });
-    bed.write("shared/input.json", input.to_string());
-    let shared = bed.path("shared");
+    host.write("shared/input.json", input.to_string());
+    let shared = host.path("shared");
     let tasks = format!(
         "    - set_fact: {{ input: \"{{{{ lookup('file', '{0}/input.json') | from_json }}}}\" }}
     - set_fact: {{ mine: \"{{{{ {{'run_dir': lookup('env', 'HOME')}} | combine(input) }}}}\" }}
@@ -47,26 +48,26 @@ fn a_play_can_do_no_more_than_a_program() {
 ",
         shared.display()
     );
-    bed.add_playbook("a", "", &tasks);
-    bed.write("message.json", message("m-1", "a", "{}"));
-    let output = bed.command(&["test", "a", "message.json"]).env("API_TOKEN", "secret").output();
+    host.add_playbook("a", "", &tasks);
+    host.write("message.json", message("m-1", "a", "{}"));
+    let output = host.command(&["test", "a", "message.json"]).env("API_TOKEN", "secret").output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let allowed: BTreeSet<&str> =
         ROOT.lines().filter_map(|line| line.strip_prefix("allowed: ")).collect();
     for way in ["module", "shell"] {
         let said: Value =
-            serde_json::from_str(&fs::read_to_string(bed.shared(way)).unwrap()).unwrap();
+            serde_json::from_str(&fs::read_to_string(host.shared(way)).unwrap()).unwrap();
         let table = said.get("table").unwrap_or(&said).as_object().unwrap();
         let with = |verdict: &str| {
             let rows = table.iter().filter(move |(_, row)| row["verdict"] == verdict);
             rows.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>()
         };
         let more: Vec<_> = with("allowed").difference(&allowed).copied().collect();
-        assert_eq!(more, [""; 0], "allowed as a {way}");
+        assert_eq!(more, [""; 0], "allowed as a {way}, but not to a program");
         assert!(with("denied").len() > 50, "{:?}", with("denied"));
         for name in ["read outside", "read the journal", "connect to a Unix socket"] {
-            assert!(!with("untried").contains(name), "{name} was tried as a {way}");
+            assert!(!with("untried").contains(name), "`{name}` was not tried as a {way}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What tasks send goes out to a bus too, where the original fedora-messaging is the judge of its form.
+//! Messages of tasks are also published to a bus. The original fedora-messaging reads them there
+//! and so checks their form.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,10 +7,10 @@ use std::process::{Command, Stdio};
 use loopabull_testbed::{Rabbit, python};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, message};
 use crate::emit::sender;
+use crate::test_host::{TestHost, message};
 
-/// Binds a queue to the exchange, says so, and prints what fedora-messaging makes of one message.
+/// Binds a queue to the exchange, prints `ready`, then one message as fedora-messaging reads it.
 const LISTENER: &str = r##"
 import json, sys
 import pika
@@ -29,7 +30,7 @@ for method, properties, body in channel.consume(queue, auto_ack=True, inactivity
 "##;
 
 #[test]
-fn what_a_task_sends_is_a_message_to_fedora_messaging() {
+fn fedora_messaging_can_read_the_messages_that_a_task_publishes() {
     let vhost = Rabbit::shared().vhost();
     let mut listener = Command::new(python())
         .args(["-c", LISTENER, &vhost.url()])
@@ -39,19 +40,19 @@ fn what_a_task_sends_is_a_message_to_fedora_messaging() {
     let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
 
-    let bed = Bed::new();
-    bed.write("tasks/sends.wasm", sender("b.c", 1, "i32.const 0"));
-    bed.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b.#']");
+    let host = TestHost::new();
+    host.write("tasks/sends.wasm", sender("b.c", 1, "i32.const 0"));
+    host.write("tasks/sends.toml", "topics = ['a']\ngrants.emit = ['b.#']");
     let url = vhost.url();
     let config = format!("[publish]\namqp_url = '{url}'\nexchange = 'amq.topic'\n");
-    bed.write("loopabull.toml", config);
-    let daemon = bed.start(&["--config", "loopabull.toml"]);
-    bed.inject(&[message("m-1", "a", "{}")]);
+    host.write("loopabull.toml", config);
+    let daemon = host.start(&["--config", "loopabull.toml"]);
+    host.inject(&[message("m-1", "a", "{}")]);
     let got: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     daemon.wait_until_idle();
     daemon.stop();
     drop(listener.wait());
-    let sent = bed.runs()[0].emitted[0].id.to_string();
+    let sent = host.runs()[0].emitted[0].id.to_string();
     let expected = json!({
         "topic": "b.c", "id": sent, "body": {"n": 1}, "severity": 20, "sent_by": "sends",
     });

@@ -5,29 +5,29 @@ use std::time::{Duration, Instant};
 use loopabull_testbed::oracle::Verdict;
 use loopabull_testbed::{Cluster, Proxy, Rabbit, Vhost};
 
-use crate::bed::{Daemon, wait_for};
-use crate::witness::Witness;
+use crate::auditor::Auditor;
+use crate::test_host::{Daemon, wait_for};
 
-/// Two hosts share a queue; in turn one is killed and one is frozen for longer than the broker waits
-/// for its heartbeat. What it was working goes to the other one, and is then run twice.
+/// Two hosts share a queue. In each round one is killed and the other is frozen for longer than the
+/// broker waits for its heartbeat. Their unsettled messages are redelivered and may run twice.
 #[test]
-fn two_hosts_one_killed_and_one_frozen() {
+fn nothing_is_lost_when_one_host_is_killed_and_another_is_frozen() {
     const MESSAGES: usize = 400;
     let vhost = Rabbit::shared().vhost();
     let url = vhost.url() + "?heartbeat=2";
-    let witness = Witness::new(&["--amqp-url", &url], 10);
-    let (one, two) = (witness.host(), witness.host());
-    let first = witness.start(&one, &["--workers", "3"]);
-    let second = witness.start(&two, &["--workers", "3"]);
-    let (first, second) = witness.publish_during(&one, MESSAGES, r#"{"sleep_ms":20}"#, || {
+    let auditor = Auditor::new(&["--amqp-url", &url], 10);
+    let (one, two) = (auditor.host(), auditor.host());
+    let first = auditor.start(&one, &["--workers", "3"]);
+    let second = auditor.start(&two, &["--workers", "3"]);
+    let (first, second) = auditor.publish_during(&one, MESSAGES, r#"{"sleep_ms":20}"#, || {
         let mut hosts = (first, second);
         for round in 1..=2 {
-            witness.wait_for_starts(round * MESSAGES / 4);
+            auditor.wait_for_starts(round * MESSAGES / 4);
             hosts.0.signal("KILL");
             assert_eq!(hosts.0.wait(), None);
             hosts.1.signal("STOP");
-            hosts.0 = witness.start(&one, &["--workers", "3"]);
-            // Three heartbeats.
+            hosts.0 = auditor.start(&one, &["--workers", "3"]);
+            // This is the time of three heartbeats.
             std::thread::sleep(Duration::from_secs(6));
             hosts.1.signal("CONT");
         }
@@ -35,39 +35,39 @@ fn two_hosts_one_killed_and_one_frozen() {
     });
     first.wait_until_idle();
     second.wait_until_idle();
-    let verdict = witness.verdict(&one);
+    let verdict = auditor.verdict(&one);
     println!("{verdict}");
     verdict.assert_nothing_lost();
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
-    // Three workers of each host, killed and frozen twice.
+    // Each host has three workers. One host is killed twice, and the other is frozen twice.
     assert!(verdict.duplicated.len() <= 12, "{verdict}");
     assert_eq!((verdict.confirmed, verdict.dead), (MESSAGES, 0), "{verdict}");
     first.stop();
     second.stop();
 }
 
-/// With an exclusive order one host works and the other takes over: no two runs overlap, and the order
-/// is that of publishing.
+/// With an exclusive order, one host runs the messages and the other takes over. No two runs
+/// overlap, and the order of the runs is the order of publishing.
 #[test]
-fn an_exclusive_order_holds_over_two_hosts() {
+fn an_exclusive_order_is_kept_across_two_hosts() {
     let vhost = Rabbit::shared().vhost();
     let url = vhost.url();
-    let witness = Witness::new(&["--amqp-url", &url], 10);
+    let auditor = Auditor::new(&["--amqp-url", &url], 10);
     let config = "[queues.serial]\nworkers = 1\nexclusive_order = true";
-    let hosts = [witness.host_with(config), witness.host_with(config)];
+    let hosts = [auditor.host_with(config), auditor.host_with(config)];
     for host in &hosts {
         let manifest = std::fs::read_to_string(host.path("playbooks/record.toml")).unwrap();
         host.write("playbooks/record.toml", format!("queue = 'serial'\n{manifest}"));
     }
-    let first = witness.start(&hosts[0], &[]);
-    let second = witness.start(&hosts[1], &[]);
-    witness.publish(&hosts[0], 0..60, r#"{"sleep_ms":50}"#);
-    witness.wait_for_starts(20);
-    // The one that works is drained, and the other goes on.
+    let first = auditor.start(&hosts[0], &[]);
+    let second = auditor.start(&hosts[1], &[]);
+    auditor.publish(&hosts[0], 0..60, r#"{"sleep_ms":50}"#);
+    auditor.wait_for_starts(20);
+    // The active host is drained, and the other one continues.
     first.stop();
     second.wait_until_idle();
     second.stop();
-    let oracle = witness.oracle(&hosts[0]);
+    let oracle = auditor.oracle(&hosts[0]);
     let verdict = oracle.check(10);
     verdict.assert_nothing_lost();
     assert!(verdict.duplicated.is_empty(), "{verdict}");
@@ -76,12 +76,12 @@ fn an_exclusive_order_holds_over_two_hosts() {
     assert_eq!(ids, expected);
     for pair in oracle.starts.windows(2).zip(&oracle.ends) {
         let (starts, end) = pair;
-        assert!(starts[1].at >= end.at, "two runs at a time: {pair:?}");
+        assert!(starts[1].at >= end.at, "two runs overlap: {pair:?}");
     }
 }
 
-/// Works messages from a cluster of three, by a proxy that leads to one node after the other, while
-/// the cluster is harmed for so long.
+/// Runs messages from a cluster of three nodes while `harm` disturbs the cluster for `seconds`. The
+/// daemon connects through an address that leads to one node after the other.
 fn check_cluster(
     cluster: &Cluster,
     vhost: &Vhost,
@@ -92,24 +92,24 @@ fn check_cluster(
         (0..3).map(|node| Proxy::start(cluster.node(node).address())).collect();
     let entrance = Entrance::start(&proxies);
     let url = vhost.url_at(entrance.address) + "?heartbeat=3";
-    let witness = Witness::new(&["--amqp-url", &url], 10);
-    let host = witness.host();
-    let daemon = witness.start(&host, &[]);
+    let auditor = Auditor::new(&["--amqp-url", &url], 10);
+    let host = auditor.host();
+    let daemon = auditor.start(&host, &[]);
     let end = Instant::now() + Duration::from_secs(seconds);
     let messages = usize::try_from(seconds).unwrap() * 20;
-    witness.publish_during(&host, messages, r#"{"sleep_ms":20}"#, || {
+    auditor.publish_during(&host, messages, r#"{"sleep_ms":20}"#, || {
         while Instant::now() < end {
             let leader = cluster.leader_of(vhost, "workers");
             harm(leader);
         }
     });
-    finish(&witness, &host, daemon)
+    finish(&auditor, &host, daemon)
 }
 
-fn finish(witness: &Witness, host: &crate::bed::Bed, daemon: Daemon) -> Verdict {
+fn finish(auditor: &Auditor, host: &crate::test_host::TestHost, daemon: Daemon) -> Verdict {
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.wait_until_idle_for(Duration::from_secs(300));
-    let verdict = witness.verdict(host);
+    let verdict = auditor.verdict(host);
     println!("{verdict}");
     verdict.assert_nothing_lost();
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
@@ -119,8 +119,8 @@ fn finish(witness: &Witness, host: &crate::bed::Bed, daemon: Daemon) -> Verdict 
     verdict
 }
 
-/// One address for three nodes: each connection goes to the first that takes it, from another one on
-/// each time, as with a list of hosts behind a load balancer.
+/// One address for three nodes, like a load balancer. Each connection goes to the first node that
+/// accepts it, and each search starts at the next node.
 struct Entrance {
     address: std::net::SocketAddr,
 }
@@ -140,7 +140,8 @@ impl Entrance {
     }
 }
 
-/// Tries the nodes in turn: one that is down closes the proxy's connection before it says anything.
+/// Forwards a connection to the first node that answers. If a node is down, its proxy closes the
+/// connection without an answer.
 fn forward(client: &std::net::TcpStream, targets: &[std::net::SocketAddr], turn: usize) {
     use std::io::{Read, Write};
     let mut hello = [0; 8];
@@ -183,7 +184,7 @@ fn kill_leaders(seconds: u64) {
 }
 
 #[test]
-fn the_leader_of_a_cluster_is_killed_again_and_again() {
+fn nothing_is_lost_when_leaders_of_a_cluster_are_killed() {
     kill_leaders(25);
 }
 
@@ -193,9 +194,9 @@ fn soak_leader_kills() {
     kill_leaders(180);
 }
 
-/// Needs root: each node has a network of its own.
+/// This test needs root, because each node has its own network namespace.
 #[test]
-fn a_node_of_a_cluster_is_cut_off() {
+fn nothing_is_lost_when_the_leader_of_a_cluster_is_cut_off() {
     let cluster = Cluster::start_apart();
     let vhost = cluster.vhost();
     check_cluster(&cluster, &vhost, 15, |leader| {

@@ -1,4 +1,4 @@
-//! A site on this machine, in threads: it answers as a test says and keeps what it was asked.
+//! A web server for the tests, in threads. It answers as a test defines and keeps the requests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::thread;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// One request: its line with the headers, and its body.
+/// One request: its request line with the headers, and its body.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) head: String,
@@ -52,7 +52,7 @@ impl Site {
                 };
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 thread::spawn(move || {
-                    // None: shaking hands has failed, or nobody wanted anything.
+                    // The TLS handshake failed, or the client sent no request.
                     let Some(asked) = read(&mut *wire) else { return };
                     let answer = answer(&asked);
                     kept.lock().unwrap().push(asked);
@@ -87,7 +87,7 @@ impl Asked {
     }
 }
 
-/// An answer with this status line and body.
+/// Returns an answer with this status and body.
 pub(crate) fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }

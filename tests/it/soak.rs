@@ -1,20 +1,20 @@
-//! All faults at random while two hosts work: nothing is lost, and a host that lives through all of it
-//! holds no more at rest than it did before.
+//! Random faults of all kinds while two hosts run messages. Nothing is lost, and the host that
+//! survives all faults uses hardly more resources when idle than before.
 
 use std::time::{Duration, Instant};
 
 use loopabull_testbed::{Proxy, Rabbit};
 
-use crate::bed::{Daemon, wait_for};
-use crate::witness::{MIXED, Witness};
+use crate::auditor::{Auditor, MIXED};
+use crate::test_host::{Daemon, wait_for};
 
-/// The number of the first message that is published before all faults, beyond those of the others.
+/// The number of the first message before the faults, larger than the numbers of later messages.
 const FIRST: usize = 1_000_000;
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    /// Memory, in KiB.
+    /// Resident memory in KiB.
     rss: usize,
     descriptors: usize,
     threads: usize,
@@ -37,26 +37,27 @@ fn check(seconds: u64) {
     let rabbit = Rabbit::start();
     let proxy = Proxy::start(rabbit.address());
     let url = rabbit.vhost().url_at(proxy.address()) + "?heartbeat=2";
-    let witness = Witness::new(&["--amqp-url", &url], 20);
-    let (victim, survivor) = (witness.host(), witness.host());
-    let killed = witness.start(&victim, &["--workers", "2"]);
-    let living = witness.start(&survivor, &["--workers", "3"]);
+    let auditor = Auditor::new(&["--amqp-url", &url], 20);
+    let (victim, survivor) = (auditor.host(), auditor.host());
+    let killed = auditor.start(&victim, &["--workers", "2"]);
+    let living = auditor.start(&survivor, &["--workers", "3"]);
     let messages = usize::try_from(seconds).unwrap() * 10;
     let rest = || {
         living.wait_until_idle_for(Duration::from_secs(300));
         Usage::of(&living)
     };
-    // What is made at the first need is there before anything is compared.
-    assert!(witness.publish(&victim, FIRST..FIRST + 60, MIXED));
-    witness.wait_until_done(&victim, 60);
+    // The daemon creates some resources at their first use, so messages run before the first
+    // measurement.
+    assert!(auditor.publish(&victim, FIRST..FIRST + 60, MIXED));
+    auditor.wait_until_done(&victim, 60);
     let before = rest();
     let mut faults = Vec::new();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let killed = witness.publish_during(&victim, messages, MIXED, || {
+    let killed = auditor.publish_during(&victim, messages, MIXED, || {
         let mut killed = killed;
         let mut chance = u64::from(std::process::id());
         while Instant::now() < end {
-            // xorshift64: the order of the faults is printed, and need not be good.
+            // xorshift64 is random enough here: the order of the faults is printed.
             chance ^= chance << 13;
             chance ^= chance >> 7;
             chance ^= chance << 17;
@@ -66,7 +67,7 @@ fn check(seconds: u64) {
                 0 => {
                     killed.signal("KILL");
                     assert_eq!(killed.wait(), None);
-                    killed = start_again(&witness, &victim);
+                    killed = start_again(&auditor, &victim);
                 }
                 1 => {
                     rabbit.kill();
@@ -98,12 +99,12 @@ fn check(seconds: u64) {
         wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
         daemon.wait_until_idle_for(Duration::from_secs(300));
     }
-    let verdict = witness.verdict(&victim);
+    let verdict = auditor.verdict(&victim);
     println!("faults {faults:?}\n{verdict}");
     verdict.assert_nothing_lost();
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
     let after = rest();
-    println!("at rest {before:?}, then {after:?}");
+    println!("idle: {before:?} before the faults, {after:?} after them");
     assert!(after.rss <= before.rss * 5 / 4 + (16 << 10), "{before:?} {after:?}");
     assert!(after.descriptors <= before.descriptors + 12, "{before:?} {after:?}");
     assert!(after.threads <= before.threads + 12, "{before:?} {after:?}");
@@ -111,16 +112,17 @@ fn check(seconds: u64) {
     living.stop();
 }
 
-/// The broker may be away just now: a daemon does not start without it, and is started again.
-fn start_again(witness: &Witness, host: &crate::bed::Bed) -> Daemon {
-    wait_for("the broker to take a command", || {
-        host.run(&witness.with(&["broker", "plan"])).status.success().then_some(())
+/// Starts the daemon again as soon as the broker accepts a command. A daemon does not start while
+/// its broker is away.
+fn start_again(auditor: &Auditor, host: &crate::test_host::TestHost) -> Daemon {
+    wait_for("the broker to accept a command", || {
+        host.run(&auditor.with(&["broker", "plan"])).status.success().then_some(())
     });
-    witness.start(host, &["--workers", "2"])
+    auditor.start(host, &["--workers", "2"])
 }
 
 #[test]
-fn a_short_soak_of_all_faults() {
+fn nothing_is_lost_under_random_faults() {
     check(40);
 }
 

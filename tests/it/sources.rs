@@ -1,18 +1,18 @@
-//! Sources that never go silent: connections that die without a word are noticed and made anew, and what
-//! comes twice is run once.
+//! Sources that do not go silent. The daemon notices dead connections and replaces them. It runs a
+//! message once even if the message arrives twice.
 
 use std::time::{Duration, Instant};
 
 use loopabull_testbed::{FedmsgPublisher, Proxy};
 
-use crate::bed::{Bed, Daemon, Publisher, message, wait_for};
+use crate::test_host::{Daemon, Publisher, TestHost, message, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
 
-fn bed() -> Bed {
-    let bed = Bed::new();
-    bed.add_guest("hello", TOPIC, "", "i32.const 0");
-    bed
+fn host() -> TestHost {
+    let host = TestHost::new();
+    host.add_guest("hello", TOPIC, "", "i32.const 0");
+    host
 }
 
 fn send(publisher: &Publisher, id: &str) {
@@ -28,7 +28,7 @@ fn of_endpoint(daemon: &Daemon, name: &str, endpoint: &str) -> f64 {
     metric(daemon, &format!("loopabull_{name}{{endpoint=\"{endpoint}\"}}"))
 }
 
-/// Publishes until one more message has been taken.
+/// Publishes until the daemon has accepted one more message.
 fn wait_for_one_more(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
     let before = daemon.count("accepted");
     wait_for("a message", || {
@@ -38,14 +38,15 @@ fn wait_for_one_more(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
 }
 
 #[test]
-fn what_comes_twice_is_run_once() {
-    let bed = bed();
+fn a_message_that_arrives_twice_is_run_once() {
+    let host = host();
     let (one, other) = (Publisher::start(), Publisher::start());
     let endpoints = ["--unsigned", "--fedmsg", &one.endpoint, "--fedmsg", &other.endpoint];
-    let daemon = bed.start(&endpoints);
+    let daemon = host.start(&endpoints);
     one.wait_for_subscriber();
     other.wait_for_subscriber();
-    // From two endpoints, and by the bridge from the other bus, where ids have no year.
+    // Each message comes from two endpoints, and a third time through the bridge from the other
+    // bus, where ids have no year.
     for number in 0..50 {
         send(&one, &format!("2026-{number}"));
         send(&other, &format!("2026-{number}"));
@@ -55,25 +56,25 @@ fn what_comes_twice_is_run_once() {
     daemon.wait_until_idle();
     assert_eq!(metric(&daemon, "loopabull_entries_deduplicated_total"), 100.0);
     daemon.stop();
-    // It is known after a restart too.
-    let daemon = bed.start(&endpoints);
-    wait_for("the new one", || {
+    // The daemon still knows the ids after a restart.
+    let daemon = host.start(&endpoints);
+    wait_for("the run of the new message", || {
         send(&one, "2026-7");
         send(&one, "2026-50");
         (daemon.count("runs") > 0).then_some(())
     });
     daemon.wait_until_idle();
     daemon.stop();
-    assert_eq!(bed.tally(), [("hello success".to_owned(), 51)].into());
+    assert_eq!(host.tally(), [("hello success".to_owned(), 51)].into());
 }
 
 #[test]
-fn without_a_window_what_comes_twice_is_run_twice() {
-    let bed = bed();
-    bed.write("loopabull.toml", "[deduplication]\nwindow = '0s'\n");
+fn without_a_deduplication_window_a_message_that_arrives_twice_is_run_twice() {
+    let host = host();
+    host.write("loopabull.toml", "[deduplication]\nwindow = '0s'\n");
     let publisher = Publisher::start();
     let source = ["--config", "loopabull.toml", "--unsigned", "--fedmsg", &publisher.endpoint];
-    let daemon = bed.start(&source);
+    let daemon = host.start(&source);
     publisher.wait_for_subscriber();
     send(&publisher, "1");
     send(&publisher, "1");
@@ -81,23 +82,23 @@ fn without_a_window_what_comes_twice_is_run_twice() {
     daemon.stop();
 }
 
-/// A publisher that hangs keeps its connection, and nothing of it is heard.
+/// A publisher that hangs keeps its connection open, but sends nothing.
 #[test]
-fn a_frozen_publisher_is_noticed_and_found_again() {
-    let bed = bed();
+fn the_daemon_notices_a_frozen_publisher_and_reconnects() {
+    let host = host();
     let mut publisher = FedmsgPublisher::start();
     let endpoint = publisher.endpoint();
     let settings = format!("endpoints = [{{ address = '{endpoint}', heartbeat = '1s' }}]");
-    bed.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
-    let daemon = bed.start(&["--config", "loopabull.toml"]);
+    host.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
+    let daemon = host.start(&["--config", "loopabull.toml"]);
     wait_for_one_more(&mut publisher, &daemon);
     assert_eq!(of_endpoint(&daemon, "source_connected", &endpoint), 1.0);
     freeze(&publisher, "STOP");
-    wait_for("the loss", || {
+    wait_for("the loss of the connection", || {
         (of_endpoint(&daemon, "source_connected", &endpoint) == 0.0).then_some(())
     });
-    let said = bed.run(&["status"]);
-    assert!(crate::bed::text(&said.stdout).contains("the connection was lost"));
+    let said = host.run(&["status"]);
+    assert!(crate::test_host::text(&said.stdout).contains("the connection was lost"));
     freeze(&publisher, "CONT");
     wait_for_one_more(&mut publisher, &daemon);
     assert_eq!(of_endpoint(&daemon, "source_connected", &endpoint), 1.0);
@@ -111,18 +112,18 @@ fn freeze(publisher: &FedmsgPublisher, signal: &str) {
     assert!(kill.success());
 }
 
-/// Where the other side never answers a heartbeat, only silence tells.
+/// If the publisher does not answer heartbeats, only silence shows that a connection is dead.
 #[test]
-fn a_connection_on_which_nothing_comes_is_made_anew() {
-    let bed = bed();
+fn a_silent_connection_is_replaced() {
+    let host = host();
     let mut publisher = FedmsgPublisher::start();
     let target = publisher.endpoint();
     let proxy = Proxy::start(target.trim_start_matches("tcp://").parse().unwrap());
     let endpoint = format!("tcp://{}", proxy.address());
     let settings =
         format!("endpoints = [{{ address = '{endpoint}', heartbeat = 'off', idle = '2s' }}]");
-    bed.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
-    let daemon = bed.start(&["--config", "loopabull.toml"]);
+    host.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
+    let daemon = host.start(&["--config", "loopabull.toml"]);
     wait_for_one_more(&mut publisher, &daemon);
     let renewed = || of_endpoint(&daemon, "source_idle_reconnects_total", &endpoint);
     let before = renewed();
@@ -134,28 +135,28 @@ fn a_connection_on_which_nothing_comes_is_made_anew() {
         }
     };
     publish_for(Duration::from_secs(5));
-    assert_eq!(renewed(), before, "it was made anew while messages came");
+    assert_eq!(renewed(), before, "the connection was replaced while messages came");
     proxy.swallow(true);
     publish_for(Duration::from_secs(5));
-    assert!(renewed() > before, "it was not made anew");
+    assert!(renewed() > before, "the connection was not replaced");
     proxy.swallow(false);
     wait_for_one_more(&mut publisher, &daemon);
     daemon.stop();
 }
 
-/// A name that leads nowhere is asked for again and again, and so is one that leads elsewhere by now.
+/// The daemon resolves a host name again if it has no address, and if its address has changed.
 #[test]
-fn a_name_is_resolved_until_it_leads_to_a_publisher() {
-    let bed = bed();
+fn a_host_name_is_resolved_again_until_it_leads_to_a_publisher() {
+    let host = host();
     let hosts = Hosts::new("loopabull-test.invalid");
     let port = free_port();
     let endpoint = format!("tcp://{}:{port}", hosts.name);
     let settings = format!("endpoints = [{{ address = '{endpoint}', heartbeat = '1s' }}]");
-    bed.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
-    let daemon = bed.start(&["--config", "loopabull.toml"]);
+    host.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
+    let daemon = host.start(&["--config", "loopabull.toml"]);
     let at = |address: &str| Publisher::start_at(format!("tcp://{address}:{port}"));
     for (count, address) in [(1, "127.0.0.2"), (2, "127.0.0.3")] {
-        // The one before is gone by now.
+        // The previous publisher no longer exists.
         let publisher = at(address);
         hosts.lead_to(address);
         publisher.wait_for_subscriber();
@@ -165,7 +166,7 @@ fn a_name_is_resolved_until_it_leads_to_a_publisher() {
     daemon.stop();
 }
 
-/// A line of the list of hosts, for as long as the test runs.
+/// A line in `/etc/hosts` that exists for as long as the test runs.
 struct Hosts {
     name: String,
 }

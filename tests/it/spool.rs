@@ -1,11 +1,11 @@
-//! What a bus will not send again waits on disk while the work queue cannot take it, and nothing of it is
-//! lost, in its order, as long as there is room.
+//! The spool. If the work queue cannot accept messages that a bus does not send again, they wait on
+//! disk. None is lost and their order is kept, as long as they fit in the spool.
 
 use std::time::{Duration, Instant};
 
 use loopabull_testbed::Rabbit;
 
-use crate::bed::{Bed, Daemon, Publisher, message, wait_at_most, wait_for};
+use crate::test_host::{Daemon, Publisher, TestHost, message, wait_at_most, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
 const OTHER: &str = "org.example.prod.demo.other";
@@ -14,16 +14,16 @@ fn metric(daemon: &Daemon, name: &str) -> f64 {
     daemon.metric(&format!("loopabull_{name}")).unwrap_or_default()
 }
 
-/// A task whose messages are worked in their order, by a daemon that begins with nothing.
-fn bed() -> (Bed, Publisher) {
-    let bed = Bed::new();
-    bed.write("loopabull.toml", "[queues.ordered]\nworkers = 1\nexclusive_order = true\n");
-    bed.add_guest("hello", TOPIC, "queue = 'ordered'", "i32.const 0");
-    (bed, Publisher::start())
+/// Returns a new host with a task whose messages run in their order, and a publisher.
+fn host() -> (TestHost, Publisher) {
+    let host = TestHost::new();
+    host.write("loopabull.toml", "[queues.ordered]\nworkers = 1\nexclusive_order = true\n");
+    host.add_guest("hello", TOPIC, "queue = 'ordered'", "i32.const 0");
+    (host, Publisher::start())
 }
 
-fn start(bed: &Bed, url: &str, publisher: &Publisher) -> Daemon {
-    let daemon = bed.start(&[
+fn start(host: &TestHost, url: &str, publisher: &Publisher) -> Daemon {
+    let daemon = host.start(&[
         "--config",
         "loopabull.toml",
         "--amqp-url",
@@ -36,13 +36,14 @@ fn start(bed: &Bed, url: &str, publisher: &Publisher) -> Daemon {
     daemon
 }
 
-/// Ids of one length, so that all messages are of one size and sort as they were sent.
+/// Sends a numbered message. All ids have one length, so all messages with the same body have one
+/// size and sort in the order of sending.
 fn send(publisher: &Publisher, topic: &str, number: usize, body: &str) {
     let body = message(&format!("m-{number:06}"), topic, body);
     publisher.send(&[topic.as_bytes(), body.as_bytes()]);
 }
 
-/// Publishes numbered messages for so long, about two hundred a second. Returns how many there were.
+/// Publishes numbered messages for `seconds`, about 200 a second. Returns the number of messages.
 fn flood(publisher: &Publisher, first: usize, seconds: u64) -> usize {
     let (start, mut sent) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(seconds) {
@@ -56,19 +57,19 @@ fn flood(publisher: &Publisher, first: usize, seconds: u64) -> usize {
     sent
 }
 
-/// Fails unless each message was run once, in the order in which they were sent.
-fn check_runs(bed: &Bed, sent: usize) {
-    let runs = bed.runs();
+/// Fails unless each message was run once, in the order of sending.
+fn check_runs(host: &TestHost, sent: usize) {
+    let runs = host.runs();
     let ids: Vec<String> = runs.iter().rev().map(|run| run.message_id.to_string()).collect();
     assert_eq!(ids.len(), sent);
     let expected: Vec<String> = (0..sent).map(|number| format!("m-{number:06}")).collect();
-    assert!(ids == expected, "the order was not kept, or one came twice for another");
+    assert!(ids == expected, "the order was not kept, or one message ran twice and another never");
 }
 
 fn check_broker_away(seconds: u64) {
     let rabbit = Rabbit::start();
-    let (bed, publisher) = bed();
-    let daemon = start(&bed, &rabbit.vhost().url(), &publisher);
+    let (host, publisher) = host();
+    let daemon = start(&host, &rabbit.vhost().url(), &publisher);
     let mut sent = flood(&publisher, 0, 2);
     rabbit.kill();
     sent += flood(&publisher, sent, seconds);
@@ -84,7 +85,7 @@ fn check_broker_away(seconds: u64) {
     assert_eq!(metric(&daemon, "entries_lost_total"), 0.0);
     assert_eq!(daemon.get("/readyz").0, 200);
     daemon.stop();
-    check_runs(&bed, sent);
+    check_runs(&host, sent);
 }
 
 #[test]
@@ -98,73 +99,73 @@ fn soak_a_broker_that_is_away_for_a_minute() {
     check_broker_away(60);
 }
 
-/// It comes into the queue also by a daemon that has no source.
+/// A daemon without a source also moves messages from the spool to the queue.
 #[test]
-fn what_a_killed_daemon_left_in_the_spool_is_not_lost() {
+fn messages_in_the_spool_of_a_killed_daemon_are_not_lost() {
     let rabbit = Rabbit::start();
     let url = rabbit.vhost().url();
-    let (bed, publisher) = bed();
-    let daemon = start(&bed, &url, &publisher);
+    let (host, publisher) = host();
+    let daemon = start(&host, &url, &publisher);
     rabbit.kill();
     for number in 0..300 {
         send(&publisher, TOPIC, number, "{}");
     }
-    wait_for("the spool", || (metric(&daemon, "spool_entries") == 300.0).then_some(()));
+    wait_for("the spool to fill", || (metric(&daemon, "spool_entries") == 300.0).then_some(()));
     daemon.signal("KILL");
     daemon.wait();
     rabbit.restart();
     let role = ["--config", "loopabull.toml", "--amqp-url", &url, "--role", "work"];
-    let daemon = bed.start(&role);
+    let daemon = host.start(&role);
     wait_for("all runs", || (daemon.count("runs") >= 300).then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
-    check_runs(&bed, 300);
+    check_runs(&host, 300);
 }
 
 #[test]
-fn a_queue_that_is_full_holds_up_no_other() {
+fn a_full_queue_does_not_delay_other_queues() {
     let rabbit = Rabbit::start();
     let vhost = rabbit.vhost();
-    let (bed, publisher) = bed();
-    bed.add_guest("other", OTHER, "queue = 'full'", "i32.const 0");
-    let daemon = start(&bed, &vhost.url(), &publisher);
-    bed.run(&["pause", "--queue", "full"]);
+    let (host, publisher) = host();
+    host.add_guest("other", OTHER, "queue = 'full'", "i32.const 0");
+    let daemon = start(&host, &vhost.url(), &publisher);
+    host.run(&["pause", "--queue", "full"]);
     let policy = ["set_policy", "-p", &vhost.name, "--apply-to", "queues", "full", "^full$"];
     rabbit.ctl(&[&policy[..], &["{\"max-length\":5}"]].concat());
     let waits = || metric(&daemon, "spool_entries");
     for number in 0..50 {
         send(&publisher, OTHER, number, "{}");
     }
-    wait_for("the spool", || (waits() > 20.0).then_some(()));
+    wait_for("the spool to fill", || (waits() > 20.0).then_some(()));
     for number in 0..50 {
         send(&publisher, TOPIC, number, "{}");
     }
-    wait_for("the runs of the other", || (daemon.count("runs") >= 50).then_some(()));
+    wait_for("the runs of the other queue", || (daemon.count("runs") >= 50).then_some(()));
     assert!(waits() > 20.0);
     let ready = daemon.get("/readyz");
     assert!(ready.0 == 503 && ready.1.contains("messages wait in the spool"), "{ready:?}");
-    // The limit stays, and all go through it.
-    bed.run(&["resume", "--queue", "full"]);
+    // The limit of the queue stays, and all messages pass through the queue.
+    host.run(&["resume", "--queue", "full"]);
     wait_for("all runs", || (daemon.count("runs") == 100).then_some(()));
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     assert_eq!((waits(), metric(&daemon, "entries_lost_total")), (0.0, 0.0));
     daemon.stop();
 }
 
-/// One message is refused by the broker itself, whatever is tried: it costs nobody else anything.
+/// The broker itself refuses one message at each attempt. Other messages are not affected.
 #[test]
-fn a_message_that_its_queue_refuses_for_good_is_quarantined() {
+fn a_message_that_the_broker_always_refuses_is_quarantined() {
     let rabbit = Rabbit::start_with("max_message_size = 100000\n");
-    let (bed, publisher) = bed();
-    let daemon = start(&bed, &rabbit.vhost().url(), &publisher);
+    let (host, publisher) = host();
+    let daemon = start(&host, &rabbit.vhost().url(), &publisher);
     let large = format!("\"{}\"", "x".repeat(150_000));
-    let quarantined = || std::fs::read_dir(bed.path("state/quarantine")).unwrap().count();
+    let quarantined = || std::fs::read_dir(host.path("state/quarantine")).unwrap().count();
     send(&publisher, TOPIC, 0, "{}");
     send(&publisher, TOPIC, 900, &large);
     send(&publisher, TOPIC, 1, "{}");
     wait_for("the runs", || (daemon.count("runs") == 2).then_some(()));
     assert_eq!(quarantined(), 1);
-    // An entry is run as soon as it is queued, which may be before it is counted.
+    // An entry runs as soon as it is queued, possibly before it is counted.
     let wait_for_counts = |expected: [f64; 4]| {
         let names = [
             "entries_published_total{task=\"hello\"}",
@@ -177,13 +178,13 @@ fn a_message_that_its_queue_refuses_for_good_is_quarantined() {
         });
     };
     wait_for_counts([2.0, 0.0, 1.0, 0.0]);
-    assert!(!bed.log().contains("the connection was lost"), "{}", bed.log());
-    // The same out of the spool.
+    assert!(!host.log().contains("the connection was lost"), "{}", host.log());
+    // The same happens to a message that comes from the spool.
     rabbit.kill();
     send(&publisher, TOPIC, 2, "{}");
     send(&publisher, TOPIC, 901, &large);
     send(&publisher, TOPIC, 3, "{}");
-    wait_for("the spool", || (metric(&daemon, "spool_entries") == 3.0).then_some(()));
+    wait_for("the spool to fill", || (metric(&daemon, "spool_entries") == 3.0).then_some(()));
     rabbit.restart();
     wait_for("the runs", || (daemon.count("runs") == 4).then_some(()));
     daemon.wait_until_idle();
@@ -191,16 +192,16 @@ fn a_message_that_its_queue_refuses_for_good_is_quarantined() {
     wait_for_counts([4.0, 3.0, 2.0, 0.0]);
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.stop();
-    check_runs(&bed, 4);
+    check_runs(&host, 4);
 }
 
 #[test]
-fn what_the_spool_has_no_room_for_is_counted() {
+fn messages_that_do_not_fit_in_the_spool_are_counted() {
     let rabbit = Rabbit::start();
-    let (bed, publisher) = bed();
-    let settings = std::fs::read_to_string(bed.path("loopabull.toml")).unwrap();
-    bed.write("loopabull.toml", format!("{settings}[fedmsg]\nspool = '1MB'\n"));
-    let daemon = start(&bed, &rabbit.vhost().url(), &publisher);
+    let (host, publisher) = host();
+    let settings = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
+    host.write("loopabull.toml", format!("{settings}[fedmsg]\nspool = '1MB'\n"));
+    let daemon = start(&host, &rabbit.vhost().url(), &publisher);
     rabbit.kill();
     let body = format!("\"{}\"", "x".repeat(10_000));
     for number in 0..250 {
@@ -208,8 +209,8 @@ fn what_the_spool_has_no_room_for_is_counted() {
     }
     let lost = || metric(&daemon, "entries_lost_total") as usize;
     let kept = || metric(&daemon, "spool_entries") as usize;
-    wait_for("all messages", || (kept() + lost() == 250).then_some(()));
-    // All are of one size, and as many are kept as there is room for.
+    wait_for("all messages to be kept or lost", || (kept() + lost() == 250).then_some(()));
+    // All messages have one size, and the spool keeps as many as fit.
     let kept = kept();
     let size = metric(&daemon, "spool_size_bytes") as usize / kept;
     assert!((10_000..11_000).contains(&size), "{size}");
@@ -223,8 +224,8 @@ fn what_the_spool_has_no_room_for_is_counted() {
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.wait_until_idle();
     assert_eq!(lost(), 250 - kept);
-    let logged = bed.log().matches("the spool is full").count();
-    assert_eq!(logged, 1, "the log has one line each minute");
+    let logged = host.log().matches("the spool is full").count();
+    assert_eq!(logged, 1, "the log must have one line each minute");
     daemon.stop();
-    check_runs(&bed, kept);
+    check_runs(&host, kept);
 }

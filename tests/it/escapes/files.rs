@@ -1,4 +1,4 @@
-//! Files: what is granted works, and no path, link or swapped name leads out of it.
+//! Files: granted directories work, and no path, link or swapped name leads out of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,54 +8,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{NOWHERE, add_probe, check, operations};
-use crate::bed::{Bed, message, text, wait_for};
+use crate::test_host::{TestHost, message, text, wait_for};
 
-/// What the standard library makes of a path that no granted directory is above of.
+/// The error of the standard library for a path that is in no granted directory.
 const NO_GRANT: &str = "uncategorized error";
 
-/// A bed with the probe; it may read `ro` and change `rw`, and `outside` is nobody's.
-fn bed() -> Bed {
-    let bed = Bed::new();
+/// Returns a test host whose probe may read `ro` and change `rw`; `outside` is not granted.
+fn host() -> TestHost {
+    let host = TestHost::new();
     for folder in ["ro", "ro/sub", "rw", "rw/sub", "outside"] {
-        fs::create_dir(bed.path(folder)).unwrap();
+        fs::create_dir(host.path(folder)).unwrap();
     }
-    bed.write("ro/file", "inside").write("ro/sub/file", "below");
-    bed.write("rw/file", "mine").write("rw/sub/file", "below");
-    bed.write("outside/secret", "secret");
+    host.write("ro/file", "inside").write("ro/sub/file", "below");
+    host.write("rw/file", "mine").write("rw/sub/file", "below");
+    host.write("outside/secret", "secret");
     for folder in ["ro", "rw"] {
         let link = |target: &Path, name: &str| {
-            symlink(target, bed.path(&format!("{folder}/{name}"))).unwrap();
+            symlink(target, host.path(&format!("{folder}/{name}"))).unwrap();
         };
         link(Path::new("file"), "within");
         link(Path::new("../outside"), "out");
         link(Path::new("../outside/secret"), "out-file");
-        link(&bed.path("outside"), "absolute");
+        link(&host.path("outside"), "absolute");
         link(Path::new("/proc/self"), "proc");
         link(Path::new("round"), "round");
     }
-    let [ro, rw] = ["ro", "rw"].map(|name| bed.path(name).display().to_string());
+    let [ro, rw] = ["ro", "rw"].map(|name| host.path(name).display().to_string());
     let dirs = format!(
         "dirs = [{{ host = '{ro}', guest = '/ro' }}, \
          {{ host = '{rw}', guest = '/rw', access = 'read-write' }}]"
     );
-    add_probe(&bed, &format!("{NOWHERE}\n{dirs}"));
-    bed
+    add_probe(&host, &format!("{NOWHERE}\n{dirs}"));
+    host
 }
 
-/// Has the probe try these, and looks whether what it may not change is as it was.
-fn check_in(bed: &Bed, expected: &[(&str, &str)]) {
-    check(bed, expected);
-    let content = |name: &str| fs::read_to_string(bed.path(name)).unwrap();
+/// Makes the probe try these operations, and checks that `outside` and `ro` are unchanged.
+fn check_in(host: &TestHost, expected: &[(&str, &str)]) {
+    check(host, expected);
+    let content = |name: &str| fs::read_to_string(host.path(name)).unwrap();
     assert_eq!(content("outside/secret"), "secret");
-    assert_eq!(names(bed, "outside"), ["secret"]);
+    assert_eq!(names(host, "outside"), ["secret"]);
     assert_eq!(content("ro/file"), "inside");
     let all = ["absolute", "file", "out", "out-file", "proc", "round", "sub", "within"];
-    assert_eq!(names(bed, "ro"), all);
-    assert_eq!(names(bed, "ro/sub"), ["file"]);
+    assert_eq!(names(host, "ro"), all);
+    assert_eq!(names(host, "ro/sub"), ["file"]);
 }
 
-fn names(bed: &Bed, folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(bed.path(folder)).unwrap();
+fn names(host: &TestHost, folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(host.path(folder)).unwrap();
     let mut names: Vec<_> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_unstable();
@@ -63,9 +63,9 @@ fn names(bed: &Bed, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_granted_works() {
+fn granted_operations_succeed() {
     check_in(
-        &bed(),
+        &host(),
         &[
             ("granted", "ok /ro /rw"),
             ("list /ro sub", "ok file"),
@@ -93,9 +93,9 @@ fn what_is_granted_works() {
 }
 
 #[test]
-fn no_path_leads_out() {
-    let bed = bed();
-    let absolute = bed.path("outside/secret").display().to_string();
+fn no_path_leads_out_of_a_granted_directory() {
+    let host = host();
+    let absolute = host.path("outside/secret").display().to_string();
     let [read, std] = ["read /ro", "std-read"].map(|read| format!("{read} {absolute}"));
     let expected = [
         ("read /ro ../outside/secret", "not-permitted"),
@@ -128,13 +128,13 @@ fn no_path_leads_out() {
         ("std-read /proc/self/root/etc/passwd", NO_GRANT),
         ("std-list /", NO_GRANT),
     ];
-    check_in(&bed, &expected);
+    check_in(&host, &expected);
 }
 
 #[test]
-fn no_symbolic_link_leads_out() {
-    let bed = bed();
-    let target = bed.path("outside").display().to_string();
+fn no_symbolic_link_leads_out_of_a_granted_directory() {
+    let host = host();
+    let target = host.path("outside").display().to_string();
     let symlink = format!("symlink /rw {target} made-absolute");
     let expected = [
         ("read /ro out-file", "not-permitted"),
@@ -152,7 +152,7 @@ fn no_symbolic_link_leads_out() {
         ("list /ro out/.", "not-permitted"),
         ("list /ro absolute/", "not-permitted"),
         ("list /ro proc/root/", "not-permitted"),
-        // What changes something, with the link as it is, as a directory, and on the way.
+        // Changes through a link: by its name, as a directory, and as part of a path.
         ("write /rw out-file x", "not-permitted"),
         ("write /rw out-file/ x", "is-directory"),
         ("write /rw out/new x", "not-permitted"),
@@ -174,7 +174,7 @@ fn no_symbolic_link_leads_out() {
         ("link /rw out/secret /rw got", "not-permitted"),
         ("link /rw file /rw out/got", "not-permitted"),
         ("link-target /rw out-file /rw got", "invalid"),
-        // The guest's own links: absolute ones are not made, others are, and lead nowhere.
+        // Links that the guest makes: absolute ones are refused, relative ones lead nowhere.
         (&symlink, "not-permitted"),
         ("symlink /rw /proc/self/root made-root", "not-permitted"),
         ("symlink /rw ../outside made", "ok"),
@@ -182,7 +182,7 @@ fn no_symbolic_link_leads_out() {
         ("list /rw made/", "not-permitted"),
         ("symlink /rw x out/new", "not-permitted"),
         ("symlink /rw x ../outside/new", "not-permitted"),
-        // A link that is renamed, or linked to, is still the link.
+        // A link stays a link when it is renamed or has a hard link.
         ("rename /rw out /rw renamed", "ok"),
         ("read /rw renamed/secret", "not-permitted"),
         ("rename /rw absolute /rw sub/absolute", "ok"),
@@ -193,14 +193,14 @@ fn no_symbolic_link_leads_out() {
         ("read /rw sub/out-file", "no-entry"),
         ("delete /rw renamed", "ok"),
     ];
-    check_in(&bed, &expected);
-    assert_eq!(fs::read_to_string(bed.path("rw/file")).unwrap(), "mine");
+    check_in(&host, &expected);
+    assert_eq!(fs::read_to_string(host.path("rw/file")).unwrap(), "mine");
 }
 
 #[test]
-fn what_is_to_be_read_only_stays_so() {
+fn a_read_only_directory_cannot_be_changed() {
     check_in(
-        &bed(),
+        &host(),
         &[
             ("write /ro file x", "not-permitted"),
             ("write /ro new x", "not-permitted"),
@@ -219,7 +219,7 @@ fn what_is_to_be_read_only_stays_so() {
             ("symlink /ro file new", "not-permitted"),
             ("rename /ro file /ro new", "not-permitted"),
             ("link /ro file /ro new", "not-permitted"),
-            // Across: neither out of it, nor into it, nor to a name under which it can be changed.
+            // Between both directories: no file moves out or in, or becomes writable by a new name.
             ("rename /ro file /rw got", "not-permitted"),
             ("rename /rw file /ro got", "not-permitted"),
             ("link /ro file /rw got", "not-permitted"),
@@ -230,12 +230,12 @@ fn what_is_to_be_read_only_stays_so() {
 }
 
 #[test]
-fn without_a_grant_nothing_is_there() {
-    let bed = Bed::new();
-    add_probe(&bed, NOWHERE);
+fn a_component_without_a_grant_sees_no_files() {
+    let host = TestHost::new();
+    add_probe(&host, NOWHERE);
     let nothing = "no such directory is granted";
     check(
-        &bed,
+        &host,
         &[
             ("granted", "ok"),
             ("read / etc/passwd", nothing),
@@ -249,55 +249,55 @@ fn without_a_grant_nothing_is_there() {
 }
 
 #[test]
-fn directory_stays_the_one_that_was_there_when_the_task_was_loaded() {
-    let bed = bed();
-    let daemon = bed.start(&[]);
-    swap(&bed, "rw");
+fn a_directory_that_is_swapped_after_the_task_was_loaded_stays_the_granted_one() {
+    let host = host();
+    let daemon = host.start(&[]);
+    swap(&host, "rw");
     let tries = ["read /rw file", "list /rw .", "read /rw secret", "write /rw new made"];
-    bed.inject(&[operations("m-1", tries)]);
+    host.inject(&[operations("m-1", tries)]);
     daemon.wait_until_idle();
     daemon.stop();
-    let output = &bed.runs()[0].output.text;
+    let output = &host.runs()[0].output.text;
     assert!(output.contains("info: read /rw file: ok mine\n"), "{output}");
     assert!(output.contains("info: read /rw secret: no-entry\n"), "{output}");
     assert!(output.contains("info: write /rw new made: ok \n"), "{output}");
-    assert_eq!(names(&bed, "outside"), ["secret"]);
-    assert_eq!(fs::read_to_string(bed.path("rw-as-it-was/new")).unwrap(), "made");
+    assert_eq!(names(&host, "outside"), ["secret"]);
+    assert_eq!(fs::read_to_string(host.path("rw-as-it-was/new")).unwrap(), "made");
 }
 
 #[test]
-fn directory_stays_the_one_that_it_was_while_a_run_is_under_way() {
-    let bed = bed();
+fn a_directory_that_is_swapped_during_a_run_stays_the_granted_one() {
+    let host = host();
     let tries = ["write /rw ready x", "wait /rw go", "read /rw secret", "write /rw new made"];
-    bed.write("message.json", operations("m-1", tries));
-    let mut command = bed.command(&["test", "probe", "message.json"]);
+    host.write("message.json", operations("m-1", tries));
+    let mut command = host.command(&["test", "probe", "message.json"]);
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
-    wait_for("the run to begin", || bed.path("rw/ready").exists().then_some(()));
-    swap(&bed, "rw");
-    bed.write("rw-as-it-was/go", "");
+    wait_for("the run to begin", || host.path("rw/ready").exists().then_some(()));
+    swap(&host, "rw");
+    host.write("rw-as-it-was/go", "");
     let said = text(&child.wait_with_output().unwrap().stdout);
     assert!(said.contains("info: read /rw secret: no-entry\n"), "{said}");
     assert!(said.contains("info: write /rw new made: ok \n"), "{said}");
-    assert_eq!(names(&bed, "outside"), ["secret"]);
-    assert_eq!(fs::read_to_string(bed.path("rw-as-it-was/new")).unwrap(), "made");
+    assert_eq!(names(&host, "outside"), ["secret"]);
+    assert_eq!(fs::read_to_string(host.path("rw-as-it-was/new")).unwrap(), "made");
 }
 
-/// Puts a link to the outside in the place of a directory.
-fn swap(bed: &Bed, name: &str) {
-    let path = bed.path(name);
-    fs::rename(&path, bed.path(&format!("{name}-as-it-was"))).unwrap();
-    symlink(bed.path("outside"), path).unwrap();
+/// Replaces a directory with a link to `outside`.
+fn swap(host: &TestHost, name: &str) {
+    let path = host.path(name);
+    fs::rename(&path, host.path(&format!("{name}-as-it-was"))).unwrap();
+    symlink(host.path("outside"), path).unwrap();
 }
 
 #[test]
-fn name_that_changes_between_two_looks_does_not_lead_out() {
-    let bed = bed();
-    bed.write("outside/file", "secret");
+fn a_path_that_changes_during_the_lookup_does_not_lead_out() {
+    let host = host();
+    host.write("outside/file", "secret");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // What is on the way of `sub/file` is a directory, then a link to the outside, then nothing.
+        // `sub` is in turn a directory, missing, and a link to the outside.
         scope.spawn(|| {
-            let [sub, aside] = ["ro/sub", "ro/aside"].map(|name| bed.path(name));
+            let [sub, aside] = ["ro/sub", "ro/aside"].map(|name| host.path(name));
             while !is_over.load(Ordering::Relaxed) {
                 fs::rename(&sub, &aside).unwrap();
                 symlink("../outside", &sub).unwrap();
@@ -305,9 +305,9 @@ fn name_that_changes_between_two_looks_does_not_lead_out() {
                 fs::rename(&aside, &sub).unwrap();
             }
         });
-        bed.write("message.json", operations("m-1", ["race /ro sub/file 5000"]));
-        let said = text(&bed.run(&["test", "probe", "message.json"]).stdout);
-        // Before anything can fail: the other thread is waited for.
+        host.write("message.json", operations("m-1", ["race /ro sub/file 5000"]));
+        let said = text(&host.run(&["test", "probe", "message.json"]).stdout);
+        // This comes before every assertion, because the scope waits for the other thread.
         is_over.store(true, Ordering::Relaxed);
         let seen =
             said.lines().find_map(|line| line.strip_prefix("info: race /ro sub/file 5000: ok "));
@@ -318,11 +318,11 @@ fn name_that_changes_between_two_looks_does_not_lead_out() {
 }
 
 #[test]
-fn directory_that_is_not_there_is_named_before_anything_runs() {
-    let bed = Bed::new();
-    add_probe(&bed, &format!("{NOWHERE}\ndirs = [{{ host = '/nowhere', guest = '/x' }}]"));
-    bed.write("message.json", message("m-1", "probe", "[]"));
-    let output = bed.run(&["test", "probe", "message.json"]);
+fn a_missing_granted_directory_is_reported_before_the_task_runs() {
+    let host = TestHost::new();
+    add_probe(&host, &format!("{NOWHERE}\ndirs = [{{ host = '/nowhere', guest = '/x' }}]"));
+    host.write("message.json", message("m-1", "probe", "[]"));
+    let output = host.run(&["test", "probe", "message.json"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(said.contains("cannot open the granted directory `/nowhere`"), "{said}");

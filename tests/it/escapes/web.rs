@@ -1,4 +1,4 @@
-//! HTTP: requests go to what is granted, whatever their parts try to say.
+//! HTTP: requests reach only granted origins, even if their parts are crafted to name another site.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 
 use super::{add_probe, check, operations};
-use crate::bed::{Bed, text};
 use crate::site::{Site, answer};
+use crate::test_host::{TestHost, text};
 
 fn hello() -> Site {
     Site::start(|_| answer("200 OK", "hello"))
 }
 
-/// A bed whose probe may call what this list of a manifest says.
-fn bed(list: &str) -> Bed {
-    let bed = Bed::new();
-    add_probe(&bed, &format!("http = [{list}]"));
-    bed
+/// Returns a test host whose probe has these entries of a manifest as its `http` grant.
+fn host(list: &str) -> TestHost {
+    let host = TestHost::new();
+    add_probe(&host, &format!("http = [{list}]"));
+    host
 }
 
-/// The parts of a request, as the probe takes them, to this authority.
+/// Returns the operation of the probe that sends a GET request to this authority.
 fn get(authority: &str) -> String {
     format!("http GET http {authority} /")
 }
 
 #[test]
-fn granted_origin_is_called_and_its_neighbours_are_not() {
+fn a_granted_origin_is_called_and_similar_origins_are_denied() {
     let (site, other) = (hello(), hello());
-    let bed = bed(&format!("'{}'", site.url()));
+    let host = host(&format!("'{}'", site.url()));
     let (port, other_port) = (site.port(), other.port());
     let granted = get(&format!("127.0.0.1:{port}"));
     let port_of_other = get(&format!("127.0.0.1:{other_port}"));
-    let host = get(&format!("127.0.0.2:{port}"));
+    let loopback = get(&format!("127.0.0.2:{port}"));
     let name = get(&format!("localhost:{port}"));
     let tls = format!("http GET https 127.0.0.1:{port} /");
     let said = check(
-        &bed,
+        &host,
         &[
             (&granted, "ok 200 hello"),
             (&port_of_other, "HttpRequestDenied"),
-            (&host, "HttpRequestDenied"),
+            (&loopback, "HttpRequestDenied"),
             (&name, "HttpRequestDenied"),
             (&tls, "HttpRequestDenied"),
             (&get("127.0.0.1"), "HttpRequestDenied"),
@@ -75,30 +75,30 @@ fn granted_origin_is_called_and_its_neighbours_are_not() {
 }
 
 #[test]
-fn name_that_leads_to_this_machine_needs_its_address_in_the_grant() {
+fn a_name_that_resolves_to_this_machine_needs_its_address_in_the_grant() {
     let site = hello();
     let url = format!("http://localhost:{}", site.port());
     let request = get(&format!("localhost:{}", site.port()));
-    let said = check(&bed(&format!("'{url}'")), &[(&request, "DestinationIpProhibited")]);
+    let said = check(&host(&format!("'{url}'")), &[(&request, "DestinationIpProhibited")]);
     let line = said.called()[0].to_owned();
     assert!(line.contains(&format!("denied: `{url}` resolves to `")), "{line}");
     assert!(line.contains(&format!("which is not public: add {{ url = \"{url}\", ")), "{line}");
     assert_eq!(site.asked().len(), 0);
 
-    let bed = bed(&format!("{{ url = '{url}', addresses = ['127.0.0.1'] }}"));
-    check(&bed, &[(&request, "ok 200 hello")]);
+    let host = host(&format!("{{ url = '{url}', addresses = ['127.0.0.1'] }}"));
+    check(&host, &[(&request, "ok 200 hello")]);
     assert_eq!(site.asked()[0].header("host"), [format!("localhost:{}", site.port())]);
 }
 
 #[test]
-fn redirect_comes_back_as_it_is_and_what_it_names_is_denied() {
+fn a_redirect_is_returned_unchanged_and_its_target_is_denied() {
     let metadata = "http://169.254.169.254/latest/meta-data";
     let site = Site::start(move |_| {
         format!("HTTP/1.1 302 Found\r\nlocation: {metadata}\r\ncontent-length: 0\r\n\r\n")
     });
     let request = get(&format!("127.0.0.1:{}", site.port()));
     let said = check(
-        &bed(&format!("'{}'", site.url())),
+        &host(&format!("'{}'", site.url())),
         &[
             (&request, &format!("ok 302 to {metadata}")),
             ("http GET http 169.254.169.254 /latest/meta-data", "HttpRequestDenied"),
@@ -116,29 +116,29 @@ fn redirect_comes_back_as_it_is_and_what_it_names_is_denied() {
 }
 
 #[test]
-fn address_in_other_clothes_is_the_address() {
+fn an_address_in_another_notation_gives_no_more_access() {
     let site = hello();
     let port = site.port();
     let mapped = get(&format!("[::ffff:127.0.0.1]:{port}"));
-    // The same address: it is granted to who may call 127.0.0.1, and to nobody else.
-    check(&bed(&format!("'{}'", site.url())), &[(&mapped, "ok 200 hello")]);
+    // This is the same address: a grant for 127.0.0.1 allows it, and no other grant does.
+    check(&host(&format!("'{}'", site.url())), &[(&mapped, "ok 200 hello")]);
     assert_eq!(site.asked()[0].header("host"), [format!("127.0.0.1:{port}")]);
-    let other = bed("'http://example.org'");
+    let other = host("'http://example.org'");
     let said = check(&other, &[(&mapped, "HttpRequestDenied")]);
     assert!(said.called()[0].contains(&format!("`http://127.0.0.1:{port}` is not granted, ")));
     let odd = ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "127.0.0.1."];
     let odd: Vec<_> = odd.iter().map(|host| get(&format!("{host}:{port}"))).collect();
     let expected: Vec<_> = odd.iter().map(|o| (o.as_str(), "HttpRequestUriInvalid")).collect();
-    check(&bed(&format!("'{}'", site.url())), &expected);
+    check(&host(&format!("'{}'", site.url())), &expected);
     assert_eq!(site.asked().len(), 1);
 }
 
 #[test]
-fn parts_that_are_to_mean_another_site_are_refused() {
+fn request_parts_that_name_another_site_are_refused() {
     let (site, other) = (hello(), hello());
     let good = format!("127.0.0.1:{}", site.port());
     let evil = format!("127.0.0.1:{}", other.port());
-    let bed = bed(&format!("'{}'", site.url()));
+    let host = host(&format!("'{}'", site.url()));
     let expected = [
         // A user before the host.
         (get(&format!("{good}@{evil}")), "HttpRequestUriInvalid"),
@@ -147,17 +147,17 @@ fn parts_that_are_to_mean_another_site_are_refused() {
         (get(&format!("{evil}#@{good}")), "authority refused"),
         (get(&format!("{good}/@{evil}")), "authority refused"),
         (get(&format!("{evil}\\@{good}")), "authority refused"),
-        // No host, or no number.
+        // The host is missing, or the port is not valid.
         (get("-"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:0"), "HttpRequestUriInvalid"),
         (get("127.0.0.1:99999"), "HttpRequestUriInvalid"),
-        // A target that is more than a path.
+        // The target is more than a path.
         (format!("http GET http {good} http://{evil}/"), "path refused"),
         (format!("http GET http {good} {evil}/"), "path refused"),
         (format!("http GET http {good} *"), "path refused"),
         (format!("http GET http {good} /\\r\\nhost:evil"), "path refused"),
-        // Without a scheme it is https, which is not granted.
+        // The default scheme is https, which is not granted.
         (format!("http GET - {good} /"), "HttpRequestDenied"),
         (format!("http GET ftp {good} /"), "HttpProtocolError"),
         (format!("http CONNECT http {good} /"), "HttpRequestMethodInvalid"),
@@ -169,11 +169,11 @@ fn parts_that_are_to_mean_another_site_are_refused() {
             format!("http GET http {good} / content-length:1 content-length:2"),
             "header: InvalidSyntax",
         ),
-        // What looks like another site and is a path of this one.
+        // The target looks like another site, but is a path of this one.
         (format!("http GET http {good} //{evil}/"), "ok 200 hello"),
     ];
     let expected: Vec<_> = expected.iter().map(|(o, result)| (o.as_str(), *result)).collect();
-    check(&bed, &expected);
+    check(&host, &expected);
     assert_eq!(other.asked().len(), 0);
     let asked = site.asked();
     assert_eq!(asked.len(), 1);
@@ -182,7 +182,7 @@ fn parts_that_are_to_mean_another_site_are_refused() {
 }
 
 #[test]
-fn certificate_of_a_root_in_ca_file_is_trusted_and_no_other() {
+fn a_certificate_is_trusted_only_if_ca_file_has_its_root() {
     let mut root = CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -191,23 +191,23 @@ fn certificate_of_a_root_in_ca_file_is_trusted_and_no_other() {
         Site::start_at(([127, 0, 0, 1], 0).into(), Some(tls(&root)), |_| answer("200 OK", "hello"));
     let url = format!("https://127.0.0.1:{}", site.port());
     let request = format!("http GET https 127.0.0.1:{} /", site.port());
-    let bed = bed(&format!("'{url}'"));
-    let said = check(&bed, &[(&request, "TlsCertificateError")]);
+    let host = host(&format!("'{url}'"));
+    let said = check(&host, &[(&request, "TlsCertificateError")]);
     let line = said.called()[0].to_owned();
     let expected = format!("GET {url}/: failed: the certificate of `{url}` is not trusted: ");
     assert!(line.starts_with(&expected), "{line}");
     assert_eq!(site.asked().len(), 0);
 
-    bed.write("ca.pem", root.pem());
-    let ca = bed.path("ca.pem");
-    bed.write("host.toml", format!("[http]\nca_file = '{}'\n", ca.display()));
-    bed.write("message.json", operations("m-1", [request.as_str()]));
-    let output = bed.run(&["--config", "host.toml", "test", "probe", "message.json"]);
+    host.write("ca.pem", root.pem());
+    let ca = host.path("ca.pem");
+    host.write("host.toml", format!("[http]\nca_file = '{}'\n", ca.display()));
+    host.write("message.json", operations("m-1", [request.as_str()]));
+    let output = host.run(&["--config", "host.toml", "test", "probe", "message.json"]);
     let said = text(&output.stdout);
     assert!(said.contains(&format!("info: {request}: ok 200 hello\n")), "{said}");
 }
 
-/// A configuration with a certificate for 127.0.0.1 that this root signed.
+/// Returns a configuration with a certificate for 127.0.0.1 that this root signed.
 fn tls(root: &CertifiedIssuer<'static, KeyPair>) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -224,15 +224,15 @@ fn tls(root: &CertifiedIssuer<'static, KeyPair>) -> Arc<ServerConfig> {
 }
 
 #[test]
-fn calls_and_grants_are_in_the_record_of_the_run() {
+fn the_record_of_a_run_has_its_calls_and_grants() {
     let site = hello();
-    let bed = bed(&format!("'{}'", site.url()));
+    let host = host(&format!("'{}'", site.url()));
     let granted = get(&format!("127.0.0.1:{}", site.port()));
-    let daemon = bed.start(&[]);
-    bed.inject(&[operations("m-1", [granted.as_str(), get("169.254.169.254").as_str()])]);
+    let daemon = host.start(&[]);
+    host.inject(&[operations("m-1", [granted.as_str(), get("169.254.169.254").as_str()])]);
     daemon.wait_until_idle();
     daemon.stop();
-    let run = &bed.runs()[0];
+    let run = &host.runs()[0];
     let url = site.url();
     let calls = [
         format!("GET {url}/: 200, 0 bytes out, 5 in"),
@@ -242,7 +242,7 @@ fn calls_and_grants_are_in_the_record_of_the_run() {
     ];
     assert_eq!(run.usage.requests, calls);
     assert_eq!(run.grants, [format!("call {url}")]);
-    let shown = text(&bed.run(&["runs", "show", run.id.as_str()]).stdout);
+    let shown = text(&host.run(&["runs", "show", run.id.as_str()]).stdout);
     for call in &calls {
         let is_there = |line: &str| line.starts_with("called ") && line.trim_end().ends_with(call);
         assert!(shown.lines().any(is_there), "`{call}` is not in:\n{shown}");

@@ -1,7 +1,7 @@
 //! Several versions of Ansible.
 //!
-//! `cargo xtask test` installs them and names them in [`ENVIRONMENT`]; a test binary started by hand
-//! finds them where the last such run left them.
+//! `cargo xtask test` installs them and names them in [`ENVIRONMENT`]. A test binary that is
+//! started by hand uses those of the last such run.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::repository;
 
 /// The environment variable that names the programs, as `PATH` does.
 const ENVIRONMENT: &str = "LOOPABULL_TEST_ANSIBLES";
-/// How many versions a test must have seen.
+/// The number of versions that a test must run with.
 const FEWEST: usize = 3;
 
 /// Returns the `ansible-playbook` of each version.

@@ -1,15 +1,15 @@
-//! A cable to a host in a network namespace, which goes dead without a word.
+//! A cable to a host in a network namespace. It can be cut without an error on either side.
 
 use std::net::Ipv4Addr;
 
 use crate::network::Network;
 
-/// A host at the end of a cable. It lives as long as the process of the test.
+/// A host at the end of a cable. It exists as long as the test process.
 #[derive(Debug)]
 pub struct Cable(Network);
 
 impl Cable {
-    /// Lays a cable to a new host.
+    /// Creates a host and connects it.
     ///
     /// # Panics
     ///
@@ -23,17 +23,17 @@ impl Cable {
         self.0.host(0).address
     }
 
-    /// Loses every packet in both directions.
+    /// Drops every packet in both directions.
     pub fn cut(&self) {
         self.0.cut_us(0);
     }
 
-    /// Takes back what [`Cable::cut`] did.
+    /// Undoes [`Cable::cut`].
     pub fn mend(&self) {
         self.0.mend_us(0);
     }
 
-    /// Returns the option of `nsenter` that goes to the host.
+    /// Returns the option of `nsenter` that enters the host's network namespace.
     pub(crate) fn namespace(&self) -> String {
         format!("--net=/proc/{}/ns/net", self.0.host(0).pid())
     }

@@ -1,4 +1,4 @@
-//! Three RabbitMQ nodes that are one cluster.
+//! A cluster of three RabbitMQ nodes.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use crate::rabbit::node::{Node, Ports};
 use crate::{Rabbit, Vhost};
 
 const NODES: u8 = 3;
-/// For an election, and for a node to see what the others have seen.
+/// The time limit of an election, and of a node's notice that others are up or down.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Three RabbitMQ nodes that are one cluster. A part of it that is not the greater one pauses.
+/// A cluster of three RabbitMQ nodes. Nodes that are cut off from the majority pause.
 ///
-/// They are killed on drop, and when the test process ends.
+/// The nodes are killed on drop, and when the test process ends.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Rabbit>,
-    /// After the nodes, which live in it. None if they share the loopback address.
+    /// Dropped after the nodes, which are in it. `None` if they share the loopback address.
     network: Option<Network>,
 }
 
 impl Cluster {
-    /// Starts three nodes on the loopback address. They cannot be parted.
+    /// Starts three nodes on the loopback address. Their connections cannot be cut.
     ///
     /// # Panics
     ///
@@ -36,24 +36,25 @@ impl Cluster {
     ///
     /// As [`Rabbit::start`].
     pub fn start_with(conf: &str) -> Self {
-        // A node finds the others by the epmd that they share. Each keeper tries to start it, and
-        // it is no matter who comes first.
+        // The nodes find each other through a shared epmd. Every keeper tries to start it, and the
+        // first one succeeds.
         let epmd = Ports::free().epmd;
         let node = |_| Node::on_loopback(Ports { epmd, ..Ports::free() });
         Self::join((0..NODES).map(node).collect(), None, conf)
     }
 
-    /// Starts three nodes that can be parted: each has an address and a network of its own. It
-    /// takes root and iproute2.
+    /// Starts three nodes whose connections can be cut: each has its own address and network
+    /// namespace. This needs root and iproute2.
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`], and without root.
+    /// As [`Rabbit::start`], and if the test is not root.
     pub fn start_apart() -> Self {
         Self::start_apart_with("")
     }
 
-    /// Starts three nodes that can be parted, with further lines for their `rabbitmq.conf`.
+    /// Starts three nodes whose connections can be cut, with further lines for their
+    /// `rabbitmq.conf`.
     ///
     /// # Panics
     ///
@@ -92,18 +93,18 @@ impl Cluster {
         &self.nodes[index]
     }
 
-    /// Makes a vhost for one test, as the first node that runs has it; see [`Vhost::on`].
+    /// Makes a vhost for one test, addressed through the first running node; see [`Vhost::on`].
     pub fn vhost(&self) -> Vhost {
         let node = self.nodes.iter().find(|node| node.is_running());
         node.expect("a node runs").vhost()
     }
 
-    /// Returns the number of the node that leads a queue. It waits until one does that runs, and
-    /// asks the nodes that run and are not paused.
+    /// Waits until a running node leads the queue, and returns the node's number. It asks the nodes
+    /// that run and are not paused.
     ///
     /// # Panics
     ///
-    /// If no node leads it within a minute and a half.
+    /// If no running node leads the queue within 90 seconds.
     pub fn leader_of(&self, vhost: &Vhost, queue: &str) -> usize {
         let ask = ["list_queues", "--no-table-headers", "--timeout", "10", "-p", &vhost.name];
         let ask: Vec<&str> = ask.into_iter().chain(["name", "leader"]).collect();
@@ -117,8 +118,9 @@ impl Cluster {
         })
     }
 
-    /// Cuts a node off from the two others, and waits for nothing. Packets are lost in silence;
-    /// after some seconds the others take it for dead and it pauses. The tests still reach it.
+    /// Cuts a node off from the two others, and returns at once. Packets are dropped without an
+    /// error. After some seconds the others consider it dead, and it pauses. The tests can still
+    /// reach it.
     ///
     /// # Panics
     ///
@@ -129,11 +131,11 @@ impl Cluster {
         }
     }
 
-    /// Joins a node to the others again, and waits until the three are one cluster.
+    /// Connects a node to the others again, and waits until the three are one cluster.
     ///
     /// # Panics
     ///
-    /// If they are not within a minute and a half.
+    /// If they are not within 90 seconds.
     pub fn reconnect(&self, index: usize) {
         for other in self.others(index) {
             self.network().mend(index, other);
@@ -141,16 +143,14 @@ impl Cluster {
         self.wait_until_joined();
     }
 
-    /// Waits until the node has seen that it is alone and has paused.
+    /// Waits until the node has noticed that it is alone and has paused.
     ///
     /// # Panics
     ///
-    /// If it has not within a minute and a half.
+    /// If it has not within 90 seconds.
     pub fn wait_until_paused(&self, index: usize) {
-        let ask = ["eval", "rabbit:is_running()."];
         wait("the node to pause", || {
-            let answer = self.nodes[index].try_ctl(&ask);
-            answer.is_ok_and(|text| text.trim() == "false").then_some(())
+            self.nodes[index].evals_to("rabbit:is_running()", "false").then_some(())
         });
     }
 
@@ -158,20 +158,17 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// If it is not so within a minute and a half.
+    /// If they do not within 90 seconds.
     pub fn wait_until_joined(&self) {
-        let count = "length(rabbit_nodes:all_running()).";
+        let count = "length(rabbit_nodes:all_running())";
         let expected = self.nodes.len().to_string();
         for node in &self.nodes {
-            wait("the nodes to see each other", || {
-                let answer = node.try_ctl(&["eval", count]);
-                answer.is_ok_and(|text| text.trim() == expected).then_some(())
-            });
+            wait("the nodes to see each other", || node.evals_to(count, &expected).then_some(()));
         }
     }
 
     fn network(&self) -> &Network {
-        self.network.as_ref().expect("only `Cluster::start_apart` makes nodes that can be parted")
+        self.network.as_ref().expect("the cluster was started by `Cluster::start_apart`")
     }
 
     fn others(&self, index: usize) -> impl Iterator<Item = usize> {

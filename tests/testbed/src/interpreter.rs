@@ -1,7 +1,7 @@
 //! The Python interpreter that has the original fedmsg and fedora-messaging.
 //!
-//! `cargo xtask test` creates its environment and names it in [`ENVIRONMENT`]; a test binary started
-//! by hand finds it where the last such run left it.
+//! `cargo xtask test` creates its environment and names it in [`ENVIRONMENT`]. A test binary that
+//! is started by hand uses the environment of the last such run.
 
 use std::path::PathBuf;
 

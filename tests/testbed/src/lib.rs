@@ -1,9 +1,9 @@
-//! Real servers for tests, and what is wrong with them on demand.
+//! Real servers for tests, and faults of these servers on demand.
 //!
-//! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address, without systemd,
-//! beside whatever else the machine runs; it can be killed, frozen and started again. A
-//! [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each dies with the process that
-//! started it, however that dies.
+//! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address. It needs no
+//! systemd, does not disturb other servers of the machine, and can be killed, frozen and started
+//! again. A [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each of them ends with the
+//! process that started it, even if that is killed.
 
 mod ansible;
 mod cable;
@@ -18,6 +18,7 @@ mod proxy;
 mod publisher;
 mod rabbit;
 mod repository;
+mod wal;
 
 pub use ansible::ansible_playbooks;
 pub use cable::Cable;
@@ -29,3 +30,4 @@ pub use publisher::FedmsgPublisher;
 pub use rabbit::vhost::Vhost;
 pub use rabbit::{Rabbit, TlsNode};
 pub use repository::repository;
+pub use wal::cuts;

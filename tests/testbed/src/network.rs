@@ -1,8 +1,8 @@
-//! A network of its own for each node of a cluster: namespaces, joined by a bridge.
+//! A network that can be cut: one network namespace for each host, joined by a bridge.
 //!
-//! The bridge lives in a namespace, too, so that nothing is left when the processes that hold the
-//! namespaces end, and those end with the test process. The tests' side has one address in the
-//! network and reaches every node, whatever is cut.
+//! The bridge is in a namespace too. Nothing is left behind once the processes that hold the
+//! namespaces end, and those end with the test process. The test process has one address in the
+//! network and reaches every host, even if the hosts cannot reach each other.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;
@@ -17,20 +17,20 @@ use crate::process;
 #[derive(Debug)]
 pub(crate) struct Network {
     hosts: Vec<Host>,
-    /// The tests' own device in it.
+    /// The test process's own network device.
     device: String,
     address: Ipv4Addr,
     _bridge: Namespace,
 }
 
-/// A namespace with an address.
+/// A network namespace with an address.
 #[derive(Debug)]
 pub(crate) struct Host {
     namespace: Namespace,
     pub(crate) address: Ipv4Addr,
 }
 
-/// A namespace that lasts as long as this process and one more, which it ends on drop.
+/// A network namespace. A child process holds it, and is killed on drop.
 #[derive(Debug)]
 struct Namespace(Child);
 
@@ -39,12 +39,12 @@ impl Network {
     pub(crate) fn start(hosts: u8) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "only root can give the nodes a network that can be cut"
+            "only root can create a network that can be cut"
         );
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % 16;
         let pid = std::process::id();
-        // Addresses that RFC 2544 keeps for tests of networks; sixteen for each network.
+        // RFC 2544 reserves these addresses for tests of networks. Each network has sixteen.
         let address = |host: u8| {
             let [_, _, high, low] = ((pid << 4 | number) << 4 | u32::from(host)).to_be_bytes();
             let middle = 18 + (pid >> 8 & 1) as u8;
@@ -84,23 +84,23 @@ impl Network {
         &self.hosts[index]
     }
 
-    /// Loses every packet between two hosts. Nobody is told.
+    /// Drops every packet between two hosts, without an error on either side.
     pub(crate) fn cut(&self, one: usize, other: usize) {
-        // An address of Ethernet that nobody has.
+        // No device has this Ethernet address.
         self.on_both(one, other, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
     }
 
-    /// Takes back what [`Network::cut`] did.
+    /// Undoes [`Network::cut`].
     pub(crate) fn mend(&self, one: usize, other: usize) {
         self.on_both(one, other, "delete", "");
     }
 
-    /// Loses every packet between the tests' side and a host. Nobody is told.
+    /// Drops every packet between the test process and a host, without an error on either side.
     pub(crate) fn cut_us(&self, host: usize) {
         self.on_ours(host, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
     }
 
-    /// Takes back what [`Network::cut_us`] did.
+    /// Undoes [`Network::cut_us`].
     pub(crate) fn mend_us(&self, host: usize) {
         self.on_ours(host, "delete", "");
     }
@@ -120,7 +120,7 @@ impl Network {
 }
 
 impl Host {
-    /// Returns a process that is in the namespace.
+    /// Returns the id of a process that is in the namespace.
     pub(crate) fn pid(&self) -> u32 {
         self.namespace.pid()
     }
@@ -129,7 +129,7 @@ impl Host {
 impl Namespace {
     fn start() -> Self {
         let mut holder = Command::new("unshare");
-        // It reads until we end.
+        // `cat` reads its input until this process ends.
         holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let namespace = Self(holder.spawn().expect("util-linux is installed"));
         let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
@@ -142,7 +142,7 @@ impl Namespace {
         self.0.id()
     }
 
-    /// Runs lines of a shell in the namespace.
+    /// Runs lines of shell code in the namespace.
     fn run(&self, lines: &str) {
         let namespace = format!("--net=/proc/{}/ns/net", self.pid());
         succeed(Command::new("nsenter").args([&namespace, "--", "sh", "-ec", lines]), lines);
@@ -151,7 +151,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Both fail only if it has ended by itself.
+        // Both fail only if the process has ended by itself.
         drop(self.0.kill());
         drop(self.0.wait());
     }

@@ -1,10 +1,10 @@
-//! Says from the logs of a test what became of its messages.
+//! The oracle of a test: it decides from the logs whether messages were lost.
 //!
-//! The logic is that of Jepsen's checker `total-queue`: what was confirmed must be done or dead, what
-//! is done must have been attempted. The publisher writes a [`Ledger`], `attempted ID` and
-//! `confirmed ID`; the task is a [`Recorder`], which writes `start ID ATTEMPT PID MILLIS` and
-//! `end ID ATTEMPT PID RC MILLIS`. Dead letters are the caller's to list. Each message is one for
-//! one task.
+//! The logic is that of Jepsen's checker `total-queue`: a confirmed message must be done or dead,
+//! and a message that is done must have been attempted. The publisher writes a [`Ledger`] with
+//! `attempted ID` and `confirmed ID`. The task is a [`Recorder`], which writes
+//! `start ID ATTEMPT PID MILLIS` and `end ID ATTEMPT PID RC MILLIS`. The caller lists the dead
+//! letters. Each message has one task.
 
 mod ledger;
 mod recorder;
@@ -19,10 +19,10 @@ pub use self::ledger::Ledger;
 pub use self::recorder::Recorder;
 pub use self::verdict::Verdict;
 
-/// What is known of the messages of a test.
+/// The records about the messages of a test.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
-    /// How often the publish of each message was begun.
+    /// The number of attempts to publish each message.
     pub attempted: BTreeMap<String, usize>,
     pub confirmed: BTreeSet<String>,
     /// In the order of the log.
@@ -30,8 +30,8 @@ pub struct Oracle {
     /// In the order of the log.
     pub ends: Vec<End>,
     pub dead: BTreeSet<String>,
-    /// How many starts a message may have beyond its attempts, for each time it was published: a
-    /// run that is given back does not count as an attempt.
+    /// The number of starts that a message may have in addition to its attempts, for each time that
+    /// it was published. A requeued run does not count as an attempt.
     pub allowance: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct End {
     pub at: u64,
 }
 
-/// What the start and the end of a run have in common.
+/// The fields that the start and the end of a run have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunKey {
     pub id: String,
@@ -62,12 +62,12 @@ pub struct RunKey {
 }
 
 impl Oracle {
-    /// Reads both logs. One that is not there is empty, and a last line that has no end was not
-    /// written: its writer was killed, or is writing.
+    /// Reads both logs. A missing log counts as empty. A last line without a line feed is ignored:
+    /// its writer was killed, or is still writing.
     ///
     /// # Errors
     ///
-    /// If a log cannot be read, or has a line that is no record.
+    /// If a log cannot be read, or has a line that is not a record.
     pub fn read(
         ledger: &Path,
         task_log: &Path,
@@ -81,14 +81,14 @@ impl Oracle {
             };
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             for line in whole.lines() {
-                let bad = || io::Error::other(format!("{}: no record: {line}", path.display()));
+                let bad = || io::Error::other(format!("{}: not a record: {line}", path.display()));
                 oracle.take(line).ok_or_else(bad)?;
             }
         }
         Ok(oracle)
     }
 
-    /// Says what became of the messages, each of which may have this many attempts.
+    /// Returns the verdict on the messages, if each may have this many attempts.
     pub fn check(&self, max_attempts: u32) -> Verdict {
         let mut successes: BTreeMap<&str, usize> = BTreeMap::new();
         for end in self.ends.iter().filter(|end| end.code == 0) {
@@ -138,8 +138,8 @@ impl Oracle {
         Some(())
     }
 
-    /// Returns the messages of which two runs overlap. A run without an end was killed, nobody knows
-    /// when, and is left out.
+    /// Returns the messages of which two runs overlap. Runs without an end are left out: they were
+    /// killed at an unknown time.
     fn overlapping(&self) -> BTreeSet<String> {
         let mut begun: HashMap<&RunKey, Vec<u64>> = HashMap::new();
         for start in self.starts.iter().rev() {
@@ -147,14 +147,14 @@ impl Oracle {
         }
         let mut spans: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         for end in &self.ends {
-            // The first that is left, should two runs have had the same number.
+            // If two runs have the same key, the first remaining start belongs to this end.
             if let Some(start) = begun.get_mut(&end.run).and_then(Vec::pop) {
                 spans.entry(&end.run.id).or_default().push((start, end.at));
             }
         }
         let overlap = |spans: &mut Vec<(u64, u64)>| {
             spans.sort_unstable();
-            // Sorted by their starts, some two overlap only if two neighbours do.
+            // In the order of their starts, two spans overlap only if two neighbours do.
             spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
         };
         let found = spans.iter_mut().filter_map(|(id, spans)| overlap(spans).then_some(*id));
@@ -178,7 +178,7 @@ impl Oracle {
 mod tests {
     use super::*;
 
-    /// Judges two logs with at most two attempts.
+    /// Returns the verdict on two logs, with at most two attempts allowed.
     fn verdict(ledger: &str, task_log: &str, dead: &[&str]) -> Verdict {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (folder.path().join("ledger"), folder.path().join("log"));
@@ -187,7 +187,7 @@ mod tests {
         Oracle::read(&one, &other, dead.iter().map(|id| (*id).to_owned())).unwrap().check(2)
     }
 
-    /// Checks the second line of the text: the one set that is bad.
+    /// Checks the lines of the text after the first: the sets of faulty messages.
     fn check(ledger: &str, task_log: &str, dead: &[&str], expected: &str) {
         let text = verdict(ledger, task_log, dead).to_string();
         let bad: Vec<&str> = text.lines().skip(1).collect();
@@ -198,53 +198,53 @@ mod tests {
     const RUN: &str = "start a 1 7 100\nend a 1 7 0 200\n";
 
     #[test]
-    fn confirmed_and_done_once_is_well() {
+    fn a_message_that_is_confirmed_and_done_once_is_no_fault() {
         check(PUBLISHED, RUN, &[], "");
         verdict(PUBLISHED, RUN, &[]).assert_nothing_lost();
     }
 
     #[test]
-    fn confirmed_and_never_run_is_lost() {
+    fn a_confirmed_message_that_is_never_run_is_lost() {
         check(PUBLISHED, "", &[], "lost: a");
     }
 
     #[test]
-    fn confirmed_and_never_successful_is_lost() {
+    fn a_confirmed_message_that_never_succeeds_is_lost() {
         check(PUBLISHED, "start a 1 7 100\nend a 1 7 1 200\n", &[], "lost: a");
         check(PUBLISHED, "start a 1 7 100\n", &[], "lost: a");
     }
 
     #[test]
-    fn dead_letter_is_not_lost() {
+    fn a_dead_letter_is_not_lost() {
         check(PUBLISHED, "", &["a"], "");
     }
 
     #[test]
-    fn unconfirmed_is_not_lost() {
+    fn an_unconfirmed_message_is_not_lost() {
         check("attempted a\n", "", &[], "");
     }
 
     #[test]
     #[should_panic(expected = "1 lost")]
-    fn loss_fails_the_test() {
+    fn a_lost_message_fails_the_test() {
         verdict(PUBLISHED, "", &[]).assert_nothing_lost();
     }
 
     #[test]
-    fn run_or_dead_without_an_attempt_is_unexpected() {
+    fn a_message_that_is_run_or_dead_and_was_never_published_is_unexpected() {
         check("", RUN, &[], "unexpected: a");
         check("", "", &["a"], "unexpected: a");
     }
 
     #[test]
-    fn done_without_a_confirm_is_recovered() {
+    fn an_unconfirmed_message_that_is_done_is_recovered() {
         let verdict = verdict("attempted a\nattempted b\n", RUN, &[]);
         assert_eq!(verdict.recovered, BTreeSet::from(["a".to_owned()]));
         check("attempted a\n", RUN, &[], "");
     }
 
     #[test]
-    fn done_twice_is_duplicated() {
+    fn a_message_that_is_done_twice_is_duplicated() {
         let again = format!("{RUN}start a 2 8 300\nend a 2 8 0 400\n");
         check(PUBLISHED, &again, &[], "duplicated: a (2 times)");
         let failed_first = "start a 1 7 100\nend a 1 7 1 200\nstart a 2 8 300\nend a 2 8 0 400\n";
@@ -262,12 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn run_without_an_end_overlaps_nothing() {
+    fn a_run_without_an_end_overlaps_no_other() {
         check(PUBLISHED, "start a 1 7 100\nstart a 2 8 150\nend a 2 8 0 200\n", &[], "");
     }
 
     #[test]
-    fn attempt_beyond_the_limit_is_over_it() {
+    fn an_attempt_beyond_the_limit_is_over_the_limit() {
         check(PUBLISHED, "start a 3 7 100\nend a 3 7 0 200\n", &[], "over limit: a");
     }
 
@@ -275,12 +275,12 @@ mod tests {
     fn more_starts_than_attempts_are_over_the_limit() {
         let log = format!("start a 1 5 10\nstart a 1 6 20\n{RUN}");
         check(PUBLISHED, &log, &[], "over limit: a");
-        // Published twice it may run twice as often.
+        // A message that is published twice may run twice as often.
         check(&format!("attempted a\n{PUBLISHED}"), &log, &[], "");
     }
 
     #[test]
-    fn counts_are_in_one_line_and_ten_ids_are_named() {
+    fn the_counts_are_in_one_line_and_ten_ids_are_named() {
         let ledger: String =
             (10..22).map(|n| format!("attempted m-{n}\nconfirmed m-{n}\n")).collect();
         let text = verdict(&ledger, "", &[]).to_string();
@@ -293,11 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_at_the_end_was_not_written() {
+    fn an_unfinished_last_line_is_ignored() {
         check(&format!("{PUBLISHED}confirmed"), &format!("{RUN}start a 2"), &[], "");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         fs::write(&path, "confirmed\nattempted a\n").unwrap();
-        assert!(Oracle::read(&path, &path, []).is_err(), "in the middle it is a fault");
+        assert!(Oracle::read(&path, &path, []).is_err(), "an unfinished earlier line is an error");
     }
 }

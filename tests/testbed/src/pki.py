@@ -1,8 +1,9 @@
-"""Makes certificates in the current folder with keys of RSA.
+"""Makes certificates with RSA keys in the current folder.
 
 Each line of standard input is a JSON object: {"ca": NAME}, {"leaf": NAME, "ca": CA, "serial": N,
-"days": N} or {"crl": FILE, "ca": CA, "revoked": [SERIAL...], "days": N}; days count from now, from
-a negative one it has ended. The answer to each is a line, "done".
+"days": N} or {"crl": FILE, "ca": CA, "revoked": [SERIAL...], "days": N}. The validity ends this
+number of days from now; a negative number means that it has ended. The answer to each is a line,
+"done".
 """
 
 import datetime
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
-# The past of everything that is made here.
+# The beginning of the validity of everything that is made here.
 EARLIER = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) - 400 * DAY
 NOW = EARLIER + 400 * DAY
 
@@ -59,7 +60,6 @@ def make(command):
         for serial in command["revoked"]:
             one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(EARLIER)
             made = made.add_revoked_certificate(one.build())
-        # Whoever reads it must never see a half.
         write(command["crl"], made.sign(key, hashes.SHA256()).public_bytes(pem))
         return
     key = rsa.generate_private_key(65537, 2048)

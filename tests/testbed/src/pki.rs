@@ -1,4 +1,4 @@
-//! Certificates for signed fedmsg messages: a CA, leaves, and what it has revoked.
+//! Certificates for signed fedmsg messages: a CA, leaf certificates and a revocation list.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::io::Write;
@@ -12,21 +12,21 @@ use crate::interpreter::python;
 
 const SCRIPT: &str = include_str!("pki.py");
 
-/// A CA with what it has signed, in a folder.
+/// A CA and its certificates, in a folder.
 #[derive(Debug)]
 pub struct Pki {
     folder: TempDir,
 }
 
 impl Pki {
-    /// The name of the CA, and of its files.
+    /// The name of the CA and of its files.
     pub const CA: &str = "ca";
 
     /// Makes a CA.
     ///
     /// # Panics
     ///
-    /// If there is no Python with `cryptography`; the text says what to do.
+    /// If no Python has `cryptography`; the text says what to do.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-pki-").tempdir();
         let pki = Self { folder: folder.expect("a temporary folder") };
@@ -34,23 +34,23 @@ impl Pki {
         pki
     }
 
-    /// Makes a certificate with this common name and its key.
+    /// Makes a certificate with this common name, and its key.
     pub fn leaf(&self, name: &str, serial: u32) {
         self.make(&[json!({"leaf": name, "ca": Self::CA, "serial": serial, "days": 365})]);
     }
 
-    /// Writes the list of revoked certificates, which is valid for so many days from now.
+    /// Writes the list of revoked certificates, which is valid for this number of days from now.
     pub fn revoke(&self, serials: &[u32], days: i32) {
         let crl = json!({"crl": "crl.pem", "ca": Self::CA, "revoked": serials, "days": days});
         self.make(&[crl]);
     }
 
-    /// Returns the folder: `ssldir` of fedmsg.
+    /// Returns the folder, for fedmsg's `ssldir`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Returns a file: `NAME.crt`, `NAME.key`, `crl.pem`.
+    /// Returns the path of a file: `NAME.crt`, `NAME.key` or `crl.pem`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -1,4 +1,4 @@
-//! Signals to the processes of a server, and what /proc says of them.
+//! Signals to the processes of a server, and their states in `/proc`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Sends a signal. A process that is gone already is none of our trouble.
+/// Sends a signal. If the process is already gone, it does nothing.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         kill_process(pid, signal).ok();
     }
 }
 
-/// Returns whether the process runs, or could after SIGCONT. A zombie does not.
+/// Returns whether the process runs or is stopped. A zombie counts as dead.
 pub(crate) fn is_alive(pid: u32) -> bool {
     status(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
@@ -23,7 +23,7 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
     status(pid).is_some_and(|(state, _)| state == 'T')
 }
 
-/// Kills a process and whatever it started, and waits until all of them are gone.
+/// Kills a process and all its descendants, and waits until they are gone.
 pub(crate) fn kill_family(pid: u32) {
     let mut family = descendants(pid);
     family.insert(pid);
@@ -35,7 +35,7 @@ pub(crate) fn kill_family(pid: u32) {
     wait_until("the killed processes to be gone", || !family.iter().any(|pid| is_alive(*pid)));
 }
 
-/// Waits for something near, that takes no longer than a busy machine makes it.
+/// Waits until a condition is true. It panics after a minute.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -47,7 +47,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Returns the state and the parent of a process.
 fn status(pid: u32) -> Option<(char, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything.
+    // The name is in parentheses and may contain any character.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

@@ -1,6 +1,7 @@
-//! A TCP proxy that can fall silent, hold what it has, or cut what goes through it.
+//! A TCP proxy that can drop data, delay it, or cut its connections.
 //!
-//! Knows nothing of what it forwards. Each connection has two threads, one for each direction.
+//! It does not know the protocol that it forwards. Each connection has two threads, one for each
+//! direction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A TCP proxy on a free port of the loopback address.
 ///
-/// What it does to connections it does from the call on: a block of bytes that a thread is just
-/// writing may still pass. It ends on drop, with every connection.
+/// Its methods act on the data after the call: a block of bytes that a thread is just writing may
+/// still pass. It ends on drop, with every connection.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -21,7 +22,7 @@ pub struct Proxy {
 struct Shared {
     target: SocketAddr,
     state: Mutex<State>,
-    /// Told when `holds` ends or a connection is closed.
+    /// Notified when `holds` ends or a connection is closed.
     changed: Condvar,
     accepted: AtomicUsize,
 }
@@ -39,10 +40,10 @@ struct State {
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    /// For ever: bytes are missing.
+    /// Never becomes false again, because bytes are missing.
     is_swallowed: AtomicBool,
     is_closed: AtomicBool,
-    /// The pumps that have not come to an end.
+    /// The number of directions that have not ended.
     pumps: AtomicUsize,
 }
 
@@ -81,26 +82,26 @@ impl Proxy {
         self.address
     }
 
-    /// Turns the silence on or off. While it is on every connection stays open and forwards nothing
-    /// in either direction, not even its end; what is sent is read and lost. A connection that was
-    /// open while it was on stays so: only new ones forward after it.
+    /// Turns the silence on or off. While it is on, every connection stays open and forwards
+    /// nothing in either direction, not even its end; sent data is read and lost. A connection that
+    /// was open meanwhile stays silent: only new ones forward afterwards.
     pub fn swallow(&self, on: bool) {
         let mut state = self.shared.lock();
         state.swallows = on;
         for connection in &state.connections {
             connection.is_swallowed.fetch_or(on, Ordering::SeqCst);
         }
-        // What was held is lost as well.
+        // Held data is lost as well.
         self.shared.changed.notify_all();
     }
 
-    /// Turns the delay on or off. While it is on nothing is forwarded and nothing is lost.
+    /// Turns the delay on or off. While it is on, nothing is forwarded and nothing is lost.
     pub fn hold(&self, on: bool) {
         self.shared.lock().holds = on;
         self.shared.changed.notify_all();
     }
 
-    /// Closes all present connections, on both sides. New ones are taken.
+    /// Closes all present connections, on both sides. New ones are accepted.
     pub fn cut(&self) {
         let connections = std::mem::take(&mut self.shared.lock().connections);
         for connection in connections {
@@ -109,12 +110,12 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Returns how many connections were made to the target since the start.
+    /// Returns the number of connections to the target since the start.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Returns how many connections are open. One that is swallowed counts until it is cut.
+    /// Returns the number of open connections. A silent one counts until it is cut.
     pub fn open(&self) -> usize {
         self.shared.lock().connections.len()
     }
@@ -124,7 +125,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.cut();
-        // Wakes the thread that accepts; if it cannot be reached it is gone.
+        // Wakes the accepting thread. If the connection fails, the thread has ended.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -168,10 +169,10 @@ impl Shared {
             self.wait_while_held(connection);
             let is_swallowed = connection.is_swallowed.load(Ordering::SeqCst);
             match length {
-                // A reset is an end, too, but not one that lets the other direction go on.
+                // A reset ends both directions.
                 Err(_) if !is_swallowed => break false,
                 Ok(0) if !is_swallowed => break to.shutdown(Shutdown::Write).is_ok(),
-                // The other side does not learn of it.
+                // The other side is not notified.
                 Ok(0) | Err(_) => return,
                 Ok(_) if is_swallowed => (),
                 Ok(length) => {
@@ -204,7 +205,7 @@ impl Connection {
 
     fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        // Each fails only if that side has closed already.
+        // Each fails only if that side is already closed.
         drop((self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both)));
     }
 }
@@ -217,10 +218,10 @@ mod tests {
     use super::*;
     use crate::process::wait_until;
 
-    /// How long nothing must come before we believe that nothing will.
+    /// The time without data after which a connection counts as silent.
     const SILENCE: Duration = Duration::from_millis(300);
 
-    /// Starts a server that says everything back.
+    /// Starts a server that echoes everything.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_the_end_go_through() {
+    fn bytes_and_the_end_of_a_stream_are_forwarded() {
         let proxy = Proxy::start(echo());
         let mut stream = connect(&proxy);
         check_echo(&stream, b"one");
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn swallowed_connection_stays_silent_for_ever_and_a_new_one_forwards() {
+    fn a_swallowed_connection_stays_silent_and_a_new_one_forwards() {
         let proxy = Proxy::start(echo());
         let old = connect(&proxy);
         check_echo(&old, b"one");
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn held_bytes_come_later() {
+    fn held_bytes_arrive_later() {
         let proxy = Proxy::start(echo());
         let stream = connect(&proxy);
         check_echo(&stream, b"one");
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_ends_present_connections_even_held_and_swallowed_ones() {
+    fn a_cut_closes_present_connections_even_held_and_swallowed_ones() {
         let check = |harm: fn(&Proxy)| {
             let proxy = Proxy::start(echo());
             let stream = connect(&proxy);
@@ -315,7 +316,7 @@ mod tests {
             (&stream).write_all(b"two").unwrap();
             proxy.cut();
             let mut rest = Vec::new();
-            // The end, or a reset; what was on its way may still come.
+            // The stream ends or is reset. Data that was in flight may still arrive.
             if let Err(error) = (&stream).read_to_end(&mut rest) {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
             }
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn refusing_target_is_seen_as_an_end() {
+    fn a_target_that_refuses_connections_closes_the_clients_connection() {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let proxy = Proxy::start(nobody);
         assert_eq!(connect(&proxy).read(&mut [0]).unwrap_or(0), 0);

@@ -1,8 +1,8 @@
-"""Publishes with the real fedmsg library what it reads from standard input.
+"""Publishes the messages on standard input with the real fedmsg library.
 
-Each line is a JSON object with "modname", "topic", "msg" and "count"; the answer is a line with
-the JSON list of the msg_ids. The first line of all, "ready", says that the socket is bound.
-The configuration comes from `fedmsg.d` in the current folder.
+Each line is a JSON object with "modname", "topic", "msg" and "count". The answer is a line with
+the JSON list of the msg_ids. The first line of output, "ready", says that the socket is bound.
+The configuration is read from `fedmsg.d` in the current folder.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! A publisher of the original fedmsg, which runs in a Python of its own.
+//! A publisher that uses the original fedmsg, in a Python process.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs::{self, File};
@@ -16,13 +16,13 @@ use crate::interpreter::python;
 use crate::pki::Pki;
 
 const SCRIPT: &str = include_str!("publisher.py");
-/// For the start of a Python and for one command; on two busy cores.
+/// The time limit for the start of Python and for one command, on two busy cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Publishes messages with the original fedmsg library, unsigned, from a PUB socket.
+/// A publisher that uses the original fedmsg library and a PUB socket.
 ///
-/// Topics begin with [`FedmsgPublisher::TOPIC_PREFIX`]. It is killed on drop, and ends by itself
-/// when the test process does.
+/// Its topics begin with [`FedmsgPublisher::TOPIC_PREFIX`]. It is killed on drop, and ends with the
+/// test process.
 #[derive(Debug)]
 pub struct FedmsgPublisher {
     process: Child,
@@ -34,14 +34,14 @@ pub struct FedmsgPublisher {
 }
 
 impl FedmsgPublisher {
-    /// What every topic begins with: fedmsg's `topic_prefix` and `environment`.
+    /// The beginning of every topic: fedmsg's `topic_prefix` and `environment`.
     pub const TOPIC_PREFIX: &str = "org.example.prod";
 
-    /// Starts a publisher on a free port, which signs nothing; its socket is bound when this returns.
+    /// Starts a publisher on a free port that signs nothing. Its socket is bound when this returns.
     ///
     /// # Panics
     ///
-    /// If there is no Python with fedmsg or it does not start; the text says what to do.
+    /// If no Python has fedmsg, or the publisher does not start; the text says what to do.
     pub fn start() -> Self {
         Self::start_with(free_port(), "sign_messages=False")
     }
@@ -62,7 +62,7 @@ impl FedmsgPublisher {
         )
     }
 
-    /// Starts a publisher that signs nothing behind a cable that can be cut.
+    /// Starts a publisher at the end of a cable that can be cut. It signs nothing.
     ///
     /// # Panics
     ///
@@ -107,12 +107,12 @@ impl FedmsgPublisher {
         publisher
     }
 
-    /// Returns the process, to be stopped and continued.
+    /// Returns the process id, for signals that stop and continue the publisher.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Returns what a SUB socket connects to.
+    /// Returns the address to which a SUB socket connects.
     pub fn endpoint(&self) -> String {
         format!("tcp://{}:{}", self.address, self.port)
     }
@@ -120,9 +120,9 @@ impl FedmsgPublisher {
     /// Publishes `count` messages with the topic `PREFIX.modname.topic` and the body `msg_json`,
     /// a JSON value, and returns their ids in order.
     ///
-    /// A PUB socket drops what nobody has subscribed to. A test that must not lose the first
-    /// message publishes a topic of no importance again and again until the subscriber has counted
-    /// one; from there on nothing is lost until a thousand wait.
+    /// A PUB socket drops messages without a subscriber. A test that must not lose the first
+    /// message publishes another topic repeatedly until the subscriber has counted one of these
+    /// messages. From then on no message is lost until a thousand wait.
     ///
     /// # Panics
     ///
@@ -161,7 +161,7 @@ impl FedmsgPublisher {
 
 impl Drop for FedmsgPublisher {
     fn drop(&mut self) {
-        // Both fail only if it has ended by itself.
+        // Both fail only if the process has ended by itself.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -169,7 +169,7 @@ impl Drop for FedmsgPublisher {
 
 fn configure(folder: &Path, address: Ipv4Addr, port: u16, signing: &str) -> io::Result<()> {
     fs::create_dir(folder.join("fedmsg.d"))?;
-    // `post_init_sleep` is fedmsg's own wait for subscribers; the tests wait by themselves.
+    // `post_init_sleep` is the time that fedmsg waits for subscribers. The tests wait themselves.
     let config = format!(
         r#"config = dict(
     endpoints={{"bench.localhost": ["tcp://{address}:{port}"]}},

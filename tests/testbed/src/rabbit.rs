@@ -1,8 +1,9 @@
 //! A private RabbitMQ node.
 //!
 //! One node serves a whole run of tests: `cargo xtask test` starts it and names it in
-//! [`Rabbit::ENVIRONMENT`]; a test binary started by hand finds no such name and starts its own.
-//! Each test takes a vhost of its own. A test that harms its node starts one for itself.
+//! [`Rabbit::ENVIRONMENT`]. A test binary that is started by hand has no such variable and starts
+//! its own node. Each test has its own vhost. A test that kills, stops or blocks its node starts
+//! one for itself.
 
 mod faults;
 mod keeper;
@@ -19,7 +20,7 @@ use self::keeper::Keeper;
 use self::node::{Node, Ports};
 use crate::{port, process};
 
-/// A cold node on two busy cores.
+/// The time limit for the start of a node, on two busy cores.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A private RabbitMQ node.
@@ -28,16 +29,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Rabbit {
     node: Node,
-    /// None if another process started the node.
+    /// `None` if another process started the node.
     keeper: Option<Keeper>,
     management: Option<u16>,
     tls: Option<u16>,
 }
 
-/// The files, in PEM form, of a node that is reached by TLS.
+/// The PEM files of a node that accepts TLS.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsNode<'a> {
-    /// The authority that clients' certificates must come from.
+    /// The certificate authority that must have signed the clients' certificates.
     pub authority: &'a Path,
     pub certificate: &'a Path,
     pub key: &'a Path,
@@ -47,7 +48,8 @@ impl Rabbit {
     /// The environment variable that names a node that is already running.
     pub const ENVIRONMENT: &str = "LOOPABULL_TEST_RABBITMQ";
 
-    /// Returns the node of this run: the one named in the environment, else one of our own.
+    /// Returns the node of this run: the one that the environment names, or else one of this
+    /// process.
     ///
     /// # Panics
     ///
@@ -95,8 +97,8 @@ impl Rabbit {
         rabbit
     }
 
-    /// Starts a node that also takes TLS, with a client's certificate only, whose common name is the
-    /// name of its user.
+    /// Starts a node that also accepts TLS. Clients need a certificate, and its common name is
+    /// their user name.
     ///
     /// # Panics
     ///
@@ -146,12 +148,12 @@ ssl_cert_login_from = common_name
         self.node.to_text()
     }
 
-    /// Returns the address that takes AMQP.
+    /// Returns the address for AMQP.
     pub fn address(&self) -> SocketAddr {
         self.node.amqp()
     }
 
-    /// Returns the address that takes AMQP by TLS.
+    /// Returns the address for AMQP over TLS.
     ///
     /// # Panics
     ///
@@ -160,7 +162,7 @@ ssl_cert_login_from = common_name
         ([127, 0, 0, 1], self.tls.expect("this node has no TLS")).into()
     }
 
-    /// Returns where the management plugin answers, with the user and its password.
+    /// Returns the URL of the management plugin, with the user and the password.
     ///
     /// # Panics
     ///
@@ -170,7 +172,7 @@ ssl_cert_login_from = common_name
         format!("http://guest:guest@127.0.0.1:{port}")
     }
 
-    /// Runs `rabbitmqctl` and returns what it printed.
+    /// Runs `rabbitmqctl` and returns its standard output.
     ///
     /// # Panics
     ///
@@ -179,33 +181,45 @@ ssl_cert_login_from = common_name
         succeed(&self.node, arguments)
     }
 
-    /// Runs `rabbitmqctl` and returns what it printed, or what it complained of.
+    /// Runs `rabbitmqctl` and returns its standard output.
     ///
     /// # Errors
     ///
-    /// If it fails, as it does when the node is not running.
+    /// If it fails, for example because the node does not run. The error is its standard error.
     pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.node.ctl(arguments).map_err(|error| error.to_string())?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Returns the name that Erlang knows the node by.
+    /// Evaluates an Erlang expression on the node, and returns the value as Erlang prints it.
+    ///
+    /// # Panics
+    ///
+    /// If the node does not answer, or the expression fails.
+    pub fn eval(&self, expression: &str) -> String {
+        self.node.eval(expression).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns whether an Erlang expression has this value on the node. If the node does not
+    /// answer, it returns false.
+    pub(crate) fn evals_to(&self, expression: &str, value: &str) -> bool {
+        self.node.eval(expression).is_ok_and(|found| found == value)
+    }
+
+    /// Returns the node's name in Erlang.
     pub(crate) fn erlang_name(&self) -> String {
         self.node.name()
     }
 
-    /// Returns the process of the Erlang VM.
+    /// Returns the process id of the Erlang VM.
     fn server(&self) -> u32 {
         keeper::server(self.node.base()).expect("the keeper has written it")
     }
 
     fn wait_until_running(&self) {
         let start = Instant::now();
-        let pid = self.node.base().join("pid");
-        let pid = pid.to_str().expect("temporary folders have plain names").to_owned();
-        let seconds = BOOT_LIMIT.as_secs().to_string();
-        while self.try_ctl(&["wait", "--timeout", &seconds, &pid]).is_err() {
+        while !self.evals_to("rabbit:is_running()", "true") {
             let is_hopeless = start.elapsed() > BOOT_LIMIT || !process::is_alive(self.server());
             let log = fs::read_to_string(self.node.base().join("out")).unwrap_or_default();
             assert!(!is_hopeless, "RabbitMQ did not start:\n{log}");

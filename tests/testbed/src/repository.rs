@@ -1,23 +1,25 @@
 //! The checkout whose tests are running.
 //!
-//! A program must not rely on the path that was compiled into it: cargo gives the crates of two
-//! checkouts the same names in a shared target directory, so that one checkout may run what the
-//! other one compiled (seen with cargo 1.95).
+//! A program must not rely on the path that was compiled into it. In a shared target directory
+//! cargo gives the crates of two checkouts the same names, so one checkout may run a program that
+//! the other one compiled (seen with cargo 1.95).
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// A file that tells a checkout from other directories; `tasks/` is a workspace, too.
+/// A file that only the root of a checkout has. `tasks/` is a workspace too.
 const LANDMARK: &str = "tests/testbed/Cargo.toml";
 
 /// Returns the root of the checkout.
 ///
-/// This is the checkout of the package that cargo runs or tests, else of the working directory,
-/// else, for a program that is started by hand elsewhere, the one that compiled this crate.
+/// This is the checkout of the package that cargo runs or tests, or else that of the working
+/// directory. For a program that is started by hand elsewhere it is the one that compiled this
+/// crate.
 pub fn repository() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        // `cargo run`, `cargo test` and `cargo nextest` set it for the programs that they start.
+        // `cargo run`, `cargo test` and `cargo nextest` set this variable for the programs that
+        // they start.
         let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let compiled = Path::new(env!("CARGO_MANIFEST_DIR"));
         let places = [package, env::current_dir().ok(), Some(compiled.to_owned())];
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkout_under_test_is_that_of_the_tested_package() {
+    fn the_repository_is_the_checkout_of_the_tested_package() {
         let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
         assert_eq!(Some(repository()), checkout_of(Path::new(&package)));
     }

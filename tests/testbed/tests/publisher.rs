@@ -1,4 +1,4 @@
-//! The publisher as a plain subscriber sees it.
+//! The publisher, as seen by a plain ZeroMQ subscriber.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use zmq::{Context, Socket, SocketType};
 
 const PING: &str = "org.example.prod.ping.again";
 
-/// Subscribes to everything, and returns once messages arrive.
+/// Subscribes to all topics, and returns once messages arrive.
 fn subscribe(publisher: &mut FedmsgPublisher) -> zmq::Result<Socket> {
     let socket = Context::new().socket(SocketType::SUB)?;
     socket.set_rcvtimeo(100)?;
@@ -37,7 +37,7 @@ fn receive(socket: &Socket) -> zmq::Result<Vec<Vec<u8>>> {
 }
 
 #[test]
-fn message_has_two_frames_and_the_full_topic() {
+fn a_message_has_two_frames_and_the_full_topic() {
     let mut publisher = FedmsgPublisher::start();
     let socket = subscribe(&mut publisher).unwrap();
 

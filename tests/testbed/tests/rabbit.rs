@@ -1,4 +1,4 @@
-//! What a node does when it is harmed.
+//! A node during and after its faults.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loopabull_testbed::Rabbit;
 
-/// Connects and greets as a client of AMQP does; returns whether the node greets back in time.
+/// Connects and sends the protocol header of AMQP. Returns whether the node answers in time.
 fn greets(rabbit: &Rabbit) -> bool {
     let greet = || {
         let mut stream = TcpStream::connect(rabbit.address())?;
@@ -18,47 +18,38 @@ fn greets(rabbit: &Rabbit) -> bool {
 }
 
 #[test]
-fn killed_node_comes_back_with_its_data_on_its_port() {
+fn a_node_can_be_frozen_blocked_stopped_and_killed() {
     let rabbit = Rabbit::start_with("consumer_timeout = 61000");
-    let timeout = "application:get_env(rabbit, consumer_timeout).";
-    assert_eq!(rabbit.ctl(&["eval", timeout]).trim(), "{ok,61000}");
+    let timeout = "application:get_env(rabbit, consumer_timeout)";
+    assert_eq!(rabbit.eval(timeout), "{ok,61000}");
     let vhost = rabbit.vhost();
     assert!(greets(&rabbit) && rabbit.is_running());
-    for is_frozen in [false, true] {
-        if is_frozen {
-            rabbit.freeze();
-        }
-        rabbit.kill();
-        assert!(!greets(&rabbit) && !rabbit.is_running());
-        rabbit.restart();
-        assert!(greets(&rabbit));
-    }
-    assert!(rabbit.ctl(&["list_vhosts"]).contains(&vhost.name));
-}
-
-#[test]
-fn node_can_be_frozen_blocked_and_stopped() {
-    let rabbit = Rabbit::start();
-    rabbit.freeze();
-    assert!(!rabbit.is_running() && !greets(&rabbit));
-    rabbit.thaw();
-    assert!(greets(&rabbit));
-    let alarms = || rabbit.ctl(&["eval", "rabbit_alarm:get_alarms()."]);
+    let alarms = || rabbit.eval("rabbit_alarm:get_alarms()");
     rabbit.set_memory_alarm(true);
     rabbit.set_disk_alarm(true);
     assert!(alarms().contains("memory") && alarms().contains("disk"));
     rabbit.set_memory_alarm(false);
     rabbit.set_disk_alarm(false);
-    assert_eq!(alarms().trim(), "[]");
+    assert_eq!(alarms(), "[]");
     rabbit.close_all_connections("a test");
     rabbit.stop_app();
     assert!(!greets(&rabbit));
     rabbit.start_app();
     assert!(greets(&rabbit));
+    rabbit.freeze();
+    assert!(!rabbit.is_running() && !greets(&rabbit));
+    rabbit.thaw();
+    assert!(greets(&rabbit));
+    rabbit.freeze();
+    rabbit.kill();
+    assert!(!greets(&rabbit) && !rabbit.is_running());
+    rabbit.restart();
+    assert!(greets(&rabbit));
+    assert!(rabbit.ctl(&["list_vhosts"]).contains(&vhost.name));
 }
 
 #[test]
-fn management_answers_on_its_own_port() {
+fn the_management_plugin_answers_on_its_own_port() {
     let rabbit = Rabbit::start_with_management();
     let address = rabbit.management_url().replace("http://guest:guest@", "");
     let mut stream = TcpStream::connect(address).unwrap();

@@ -1,14 +1,13 @@
-//! `cargo xtask bench`: how many trivial playbooks a second this machine runs, and how much
-//! processor time each takes, five at a time.
+//! `cargo xtask bench`: measures how many trivial playbooks per second this machine runs, five at a
+//! time, and the processor time of each.
 //!
-//! The same playbook, one `debug` of a message of about 1 KB, is run by everything that is compared.
-//! What has a queue finds all messages in it when it is started, ansible-rulebook in a file, and the
-//! clock runs from there until all is done. What is measured is measured by turns, so that a load from
-//! elsewhere meets all alike.
+//! All systems run the same playbook, one `debug` of a message of about 1 KB. Before a system is
+//! started, all messages are in its queue; for ansible-rulebook they are in a file. The clock runs
+//! from the start of the system until the last playbook is done. The systems are measured in turns,
+//! so that other load on the machine affects all alike.
 
 mod ansible_rulebook;
 mod bare;
-mod bed;
 mod case;
 mod cpu;
 mod figures;
@@ -16,6 +15,7 @@ mod launcher;
 mod loopabull;
 mod ours;
 mod rulebook;
+mod setup;
 mod table;
 mod workers;
 
@@ -29,23 +29,23 @@ use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::programs::{self, Profile};
 use ansible_rulebook::AnsibleRulebook;
-use bed::{Bed, Sample};
 use case::Case;
 use cpu::Cpu;
+use setup::{Sample, Setup};
 use table::Table;
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How many playbooks are run in each round
+    /// The number of playbooks in each round
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
 
-    /// How often each is measured; the table has the median and the range
+    /// The number of rounds; the table has the median and the range
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Only these
+    /// Measure only these
     #[arg(long, value_enum, value_name = "NAME", num_args = 1..)]
     only: Vec<Case>,
 
@@ -53,38 +53,38 @@ pub(crate) struct Options {
     #[arg(long)]
     release: bool,
 
-    /// Take `loopabull-host` and `loopabull-launch` from here and build nothing
+    /// Use `loopabull-host` and `loopabull-launch` from this directory, and do not build them
     #[arg(long, value_name = "DIR", conflicts_with = "release")]
     bin_dir: Option<PathBuf>,
 }
 
-/// Measures everything by turns and prints the table.
+/// Measures everything in turns, and prints the table.
 ///
 /// # Errors
 ///
-/// If something cannot be installed or started, or not every playbook has succeeded once.
+/// If a program cannot be installed or started, or not every playbook succeeded once.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut cases = Case::value_variants().to_vec();
     cases.retain(|case| options.only.is_empty() || options.only.contains(case));
-    let bed = prepare(options, &cases)?;
+    let setup = prepare(options, &cases)?;
     let mut table = Table::new(&cases);
     let mut measure_all = || {
         for round in 1..=options.rounds {
             for &case in &cases {
                 say(&format!("round {round} of {}: {}", options.rounds, case.name()));
-                let sample = measure(&bed, case).with_context(|| case.name().to_owned())?;
+                let sample = measure(&setup, case).with_context(|| case.name().to_owned())?;
                 table.add(case, sample);
             }
         }
         Ok(())
     };
-    // What was measured until something went wrong is worth reading, too.
+    // The table is printed even after an error, because earlier results are valid.
     let measured = measure_all();
-    let printed = table.print(&bed, &programs_text(options));
+    let printed = table.print(&setup, &programs_text(options));
     measured.and(printed)
 }
 
-fn prepare(options: &Options, cases: &[Case]) -> Result<Bed> {
+fn prepare(options: &Options, cases: &[Case]) -> Result<Setup> {
     let mut needs = vec![Need::Ansible];
     if cases.contains(&Case::Loopabull) {
         needs.extend([Need::RabbitMq, Need::Python]);
@@ -104,7 +104,7 @@ fn prepare(options: &Options, cases: &[Case]) -> Result<Bed> {
         PathBuf::new()
     };
     let (interrupt, cpu) = (Interrupt::listen()?, Cpu::new()?);
-    Ok(Bed {
+    Ok(Setup {
         messages: options.messages,
         ansible_playbook,
         binaries,
@@ -115,20 +115,20 @@ fn prepare(options: &Options, cases: &[Case]) -> Result<Bed> {
     })
 }
 
-fn measure(bed: &Bed, case: Case) -> Result<Sample> {
+fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     match case {
-        Case::Bare => bare::measure(bed),
-        Case::Cold | Case::Warm => ours::measure(bed, case),
-        Case::Loopabull => loopabull::measure(bed),
-        Case::Rulebook => rulebook::measure(bed),
-        Case::Launcher => launcher::measure(bed),
+        Case::Bare => bare::measure(setup),
+        Case::Cold | Case::Warm => ours::measure(setup, case),
+        Case::Loopabull => loopabull::measure(setup),
+        Case::Rulebook => rulebook::measure(setup),
+        Case::Launcher => launcher::measure(setup),
     }
 }
 
-/// Says which programs of ours were measured.
+/// Returns the origin of our programs, for the text below the table.
 fn programs_text(options: &Options) -> String {
     match &options.bin_dir {
-        Some(folder) => format!("programs of ours from `{}`", folder.display()),
+        Some(folder) => format!("our programs from `{}`", folder.display()),
         None if options.release => "release build".to_owned(),
         None => "debug build".to_owned(),
     }

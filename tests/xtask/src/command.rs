@@ -1,4 +1,4 @@
-//! Child processes: each has a line that says what it does, a log and a time limit.
+//! Child processes. Each has a progress line, a log and a time limit.
 #![expect(clippy::disallowed_methods, reason = "a build tool starts programs; it does so here")]
 
 use std::env;
@@ -13,41 +13,41 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::repository;
 
-/// How many lines of the log are shown when a command fails.
+/// The number of lines of the log that are shown when a command fails.
 const TAIL_LINES: usize = 25;
-/// How often we ask whether a child has ended.
+/// The interval between checks whether a child has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a child may take to end after SIGTERM.
+/// The time limit for a child to end after SIGTERM.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns a command that is started in the root of the repository.
+/// Returns a command that runs in the root of the repository.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(repository::root());
     command
 }
 
-/// Returns the cargo that started us.
+/// Returns a command for the cargo that started this program.
 pub(crate) fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Prints what we do, for the user who waits.
+/// Prints a progress line.
 pub(crate) fn say(what: &str) {
     eprintln!("==> {what}");
 }
 
-/// Runs a command whose output goes to a log, which is shown if the command fails.
+/// Runs a command and writes its output to a log. The end of the log is shown if the command fails.
 ///
 /// # Errors
 ///
-/// If it cannot be started, fails or does not end within `limit`.
+/// If the command cannot be started, fails or does not end within `limit`.
 pub(crate) fn run(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
     say(what);
     run_to_log(what, command, limit)
 }
 
-/// Does the same as [`run`] and prints how long the command may take.
+/// Does the same as [`run`], and prints an estimate of the time that the command takes.
 ///
 /// # Errors
 ///
@@ -76,18 +76,18 @@ fn run_to_log(what: &str, command: &mut Command, limit: Duration) -> Result<()> 
             eprint!("{}", tail(&path));
             let how = match ended {
                 Some(status) => status.to_string(),
-                None => format!("not done after {} s", limit.as_secs()),
+                None => format!("not finished after {} s", limit.as_secs()),
             };
             bail!("{what}: {how}, see `{}`", path.display())
         }
     }
 }
 
-/// Runs a command whose output is for the user.
+/// Runs a command and shows its output to the user.
 ///
 /// # Errors
 ///
-/// If it cannot be started or fails.
+/// If the command cannot be started or fails.
 pub(crate) fn show(what: &str, command: &mut Command) -> Result<()> {
     say(what);
     let status = spawn(command)?.wait().with_context(|| format!("cannot wait for {what}"))?;
@@ -95,11 +95,11 @@ pub(crate) fn show(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a short command and returns its standard output without the last line end.
+/// Runs a short command and returns its standard output without trailing white space.
 ///
 /// # Errors
 ///
-/// If it cannot be started, fails or prints no text.
+/// If the command cannot be started or fails, or its output is not text.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = name(command);
     let output = command.stdin(Stdio::null()).output();
@@ -114,12 +114,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 ///
 /// # Errors
 ///
-/// If it cannot be started.
+/// If the command cannot be started.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     command.spawn().with_context(|| format!("cannot start `{}`", name(command)))
 }
 
-/// Waits for a child to end. After `limit` it is stopped, and there is no status.
+/// Waits for a child to end. After `limit` the child is stopped, and the result is `None`.
 ///
 /// # Errors
 ///
@@ -140,18 +140,18 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
 ///
 /// # Errors
 ///
-/// If the child is not ours to stop.
+/// If the child cannot be signalled.
 pub(crate) fn terminate(child: &Child) -> Result<()> {
     kill_process(Pid::from_child(child), Signal::TERM).context("cannot stop a child")
 }
 
-/// Returns the path of a program that is on the `PATH`.
+/// Returns the path of a program on the `PATH`.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// Returns the `PATH` with the folder of a program at its end.
+/// Returns the `PATH`, with the folder of a program added at its end if it is missing.
 ///
 /// # Errors
 ///
@@ -187,7 +187,7 @@ fn wait_only(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// Returns a duration in words, as an estimate.
+/// Returns a rounded duration in words.
 fn about(takes: Duration) -> String {
     match takes.as_secs() {
         0..=10 => "a few seconds".to_owned(),
@@ -213,17 +213,17 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn failure_names_what_was_done() {
+    fn the_error_of_a_failed_command_names_the_step_and_the_log() {
         let error = run("failing for a test", command("sh").args(["-c", "exit 3"]), LONG);
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("failing for a test: exit status: 3, see `"), "{error}");
     }
 
     #[test]
-    fn limit_ends_the_command() {
+    fn a_command_is_stopped_after_its_time_limit() {
         let error = run("waiting for a test", command("sleep").arg("600"), Duration::ZERO);
         let error = error.unwrap_err().to_string();
-        assert!(error.starts_with("waiting for a test: not done after 0 s"), "{error}");
+        assert!(error.starts_with("waiting for a test: not finished after 0 s"), "{error}");
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn output_has_no_line_end() {
+    fn the_output_is_returned_without_its_last_line_end() {
         assert_eq!(output(command("echo").arg("a b")).unwrap(), "a b");
         assert!(output(&mut command("false")).is_err());
     }

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: the daemon at work, on a fresh machine, without a bus or a broker.
+//! `cargo xtask demo`: runs the daemon on a fresh machine, without a bus or a broker.
 //!
-//! Builds the host and the example tasks, starts the daemon, plays messages over a real ZeroMQ
-//! socket and checks that each was run once.
+//! It builds the host and the example tasks, starts the daemon, publishes messages on a real ZeroMQ
+//! socket, and checks that each was run once.
 
 mod daemon;
 mod messages;
@@ -23,15 +23,15 @@ use daemon::{Daemon, Run, Setup, Status};
 use messages::{Play, Script};
 use publisher::Publisher;
 
-/// For everything after the builds.
+/// The time limit for everything after the builds.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
-/// How often the daemon is asked how far it is.
+/// The interval between requests for the daemon's status.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Leave the daemon running afterwards, until Ctrl-C
+    /// Keep the daemon running after the demo, until Ctrl-C
     #[arg(long)]
     stay: bool,
 
@@ -40,18 +40,18 @@ pub(crate) struct Options {
     amqp_url: Option<String>,
 }
 
-/// Plays the demo.
+/// Installs and builds what the demo needs, and plays it.
 ///
 /// # Errors
 ///
-/// If something cannot be built or started, or a message has not been run exactly once.
+/// If a program cannot be built or started, or a message was not run exactly once.
 pub(crate) fn run(options: &Options) -> Result<()> {
     Purpose::Demo.prepare()?;
     let ansible = match install::ansible_playbook() {
         Ok(program) => Some(program),
         Err(error) => {
             say(&format!("{error:#}"));
-            say("going on with the component tasks alone");
+            say("continuing with component tasks only");
             None
         }
     };
@@ -62,11 +62,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     play(options, ansible.as_deref())
 }
 
-/// Plays the demo with the programs and the tasks that are built already.
+/// Plays the demo with programs and tasks that are already built.
 ///
 /// # Errors
 ///
-/// If the daemon does not start, or a message has not been run exactly once.
+/// If the daemon does not start, or a message was not run exactly once.
 pub(crate) fn play(options: &Options, ansible: Option<&Path>) -> Result<()> {
     let script = messages::script(if ansible.is_some() { Play::All } else { Play::Components });
     let interrupt = Interrupt::listen()?;
@@ -75,7 +75,7 @@ pub(crate) fn play(options: &Options, ansible: Option<&Path>) -> Result<()> {
     let mut daemon = start(options, ansible, &publisher, deadline)?;
 
     publisher.wait_for_subscriber(&script, deadline, &interrupt)?;
-    say(&format!("playing {} messages", script.messages.len()));
+    say(&format!("publishing {} messages", script.messages.len()));
     publisher.send(&script)?;
     let status = watch(&mut daemon, &script, deadline, &interrupt)?;
     if !options.stay {
@@ -86,7 +86,7 @@ pub(crate) fn play(options: &Options, ansible: Option<&Path>) -> Result<()> {
     let runs = daemon.runs()?;
     let result = judge(&script, &status, &runs);
     if let Err(error) = &result {
-        say(&format!("not as expected: {error:#}; see `{}`", daemon.log().display()));
+        say(&format!("unexpected result: {error:#}; see `{}`", daemon.log().display()));
     } else {
         println!(
             "\n{} messages: {} runs of components, {} of playbooks, {} unrouted, {} rejected.",
@@ -113,7 +113,7 @@ fn start(
     let folder = fresh_folder()?;
     let playbooks = match ansible {
         Some(_) => repository::root().join("playbooks"),
-        // Each playbook would be a problem in the log, and none of them is played.
+        // Without Ansible each playbook would be logged as a problem.
         None => {
             let empty = folder.join("playbooks");
             fs::create_dir(&empty).with_context(|| format!("cannot make `{}`", empty.display()))?;
@@ -141,7 +141,7 @@ fn fresh_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Shows how far the daemon is, until everything has been run or nothing more can be expected.
+/// Shows the progress until all messages were run, or until no more runs can be expected.
 fn watch(
     daemon: &mut Daemon,
     script: &Script,
@@ -154,7 +154,7 @@ fn watch(
         let status = daemon.status()?;
         progress
             .show(&format!("{} of {expected} runs, {} waiting", status.succeeded, status.waiting));
-        // A broker's queue may hold messages of somebody else: then the count says too little.
+        // A broker's queue may contain other messages, so the counts alone are not enough.
         let done = status.succeeded >= expected
             && status.rejected + status.accepted >= script.messages.len() as u64
             && judge(script, &status, &daemon.runs()?).is_ok();
@@ -167,7 +167,7 @@ fn watch(
     }
 }
 
-/// Compares what was run with what was to be run.
+/// Compares the runs with the expected ones.
 fn judge(script: &Script, status: &Status, runs: &[Run]) -> Result<()> {
     let mut missing = Vec::new();
     for expected in &script.expected {
@@ -188,10 +188,10 @@ fn judge(script: &Script, status: &Status, runs: &[Run]) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the daemon to the reader until Ctrl-C.
+/// Keeps the daemon running for the user until Ctrl-C.
 fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Result<()> {
     println!(
-        "\nThe daemon goes on until Ctrl-C. It listens to {}. To look around:\n\
+        "\nThe daemon runs until Ctrl-C. It receives messages from {}. To inspect it:\n\
          \n    curl http://{listen}/status\
          \n    curl http://{listen}/metrics\
          \n    {}\n",
@@ -211,7 +211,7 @@ fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Re
 mod tests {
     use super::*;
 
-    /// What a script without faults leaves behind.
+    /// Returns a script and its result without faults.
     fn played() -> (Script, Status, Vec<Run>) {
         let script = messages::script(Play::All);
         let runs: Vec<Run> = script.expected.iter().map(messages::Expected::succeed).collect();
@@ -228,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn one_success_for_each_message_is_what_is_wanted() {
+    fn one_successful_run_of_each_message_is_expected() {
         let (script, status, runs) = played();
         assert!(judge(&script, &status, &runs).is_ok());
     }
 
     #[test]
-    fn failed_attempt_before_a_success_is_no_fault() {
+    fn a_failed_attempt_before_a_success_is_no_error() {
         let (script, status, mut runs) = played();
         runs.push(Run { succeeded: false, ..script.expected[0].succeed() });
         assert!(judge(&script, &status, &runs).is_ok());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_must_show_what_was_not_run() {
+    fn the_counts_must_include_unrouted_and_rejected_messages() {
         let (script, status, runs) = played();
         let status = Status { rejected: 0, unrouted: 1, ..status };
         let error = judge(&script, &status, &runs).unwrap_err().to_string();

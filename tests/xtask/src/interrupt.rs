@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, as something to be asked for: the daemon is stopped before we end.
+//! Ctrl-C and SIGTERM as a flag, so that a command can stop its daemon before it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether somebody wants us to end.
+/// A flag that is set by Ctrl-C or SIGTERM.
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes Ctrl-C and SIGTERM from here on.
+    /// Starts to catch Ctrl-C and SIGTERM.
     pub(crate) fn listen() -> Result<Self> {
         let is_set = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -34,7 +34,7 @@ impl Interrupt {
         Ok(Self(is_set))
     }
 
-    /// Returns whether a signal has come.
+    /// Returns whether a signal was received.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

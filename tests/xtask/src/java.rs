@@ -1,4 +1,4 @@
-//! The Java of this machine.
+//! The search for a Java runtime on this machine.
 
 use std::env;
 use std::fs;
@@ -6,22 +6,23 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{command, on_path, output};
 
-/// Where Debian has its versions of Java.
+/// The folder of Debian's versions of Java.
 const DEBIAN: &str = "/usr/lib/jvm";
-/// Prints where it is and what it is, on its standard error.
+/// Prints the properties of a Java runtime, which it writes to standard error.
 const SHOW: &str = r#"exec "$0" -XshowSettings:properties -version 2>&1"#;
 
-/// A Java that can be started.
+/// A Java runtime.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Java {
-    /// What is called `JAVA_HOME`
+    /// The value for `JAVA_HOME`
     pub(crate) home: PathBuf,
-    /// As `17.0.15`
+    /// The version, such as `17.0.15`
     pub(crate) version: String,
 }
 
 impl Java {
-    /// Returns the first that is new enough: that of `JAVA_HOME`, of the `PATH`, or any of Debian's.
+    /// Returns the first runtime that is new enough: from `JAVA_HOME`, the `PATH` or Debian's
+    /// folder. `least` is the oldest major version.
     pub(crate) fn find(least: u32) -> Option<Self> {
         let home = env::var_os("JAVA_HOME").map(|home| program(Path::new(&home)));
         let entries = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
@@ -34,7 +35,7 @@ impl Java {
         })
     }
 
-    /// Reads what a Java prints of itself.
+    /// Parses the properties that a Java runtime prints.
     fn read(settings: &str) -> Option<Self> {
         let value = |name: &str| {
             let mut pairs = settings.lines().filter_map(|line| line.split_once(" = "));
@@ -46,7 +47,7 @@ impl Java {
         })
     }
 
-    /// Returns 17 of `17.0.15`, and 1 of `1.8.0_402`.
+    /// Returns the major version: 17 of `17.0.15`, and 1 of `1.8.0_402`.
     fn major(&self) -> Option<u32> {
         self.version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
@@ -72,14 +73,14 @@ mod tests {
     }
 
     #[test]
-    fn version_and_home_are_read() {
+    fn the_version_and_the_home_are_parsed() {
         check("17.0.15", Some(17));
         check("25-ea", Some(25));
         check("1.8.0_402", Some(1));
     }
 
     #[test]
-    fn what_is_no_java_is_none() {
+    fn the_output_of_another_program_is_not_a_java_runtime() {
         assert_eq!(Java::read("Unrecognized option: -XshowSettings:properties"), None);
     }
 }

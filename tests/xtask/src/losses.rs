@@ -1,12 +1,12 @@
-//! `cargo xtask losses`: what is lost by a kill -9, by us and by others.
+//! `cargo xtask losses`: counts the messages that are lost by a kill -9, by loopabull-host and by
+//! other systems.
 //!
-//! The same loop for every system: messages are published with the broker's confirms, five workers run
-//! a task of 20 ms for each, and the worker host or the broker is killed at random moments and started
-//! again, or, to ours alone, something milder is done. Then everything is waited for, and the oracle of the testbed judges: lost is what was
-//! confirmed, never worked to its end and not set aside either; duplicated is what was worked to its
-//! end more than once.
+//! All systems get the same load and faults. Messages are published with publisher confirms, and
+//! five workers run a task of 20 ms for each. The worker host or the broker is killed at random
+//! moments and started again. loopabull-host alone also gets milder faults. Once all queues are
+//! empty, the oracle of the testbed judges the logs. A lost message was confirmed, was never run
+//! successfully and is no dead letter. A duplicated message was run successfully more than once.
 
-mod bed;
 mod chance;
 mod host;
 mod load;
@@ -15,6 +15,7 @@ mod moments;
 mod ours;
 mod publisher;
 mod round;
+mod setup;
 mod system;
 
 use std::path::PathBuf;
@@ -28,58 +29,60 @@ use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
 use crate::programs::{self, Profile};
 use crate::repository;
-use bed::{Bed, Programs};
 use round::{Plan, Round};
+use setup::{Programs, Setup};
 use system::{Fault, System};
 
-/// What the reader must know of every run.
+/// The explanation below the table.
 const FOOTNOTES: &str = "\
-Confirmed: the publisher was told that the message is safe. Lost: confirmed, its task never ended with
-0, although everything was waited for and what was stuck was started again, twice at most, and it is no
-dead letter. Set aside: it is a dead letter, with a reason; an operator can requeue it. Duplicated: its
-task ended with 0 more than once. Done: messages whose task ended with 0 at least once.
-A kill of the host takes all its processes at once, running tasks included; the publisher is elsewhere
-and goes on. The queue is the one that each system declares: a quorum queue for loopabull-host, a
-durable classic queue for the others unless the row says otherwise, which forgets acknowledgements when
-the broker is killed.
-`loopabull-host inject` confirms 20 messages at once or none, the other publishers each by itself.
-Kills: how often the fault came, also if the system was not back from the one before and had little to
-lose. Nothing new is published while the broker is killed or stopped; what is being published meets a
-kill, and hardly ever a stop, which takes a second to begin. Faults other than kills are played to
-loopabull-host only.
+Confirmed: the publisher received a confirmation for the message. Lost: the message was confirmed,
+its task never exited with 0, and it is no dead letter, although the round waited until the system
+was idle and restarted a stuck system at most twice. Dead-lettered: the message is in a dead-letter
+queue with a reason, and an operator can requeue it. Duplicated: its task exited with 0 more than
+once. Done: its task exited with 0 at least once.
+A kill of the host kills all its processes at once, including running tasks. The publisher is not
+part of the host and continues. Each system declares its own queue: loopabull-host a quorum queue,
+the others a durable classic queue unless the row says otherwise. A classic queue loses
+acknowledgements when the broker is killed.
+`loopabull-host inject` confirms 20 messages together or none; the other publishers confirm each
+message.
+Kills: the number of faults. It includes faults that struck before the system had recovered from the
+previous one, when there was little to lose. No new messages are published while the broker is down.
+A message that is just being published may be hit by a kill, but hardly ever by a stop, which takes
+a second to begin. Only loopabull-host gets faults other than kills.
 loopabull-host tries a message 5 times, 100 ms apart, and its circuit breaker is off.
 [1] With `durable: true, exclusive: false, auto_delete: false`. Its own defaults are the opposite
-(`durable: false, exclusive: true, auto_delete: true`): that queue goes with its process, and five
-processes cannot share it.";
+(`durable: false, exclusive: true, auto_delete: true`): such a queue is deleted with its process, so
+five processes cannot share it.";
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How often the fault comes, but for the one that comes every second
+    /// The number of faults in a round; the fault `connections` strikes every second instead
     #[arg(long, default_value_t = 20)]
     kills: usize,
 
-    /// How many messages are published
+    /// The number of messages in a round
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
 
-    /// Where the random moments come from
+    /// The seed of the random moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Only 3 kills over 200 messages
+    /// Use only 3 kills and 200 messages
     #[arg(long, conflicts_with_all = ["kills", "messages"])]
     quick: bool,
 
-    /// Only this system; may be given again
+    /// Test only this system (repeatable)
     #[arg(long, value_enum)]
     system: Vec<System>,
 
-    /// Only this fault; may be given again
+    /// Test only this fault (repeatable)
     #[arg(long, value_enum)]
     fault: Vec<Fault>,
 
-    /// Take `loopabull-host` and `loopabull-launch` from here and build nothing
+    /// Use `loopabull-host` and `loopabull-launch` from this directory, and do not build them
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
@@ -91,12 +94,12 @@ struct Row {
     round: Round,
 }
 
-/// Plays every system under every fault and prints the table.
+/// Runs every system with every fault, and prints the table.
 ///
 /// # Errors
 ///
-/// If something cannot be installed or started, or a round does not come to its end. That messages
-/// are lost is no error: it is what is measured.
+/// If a program cannot be installed or started, or a round does not end. Lost messages are a
+/// result, not an error.
 pub(crate) fn run(options: &Options) -> Result<()> {
     install::prepare(&[Need::RabbitMq, Need::Python])?;
     let python = install::peers_python()?;
@@ -115,8 +118,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 say(&format!("{}, {}", system.name(), fault.name()));
                 let name = format!("{}-{}", system.slug(), fault.slug());
                 let folder = repository::target().join("losses").join(name);
-                let bed = Bed::new(system, folder, &programs, &rabbit)?;
-                let round = round::play(&bed, fault, &plan, &interrupt)?;
+                let setup = Setup::new(system, folder, &programs, &rabbit)?;
+                let round = round::play(&setup, fault, &plan, &interrupt)?;
                 let row = Row { system, fault, round };
                 say(&row.line());
                 rows.push(row);
@@ -124,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Ok(())
     };
-    // What was measured until something went wrong is worth reading, too.
+    // The table is printed even after an error, because earlier results are valid.
     let played = play_all();
     print(&rows, &plan, &rabbit);
     played
@@ -147,7 +150,7 @@ impl Row {
 }
 
 fn print(rows: &[Row], plan: &Plan, rabbit: &Rabbit) {
-    println!("| system | fault | confirmed | lost | set aside | duplicated | done | kills |");
+    println!("| system | fault | confirmed | lost | dead-lettered | duplicated | done | kills |");
     println!("|---|---|--:|--:|--:|--:|--:|--:|");
     for row in rows {
         println!("{}", row.line());

@@ -1,8 +1,10 @@
-//! The commands that cargo does not have: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`,
-//! `cargo xtask losses`, `cargo xtask bench`, `cargo tasks`.
+//! The commands of this repository that cargo does not have: `cargo xtask demo`,
+//! `cargo xtask test`, `cargo xtask setup`, `cargo xtask losses`, `cargo xtask bench`,
+//! `cargo xtask soak`, `cargo tasks`.
 //!
-//! Each command makes sure of what it needs, says in one line what it does, and keeps the output
-//! of the programs it starts under `target/xtask`, to be shown when one fails.
+//! Each command installs the programs that it needs, prints one line for each step, and keeps the
+//! output of the programs that it starts under `target/xtask`. If a program fails, its output is
+//! printed.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod bench;
@@ -28,12 +30,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The command did not do what it was asked for.
+/// The exit code of a command that failed.
 const FAILED: u8 = 1;
-/// The command line makes no sense.
+/// The exit code after wrong usage.
 const USAGE: u8 = 64;
 
-/// What cargo cannot do.
+/// The commands of this repository that cargo does not have.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -43,20 +45,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures how many trivial playbooks a second this machine runs, by us and by others
+    /// Measures how many trivial playbooks per second loopabull-host and other systems run
     Bench(bench::Options),
-    /// Builds everything, plays a few dozen messages and shows the runs
+    /// Builds everything, publishes a few dozen messages and prints the runs
     Demo(demo::Options),
-    /// Kills hosts and brokers, ours and other people's, and counts what each of them loses
+    /// Kills worker hosts and brokers, and counts the messages that loopabull-host and others lose
     Losses(losses::Options),
     /// Installs the programs that the demo and the tests need, without running anything
     #[command(alias = "install")]
     Setup(setup::Options),
-    /// Installs what the tests need and runs them all
+    /// Installs the programs that the tests need, and runs all tests
     Test(test::Options),
-    /// Runs the faults of the tests for minutes: kills, a cluster, everything at random
+    /// Runs the long tests: repeated kills, a cluster, random faults
     Soak(soak::Options),
-    /// Builds the example tasks into `tasks/`, and those that `tasks new` made there
+    /// Builds the example tasks, and tasks made by `tasks new`, into `tasks/`
     Tasks(tasks::Options),
 }
 
@@ -70,8 +72,8 @@ fn main() -> ExitCode {
     };
     if let Some(other) = repository::compiled_in() {
         command::say(&format!(
-            "cargo took this program from `{}`, which shares the target directory, since it does not \
-             tell two checkouts apart; if they differ, give this one a CARGO_TARGET_DIR of its own",
+            "this program was compiled in `{}`, because cargo does not distinguish two checkouts \
+             that share a target directory; if they differ, set another CARGO_TARGET_DIR here",
             other.display()
         ));
     }

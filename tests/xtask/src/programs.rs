@@ -1,4 +1,4 @@
-//! The programs of ours that a measurement runs: built now, or taken from a folder.
+//! The programs of this repository that a measurement runs. They are built, or taken from a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, show};
 use crate::repository;
 
-/// How cargo builds them.
+/// The profile in which cargo builds them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Profile {
     Debug,
     Release,
 }
 
-/// Returns the folder of `loopabull-host` and `loopabull-launch`, which it builds unless a folder
-/// is given.
+/// Returns the folder of `loopabull-host` and `loopabull-launch`. Builds them unless a folder is
+/// given.
 ///
 /// # Errors
 ///
-/// If they cannot be built, or the folder has not both.
+/// If they cannot be built, or one of them is missing in the folder.
 pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     let folder = match given {
         Some(folder) => std::path::absolute(folder)?,

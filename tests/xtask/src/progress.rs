@@ -1,15 +1,15 @@
-//! The line that says how far it is: rewritten on a terminal, printed at changes elsewhere.
+//! A progress line. On a terminal it is rewritten; elsewhere each change is a new line.
 
 use std::io::{IsTerminal, stderr};
 
-/// A line that changes. Ended on drop.
+/// A progress line. It ends with a line feed on drop.
 #[derive(Default)]
 pub(crate) struct Progress {
     shown: String,
 }
 
 impl Progress {
-    /// Shows a text instead of the one before.
+    /// Shows a text in place of the previous one.
     pub(crate) fn show(&mut self, text: &str) {
         if self.shown == text {
             return;

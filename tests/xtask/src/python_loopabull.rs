@@ -1,5 +1,5 @@
-//! The Python loopabull 0.0.7, with a queue on RabbitMQ that is kept: of its own accord it asks for
-//! one that goes with its connection.
+//! The Python loopabull 0.0.7 with a durable queue in RabbitMQ. By default its queue is deleted
+//! with its connection.
 
 use std::fs;
 use std::io;
@@ -8,15 +8,15 @@ use std::process::Command;
 
 use crate::command::command;
 
-/// Where a Python loopabull is and what it works.
+/// The setup of a Python loopabull.
 pub(crate) struct PythonLoopabull<'a> {
-    /// A Python that has it.
+    /// A Python that has loopabull.
     pub(crate) python: &'a Path,
-    /// Its folder, with `playbooks/TOPIC.yml`.
+    /// The folder of its files, with `playbooks/TOPIC.yml`.
     pub(crate) folder: &'a Path,
-    /// What it starts as its `ansible-playbook`.
+    /// The program that it starts as `ansible-playbook`.
     pub(crate) ansible_playbook: &'a Path,
-    /// Where the broker is, on this machine.
+    /// The port of the broker on this machine.
     pub(crate) port: u16,
     pub(crate) vhost: &'a str,
     pub(crate) topic: &'a str,
@@ -31,12 +31,12 @@ impl PythonLoopabull<'_> {
         fs::write(self.folder.join("loopabull.yml"), self.configuration())
     }
 
-    /// Returns one of its processes, which works one message at a time.
+    /// Returns the command of one worker process, which runs one message at a time.
     pub(crate) fn worker(&self) -> Command {
         let mut worker = command(self.python);
         worker.args(["-W", "ignore"]).arg(self.python.with_file_name("loopabull"));
         worker.arg(self.folder.join("loopabull.yml"));
-        // It leaves a file of variables behind for each message.
+        // A worker leaves a file of variables behind for each message.
         worker.env("TMPDIR", self.folder.join("tmp"));
         worker
     }

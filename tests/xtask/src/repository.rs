@@ -1,33 +1,33 @@
-//! The places of the repository that commands read and write.
+//! The folders of the repository that the commands read and write.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the root of the checkout in which cargo runs us.
+/// Returns the root of the checkout in which cargo runs this program.
 pub(crate) fn root() -> &'static Path {
     loopabull_testbed::repository()
 }
 
-/// Returns the other checkout that compiled us, if there is one.
+/// Returns the checkout that compiled this program, if it is another one.
 pub(crate) fn compiled_in() -> Option<&'static Path> {
     let compiled = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
     other_checkout(compiled, root())
 }
 
-/// Returns the first folder if it is a checkout, and another one than the second.
+/// Returns `compiled` if it is a checkout other than `root`.
 fn other_checkout<'a>(compiled: &'a Path, root: &Path) -> Option<&'a Path> {
     let [real_compiled, real_root] = [compiled, root].map(|path| path.canonicalize().ok());
     let is_other = real_compiled? != real_root? && compiled.join("tests/xtask").is_dir();
     is_other.then_some(compiled)
 }
 
-/// Returns the folder of logs, tools and Python environments. Git ignores it. It is never shared
-/// between checkouts, as `CARGO_TARGET_DIR` may be.
+/// Returns the folder of logs, tools and Python environments. Git ignores it. Unlike
+/// `CARGO_TARGET_DIR` it is never shared between checkouts.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Returns the folder in which cargo leaves the binaries of the workspace.
+/// Returns the folder to which cargo writes the binaries of the workspace.
 pub(crate) fn binaries() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(target, |dir| root().join(dir));
     target.join("debug")
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_of_another_checkout_is_noticed() {
+    fn a_program_from_another_checkout_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, gone] =
             ["first", "second", "gone"].map(|name| folder.path().join(name));

@@ -12,7 +12,7 @@ use crate::wasm_target::WasmTarget;
 /// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The command that is to find its programs
+    /// The command whose programs are installed
     #[arg(value_enum, default_value_t = Purpose::Test)]
     purpose: Purpose,
 }
@@ -27,7 +27,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// Makes sure of all Debian packages that the command needs.
+    /// Installs all missing Debian packages that the command needs.
     ///
     /// # Errors
     ///
@@ -49,11 +49,11 @@ impl Purpose {
     }
 }
 
-/// Installs what is missing and shows which programs are used.
+/// Installs the missing programs, and shows which programs are used.
 ///
 /// # Errors
 ///
-/// If something cannot be installed; the text says what to do.
+/// If a program cannot be installed; the text says what to do.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.purpose.prepare()?;
     let ansibles = match options.purpose {

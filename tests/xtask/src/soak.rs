@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the faults of the tests for as long as they deserve.
+//! `cargo xtask soak`: the long tests, which `cargo xtask test` does not run.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,23 +8,25 @@ use crate::install::{self, Need};
 use crate::tasks;
 use crate::wasm_target::WasmTarget;
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A part of the names of the soaks to run: `soak_kills` (50 kills over 20,000 messages, on both
-    /// queues), `soak_leader` (a cluster, 3 minutes), `soak_ack` (an acknowledgement
-    /// timeout of a minute and a task of three), `soak_of` (all faults at random, 20 minutes),
-    /// `soak_playbooks` (2,000 playbooks), `soak_a_cable` (dead for 5 minutes), `soak_a_broker` (away for a
-    /// minute under 200 messages a second)
+    /// A part of the names of the soaks to run: `soak_kills` (50 kills over 20,000 messages, on
+    /// both queues), `soak_leader` (a cluster, 3 minutes), `soak_ack` (an acknowledgement timeout
+    /// of one minute and a task of three minutes), `soak_of` (random faults, 20 minutes),
+    /// `soak_playbooks` (2,000 playbooks), `soak_a_cable` (a cable that is cut for 5 minutes),
+    /// `soak_a_broker` (a broker that is stopped for a minute, at 200 messages a second), `soak_ten`
+    /// (10,000 messages and a kill), `soak_two` (200 reloads under load), `soak_each` (each hostile
+    /// body in a message of its own, by three versions of Ansible)
     #[arg(default_value = "soak_")]
     names: Vec<String>,
 }
 
-/// Runs the soaks one after the other, and shows what they count.
+/// Runs the soaks one after the other, and shows their output.
 ///
 /// # Errors
 ///
-/// If a tool is missing or a soak failed; the text names it.
+/// If a tool is missing or a soak fails; the text names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible];
     needs.extend(WasmTarget::need());
@@ -35,5 +37,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut soak = cargo();
     soak.args(["test", "--package", "loopabull-host", "--test", "it", "--", "--ignored"]);
     soak.args(["--nocapture", "--test-threads", "1"]).args(&options.names).env("PATH", path);
-    show("soaking", &mut soak)
+    show("running the soaks", &mut soak)
 }

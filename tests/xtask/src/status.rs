@@ -1,8 +1,8 @@
-//! What `/status` and `loopabull-host status --json` say, for those who wait for an empty queue.
+//! The number of unsettled messages in `/status` and `loopabull-host status --json`.
 
 use serde_json::Value;
 
-/// Returns how many messages of the embedded queue are not settled, if the status tells.
+/// Returns the number of unsettled messages in the embedded queue, if the status has it.
 pub(crate) fn unsettled(status: &Value) -> Option<u64> {
     let parts = ["waiting", "later", "held", "claimed"];
     let queues = status["queues"].as_array()?.iter();
@@ -16,13 +16,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_parts_of_all_queues_count() {
+    fn waiting_delayed_held_and_claimed_messages_of_all_queues_count() {
         let queue = json!({"waiting": 1, "later": 2, "held": 3, "claimed": 4, "dead": 9});
         assert_eq!(unsettled(&json!({"queues": [queue, queue]})), Some(20));
     }
 
     #[test]
-    fn what_is_unknown_is_not_nothing() {
+    fn an_unknown_number_does_not_count_as_zero() {
         let queue = json!({"waiting": 0, "later": 0, "held": 0, "claimed": null});
         assert_eq!(unsettled(&json!({"queues": [queue]})), None);
         assert_eq!(unsettled(&Value::Null), None);

@@ -1,5 +1,5 @@
-//! `cargo tasks`: builds the example tasks and leaves each component beside its manifest. The guest
-//! that the tests need goes to `tests/fixtures/`.
+//! `cargo tasks`: builds the example tasks, and copies each component to the folder of its
+//! manifest. The guest of the tests is copied to `tests/fixtures/`.
 
 mod languages;
 mod replace;
@@ -16,22 +16,22 @@ use crate::wasm_target::{TRIPLE, WasmTarget};
 use languages::Language;
 use replace::replace;
 
-/// The guest that tries to get out, a package in `tests/fixtures/`.
+/// The guest that tries to escape from the sandbox, a package in `tests/fixtures/`.
 const PROBE: &str = "probe";
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Build the Rust tasks of this directory instead, each a crate of its own
+    /// Build the Rust tasks in this directory instead, each of which is a separate crate
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
 
-/// Builds what the command line asks for.
+/// Builds the example tasks, or the tasks in the given directory.
 ///
 /// # Errors
 ///
-/// If a compiler cannot be had, or a task does not compile.
+/// If there is no compiler and none can be installed, or a task does not compile.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Some(folder) = &options.folder else { return build() };
     let folder = fs::canonicalize(folder)
@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     build_own(&target, &folder, &names(&folder, Language::Rust)?)
 }
 
-/// Builds the example tasks to `tasks/NAME.wasm`, and the guests of tests to
+/// Builds the example tasks to `tasks/NAME.wasm`, and the guest of the tests to
 /// `tests/fixtures/NAME.wasm`.
 ///
 /// # Errors
 ///
-/// If a compiler cannot be had, or a task does not compile.
+/// As [`run`].
 pub(crate) fn build() -> Result<()> {
     build_rust()?;
     build_probe()?;
@@ -54,12 +54,12 @@ pub(crate) fn build() -> Result<()> {
     languages::build_javascript(&names(&folder, Language::JavaScript)?)
 }
 
-/// Builds those that are written in Rust: the others' tools are many, and nothing but their tests
-/// needs them.
+/// Builds the example tasks that are written in Rust. The other languages need many tools, and only
+/// their own tests need the components.
 ///
 /// # Errors
 ///
-/// If the compiler cannot be had, or a task does not compile.
+/// As [`run`].
 pub(crate) fn build_rust() -> Result<()> {
     let folder = repository::tasks();
     let is_own = |name: &String| is_workspace(&folder.join(name).join("Cargo.toml"));
@@ -69,13 +69,13 @@ pub(crate) fn build_rust() -> Result<()> {
     show("building the example tasks", &mut target.build_command(&folder))?;
     for name in &members {
         place(name, &folder)
-            .with_context(|| "is its package in `members` of tasks/Cargo.toml?".to_owned())?;
+            .with_context(|| "add the package to `members` of tasks/Cargo.toml".to_owned())?;
     }
     say(&format!("in tasks/: {}", members.join(", ")));
     build_own(&target, &folder, &own)
 }
 
-/// Builds tasks that are workspaces of their own, as `loopabull-host tasks new` makes them.
+/// Builds tasks that are separate workspaces, as `loopabull-host tasks new` makes them.
 fn build_own(target: &WasmTarget, folder: &Path, names: &[String]) -> Result<()> {
     for name in names {
         show(&format!("building {name}"), &mut target.build_command(&folder.join(name)))?;
@@ -90,7 +90,7 @@ fn is_workspace(manifest: &Path) -> bool {
     text.lines().any(|line| line.trim() == "[workspace]")
 }
 
-/// Puts the component of a package beside its manifest.
+/// Copies the component of a package into the folder of its manifest.
 fn place(name: &str, folder: &Path) -> Result<()> {
     let component = built(name);
     replace(&component, &folder.join(format!("{name}.wasm")))
@@ -121,7 +121,7 @@ fn names(folder: &Path, language: Language) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns where cargo leaves the component of a package.
+/// Returns the path to which cargo writes the component of a package.
 fn built(name: &str) -> PathBuf {
     repository::tasks().join("target").join(TRIPLE).join("release").join(artifact(name))
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_tasks_by_what_they_hold() {
+    fn the_language_of_a_task_is_known_from_the_files_in_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let files = ["flag/Cargo.toml", "greet/Cargo.toml", "snake/app.py", "bean/package.json"];
         for file in files.map(|file| folder.path().join(file)) {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn component_is_named_as_cargo_names_libraries() {
+    fn the_file_name_of_a_component_is_that_of_a_library_in_cargo() {
         assert_eq!(artifact("flag-commit-build"), "flag_commit_build.wasm");
     }
 }

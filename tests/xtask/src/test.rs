@@ -5,6 +5,7 @@ mod timing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -21,6 +22,12 @@ const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 
 /// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
 const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
+
+/// rustc that also checks with clippy: with it one build serves the lints and the tests.
+const CLIPPY: &str = "clippy-driver";
+
+/// Where `clippy-driver` looks for its arguments, with `cargo clippy`'s separator between them.
+const CLIPPY_ARGS: (&str, &str) = ("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
 
 /// The crates whose documentation has examples that are compiled: nextest does not run these.
 const WITH_DOCTESTS: &[&str] = &["loopabull-task"];
@@ -86,15 +93,14 @@ fn run_all(options: &Options) -> Result<()> {
             Purpose::Test.prepare()?;
             install_programs(Needs::ALL)
         });
-        steps.take("clippy", check_lints);
+        steps.take("build and clippy", || build(&Area::All));
         steps.timing.measure("rest of the installation", || programs.join())
     });
     let installed = installed.map_err(|_| anyhow::anyhow!("the installation panicked"))??;
     steps.take("tasks", tasks::build);
-    steps.take("build", || build(&Area::All));
+    steps.take("tests of the tasks", test_tasks);
     steps.take("tests", || test(&Area::All, Needs::ALL, &installed, options));
     steps.take("documentation tests", test_documentation);
-    steps.take("tests of the tasks", test_tasks);
     let ansible = installed.ansibles.first();
     steps.take("demo", || demo::play(&demo::Options::default(), ansible.map(PathBuf::as_path)));
     steps.timing.print_slowest_tests();
@@ -135,16 +141,32 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     Ok(programs)
 }
 
-/// Builds the tests. A build of the whole workspace also has the programs that tests start.
+/// Builds the tests. A build of the whole workspace also has the programs that tests start, and
+/// is checked with clippy; so are the benchmarks, which nothing runs here.
 fn build(area: &Area) -> Result<()> {
-    let mut tests = nextest::command()?;
-    tests.args(["run", "--no-run"]).args(area.packages());
+    let mut tests = cargo();
+    tests.args(["test", "--no-run"]).args(area.packages());
+    if *area == Area::All {
+        tests.arg("--all-targets");
+        check_with_clippy(&mut tests);
+    }
     show("building the tests", &mut tests)
+}
+
+/// Has cargo check the packages of the workspace with clippy while it compiles them.
+fn check_with_clippy(command: &mut Command) {
+    // RUSTC_WORKSPACE_WRAPPER would also reach the tests, and the cargo that some of them start.
+    command.args(["--config", &format!("build.rustc-workspace-wrapper={CLIPPY:?}")]);
+    command.env(CLIPPY_ARGS.0, CLIPPY_ARGS.1);
 }
 
 fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Result<()> {
     let mut test = nextest::command()?;
-    test.arg("run").args(area.packages()).args(area.filter()).args(&options.nextest);
+    test.arg("run").args(area.packages());
+    if *area == Area::All {
+        check_with_clippy(&mut test);
+    }
+    test.args(area.filter()).args(&options.nextest);
     if let Some(ansible) = programs.ansibles.first() {
         let all = std::env::join_paths(&programs.ansibles).context("a path with a colon")?;
         test.env("PATH", path_with(ansible)?).env(ANSIBLES, all);
@@ -172,12 +194,6 @@ fn check_formatting() -> Result<()> {
         show(&format!("checking the formatting of `{}`", guests.display()), &mut format)?;
     }
     Ok(())
-}
-
-fn check_lints() -> Result<()> {
-    let mut clippy = cargo();
-    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    show("checking with clippy", &mut clippy)
 }
 
 fn test_documentation() -> Result<()> {

@@ -1,7 +1,8 @@
-//! The compiler for components: Rust for `wasm32-wasip2`.
+//! The compiler for components: Rust for the target `wasm32-wasip2`.
 //!
-//! It is, in this order: the target of our toolchain; the one that rustup adds to it; Debian's
-//! compiler, which compiles the standard library for the target from its packaged sources.
+//! It is the first of these: our toolchain, if it has the target; our toolchain, if rustup can add
+//! the target; Debian's compiler, which compiles the standard library for the target from the
+//! packaged sources.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -17,10 +18,10 @@ use crate::command::{cargo, command, on_path, output, run_slowly, say};
 use crate::install::{self, Need, debian_compiler};
 use crate::repository;
 
-/// The target for which components are compiled.
+/// The target of components.
 pub(crate) const TRIPLE: &str = "wasm32-wasip2";
 
-/// Turns the linker's module into a component.
+/// The linker that turns a module into a component.
 const COMPONENT_LINKER: &str = "wasm-component-ld";
 const COMPONENT_LINKER_VERSION: &str = "0.5.31";
 
@@ -30,23 +31,23 @@ const CARGO_INSTALL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A compiler for components.
 #[derive(Debug)]
 pub(crate) enum WasmTarget {
-    /// The toolchain that built this program has the target.
+    /// The toolchain that built this program, which has the target.
     Toolchain,
     /// Debian's compiler, with these linkers.
     Debian { component_linker: PathBuf, wasm_linker: PathBuf },
 }
 
 impl WasmTarget {
-    /// Returns what Debian packages have to provide: nothing if the toolchain has the target or
+    /// Returns the need for Debian packages. There is none if the toolchain has the target or
     /// rustup can add it.
     pub(crate) fn need() -> Option<Need> {
-        // A failure of rustup takes minutes without a network, so it is asked only once.
+        // Without a network rustup takes minutes to fail, so it is run only once.
         static TOOLCHAIN: LazyLock<bool> =
             LazyLock::new(|| toolchain_has_target() || rustup_adds_target());
         (!*TOOLCHAIN).then_some(Need::DebianCompiler)
     }
 
-    /// Returns the first compiler that is there or can be installed.
+    /// Returns the first compiler that exists or can be installed.
     ///
     /// # Errors
     ///
@@ -59,7 +60,7 @@ impl WasmTarget {
         Ok(Self::Debian { component_linker: component_linker()?, wasm_linker })
     }
 
-    /// Returns its name for the user.
+    /// Returns the name of the compiler for the user.
     pub(crate) fn describe(&self) -> &'static str {
         match self {
             Self::Toolchain => "rustc of this toolchain",
@@ -67,8 +68,8 @@ impl WasmTarget {
         }
     }
 
-    /// Returns the command that builds a workspace of guests. All of them are built in the tasks' own
-    /// `target`, since their libraries are the same.
+    /// Returns the command that builds a workspace of guests. All of them are built in the `target`
+    /// folder of the tasks, because they use the same libraries.
     pub(crate) fn build_command(&self, workspace: &Path) -> Command {
         let target = repository::tasks().join("target");
         match self {
@@ -94,10 +95,10 @@ impl WasmTarget {
                 build.arg("--target-dir").arg(target);
                 build.env("RUSTC", debian_compiler::RUSTC);
                 build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-                // Allows `-Z` on a released compiler, which is the only way to a standard library for
-                // a target that has none.
+                // Allows `-Z` with a stable compiler. There is no other way to build a standard
+                // library for a target that has none.
                 build.env("RUSTC_BOOTSTRAP", "1");
-                // No program of the toolchain that runs us may be used.
+                // Programs of the toolchain that runs this program must not be used.
                 build.env("PATH", "/usr/bin:/bin").env_remove("LD_LIBRARY_PATH");
                 build
             }
@@ -105,8 +106,8 @@ impl WasmTarget {
     }
 }
 
-/// Returns flags that keep the paths of crates on this machine out of the components: a panic names
-/// its place.
+/// Returns flags that remove the paths of crates on this machine from the components. A panic
+/// message contains its source path.
 fn without_paths() -> Vec<String> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -128,14 +129,14 @@ fn toolchain_has_target() -> bool {
     )
 }
 
-/// Returns a program of the toolchain whose cargo started us.
+/// Returns a program of the toolchain whose cargo started this program.
 fn beside_cargo(program: &str) -> OsString {
     let cargo = env::var_os("CARGO").map(PathBuf::from).unwrap_or_default();
     let beside = cargo.with_file_name(program);
     if cargo.is_absolute() && beside.is_file() { beside.into() } else { program.into() }
 }
 
-/// Adds the target to our toolchain, where rustup is there and may do so. Returns whether it did.
+/// Adds the target to our toolchain if rustup exists and may do so. Returns whether it succeeded.
 fn rustup_adds_target() -> bool {
     if !rustup_may_install(env::var_os("RUSTUP_AUTO_INSTALL").as_deref())
         || on_path("rustup").is_none()
@@ -153,14 +154,14 @@ fn rustup_adds_target() -> bool {
     false
 }
 
-/// Returns whether rustup may install. `RUSTUP_AUTO_INSTALL=0` forbids it.
+/// Returns whether rustup may install the target. `RUSTUP_AUTO_INSTALL=0` forbids it.
 fn rustup_may_install(setting: Option<&OsStr>) -> bool {
     setting.is_none_or(|setting| setting != "0")
 }
 
-/// Returns the linker that comes with our toolchain, else one that is built here.
+/// Returns the linker of our toolchain, or builds one if it has none.
 ///
-/// rustup's toolchains have it even without the target, and it is the one that they use for it.
+/// The toolchains of rustup have the linker even without the target, and use it for this target.
 fn component_linker() -> Result<PathBuf> {
     if let Some(linker) = component_linker_of_toolchain() {
         return Ok(linker);
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rustup_is_left_alone_where_it_may_not_install() {
+    fn rustup_is_not_run_if_the_environment_forbids_installations() {
         assert!(!rustup_may_install(Some("0".as_ref())));
         assert!(rustup_may_install(Some("1".as_ref())));
         assert!(rustup_may_install(None));

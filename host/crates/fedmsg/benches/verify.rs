@@ -1,10 +1,12 @@
-//! What one message costs: its check, beside the bare RSA operation in it, and beside the original.
+//! The cost of the verification of one message, compared with the RSA operation in it and with the
+//! original.
 //!
-//! `cargo bench -p loopabull-fedmsg` needs a Python with fedmsg, which `cargo xtask test` makes. All is
-//! measured in one run: ours from frames to message, the parts of it, the RSA operation of the same
-//! library on the same bytes, and the original's `fedmsg.crypto.validate`, which reads no JSON there.
+//! `cargo bench -p loopabull-fedmsg` needs a Python with fedmsg, which `cargo xtask test` installs.
+//! One run measures everything: our verification from frames to message, its parts, the RSA
+//! operation of the same library on the same bytes, and the original's `fedmsg.crypto.validate`,
+//! which parses no JSON here.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
-#![expect(clippy::print_stdout, reason = "what criterion cannot compare is printed")]
+#![expect(clippy::print_stdout, reason = "criterion cannot compare these, so they are printed")]
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -19,18 +21,18 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-#[path = "../tests/original/bed.rs"]
+#[path = "../tests/original/fixture.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
-mod bed;
+mod fixture;
 
-use bed::{Original, now, topic};
+use fixture::{Original, now, topic};
 
-/// How often all are measured by turns: short turns, so that what else the machine does meanwhile hits
-/// all alike.
+/// The number of turns. In each turn all cases are measured. Turns are short, so that other load on
+/// the machine affects all cases alike.
 const TURNS: u32 = 200;
-/// How often each runs in a turn.
+/// The number of repetitions in a turn.
 const ROUNDS: u32 = 500;
-/// The same for the original, which takes half a millisecond or so.
+/// The number of repetitions of the original in a turn. It takes about half a millisecond.
 const ORIGINAL_ROUNDS: u32 = 10;
 
 fn main() {
@@ -101,8 +103,8 @@ fn each(mut run: impl FnMut()) -> Duration {
     (processor_time() - start) / ROUNDS
 }
 
-/// Returns what this thread has used, whatever others on the machine do; the original tells the same
-/// of itself.
+/// Returns the processor time of this thread, which does not depend on other load. The original
+/// reports its own in the same way.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap()
@@ -113,7 +115,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Returns a body of two kilobytes beside its credentials, in the form of a build's message.
+/// Returns a body of two kilobytes without its credentials, in the form of a message about a build.
 fn body() -> Value {
     let tasks: Vec<_> = (0..12)
         .map(|n| json!({"id": 21_600_000 + n, "method": "buildArch", "arch": "x86_64", "state": "CLOSED", "weight": 1.5}))

@@ -1,7 +1,6 @@
-//! The promises of the launcher's help, seen from inside a program that it starts.
+//! The guarantees in the launcher's help, seen from inside a program that it starts.
 //!
-//! Owns the tests of these promises. Must not know how they are kept: it runs the real launcher with
-//! real programs.
+//! These tests run the real launcher with real programs, and do not depend on its implementation.
 
 #![expect(
     clippy::disallowed_methods,
@@ -95,13 +94,13 @@ fn ids(stat: &str) -> [String; 3] {
 }
 
 #[test]
-fn new_privileges_are_ruled_out() {
+fn a_program_cannot_gain_privileges() {
     let status = stdout(launcher(&confined("/bin/cat", &["/proc/self/status"])));
     assert_eq!(status_field(&status, "NoNewPrivs"), "1");
 }
 
 #[test]
-fn environment_holds_the_named_variables_and_nothing_else() {
+fn the_environment_has_only_the_named_variables() {
     let mut confinement = confined("/usr/bin/env", &[]);
     confinement.environment = vec!["WANTED".into(), "EMPTY".into(), "WANTED".into()];
     let mut command = launcher(&confinement);
@@ -111,7 +110,7 @@ fn environment_holds_the_named_variables_and_nothing_else() {
 }
 
 #[test]
-fn variable_that_is_not_set_is_skipped() {
+fn a_variable_that_is_not_set_is_skipped() {
     let mut confinement = confined("/usr/bin/env", &[]);
     confinement.environment = vec!["LOOPABULL_UNSET".into()];
     let mut command = launcher(&confinement);
@@ -153,7 +152,7 @@ fn limits_are_both_soft_and_hard() {
 }
 
 #[test]
-fn inherited_limit_is_never_raised() {
+fn an_inherited_limit_is_never_raised() {
     let mut confinement = confined("/bin/cat", &["/proc/self/limits"]);
     confinement.limits.open_files = Some(1024);
     let limits = stdout(launcher_after("ulimit -n 100", &confinement));
@@ -167,21 +166,21 @@ fn created_files_are_accessible_only_to_their_owner() {
 }
 
 #[test]
-fn process_leads_its_own_group_and_session() {
+fn a_program_leads_its_own_process_group_and_session() {
     let command = launcher(&confined("/bin/cat", &["/proc/self/stat"]));
     let [process, group, session] = ids(&stdout(command));
     assert_eq!((&group, &session), (&process, &process));
 }
 
 #[test]
-fn exit_code_of_a_signal_is_that_of_shells() {
+fn a_program_that_dies_by_a_signal_has_the_exit_code_that_shells_report() {
     let mut command = launcher(&confined("/bin/sh", &["-c", "kill -9 $$"]));
     let status = command.status().expect("the launcher was built");
     assert_eq!(status.code(), Some(128 + 9));
 }
 
 #[test]
-fn signals_are_reset() {
+fn signal_masks_and_ignored_signals_are_reset() {
     let mut command = Command::new("/usr/bin/env");
     command.args(["--block-signal=TERM", "--ignore-signal=PIPE", LAUNCHER]);
     command.args(confined("/bin/cat", &["/proc/self/status"]).to_args());
@@ -192,7 +191,7 @@ fn signals_are_reset() {
 }
 
 #[test]
-fn working_directory_is_the_given_one() {
+fn the_program_runs_in_the_given_working_directory() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let directory = directory.path().canonicalize().expect("it was just made");
     let mut confinement = confined("/bin/sh", &["-c", "pwd -P"]);
@@ -210,14 +209,14 @@ fn arguments_are_passed_on_unchanged() {
 }
 
 #[test]
-fn exit_code_of_the_program_is_passed_on() {
+fn the_exit_code_of_the_program_is_passed_on() {
     let output = output(launcher(&confined("/bin/sh", &["-c", "exit 3"])));
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(output.stderr, b"");
 }
 
 #[test]
-fn missing_program_is_not_found() {
+fn a_missing_program_is_reported_as_not_found() {
     refused(
         launcher(&confined("/nonexistent/program", &[])),
         exit::NOT_FOUND,
@@ -226,7 +225,7 @@ fn missing_program_is_not_found() {
 }
 
 #[test]
-fn file_without_permission_cannot_be_executed() {
+fn a_file_without_execute_permission_cannot_be_executed() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let program = directory.path().join("program");
     fs::write(&program, "#!/bin/sh\n").expect("the directory is ours");
@@ -241,7 +240,7 @@ fn file_without_permission_cannot_be_executed() {
 }
 
 #[test]
-fn missing_directory_is_an_error() {
+fn a_missing_working_directory_is_an_error() {
     let mut confinement = confined("/bin/true", &[]);
     confinement.directory = "/nonexistent".into();
     refused(
@@ -252,7 +251,7 @@ fn missing_directory_is_an_error() {
 }
 
 #[test]
-fn error_is_one_line_even_if_the_path_has_a_line_break() {
+fn an_error_is_one_line_even_if_the_path_has_a_line_break() {
     refused(
         launcher(&confined("/nonexistent\nprogram", &[])),
         exit::NOT_FOUND,
@@ -261,12 +260,12 @@ fn error_is_one_line_even_if_the_path_has_a_line_break() {
 }
 
 #[test]
-fn relative_program_is_bad_usage() {
+fn a_relative_program_path_is_bad_usage() {
     refused(launcher(&confined("true", &[])), exit::USAGE, "path `true` is not absolute");
 }
 
 #[test]
-fn number_that_means_no_user_is_bad_usage() {
+fn a_number_that_is_not_a_user_or_group_id_is_bad_usage() {
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
         let mut confinement = confined("/bin/true", &[]);
         confinement.user = Some(User { uid, gid });
@@ -275,14 +274,14 @@ fn number_that_means_no_user_is_bad_usage() {
 }
 
 #[test]
-fn unknown_option_is_bad_usage_and_named() {
+fn an_unknown_option_is_bad_usage_and_named() {
     let mut command = Command::new(LAUNCHER);
     command.args(["--frobnicate", "--", "/bin/true"]);
     refused(command, exit::USAGE, "unknown option `--frobnicate`");
 }
 
 #[test]
-fn help_names_every_option_and_exit_code() {
+fn the_help_names_every_option_layer_and_exit_code() {
     let mut command = Command::new(LAUNCHER);
     command.arg("--help");
     let help = stdout(command);
@@ -322,7 +321,7 @@ fn help_names_every_option_and_exit_code() {
 }
 
 #[test]
-fn version_is_printed() {
+fn the_version_is_printed() {
     let mut command = Command::new(LAUNCHER);
     command.arg("--version");
     let expected = format!("loopabull-launch {}\n", env!("CARGO_PKG_VERSION"));

@@ -418,7 +418,8 @@ def _(i):
 
 
 def of_all_of_the_user(function):
-    # Outside a sandbox the processes of the user may have different values, which this would change.
+    # Outside a sandbox the processes of the user may have different values, which this would
+    # change.
     return function() if filtered() else ("untried", "outside a sandbox")
 
 
@@ -699,7 +700,7 @@ def _(i):
     return "info", ", ".join(f"{n} {'-' if limit < 0 else limit}" for n, limit in pairs)
 
 
-# ---- things that were inherited, and processes left behind
+# ---- inherited resources, and processes that are left behind
 
 
 @attempt("inherited", "descriptors inherited", here=True)

@@ -1,8 +1,8 @@
-//! The attempts of a program to get out: `probe.py` makes some 120 of them, and each must end with the
-//! verdict in the table.
+//! Attempts to escape from the sandbox: `probe.py` makes some 120 of them, and each must end with
+//! the verdict in the table.
 //!
-//! The tables cover several Landlock ABIs, and the attempts are made as on a kernel of each. A line is
-//! `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` if a newer ABI changes the verdict.
+//! The tables cover several Landlock ABIs, and the attempts are made as on a kernel of each. A line
+//! is `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` if a newer ABI changes the verdict.
 
 #![expect(
     clippy::disallowed_methods,
@@ -199,8 +199,8 @@ fn line(name: &str, verdicts: &[String]) -> String {
     format!("{line}: {name}")
 }
 
-/// Runs the probe as on a kernel of each ABI, up to the newest one that this kernel has, and compares
-/// the verdicts with the table.
+/// Runs the probe as on a kernel of each ABI, up to the newest one that this kernel has, and
+/// compares the verdicts with the table.
 fn check(table: &str, user: Option<u32>, without: &[Layer]) {
     let outside = Outside::new(user.unwrap_or(geteuid().as_raw()));
     let expected: BTreeMap<_, _> = table.lines().map(verdicts).collect();
@@ -231,21 +231,21 @@ fn check(table: &str, user: Option<u32>, without: &[Layer]) {
 }
 
 #[test]
-fn another_user_in_a_private_root_file_system() {
+fn another_user_in_a_private_root_filesystem_has_the_access_in_the_table() {
     assert!(geteuid().is_root(), "only root can start a program as somebody else");
     check(include_str!("probe/rootfs.txt"), Some(NOBODY), &[]);
 }
 
 /// On a machine without namespaces, only Landlock and the filters protect.
 #[test]
-fn another_user_without_namespaces() {
+fn another_user_without_namespaces_has_the_access_in_the_table() {
     assert!(geteuid().is_root(), "only root can start a program as somebody else");
     check(include_str!("probe/without-namespaces.txt"), Some(NOBODY), &[Layer::Namespaces]);
 }
 
 /// Root has no capabilities here, but owns root's files.
 #[test]
-fn root_in_a_private_root_file_system() {
+fn root_in_a_private_root_filesystem_has_the_access_in_the_table() {
     assert!(geteuid().is_root(), "only root can be root");
     check(include_str!("probe/root.txt"), None, &[]);
 }

@@ -1,9 +1,9 @@
 //! The cost of one call of a component, and of its steps.
 //!
-//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. It measures, all in one run: a fresh
-//! instance for each message, as in the product, compared with the same native function and with a
-//! reused instance; the steps of a call; loading from the cache compared with compiling; and the memory
-//! of live instances.
+//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. It measures, all in one run: a
+//! fresh instance for each message, as in the product, compared with the same native function and
+//! with a reused instance; the steps of a call; loading from the cache compared with compiling; and
+//! the memory of live instances.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
 #![expect(clippy::print_stdout, reason = "criterion cannot measure memory, so it is printed")]
 
@@ -127,7 +127,8 @@ fn call(message: &Message) -> Call<'_> {
     }
 }
 
-/// Measures a whole call as in the product: create a store and an instance, call it, drop everything.
+/// Measures a whole call as in the product: create a store and an instance, call it, drop
+/// everything.
 fn fresh(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner, case: &Case) {
     criterion.bench_function(&format!("fresh/{}", case.name), |bencher| {
         bencher.iter(|| {

@@ -164,8 +164,8 @@ fn deep_nesting_and_many_exports_are_refused() {
     check(&format!("(component (instance $h) {exports})"), expected);
 }
 
-/// Returns the start of a component with instance types nested this deep. It is assembled from bytes,
-/// because no tool would write it.
+/// Returns the start of a component with instance types nested this deep. It is assembled from
+/// bytes, because no tool would write it.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut body = vec![1];
     for _ in 0..depth {

@@ -1,8 +1,8 @@
-//! What a publisher writes down: that it is about to publish a message, and that it is told the
-//! message is safe.
+//! The log of a publisher: it records each message before it publishes it, and again once the
+//! message is confirmed.
 //!
-//! Each record is appended by one write(2), so that a publisher may be killed at any moment, many
-//! may share a file, and it may be read meanwhile.
+//! Each record is appended by one write(2). So a publisher can be killed at any moment, several can
+//! share a file, and the file can be read meanwhile.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens a log, and makes it if there is none. What it has stays there.
+    /// Opens a log to append to it, and creates it if it does not exist.
     ///
     /// # Errors
     ///
@@ -24,20 +24,20 @@ impl Ledger {
         Ok(Self { file: File::options().create(true).append(true).open(path)? })
     }
 
-    /// Records that this message is published from now on: before the first byte is sent.
+    /// Records that a message is about to be published. Call it before the first byte is sent.
     ///
     /// # Panics
     ///
-    /// If it cannot be written, or the id has white space.
+    /// If the log cannot be written, or the id is empty or contains white space.
     pub fn attempted(&self, id: &str) {
         self.append("attempted", id);
     }
 
-    /// Records that the publish was confirmed.
+    /// Records that the message was confirmed.
     ///
     /// # Panics
     ///
-    /// If it cannot be written, or the id has white space.
+    /// As [`Ledger::attempted`].
     pub fn confirmed(&self, id: &str) {
         self.append("confirmed", id);
     }

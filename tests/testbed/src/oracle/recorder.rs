@@ -1,6 +1,6 @@
-//! A program that stands in for `ansible-playbook` and writes down that it ran.
+//! A program that replaces `ansible-playbook` and records that it ran.
 //!
-//! What it does is in `recorder.sh`; here it gets its shell and the path of its log.
+//! `recorder.sh` is the program. This module adds its shell and the path of its log.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::io::Write;
@@ -8,23 +8,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SCRIPT: &str = include_str!("recorder.sh");
-/// The one that knows the time without another process.
+/// The shell that can read the clock without another process.
 const BASH: &str = "/bin/bash";
 
-/// A program that stands in for `ansible-playbook`, named to the daemon as `ansible_playbook`
-/// under `[playbook]`.
+/// A program that replaces `ansible-playbook`. The daemon's setting `ansible_playbook` under
+/// `[playbook]` names it.
 ///
-/// It records its start, does what the body of the message says, and records its end. The body is
-/// an object of less than four thousand characters that may have at its top level
+/// It records its start, follows the instructions in the body of the message, and records its end.
+/// The body is an object of less than four thousand characters. At its top level it can have
 ///
-/// - `"sleep_ms": N`: it takes that long;
-/// - `"exit": N`: it ends with this code, and not with 0;
-/// - `"kill": "before-end"`: it kills the daemon and itself, and there is no record of an end;
+/// - `"sleep_ms": N`: the run takes this long;
+/// - `"exit": N`: the program exits with this code instead of 0;
+/// - `"kill": "before-end"`: it kills the daemon and itself, and records no end;
 /// - `"kill": "after-end"`: it records its end and then kills the daemon;
 /// - `"until": N`: after the Nth start for this message it neither kills nor fails.
 ///
-/// It kills an ancestor named `loopabull-host` if all between are named `loopabull...`. For that it must
-/// see and be allowed to signal it: the daemon leaves out the layers `namespaces` and `scopes`.
+/// It kills its ancestor `loopabull-host` if the names of all processes between them begin with
+/// `loopabull`. To see and signal it, the daemon must leave out the layers `namespaces` and
+/// `scopes`.
 #[derive(Debug)]
 pub struct Recorder;
 
@@ -33,15 +34,16 @@ impl Recorder {
     ///
     /// # Panics
     ///
-    /// If the folder cannot be written, or its path has a quote or is not UTF-8.
+    /// If the folder cannot be written, or its path contains a quote or is not UTF-8.
     pub fn write(folder: &Path) -> PathBuf {
         let folder = folder.canonicalize().expect("the folder is there");
         let log = Self::log(&folder);
         let log = log.to_str().filter(|path| !path.contains('\'')).expect("a plain path");
         let shell = if Path::new(BASH).exists() { BASH } else { "/bin/sh" };
         let path = folder.join("recorder");
-        // Another process writes it: were the file open for writing here while some thread starts
-        // a process, that would have it open, too, and nobody can execute what is being written.
+        // Another process writes the file. If it were open for writing here while another thread
+        // starts a process, that process would inherit it, and a file that is open for writing
+        // cannot be executed.
         let mut install = Command::new("install");
         install.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
         let mut install = install.spawn().expect("coreutils are installed");
@@ -52,7 +54,7 @@ impl Recorder {
         path
     }
 
-    /// Returns where the program in this folder writes its log.
+    /// Returns the path of the log that the program in this folder writes.
     pub fn log(folder: &Path) -> PathBuf {
         folder.join("task.log")
     }

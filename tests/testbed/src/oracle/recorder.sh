@@ -1,8 +1,8 @@
-# Stands in for ansible-playbook: records its start and its end, and does in between what the body
-# of the message says. Called as SCRIPT --inventory X --extra-vars @FILE PLAYBOOK.yml.
-# Without a process of its own, but for `sleep`: a load test starts it thousands of times.
+# Replaces ansible-playbook: records its start and its end, and between them follows the
+# instructions in the body of the message. Called as SCRIPT --inventory X --extra-vars @FILE
+# PLAYBOOK.yml. It starts no process except `sleep`, because a load test runs it thousands of times.
 
-# Sets `now` to the milliseconds since 1970. EPOCHREALTIME is bash's, in microseconds.
+# Sets `now` to the milliseconds since 1970. Only bash has EPOCHREALTIME, in microseconds.
 look_at_clock() {
     if [ -n "$EPOCHREALTIME" ]; then
         now=${EPOCHREALTIME%[.,]*}${EPOCHREALTIME#*[.,]}
@@ -12,7 +12,7 @@ look_at_clock() {
     fi
 }
 
-# Sets `number` to what stands in $1 under the key $2, or to nothing.
+# Sets `number` to the value of the key $2 in $1, or to nothing.
 number_of() {
     case $1 in
     *"? !unsafe \"$2\" : "*)
@@ -23,8 +23,8 @@ number_of() {
     esac
 }
 
-# Kills the daemon, which is an ancestor, behind the launcher's processes. If it is dead already the
-# parent is somebody else.
+# Kills the daemon, which is an ancestor beyond the launcher's processes. If the daemon is already
+# dead, the parent is another process.
 kill_daemon() {
     ancestor=$PPID
     while read -r name <"/proc/$ancestor/comm"; do
@@ -60,7 +60,7 @@ attempt=$number
 look_at_clock
 printf '%s\n' "start $id $attempt $$ $now" >>"$log" || exit 99
 
-# Nothing is looked for in a large body: it would take the shell minutes.
+# A large body is not searched, because that would take the shell minutes.
 [ ${#body} -lt 4096 ] || body=
 number_of "$body" sleep_ms
 if [ "${number:-0}" -gt 0 ]; then
@@ -77,7 +77,7 @@ case $body in
 esac
 number_of "$body" until
 if [ -n "$number" ]; then
-    # What is cut off is started again within the same attempt, so the starts are counted here.
+    # A run that was cut off is started again within the same attempt, so starts are counted here.
     starts=1
     while [ -e "$log.$id.$starts" ]; do starts=$((starts + 1)); done
     : >"$log.$id.$starts"

@@ -1,45 +1,46 @@
-//! What the oracle found, and how it is told.
+//! The oracle's verdict, and its text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How many ids of a set are named.
+/// The maximum number of ids of a set that the text names.
 const NAMED: usize = 10;
 
-/// What became of the messages of a test.
+/// The outcome of the messages of a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many messages were attempted, confirmed, done, and found dead.
+    /// The number of messages that were attempted, confirmed, done, and dead-lettered.
     pub attempted: usize,
     pub confirmed: usize,
     pub done: usize,
     pub dead: usize,
-    /// Confirmed, and neither done nor dead.
+    /// Messages that were confirmed, and are neither done nor dead.
     pub lost: BTreeSet<String>,
-    /// Run or dead, and never attempted.
+    /// Messages that were run or dead-lettered without an attempt to publish them.
     pub unexpected: BTreeSet<String>,
-    /// Done though never confirmed. The publisher cannot know; it is no fault.
+    /// Messages that are done although they were never confirmed. This is not a fault: the
+    /// publisher cannot know.
     pub recovered: BTreeSet<String>,
-    /// Done more than once, and how often.
+    /// Messages that were done more than once, with the number of times.
     pub duplicated: BTreeMap<String, usize>,
-    /// Run twice at the same time.
+    /// Messages of which two runs overlapped.
     pub overlapping: BTreeSet<String>,
-    /// Run with a higher attempt, or more often, than is allowed.
+    /// Messages that were run with a higher attempt, or more often, than allowed.
     pub over_limit: BTreeSet<String>,
 }
 
 impl Verdict {
-    /// Fails the test if anything was lost, with the whole verdict.
+    /// Fails the test if a message was lost. The text has the whole verdict.
     ///
     /// # Panics
     ///
-    /// If anything was lost.
+    /// If a message was lost.
     pub fn assert_nothing_lost(&self) {
         assert!(self.lost.is_empty(), "messages were lost\n{self}");
     }
 }
 
-/// The counts in one line; then a line for each set of what should not be that is not empty.
+/// Writes the counts in one line, then a line for each non-empty set of faulty messages.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { attempted, confirmed, done, dead, .. } = self;

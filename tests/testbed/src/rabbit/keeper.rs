@@ -1,8 +1,9 @@
-//! The shell that owns a node: starts its server as often as it is told to, and ends with the test.
+//! The shell process that owns a node. It starts the node's server on command, and ends with the
+//! test process.
 //!
-//! It reads commands from standard input. That input ends when the test process does, by whatever
-//! way, and then the keeper kills the server and epmd and removes the folder. Both die with the
-//! keeper, too.
+//! It reads commands from standard input. That input ends with the test process, even if that is
+//! killed. Then the keeper kills the server and epmd, and removes the folder. If the keeper is
+//! killed, the server and epmd die with it.
 
 use std::fs;
 use std::io::Write;
@@ -13,10 +14,10 @@ use std::sync::{Mutex, PoisonError};
 use super::node::Node;
 use crate::process;
 
-/// The server itself. The wrapper in `/usr/sbin` would change to the user `rabbitmq`.
+/// The server itself. The wrapper in `/usr/sbin` would switch to the user `rabbitmq`.
 pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
-/// Each of these programs becomes the next, so that `$!` is the Erlang VM in the end.
+/// Each of these programs executes the next one in its place, so `$!` is finally the Erlang VM.
 const SCRIPT: &str = r#"
 exec 3<&0
 setpriv --pdeathsig KILL setsid epmd -port "$ERL_EPMD_PORT" -address "$ERL_EPMD_ADDRESS" \
@@ -38,12 +39,12 @@ rm -rf "$2"
 pub(super) struct Keeper {
     base: PathBuf,
     shell: Child,
-    /// Open for as long as the node shall run.
+    /// The input of the keeper, which ends when this is closed.
     commands: Mutex<Option<ChildStdin>>,
 }
 
 impl Keeper {
-    /// Starts a keeper and epmd; no server yet.
+    /// Starts a keeper and epmd, but no server.
     pub(super) fn start(node: &Node) -> Self {
         let mut shell = node.command("/bin/sh");
         shell.args(["-c", SCRIPT, "keeper", SERVER]).arg(node.base()).stdin(Stdio::piped());
@@ -52,12 +53,12 @@ impl Keeper {
         let mut shell = shell.spawn().expect("there is a shell");
         let commands = Mutex::new(shell.stdin.take());
         let keeper = Self { base: node.base().to_owned(), shell, commands };
-        // A server that finds no epmd starts one that nobody would end.
+        // A server that finds no epmd starts one, which would never be stopped.
         process::wait_until("epmd", || std::net::TcpStream::connect(node.epmd()).is_ok());
         keeper
     }
 
-    /// Starts the server. The one before it must be gone.
+    /// Starts the server. An earlier one must have ended.
     pub(super) fn start_server(&self) {
         for old in ["server", "pid"] {
             drop(fs::remove_file(self.base.join(old)));
@@ -76,7 +77,7 @@ impl Drop for Keeper {
     }
 }
 
-/// Returns the process of the Erlang VM that was started last.
+/// Returns the process id of the Erlang VM that was started last.
 pub(super) fn server(base: &Path) -> Option<u32> {
     fs::read_to_string(base.join("server")).ok()?.trim().parse().ok()
 }

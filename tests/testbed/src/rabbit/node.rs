@@ -1,26 +1,33 @@
-//! Where a node is, what it is configured with, and how its tools are called.
+//! The folder, the addresses and the configuration of a node, and calls of its tools.
 //!
-//! Knows nothing of processes that live on; those are the keeper's.
+//! This module starts no long-running process; the keeper does.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::port;
 
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+/// A program of Erlang that queries a node in milliseconds. `rabbitmqctl` takes a second of
+/// processor time.
+const ERL_CALL: &str = "erl_call";
+/// The time limit of one answer, in seconds. A frozen node does not answer.
+const ERL_CALL_LIMIT: &str = "30";
+const COOKIE: &str = "LOOPABULLTESTS";
 
-/// Where a node is, and by what name it goes.
+/// The folder and the addresses of a node, which also determine its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     base: PathBuf,
     ports: Ports,
     address: Ipv4Addr,
-    /// The process in whose network namespace the node lives.
+    /// The id of a process in the node's network namespace.
     namespace: Option<u32>,
 }
 
@@ -38,12 +45,12 @@ impl Ports {
 }
 
 impl Node {
-    /// A node on the loopback address.
+    /// Returns a node on the loopback address.
     pub(crate) fn on_loopback(ports: Ports) -> Self {
         Self { base: folder(), ports, address: Ipv4Addr::LOCALHOST, namespace: None }
     }
 
-    /// A node that has an address and a network namespace of its own: that of a process.
+    /// Returns a node with its own address, in the network namespace of a process.
     pub(crate) fn in_namespace(address: Ipv4Addr, process: u32) -> Self {
         let ports = Ports { amqp: 5672, distribution: 25672, epmd: 4369 };
         Self { base: folder(), ports, address, namespace: Some(process) }
@@ -61,7 +68,7 @@ impl Node {
         (self.address, self.ports.epmd).into()
     }
 
-    /// Returns the name that Erlang knows the node by.
+    /// Returns the node's name in Erlang.
     pub(crate) fn name(&self) -> String {
         match self.namespace {
             None => format!("loopabull{}@localhost", self.ports.amqp),
@@ -69,14 +76,14 @@ impl Node {
         }
     }
 
-    /// Writes the ports and the folder, for another process to find the node by.
+    /// Returns the ports and the folder as text, for a process that uses the running node.
     pub(super) fn to_text(&self) -> String {
         assert!(self.namespace.is_none(), "only a node on the loopback address can be shared");
         let Ports { amqp, distribution, epmd } = self.ports;
         format!("{amqp}:{distribution}:{epmd}:{}", self.base.display())
     }
 
-    /// Reads what [`Node::to_text`] wrote.
+    /// Parses the text that [`Node::to_text`] returns.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, ':');
         let mut port = || parts.next()?.parse().ok();
@@ -85,12 +92,12 @@ impl Node {
         Some(Self { base, ports, address: Ipv4Addr::LOCALHOST, namespace: None })
     }
 
-    /// Makes the folder, with lines for `rabbitmq.conf` and the plugins to enable.
+    /// Fills the folder. `conf` has further lines for `rabbitmq.conf`; `plugins` are enabled.
     pub(super) fn prepare(&self, conf: &str, plugins: &str) -> io::Result<()> {
         let base = &self.base;
         let cookie = base.join("home/.erlang.cookie");
         fs::create_dir(base.join("home"))?;
-        fs::write(&cookie, "LOOPABULLTESTS")?;
+        fs::write(&cookie, COOKIE)?;
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         fs::write(base.join("enabled_plugins"), format!("[{plugins}].\n"))?;
         fs::write(base.join("env.conf"), "")?;
@@ -98,7 +105,7 @@ impl Node {
         let mut text =
             format!("listeners.tcp.local = {amqp}\ndisk_free_limit.absolute = 50MB\n{conf}\n");
         if self.namespace.is_some() {
-            // To the node, the tests are not on the loopback address.
+            // From the node's network namespace, the tests are not on the loopback address.
             text.push_str("loopback_users = none\n");
         }
         fs::write(base.join("rabbitmq.conf"), text)
@@ -109,7 +116,36 @@ impl Node {
         self.command(CTL).arg("--quiet").args(arguments).stdin(Stdio::null()).output()
     }
 
-    /// Returns a command that runs where the node does, with the environment that its tools need.
+    /// Evaluates an Erlang expression on the node, and returns the value as Erlang prints it.
+    ///
+    /// # Errors
+    ///
+    /// If the node does not answer, or the expression fails.
+    pub(super) fn eval(&self, expression: &str) -> io::Result<String> {
+        let mut call = self.command("timeout");
+        let address = format!("{}:{}", self.address, self.ports.distribution);
+        // A node takes one connection of each name at a time, so each call has its own name.
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("c{}n{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
+        call.args([ERL_CALL_LIMIT, ERL_CALL, "-address", &address, "-h", &name]);
+        call.args(["-c", COOKIE, "-e"]);
+        call.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = call.spawn()?;
+        let expression = expression.trim_end_matches('.');
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // `erl_call` prints a string unchanged, and other values in its own format.
+        writeln!(stdin, "lists:flatten(io_lib:format(\"~p\", [begin {expression} end])).")?;
+        drop(stdin);
+        let output = child.wait_with_output()?;
+        let [stdout, stderr] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        let value = stdout.strip_prefix("{ok, \"").and_then(|text| text.strip_suffix("\"}"));
+        value.map(str::to_owned).ok_or_else(|| {
+            io::Error::other(format!("`{expression}`: {}{}", stdout.trim(), stderr.trim()))
+        })
+    }
+
+    /// Returns a command in the node's network namespace, with the environment that its tools need.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = match self.namespace {
             None => Command::new(program),
@@ -130,7 +166,7 @@ impl Node {
             .env("RABBITMQ_PID_FILE", base.join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", base.join("enabled_plugins"))
             .env("RABBITMQ_CONFIG_FILE", base.join("rabbitmq"))
-            // An empty file of our own keeps /etc/rabbitmq/rabbitmq-env.conf out.
+            // This empty file is read instead of /etc/rabbitmq/rabbitmq-env.conf.
             .env("RABBITMQ_CONF_ENV_FILE", base.join("env.conf"))
             .env("RABBITMQ_NODE_IP_ADDRESS", &address)
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
@@ -138,11 +174,11 @@ impl Node {
             .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", &address)
             .env("ERL_CRASH_DUMP", base.join("erl_crash.dump"))
-            // With these two the script becomes the Erlang VM instead of waiting for it.
+            // With these two the script executes the Erlang VM in its place, and does not wait for
+            // it.
             .env("RABBITMQ_ALLOW_INPUT", "true")
             .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
-            // A node that falls silent is taken for dead after a quarter of a minute, not after a
-            // whole one.
+            // A silent node is considered dead after 15 seconds instead of a minute.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 format!("-kernel inet_dist_use_interface {{{interface}}} -kernel net_ticktime 12"),
@@ -161,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_is_read_as_it_was_written() {
+    fn a_node_is_parsed_from_its_text() {
         let name = "1:2:3:/tmp/a:b";
         let node = Node::from_text(name).unwrap();
         assert_eq!(node.amqp().to_string(), "127.0.0.1:1");

@@ -20,8 +20,11 @@ impl Rabbit {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
-        self.ctl(&["add_vhost", &name]);
-        self.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
+        self.eval(&format!("rabbit_vhost:add(<<\"{name}\">>, <<\"tests\">>)"));
+        let all = "<<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"tests\">>";
+        self.eval(&format!(
+            "rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"{name}\">>, {all})"
+        ));
         Vhost { node: self.node.clone(), name }
     }
 }

@@ -1,4 +1,4 @@
-//! The programs of ansible-rulebook.
+//! The installation of ansible-rulebook.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,15 @@ use anyhow::Result;
 use crate::install;
 use crate::java::Java;
 
-/// ansible-rulebook and what it runs in. It starts the `ansible-playbook` of the bed, as the others
-/// do; in its own environment there is no Ansible.
+/// ansible-rulebook, with its Python and its Java. It starts the `ansible-playbook` of the setup,
+/// as the other systems do. Its own Python environment has no Ansible.
 pub(super) struct AnsibleRulebook {
     pub(super) python: PathBuf,
     pub(super) java: Java,
 }
 
 impl AnsibleRulebook {
-    /// Makes sure of it and of a Java.
+    /// Installs ansible-rulebook and a Java runtime if they are missing.
     pub(super) fn install() -> Result<Self> {
         let java = install::java()?;
         Ok(Self { python: install::rulebook_python()?, java })

@@ -1,6 +1,6 @@
-"""Publishes a persistent message for each line on standard input that has one, with the broker's
-confirm, and answers each empty line with the number of messages that wait in the queue. One process
-for both: `rabbitmqctl` would cost a second of processor time for each look.
+"""Publishes each non-empty line on standard input as a persistent message with a publisher confirm.
+Answers each empty line with the number of messages that wait in the queue. It does this itself,
+because `rabbitmqctl` would take a second of processor time for each answer.
 
 The arguments are the URL of the broker, the durable queue, which is declared and bound here, the
 exchange, and the routing key.
@@ -15,7 +15,7 @@ url, queue, exchange, key = sys.argv[1:]
 
 def main():
     parameters = pika.URLParameters(url)
-    # It answers no heartbeat while it waits for a line.
+    # The connection answers no heartbeats while the program waits for a line.
     parameters.heartbeat = 0
     channel = pika.BlockingConnection(parameters).channel()
     channel.queue_declare(queue=queue, durable=True)

@@ -1,21 +1,22 @@
-//! What is measured.
+//! The systems that are measured.
 
 use clap::ValueEnum;
 
-/// Something that runs a playbook for each message, or a part of that.
+/// A system that runs a playbook for each message, or a part of one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Case {
-    /// `ansible-playbook` by `xargs -P5`, without any queue
+    /// `ansible-playbook`, started by `xargs -P5`, without a queue
     Bare,
-    /// loopabull-host, its queue in a file, `start = "cold"`
+    /// loopabull-host with its embedded queue and `start = "cold"`
     Cold,
-    /// loopabull-host, its queue in a file, `start = "warm"`
+    /// loopabull-host with its embedded queue and `start = "warm"`
     Warm,
     /// Five processes of the Python loopabull 0.0.7, with RabbitMQ
     Loopabull,
-    /// ansible-rulebook 1.3.2: its action `run_playbook`, five at a time, with messages from a file
+    /// ansible-rulebook 1.3.2 with its action `run_playbook`, five at a time, and messages from a
+    /// file
     Rulebook,
-    /// `loopabull-launch` alone, with `/bin/true`
+    /// Only `loopabull-launch`, with `/bin/true`
     Launcher,
 }
 
@@ -32,7 +33,7 @@ impl Case {
         }
     }
 
-    /// Returns its short name, which is also its folder's.
+    /// Returns its short name, which is also the name of its folder.
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::Bare => "bare",
@@ -44,7 +45,7 @@ impl Case {
         }
     }
 
-    /// Returns whether it starts programs of ours.
+    /// Returns whether it runs our programs.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Cold | Self::Warm | Self::Launcher)
     }

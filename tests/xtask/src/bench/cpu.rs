@@ -1,5 +1,5 @@
-//! The processor time of our children: of those that have been waited for, with whatever they have
-//! waited for themselves.
+//! The processor time of the child processes that have been waited for, including that of the
+//! children for which they have waited themselves.
 
 use std::fs;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use anyhow::{Context, Result};
 
 use crate::command::{command, output};
 
-/// Reads the clock of our children.
+/// The clock of the children's processor time.
 pub(super) struct Cpu {
     ticks_per_second: u32,
 }
 
 impl Cpu {
-    /// Asks how long a tick of the kernel is.
+    /// Reads the length of a clock tick.
     pub(super) fn new() -> Result<Self> {
         let ticks = output(command("getconf").arg("CLK_TCK"))?;
         let ticks_per_second = ticks.parse().context("`getconf CLK_TCK` prints no number")?;
         Ok(Self { ticks_per_second })
     }
 
-    /// Returns what all children took so far that have ended and been waited for.
+    /// Returns the processor time of all children that have ended and been waited for.
     pub(super) fn children(&self) -> Result<Duration> {
         let stat =
             fs::read_to_string("/proc/self/stat").context("cannot read `/proc/self/stat`")?;
@@ -30,8 +30,8 @@ impl Cpu {
     }
 }
 
-/// Returns `cutime` and `cstime`, fields 16 and 17. The second field is the name of the program in
-/// parentheses, which may have spaces and parentheses itself.
+/// Returns the sum of `cutime` and `cstime`, fields 16 and 17. The second field is the name of the
+/// program in parentheses, and may itself contain spaces and parentheses.
 fn ticks_of_children(stat: &str) -> Option<u64> {
     let (_, third_on) = stat.rsplit_once(") ")?;
     let mut times = third_on.split_ascii_whitespace().skip(13).map(str::parse::<u64>);
@@ -43,14 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_a_strange_name() {
+    fn the_times_are_found_after_a_name_with_spaces_and_parentheses() {
         let stat = "1 (a) b (c) S 2 3 4 5 6 7 8 9 10 11 12 13 140 15 20 0";
         assert_eq!(ticks_of_children(stat), Some(155));
         assert_eq!(ticks_of_children("1 (a) S 2"), None);
     }
 
     #[test]
-    fn work_of_a_child_is_seen() {
+    fn the_processor_time_of_a_child_is_measured() {
         let cpu = Cpu::new().unwrap();
         let before = cpu.children().unwrap();
         let count = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";

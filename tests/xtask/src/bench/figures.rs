@@ -1,19 +1,18 @@
-//! The numbers of several rounds: the one in the middle, and how far apart they are.
+//! The median and the range of the results of several rounds.
 
-/// The numbers of several rounds.
+/// The results of several rounds, in ascending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures(Vec<f64>);
 
 impl Figures {
-    /// Returns the median: of an even number of rounds what is half-way between the two in the
-    /// middle.
+    /// Returns the median. Of an even number of rounds it is the mean of the two in the middle.
     pub(super) fn median(&self) -> Option<f64> {
         let (half, odd) = (self.0.len() / 2, self.0.len() % 2 == 1);
         let upper = *self.0.get(half)?;
         Some(if odd { upper } else { f64::midpoint(self.0[half - 1], upper) })
     }
 
-    /// Writes the median, and the range in parentheses.
+    /// Returns the median, and the range in parentheses.
     pub(super) fn text(&self, decimals: usize) -> String {
         let (Some(median), Some(least), Some(most)) =
             (self.median(), self.0.first(), self.0.last())
@@ -41,12 +40,12 @@ mod tests {
     }
 
     #[test]
-    fn median_of_an_odd_number_is_one_of_them() {
+    fn the_median_of_an_odd_number_of_rounds_is_the_middle_one() {
         check(&[9.0, 1.0, 2.0], "2.0 (1.0–9.0)");
     }
 
     #[test]
-    fn median_of_an_even_number_is_between_two() {
+    fn the_median_of_an_even_number_of_rounds_is_the_mean_of_the_middle_two() {
         check(&[4.0, 1.0, 2.0, 9.0], "3.0 (1.0–9.0)");
     }
 
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn no_round_is_no_number() {
+    fn no_rounds_are_shown_as_a_dash() {
         check(&[], "-");
     }
 }

@@ -1,30 +1,30 @@
-//! What `loopabull-launch` adds to a program that does nothing.
+//! The measurement of the time that `loopabull-launch` adds to a program.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::bed::{Bed, Sample};
 use super::case::Case;
+use super::setup::{Sample, Setup};
 use crate::command::command;
 
-/// The mean is of so many.
+/// The number of runs in the mean.
 const RUNS: u32 = 100;
 const PROGRAM: &str = "/bin/true";
 
-/// Runs the program through the launcher and without it, by turns, and returns the mean difference.
-pub(super) fn measure(bed: &Bed) -> Result<Sample> {
-    let folder = bed.folder(Case::Launcher)?;
+/// Runs the program with the launcher and without it, in turns, and returns the mean difference.
+pub(super) fn measure(setup: &Setup) -> Result<Sample> {
+    let folder = setup.folder(Case::Launcher)?;
     let mut bare = command(PROGRAM);
-    let mut launch = command(bed.binaries.join("loopabull-launch"));
+    let mut launch = command(setup.binaries.join("loopabull-launch"));
     launch.arg("--directory").arg(&folder).arg("--system").arg("--write").arg(&folder);
     launch.args(["--", PROGRAM]);
     let (mut with, mut without) = (Took::default(), Took::default());
     for _ in 0..RUNS {
-        ensure!(!bed.interrupt.is_set(), "interrupted");
-        without.add(bed, &mut bare)?;
-        with.add(bed, &mut launch)?;
+        ensure!(!setup.interrupt.is_set(), "interrupted");
+        without.add(setup, &mut bare)?;
+        with.add(setup, &mut launch)?;
     }
     let mean = |with: Duration, without: Duration| {
         (with.as_secs_f64() - without.as_secs_f64()) / f64::from(RUNS)
@@ -33,7 +33,7 @@ pub(super) fn measure(bed: &Bed) -> Result<Sample> {
     Ok(Sample { seconds, cpu_seconds, note: None })
 }
 
-/// What several runs took.
+/// The total time of several runs.
 #[derive(Default)]
 struct Took {
     wall: Duration,
@@ -41,14 +41,14 @@ struct Took {
 }
 
 impl Took {
-    fn add(&mut self, bed: &Bed, program: &mut Command) -> Result<()> {
-        let cpu_before = bed.cpu.children()?;
+    fn add(&mut self, setup: &Setup, program: &mut Command) -> Result<()> {
+        let cpu_before = setup.cpu.children()?;
         let start = Instant::now();
         program.stdin(Stdio::null()).stdout(Stdio::null());
         let status = program.status().with_context(|| format!("cannot start {program:?}"))?;
         self.wall += start.elapsed();
         ensure!(status.success(), "{program:?}: {status}");
-        self.cpu += bed.cpu.children()?.saturating_sub(cpu_before);
+        self.cpu += setup.cpu.children()?.saturating_sub(cpu_before);
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! The Python loopabull with a real RabbitMQ, whose own processor time is not counted.
+//! The measurement of the Python loopabull with a real RabbitMQ. The processor time of RabbitMQ is
+//! not counted.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -8,8 +9,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use loopabull_testbed::Rabbit;
 
-use super::bed::{Bed, Sample, TOPIC, WORKERS, message};
 use super::case::Case;
+use super::setup::{Sample, Setup, TOPIC, WORKERS, message};
 use super::workers::Workers;
 use crate::command::{command, spawn, tail};
 use crate::python_loopabull::PythonLoopabull;
@@ -17,7 +18,7 @@ use crate::python_loopabull::PythonLoopabull;
 const BROKER: &str = include_str!("broker.py");
 const QUEUE: &str = "loopabull";
 
-/// A process that publishes and asks for the length of the queue; killed on drop.
+/// A process that publishes messages and reports the length of the queue. It is killed on drop.
 struct Broker {
     child: Child,
     requests: ChildStdin,
@@ -25,15 +26,15 @@ struct Broker {
 }
 
 /// Runs the playbook for each message.
-pub(super) fn measure(bed: &Bed) -> Result<Sample> {
-    let folder = bed.folder(Case::Loopabull)?;
-    // It must not be a load for the others.
+pub(super) fn measure(setup: &Setup) -> Result<Sample> {
+    let folder = setup.folder(Case::Loopabull)?;
+    // The broker is started here, so that it is no load for the other cases.
     let rabbit = Rabbit::start();
     let vhost = rabbit.vhost();
     let loopabull = PythonLoopabull {
-        python: &bed.python,
+        python: &setup.python,
         folder: &folder,
-        ansible_playbook: &bed.ansible_playbook,
+        ansible_playbook: &setup.ansible_playbook,
         port: rabbit.address().port(),
         vhost: &vhost.name,
         topic: TOPIC,
@@ -42,39 +43,39 @@ pub(super) fn measure(bed: &Bed) -> Result<Sample> {
     let cannot = || format!("cannot write `{}`", folder.display());
     loopabull.write_files().with_context(cannot)?;
     let errors = folder.join("broker.log");
-    let mut broker = command(&bed.python);
+    let mut broker = command(&setup.python);
     broker.args(["-c", BROKER, &vhost.url(), QUEUE, "amq.topic", TOPIC]);
     let log = File::create(&errors).with_context(cannot)?;
     let mut broker = Broker::start(broker.stderr(log))?;
-    let published = broker.publish(bed.messages).with_context(|| tail(&errors))?;
-    ensure!(published == u64::from(bed.messages), "only {published} messages are queued");
+    let published = broker.publish(setup.messages).with_context(|| tail(&errors))?;
+    ensure!(published == u64::from(setup.messages), "only {published} messages are queued");
 
-    let mut watch = bed.watch()?;
+    let mut watch = setup.watch()?;
     let mut workers = Workers::default();
     for number in 0..WORKERS {
         let log = folder.join(format!("worker-{number}.log"));
         workers.start(&loopabull.worker(), Stdio::null(), log)?;
     }
-    workers.work_until(bed.limit(), &bed.interrupt, |workers| {
-        // A message that is being worked does not wait, nor does one whose playbook has not been
-        // started yet; so what was played is counted as well.
+    workers.work_until(setup.limit(), &setup.interrupt, |workers| {
+        // The length of the queue does not include unacknowledged messages, of which some may have
+        // no playbook yet. So successful playbooks are counted as well.
         Ok(broker.count()? == 0
-            && workers.logs().map(successes).sum::<u32>() >= bed.messages
+            && workers.logs().map(successes).sum::<u32>() >= setup.messages
             && workers.count_children() == 0)
     })?;
     watch.is_done();
     workers.stop()?;
-    let sample = watch.read(bed.messages)?;
+    let sample = watch.read(setup.messages)?;
     let version = rabbit.ctl(&["version"]);
     Ok(Sample { note: Some(format!("RabbitMQ {}", version.trim())), ..sample })
 }
 
-/// Counts the playbooks that ended well, as a worker's log has it.
+/// Counts the successful playbooks in a worker's log.
 fn successes(log: &Path) -> u32 {
     successes_in(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))
 }
 
-/// Counts Ansible's own last lines, of those that ended well.
+/// Counts the recap lines of Ansible that report success.
 fn successes_in(log: &str) -> u32 {
     let is_success = |line: &str| {
         [" ok=1 ", " unreachable=0 ", " failed=0 "].iter().all(|part| line.contains(part))
@@ -90,7 +91,7 @@ impl Broker {
         Ok(Self { child, requests, answers })
     }
 
-    /// Publishes messages, and returns how many are in the queue then.
+    /// Publishes messages, and returns the number of messages in the queue afterwards.
     fn publish(&mut self, messages: u32) -> Result<u64> {
         for number in 0..messages {
             writeln!(self.requests, "{}", message(number))
@@ -99,18 +100,18 @@ impl Broker {
         self.count()
     }
 
-    /// Returns how many messages wait in the queue.
+    /// Returns the number of messages that wait in the queue.
     fn count(&mut self) -> Result<u64> {
         writeln!(self.requests).context("the publisher does not read")?;
         let mut line = String::new();
         self.answers.read_line(&mut line).context("the publisher does not answer")?;
-        line.trim().parse().with_context(|| format!("the publisher says `{}`", line.trim()))
+        line.trim().parse().with_context(|| format!("not a number: `{}`", line.trim()))
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // Both fail only if it has ended by itself.
+        // Both fail only if the process has ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_ended_well_is_counted() {
+    fn only_successful_playbooks_are_counted() {
         let end = "localhost   : ok=1    changed=0    unreachable=0    failed=0    skipped=0";
         let failed = end.replace("failed=0", "failed=1");
         let log = format!("INFO:loopabull:x\nok: [localhost] => {{\n{end}\n{failed}\n{end}\n");

@@ -1,7 +1,7 @@
-//! loopabull-host with its embedded queue.
+//! The measurement of loopabull-host with its embedded queue.
 //!
-//! The daemon is asked over its own port how far it is: a `loopabull-host status` ten times a second
-//! would be a part of what is measured.
+//! The status is requested from the daemon's HTTP server. Ten processes `loopabull-host status` per
+//! second would change the result.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use ureq::Agent;
 
-use super::bed::{Bed, Sample, WORKERS, message};
 use super::case::Case;
+use super::setup::{Sample, Setup, WORKERS, message};
 use super::workers::Workers;
 use crate::command::{command, output};
 use crate::status;
 
-/// How long the daemon may take to answer a request.
+/// The time limit for the daemon's answer to a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The programs and the files of a round.
@@ -28,46 +28,47 @@ struct Host {
     folder: PathBuf,
 }
 
-/// Runs the playbook for each message, cold or warm.
-pub(super) fn measure(bed: &Bed, case: Case) -> Result<Sample> {
-    let folder = bed.folder(case)?;
-    let host = Host { program: bed.binaries.join("loopabull-host"), folder };
+/// Runs the playbook for each message, with cold or warm starts.
+pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
+    let folder = setup.folder(case)?;
+    let host = Host { program: setup.binaries.join("loopabull-host"), folder };
     let cannot = || format!("cannot write `{}`", host.folder.display());
-    let messages = host.write_files(bed, case).with_context(cannot)?;
+    let messages = host.write_files(setup, case).with_context(cannot)?;
     let queued = output(host.command().arg("inject").arg(messages))?;
-    let expected = format!("{0} messages, {0} entries queued, 0 refused", bed.messages);
-    ensure!(queued == expected, "not all is queued: {queued}");
+    let expected = format!("{0} messages, {0} entries queued, 0 rejected", setup.messages);
+    ensure!(queued == expected, "not all messages are queued: {queued}");
 
     let mut daemon = host.command();
     daemon.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
     let agent = Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
-    let mut watch = bed.watch()?;
+    let mut watch = setup.watch()?;
     let mut workers = Workers::default();
     workers.start(&daemon, Stdio::null(), host.folder.join("daemon.log"))?;
-    workers.work_until(bed.limit(), &bed.interrupt, |_| Ok(host.unsettled(&agent) == Some(0)))?;
+    workers
+        .work_until(setup.limit(), &setup.interrupt, |_| Ok(host.unsettled(&agent) == Some(0)))?;
     watch.is_done();
-    ensure!(workers.stop()?.iter().all(ExitStatus::success), "the daemon failed at its end");
-    let sample = watch.read(bed.messages)?;
-    Ok(Sample { note: host.judge(bed.messages)?, ..sample })
+    ensure!(workers.stop()?.iter().all(ExitStatus::success), "the daemon failed to stop cleanly");
+    let sample = watch.read(setup.messages)?;
+    Ok(Sample { note: host.judge(setup.messages)?, ..sample })
 }
 
 impl Host {
-    /// Writes the configuration, and the messages into a file, which it returns.
-    fn write_files(&self, bed: &Bed, case: Case) -> std::io::Result<PathBuf> {
+    /// Writes the configuration and a file of messages, and returns the path of this file.
+    fn write_files(&self, setup: &Setup, case: Case) -> std::io::Result<PathBuf> {
         fs::create_dir(self.folder.join("tasks"))?;
-        let ansible = bed.ansible_playbook.display().to_string();
-        // The configuration has the same two words.
+        let ansible = setup.ansible_playbook.display().to_string();
+        // The configuration has the same two values, `cold` and `warm`.
         let toml =
             format!("[playbook]\nansible_playbook = {ansible:?}\nstart = {:?}\n", case.slug());
         fs::write(self.folder.join("host.toml"), toml)?;
         let messages = self.folder.join("messages.json");
         let lines: String =
-            (0..bed.messages).map(|number| format!("{}\n", message(number))).collect();
+            (0..setup.messages).map(|number| format!("{}\n", message(number))).collect();
         fs::write(&messages, lines)?;
         Ok(messages)
     }
 
-    /// Returns how many messages are not settled, if the daemon says so.
+    /// Returns the number of unsettled messages, if the daemon reports it.
     fn unsettled(&self, agent: &Agent) -> Option<u64> {
         let notice = File::open(self.folder.join("state/daemon.json")).ok()?;
         let notice: Value = serde_json::from_reader(notice).ok()?;
@@ -76,14 +77,15 @@ impl Host {
         status::unsettled(&serde_json::from_str(&text).ok()?)
     }
 
-    /// Fails unless each message has had one successful run. Tells how the runs were started.
+    /// Returns an error unless each message had one successful run. Otherwise returns the counts of
+    /// cold and warm starts.
     fn judge(&self, messages: u32) -> Result<Option<String>> {
-        // More than there may be, so that a second run of a message is seen.
+        // The limit is higher than the expected number, so that repeated runs are included.
         let limit = messages.saturating_mul(2).to_string();
         let runs = output(self.command().args(["runs", "list", "--json", "--limit", &limit]))?;
         let (mut count, mut succeeded, mut starts) = (0, 0, BTreeMap::<String, u32>::new());
         for line in runs.lines() {
-            let run: Value = serde_json::from_str(line).context("a run is no JSON")?;
+            let run: Value = serde_json::from_str(line).context("a run is not JSON")?;
             count += 1;
             succeeded += u32::from(run["outcome"]["outcome"] == "success");
             *starts.entry(start_of(&run)).or_default() += 1;
@@ -107,7 +109,7 @@ impl Host {
     }
 }
 
-/// Returns how a run of the journal was started.
+/// Returns the kind of start of a run in the journal.
 fn start_of(run: &Value) -> String {
     match (&run["playbook"], run["playbook"]["cold"].as_str()) {
         (Value::Null, _) => "unknown".to_owned(),
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_is_read_from_a_run() {
+    fn the_kind_of_start_is_read_from_a_run() {
         assert_eq!(start_of(&json!({"playbook": {"cold": null}})), "warm");
         assert_eq!(start_of(&json!({"playbook": {"cold": "first"}})), "cold (first)");
         assert_eq!(start_of(&json!({"playbook": null})), "unknown");

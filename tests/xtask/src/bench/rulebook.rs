@@ -1,7 +1,8 @@
-//! ansible-rulebook: its action `run_playbook`, five at a time, for messages from a file.
+//! The measurement of ansible-rulebook with its action `run_playbook`, five at a time, and messages
+//! from a file.
 //!
-//! It has no queue of its own, and none is between: all messages are in the file when it is started,
-//! as with the others. It does not end by itself when they are done, so it is told to.
+//! It has no queue. As in the other cases, all messages exist when it is started. It does not end
+//! by itself when they are done, so it is stopped.
 
 use std::fs;
 use std::io;
@@ -11,45 +12,46 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::bed::{Bed, Sample, TOPIC, WORKERS, message, playbook};
 use super::case::Case;
+use super::setup::{Sample, Setup, TOPIC, WORKERS, message, playbook};
 use super::workers::Workers;
 use crate::command::{command, path_with};
 
-/// What brings the messages: the source that it has for files reads YAML, 4 ms for each of them.
+/// The source of the messages. The built-in source for files parses YAML, which takes 4 ms for each
+/// message.
 const SOURCE: &str = include_str!("source.py");
-/// The module that complains at each start of a collection that is not there: it looks for its own
-/// filters in one first.
+/// A module that logs an error about a missing collection at each start, because it searches this
+/// collection for its own filters first.
 const COLLECTIONS: &str = "ansible_rulebook.collection";
 
 /// Runs the playbook for each message.
-pub(super) fn measure(bed: &Bed) -> Result<Sample> {
-    let peer = bed.rulebook.as_ref().expect("it is installed if it is measured");
-    let folder = bed.folder(Case::Rulebook)?;
-    write_files(&folder, bed.messages)
+pub(super) fn measure(setup: &Setup) -> Result<Sample> {
+    let peer = setup.rulebook.as_ref().expect("it is installed before it is measured");
+    let folder = setup.folder(Case::Rulebook)?;
+    write_files(&folder, setup.messages)
         .with_context(|| format!("cannot write `{}`", folder.display()))?;
     let mut rulebook = worker(&folder, &peer.python);
-    rulebook.env("JAVA_HOME", &peer.java.home).env("PATH", path_with(&bed.ansible_playbook)?);
+    rulebook.env("JAVA_HOME", &peer.java.home).env("PATH", path_with(&setup.ansible_playbook)?);
     let log = folder.join("rulebook.log");
 
-    let mut watch = bed.watch()?;
+    let mut watch = setup.watch()?;
     let (start, mut began) = (Instant::now(), None);
     let mut workers = Workers::default();
     workers.start(&rulebook, Stdio::null(), log.clone())?;
-    workers.work_until(bed.limit(), &bed.interrupt, |_| {
+    workers.work_until(setup.limit(), &setup.interrupt, |_| {
         let count = succeeded(&read(&log)?, &log)?;
-        // Each run has a folder there, from its start until all is done that belongs to it.
+        // Each run has a folder there from its start until it has ended completely.
         let is_running = !is_empty(&temporary(&folder))?;
         if is_running {
             began.get_or_insert_with(|| start.elapsed());
         }
-        Ok(count >= bed.messages && !is_running)
+        Ok(count >= setup.messages && !is_running)
     })?;
     watch.is_done();
     workers.stop()?;
     let count = succeeded(&read(&log)?, &log)?;
-    ensure!(count == bed.messages, "{} messages, but {count} playbooks", bed.messages);
-    let sample = watch.read(bed.messages)?;
+    ensure!(count == setup.messages, "{} messages, but {count} playbooks", setup.messages);
+    let sample = watch.read(setup.messages)?;
     let began = began.unwrap_or_default().as_secs_f64();
     let note = format!("Java {}, {began:.1} s to the first playbook", peer.java.version);
     Ok(Sample { note: Some(note), ..sample })
@@ -70,7 +72,7 @@ fn write_files(folder: &Path, messages: u32) -> io::Result<()> {
 
 fn rulebook(folder: &Path) -> String {
     let (messages, playbook) = (folder.join("messages.json"), playbook(folder));
-    // As the Python loopabull: the whole message in one variable.
+    // The whole message is in one variable, as in the Python loopabull.
     format!(
         "- name: bench\n\
          \x20 hosts: localhost\n\
@@ -88,14 +90,15 @@ fn rulebook(folder: &Path) -> String {
 
 fn worker(folder: &Path, python: &Path) -> Command {
     let mut worker = command(python);
-    // Unbuffered, so that the log has the end of a playbook when it has ended.
+    // The output is unbuffered, so that the log has a playbook's last line as soon as it has ended.
     worker.args(["-u", "-W", "ignore"]).arg(python.with_file_name("ansible-rulebook"));
     worker.arg("--rulebook").arg(folder.join("rulebook.yml"));
     worker.arg("--inventory").arg(folder.join("inventory"));
     worker.arg("--source-dir").arg(folder.join("sources"));
     worker.args(["--execution-strategy", "parallel", "-m", &WORKERS.to_string()]);
     worker.env("ANSIBLE_CONFIG", folder.join("ansible.cfg"));
-    // It gives its playbooks a terminal, for which the others' have no colours.
+    // ansible-rulebook gives its playbooks a terminal. In the other cases there are no colours
+    // either.
     worker.env("ANSIBLE_NOCOLOR", "1");
     worker.env("TMPDIR", temporary(folder));
     worker
@@ -116,18 +119,18 @@ fn is_empty(folder: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
-/// Counts the playbooks that ended well. Fails as soon as one has not, or anything else went wrong:
-/// ansible-rulebook itself goes on then.
+/// Counts the successful playbooks. It is an error if a playbook failed, or if an error was logged,
+/// because ansible-rulebook itself continues in these cases.
 fn succeeded(text: &str, log: &Path) -> Result<u32> {
     let ends = Ends::read(text);
     if let Some(error) = error_in(text) {
-        bail!("`{error}` has logged an error, see `{}`", log.display());
+        bail!("module `{error}` logged an error, see `{}`", log.display());
     }
     ensure!(ends.failed == 0, "{} playbooks failed, see `{}`", ends.failed, log.display());
     Ok(ends.succeeded)
 }
 
-/// How many playbooks have ended, as Ansible's own last lines have it.
+/// The numbers of playbooks that have ended, from Ansible's recap lines.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Ends {
     succeeded: u32,
@@ -135,12 +138,12 @@ struct Ends {
 }
 
 impl Ends {
-    /// Reads a log into which five threads write. Each writes such a line at once and the line's end
-    /// after it, so that there may be two in a row.
+    /// Reads a log into which five threads write. Each writes such a line and its line feed
+    /// separately, so one line may contain two of them.
     fn read(log: &str) -> Self {
         let mut ends = Self::default();
         for end in log.split(" : ok=").skip(1) {
-            // The last may still be on its way.
+            // The last line may be incomplete.
             let Some((counts, _)) = end.split_once(" ignored=") else { continue };
             let is_success = counts.starts_with("1 ")
                 && [" unreachable=0 ", " failed=0 "].iter().all(|part| counts.contains(part));
@@ -165,7 +168,7 @@ mod tests {
                        skipped=0    rescued=0    ignored=0   ";
 
     #[test]
-    fn playbooks_are_counted_by_how_they_ended() {
+    fn successful_and_failed_playbooks_are_counted() {
         let failed = END.replace("failed=0", "failed=1");
         let nothing = END.replace("ok=1", "ok=0");
         let log = format!("PLAY RECAP ***\r\n{END}\n{failed}\n{nothing}\n{END}\n");
@@ -173,30 +176,30 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_an_end_between_are_two() {
+    fn two_results_in_one_line_are_both_counted() {
         let log = format!("{END}\r\nPLAY RECAP ***\r\n{END}PLAY RECAP ***\r\n{END}\n\n");
         assert_eq!(Ends::read(&log), Ends { succeeded: 3, failed: 0 });
     }
 
     #[test]
-    fn half_a_line_is_not_counted() {
+    fn an_incomplete_line_is_not_counted() {
         assert_eq!(Ends::read(&END[..50]), Ends::default());
     }
 
     #[test]
-    fn error_is_told_with_its_module() {
+    fn a_logged_error_is_reported_with_its_module() {
         let listing = "2026-01-02 03:04:05,678 - ansible_rulebook.collection - ERROR - not there\n";
         assert_eq!(error_in(listing), None);
         let failed = "2026-01-02 03:04:05,678 - ansible_rulebook.action.run_playbook - ERROR - x\n";
         let error = succeeded(&format!("{listing}{END}{failed}"), Path::new("a.log")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`ansible_rulebook.action.run_playbook` has logged an error, see `a.log`"
+            "module `ansible_rulebook.action.run_playbook` logged an error, see `a.log`"
         );
     }
 
     #[test]
-    fn whole_message_is_in_one_variable() {
+    fn the_whole_message_is_in_one_variable() {
         let rulebook = rulebook(Path::new("/a b"));
         assert!(rulebook.contains("- messages: {file: \"/a b/messages.json\"}\n"));
         assert!(rulebook.ends_with("extra_vars: {msg: \"{{ event }}\"}\n"), "{rulebook}");

@@ -1,6 +1,6 @@
-"""A source of ansible-rulebook: gives each message of a file, one JSON text a line, and stays.
+"""A source for ansible-rulebook. It emits each message of a file, which has one JSON text per line.
 
-If it ended, so would ansible-rulebook, with what it has not run yet.
+Then it waits forever. If it ended, ansible-rulebook would end before it has run all messages.
 """
 
 import asyncio

@@ -1,16 +1,16 @@
-//! What is printed at the end.
+//! The table of results.
 
 use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 
-use super::bed::{Bed, Sample, WORKERS};
 use super::case::Case;
 use super::figures::Figures;
+use super::setup::{Sample, Setup, WORKERS};
 use crate::command::{command, output};
 
-/// What is compared with what.
+/// The pairs of cases whose ratio is printed.
 const RATIOS: [(Case, Case); 4] = [
     (Case::Cold, Case::Bare),
     (Case::Warm, Case::Bare),
@@ -18,10 +18,10 @@ const RATIOS: [(Case, Case); 4] = [
     (Case::Warm, Case::Rulebook),
 ];
 const FOOTNOTE: &str = "\
-Each number is the median of the rounds, with the least and the most. The clock runs from the start of
-the workers, which is part of it, until the last playbook is done; the queue was filled before.
-Processor time is that of all processes that were started for the playbooks, the daemon or the workers
-included, to the end of the last; that of RabbitMQ is not in it.";
+Each number is the median of the rounds, with the minimum and the maximum. The queue is filled
+before the measurement. The clock runs until the last playbook is done, and includes the start of
+the workers. The processor time is that of all processes that were started for the playbooks,
+including the daemon or the workers, until the last one ended. It does not include RabbitMQ.";
 
 /// Everything that was measured.
 pub(super) struct Table {
@@ -29,27 +29,27 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Makes a row for each.
+    /// Returns a table with an empty row for each case.
     pub(super) fn new(cases: &[Case]) -> Self {
         Self { rows: cases.iter().map(|&case| (case, Vec::new())).collect() }
     }
 
-    /// Takes what a round has shown.
+    /// Adds the result of a round.
     pub(super) fn add(&mut self, case: Case, sample: Sample) {
         let row = self.rows.iter_mut().find(|(known, _)| *known == case);
-        row.expect("there is a row for each that is measured").1.push(sample);
+        row.expect("each measured case has a row").1.push(sample);
     }
 
-    /// Prints the table, what it says in short, and where it was measured.
-    pub(super) fn print(&self, bed: &Bed, programs: &str) -> Result<()> {
+    /// Prints the table, the ratios, and the versions and settings of the measurement.
+    pub(super) fn print(&self, setup: &Setup, programs: &str) -> Result<()> {
         print!("{}{}{}", self.playbooks(), self.launcher(), self.ratios());
-        let ansible = output(command(&bed.ansible_playbook).arg("--version"))?;
-        let ansible = ansible_and_python(&ansible).context("no version of Ansible")?;
+        let ansible = output(command(&setup.ansible_playbook).arg("--version"))?;
+        let ansible = ansible_and_python(&ansible).context("Ansible does not print its version")?;
         let cores = available_parallelism().context("cannot count the cores")?;
-        let (rounds, messages) = (self.rounds(), bed.messages);
+        let (rounds, messages) = (self.rounds(), setup.messages);
         println!(
-            "\nPlaybooks a round: {messages}, {WORKERS} at a time. Rounds: {rounds}. Cores: {cores}. \
-             {ansible}, {programs}.\n{FOOTNOTE}"
+            "\nPlaybooks per round: {messages}, {WORKERS} at a time. Rounds: {rounds}. \
+             Cores: {cores}. {ansible}, {programs}.\n{FOOTNOTE}"
         );
         for (case, samples) in &self.rows {
             let notes: BTreeSet<&str> = samples.iter().filter_map(|s| s.note.as_deref()).collect();
@@ -118,7 +118,7 @@ fn cpu(samples: &[Sample]) -> Figures {
     samples.iter().map(|sample| sample.cpu_seconds).collect()
 }
 
-/// Reads `ansible-playbook --version`.
+/// Parses the output of `ansible-playbook --version`.
 fn ansible_and_python(text: &str) -> Option<String> {
     let (_, core) = text.lines().next()?.split_once("[core ")?;
     let python = text.lines().find_map(|line| line.trim().strip_prefix("python version = "))?;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn ratio_compares_the_medians_of_what_was_measured() {
+    fn the_ratios_compare_the_medians_of_the_measured_cases() {
         let mut table = Table::new(&[Case::Bare, Case::Warm, Case::Rulebook, Case::Launcher]);
         table.add(Case::Bare, sample(0.5, 0.9));
         table.add(Case::Warm, sample(0.125, 0.3));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read() {
+    fn the_versions_of_ansible_and_python_are_parsed() {
         let text = "ansible-playbook [core 2.14.18]\n  config file = None\n  \
                     python version = 3.11.2 (main, Sep 14 2024, 03:00:30) [GCC 12.2.0] (/usr/bin/python3)";
         assert_eq!(ansible_and_python(text).unwrap(), "ansible-core 2.14.18, Python 3.11.2");

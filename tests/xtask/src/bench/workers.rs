@@ -1,8 +1,8 @@
-//! The processes that are measured, and the wait for their work.
+//! The processes that are measured, and the wait until their work is done.
 //!
-//! Each is in a session of its own. The kernel may share the processors out among sessions
-//! (`kernel.sched_autogroup_enabled`), and our launcher makes one for each playbook: on a machine with
-//! other work, five sessions would win against one.
+//! Each process has its own session. The kernel may divide processor time among sessions
+//! (`kernel.sched_autogroup_enabled`), and our launcher creates one for each playbook. On a machine
+//! with other load, five sessions would get more time than one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,21 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::command::{command, spawn, tail, terminate, wait};
 use crate::interrupt::Interrupt;
 
-/// Runs a program in a new session.
+/// The program that runs another one in a new session.
 pub(super) const SETSID: &str = "setsid";
-/// How often it is asked whether the work is done.
+/// The interval between checks whether the work is done.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a worker may take to end when it is told to.
+/// The time limit for a worker to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(45);
 
-/// The processes that are measured; killed with all they started on drop.
+/// The processes that are measured. They and their descendants are killed on drop.
 #[derive(Default)]
 pub(super) struct Workers {
     children: Vec<(Child, PathBuf)>,
 }
 
 impl Workers {
-    /// Starts another one with this input. Its output goes to this file.
+    /// Starts another process with this input. Its output is written to this file.
     pub(super) fn start(&mut self, worker: &Command, input: Stdio, log: PathBuf) -> Result<()> {
         let cannot = || format!("cannot write `{}`", log.display());
         let out = File::create(&log).with_context(cannot)?;
@@ -39,7 +39,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Returns the processes that they have started and not waited for.
+    /// Counts the child processes of the workers, including zombies.
     pub(super) fn count_children(&self) -> usize {
         let of = |child: &Child| {
             let path = format!("/proc/{0}/task/{0}/children", child.id());
@@ -48,12 +48,12 @@ impl Workers {
         self.children.iter().map(|(child, _)| of(child)).sum()
     }
 
-    /// Returns where their output goes.
+    /// Returns the paths of the workers' logs.
     pub(super) fn logs(&self) -> impl Iterator<Item = &Path> {
         self.children.iter().map(|(_, log)| log.as_path())
     }
 
-    /// Waits until something is so. Fails if one of them ends before it.
+    /// Waits until a condition is true. It is an error if a worker ends earlier.
     pub(super) fn work_until(
         &mut self,
         limit: Duration,
@@ -62,7 +62,7 @@ impl Workers {
     ) -> Result<()> {
         let mut check = || {
             for (child, log) in &mut self.children {
-                if let Some(status) = child.try_wait().context("cannot ask for a worker")? {
+                if let Some(status) = child.try_wait().context("cannot check a worker")? {
                     bail!("a worker ended with {status}:\n{}", tail(log).trim_end());
                 }
             }
@@ -71,7 +71,7 @@ impl Workers {
         until(limit, interrupt, &mut check)
     }
 
-    /// Waits until all have ended by themselves, and returns how.
+    /// Waits until all workers have ended by themselves, and returns their statuses.
     pub(super) fn end(
         &mut self,
         limit: Duration,
@@ -81,7 +81,7 @@ impl Workers {
         while let Some((child, _)) = self.children.last_mut() {
             let mut status = None;
             until(limit, interrupt, &mut || {
-                status = child.try_wait().context("cannot ask for a worker")?;
+                status = child.try_wait().context("cannot check a worker")?;
                 Ok(status.is_some())
             })?;
             ended.extend(status);
@@ -90,13 +90,13 @@ impl Workers {
         Ok(ended)
     }
 
-    /// Tells all to end, waits for them, and returns how they did.
+    /// Stops all workers with SIGTERM, waits until they have ended, and returns their statuses.
     pub(super) fn stop(&mut self) -> Result<Vec<ExitStatus>> {
         self.children.iter().try_for_each(|(child, _)| terminate(child))?;
         let mut ended = Vec::new();
         while let Some((child, _)) = self.children.last_mut() {
             let status = wait(child, GRACE)?;
-            ended.push(status.context("a worker does not end when it is told to")?);
+            ended.push(status.context("a worker does not end after SIGTERM")?);
             self.children.pop();
         }
         Ok(ended)
@@ -106,7 +106,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         for (child, _) in &mut self.children {
-            // All fail only if it has ended by itself, or has no session yet.
+            // These fail only if the worker has ended by itself, or has no session yet.
             kill_process_group(Pid::from_child(child), Signal::KILL).unwrap_or_default();
             drop(child.kill());
             drop(child.wait());
@@ -114,7 +114,8 @@ impl Drop for Workers {
     }
 }
 
-/// Returns the same command in a new session: `setsid` becomes the program, with the same process id.
+/// Returns the same command in a new session. `setsid` executes the program in its place, so the
+/// process id stays the same.
 fn in_session(worker: &Command) -> Command {
     let mut session = command(SETSID);
     session.arg(worker.get_program()).args(worker.get_args());
@@ -135,7 +136,7 @@ fn until(
     let start = Instant::now();
     while !is_done()? {
         ensure!(!interrupt.is_set(), "interrupted");
-        ensure!(start.elapsed() < limit, "not done after {} s", limit.as_secs());
+        ensure!(start.elapsed() < limit, "not finished after {} s", limit.as_secs());
         std::thread::sleep(TICK);
     }
     Ok(())
@@ -147,7 +148,7 @@ mod tests {
     use crate::command::output;
 
     #[test]
-    fn worker_leads_its_session() {
+    fn a_worker_leads_its_own_session() {
         let ids =
             "read -r pid _ _ _ group session _ </proc/$$/stat; echo $pid $group $session $A$B";
         let mut worker = command("sh");

@@ -1,4 +1,4 @@
-//! The daemon of the demo, as an operator starts, watches and stops it.
+//! The daemon of the demo. It is started, watched and stopped as by an operator.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,40 +14,40 @@ use ureq::Agent;
 use crate::command::{command, output, spawn, tail, terminate, wait};
 use crate::repository;
 
-/// More runs than the demo makes, with all attempts.
+/// The limit of the list of runs. The demo has fewer, including all attempts.
 const RUNS: &str = "1000";
-/// How long the daemon may take to finish what it runs.
+/// The time limit for the daemon to finish its runs.
 const GRACE: Duration = Duration::from_secs(45);
-/// How long it may take to answer a request.
+/// The time limit for an answer to a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often we look for the file that says it is ready.
+/// The interval between checks for the file that the daemon writes when it is ready.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What the daemon is started with.
+/// The settings of the daemon.
 pub(crate) struct Setup {
     /// A fresh folder for its state and its log.
     pub(crate) folder: PathBuf,
     pub(crate) playbooks: PathBuf,
-    /// Where the messages come from.
+    /// The endpoint from which the daemon receives messages.
     pub(crate) endpoint: String,
     pub(crate) amqp_url: Option<String>,
-    /// A `PATH` with `ansible-playbook`, unless there is none.
+    /// A `PATH` with `ansible-playbook`. `None` if Ansible is not installed.
     pub(crate) path: Option<OsString>,
 }
 
-/// A daemon; stopped on drop.
+/// A running daemon. It is stopped on drop.
 pub(crate) struct Daemon {
-    /// None once it has ended.
+    /// `None` once it has ended.
     child: Option<Child>,
     folder: PathBuf,
     listen: String,
     agent: Agent,
 }
 
-/// What the daemon says of itself.
+/// The status that the daemon reports.
 pub(crate) struct Status {
     pub(crate) waiting: u64,
-    /// Unknown with a broker.
+    /// `None` if the queue is in a broker.
     pub(crate) claimed: Option<u64>,
     pub(crate) dead: u64,
     pub(crate) accepted: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Run {
     pub(crate) succeeded: bool,
 }
 
-/// The components that the demo plays. The others call servers, and need tokens for that.
+/// The components that the demo runs. The others call servers and need tokens for this.
 const PLAYED: [&str; 2] = ["block-retired", "greet"];
 
 impl Daemon {
@@ -87,7 +87,7 @@ impl Daemon {
             start.env("PATH", path);
         }
         start.stdin(Stdio::null()).stderr(out.try_clone().with_context(cannot)?).stdout(out);
-        // Ctrl-C goes to us, and from us to the daemon.
+        // Ctrl-C reaches only this program, which then stops the daemon.
         start.process_group(0);
         let child = spawn(&mut start)?;
         let config = Agent::config_builder().timeout_global(Some(PATIENCE)).build();
@@ -97,17 +97,17 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Returns the address of its HTTP port.
+    /// Returns the address of the daemon's HTTP server.
     pub(crate) fn listen(&self) -> &str {
         &self.listen
     }
 
-    /// Returns where its output goes.
+    /// Returns the path of the daemon's log.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
 
-    /// Asks the daemon how far it is.
+    /// Requests the daemon's status.
     pub(crate) fn status(&mut self) -> Result<Status> {
         self.check_alive()?;
         let url = format!("http://{}/status", self.listen);
@@ -135,7 +135,7 @@ impl Daemon {
         })
     }
 
-    /// Returns all runs of the journal.
+    /// Returns all runs in the journal.
     pub(crate) fn runs(&self) -> Result<Vec<Run>> {
         let text = output(self.list_runs().arg("--json"))?;
         text.lines().map(Run::parse).collect()
@@ -148,7 +148,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Returns how a reader prints that table.
+    /// Returns the command line that prints the table of runs.
     pub(crate) fn runs_command_line(&self) -> String {
         let relative = |path: &Path| {
             path.strip_prefix(repository::root()).unwrap_or(path).display().to_string()
@@ -157,17 +157,17 @@ impl Daemon {
         format!("{program} runs list --state {}", relative(&self.state()))
     }
 
-    /// Fails if the daemon has ended by itself; the text has the end of its log.
+    /// Returns an error if the daemon has ended by itself; the text has the end of its log.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         let child = self.child.as_mut().context("the daemon has been stopped")?;
-        if let Some(status) = child.try_wait().context("cannot ask for the daemon")? {
+        if let Some(status) = child.try_wait().context("cannot check the daemon")? {
             self.child = None;
-            bail!("the daemon has ended with {status}:\n{}", tail(&self.log()).trim_end());
+            bail!("the daemon ended with {status}:\n{}", tail(&self.log()).trim_end());
         }
         Ok(())
     }
 
-    /// Has the daemon finish what it runs, and waits until it has ended.
+    /// Stops the daemon, and waits until it has finished its runs and ended.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -180,12 +180,12 @@ impl Daemon {
         }
     }
 
-    /// Waits for `daemon.json`, which the daemon writes last.
+    /// Waits for `daemon.json`, which the daemon writes once it is ready.
     fn wait_until_ready(&mut self, deadline: Instant) -> Result<()> {
         let path = self.state().join("daemon.json");
         loop {
             self.check_alive()?;
-            // A file that is not whole yet is read again.
+            // An incomplete file is read again.
             let written = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
             let written: Value = written.unwrap_or_default();
             if let Some(listen) = written["listen"].as_str() {
@@ -235,12 +235,12 @@ impl Run {
 
 fn host() -> Command {
     let mut host = command(repository::binaries().join("loopabull-host"));
-    // The demo has the queue that its own command line says.
+    // Only the command line of the demo selects the queue.
     host.env_remove("LOOPABULL_AMQP_URL");
     host
 }
 
-/// Copies the components that are played into a folder of their own, and returns that.
+/// Copies the components of the demo into a separate folder, and returns this folder.
 fn copy_tasks(folder: &Path) -> Result<PathBuf> {
     let tasks = folder.join("tasks");
     fs::create_dir(&tasks).with_context(|| format!("cannot make `{}`", tasks.display()))?;
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn run_is_read_from_its_line() {
+    fn a_run_is_parsed_from_its_json_line() {
         let line = r#"{"id":"r1","message_id":"m1","topic":"a.b","task":"greet",
             "kind":"component","attempt":1,"outcome":{"outcome":"success"}}"#;
         let run = Run::parse(line).unwrap();

@@ -1,4 +1,4 @@
-//! What the demo plays: messages of our own making, in the form that fedmsg gives them.
+//! The messages of the demo. They are invented, and have the form of fedmsg.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use super::daemon::Run;
 const GREETING: &str = "org.example.demo.greeting.new";
 const PUSH: &str = "org.fedoraproject.prod.git.receive";
 const HELLO: &str = "org.example.demo.hello";
-/// Nobody wants these.
+/// Topics without a task.
 const UNROUTED: [&str; 2] = ["org.example.demo.weather.report", "org.example.demo.lost.umbrella"];
 
-/// Who greets, and how.
+/// The senders and texts of the greetings.
 const GREETINGS: [(&str, &str); 14] = [
     ("barn", "the hay is in"),
     ("dairy", "twelve cans are ready at the gate"),
@@ -32,7 +32,8 @@ const GREETINGS: [(&str, &str); 14] = [
     ("tower", "nothing to be seen but cows"),
 ];
 
-/// Packages that are pushed to, and what changes. None is retired: that would start a playbook.
+/// The packages that are pushed to, and the summaries of their commits. No package is retired,
+/// because that would start a playbook.
 const PUSHES: [(&str, &str); 10] = [
     ("haywain", "Update to 1.4.0"),
     ("haywain", "Build the wheels first"),
@@ -46,7 +47,7 @@ const PUSHES: [(&str, &str); 10] = [
     ("lasso", "Add a loop"),
 ];
 
-/// Who is answered by a playbook.
+/// The senders and texts of the messages for a playbook.
 const HELLOS: [(&str, &str); 9] = [
     ("heron", "hello from the pond"),
     ("owl", "hello from the beam"),
@@ -59,29 +60,29 @@ const HELLOS: [(&str, &str); 9] = [
     ("wren", "hello from the woodpile"),
 ];
 
-/// Which messages are played.
+/// The messages that the demo plays.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Play {
-    /// Those for components and those for playbooks.
+    /// Messages for components and messages for playbooks.
     All,
-    /// Those for components.
+    /// Only messages for components.
     Components,
 }
 
-/// What is played, and what is to come of it.
+/// The messages of the demo, and their expected results.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     /// The frames of each message.
     pub(crate) messages: Vec<Vec<Vec<u8>>>,
-    /// The runs: one for each message that a task wants.
+    /// The expected runs: one for each message that has a task.
     pub(crate) expected: Vec<Expected>,
-    /// How many messages no task wants.
+    /// The number of messages without a task.
     pub(crate) unrouted: u64,
-    /// How many messages are none.
+    /// The number of invalid messages.
     pub(crate) rejected: u64,
 }
 
-/// A run that is to succeed once.
+/// A run that must succeed exactly once.
 #[derive(Debug)]
 pub(crate) struct Expected {
     message_id: String,
@@ -90,12 +91,12 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Returns whether this is the run.
+    /// Returns whether a run in the journal is this one.
     pub(crate) fn is(&self, run: &Run) -> bool {
         run.message_id == self.message_id && run.task == self.task && run.kind == self.kind
     }
 
-    /// Returns the run as the journal has it.
+    /// Returns the run as the journal records it.
     #[cfg(test)]
     pub(crate) fn succeed(&self) -> Run {
         Run {
@@ -113,12 +114,12 @@ impl fmt::Display for Expected {
     }
 }
 
-/// Makes the messages, each with a new id.
+/// Returns the messages, each with a new id.
 pub(crate) fn script(play: Play) -> Script {
     let mut script = Script::default();
     let mut hellos = HELLOS.iter();
     let mut pushes = PUSHES.iter();
-    // In turns, as on a bus, so that both kinds of tasks run at the same time.
+    // The topics alternate as on a bus, so that both kinds of tasks run at the same time.
     for (from, text) in GREETINGS {
         script.expect("component", "greet", GREETING, &json!({"from": from, "text": text}));
         if let Some((package, summary)) = pushes.next() {
@@ -134,7 +135,7 @@ pub(crate) fn script(play: Play) -> Script {
         script.add(topic, &json!({"seen": "by nobody"}));
         script.unrouted += 1;
     }
-    // fedmsg sends two frames.
+    // A message of fedmsg has two frames, so three frames are invalid.
     script.messages.push(vec![GREETING.into(), b"{}".to_vec(), b"one too many".to_vec()]);
     script.rejected += 1;
     script
@@ -163,9 +164,9 @@ impl Script {
     }
 }
 
-/// What dist-git says when a commit is pushed.
+/// Returns a message of dist-git about a pushed commit.
 fn push(package: &str, summary: &str) -> Value {
-    // 40 hexadecimal digits, made of the name: no commit of anybody's.
+    // The commit hash is 40 hexadecimal digits, made of the package name. No such commit exists.
     let digits: String = package.bytes().map(|byte| format!("{byte:02x}")).collect();
     let lines = json!({"additions": 2, "deletions": 1, "lines": 3});
     json!({
@@ -181,7 +182,7 @@ fn push(package: &str, summary: &str) -> Value {
     })
 }
 
-/// Returns the year of a time in seconds since 1970; some hours off around New Year.
+/// Returns the year of a time in seconds since 1970. Around New Year it is wrong by some hours.
 fn year(seconds: u64) -> u64 {
     const SECONDS_PER_YEAR: u64 = 31_556_952;
     1970 + seconds / SECONDS_PER_YEAR
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_message_has_an_id_of_its_own() {
+    fn every_message_has_a_unique_id() {
         let script = script(Play::All);
         let ids: HashSet<_> = script.expected.iter().map(|run| &run.message_id).collect();
         assert_eq!(ids.len(), GREETINGS.len() + PUSHES.len() + HELLOS.len());
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn topic_stands_in_both_frames() {
+    fn both_frames_have_the_topic() {
         for frames in script(Play::All).messages.iter().filter(|frames| frames.len() == 2) {
             let body: Value = serde_json::from_slice(&frames[1]).unwrap();
             assert_eq!(body["topic"].as_str().unwrap().as_bytes(), frames[0]);
@@ -210,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn playbooks_can_be_left_out() {
+    fn messages_for_playbooks_can_be_left_out() {
         let script = script(Play::Components);
         assert!(script.expected.iter().all(|run| run.kind == "component"));
         assert_eq!(script.expected.len(), GREETINGS.len() + PUSHES.len());
     }
 
     #[test]
-    fn year_is_the_calendars() {
+    fn the_year_is_computed_from_seconds() {
         assert_eq!(year(1_700_000_000), 2023);
         assert_eq!(year(1_800_000_000), 2027);
     }

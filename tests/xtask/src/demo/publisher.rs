@@ -8,10 +8,10 @@ use zmq::{Socket, SocketType};
 use super::messages::Script;
 use crate::interrupt::Interrupt;
 
-/// How long one look at the socket takes, in milliseconds.
+/// The time limit of one wait for a subscription, in milliseconds.
 const TICK: i32 = 100;
 
-/// A publisher that knows what its subscribers want: for them it is a PUB socket like any other.
+/// A publisher that can read the subscriptions. To subscribers it is an ordinary PUB socket.
 pub(crate) struct Publisher {
     socket: Socket,
     endpoint: String,
@@ -33,12 +33,13 @@ impl Publisher {
         Ok(Self { socket, endpoint })
     }
 
-    /// Returns what a subscriber connects to.
+    /// Returns the address to which a subscriber connects.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Waits until all topics of a script are subscribed to: what is sent earlier is lost.
+    /// Waits until all topics of a script are subscribed to. Messages that are sent earlier are
+    /// lost.
     pub(crate) fn wait_for_subscriber(
         &self,
         script: &Script,
@@ -54,7 +55,7 @@ impl Publisher {
             ensure!(!interrupt.is_set(), "interrupted");
             ensure!(Instant::now() < deadline, "the daemon did not subscribe to the messages");
             match self.socket.recv_bytes(0) {
-                // ZMTP: 1 and a prefix is a subscription, 0 and a prefix takes it back.
+                // In ZMTP, 1 and a prefix is a subscription, and 0 and a prefix cancels it.
                 Ok(message) if message.first() == Some(&1) => prefixes.push(message[1..].to_vec()),
                 Ok(_) | Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => (),
                 Err(error) => return Err(anyhow!(error).context("cannot receive subscriptions")),

@@ -1,10 +1,11 @@
-"""The Celery application of `cargo xtask losses`: one task, which does what the stand-in for
-ansible-playbook does.
+"""The Celery application of `cargo xtask losses`: one task, which does the same as the replacement
+of ansible-playbook.
 
-LOSSES_BROKER is the URL of the broker, LOSSES_LOG the file to write to, LOSSES_ACKS "early" (Celery's
-default: acknowledged before the task runs) or "late" (after it, and given back if its process dies),
-LOSSES_QUEUE "classic" (the default) or "quorum".
-Everything else is as Celery has it, but for the publisher, which waits for the broker's confirms.
+LOSSES_BROKER is the URL of the broker, and LOSSES_LOG is the file to write to. LOSSES_ACKS is
+"early" (Celery's default: a message is acknowledged before its task runs) or "late" (it is
+acknowledged after its task, and requeued if the process dies). LOSSES_QUEUE is "classic" (the
+default) or "quorum".
+All other settings are Celery's defaults, except that the publisher waits for publisher confirms.
 """
 
 import os
@@ -33,7 +34,7 @@ def write(*words):
 
 @app.task(bind=True, name="losses.run")
 def run(self, id):
-    """Works for 20 ms."""
+    """Runs for 20 ms."""
     attempt = 2 if self.request.delivery_info.get("redelivered") else 1
     pid = os.getpid()
     write("start", id, attempt, pid, time.time_ns() // 1_000_000)

@@ -1,11 +1,11 @@
-//! Random numbers from a seed: the same seed gives the same moments to every system.
+//! Random numbers from a seed. The same seed gives the same moments to every system.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug)]
 pub(super) struct Chance(u64);
 
 impl Chance {
-    /// Starts a row of numbers.
+    /// Starts a sequence of numbers.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -19,7 +19,7 @@ impl Chance {
         (z ^ (z >> 31)) % bound
     }
 
-    /// Returns `count` numbers from 1 to `bound`, in order.
+    /// Returns `count` numbers from 1 to `bound`, sorted.
     pub(super) fn row(&mut self, count: usize, bound: u64) -> Vec<u64> {
         let mut row: Vec<u64> = (0..count).map(|_| 1 + self.below(bound)).collect();
         row.sort_unstable();
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn same_seed_gives_the_same_row() {
+    fn the_same_seed_gives_the_same_numbers() {
         let row = Chance::new(7).row(20, 1000);
         assert_eq!(row, Chance::new(7).row(20, 1000));
         assert_ne!(row, Chance::new(8).row(20, 1000));

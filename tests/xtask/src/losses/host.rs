@@ -1,8 +1,8 @@
-//! The worker host of a round: the processes that a machine would run, and its sudden death.
+//! The worker host of a round: the processes that run on one machine in practice, and their kill.
 //!
-//! A process belongs to the host if its working directory is the host's or beneath it: each worker
-//! is started there, and what it starts stays there. A machine that dies takes tasks and workers
-//! with it, so a kill spares none of them.
+//! A process belongs to the host if its working directory is the host's or below it. Each worker is
+//! started there, and its descendants stay there. If a machine fails, its tasks and workers all
+//! end, so a kill takes all of them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,20 +15,20 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::command::spawn;
 
-/// How long what was killed may take to be gone.
+/// The time limit for killed processes to disappear.
 const GONE: Duration = Duration::from_secs(20);
-/// Between two looks for what is left.
+/// The interval between searches for remaining processes.
 const TICK: Duration = Duration::from_millis(2);
-/// How long a worker that ended by itself stays away, as under a supervisor.
+/// The delay before a worker that ended by itself is started again, as under a supervisor.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The processes of a worker host; killed on drop.
+/// The processes of a worker host. They are killed on drop.
 pub(super) struct Host {
     folder: PathBuf,
     workers: Vec<Worker>,
 }
 
-/// One process of the host, which has a process group of its own.
+/// A worker process of the host, which leads a process group.
 struct Worker {
     command: Command,
     child: Option<Child>,
@@ -36,7 +36,7 @@ struct Worker {
 }
 
 impl Host {
-    /// Takes the workers of a host, each of which is started in `folder`.
+    /// Returns a host with these workers, each of which is started in `folder`.
     pub(super) fn new(folder: PathBuf, commands: Vec<Command>) -> Self {
         let worker = |command| Worker { command, child: None, ended: None };
         Self { folder, workers: commands.into_iter().map(worker).collect() }
@@ -51,12 +51,12 @@ impl Host {
         Ok(())
     }
 
-    /// Starts each worker again that has ended by itself, after a pause. Returns how many ended.
+    /// Starts workers that ended by themselves again, after a pause. Returns how many have ended.
     pub(super) fn supervise(&mut self) -> Result<usize> {
         let mut ended = 0;
         for worker in &mut self.workers {
             if let Some(child) = &mut worker.child
-                && child.try_wait().context("cannot ask for a worker")?.is_some()
+                && child.try_wait().context("cannot check a worker")?.is_some()
             {
                 worker.child = None;
                 worker.ended = Some(Instant::now());
@@ -70,11 +70,11 @@ impl Host {
         Ok(ended)
     }
 
-    /// Kills every process of the host with SIGKILL, and waits until all are gone.
+    /// Kills every process of the host with SIGKILL, and waits until all have ended.
     pub(super) fn kill(&mut self) -> Result<()> {
         let start = Instant::now();
-        // Looked for before the first dies: a task that outlives its worker for as long as a look
-        // takes may end meanwhile, which no machine's death would let it.
+        // The search precedes the first kill. Otherwise a task could finish during the search after
+        // its worker was killed, which is impossible if a machine fails.
         let mut left = self.processes()?;
         for child in self.workers.iter().filter_map(|worker| worker.child.as_ref()) {
             unless_gone(kill_process_group(Pid::from_child(child), Signal::KILL))?;
@@ -96,7 +96,7 @@ impl Host {
         Ok(())
     }
 
-    /// Returns the processes of the host. What has ended has no working directory any more.
+    /// Returns the processes of the host. A process that has ended has no working directory.
     fn processes(&self) -> Result<Vec<Pid>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").context("cannot read `/proc`")? {
@@ -121,7 +121,7 @@ impl Drop for Host {
     }
 }
 
-/// It may have ended a moment before it was to be killed.
+/// Ignores that a process ended before it was killed.
 fn unless_gone(killed: Result<(), Errno>) -> Result<()> {
     match killed {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

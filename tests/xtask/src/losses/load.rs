@@ -1,4 +1,4 @@
-//! The load that every system gets.
+//! The load, which is the same for every system.
 
 /// The topic, routing key and playbook of every message.
 pub(super) const TOPIC: &str = "org.example.prod.losses.run";

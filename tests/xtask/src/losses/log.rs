@@ -1,4 +1,4 @@
-//! The log of the tasks while it grows.
+//! The growing log of the tasks.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// A log that is read as far as it goes.
+/// A log that is read while it grows.
 pub(super) struct TaskLog {
     lines: BufReader<File>,
-    /// What stands there of a line that is not whole.
+    /// The beginning of an incomplete line.
     rest: String,
     started: u64,
     ended: u64,
@@ -25,7 +25,7 @@ impl TaskLog {
         Ok(Self { lines, rest: String::new(), started: 0, ended: 0, grown })
     }
 
-    /// Reads what is new.
+    /// Reads the new lines.
     pub(super) fn read_on(&mut self) -> Result<()> {
         while self.lines.read_line(&mut self.rest).context("cannot read the log of the tasks")? > 0
         {
@@ -40,22 +40,22 @@ impl TaskLog {
         Ok(())
     }
 
-    /// Returns how many tasks have been started, repetitions included.
+    /// Returns the number of started tasks, including repetitions.
     pub(super) fn started(&self) -> u64 {
         self.started
     }
 
-    /// Returns how many tasks have ended, repetitions included.
+    /// Returns the number of ended tasks, including repetitions.
     pub(super) fn ended(&self) -> u64 {
         self.ended
     }
 
-    /// Returns for how long nothing has happened.
+    /// Returns the time since the last activity.
     pub(super) fn quiet(&self) -> Duration {
         self.grown.elapsed()
     }
 
-    /// Says that something has happened that the log does not show.
+    /// Records an activity that the log does not show.
     pub(super) fn wake(&mut self) {
         self.grown = Instant::now();
     }

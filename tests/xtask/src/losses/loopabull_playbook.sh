@@ -1,7 +1,8 @@
 #!/bin/bash
-# Stands between the Python loopabull and the recorder: puts the message, whose id is the only
-# `m-NUMBER` in the file of variables, into the form that loopabull-host gives it, and becomes the
-# recorder. Loopabull does not know the number of an attempt. Called as SCRIPT PLAYBOOK.yml -e @FILE.
+# Adapts the Python loopabull to the recorder. The message's id is the only `m-NUMBER` in the file
+# of variables. The script rewrites this file in the form of loopabull-host, and then executes the
+# recorder. Loopabull does not know the number of an attempt, so it is always 1. Called as SCRIPT
+# PLAYBOOK.yml -e @FILE.
 for argument; do
     case $argument in
     @*) file=${argument#@} ;;

@@ -1,38 +1,38 @@
-//! When the fault of a round strikes.
+//! The moments at which the fault of a round strikes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 
-/// A blow comes up to this many milliseconds later than the start of the task that it was drawn for.
+/// A fault strikes up to this many milliseconds after the start of the task for which it was drawn.
 const LATER: u64 = 60;
-/// Between two blows that are not drawn.
+/// The interval between faults that are not drawn.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The moments of a round.
+/// The moments of the faults of a round.
 #[derive(Debug)]
 pub(super) enum Moments {
-    /// Each when so many tasks have been started.
+    /// Each fault strikes once the drawn number of tasks has been started.
     Drawn { chance: Chance, left: VecDeque<u64> },
-    /// Every second until so many tasks have been started.
+    /// A fault strikes every second until this number of tasks has been started.
     EverySecond { last: Instant, until: u64 },
 }
 
 impl Moments {
-    /// Draws so many moments from the starts of so many tasks.
+    /// Draws `count` moments, each of which is the start of one of `tasks` tasks.
     pub(super) fn draw(seed: u64, count: usize, tasks: u64) -> Self {
         let mut chance = Chance::new(seed);
         let left = chance.row(count, last(tasks)).into();
         Self::Drawn { chance, left }
     }
 
-    /// Strikes every second for so many tasks.
+    /// Returns a moment for every second, in a round of this number of tasks.
     pub(super) fn every_second(tasks: u64) -> Self {
         Self::EverySecond { last: Instant::now(), until: last(tasks) }
     }
 
-    /// Tells whether no blow comes any more, now that so many tasks have been started.
+    /// Returns whether no more faults strike, once `started` tasks have been started.
     pub(super) fn are_over(&self, started: u64) -> bool {
         match self {
             Self::Drawn { left, .. } => left.is_empty(),
@@ -40,7 +40,7 @@ impl Moments {
         }
     }
 
-    /// Takes the next moment if it has come, and says how much later the blow is.
+    /// Takes the next moment if it has been reached. Returns the delay until the fault strikes.
     pub(super) fn take(&mut self, started: u64) -> Option<Duration> {
         match self {
             Self::Drawn { chance, left } => {
@@ -55,7 +55,8 @@ impl Moments {
     }
 }
 
-/// Not in the last messages, so that each blow has something to meet.
+/// Returns the latest moment. It is before the last messages, so that each fault affects some
+/// tasks.
 fn last(tasks: u64) -> u64 {
     (tasks * 9 / 10).max(1)
 }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_drawn_moment_comes_once() {
+    fn each_drawn_moment_is_taken_once() {
         let mut moments = Moments::draw(1, 3, 100);
         assert!(!moments.are_over(0) && moments.take(0).is_none());
         for _ in 0..3 {
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_second_ends_before_the_last_tasks() {
+    fn faults_of_every_second_end_before_the_last_tasks() {
         let mut moments = Moments::every_second(100);
         assert!(moments.take(0).is_none(), "a second has not passed");
         assert!(!moments.are_over(89) && moments.are_over(90));

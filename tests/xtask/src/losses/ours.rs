@@ -1,4 +1,4 @@
-//! loopabull-host in a bed: its files, and what its commands do and say.
+//! The files and commands of loopabull-host in a round.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use super::load::{TOPIC, WORKERS};
 use crate::command::{command, output};
 use crate::status;
 
-/// Its defaults, but for the pause, for which nobody wants to wait, and for the breaker: a task that
-/// is killed again and again is not a bad task here.
+/// The manifest. It differs from the defaults by a shorter pause before a retry, and by the
+/// breaker, which is off because the repeatedly killed task is not faulty.
 const MANIFEST: &str = "\
 [retry]
 pauses = [\"100ms\"]
@@ -28,25 +28,25 @@ failures = 0
 pub(super) struct Ours {
     program: PathBuf,
     folder: PathBuf,
-    /// Without one the queue is embedded.
+    /// If `None`, the queue is embedded.
     amqp_url: Option<String>,
 }
 
 impl Ours {
-    /// Takes the folder where the programs are and that of the round.
+    /// Returns loopabull-host with the folder of the programs and the folder of the round.
     pub(super) fn new(binaries: &Path, folder: &Path, amqp_url: Option<String>) -> Self {
         Self { program: binaries.join("loopabull-host"), folder: folder.to_owned(), amqp_url }
     }
 
-    /// Writes its configuration and its one playbook, which is for this program to play.
+    /// Writes the configuration and the only playbook. `ansible` is the program that runs it.
     pub(super) fn write_files(&self, ansible: &Path) -> io::Result<()> {
         let playbooks = self.folder.join("playbooks");
         fs::write(playbooks.join(format!("{TOPIC}.yml")), "- hosts: all\n")?;
-        // The stand-in writes its log there.
+        // The replacement of `ansible-playbook` writes its log there.
         let log = ansible.parent().unwrap_or(Path::new("/")).display().to_string();
         let grant = format!("[[grants.dirs]]\nhost = {log:?}\naccess = \"read-write\"\n");
         fs::write(playbooks.join(format!("{TOPIC}.toml")), format!("{MANIFEST}\n{grant}"))?;
-        // It may kill the daemon, which it has to see for that.
+        // It may kill the daemon, and must be able to see it for this.
         let toml = format!(
             "[playbook]\nansible_playbook = {:?}\nwithout = [\"namespaces\", \"scopes\"]\n",
             ansible.display().to_string()
@@ -54,43 +54,43 @@ impl Ours {
         fs::write(self.folder.join("host.toml"), toml)
     }
 
-    /// Returns the daemon.
+    /// Returns the command of the daemon.
     pub(super) fn daemon(&self) -> Command {
         let mut daemon = self.command();
         daemon.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
         daemon
     }
 
-    /// Returns what publishes the messages on its standard input.
+    /// Returns the command that publishes the messages on its standard input.
     pub(super) fn inject(&self) -> Command {
         let mut inject = self.command();
         inject.args(["inject", "-"]);
         inject
     }
 
-    /// Returns how many messages of the embedded queue are not settled, if the daemon says so.
+    /// Returns the number of unsettled messages in the embedded queue, if the daemon reports it.
     pub(super) fn unsettled(&self) -> Option<u64> {
         let mut status = self.command();
-        // It fails if the daemon is in trouble, and tells all the same.
+        // The command fails if the daemon has a problem, but it prints the status nevertheless.
         let status = status.args(["status", "--json"]).stdin(Stdio::null()).output().ok()?;
         let status: Value = serde_json::from_slice(&status.stdout).ok()?;
         status::unsettled(&status)
     }
 
-    /// Returns the messages that were set aside, each with its reason.
+    /// Returns the dead letters by the ids of their messages, each with its reason.
     pub(super) fn dead_letters(&self) -> Result<BTreeMap<String, String>> {
         let letters = output(self.command().args(["dead-letters", "list", "--json"]))?;
         let read = |line: &str| {
-            let letter: Value = serde_json::from_str(line).context("a dead letter is no JSON")?;
+            let letter: Value = serde_json::from_str(line).context("a dead letter is not JSON")?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let (id, reason) = (text(&letter["message"]["id"]), text(&letter["burial"]["reason"]));
-            ensure!(!id.is_empty() && !reason.is_empty(), "a dead letter does not tell: {line}");
+            ensure!(!id.is_empty() && !reason.is_empty(), "not a dead letter: {line}");
             Ok((id, reason))
         };
         letters.lines().map(read).collect()
     }
 
-    /// Ends all pauses, as an operator would, and returns which there were.
+    /// Ends all pauses, as an operator would, and returns the names of the paused tasks and queues.
     pub(super) fn resume(&self) -> Result<Vec<String>> {
         let said = output(self.command().args(["resume", "--all"]))?;
         let resumed = said.lines().filter_map(|line| line.strip_suffix(" is resumed"));

@@ -1,9 +1,9 @@
-"""Publishes a persistent message for each id on standard input, and prints `attempted ID` before and
-`confirmed ID` after the broker's confirm. What is not confirmed is not published again: an id stands
-for one message.
+"""Publishes a persistent message for each id on standard input. Prints `attempted ID` before it
+publishes, and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not published
+again, because each id is one message.
 
-The arguments are the URL of the broker, the durable queue, which is declared and bound here too, so
-that no message comes before it, the exchange, and the routing key.
+The arguments are the URL of the broker, the durable queue, which is also declared and bound here so
+that it exists before the first message, the exchange, and the routing key.
 """
 
 import json
@@ -16,7 +16,7 @@ url, queue, exchange, key = sys.argv[1:]
 
 
 def connect():
-    """Returns a channel with confirms, once there is a broker to talk to."""
+    """Returns a channel with publisher confirms, once a broker accepts the connection."""
     while True:
         try:
             channel = pika.BlockingConnection(pika.URLParameters(url)).channel()

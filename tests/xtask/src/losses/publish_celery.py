@@ -1,5 +1,6 @@
-"""Sends a task to Celery for each id on standard input, and prints `attempted ID` before and
-`confirmed ID` after. What the broker does not confirm is not sent again: an id stands for one message.
+"""Sends a task to Celery for each id on standard input. Prints `attempted ID` before it publishes,
+and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not sent again, because
+each id is one message.
 """
 
 import sys

@@ -1,5 +1,5 @@
-//! The publisher of a round. It stands on a machine of its own, so that no kill meets it, and writes
-//! a ledger of what it attempted and what was confirmed to it.
+//! The publisher of a round. It is not part of the worker host, so no kill affects it. It records
+//! attempts and confirmations in a ledger.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,32 +14,32 @@ use loopabull_testbed::oracle::Ledger;
 use super::load::TOPIC;
 use crate::command::{spawn, wait};
 
-/// For the messages that were handed to it last.
+/// The time limit for the last messages.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Where the messages of a round come from.
+/// The publisher of the messages of a round.
 pub(super) enum Publisher {
-    /// `loopabull-host inject -`, once for each batch. Its last line confirms all of it.
+    /// `loopabull-host inject -`, run once for each batch. Its last line confirms the whole batch.
     Inject { command: Command, ledger: Ledger },
-    /// A script that takes ids and writes the log itself.
+    /// A script that reads ids and writes the ledger itself.
     Script(Script),
 }
 
-/// A running script; killed on drop.
+/// A running script. It is killed on drop.
 pub(super) struct Script {
     child: Child,
     ids: Option<ChildStdin>,
 }
 
 impl Publisher {
-    /// Publishes by `loopabull-host inject -`.
+    /// Returns a publisher that uses `loopabull-host inject -`.
     pub(super) fn inject(mut command: Command, log: &Path, errors: File) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).process_group(0);
         let ledger = Ledger::open(log).with_context(|| cannot_write(log))?;
         Ok(Self::Inject { command, ledger })
     }
 
-    /// Publishes by a script that reads ids and prints the log.
+    /// Returns a publisher that uses a script, which reads ids and prints the ledger.
     pub(super) fn script(mut command: Command, log: &Path, errors: File) -> Result<Self> {
         let log = File::create(log).with_context(|| cannot_write(log))?;
         command.stdin(Stdio::piped()).stdout(log).stderr(errors).process_group(0);
@@ -66,7 +66,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until everything has been published.
+    /// Waits until all messages have been published.
     pub(super) fn finish(self) -> Result<()> {
         if let Self::Script(mut script) = self {
             script.ids = None;
@@ -84,7 +84,7 @@ impl Drop for Script {
     }
 }
 
-/// Returns whether all of a batch was confirmed.
+/// Publishes a batch, and returns whether all of it was confirmed.
 fn inject(command: &mut Command, ids: &[String]) -> Result<bool> {
     let mut child = spawn(command)?;
     let bodies: String = ids
@@ -95,17 +95,17 @@ fn inject(command: &mut Command, ids: &[String]) -> Result<bool> {
             )
         })
         .collect();
-    // If it ends before it has read all, its exit status says so.
+    // If the process ends before it has read everything, its exit status shows it.
     if let Some(mut pipe) = child.stdin.take() {
         drop(pipe.write_all(bodies.as_bytes()));
     }
     let status = wait(&mut child, LIMIT)?;
     let mut said = String::new();
     if let Some(mut pipe) = child.stdout.take() {
-        pipe.read_to_string(&mut said).context("cannot read what the publisher says")?;
+        pipe.read_to_string(&mut said).context("cannot read the output of the publisher")?;
     }
     let count = ids.len();
-    let expected = format!("{count} messages, {count} entries queued, 0 refused\n");
+    let expected = format!("{count} messages, {count} entries queued, 0 rejected\n");
     Ok(status.is_some_and(|status| status.success()) && said == expected)
 }
 

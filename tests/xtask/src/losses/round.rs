@@ -1,5 +1,5 @@
-//! One system under one fault: messages come in, what is to die dies at random moments, everything
-//! is waited for, and the logs are counted.
+//! One round: a system runs messages while a fault strikes repeatedly. Then the round waits until
+//! the system is idle, and judges the logs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,60 +8,62 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use loopabull_testbed::oracle::Verdict;
 
-use super::bed::Bed;
 use super::host::Host;
 use super::log::TaskLog;
 use super::moments::Moments;
 use super::publisher::Publisher;
+use super::setup::Setup;
 use super::system::Fault;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
-/// For a whole round.
+/// The time limit of a round.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
-/// How often we look.
+/// The interval between checks of the log and the workers.
 const TICK: Duration = Duration::from_millis(2);
-/// How many messages are handed to the publisher at a time.
+/// The number of messages that are handed to the publisher at a time.
 const BATCH: u64 = 20;
-/// How many messages are published before they are worked, so that publishing goes on meanwhile.
+/// The number of messages that may be published ahead of the started tasks, so that messages are
+/// published during the whole round.
 const AHEAD: u64 = 300;
-/// How long the broker has no memory.
+/// The duration of a memory alarm.
 const ALARM: Duration = Duration::from_secs(2);
-/// Messages that were lost are never started: after this we go on without.
+/// The time without a started task after which the round continues. Lost messages never start.
 const STALLED: Duration = Duration::from_secs(60);
-/// How long nothing may have happened for a system with an empty queue to be idle.
+/// The time without activity after which a system with an empty queue counts as idle.
 const QUIET: Duration = Duration::from_secs(8);
-/// How long nothing may have happened for one whose queue is not empty to be stuck.
+/// The time without activity after which a system with a non-empty queue counts as stuck.
 const STUCK: Duration = Duration::from_secs(45);
-/// How often a system that is stuck is started again.
+/// The maximum number of restarts of a stuck system.
 const RESTARTS: usize = 2;
 
-/// What happens in each round.
+/// The settings of each round.
 pub(super) struct Plan {
     pub(super) kills: usize,
     pub(super) messages: u64,
     pub(super) seed: u64,
 }
 
-/// What came of a round.
+/// The result of a round.
 pub(super) struct Round {
     pub(super) verdict: Verdict,
     pub(super) kills: usize,
-    /// What the reader must know to judge the numbers.
+    /// Notes that the reader needs to judge the numbers.
     pub(super) notes: Vec<String>,
 }
 
-/// What the publisher and the fault know of each other.
+/// The state that the publisher and the fault share.
 #[derive(Default)]
 struct Shared {
     started: AtomicU64,
-    /// There is no broker to publish to; what is being published now meets its death.
+    /// Whether the publisher must wait, because the broker is down. A message that is just being
+    /// published is not held back.
     wait: AtomicBool,
     stop: AtomicBool,
 }
 
 impl Shared {
-    /// Takes the broker away and brings it back; nothing new is published meanwhile.
+    /// Stops and starts the broker with `cycle`. No new messages are published meanwhile.
     fn without_broker(&self, cycle: impl FnOnce()) {
         self.wait.store(true, Ordering::Relaxed);
         cycle();
@@ -69,7 +71,7 @@ impl Shared {
     }
 }
 
-/// Lets nobody wait for the blows to go on when they are over, by whatever way.
+/// Stops the publisher when the faults are over, even after an error.
 struct StopFeeding<'a>(&'a Shared);
 
 impl Drop for StopFeeding<'_> {
@@ -79,7 +81,7 @@ impl Drop for StopFeeding<'_> {
 }
 
 struct Play<'a> {
-    bed: &'a Bed<'a>,
+    setup: &'a Setup<'a>,
     fault: Fault,
     interrupt: &'a Interrupt,
     host: Host,
@@ -87,24 +89,24 @@ struct Play<'a> {
     deadline: Instant,
     progress: Progress,
     kills: usize,
-    /// How many workers ended without being killed.
+    /// The number of workers that ended without being killed.
     ended: usize,
     notes: Vec<String>,
 }
 
 /// Plays a round.
 pub(super) fn play(
-    bed: &Bed<'_>,
+    setup: &Setup<'_>,
     fault: Fault,
     plan: &Plan,
     interrupt: &Interrupt,
 ) -> Result<Round> {
     let mut play = Play {
-        bed,
+        setup,
         fault,
         interrupt,
-        host: bed.host()?,
-        log: TaskLog::open(&bed.task_log())?,
+        host: setup.host()?,
+        log: TaskLog::open(&setup.task_log())?,
         deadline: Instant::now() + LIMIT,
         progress: Progress::default(),
         kills: 0,
@@ -114,7 +116,7 @@ pub(super) fn play(
     play.host.start()?;
     let shared = Shared::default();
     std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(bed.publisher()?, plan.messages, &shared));
+        let feeder = scope.spawn(|| feed(setup.publisher()?, plan.messages, &shared));
         let struck = {
             let _stop = StopFeeding(&shared);
             play.strike_again_and_again(plan, &shared, || feeder.is_finished())
@@ -127,7 +129,7 @@ pub(super) fn play(
 }
 
 impl Play<'_> {
-    /// Strikes at the moments of the plan, and goes on until everything is published.
+    /// Lets the fault strike at the moments of the plan, until all messages are published.
     fn strike_again_and_again(
         &mut self,
         plan: &Plan,
@@ -145,7 +147,7 @@ impl Play<'_> {
                 std::thread::sleep(later);
                 self.strike(shared)?;
             } else if is_published() && self.log.quiet() > STALLED {
-                self.notes.push("the last blows found nothing to do and were left out".into());
+                self.notes.push("the last faults were left out, as no task was started".into());
                 return Ok(());
             }
         }
@@ -153,7 +155,7 @@ impl Play<'_> {
     }
 
     fn strike(&mut self, shared: &Shared) -> Result<()> {
-        let rabbit = self.bed.rabbit();
+        let rabbit = self.setup.rabbit();
         match self.fault {
             Fault::Host => {
                 self.host.kill()?;
@@ -164,7 +166,7 @@ impl Play<'_> {
                 rabbit.stop_app();
                 rabbit.start_app();
             }),
-            Fault::Connections => rabbit.close_all_connections("as `cargo xtask losses` asks"),
+            Fault::Connections => rabbit.close_all_connections("closed by `cargo xtask losses`"),
             Fault::MemoryAlarm => {
                 rabbit.set_memory_alarm(true);
                 let start = Instant::now();
@@ -179,7 +181,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits until nothing waits and nothing runs; what is stuck is started again.
+    /// Waits until no message waits and no task runs. A stuck system is started again.
     fn wait_until_idle(&mut self) -> Result<()> {
         let mut restarts = 0;
         let mut asked = Instant::now();
@@ -189,7 +191,7 @@ impl Play<'_> {
                 continue;
             }
             asked = Instant::now();
-            let unsettled = self.bed.unsettled();
+            let unsettled = self.setup.unsettled();
             if unsettled == Some(0) {
                 return Ok(());
             }
@@ -202,8 +204,8 @@ impl Play<'_> {
                 return Ok(());
             }
             restarts += 1;
-            self.notes.push(format!("stuck with {unsettled} unsettled and started once more"));
-            for paused in self.bed.resume()? {
+            self.notes.push(format!("stuck with {unsettled} unsettled and started again"));
+            for paused in self.setup.resume()? {
                 self.notes.push(format!("{paused} was paused and resumed"));
             }
             self.host.kill()?;
@@ -215,7 +217,7 @@ impl Play<'_> {
     fn look(&mut self) -> Result<()> {
         ensure!(!self.interrupt.is_set(), "interrupted");
         if Instant::now() >= self.deadline {
-            bail!("not done after {} min", LIMIT.as_secs() / 60);
+            bail!("not finished after {} min", LIMIT.as_secs() / 60);
         }
         std::thread::sleep(TICK);
         self.ended += self.host.supervise()?;
@@ -231,16 +233,17 @@ impl Play<'_> {
             self.notes.push(format!("{ended} {workers} and were started again after 1 s"));
         }
         self.host.kill()?;
-        let dead = self.bed.dead_letters()?;
+        let dead = self.setup.dead_letters()?;
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for reason in dead.values() {
             *reasons.entry(reason).or_default() += 1;
         }
-        self.notes.extend(reasons.iter().map(|(reason, n)| format!("{n} set aside: `{reason}`")));
-        let verdict = self.bed.judge(dead.into_keys())?;
+        self.notes
+            .extend(reasons.iter().map(|(reason, n)| format!("{n} dead letters: `{reason}`")));
+        let verdict = self.setup.judge(dead.into_keys())?;
         for (ids, what) in [
             (&verdict.overlapping, "ran twice at the same time"),
-            (&verdict.unexpected, "ran and were never published"),
+            (&verdict.unexpected, "ran but were never published"),
         ] {
             if !ids.is_empty() {
                 self.notes.push(format!("{} {what}", ids.len()));
@@ -250,7 +253,7 @@ impl Play<'_> {
     }
 }
 
-/// Hands out ids, never many more than have been worked.
+/// Publishes the messages, with at most [`AHEAD`] messages ahead of the started tasks.
 fn feed(mut publisher: Publisher, messages: u64, shared: &Shared) -> Result<()> {
     let mut given = 0;
     let (mut started, mut grown) = (0, Instant::now());

@@ -1,36 +1,36 @@
-//! Who is compared, and with what it is put to the test.
+//! The systems that are compared, and the faults that strike them.
 
 use clap::ValueEnum;
 
 /// A system that runs a task for each message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum System {
-    /// loopabull-host, its queue in RabbitMQ
+    /// loopabull-host with its queue in RabbitMQ
     HostRabbit,
-    /// loopabull-host, its queue in a file
+    /// loopabull-host with its embedded queue
     HostEmbedded,
     /// The Python loopabull 0.0.7
     Loopabull,
-    /// Celery, acknowledging before the task
+    /// Celery, which acknowledges before the task
     CeleryEarly,
-    /// Celery, acknowledging after the task
+    /// Celery, which acknowledges after the task
     CeleryLate,
-    /// Celery, acknowledging after the task, with a quorum queue
+    /// Celery, which acknowledges after the task, with a quorum queue
     CeleryQuorum,
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Fault {
     /// Every process of the worker host is killed
     Host,
     /// The broker is killed
     Broker,
-    /// The broker is stopped in good order and started again
+    /// The broker is stopped cleanly and started again
     BrokerStop,
-    /// The broker closes all its connections, every second
+    /// The broker closes all its connections every second
     Connections,
-    /// The broker has no memory left for a while, and takes nothing
+    /// The broker has a memory alarm for a while, and accepts no messages
     MemoryAlarm,
 }
 
@@ -51,7 +51,7 @@ impl System {
         }
     }
 
-    /// Returns a name for its folder.
+    /// Returns a short name for folders.
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::HostRabbit => "host-rabbit",
@@ -63,7 +63,7 @@ impl System {
         }
     }
 
-    /// Returns whether it can meet the fault.
+    /// Returns whether this system is tested with the fault.
     pub(crate) fn can_meet(self, fault: Fault) -> bool {
         match fault {
             Fault::Host => true,
@@ -90,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// Returns a name for a folder.
+    /// Returns a short name for folders.
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::Host => "host",

@@ -1,7 +1,7 @@
-//! Tasks in other languages than Rust: Python with componentize-py, JavaScript with
+//! Tasks in other languages than Rust: Python with componentize-py, and JavaScript with
 //! componentize-qjs. Both tools put an interpreter into the component and read `wit/task.wit`.
 //!
-//! They take their time, so a component is made again only if something it is made of is newer.
+//! The tools are slow, so a component is built again only if one of its sources is newer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use super::replace::replace;
 use crate::command::{command, run, say};
 use crate::{install, repository};
 
-/// For one component, on a busy machine.
+/// The time limit for one component, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
-/// What others leave in the folder of a task.
+/// Folders that other tools create in the folder of a task.
 const NOT_SOURCES: &[&str] = &["__pycache__", "node_modules"];
 
-/// What a task is written in.
+/// The language of a task.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Language {
     Rust,
@@ -28,7 +28,7 @@ pub(super) enum Language {
 }
 
 impl Language {
-    /// Returns the language of the task in this folder; none if the folder is no task.
+    /// Returns the language of the task in this folder, or `None` if the folder is not a task.
     pub(super) fn of(folder: &Path) -> Option<Self> {
         let files = [
             ("Cargo.toml", Self::Rust),
@@ -40,25 +40,26 @@ impl Language {
     }
 }
 
-/// Makes components of those tasks in Python that changed.
+/// Builds the components of the Python tasks that changed.
 ///
 /// # Errors
 ///
-/// If componentize-py cannot be had, or does not make a component of a task.
+/// If componentize-py cannot be installed, or fails.
 pub(super) fn build_python(names: &[String]) -> Result<()> {
     build(names, &install::componentize_py()?, componentize_python)
 }
 
-/// Makes components of those tasks in JavaScript that changed.
+/// Builds the components of the JavaScript tasks that changed.
 ///
 /// # Errors
 ///
-/// If componentize-qjs cannot be had, or does not make a component of a task.
+/// If componentize-qjs cannot be installed, or fails.
 pub(super) fn build_javascript(names: &[String]) -> Result<()> {
     build(names, &install::componentize_qjs()?, componentize_javascript)
 }
 
-/// `componentize` returns the command for a tool, the folder of a task and the component.
+/// Builds the components of the tasks that changed. `componentize` returns the command for a tool,
+/// the folder of a task and the path of the component.
 fn build(
     names: &[String],
     tool: &Path,
@@ -74,27 +75,28 @@ fn build(
         }
         let made = repository::target().join("xtask").join(format!("{name}.wasm"));
         let mut make = componentize(tool, &source, &made);
-        run(&format!("making a component of {name}"), &mut make, LIMIT)?;
+        run(&format!("building the component of {name}"), &mut make, LIMIT)?;
         replace(&made, &place).with_context(|| format!("cannot copy `{}`", made.display()))?;
     }
     say(&format!("in tasks/: {}", names.join(", ")));
     Ok(())
 }
 
-/// `--stub-wasi` keeps out `wasi:sockets`, which Python's library imports and the host does not
-/// link. It keeps out everything else of WASI, too.
+/// Returns the command for a Python task. `--stub-wasi` removes the import of `wasi:sockets`, which
+/// Python's library needs and the host does not provide. It removes all other imports of WASI too.
 fn componentize_python(tool: &Path, source: &Path, made: &Path) -> Command {
     let mut build = command(tool);
     build.args(["--wit-path", "wit", "--world", "task", "componentize", "app", "--stub-wasi"]);
     build.arg("--python-path").arg(source).arg("--output").arg(made);
-    // Without it the packages of some Python on the `PATH` would be in reach of the task.
+    // Without this variable the task could use the packages of another Python on the `PATH`.
     if let Some(environment) = tool.ancestors().nth(2) {
         build.env("VIRTUAL_ENV", environment);
     }
     build
 }
 
-/// `--sync` keeps out the async ABI of components, which the host does not know.
+/// Returns the command for a JavaScript task. `--sync` avoids the async ABI of components, which
+/// the host does not support.
 fn componentize_javascript(tool: &Path, source: &Path, made: &Path) -> Command {
     let mut build = command(tool);
     build.args(["--wit", "wit", "--world", "task", "--sync", "--js"]).arg(source.join("task.js"));
@@ -102,7 +104,7 @@ fn componentize_javascript(tool: &Path, source: &Path, made: &Path) -> Command {
     build
 }
 
-/// Tells whether a component is newer than all that it is made of.
+/// Returns whether a component is newer than all its sources.
 fn is_fresh(component: &Path, made_of: &[PathBuf]) -> Result<bool> {
     let Ok(made) = fs::metadata(component).and_then(|metadata| metadata.modified()) else {
         return Ok(false);
@@ -116,8 +118,8 @@ fn is_fresh(component: &Path, made_of: &[PathBuf]) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns when a file, or anything in a folder, was changed last. A folder's own time counts: a
-/// file that is gone is a change, too.
+/// Returns the time of the last change of a file, or of any file in a folder. The time of the
+/// folder itself counts too, because it shows that a file was removed.
 fn newest(path: &Path) -> std::io::Result<SystemTime> {
     let metadata = fs::metadata(path)?;
     let mut newest = metadata.modified()?;
@@ -136,7 +138,7 @@ fn newest(path: &Path) -> std::io::Result<SystemTime> {
 mod tests {
     use super::*;
 
-    /// A component made at 100 s, of one folder with one file.
+    /// Checks a component that was built at 100 s from a folder with one file.
     fn check(file: &str, changed: u64, fresh: bool) {
         let folder = tempfile::tempdir().unwrap();
         let [component, source] = ["task.wasm", "task"].map(|name| folder.path().join(name));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn component_is_made_again_if_a_source_is_newer() {
+    fn a_component_is_built_again_if_a_source_is_newer() {
         check("app.py", 99, true);
         check("app.py", 100, false);
         check("app.py", 101, false);
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn component_that_is_not_there_is_made() {
+    fn a_missing_component_is_built() {
         let folder = tempfile::tempdir().unwrap();
         let component = folder.path().join("task.wasm");
         assert!(!is_fresh(&component, &[folder.path().to_owned()]).unwrap());

@@ -1,9 +1,10 @@
-//! The copy of a built component to its place.
+//! The atomic copy of a built component.
 
 use std::fs;
 use std::path::Path;
 
-/// Copies in one step: a daemon that looks meanwhile sees the old component or the new one.
+/// Copies a file atomically. A daemon that reads it meanwhile sees the old component or the new
+/// one.
 pub(super) fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
     let part = to.with_extension(format!("wasm.{}.part", std::process::id()));
     fs::copy(from, &part)?;
@@ -15,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn component_replaces_the_one_before() {
+    fn a_component_replaces_the_previous_one() {
         let folder = tempfile::tempdir().unwrap();
         let [from, to] = ["new.wasm", "task.wasm"].map(|name| folder.path().join(name));
         fs::write(&from, "new").unwrap();

@@ -51,7 +51,7 @@ async fn the_denial_names_the_address_and_the_grant_to_add() {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_is_connected_to_the_checked_address() {
+async fn the_connection_uses_the_checked_address_of_a_name_that_changes() {
     // Two servers use the same port of two addresses: the first look-up returns one address, later
     // look-ups the other.
     let checked = Server::start_at("127.0.0.2:0".parse().unwrap(), None, |wire| {

@@ -1,8 +1,8 @@
-//! Certificates, CAs and lists, good and bad; both are asked.
+//! Valid and invalid certificates, CAs and revocation lists, verified by us and by the original.
 
-use crate::bed::{now, original, word, word_at};
+use crate::fixture::{now, original, word, word_at};
 
-/// Asks both about a message that is signed with the key of this certificate.
+/// Verifies a message that is signed with the key of this certificate, with both verifiers.
 fn check(name: &str, ca: &str, crl: Option<&str>, expected: &str) {
     let original = original();
     let text = original.signed(name);
@@ -39,7 +39,7 @@ fn a_certificate_of_another_ca_is_refused() {
 }
 
 #[test]
-fn a_certificate_is_good_for_its_time() {
+fn a_certificate_outside_its_validity_is_refused() {
     check_leaf("expired", "certificate-expired");
     check_leaf("future", "certificate-not-yet-valid");
     check("good", "ca-expired.crt", None, "ca-expired");
@@ -47,7 +47,7 @@ fn a_certificate_is_good_for_its_time() {
 }
 
 #[test]
-fn it_was_good_when_the_message_was_sent_and_is_not_now() {
+fn a_certificate_is_judged_at_the_given_time() {
     let original = original();
     let verifier = original.verifier("ca-expired.crt", None);
     let text = original.signed("expired");
@@ -66,13 +66,13 @@ fn a_revoked_certificate_is_refused() {
 }
 
 #[test]
-fn a_list_out_of_its_time_refuses_everything() {
+fn a_revocation_list_outside_its_validity_refuses_every_message() {
     check("good", "ca.crt", Some("crl-expired.pem"), "crl-expired");
     check("good", "ca.crt", Some("crl-future.pem"), "crl-not-yet-valid");
 }
 
 #[test]
-fn a_key_or_a_name_that_the_original_trips_over_is_refused() {
+fn a_key_a_name_or_an_extension_that_the_original_cannot_handle_is_refused() {
     check_leaf("nameless", "common-name-missing");
     check_leaf("elliptic", "bad-key");
     check_leaf("critical", "critical-extension");
@@ -80,7 +80,7 @@ fn a_key_or_a_name_that_the_original_trips_over_is_refused() {
 }
 
 #[test]
-fn a_trust_knows_its_end() {
+fn a_trust_is_valid_until_its_ca_or_its_revocation_list_expires() {
     let original = original();
     let day = 86_400;
     let end = |crl| original.trust("ca.crt", crl).unwrap().valid_until() - now();
@@ -90,19 +90,19 @@ fn a_trust_knows_its_end() {
 }
 
 #[test]
-fn of_two_cas_in_a_file_the_first_is_taken() {
+fn the_first_of_two_cas_in_a_file_is_used() {
     check("good", "ca-two.crt", None, "accepted");
     check("of-other", "ca-two.crt", None, "other-ca");
     check("of-other", "ca-two-reversed.crt", None, "accepted");
 }
 
 #[test]
-fn a_ca_may_be_der() {
+fn a_ca_file_can_be_in_der_form() {
     let original = original();
     assert_eq!(word(&original.verifier("ca.der", None), &original.signed("good")), "accepted");
 }
 
-/// Asks us for the trust, and the original for its verdict on a message that is good otherwise.
+/// Fails unless we refuse to load the trust, and the original refuses a valid message with it.
 fn check_trust(ca: &str, crl: Option<&str>, expected: &str) {
     let original = original();
     assert_eq!(original.trust(ca, crl).unwrap_err().to_string(), expected);
@@ -110,40 +110,37 @@ fn check_trust(ca: &str, crl: Option<&str>, expected: &str) {
 }
 
 #[test]
-fn a_ca_that_is_none_is_refused() {
+fn a_file_that_is_not_a_self_signed_ca_is_refused() {
     const NONE: &str = "the CA's certificate is not of a CA that signs by itself: ";
     let none = |ca: &str, reason: &str| check_trust(ca, None, &format!("{NONE}{reason}"));
-    none("ca-no-basic.crt", "it has no basic constraints that say so");
-    none("ca-not-ca.crt", "it has no basic constraints that say so");
-    none("ca-below.crt", "another has signed it");
-    none("ca-no-certificates.crt", "its key is not for certificates");
+    none("ca-no-basic.crt", "its basic constraints do not say that it is a CA");
+    none("ca-not-ca.crt", "its basic constraints do not say that it is a CA");
+    none("ca-below.crt", "another CA signed it");
+    none("ca-no-certificates.crt", "its key usage does not allow signing certificates");
     check_trust(
         "ca-critical.crt",
         None,
-        "the CA's certificate cannot be read: certificate has the critical extension \
-         1.3.6.1.4.1.55555.1, which is unknown",
+        "the CA's certificate cannot be read: certificate has the unknown \
+         critical extension 1.3.6.1.4.1.55555.1",
     );
     check_trust(
         "ca.key",
         None,
-        "the CA's certificate cannot be read: its first PEM block is something else",
+        "the CA's certificate cannot be read: its first PEM block has another label",
     );
-    check_trust("good.crt", None, &format!("{NONE}another has signed it"));
+    check_trust("good.crt", None, &format!("{NONE}another CA signed it"));
 }
 
 #[test]
-fn a_list_that_is_none_is_refused() {
+fn an_unusable_revocation_list_is_refused() {
     let list = |crl: &str, expected: &str| check_trust("ca.crt", Some(crl), expected);
     list(
         "crl-forged.pem",
-        "the CRL is not signed by this CA, or by an algorithm that is not taken",
+        "the CRL is not signed by this CA, or by an algorithm that is not accepted",
     );
     list("crl-of-other.pem", "the CRL is not of this CA");
-    list("crl-critical.pem", "the CRL has the extension 1.3.6.1.4.1.55555.1, which is unknown");
-    list(
-        "crl-entry-critical.pem",
-        "the CRL has the extension 1.3.6.1.4.1.55555.1, which is unknown",
-    );
-    list("ca.crt", "the CRL cannot be read: its first PEM block is something else");
+    list("crl-critical.pem", "the CRL has the unknown extension 1.3.6.1.4.1.55555.1");
+    list("crl-entry-critical.pem", "the CRL has the unknown extension 1.3.6.1.4.1.55555.1");
+    list("ca.crt", "the CRL cannot be read: its first PEM block has another label");
     check_trust("ca-no-lists.crt", Some("crl.pem"), "the CRL is not of this CA");
 }

@@ -1,11 +1,12 @@
-//! Where we refuse what the original accepts, or trips over: the table in the crate's documentation,
-//! row by row. What both refuse is in `list.rs` and `chain.rs`.
+//! The differences from the original: messages that we refuse and that it accepts, or for which it
+//! raises an exception. These are the rows of the table in the crate's documentation. `list.rs` and
+//! `chain.rs` have the messages that both refuse.
 
 use serde_json::{Value, json};
 
-use crate::bed::{body, now, original, topic, verify_at, with, word};
+use crate::fixture::{body, now, original, topic, verify_at, with, word};
 
-/// Has a body signed as it is, and asks both.
+/// Signs a body unchanged, and compares both verdicts with the expected ones.
 fn check_body(text: &str, theirs: &str, expected: &str) {
     let original = original();
     let text = original.sign(text, "good");
@@ -14,7 +15,7 @@ fn check_body(text: &str, theirs: &str, expected: &str) {
     assert_eq!(original.verdict(&text, "ca.crt", Some("crl.pem")), theirs, "{text}");
 }
 
-/// Puts a payload, as text, into a body.
+/// Checks a body with this payload, which is JSON text.
 fn check_msg(msg: &str, expected: &str) {
     check_body(&format!(r#"{{"topic":"{}","msg":{msg}}}"#, topic()), "accepted", expected);
 }
@@ -27,7 +28,7 @@ fn check_leaf(name: &str, theirs: &str, expected: &str) {
 }
 
 #[test]
-fn what_raises_an_exception_is_refused() {
+fn a_body_that_raises_an_exception_in_the_original_is_refused() {
     let original = original();
     let text = original.signed("good");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
@@ -45,7 +46,7 @@ fn what_raises_an_exception_is_refused() {
 }
 
 #[test]
-fn what_a_task_could_not_read_is_refused() {
+fn a_body_that_a_task_cannot_read_is_refused() {
     check_msg(r#""\ud800""#, "lone-surrogate");
     check_msg("[NaN]", "body-not-json");
     check_msg("{\"a\":-Infinity}", "body-not-json");
@@ -56,7 +57,7 @@ fn what_a_task_could_not_read_is_refused() {
 }
 
 #[test]
-fn keys_of_ours_must_be_as_fedmsg_writes_them() {
+fn the_keys_that_we_read_must_have_the_types_that_fedmsg_writes() {
     let with_key = |key: &str, value: Value, expected: &str| {
         check_body(&with(&body().to_string(), key, Some(value)), "accepted", expected);
     };
@@ -69,21 +70,21 @@ fn keys_of_ours_must_be_as_fedmsg_writes_them() {
 }
 
 #[test]
-fn a_key_of_ours_is_there_once() {
+fn a_key_that_we_read_must_not_be_repeated() {
     let original = original();
     let text = original.signed("good");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     let twice = text.replacen('{', "{\"msg\":{\"evil\":1},", 1);
     assert_eq!(word(&verifier, &twice), "body-shape");
     assert_eq!(original.verdict(&twice, "ca.crt", Some("crl.pem")), "accepted");
-    // Of any other the last one counts, also for who reads the message.
+    // If any other key is repeated, its last value counts, for every reader of the message.
     let other = text.replacen('{', "{\"i\":7,", 1);
     assert_eq!(word(&verifier, &other), "accepted");
     assert_eq!(original.verdict(&other, "ca.crt", Some("crl.pem")), "accepted");
 }
 
 #[test]
-fn a_task_gets_the_form_that_was_signed() {
+fn a_task_gets_the_canonical_form_that_was_signed() {
     let original = original();
     let text =
         original.sign(&with(&body().to_string(), "msg", Some(json!({"b": "ö", "a": 1.5}))), "good");
@@ -97,7 +98,7 @@ fn a_task_gets_the_form_that_was_signed() {
 }
 
 #[test]
-fn a_message_without_an_id_has_one_however_it_is_written() {
+fn a_message_without_an_id_gets_one_that_does_not_depend_on_its_formatting() {
     let original = original();
     let text = original.sign(&with(&body().to_string(), "msg_id", None), "good");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
@@ -108,7 +109,7 @@ fn a_message_without_an_id_has_one_however_it_is_written() {
 }
 
 #[test]
-fn a_signed_topic_is_there_and_is_the_envelopes() {
+fn a_signed_body_must_have_the_topic_of_its_envelope() {
     check_body(&with(&body().to_string(), "topic", None), "accepted", "topic-missing");
     check_body(
         &with(&body().to_string(), "topic", Some(json!("a.b"))),
@@ -119,9 +120,9 @@ fn a_signed_topic_is_there_and_is_the_envelopes() {
 }
 
 #[test]
-fn no_two_readers_see_two_certificates() {
-    // The original has one library check the chain and another the signature. The first passes over a
-    // block that is indented and the second does not: whoever signs with any key is believed.
+fn the_chain_and_the_signature_are_checked_with_the_same_certificate() {
+    // The original checks the chain with one library and the signature with another. The first
+    // ignores an indented PEM block and the second does not, so a signature by any key is accepted.
     let original = original();
     let attacker = original.signed("of-double");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
@@ -140,20 +141,21 @@ fn text(value: Value) -> String {
 }
 
 #[test]
-fn old_and_rare_algorithms_are_not_taken() {
+fn old_and_rare_algorithms_are_refused() {
     check_leaf("md5", "accepted", "certificate-algorithm");
     check_leaf("sha224", "accepted", "certificate-algorithm");
-    // aws-lc-rs has SHA-384 for keys of 2048 bits and more, and this CA's has 1024.
+    // aws-lc-rs supports SHA-384 only for keys of at least 2048 bits, and the key of this CA has
+    // 1024.
     check_leaf("sha384", "accepted", "certificate-forged");
 }
 
 #[test]
-fn a_name_that_cannot_be_printed_is_not_taken() {
+fn a_common_name_with_a_control_character_is_refused() {
     check_leaf("bad-name", "accepted", "bad-common-name");
 }
 
 #[test]
-fn a_certificate_has_a_limit() {
+fn an_overlong_certificate_is_refused() {
     let original = original();
     let text_ = original.signed("good");
     let body: Value = serde_json::from_str(&text_).unwrap();
@@ -163,7 +165,7 @@ fn a_certificate_has_a_limit() {
     assert_eq!(original.verdict(&long, "ca.crt", None), "accepted");
 }
 
-/// A trust that we do not take, although the original does.
+/// Fails unless we refuse the trust and the original accepts it.
 fn check_trust(ca: &str, crl: Option<&str>) {
     let original = original();
     assert!(original.trust(ca, crl).is_err(), "{ca} {crl:?}");
@@ -171,22 +173,22 @@ fn check_trust(ca: &str, crl: Option<&str>) {
 }
 
 #[test]
-fn a_ca_without_basic_constraints_is_no_ca() {
+fn a_ca_without_basic_constraints_is_refused() {
     check_trust("ca-first-version.crt", None);
 }
 
 #[test]
-fn a_ca_with_constraints_on_names_is_not_taken() {
+fn a_ca_with_name_constraints_is_refused() {
     check_trust("ca-constraints.crt", None);
 }
 
 #[test]
-fn a_list_of_changes_is_no_list() {
+fn a_delta_revocation_list_is_refused() {
     check_trust("ca.crt", Some("crl-delta.pem"));
 }
 
 #[test]
-fn gpg_signatures_are_not_taken() {
+fn gpg_signatures_are_refused() {
     let original = original();
     let text =
         json!({"topic": topic(), "msg": {}, "crypto": "gpg", "signature": "Zm9v"}).to_string();

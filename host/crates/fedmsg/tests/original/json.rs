@@ -1,14 +1,14 @@
-//! Canonical JSON beside Python's, on random texts.
+//! Our canonical JSON, compared with Python's on fixed and random texts.
 
 use fastrand::Rng;
 use loopabull_fedmsg::{Credentials, canonical_json};
 use serde_json::json;
 
-use crate::bed::{Original, original};
+use crate::fixture::{Original, original};
 use crate::random::seed;
 use crate::random_json::json_text;
 
-/// How many texts are asked about at once.
+/// The number of texts in one question to the original.
 const BATCH: usize = 500;
 
 fn check(original: &Original, texts: &[String]) -> usize {
@@ -27,7 +27,7 @@ fn check_all(texts: &[&str]) {
 }
 
 #[test]
-fn random_texts_have_pythons_form_or_none_in_both() {
+fn random_texts_have_the_same_canonical_form_in_python_or_are_refused_by_both() {
     let original = original();
     let mut random = Rng::with_seed(seed("json"));
     let (mut all, mut taken) = (0, 0);
@@ -50,7 +50,7 @@ fn random_floats_are_written_as_python_writes_them() {
     }
 }
 
-/// Returns a float: of random bits, of few digits, or near a border of Python's two forms.
+/// Returns a float: of random bits, of few digits, or near the limits of Python's decimal form.
 fn float(random: &mut Rng) -> String {
     match random.u8(0..4) {
         0 => match f64::from_bits(random.u64(..)) {
@@ -69,7 +69,7 @@ fn float(random: &mut Rng) -> String {
 }
 
 #[test]
-fn each_rule_is_pythons_own() {
+fn each_rule_of_python_is_followed() {
     check_all(&[
         "{\"\u{1f600}\":1,\"\u{ffff}\":2,\"é\":3,\"z\":4,\"Z\":5}",
         r#"{"\ue000":1,"\ud800":2,"\udfff":3}"#,

@@ -1,5 +1,5 @@
-//! The list of cases that the original tests itself by (fedmsg 1.1.7, `tests/crypto`,
-//! `tests/consumers`), and those that it lacks.
+//! The cases of the original's own tests (fedmsg 1.1.7, `tests/crypto` and `tests/consumers`), and
+//! cases that they do not have.
 
 use std::sync::Arc;
 
@@ -7,24 +7,24 @@ use loopabull_fedmsg::{RoutingPolicy, Unlisted};
 use loopabull_model::Topic;
 use serde_json::{Value, json};
 
-use crate::bed::{Original, body, now, original, topic, verify_at, with, word, word_at};
+use crate::fixture::{Original, body, now, original, topic, verify_at, with, word, word_at};
 
-/// Asks both about a body; the original accepts what we accept and nothing else.
+/// Verifies a body with both verifiers. The original must accept exactly the bodies that we accept.
 fn check(original: &Original, text: &str, expected: &str) {
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     assert_eq!(word(&verifier, text), expected, "{text}");
     let theirs = original.verdict(text, "ca.crt", Some("crl.pem"));
-    assert_eq!(theirs == "accepted", expected == "accepted", "they say {theirs} to {text}");
+    assert_eq!(theirs == "accepted", expected == "accepted", "the original: {theirs}, {text}");
 }
 
-/// Asks both about a good message with one key changed, added or removed.
+/// Verifies a valid message with both verifiers, after one key was changed, added or removed.
 fn check_with(key: &str, value: Option<Value>, expected: &str) {
     let original = original();
     check(&original, &with(&original.signed("good"), key, value), expected);
 }
 
 #[test]
-fn what_the_original_signed_is_accepted_with_its_signer() {
+fn a_message_that_the_original_signed_is_accepted_with_its_signer() {
     let original = original();
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     for (name, signer) in [
@@ -45,7 +45,7 @@ fn what_the_original_signed_is_accepted_with_its_signer() {
 }
 
 #[test]
-fn a_body_may_be_written_in_another_way_than_it_was_signed() {
+fn a_signed_body_is_accepted_in_another_formatting() {
     let original = original();
     let text = original.signed("good");
     let body: Value = serde_json::from_str(&text).unwrap();
@@ -67,7 +67,7 @@ fn a_body_without_one_credential_is_refused() {
 }
 
 #[test]
-fn the_kind_of_signature_is_chosen_as_the_original_does() {
+fn the_kind_of_signature_is_determined_as_in_the_original() {
     check_with("crypto", Some(json!("gpg")), "gpg-signature");
     check_with("crypto", Some(json!("rot13")), "unknown-crypto");
     check_with("crypto", Some(json!("X509")), "unknown-crypto");
@@ -76,12 +76,12 @@ fn the_kind_of_signature_is_chosen_as_the_original_does() {
     let original = original();
     let unnamed = with(&original.signed("good"), "crypto", None);
     check(&original, &with(&unnamed, "certificate", None), "gpg-signature");
-    // Of that form, but what was signed had the key.
+    // This is the form of an old version, but the signed body had the key.
     check(&original, &unnamed, "signature-wrong");
 }
 
 #[test]
-fn a_message_of_an_old_version_does_not_say_how_it_is_signed() {
+fn a_message_of_an_old_version_without_the_key_crypto_is_accepted() {
     let original = original();
     let text = original.ask(json!({
         "do": "sign", "text": body().to_string(), "name": "good", "legacy": true,
@@ -92,7 +92,7 @@ fn a_message_of_an_old_version_does_not_say_how_it_is_signed() {
 }
 
 #[test]
-fn credentials_that_are_no_text_are_refused() {
+fn credentials_that_are_not_text_are_refused() {
     for key in ["signature", "certificate"] {
         for value in [json!(5), Value::Null, json!(["x"]), json!({}), json!(true)] {
             check_with(key, Some(value), "credential-not-text");
@@ -101,7 +101,7 @@ fn credentials_that_are_no_text_are_refused() {
 }
 
 #[test]
-fn credentials_that_are_no_base64_are_refused() {
+fn credentials_that_are_not_base64_are_refused() {
     for key in ["signature", "certificate"] {
         for value in ["A", "Zm9vY", "Zm9v=Y", "Ö", "Zm9vÖ"] {
             check_with(key, Some(json!(value)), "bad-base64");
@@ -112,7 +112,7 @@ fn credentials_that_are_no_base64_are_refused() {
 }
 
 #[test]
-fn base64_may_be_in_one_line_or_have_anything_between() {
+fn base64_is_accepted_in_one_line_and_with_other_characters_between() {
     let original = original();
     let text = original.signed("good");
     let body: Value = serde_json::from_str(&text).unwrap();
@@ -124,18 +124,18 @@ fn base64_may_be_in_one_line_or_have_anything_between() {
 }
 
 #[test]
-fn certificates_that_are_none_are_refused() {
+fn unreadable_certificates_are_refused() {
     let check =
         |value: &str| check_with("certificate", Some(json!(value)), "certificate-unreadable");
     check("");
     check("Zm9v");
-    // `-----BEGIN CERTIFICATE-----` with `foo` in it, and one that has no end.
+    // A PEM certificate that contains `foo`, and one without an end.
     check("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tClptOXYKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=");
     check("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==");
 }
 
 #[test]
-fn what_is_added_after_signing_breaks_the_signature() {
+fn a_key_that_is_added_after_signing_invalidates_the_signature() {
     check_with("seq_id", Some(json!(1)), "signature-wrong");
     check_with("headers", Some(json!({})), "signature-wrong");
     check_with("source_name", Some(json!("datanommer")), "signature-wrong");
@@ -148,7 +148,7 @@ fn policy(signers: &[&str], unlisted: Unlisted) -> RoutingPolicy {
 }
 
 #[test]
-fn the_policy_says_who_may_publish_what() {
+fn the_routing_policy_lists_the_allowed_signers_of_a_topic() {
     let original = original();
     let text = original.signed("two-names");
     let check = |signers: &[&str], unlisted, expected| {
@@ -170,7 +170,7 @@ fn the_policy_says_who_may_publish_what() {
 }
 
 #[test]
-fn a_verifier_is_shared_by_threads() {
+fn threads_can_share_a_verifier() {
     let original = original();
     let verifier = Arc::new(original.verifier("ca.crt", Some("crl.pem")));
     let good = original.signed("good");
@@ -192,7 +192,7 @@ fn a_verifier_is_shared_by_threads() {
 }
 
 #[test]
-fn what_datagrepper_added_is_taken_back_as_the_original_does() {
+fn the_keys_that_datagrepper_adds_are_removed_as_in_the_original() {
     let original = original();
     let text = original.signed("good");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
@@ -219,7 +219,7 @@ fn what_datagrepper_added_is_taken_back_as_the_original_does() {
 }
 
 #[test]
-fn a_certificate_is_checked_again_when_its_time_has_come() {
+fn a_cached_certificate_is_checked_again_at_each_time() {
     let original = original();
     let text = original.signed("good");
     let verifier = original.verifier("ca.crt", None);
@@ -235,7 +235,7 @@ fn a_certificate_is_checked_again_when_its_time_has_come() {
 }
 
 #[test]
-fn a_certificate_that_was_revoked_meanwhile_is_refused_by_a_new_verifier() {
+fn a_certificate_that_is_revoked_later_is_refused_by_a_new_verifier() {
     let original = original();
     let text = original.signed("good");
     let before = original.verifier("ca.crt", Some("crl.pem"));

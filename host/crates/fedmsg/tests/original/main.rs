@@ -1,12 +1,13 @@
-//! The verifier beside the original: a Python fedmsg signs and judges, we judge too.
+//! The verifier, compared with the original: a Python fedmsg signs and verifies messages, and our
+//! verifier verifies the same messages.
 //!
-//! All keys and certificates are made anew for each run. Random runs print their seed;
-//! `LOOPABULL_SEED` sets another, `LOOPABULL_MESSAGES` says how many messages.
+//! Each run makes new keys and certificates. Tests with random messages print their seed.
+//! `LOOPABULL_SEED` sets another seed, and `LOOPABULL_MESSAGES` the number of messages.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod bed;
 mod chain;
 mod differences;
+mod fixture;
 mod json;
 mod list;
 mod random;

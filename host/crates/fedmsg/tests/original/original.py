@@ -6,6 +6,7 @@ keys, certificates and lists, which `authority.py` makes.
 """
 
 import base64
+import functools
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
 FOLDER = sys.argv[1]
+# fedmsg loads the key of a certificate for each signature, and OpenSSL checks the key each time.
+serialization.load_pem_private_key = functools.cache(serialization.load_pem_private_key)
 
 
 def path(name):

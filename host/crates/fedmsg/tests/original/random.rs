@@ -1,5 +1,5 @@
-//! One long run of random messages that both judge.
-#![expect(clippy::print_stdout, reason = "a random run says its seed and what it saw")]
+//! One long run of random messages that both verifiers judge.
+#![expect(clippy::print_stdout, reason = "a random run prints its seed and its verdicts")]
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use loopabull_fedmsg::{RoutingPolicy, Trust, Unlisted, Verifier, X509};
 use loopabull_model::Topic;
 use serde_json::{Value, json};
 
-use crate::bed::{Original, now, original, text_of, topic, verify_at};
+use crate::fixture::{Original, now, original, text_of, topic, verify_at};
 use crate::random_json::value;
 
 const NAMES: [&str; 26] = [
@@ -60,7 +60,8 @@ const CRLS: [Option<&str>; 8] = [
     Some("crl-of-ca.pem"),
 ];
 
-/// Why we may refuse what the original accepts: the table in the crate's documentation, as reasons.
+/// The reasons for which we may refuse a message that the original accepts: the table in the
+/// crate's documentation.
 const STRICTER: [&str; 12] = [
     "lone-surrogate",
     "body-not-json",
@@ -83,7 +84,7 @@ pub(crate) fn seed(run: &str) -> u64 {
     seed
 }
 
-/// A body, what is done to it, and the circumstances in which it is judged.
+/// A body, how it is signed, and the trust and policy with which it is verified.
 #[derive(Debug)]
 struct Trial {
     body: String,
@@ -151,7 +152,7 @@ impl Trial {
     }
 }
 
-/// Changes a signed body, or does not.
+/// Changes a signed body in about half of the cases.
 fn tamper(random: &mut Rng, text: &str, fields: &BTreeMap<&str, String>) -> String {
     let field = |key: &str| -> Option<(usize, usize)> {
         let start = text.find(&format!("\"{key}\":\""))? + key.len() + 4;
@@ -185,7 +186,7 @@ fn tamper(random: &mut Rng, text: &str, fields: &BTreeMap<&str, String>) -> Stri
         11 => text
             .replace("\"crypto\":\"x509\"", ["\"crypto\":null", "\"crypto\":5"][random.usize(..2)]),
         12..=17 => {
-            // One printable character becomes another.
+            // One character is replaced by a printable one.
             let mut bytes = text.as_bytes().to_vec();
             let at = random.usize(..bytes.len());
             bytes[at] = random.u8(b' '..=b'~');
@@ -203,7 +204,7 @@ fn old_parity(text: &str) -> u8 {
     (text.len() % 4) as u8
 }
 
-/// In which way random messages came out; printed, and looked at, so that the run says something.
+/// The counts of verdicts. They are printed, and checked, so that a run covers enough cases.
 #[derive(Debug, Default)]
 struct Tally {
     both_accept: u32,
@@ -214,7 +215,7 @@ struct Tally {
 }
 
 #[test]
-fn both_accept_the_same_random_messages() {
+fn both_verifiers_accept_the_same_random_messages() {
     let count = std::env::var("LOOPABULL_MESSAGES").map_or(5_000, |count| count.parse().unwrap());
     let original = original();
     let mut random = Rng::with_seed(seed("messages"));
@@ -227,7 +228,7 @@ fn both_accept_the_same_random_messages() {
         let question =
             json!({"do": "sign", "text": trial.body, "name": trial.name, "legacy": trial.legacy});
         let Value::String(signed) = original.ask(question) else {
-            // The random payload was no JSON.
+            // The random payload was not JSON.
             continue;
         };
         number += 1;
@@ -246,11 +247,11 @@ fn both_accept_the_same_random_messages() {
             (true, false) if STRICTER.contains(&ours) => {
                 *tally.ours_stricter.entry(ours).or_default() += 1
             }
-            _ => panic!("message {number}: they say {theirs}, we say {ours}\n{trial:?}\n{text}"),
+            _ => panic!("message {number}: original {theirs}, ours {ours}\n{trial:?}\n{text}"),
         }
     }
     println!("{tally:#?}");
     assert!(tally.both_accept > count / 4 && tally.both_refuse > count / 4, "{tally:#?}");
-    // A short run, asked for by hand, sees less.
+    // A shorter run, requested by hand, may have fewer verdicts.
     assert!(count < 5_000 || tally.ours.len() > 25, "{tally:#?}");
 }

@@ -1,12 +1,12 @@
-//! Random JSON texts, odd ones among them.
+//! Random JSON texts, some of them unusual or invalid.
 
 use fastrand::Rng;
 
-/// Returns a text that is JSON, more often than not.
+/// Returns a text that is JSON in most cases.
 pub(crate) fn json_text(random: &mut Rng) -> String {
     let mut text = value(random, 4);
     if random.u8(..3) == 0 && !text.is_empty() {
-        // One character is lost, doubled, or becomes another.
+        // One character is removed, doubled or replaced.
         let mut characters: Vec<char> = text.chars().collect();
         let at = random.usize(..characters.len());
         match random.u8(..3) {
@@ -19,7 +19,7 @@ pub(crate) fn json_text(random: &mut Rng) -> String {
     text
 }
 
-/// Returns a value, of at most this depth.
+/// Returns a JSON value of at most this depth.
 pub(crate) fn value(random: &mut Rng, depth: u8) -> String {
     let space = |random: &mut Rng| [" ", "", "", "", "\n", "\t", "\r "][random.usize(..7)];
     let before = space(random);
@@ -51,7 +51,7 @@ pub(crate) fn value(random: &mut Rng, depth: u8) -> String {
     format!("{before}{inner}{after}")
 }
 
-/// Returns a key; often one of few, so that keys are equal.
+/// Returns a key. Half of the time it is one of a few, so that keys are repeated.
 fn key(random: &mut Rng) -> String {
     let few = [
         "\"a\"",
@@ -76,7 +76,7 @@ fn number(random: &mut Rng) -> String {
         0 => "0".to_owned(),
         1 => random.u64(..).to_string(),
         2 => format!("{}{}", random.u8(1..10), digits(random, 60)),
-        // Sometimes with a zero before it, which is no number.
+        // This may have a leading zero, and then it is not a number.
         3 => digits(random, 3),
         _ => random.u32(..100_000).to_string(),
     };
@@ -114,7 +114,7 @@ fn string(random: &mut Rng) -> String {
             _ => text.push(random.char(' '..'\u{90}')),
         }
     }
-    // Some of the random characters may not stand for themselves.
+    // A quote in a JSON string must be escaped.
     let inner = text[1..].replace("\"", "'").replace("\\'", "\\\"");
     format!("\"{inner}\"")
 }

@@ -1,14 +1,14 @@
-//! Every single change of a signed message is found.
+//! Changes of a signed message. Every single change must be detected.
 
 use serde_json::{Value, json};
 
-use crate::bed::{now, original, topic, verify_at, with, word};
+use crate::fixture::{now, original, topic, verify_at, with, word};
 
-/// What a body is changed to; none of it is in there.
+/// The values that replace those of a body. The body has none of them, except `null`.
 const OTHERS: [&str; 4] = ["null", "77", "\"other\"", "[]"];
 
 #[test]
-fn every_key_that_is_changed_or_removed_is_found() {
+fn a_changed_or_removed_key_is_detected() {
     let original = original();
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     let text = original.signed("good");
@@ -30,7 +30,7 @@ fn every_key_that_is_changed_or_removed_is_found() {
 }
 
 #[test]
-fn every_character_that_is_changed_in_what_was_signed_is_found() {
+fn a_change_of_any_signed_character_is_detected() {
     let original = original();
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     let text = original.signed("good");
@@ -47,13 +47,14 @@ fn every_character_that_is_changed_in_what_was_signed_is_found() {
 }
 
 #[test]
-fn every_bit_of_the_signature_counts() {
+fn a_change_of_any_bit_of_the_signature_is_detected() {
     let original = original();
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     let text = original.signed("good");
     let body: Value = serde_json::from_str(&text).unwrap();
     let signature = body["signature"].as_str().unwrap().replace('\n', "");
-    // Bits of base64 text, so the last character's unused ones are left out.
+    // The bits are those of the base64 text. The last characters are left out, because some of
+    // their bits are unused.
     for place in 0..signature.len() - 3 {
         for bit in [1, 2, 4] {
             let mut changed = signature.clone().into_bytes();
@@ -66,7 +67,7 @@ fn every_bit_of_the_signature_counts() {
 }
 
 #[test]
-fn the_certificate_of_another_is_found() {
+fn the_certificate_of_another_signer_is_detected() {
     let original = original();
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     let text = original.signed("good");

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::fixture::Python;
 
-/// How both read a file.
+/// Whether we and the original accept a file.
 enum Both {
     Accept,
     Refuse,
-    /// The original accepts it, and loses messages or has no limit.
+    /// The original accepts the file, and then loses messages or has no limit.
     OnlyWeRefuse,
-    /// The original fails with it once it has connected.
+    /// The original fails with this file once it has connected.
     OnlyWeAccept,
 }
 
@@ -163,7 +163,7 @@ routing_keys = ["y", "z"]
 ];
 
 #[tokio::test]
-async fn a_file_means_the_same_to_us_and_to_the_original() {
+async fn a_configuration_file_has_the_same_meaning_as_in_the_original() {
     let folder = tempfile::tempdir().unwrap();
     let mut python = Python::start(include_str!("fedora_config.py"), folder.path());
     for (number, (both, text)) in FILES.iter().enumerate() {
@@ -183,7 +183,7 @@ async fn a_file_means_the_same_to_us_and_to_the_original() {
     }
 }
 
-/// Returns what we would do, in the form of the Python program's answer.
+/// Returns our interpretation of a file, in the form of the Python program's answer.
 fn ours(text: &str, file: &Path) -> Value {
     let buses = match BusConfig::from_python_config(text, file) {
         Ok(buses) => buses,

@@ -1,7 +1,8 @@
 """Reads configuration files with the real fedora_messaging package.
 
-Each line of standard input is the path of a file. The answer is a line of JSON: what a consumer would do on
-a broker, determined by the package's own code as far as that needs no broker, or an "error".
+Each line of standard input is the path of a file. The answer is a line of JSON: the requests that a
+consumer would send to a broker, as determined by the package's own code without a broker, or an
+"error".
 """
 
 import json

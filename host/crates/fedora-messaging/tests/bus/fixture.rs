@@ -136,8 +136,8 @@ impl Fixture {
         self.rabbit.ctl(&list)
     }
 
-    /// Publishes more messages than the prefetch and waits until the rest is left on the broker: it has sent
-    /// exactly the configured number. Then consumes all messages.
+    /// Publishes more messages than the prefetch and waits until the rest is left on the broker: it
+    /// has sent exactly the configured number. Then consumes all messages.
     pub(crate) async fn check_prefetch(&mut self, bus: &mut Bus) {
         let prefetch = u32::from(PREFETCH);
         self.publisher.numbers(1000..1002 + prefetch);
@@ -161,7 +161,8 @@ impl Fixture {
         }
     }
 
-    /// Closes a bus and checks how many messages are left: the broker requeues those that were not settled.
+    /// Closes a bus and checks how many messages are left: the broker requeues those that were not
+    /// settled.
     pub(crate) async fn end(&self, bus: Bus, left: u32) {
         bus.close().await;
         let (start, channel) = (Instant::now(), self.channel().await);

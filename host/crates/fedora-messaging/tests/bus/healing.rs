@@ -66,7 +66,7 @@ async fn a_closed_channel_is_opened_again() {
     let held = receive(&mut bus).await;
     let start = Instant::now();
     // This has the effect of a wrong acknowledgement.
-    fixture.rabbit.ctl(&["eval", &close_channels(&fixture.vhost.name)]);
+    fixture.rabbit.eval(&close_channels(&fixture.vhost.name));
     wait_for_reconnect(&bus, 1, "a closed channel", start).await;
     assert_eq!(held.ack().await, Settled::ChannelGone);
     take(&mut bus, 0..5).await;
@@ -142,10 +142,11 @@ async fn a_queue_with_other_arguments_is_reported() {
     assert!(state.since > since);
 }
 
-/// Returns Erlang code that ends the broker's side of each channel of a vhost, as a protocol error would.
+/// Returns Erlang code that ends the broker's side of each channel of a vhost, as a protocol error
+/// would.
 fn close_channels(vhost: &str) -> String {
     format!(
         "[exit(Pid, {{amqp_error, precondition_failed, \"a test\", none}}) \
-         || [{{pid, Pid}}, {{vhost, V}}] <- rabbit_channel:info_all([pid, vhost]), V =:= <<\"{vhost}\">>]."
+         || [{{pid, Pid}}, {{vhost, V}}] <- rabbit_channel:info_all([pid, vhost]), V =:= <<\"{vhost}\">>]"
     )
 }

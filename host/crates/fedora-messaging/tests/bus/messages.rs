@@ -84,7 +84,7 @@ async fn unacknowledged_messages_are_redelivered() {
     }
     take(&mut bus, 3..5).await;
     fixture.end(bus, 0).await;
-    // Its channel is gone.
+    // The channel of the first delivery is closed.
     assert_eq!(first.ack().await, Settled::ChannelGone);
 }
 
@@ -106,7 +106,8 @@ async fn a_bus_that_stops_requeues_its_prefetched_messages() {
     fixture.end(bus, 0).await;
 }
 
-/// The Python consumer exits at an unknown encoding, and receives the message again after a restart.
+/// The Python consumer exits at an unknown encoding, and receives the message again after a
+/// restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_not_text_is_delivered_once() {
     let mut fixture = Fixture::shared();
@@ -133,7 +134,7 @@ async fn a_body_that_is_not_text_is_delivered_once() {
     fixture.end(bus, 0).await;
 }
 
-/// This is the default of the Python package: another queue at each connection.
+/// The default of the Python package is another queue at each connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unnamed_queue_is_named_by_the_broker_and_deleted_with_the_connection() {
     let mut fixture = Fixture::shared();
@@ -180,8 +181,8 @@ async fn a_deeply_nested_header_does_no_harm() {
     fixture.end(bus, 0).await;
 }
 
-/// Lapin parses nested values recursively, and a stack overflow kills the process. The deepest header that
-/// fits into a frame of 128 KiB needs a stack of this size.
+/// Lapin parses nested values recursively, and a stack overflow kills the process. The deepest
+/// header that fits into a frame of 128 KiB needs a stack of this size.
 #[test]
 fn the_deepest_header_of_a_frame_needs_a_larger_stack() {
     crate::fixture::run_again(

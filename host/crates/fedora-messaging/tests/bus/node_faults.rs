@@ -53,11 +53,12 @@ async fn a_memory_alarm_stops_neither_deliveries_nor_acknowledgements() {
     assert_eq!(bus.state().borrow().problem(), None);
 }
 
-/// The broker closes the channel with 406 while the connection stays open. Python consumers got stuck there.
+/// The broker closes the channel with 406 while the connection stays open. Python consumers got
+/// stuck there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_that_is_unsettled_for_too_long_is_redelivered() {
     let rabbit = node("consumer_timeout = 1000");
-    rabbit.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 500)."]);
+    rabbit.eval("application:set_env(rabbit, channel_tick_interval, 500)");
     let mut fixture = Fixture::on(rabbit);
     let mut bus = fixture.start(&fixture.config()).await;
     fixture.publisher.numbers(0..2 * u32::from(PREFETCH));

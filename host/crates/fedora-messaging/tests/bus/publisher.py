@@ -1,8 +1,8 @@
 """Publishes the messages on standard input with the real fedora_messaging package.
 
-Each line is a JSON object. With "topic" and "body" it is a message of the package, optionally with "severity"
-and "headers". With "raw" pika sends the bytes unchanged, for messages that the package would not send. The
-answer is a line with the message id. The first line of output is "ready".
+Each line is a JSON object. With "topic" and "body" it is a message of the package, optionally with
+"severity" and "headers". With "raw" pika sends the bytes unchanged, for messages that the package
+would not send. The answer is a line with the message id. The first line of output is "ready".
 """
 
 import json

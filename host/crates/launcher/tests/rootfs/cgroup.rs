@@ -1,4 +1,4 @@
-//! The control group of a program: it contains all its processes, and they are killed together.
+//! The control group of a program. It contains all its processes, and they are killed together.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ fn group_folder() -> Option<PathBuf> {
     places.into_iter().find(|place| place.join("cgroup.kill").exists() || is_root_group(place))
 }
 
-/// Recognises the root of the hierarchy, which has no `cgroup.kill`.
+/// Returns whether this is the root of the hierarchy, which has no `cgroup.kill`.
 fn is_root_group(place: &Path) -> bool {
     place.join("cgroup.controllers").exists() && !place.join("cgroup.type").exists()
 }
@@ -29,9 +29,9 @@ fn has_groups() -> bool {
     group_folder().is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok())
 }
 
-/// Returns whether control groups can be created here. If not, checks that the program runs without one,
-/// and writes which test is skipped. It writes directly to standard error, because the test harness hides
-/// the captured output of tests that pass.
+/// Returns whether control groups can be created here. If not, checks that the program runs without
+/// one, and writes which test is skipped. It writes directly to standard error, because the test
+/// harness hides the captured output of tests that pass.
 fn has_groups_for(what: &str) -> bool {
     if has_groups() {
         return true;
@@ -45,8 +45,8 @@ fn has_groups_for(what: &str) -> bool {
     false
 }
 
-/// Runs the fixture as in a container without control groups: those of the machine are hidden from the
-/// launcher.
+/// Runs the fixture as in a container without control groups: those of the machine are hidden from
+/// the launcher.
 fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
     let hide = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
     let mut command = Command::new("/usr/bin/unshare");
@@ -60,7 +60,7 @@ fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
 }
 
 #[test]
-fn program_runs_without_a_control_group_unless_it_is_required() {
+fn a_program_runs_without_a_control_group_unless_it_is_required() {
     for without in VARIANTS {
         let mut fixture = Fixture::new("sleep 600 & echo it ran", without);
         fixture.confinement.limits.processes = Some(1000);
@@ -81,7 +81,7 @@ fn program_runs_without_a_control_group_unless_it_is_required() {
 }
 
 #[test]
-fn control_group_of_a_program_is_removed_with_it() {
+fn the_control_group_of_a_program_is_removed_at_its_end() {
     if !has_groups_for("a program has its own control group") {
         return;
     }
@@ -99,10 +99,10 @@ fn control_group_of_a_program_is_removed_with_it() {
     }
 }
 
-/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` contains processes only in
-/// its subgroups, so controllers can be enabled there.
+/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` contains processes only
+/// in its subgroups, so controllers can be enabled there.
 #[test]
-fn group_is_created_beside_the_daemons_group_in_a_delegated_service() {
+fn the_group_is_created_beside_the_daemons_group_in_a_delegated_service() {
     if !has_groups_for("a group is created in a delegated service") {
         return;
     }
@@ -135,7 +135,7 @@ fn requiring_a_group_that_is_left_out_is_bad_usage() {
 
 /// The name of a process may be invalid UTF-8, and its first thread may have ended.
 #[test]
-fn process_with_odd_name_and_dead_main_thread_is_killed() {
+fn a_process_with_an_odd_name_and_a_dead_main_thread_is_killed() {
     for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
         let program = "
 import ctypes, os, threading, time
@@ -161,14 +161,14 @@ libc.syscall(60, 0)
         assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
         let pid = fs::read_to_string(fixture.folder.path().join("pid")).unwrap();
-        // It stays a zombie until process 1 reaps it.
+        // The process stays a zombie until process 1 reaps it.
         wait_until(|| !Path::new("/proc").join(&pid).exists());
     }
 }
 
 /// Each process of the chain has ended by the time that its entry in `/proc` is read.
 #[test]
-fn program_that_forks_all_the_time_is_killed() {
+fn a_program_that_forks_all_the_time_is_killed() {
     let program = "
 import os
 if os.fork():

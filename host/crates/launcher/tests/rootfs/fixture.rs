@@ -96,8 +96,8 @@ pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Counts the processes with this working directory. In a private root file system it is another mount
-/// of the same directory, so it is compared by device and inode.
+/// Counts the processes with this working directory. In a private root filesystem it is another
+/// mount of the same directory, so it is compared by device and inode.
 pub(crate) fn living_in(folder: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
     let wanted = fs::metadata(folder).unwrap();

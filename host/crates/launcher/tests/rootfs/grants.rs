@@ -14,7 +14,7 @@ use crate::fixture::{Fixture, LAUNCHER, VARIANTS};
 fn named_descriptors_are_passed_on_and_no_others() {
     let script = "echo told >&3; cat <&4; ls /proc/self/fd";
     let mut fixture = Fixture::new(script, &[]);
-    // The reverse of the numbers that they are likely to be received with.
+    // The reverse of the order in which the launcher probably numbers them when it receives them.
     fixture.confinement.descriptors = vec![4, 3];
     let mut input = tempfile::tempfile().unwrap();
     input.write_all(b"asked\n").unwrap();
@@ -57,7 +57,7 @@ fn standard_input_is_not_the_control_socket() {
 }
 
 #[test]
-fn grant_of_a_missing_path_is_an_error() {
+fn a_grant_of_a_missing_path_is_an_error() {
     let mut fixture = Fixture::new("exit 0", &[]);
     fixture.confinement.files.read.push("/no/such/place".into());
     let (reports, _) = fixture.run(&[]);
@@ -68,7 +68,7 @@ fn grant_of_a_missing_path_is_an_error() {
 }
 
 #[test]
-fn grant_with_a_symbolic_link_in_its_path_is_refused() {
+fn a_grant_with_a_symbolic_link_in_its_path_is_refused() {
     let outside = tempfile::tempdir().unwrap();
     let outside = outside.path().canonicalize().unwrap();
     fs::create_dir_all(outside.join("granted")).unwrap();
@@ -91,7 +91,7 @@ fn grant_with_a_symbolic_link_in_its_path_is_refused() {
 }
 
 #[test]
-fn readable_grant_cannot_be_changed_in_any_way() {
+fn the_files_of_a_readable_grant_cannot_be_changed() {
     let outside = tempfile::tempdir().unwrap();
     let outside = outside.path().canonicalize().unwrap();
     fs::write(outside.join("file"), "x").unwrap();
@@ -110,7 +110,7 @@ fn readable_grant_cannot_be_changed_in_any_way() {
 }
 
 #[test]
-fn root_file_system_is_readable_for_another_user_with_any_umask() {
+fn the_root_filesystem_is_readable_for_another_user_with_any_umask() {
     let fixture = Fixture::new("cat /etc/hostname > /dev/null && echo read", &[]);
     let mut confinement = fixture.confinement.clone();
     confinement.user = Some(User { uid: 65534, gid: 65534 });
@@ -125,7 +125,7 @@ fn root_file_system_is_readable_for_another_user_with_any_umask() {
 fn home_and_temporary_files_are_in_the_given_directories() {
     let script = "echo ~root; getent passwd 0 | cut -d: -f1,3,6; echo > /tmp/x; ls /var/tmp";
     let mut fixture = Fixture::new(script, &[]);
-    // It must not be beneath the directories that are mounted over.
+    // The home must not be below a directory over which another one is mounted.
     let target = env!("CARGO_TARGET_TMPDIR");
     let is_hidden = ["/tmp/", "/var/tmp/"].iter().any(|place| target.starts_with(place));
     fixture.folder = tempfile::tempdir_in(if is_hidden { "/srv" } else { target }).unwrap();

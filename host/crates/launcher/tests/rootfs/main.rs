@@ -1,7 +1,8 @@
-//! Promises about programs that `loopabull-launch` starts, with namespaces and without.
+//! The guarantees for programs that `loopabull-launch` starts, with namespaces and without.
 //!
-//! Owns the tests of what is killed, passed on, granted and reported. Runs the real launcher; `probe.rs`
-//! tries what a program can reach from inside.
+//! These tests cover the processes that are killed, the descriptors and variables that are passed
+//! on, the grants, and the reports. They run the real launcher. `probe.rs` tests the access that a
+//! program has from inside.
 
 #![expect(
     clippy::disallowed_methods,

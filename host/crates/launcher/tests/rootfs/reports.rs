@@ -1,4 +1,4 @@
-//! The report, and programs that are not run.
+//! The launcher's report, and programs that it does not run.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +28,7 @@ fn every_layer_is_reported_once() {
 }
 
 #[test]
-fn wrong_number_of_descriptors_is_refused() {
+fn a_wrong_number_of_descriptors_is_refused() {
     let mut fixture = Fixture::new("exit 0", &[]);
     fixture.confinement.descriptors = vec![3];
     let (reports, _) = fixture.run(&[]);
@@ -37,7 +37,7 @@ fn wrong_number_of_descriptors_is_refused() {
 }
 
 #[test]
-fn program_is_not_run_without_a_required_layer() {
+fn a_program_is_not_run_without_a_required_layer() {
     // Inside a confinement no namespaces can be created.
     let mut inner = Fixture::new("echo it ran", &[]);
     inner.confinement.required.insert(Layer::Namespaces);
@@ -52,14 +52,14 @@ fn program_is_not_run_without_a_required_layer() {
     assert_eq!(printed, "");
     let status = i32::from(exit::LAYER_FAILED);
     assert!(reports.contains(&Report::Exited { status }), "{reports:?}");
-    // If they are not required, the program runs without them.
+    // If the namespaces are not required, the program runs without them.
     inner.confinement.required.clear();
     outer.confinement.arguments = inner.confinement.to_args();
     assert_eq!(outer.run(&[]).1, "it ran\n");
 }
 
 #[test]
-fn report_by_hand_goes_to_standard_error() {
+fn the_option_report_prints_the_report_to_standard_error() {
     let fixture = Fixture::new("exit 0", &[]);
     let mut command = Command::new(LAUNCHER);
     let output = command.arg("--report").args(fixture.confinement.to_args()).output().unwrap();
@@ -70,7 +70,7 @@ fn report_by_hand_goes_to_standard_error() {
 }
 
 #[test]
-fn plan_is_printed_and_nothing_is_run() {
+fn the_option_print_plan_prints_the_plan_and_runs_nothing() {
     let mut fixture = Fixture::new("echo it ran", &[Layer::Scopes]);
     fixture.confinement.required.insert(Layer::Tcp);
     let output = Command::new(LAUNCHER)

@@ -28,7 +28,7 @@ fn processes_left_behind_are_killed_and_counted() {
 }
 
 #[test]
-fn signal_stops_the_program_which_may_clean_up() {
+fn a_program_can_clean_up_after_the_first_signal() {
     for without in VARIANTS {
         let script = "trap 'echo bye; exit 7' TERM; echo > ready; sleep 600 & wait";
         let fixture = Fixture::new(script, without);
@@ -44,13 +44,13 @@ fn signal_stops_the_program_which_may_clean_up() {
 }
 
 #[test]
-fn second_signal_kills_a_program_that_ignores_the_first() {
+fn a_second_signal_kills_a_program_that_ignores_the_first() {
     for without in VARIANTS {
         let script = "trap '' TERM; (trap '' TERM; sleep 600) & echo > ready; sleep 600";
         let fixture = Fixture::new(script, without);
         let (mut child, _control) = fixture.start(&[]);
         fixture.wait_for("ready");
-        // A second signal counts only half a second later, so it is sent repeatedly.
+        // A second signal is ignored for half a second after the first, so it is sent repeatedly.
         wait_until(|| {
             kill_process(pid(&child), Signal::TERM).ok();
             child.try_wait().unwrap().is_some()
@@ -61,7 +61,7 @@ fn second_signal_kills_a_program_that_ignores_the_first() {
 }
 
 #[test]
-fn program_is_killed_when_the_control_socket_closes() {
+fn the_program_is_killed_when_the_control_socket_closes() {
     for without in VARIANTS {
         let fixture = Fixture::new(&format!("{LITTER}; sleep 600"), without);
         let (mut child, control) = fixture.start(&[]);
@@ -73,7 +73,7 @@ fn program_is_killed_when_the_control_socket_closes() {
 }
 
 #[test]
-fn program_is_killed_when_the_launcher_dies() {
+fn the_program_is_killed_when_the_launcher_dies() {
     for without in VARIANTS {
         let fixture = Fixture::new(&format!("{LITTER}; sleep 600"), without);
         let (mut child, _control) = fixture.start(&[]);
@@ -85,7 +85,7 @@ fn program_is_killed_when_the_launcher_dies() {
 }
 
 #[test]
-fn program_cannot_limit_its_supervisor() {
+fn a_program_cannot_limit_its_supervisor() {
     let script =
         "prlimit --pid $PPID --nofile=3:3 && echo limited; ionice -c3 -p $PPID && echo idle";
     for without in VARIANTS {
@@ -99,7 +99,7 @@ fn program_cannot_limit_its_supervisor() {
 
 /// To the kernel, a launcher without privileges is the same user as the program.
 #[test]
-fn program_cannot_slow_down_processes_of_the_same_user() {
+fn a_program_cannot_slow_down_processes_of_the_same_user() {
     let script = "exec 2>/dev/null; chrt --idle -p 0 $PPID && echo yielding; \
          mask=$(taskset -p $PPID); taskset -p ${mask##* } $PPID > mask && echo bound; \
          renice -n 1 -p $PPID > nice && echo nice; ionice -c3 -p $PPID && echo idle; echo end";
@@ -118,7 +118,7 @@ fn program_cannot_slow_down_processes_of_the_same_user() {
 
 /// Programs that start others set their own processors and priority.
 #[test]
-fn program_may_limit_itself() {
+fn a_program_can_limit_itself() {
     let script = "taskset -c 0 echo bound; nice echo nice; ionice -c3 echo idle; \
          chrt --idle 0 echo yielding";
     for without in VARIANTS {

@@ -125,7 +125,7 @@ async fn a_retry_is_the_next_attempt_after_its_delay(fixture: Fixture) {
     assert!(delay >= after, "{delay:?}");
 }
 
-/// On a broker it takes several hops, and none of them counts as an attempt.
+/// On a broker the delay takes several hops, and none of them counts as an attempt.
 async fn a_delay_between_two_steps_is_kept(fixture: Fixture) {
     let after = Duration::from_millis(2500);
     let delay = delay_of(&fixture, Settlement::Retry { after }, 2).await;
@@ -162,7 +162,7 @@ async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixtu
     assert!(letter.death.died_at_ms >= delivery.queued_at_ms);
     assert!(letter.output.ends_with("the end"));
     assert_eq!(letter.output.len(), loopabull_queue::MAX_OUTPUT);
-    // Reading it does not remove it.
+    // Reading the dead letter does not remove it.
     wait_for_depth(&queues, 0, 1).await;
 }
 
@@ -299,7 +299,7 @@ async fn a_held_entry_waits_for_its_task_and_other_tasks_continue(fixture: Fixtu
     assert_eq!(delivery.entry, other);
     delivery.settle(&Settlement::Ack).await.unwrap();
     wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
-    // Releasing another task does not affect it.
+    // Releasing another task does not affect the held entry.
     release(&queues, &other.task).await;
     publish(&queues, [3]).await;
     let delivery = receive(&mut consumer).await;

@@ -68,7 +68,7 @@ async fn an_external_message_has_its_routing_key_and_is_replaced_by_entries() {
     }
 }
 
-/// Its routing key, its headers and each byte of its body survive the dead letters.
+/// The routing key, the headers and each byte of the body are kept in the dead-letter queue.
 #[tokio::test]
 async fn a_refused_external_message_can_be_requeued() {
     let vhost = Rabbit::shared().vhost();
@@ -91,8 +91,8 @@ async fn a_refused_external_message_can_be_requeued() {
     }
 }
 
-/// Publishes an entry of ours that cannot be read. It must become a dead letter, and the next entry must be
-/// delivered.
+/// Publishes an entry of ours that cannot be read. It must become a dead letter, and the next entry
+/// must be delivered.
 async fn check_dead_lettered(body: &[u8], reason: &str) {
     let vhost = Rabbit::shared().vhost();
     let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();

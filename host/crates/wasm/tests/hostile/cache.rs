@@ -1,4 +1,4 @@
-//! The cache of compiled components: a task runs whatever the cache contains.
+//! The cache of compiled components. A task runs even if the cache contains damaged files.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -41,8 +41,8 @@ fn large_messages_exceed_their_limit() {
 
 #[test]
 fn a_message_beyond_the_limit_is_not_parsed() {
-    // The body is 15 MiB of text whose parsed form would take a hundred times as much memory. If the
-    // host parsed it, the error would be that it is not valid JSON.
+    // The body is 15 MiB of text whose parsed form would take a hundred times as much memory. If
+    // the host parsed it, the error would be that it is not valid JSON.
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 91) (i32.const 15728640))
          (local.set $stream (i32.const 15728640))

@@ -1,5 +1,5 @@
-//! Hostile guests. Each run ends with the outcome that names its offence and leaves nothing behind in
-//! the host, and the next message of the same task is handled.
+//! Hostile guests. Each run ends with the outcome that names its offence and leaves nothing behind
+//! in the host, and the next message of the same task is handled.
 //!
 //! Only one guest runs in this process at a time, because the tests measure the process; see
 //! `test_host.rs`.

@@ -91,8 +91,8 @@ fn growth_beyond_the_guests_own_maximum_does_not_count() {
 #[test]
 fn growing_a_table_beyond_its_slot_is_no_memory_limit() {
     let tables = [Store::table("t", "0")];
-    // A slot has 100,000 elements, and the memory limit would allow more. `table.grow` returns -1, but
-    // no limit that an operator can set was exceeded.
+    // A slot has 100,000 elements, and the memory limit would allow more. `table.grow` returns -1,
+    // but no limit that an operator can set was exceeded.
     let guest = Guest::of(
         "(if (i32.eq (table.grow $t (ref.null func) (i32.const 100001)) (i32.const -1))
            (then unreachable))

@@ -5,8 +5,8 @@ use loopabull_model::Outcome;
 
 use crate::test_host::{Guest, TestHost, Trial, trap};
 
-/// Reads the secret `token`, and stores it at address 16384 after this many `x`. The guest allocates
-/// from address 8192 on.
+/// Reads the secret `token`, and stores it at address 16384 after this many `x`. The guest
+/// allocates from address 8192 on.
 fn secret_after(many: u32) -> String {
     format!(
         "(call $secret (i32.const 1024) (i32.const 5) (i32.const 512))

@@ -1,8 +1,9 @@
-//! Two tenants of one slot: the second finds no data of the first.
+//! Two tenants of a slot: components that use it one after the other. The second one finds no data
+//! of the first.
 //!
-//! The first tenant fills all parts of a slot, four memories and most of its tables, with a pattern.
-//! The second one searches its memories and tables as soon as it starts, then grows them and searches
-//! the rest.
+//! The first tenant fills all parts of a slot, four memories and most of its tables, with a
+//! pattern. The second one searches its memories and tables as soon as it starts, then grows them
+//! and searches the rest.
 
 use std::time::Duration;
 
@@ -17,15 +18,15 @@ const PAGES: u64 = 8;
 const MEMORIES: [&str; 4] = ["0", "$b", "$c", "$d"];
 /// The number of tables, limited by the number of modules; a slot has four more.
 const TABLES: u64 = 59;
-/// The number of elements that each table starts with, and that it is grown to: beyond the 16 KiB that
-/// stay resident.
+/// The number of elements that each table starts with, and that it is grown to: beyond the 16 KiB
+/// that stay resident.
 const FEW: u64 = 100;
 const MANY: u64 = 3000;
 /// The memory of a tenant when everything is grown.
 const ALL: u64 = 4 * PAGES * PAGE + 8 * TABLES * MANY;
 
-/// Declares all memories and tables except the first memory, which the guest has already. Each memory
-/// starts with this many pages.
+/// Declares all memories and tables except the first memory, which the guest has already. Each
+/// memory starts with this many pages.
 fn stores(pages: u64, content: &'static str) -> Vec<Store> {
     let memory = |name, content| Store::memory(name, &format!("{pages} {PAGES}"), content);
     let memories = [memory("b", content), memory("c", ""), memory("d", "")];

@@ -22,8 +22,8 @@ static PROCESS_LOCK: Mutex<()> = Mutex::new(());
 
 /// The number of runs that warm up the allocator and the pool before the first measurement.
 const WARM_UP: u32 = 5;
-/// How many bytes the process may grow over all rounds. The memory that the allocator keeps varies by
-/// less; fifty rounds that leak one WebAssembly page each exceed it.
+/// How many bytes the process may grow over all rounds. The memory that the allocator keeps varies
+/// by less; fifty rounds that leak one WebAssembly page each exceed it.
 const TOLERANCE: u64 = 3 << 20;
 
 /// The limits of a guest's runs, and how often it runs.
@@ -59,7 +59,8 @@ impl Trial {
     }
 }
 
-/// A guest that is hostile at its first attempt. The fields fill the places in `guests/hostile.wat`.
+/// A guest that is hostile at its first attempt. The fields fill the places in
+/// `guests/hostile.wat`.
 #[derive(Clone, Copy)]
 pub(crate) struct Guest<'a> {
     pub(crate) pages: &'a str,
@@ -105,8 +106,8 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// A memory or a table in addition to the guest's first memory. A module has at most one of each, so
-/// it is in a separate module.
+/// A memory or a table in addition to the guest's first memory. A module has at most one of each,
+/// so it is in a separate module.
 pub(crate) struct Store {
     name: String,
     /// The limits, as in `(memory NAME limits)`.

@@ -8,7 +8,8 @@ fn check(guest: Guest<'_>, trial: Trial) {
     TestHost::new().check(guest, trial, &deadline(trial));
 }
 
-/// Checks a guest that waits, with fewer rounds: the host ends it only some time after the deadline.
+/// Checks a guest that waits, with fewer rounds: the host ends it only some time after the
+/// deadline.
 fn check_wait(body: &str) {
     check(Guest::of(body), Trial { rounds: 10, ..Trial::short_deadline() });
 }
@@ -31,8 +32,8 @@ fn endless_calls_of_limited_depth_are_ended() {
     check(Guest::of("(call $twice (i32.const 100))").with(fields), Trial::short_deadline());
 }
 
-/// A copy of the whole memory cannot be interrupted, so the run may exceed its deadline by the time of
-/// one copy.
+/// A copy of the whole memory cannot be interrupted, so the run may exceed its deadline by the time
+/// of one copy.
 #[test]
 fn an_endless_copy_is_ended() {
     let guest = Guest {

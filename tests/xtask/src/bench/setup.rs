@@ -1,4 +1,4 @@
-//! What every round stands on: the programs, the messages and the playbook.
+//! The programs, the messages and the playbook, which are the same in all rounds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::repository;
 
 /// The topic, routing key and playbook of every message.
 pub(super) const TOPIC: &str = "org.example.prod.bench.run";
-/// How many playbooks run at a time.
+/// The number of playbooks that run at a time.
 pub(super) const WORKERS: usize = 5;
 
-/// The same for all; `msg` is a variable in each of them.
+/// The playbook of all cases. Each sets the variable `msg`.
 const PLAYBOOK: &str = "\
 - hosts: localhost
   connection: local
@@ -27,31 +27,31 @@ const PLAYBOOK: &str = "\
     - debug: {var: msg}
 ";
 
-/// What is the same for all rounds.
-pub(super) struct Bed {
-    /// How many playbooks a round runs.
+/// The settings of all rounds.
+pub(super) struct Setup {
+    /// The number of playbooks in a round.
     pub(super) messages: u32,
     /// The real `ansible-playbook`.
     pub(super) ansible_playbook: PathBuf,
-    /// The folder of our programs. Empty if none is measured.
+    /// The folder of our programs. Empty if none of them is measured.
     pub(super) binaries: PathBuf,
-    /// A Python with loopabull. Empty if that is not measured.
+    /// A Python with loopabull. Empty if loopabull is not measured.
     pub(super) python: PathBuf,
-    /// None if it is not measured.
+    /// `None` if it is not measured.
     pub(super) rulebook: Option<AnsibleRulebook>,
     pub(super) interrupt: Interrupt,
     pub(super) cpu: Cpu,
 }
 
-/// What one round took, for each run.
+/// The result of one round: the mean time of a run.
 pub(super) struct Sample {
     pub(super) seconds: f64,
     pub(super) cpu_seconds: f64,
-    /// What the reader should know beside it.
+    /// A note for the reader.
     pub(super) note: Option<String>,
 }
 
-/// A watch on the clock and on our children, from the start of the workers.
+/// A stopwatch for the time and for the children's processor time. It starts before the workers.
 pub(super) struct Watch<'a> {
     cpu: &'a Cpu,
     start: Instant,
@@ -59,8 +59,8 @@ pub(super) struct Watch<'a> {
     took: Duration,
 }
 
-impl Bed {
-    /// Makes a fresh folder for a round, with the playbook.
+impl Setup {
+    /// Creates an empty folder for a round, with the playbook.
     pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
         let folder = repository::target().join("bench").join(case.slug());
         let cannot = || format!("cannot make a fresh `{}`", folder.display());
@@ -72,12 +72,12 @@ impl Bed {
         Ok(folder)
     }
 
-    /// Returns how long a round may take.
+    /// Returns the time limit of a round.
     pub(super) fn limit(&self) -> Duration {
         Duration::from_secs(120 + 10 * u64::from(self.messages))
     }
 
-    /// Starts the watch.
+    /// Starts the stopwatch.
     pub(super) fn watch(&self) -> Result<Watch<'_>> {
         let cpu_before = self.cpu.children()?;
         Ok(Watch { cpu: &self.cpu, start: Instant::now(), cpu_before, took: Duration::ZERO })
@@ -85,12 +85,12 @@ impl Bed {
 }
 
 impl Watch<'_> {
-    /// Stops the clock: the work is done.
+    /// Stops the clock, because the work is done.
     pub(super) fn is_done(&mut self) {
         self.took = self.start.elapsed();
     }
 
-    /// Reads the processor time, once all workers have been waited for.
+    /// Returns the result. Call it once all workers have been waited for.
     pub(super) fn read(self, runs: u32) -> Result<Sample> {
         let cpu = self.cpu.children()?.saturating_sub(self.cpu_before);
         let runs = f64::from(runs);
@@ -99,7 +99,7 @@ impl Watch<'_> {
     }
 }
 
-/// Returns where the playbook is.
+/// Returns the path of the playbook.
 pub(super) fn playbook(folder: &Path) -> PathBuf {
     folder.join("playbooks").join(format!("{TOPIC}.yml"))
 }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn body_is_about_a_kilobyte() {
+    fn a_message_body_has_about_a_kilobyte() {
         let length = message(1)["msg"].to_string().len();
         assert!((900..1200).contains(&length), "{length}");
     }

@@ -1,4 +1,4 @@
-//! A bed for one test: directories of its own, the daemon in them, and what to ask it.
+//! A host for one test: its own directories, the daemon in them, and functions to query it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,31 +11,31 @@ use std::time::{Duration, Instant};
 use loopabull_model::Run;
 use serde_json::Value;
 
-/// How long anything may take on a busy machine before a test gives up.
+/// The time after which a test stops waiting for a condition, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Directories for one test.
-pub(crate) struct Bed {
+/// The directories of one test.
+pub(crate) struct TestHost {
     folder: tempfile::TempDir,
 }
 
-/// The daemon, as a process.
+/// A daemon process.
 pub(crate) struct Daemon {
     child: Child,
     address: String,
     log: PathBuf,
 }
 
-impl Bed {
+impl TestHost {
     pub(crate) fn new() -> Self {
-        let bed = Self { folder: tempfile::tempdir().unwrap() };
+        let host = Self { folder: tempfile::tempdir().unwrap() };
         for folder in ["tasks", "playbooks", "shared"] {
-            fs::create_dir(bed.path(folder)).unwrap();
+            fs::create_dir(host.path(folder)).unwrap();
         }
-        bed
+        host
     }
 
-    /// The launcher that the daemon under test uses.
+    /// Returns the path of the launcher that the daemon under test uses.
     pub(crate) fn launcher() -> PathBuf {
         Path::new(env!("CARGO_BIN_EXE_loopabull-host")).with_file_name("loopabull-launch")
     }
@@ -44,7 +44,7 @@ impl Bed {
         self.folder.path().join(name)
     }
 
-    /// A path where playbooks may read and write.
+    /// Returns a path that playbooks can read and write.
     pub(crate) fn shared(&self, name: &str) -> PathBuf {
         self.path("shared").join(name)
     }
@@ -54,7 +54,7 @@ impl Bed {
         self
     }
 
-    /// Puts an example task there, with its manifest. The secret that it names is in the bed.
+    /// Adds an example task with its manifest. The secret that it names is in the test's folder.
     pub(crate) fn add_example(&self, name: &str) -> &Self {
         let tasks = repository().join("tasks");
         for ending in ["wasm", "toml"] {
@@ -71,7 +71,7 @@ impl Bed {
         self.write(&format!("tasks/{name}.toml"), manifest)
     }
 
-    /// Puts a component there that wants `topic` and whose `handle` has this body in WAT.
+    /// Adds a component that subscribes to `topic` and whose `handle` has this body in WAT.
     pub(crate) fn add_guest(&self, name: &str, topic: &str, manifest: &str, body: &str) -> &Self {
         let wat = include_str!("../../host/crates/wasm/tests/guests/guest.wat");
         let wasm = wat::parse_str(wat.replace("BODY", body)).unwrap();
@@ -79,7 +79,7 @@ impl Bed {
         self.write(&format!("tasks/{name}.toml"), format!("topics = ['{topic}']\n{manifest}"))
     }
 
-    /// Puts a playbook there whose only play has these tasks, and which may use what is shared.
+    /// Adds a playbook whose only play has these tasks, with read and write access to `shared`.
     pub(crate) fn add_playbook(&self, name: &str, manifest: &str, tasks: &str) -> &Self {
         let play = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
         self.write(&format!("playbooks/{name}.yml"), format!("{play}{tasks}"));
@@ -89,7 +89,8 @@ impl Bed {
         self.write(&format!("playbooks/{name}.toml"), manifest)
     }
 
-    /// The executable, in this bed, with no environment of ours that it would listen to.
+    /// Returns a command for the executable, in the folder of the test and without our variables
+    /// that would configure it.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loopabull-host"));
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
@@ -146,7 +147,7 @@ impl Bed {
         fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
 
-    /// All runs in the journal, the newest first.
+    /// Returns all runs in the journal, newest first.
     pub(crate) fn runs(&self) -> Vec<Run> {
         if !self.path("state/journal.db").exists() {
             return Vec::new();
@@ -156,7 +157,7 @@ impl Bed {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// How many runs there are of each task and outcome, as `task outcome`.
+    /// Returns the number of runs for each task and outcome. The keys are `task outcome`.
     pub(crate) fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally = BTreeMap::new();
         for run in self.runs() {
@@ -175,7 +176,7 @@ impl Daemon {
         &self.address
     }
 
-    /// Asks the operator's port; returns the status and the body.
+    /// Sends a GET request to the operator's port. Returns the status and the body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let url = format!("http://{}{path}", self.address);
@@ -187,7 +188,7 @@ impl Daemon {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }
 
-    /// How full the queue `workers` is: `waiting`, `later`, `held`, `claimed` or `dead`.
+    /// Returns a count of the queue `workers`: `waiting`, `later`, `held`, `claimed` or `dead`.
     pub(crate) fn depth(&self, what: &str) -> Option<u64> {
         self.status()["queues"][0][what].as_u64()
     }
@@ -196,7 +197,7 @@ impl Daemon {
         self.status()["counts"][name].as_u64().unwrap()
     }
 
-    /// Returns one value of the metrics, by the whole name with its labels.
+    /// Returns the value of a metric by its full name with labels.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
         let metrics = self.get("/metrics").1;
         let line = metrics
@@ -205,14 +206,14 @@ impl Daemon {
         line.rsplit_once(' ')?.1.parse().ok()
     }
 
-    /// Waits until nothing waits and nothing runs.
+    /// Waits until no message waits and no task runs.
     pub(crate) fn wait_until_idle(&self) {
         self.wait_until_idle_for(PATIENCE);
     }
 
-    /// The same with another limit.
+    /// Waits until no message waits and no task runs, with another limit.
     pub(crate) fn wait_until_idle_for(&self, patience: Duration) {
-        wait_at_most(patience, "the queue to be empty", || {
+        wait_at_most(patience, "all queues to be empty", || {
             let status = self.status();
             let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
             let is_empty = |queue: &Value| {
@@ -231,13 +232,13 @@ impl Daemon {
         assert!(kill.success());
     }
 
-    /// Waits for the end and returns the exit code; none if a signal ended it.
+    /// Waits for the end and returns the exit code, or `None` if a signal ended the daemon.
     pub(crate) fn wait(mut self) -> Option<i32> {
         let status = wait_for("the daemon to end", || self.child.try_wait().unwrap());
         status.code()
     }
 
-    /// Drains the daemon, which must end well.
+    /// Drains the daemon, which must exit with code 0.
     pub(crate) fn stop(self) {
         self.signal("TERM");
         let log = self.log.clone();
@@ -260,12 +261,12 @@ pub(crate) fn processes_with(text: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
 }
 
-/// Waits until there is something to return.
+/// Waits until `look` returns a value. The text names the awaited condition in the failure.
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(PATIENCE, what, look)
 }
 
-/// The same with another limit.
+/// Waits as [`wait_for`] does, with another limit.
 pub(crate) fn wait_at_most<T>(
     patience: Duration,
     what: &str,
@@ -281,7 +282,7 @@ pub(crate) fn wait_at_most<T>(
     }
 }
 
-/// A fedmsg body.
+/// Returns a fedmsg body.
 pub(crate) fn message(id: &str, topic: &str, msg: &str) -> String {
     format!(r#"{{"topic":"{topic}","msg_id":"{id}","timestamp":1,"i":1,"msg":{msg}}}"#)
 }
@@ -294,7 +295,7 @@ pub(crate) fn repository() -> &'static Path {
     loopabull_testbed::repository()
 }
 
-/// A publisher of ours, for what the real one would never send. It knows when it has a subscriber.
+/// A publisher for messages that the real one would never send. It knows when it has a subscriber.
 pub(crate) struct Publisher {
     socket: zmq::Socket,
     pub(crate) endpoint: String,
@@ -318,7 +319,7 @@ impl Publisher {
     }
 
     pub(crate) fn wait_for_subscriber(&self) {
-        assert_eq!(self.socket.recv_bytes(0).unwrap(), b"\x01", "a subscription to everything");
+        assert_eq!(self.socket.recv_bytes(0).unwrap(), b"\x01", "not a subscription to all topics");
     }
 
     pub(crate) fn send(&self, frames: &[&[u8]]) {

@@ -1,8 +1,9 @@
-//! The bed of these tests: one Python with the original, one folder of keys, and the question to both.
+//! The fixture of these tests: one Python with the original, one folder of keys, and the question to both.
 #![expect(clippy::disallowed_methods, reason = "tests start the original")]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use loopabull_fedmsg::{Envelope, Rejection, RoutingPolicy, Trust, TrustError, Verifier, X509};
 use loopabull_model::Message;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 
 const TOPIC: &str = "org.example.prod.thing.done";
 /// For the start of a Python and for one answer; on two busy cores.
@@ -20,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The original fedmsg in a process of its own.
 pub(crate) struct Original {
     pipe: Mutex<Pipe>,
-    folder: TempDir,
+    folder: PathBuf,
+    log: NamedTempFile,
 }
 
 struct Pipe {
@@ -40,23 +42,43 @@ pub(crate) fn original() -> Arc<Original> {
     original
 }
 
+/// Returns the folder of the keys, certificates and lists, which are made once for a run of the
+/// tests: nextest starts a process for each test, and the keys take longer than most tests.
+fn authority(python: &Path, scripts: &Path) -> PathBuf {
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let folders = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authorities");
+    fs::create_dir_all(&folders).unwrap();
+    let lock = File::create(folders.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let folder = folders.join(&run);
+    if !folder.exists() {
+        for old in fs::read_dir(&folders).unwrap().map(Result::unwrap) {
+            let age = old.metadata().unwrap().modified().unwrap().elapsed().unwrap_or_default();
+            if age > Duration::from_hours(1) && old.path().is_dir() {
+                fs::remove_dir_all(old.path()).unwrap();
+            }
+        }
+        let new = tempfile::tempdir_in(&folders).unwrap();
+        let made = Command::new(python).arg(scripts.join("authority.py")).arg(new.path()).output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::rename(new.keep(), &folder).unwrap();
+    }
+    folder
+}
+
 impl Original {
     pub(crate) fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("loopabull-verify-").tempdir().unwrap();
         let scripts = loopabull_testbed::repository().join("host/crates/fedmsg/tests/original");
         let python = loopabull_testbed::python();
-        let made = Command::new(&python)
-            .arg(scripts.join("authority.py"))
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let folder = authority(&python, &scripts);
+        let log = tempfile::NamedTempFile::new().unwrap();
         let mut process = Command::new(&python)
             .arg(scripts.join("original.py"))
-            .arg(folder.path())
+            .arg(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(folder.path().join("log")).unwrap())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
         let stdout = process.stdout.take().unwrap();
@@ -68,7 +90,7 @@ impl Original {
                 }
             }
         });
-        let original = Self { pipe: Mutex::new(Pipe { process, answers }), folder };
+        let original = Self { pipe: Mutex::new(Pipe { process, answers }), folder, log };
         let pipe = original.pipe.lock().unwrap();
         assert_eq!(original.answer(&pipe), "ready");
         drop(pipe);
@@ -93,11 +115,11 @@ impl Original {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
     pub(crate) fn read(&self, file: &str) -> Vec<u8> {
-        fs::read(self.folder.path().join(file)).unwrap()
+        fs::read(self.folder.join(file)).unwrap()
     }
 
     /// Has the original sign a body, and returns it as JSON.

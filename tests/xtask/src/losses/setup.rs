@@ -1,8 +1,7 @@
-//! What a round stands on: a fresh folder with everything that a system needs, and its part of the
-//! broker.
+//! The setup of a round: a new folder with the files of a system, and a vhost of the broker.
 //!
-//! `host/` is the working directory of everything that a kill takes. Beside it are the logs, the
-//! stand-in for `ansible-playbook` and the configuration, which survive.
+//! `host/` is the working directory of all processes that a kill ends. The logs, the replacement of
+//! `ansible-playbook` and the configuration are outside it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,7 +25,7 @@ use crate::python_loopabull::PythonLoopabull;
 /// The queue of the Python loopabull.
 const QUEUE: &str = "loopabull";
 
-/// What the Python loopabull starts as its `ansible-playbook`.
+/// The program that the Python loopabull starts as `ansible-playbook`.
 const PLAYBOOK: &str = include_str!("loopabull_playbook.sh");
 const SCRIPTS: [(&str, &str); 3] = [
     ("celery_app.py", include_str!("celery_app.py")),
@@ -36,14 +35,14 @@ const SCRIPTS: [(&str, &str); 3] = [
 
 /// The programs of all systems.
 pub(super) struct Programs {
-    /// Where `loopabull-host` is.
+    /// The folder of `loopabull-host`.
     pub(super) binaries: PathBuf,
-    /// A Python with the peers.
+    /// A Python with the other systems.
     pub(super) python: PathBuf,
 }
 
-/// The place of one round.
-pub(super) struct Bed<'a> {
+/// The setup of one round.
+pub(super) struct Setup<'a> {
     system: System,
     folder: PathBuf,
     programs: &'a Programs,
@@ -52,8 +51,8 @@ pub(super) struct Bed<'a> {
     ours: Ours,
 }
 
-impl<'a> Bed<'a> {
-    /// Prepares a fresh folder and a fresh vhost.
+impl<'a> Setup<'a> {
+    /// Creates a new folder with the files of the system, and a new vhost.
     pub(super) fn new(
         system: System,
         folder: PathBuf,
@@ -67,9 +66,11 @@ impl<'a> Bed<'a> {
         let vhost = rabbit.vhost();
         let url = (system == System::HostRabbit).then(|| vhost.url());
         let ours = Ours::new(&programs.binaries, &folder, url);
-        let bed = Self { system, folder, programs, rabbit, vhost, ours };
-        bed.write_files().with_context(|| format!("cannot write `{}`", bed.folder.display()))?;
-        Ok(bed)
+        let setup = Self { system, folder, programs, rabbit, vhost, ours };
+        setup
+            .write_files()
+            .with_context(|| format!("cannot write `{}`", setup.folder.display()))?;
+        Ok(setup)
     }
 
     /// Returns the broker.
@@ -77,12 +78,12 @@ impl<'a> Bed<'a> {
         self.rabbit
     }
 
-    /// Returns where the tasks write.
+    /// Returns the path of the tasks' log.
     pub(super) fn task_log(&self) -> PathBuf {
         Recorder::log(&self.bin())
     }
 
-    /// Returns the host with its workers, none of which is started.
+    /// Returns the worker host. Its workers are not started.
     pub(super) fn host(&self) -> Result<Host> {
         let here = self.folder.join("host");
         let mut workers = match self.system {
@@ -102,7 +103,7 @@ impl<'a> Bed<'a> {
         Ok(Host::new(here, workers))
     }
 
-    /// Returns the publisher, started.
+    /// Starts the publisher.
     pub(super) fn publisher(&self) -> Result<Publisher> {
         let (log, errors) = (self.ledger(), self.append("publisher.err")?);
         match self.system {
@@ -120,11 +121,11 @@ impl<'a> Bed<'a> {
         }
     }
 
-    /// Returns how many messages wait or are worked, if that can be said now.
+    /// Returns the number of messages that wait or run, if it is known.
     pub(super) fn unsettled(&self) -> Option<u64> {
         match self.system {
             System::HostEmbedded => self.ours.unsettled(),
-            // A pause is a stay in a queue beside it.
+            // A delayed message is in another queue, whose name begins with that of its queue.
             System::HostRabbit => {
                 self.queued(|name| name.starts_with("workers") && name != "workers.dead")
             }
@@ -135,24 +136,25 @@ impl<'a> Bed<'a> {
         }
     }
 
-    /// Ends whatever keeps the system from working, as an operator would, and says what it was.
+    /// Ends all pauses, as an operator would, and returns the names of the paused tasks and queues.
     pub(super) fn resume(&self) -> Result<Vec<String>> {
         if self.system.is_ours() { self.ours.resume() } else { Ok(Vec::new()) }
     }
 
-    /// Returns the messages that were set aside, each with its reason. Only ours sets any aside.
+    /// Returns the dead letters by the ids of their messages, each with its reason. Only
+    /// loopabull-host has dead letters.
     pub(super) fn dead_letters(&self) -> Result<BTreeMap<String, String>> {
         if self.system.is_ours() { self.ours.dead_letters() } else { Ok(BTreeMap::new()) }
     }
 
-    /// Judges what became of the messages, of which these were set aside.
+    /// Returns the verdict on the messages, of which these are dead letters.
     pub(super) fn judge(&self, dead: impl IntoIterator<Item = String>) -> Result<Verdict> {
         let oracle = Oracle::read(&self.ledger(), &self.task_log(), dead);
-        // How often a message may be tried is each system's own.
+        // Each system has its own limit of attempts, so it is not checked.
         Ok(oracle.context("cannot judge the logs")?.check(u32::MAX))
     }
 
-    /// Counts what is in all queues with such a name.
+    /// Counts the messages in all queues with a matching name.
     fn queued(&self, is_meant: impl Fn(&str) -> bool) -> Option<u64> {
         let queues = self.vhost.list_queues();
         let queues = queues.lines().filter_map(|line| line.split_once('\t'));
@@ -161,7 +163,7 @@ impl<'a> Bed<'a> {
         found.map(|(_, count)| count.parse::<u64>().ok()).sum()
     }
 
-    /// Where the publisher writes.
+    /// Returns the path of the publisher's ledger.
     fn ledger(&self) -> PathBuf {
         self.folder.join("publisher.log")
     }
@@ -182,7 +184,7 @@ impl<'a> Bed<'a> {
         }
     }
 
-    /// What the Python loopabull starts as its `ansible-playbook`.
+    /// Returns the path of the program that the Python loopabull starts as `ansible-playbook`.
     fn stand_in(&self) -> PathBuf {
         self.bin().join("loopabull_playbook.sh")
     }
@@ -207,7 +209,7 @@ impl<'a> Bed<'a> {
         python.env("PYTHONPATH", self.folder.join("scripts")).env("LOSSES_ACKS", acks);
         python.env("LOSSES_QUEUE", queue);
         python.env("LOSSES_LOG", self.task_log()).env("LOSSES_BROKER", self.vhost.url());
-        // Celery warns on each start that it runs as root.
+        // Celery warns at each start if it runs as root.
         python.env("C_FORCE_ROOT", "1");
         python
     }

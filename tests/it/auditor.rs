@@ -1,4 +1,5 @@
-//! A witness: knows from outside of the daemon what was published, what was run and what was lost.
+//! An auditor outside the daemon. It knows which messages were published and which runs took place,
+//! so it finds lost and repeated messages.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -9,26 +10,27 @@ use std::time::Duration;
 use loopabull_testbed::oracle::{Ledger, Oracle, Recorder, Verdict};
 use serde_json::Value;
 
-use crate::bed::{Bed, Daemon, message, text, wait_for};
+use crate::test_host::{Daemon, TestHost, message, text, wait_for};
 
-/// The topic that the recorder's playbook wants.
+/// The topic to which the recorder's playbook subscribes.
 pub(crate) const TOPIC: &str = "org.example.work";
 
-/// Every fourth message of this body fails at its first start, so that retries are on their way too.
+/// A body for batches in which every fourth message fails at its first start. So retries are in
+/// flight too.
 pub(crate) const MIXED: &str = r#"{"sleep_ms":10}"#;
 const FAILS_ONCE: &str = r#"{"sleep_ms":10,"exit":1,"until":1}"#;
 
-/// A publisher and a task that write down what they do, and hosts that run the task.
-pub(crate) struct Witness {
+/// A publisher and a task that record their actions, and the hosts that run the task.
+pub(crate) struct Auditor {
     folder: tempfile::TempDir,
     script: PathBuf,
     ledger: Ledger,
-    /// What every command and daemon is started with.
+    /// The flags of every command and daemon.
     pub(crate) flags: Vec<String>,
     max_attempts: u32,
 }
 
-impl Witness {
+impl Auditor {
     pub(crate) fn new(flags: &[&str], max_attempts: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = Recorder::write(folder.path());
@@ -37,46 +39,46 @@ impl Witness {
         Self { folder, script, ledger, flags, max_attempts }
     }
 
-    /// A host with the recorder as its only task, which may kill the daemon.
-    pub(crate) fn host(&self) -> Bed {
+    /// Returns a host whose only task is the recorder. The recorder is able to kill the daemon.
+    pub(crate) fn host(&self) -> TestHost {
         self.host_with("")
     }
 
-    /// The same with further lines in its configuration.
-    pub(crate) fn host_with(&self, config: &str) -> Bed {
-        let bed = Bed::new();
+    /// Does the same as [`Auditor::host`], with more lines in the configuration.
+    pub(crate) fn host_with(&self, config: &str) -> TestHost {
+        let host = TestHost::new();
         let script = self.script.display();
-        bed.write(
+        host.write(
             "loopabull.toml",
             format!(
                 "grace = '5s'\n{config}\n[playbook]\nansible_playbook = '{script}'\n\
                  without = ['namespaces', 'scopes']\n"
             ),
         );
-        bed.write("playbooks/record.yml", "the recorder does not read it\n");
+        host.write("playbooks/record.yml", "the recorder does not read it\n");
         let manifest = format!(
             "topics = ['{TOPIC}']\n[retry]\nmax_attempts = {}\npauses = ['200ms']\n\
              [breaker]\nfailures = 0\n[[grants.dirs]]\nhost = '{}'\naccess = 'read-write'\n",
             self.max_attempts,
             self.folder.path().display()
         );
-        bed.write("playbooks/record.toml", manifest);
-        bed
+        host.write("playbooks/record.toml", manifest);
+        host
     }
 
-    /// The flags with others behind them.
+    /// Returns the flags of every command, followed by `more`.
     pub(crate) fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let own = ["--config", "loopabull.toml"].into_iter();
         own.chain(self.flags.iter().map(String::as_str)).chain(more.iter().copied()).collect()
     }
 
-    pub(crate) fn start(&self, host: &Bed, more: &[&str]) -> Daemon {
+    pub(crate) fn start(&self, host: &TestHost, more: &[&str]) -> Daemon {
         host.start(&self.with(more))
     }
 
-    /// Publishes messages with this body, all of them in one command. They count as confirmed if it
-    /// says so, which is returned.
-    pub(crate) fn publish(&self, host: &Bed, numbers: Range<usize>, body: &str) -> bool {
+    /// Publishes messages with this body in one command. Returns whether the command succeeded;
+    /// only then the messages count as confirmed.
+    pub(crate) fn publish(&self, host: &TestHost, numbers: Range<usize>, body: &str) -> bool {
         let ids: Vec<String> = numbers.map(|number| format!("m-{number}")).collect();
         let fails = |index: usize| body == MIXED && index.is_multiple_of(4);
         let body = |index| if fails(index) { FAILS_ONCE } else { body };
@@ -95,11 +97,11 @@ impl Witness {
         output.status.success()
     }
 
-    /// Publishes in batches while `harm` is done, until so many are confirmed, and waits until all of
-    /// those are done. Returns what `harm` returns.
+    /// Publishes in batches while `harm` runs, until `count` messages are confirmed. Then waits
+    /// until as many are done. Returns the value of `harm`.
     pub(crate) fn publish_during<T: Send>(
         &self,
-        host: &Bed,
+        host: &TestHost,
         count: usize,
         body: &str,
         harm: impl FnOnce() -> T + Send,
@@ -120,13 +122,13 @@ impl Witness {
                 done.store(true, Ordering::SeqCst);
             });
             let harmed = harm();
-            wait_for("everything to be published", || done.load(Ordering::SeqCst).then_some(()));
+            wait_for("all messages to be published", || done.load(Ordering::SeqCst).then_some(()));
             self.wait_until_done(host, count);
             harmed
         })
     }
 
-    /// How many runs have been started so far.
+    /// Returns the number of runs that have started so far.
     pub(crate) fn starts(&self) -> usize {
         self.log().lines().filter(|line| line.starts_with("start ")).count()
     }
@@ -135,14 +137,14 @@ impl Witness {
         std::fs::read_to_string(Recorder::log(self.folder.path())).unwrap_or_default()
     }
 
-    /// Waits until so many runs have been started.
+    /// Waits until `count` runs have started.
     pub(crate) fn wait_for_starts(&self, count: usize) {
         wait_for("runs to start", || (self.starts() >= count).then_some(()));
     }
 
-    /// Waits until so many messages have been done or are dead letters: a queue that was just found
-    /// again may look empty for a moment.
-    pub(crate) fn wait_until_done(&self, host: &Bed, count: usize) {
+    /// Waits until `count` messages are done or dead letters. An idle queue is not enough: just
+    /// after a reconnect it may look empty for a moment.
+    pub(crate) fn wait_until_done(&self, host: &TestHost, count: usize) {
         let start = std::time::Instant::now();
         loop {
             let ends = self.log().lines().filter(|line| line.starts_with("end ")).count();
@@ -152,17 +154,17 @@ impl Witness {
                     return;
                 }
             }
-            assert!(start.elapsed() < Duration::from_secs(900), "{ends} of {count} have ended");
+            assert!(start.elapsed() < Duration::from_secs(900), "{ends} of {count} runs ended");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// Looks at all logs and at the dead letters.
-    pub(crate) fn verdict(&self, host: &Bed) -> Verdict {
+    /// Returns the verdict on all logs and the dead letters.
+    pub(crate) fn verdict(&self, host: &TestHost) -> Verdict {
         self.oracle(host).check(self.max_attempts)
     }
 
-    pub(crate) fn oracle(&self, host: &Bed) -> Oracle {
+    pub(crate) fn oracle(&self, host: &TestHost) -> Oracle {
         let output = host.run(&self.with(&["dead-letters", "list", "--json"]));
         assert!(output.status.success(), "{}", text(&output.stderr));
         let dead = text(&output.stdout);
@@ -173,7 +175,7 @@ impl Witness {
         let dead: Vec<String> = dead.lines().filter_map(id).collect();
         let ledger = self.folder.path().join("ledger");
         let mut oracle = Oracle::read(&ledger, &Recorder::log(self.folder.path()), dead).unwrap();
-        // What was cut off by the end of its daemon is started again within the same attempt.
+        // A run that is interrupted by the end of its daemon starts again within the same attempt.
         oracle.allowance = loopabull_model::RetryPolicy::MOST_CUT_OFFS as usize;
         oracle
     }
