@@ -90,7 +90,7 @@ fn check_broker_away(seconds: u64) {
 
 #[test]
 fn nothing_is_lost_and_the_order_is_kept_while_the_broker_is_away() {
-    check_broker_away(10);
+    check_broker_away(4);
 }
 
 #[test]

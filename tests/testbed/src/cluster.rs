@@ -93,7 +93,7 @@ impl Cluster {
         &self.nodes[index]
     }
 
-    /// Makes a vhost for one test, addressed through the first running node; see [`Vhost::on`].
+    /// Makes a vhost for one test, addressed through the first running node.
     pub fn vhost(&self) -> Vhost {
         let node = self.nodes.iter().find(|node| node.is_running());
         node.expect("a node runs").vhost()

@@ -40,11 +40,6 @@ impl Vhost {
         format!("amqp://guest:guest@{address}/{}", self.name)
     }
 
-    /// Returns the vhost as another node of its cluster has it.
-    pub fn on(&self, rabbit: &Rabbit) -> Self {
-        Self { node: rabbit.node.clone(), name: self.name.clone() }
-    }
-
     /// Waits until `rabbitmqctl list_queues` prints these lines of `name<TAB>messages`, sorted. A
     /// quorum queue tells the statistics its length only every few seconds.
     ///
