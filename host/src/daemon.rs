@@ -125,7 +125,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// If a part cannot start. No message has been received then.
+    /// If a part cannot start. No run has begun then.
     pub(crate) async fn start(
         config: &Config,
         role: Role,
@@ -143,10 +143,6 @@ impl Daemon {
 
         let mut parts = JoinSet::new();
         let queues = staffed_queues(config, &work);
-        if role != Role::Ingest {
-            workers::start(config, &work, &queues, &mut parts).await;
-            parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
-        }
         parts.spawn(Reload::new(config, &work, discovery).run());
         let ingest = ingest::shared::Shared {
             catalog: Arc::clone(&work.runner.catalog),
@@ -163,12 +159,17 @@ impl Daemon {
             activity: Arc::clone(&work.activity),
             metrics: Arc::clone(&work.metrics),
             queues: Arc::clone(&work.queues),
-            names: queues.into_iter().map(|queue| queue.config.name).collect(),
+            names: queues.iter().map(|queue| queue.config.name.clone()).collect(),
             pauses: Arc::clone(&work.pauses),
             drain: shutdown.drain.clone(),
         };
         web.spawn(port.serve(listener, web_stop.clone()));
         let daemon_file = DaemonFile::write(&config.state, address)?;
+        // Nothing can fail from here on: a start that failed would cut off the runs of its workers.
+        if role != Role::Ingest {
+            workers::start(config, &work, &queues, &mut parts).await;
+            parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
+        }
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
         Ok(Self { shutdown, parts, web, web_stop, source, grace, daemon_file, _lock: lock })

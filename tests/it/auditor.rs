@@ -97,8 +97,8 @@ impl Auditor {
         output.status.success()
     }
 
-    /// Publishes in batches while `harm` runs, until `count` messages are confirmed. Then waits
-    /// until as many are done. Returns the value of `harm`.
+    /// Publishes in batches until `harm` has returned and `count` messages are confirmed. Then
+    /// waits until all confirmed ones are done. Returns the value of `harm`.
     pub(crate) fn publish_during<T: Send>(
         &self,
         host: &TestHost,
@@ -107,23 +107,28 @@ impl Auditor {
         harm: impl FnOnce() -> T + Send,
     ) -> T {
         const BATCH: usize = 25;
-        let done = AtomicBool::new(false);
+        let is_harmed = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let publisher = scope.spawn(|| {
                 let (mut first, mut confirmed) = (0, 0);
-                while confirmed < count {
+                while confirmed < count || !is_harmed.load(Ordering::SeqCst) {
                     if self.publish(host, first..first + BATCH, body) {
                         confirmed += BATCH;
                     } else {
                         std::thread::sleep(Duration::from_millis(500));
                     }
+                    if confirmed >= count {
+                        // Enough messages to run, but a publish is in progress when a fault strikes.
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
                     first += BATCH;
                 }
-                done.store(true, Ordering::SeqCst);
+                confirmed
             });
             let harmed = harm();
-            wait_for("all messages to be published", || done.load(Ordering::SeqCst).then_some(()));
-            self.wait_until_done(host, count);
+            is_harmed.store(true, Ordering::SeqCst);
+            let confirmed = publisher.join().unwrap();
+            self.wait_until_done(host, confirmed);
             harmed
         })
     }

@@ -8,7 +8,7 @@ use loopabull_testbed::{Proxy, Rabbit};
 use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{Daemon, wait_at_most, wait_for};
 
-const MESSAGES: usize = 150;
+const MESSAGES: usize = 100;
 /// A heartbeat that reveals a dead connection within seconds.
 const HEARTBEAT: &str = "?heartbeat=2";
 
@@ -19,7 +19,7 @@ fn check(rabbit: &Rabbit, url: &str, harm: impl Fn(&Daemon) + Sync) {
     let daemon = auditor.start(&host, &[]);
     auditor.publish_during(&host, MESSAGES, MIXED, || {
         for round in 1..=2 {
-            auditor.wait_for_starts(round * MESSAGES / 4);
+            auditor.wait_for_starts(round * MESSAGES / 6);
             harm(&daemon);
         }
     });

@@ -135,7 +135,15 @@ fn packed() -> Vec<Value> {
         keys.map(|(key, value)| (key.clone(), value.clone())).collect();
     let texts: Vec<_> = others.iter().filter(|body| body.is_string()).cloned().collect();
     let all = Value::from([maps, others].concat());
-    [vec![Value::Object(one), all], texts].concat()
+    // Two of them show a template in a key only beside a value that is no template.
+    let keys_alone = known().into_iter().filter(has_plain_value).collect();
+    [vec![Value::Object(one), all], texts, keys_alone].concat()
+}
+
+/// Returns true for a map of one key whose value is a number or the text of one.
+fn has_plain_value(body: &Value) -> bool {
+    let plain = |value: &Value| value == "5" || value == 5;
+    body.as_object().is_some_and(|map| map.len() == 1 && map.values().all(plain))
 }
 
 /// Returns the bodies that did harm in some version of Ansible or of this host.

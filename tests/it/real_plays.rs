@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use loopabull_model::{LayerState, Run};
@@ -45,14 +44,10 @@ fn run_all(host: &TestHost, tasks: &[&str]) -> BTreeMap<String, Run> {
     let mut warm = run_round(host, &daemon, tasks);
     // The first of each kind still is a cold one.
     for _ in 0..4 {
-        let is_cold = |task: &&str| start(&warm[*task]).is_some();
-        let again: Vec<&str> = tasks.iter().copied().filter(is_cold).collect();
-        if again.is_empty() {
+        if warm.values().all(|run| start(run).is_none()) {
             break;
         }
-        let kept = move_files(&host.path("shared"), &host.path("kept"));
-        warm.extend(run_round(host, &daemon, &again));
-        move_files(&kept, &host.path("shared"));
+        warm = run_round(host, &daemon, tasks);
     }
     daemon.stop();
     for (task, run) in &warm {
@@ -66,19 +61,6 @@ fn run_all(host: &TestHost, tasks: &[&str]) -> BTreeMap<String, Run> {
     warm
 }
 
-/// Moves the files of one folder to another, except those that are there already. Returns the other
-/// folder.
-fn move_files(from: &Path, to: &Path) -> PathBuf {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let place = to.join(entry.file_name());
-        if !place.exists() {
-            fs::rename(entry.path(), place).unwrap();
-        }
-    }
-    to.to_owned()
-}
-
 fn run_round(host: &TestHost, daemon: &Daemon, tasks: &[&str]) -> BTreeMap<String, Run> {
     for entry in fs::read_dir(host.path("shared")).unwrap() {
         let path = entry.unwrap().path();
@@ -90,7 +72,7 @@ fn run_round(host: &TestHost, daemon: &Daemon, tasks: &[&str]) -> BTreeMap<Strin
     let messages = tasks.iter().map(|task| message(&id(task), task, r#"{"who":"Ada"}"#));
     host.inject(&messages.collect::<Vec<_>>());
     daemon.wait_until_idle();
-    let runs = host.runs().into_iter().rev().skip(before);
+    let runs = host.runs().into_iter().rev();
     runs.map(|run| (run.task.as_str().to_owned(), run)).collect()
 }
 

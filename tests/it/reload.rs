@@ -17,8 +17,8 @@ fn replace(host: &TestHost, name: &str, bytes: &[u8]) {
     std::fs::rename(host.path(&format!("{name}.part")), place).unwrap();
 }
 
-fn troubles(daemon: &Daemon) -> String {
-    daemon.status()["troubles"].to_string()
+fn problems(daemon: &Daemon) -> String {
+    daemon.status()["problems"].to_string()
 }
 
 #[test]
@@ -40,18 +40,18 @@ fn a_new_version_comes_into_force_and_a_broken_one_does_not() {
     assert_eq!(run("m-2"), "reject: version 0002");
 
     replace(&host, "a.wasm", b"no component");
-    wait_for("the trouble", || {
-        troubles(&daemon).contains("the new version is refused").then_some(())
+    wait_for("the problem", || {
+        problems(&daemon).contains("the new version is refused").then_some(())
     });
     assert_eq!(daemon.get("/readyz").0, 503);
     assert_eq!(run("m-3"), "reject: version 0002");
 
     // A manifest that cannot be read, or grants beyond what the host allows, is no version either.
     version(&host, 3);
-    wait_for("the trouble to be over", || (troubles(&daemon) == "[]").then_some(()));
+    wait_for("the problem to be resolved", || (problems(&daemon) == "[]").then_some(()));
     assert_eq!(run("m-4"), "reject: version 0003");
     replace(&host, "a.toml", b"topic = 'x'");
-    wait_for("the trouble", || troubles(&daemon).contains("unknown field").then_some(()));
+    wait_for("the problem", || problems(&daemon).contains("unknown field").then_some(()));
     assert_eq!(run("m-5"), "reject: version 0003");
     daemon.stop();
 }
@@ -64,7 +64,7 @@ fn a_task_that_is_refused_has_its_messages_wait_until_it_is_mended() {
     host.add_guest("other", "a", "", "i32.const 0");
     let daemon = host.start(&[]);
     assert_eq!(daemon.get("/readyz").0, 503);
-    let said = troubles(&daemon);
+    let said = problems(&daemon);
     assert!(said.contains("needs the grant `emit`; add to its manifest: `emit = "), "{said}");
     host.inject(&[message("m-1", "a", "{}"), message("m-2", "a", "{}")]);
     wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
@@ -112,7 +112,7 @@ fn tasks_come_and_go_while_the_daemon_runs() {
     assert_eq!(host.tally(), expected.into());
     // A queue that nobody works cannot come into force.
     replace(&host, "late.toml", b"queue = 'slow'");
-    wait_for("the trouble", || troubles(&daemon).contains("restart the daemon").then_some(()));
+    wait_for("the problem", || problems(&daemon).contains("restart the daemon").then_some(()));
     daemon.stop();
 }
 
@@ -125,11 +125,11 @@ fn messages_of_a_broken_playbook_wait_until_it_is_mended() {
     playbook("    - debug: { msg: one }\n");
     let daemon = host.start(&[]);
     playbook("    - no_such_module_at_all: {}\n");
-    wait_for("the trouble", || troubles(&daemon).contains("task `b`: refused").then_some(()));
+    wait_for("the problem", || problems(&daemon).contains("task `b`: refused").then_some(()));
     // What else changes does not bring it back.
     host.add_guest("other", "z", "", "i32.const 0");
     wait_for("the other task", || host.log().contains("changed: other").then_some(()));
-    assert!(troubles(&daemon).contains("task `b`: refused"), "{}", troubles(&daemon));
+    assert!(problems(&daemon).contains("task `b`: refused"), "{}", problems(&daemon));
     host.inject(&[message("m-1", "a", "{}")]);
     wait_for("the message to wait", || (daemon.depth("held") == Some(1)).then_some(()));
     playbook("    - debug: { msg: two }\n");
@@ -144,25 +144,25 @@ fn a_directory_that_is_away_for_a_while_unloads_nothing() {
     host.add_guest("a", "a", "", "i32.const 0");
     let daemon = host.start(&[]);
     std::fs::rename(host.path("tasks"), host.path("away")).unwrap();
-    wait_for("the trouble", || {
-        troubles(&daemon).contains("cannot open the directory").then_some(())
+    wait_for("the problem", || {
+        problems(&daemon).contains("cannot open the directory").then_some(())
     });
     std::fs::rename(host.path("away"), host.path("tasks")).unwrap();
     host.inject(&[message("m-1", "a", "{}")]);
     wait_for("its run", || (host.tally() == [("a success".to_owned(), 1)].into()).then_some(()));
-    wait_for("the trouble to be over", || (troubles(&daemon) == "[]").then_some(()));
+    wait_for("the problem to be resolved", || (problems(&daemon) == "[]").then_some(()));
     daemon.stop();
 }
 
 #[test]
-fn a_directory_that_was_never_there_is_no_trouble() {
+fn a_directory_that_was_never_there_is_no_problem() {
     let host = TestHost::new();
     std::fs::remove_dir(host.path("tasks")).unwrap();
     host.add_playbook("a", "", "    - debug: { msg: one }\n");
     let daemon = host.start(&[]);
     host.add_playbook("b", "", "    - debug: { msg: two }\n");
     wait_for("the playbook", || host.log().contains("changed: b").then_some(()));
-    assert_eq!(troubles(&daemon), "[]");
+    assert_eq!(problems(&daemon), "[]");
     // It may come later.
     std::fs::create_dir(host.path("tasks")).unwrap();
     host.add_guest("c", "c", "", "i32.const 0");
@@ -234,7 +234,7 @@ fn check_reloads(rounds: u32) {
         wait_for("the reload", || (reloads() > before).then_some(()));
     }
     version(&host, 9999);
-    wait_for("the last version", || (troubles(&daemon) == "[]").then_some(()));
+    wait_for("the last version", || (problems(&daemon) == "[]").then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
     let runs = host.runs();

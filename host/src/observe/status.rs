@@ -19,7 +19,7 @@ pub(crate) struct Status {
     pub pauses: Vec<PauseStatus>,
     pub counts: Counts,
     /// One line for each problem, as `/readyz` shows them.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// A worker and the delivery that it processes.
@@ -48,7 +48,7 @@ pub(crate) struct SourceStatus {
     pub seconds_since_last: Option<u64>,
     pub connected: bool,
     /// Why the source is not connected, if that is known.
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// A pause and its target.
@@ -78,7 +78,7 @@ impl Status {
         activity: Snapshot,
         depths: Vec<(QueueName, Depth)>,
         pauses: &BTreeMap<Target, Pause>,
-        troubles: Vec<String>,
+        problems: Vec<String>,
     ) -> Self {
         let pauses = pauses
             .iter()
@@ -89,7 +89,7 @@ impl Status {
             queues: depths.into_iter().map(QueueStatus::from).collect(),
             pauses: pauses.collect(),
             counts: activity.counts,
-            troubles,
+            problems,
         }
     }
 }
@@ -119,7 +119,7 @@ impl From<(String, SourceActivity)> for SourceStatus {
             received: source.received,
             seconds_since_last: source.last.map(|last| last.elapsed().as_secs()),
             connected: source.link == Some(Link::Connected),
-            trouble: match source.link {
+            problem: match source.link {
                 Some(Link::Lost(reason)) => Some(reason),
                 Some(Link::Connected) | None => None,
             },

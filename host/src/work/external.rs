@@ -32,28 +32,34 @@ impl ExternalRouter {
         queue: &QueueName,
         external: &External,
     ) -> Result<(), QueueError> {
-        self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
+        let count_envelope =
+            || self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
         let message = match parse(queue, external) {
             Ok(message) => message,
             Err(rejection) => {
+                external.refuse(&Reason::from(format!("undecodable: {rejection}"))).await?;
+                count_envelope();
                 let reason = rejection.reason();
                 self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
                 self.activity.count(|counts| counts.rejected += 1);
-                let reason = Reason::from(format!("undecodable: {rejection}"));
-                return external.refuse(&reason).await;
+                return Ok(());
             }
         };
-        self.metrics.messages.inc();
-        self.activity.count(|counts| counts.accepted += 1);
         let entries = self.entries_of(&message);
+        // A message that no task wants is durable already, so it is not simply dropped like a
+        // message of a bus.
         if entries.is_empty() {
-            // It is durable already, so it is not simply dropped like a message of a bus.
+            let reason = Reason::from(format!("no task wants topic `{}`", message.topic));
+            external.refuse(&reason).await?;
             self.metrics.unrouted.inc();
             self.activity.count(|counts| counts.unrouted += 1);
-            let reason = Reason::from(format!("no task wants topic `{}`", message.topic));
-            return external.refuse(&reason).await;
+        } else {
+            external.replace(&entries).await?;
         }
-        external.replace(&entries).await?;
+        // This is retried until it succeeds, and counted once.
+        count_envelope();
+        self.metrics.messages.inc();
+        self.activity.count(|counts| counts.accepted += 1);
         for entry in &entries {
             self.metrics.entries.get_or_create(&ByTask { task: entry.task.to_string() }).inc();
         }

@@ -72,6 +72,11 @@ impl Outbox {
 
     async fn publish(&self, message: &Message) -> Result<(), WorkError> {
         let tasks = self.catalog.get().routes.resolve(&message.topic);
+        for task in &tasks {
+            let entry = Entry::new(EntryId::derived(message, &task.name), task, message);
+            self.queues.publish(&entry).await?;
+        }
+        // A send that fails is repeated, so it is counted when it has succeeded.
         self.metrics.emitted.inc();
         if tasks.is_empty() && self.after_queues == AfterQueues::Done {
             self.metrics.unrouted.inc();
@@ -80,8 +85,6 @@ impl Outbox {
             tracing::warn!(message.id = %message.id, "no task wants topic `{topic}`, which a task sent");
         }
         for task in tasks {
-            let entry = Entry::new(EntryId::derived(message, &task.name), &task, message);
-            self.queues.publish(&entry).await?;
             self.metrics.entries.get_or_create(&ByTask { task: task.name.to_string() }).inc();
         }
         Ok(())

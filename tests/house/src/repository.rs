@@ -2,13 +2,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The folders with Rust sources.
 const FOLDERS: [&str; 4] = ["host", "guest-sdk", "tests", "tasks"];
 
-/// Returns the root of the repository.
+/// Returns the root of the repository whose tests run.
+///
+/// In a shared target directory the path that was compiled in may be that of another checkout, so
+/// the variable that cargo sets for tests comes first.
 pub fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("../..")
+    });
+    &ROOT
 }
 
 /// Returns all Rust files with their text. Build directories are left out.

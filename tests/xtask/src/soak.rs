@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: the long tests, which `cargo xtask test` does not run.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::command::{cargo, path_with, show};
@@ -31,11 +31,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible];
     needs.extend(WasmTarget::need());
     install::prepare(&needs)?;
-    let path = path_with(&install::ansible_playbook()?)?;
+    let ansibles = install::ansible_playbooks()?;
+    let path = path_with(&ansibles[0])?;
+    let all = std::env::join_paths(&ansibles).context("a path with a colon")?;
     tasks::build_rust()?;
     show("building the workspace", cargo().args(["build", "--workspace"]))?;
     let mut soak = cargo();
     soak.args(["test", "--package", "loopabull-host", "--test", "it", "--", "--ignored"]);
-    soak.args(["--nocapture", "--test-threads", "1"]).args(&options.names).env("PATH", path);
+    soak.args(["--nocapture", "--test-threads", "1"]).args(&options.names);
+    soak.env("PATH", path).env(crate::test::ANSIBLES, all);
     show("running the soaks", &mut soak)
 }

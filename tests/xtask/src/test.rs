@@ -21,7 +21,7 @@ use crate::{demo, install, nextest, repository, tasks};
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 
 /// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
-const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
+pub(crate) const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
 
 /// rustc that also checks with clippy: with it one build serves the lints and the tests.
 const CLIPPY: &str = "clippy-driver";

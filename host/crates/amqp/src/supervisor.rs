@@ -96,7 +96,10 @@ async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch:
                 Err(error) => {
                     let reason = chain(&error);
                     tracing::warn!("{reason}; retrying");
-                    state.send_replace(State::Down(reason));
+                    // Whoever reports the reason names the broker.
+                    let prefix = format!("RabbitMQ at `{}`: ", broker.name());
+                    let reason = reason.strip_prefix(&prefix).unwrap_or(&reason);
+                    state.send_replace(State::Down(reason.to_owned()));
                 }
             }
         };

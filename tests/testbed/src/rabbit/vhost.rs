@@ -20,11 +20,13 @@ impl Rabbit {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
-        self.eval(&format!("rabbit_vhost:add(<<\"{name}\">>, <<\"tests\">>)"));
+        let added = self.eval(&format!("rabbit_vhost:add(<<\"{name}\">>, <<\"tests\">>)"));
+        assert_eq!(added, "ok");
         let all = "<<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"tests\">>";
-        self.eval(&format!(
+        let allowed = self.eval(&format!(
             "rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"{name}\">>, {all})"
         ));
+        assert_eq!(allowed, "ok");
         Vhost { node: self.node.clone(), name }
     }
 }

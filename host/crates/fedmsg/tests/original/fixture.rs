@@ -45,7 +45,10 @@ pub(crate) fn original() -> Arc<Original> {
 /// Returns the folder of the keys, certificates and lists, which are made once for a run of the
 /// tests: nextest starts a process for each test, and the keys take longer than most tests.
 fn authority(python: &Path, scripts: &Path) -> PathBuf {
-    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        format!("{}-{}", std::process::id(), now.as_nanos())
+    });
     let folders = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authorities");
     fs::create_dir_all(&folders).unwrap();
     let lock = File::create(folders.join("lock")).unwrap();

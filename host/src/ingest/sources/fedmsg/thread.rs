@@ -200,8 +200,9 @@ impl Thread {
                 tracing::warn!("received nothing from `{address}` for too long: reconnecting");
                 let label = OfEndpoint { endpoint: address.to_owned() };
                 self.metrics.renewed.get_or_create(&label).inc();
-                let why = "nothing was received for too long".to_owned();
-                self.activity.set_link(address, Link::Lost(why));
+                let link = Link::Lost("nothing was received for too long".to_owned());
+                self.metrics.count_link(address, &link);
+                self.activity.set_link(address, link);
                 self.report_connections(0);
             }
             Err(error) => {
