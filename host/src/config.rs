@@ -124,7 +124,7 @@ pub struct Playbook {
     pub user: Option<String>,
     /// Layers of the sandbox without which no playbook is run. `check` lists the layers.
     pub require: Vec<String>,
-    /// Layers of the sandbox that are not used.
+    /// The layers of the sandbox to leave out.
     pub without: Vec<String>,
     /// How Ansible is started, `warm` or `cold`, unless a manifest sets it.
     pub start: Start,

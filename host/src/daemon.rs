@@ -71,7 +71,7 @@ pub(crate) enum DaemonError {
     State(#[from] StateError),
     #[error("cannot open the journal")]
     Journal(#[source] StoreError),
-    #[error("cannot open the pauses")]
+    #[error("cannot open the file of the pauses")]
     Pauses(#[source] StoreError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),

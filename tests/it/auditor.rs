@@ -119,7 +119,7 @@ impl Auditor {
                     }
                     if confirmed >= count {
                         // Enough messages to run, but a publish is in progress when a fault strikes.
-                        std::thread::sleep(Duration::from_millis(100));
+                        std::thread::sleep(Duration::from_millis(400));
                     }
                     first += BATCH;
                 }

@@ -1,6 +1,6 @@
 //! Reload: applies changes in the directories of tasks while the daemon runs.
 //!
-//! Owns when the directories are read again. A reload builds a new catalog and swaps it in as a whole. A
+//! Decides when the directories are read again. A reload builds a new catalog and swaps it in as a whole. A
 //! component that cannot be loaded stays in use in its previous version, and an invalid playbook is refused;
 //! `/readyz` reports either as a problem. A task with a new queue is refused until the daemon is restarted,
 //! because queues and their workers cannot change at run time.

@@ -1,6 +1,6 @@
 //! A rate limit for one log line that a flood of messages would repeat.
 //!
-//! Owns when the line is due again and how many occurrences it stands for. The metrics count each
+//! Decides when the line is due again and how many occurrences it stands for. The metrics count each
 //! occurrence; this keeps the log readable.
 
 use std::time::Duration;

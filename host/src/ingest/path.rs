@@ -1,6 +1,6 @@
 //! The ingest path, which all sources share: from a message to its entries.
 //!
-//! Owns what happens to a message: it is counted, its tasks are looked up, and each task is given it
+//! Decides what happens to a message: it is counted, its tasks are looked up, and each task is given it
 //! once. Does not know which bus it came from. Before it on the path of a message: a source, which
 //! has verified it. After it: the [`Publisher`].
 

@@ -1,6 +1,6 @@
 //! The catalog: the loaded tasks.
 //!
-//! Owns which tasks are loaded and which are refused. A reload builds a new catalog and swaps it in as a
+//! Decides which tasks are loaded and which are refused. A reload builds a new catalog and swaps it in as a
 //! whole, so a run uses one version of everything from start to end.
 
 use std::collections::BTreeMap;

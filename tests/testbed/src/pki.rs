@@ -26,7 +26,7 @@ impl Pki {
     ///
     /// # Panics
     ///
-    /// If no Python has `cryptography`; the text says what to do.
+    /// If no installed Python has the module `cryptography`; the message says what to do.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-pki-").tempdir();
         let pki = Self { folder: folder.expect("a temporary folder") };

@@ -41,7 +41,8 @@ impl FedmsgPublisher {
     ///
     /// # Panics
     ///
-    /// If no Python has fedmsg, or the publisher does not start; the text says what to do.
+    /// If no installed Python has the module `fedmsg`, or the publisher does not start; the message says
+    /// what to do.
     pub fn start() -> Self {
         Self::start_with(free_port(), "sign_messages=False")
     }

@@ -54,7 +54,7 @@ impl Layer {
         Self::Syscalls,
     ];
 
-    /// The layers without which no program is ever run.
+    /// The layers that every program gets.
     pub const ALWAYS: [Self; 4] = [Self::NewPrivileges, Self::Limits, Self::Files, Self::Syscalls];
 
     /// Returns the name that options and reports use.

@@ -1,6 +1,6 @@
 //! The namespaces of the program.
 //!
-//! Owns which namespaces are created and how a new user namespace knows the caller. Before it: the
+//! Decides which namespaces are created and how a new user namespace knows the caller. Before it: the
 //! outer process, which creates them; after it: the inner process, which runs in them.
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! Capabilities and the user.
 //!
-//! Owns how a process gives them up for good. Root without capabilities still owns root's files, so a
+//! Decides how a process gives them up for good. Root without capabilities still owns root's files, so a
 //! daemon that runs as root should name a user for its programs. Before it: the pipeline; after it: the
 //! kernel.
 

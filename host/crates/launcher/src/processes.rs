@@ -1,6 +1,6 @@
 //! The descendants of the calling process, by `/proc`.
 //!
-//! Owns how they are found, and killed without hitting another process. Before it: the inner process;
+//! Decides how they are found, and killed without hitting another process. Before it: the inner process;
 //! after it: the kernel.
 
 use std::collections::{BTreeMap, HashSet};

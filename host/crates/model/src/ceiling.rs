@@ -39,7 +39,7 @@ pub struct Ceiling {
 }
 
 impl Ceiling {
-    /// Returns the grants of a manifest that exceed the ceiling, a clause each.
+    /// Returns the grants of a manifest that exceed the ceiling, one phrase for each.
     pub fn excess(&self, manifest: &Manifest) -> Vec<String> {
         let grants = &manifest.grants;
         let mut excess = Vec::new();

@@ -107,7 +107,7 @@ impl Grants {
         dirs.chain(http).chain(tcp).chain(env).chain(secrets).chain(agent).chain(kept).collect()
     }
 
-    /// Returns the grants that this kind of task cannot use, a clause each.
+    /// Returns the grants that this kind of task cannot use, one phrase for each.
     pub fn misplaced(&self, kind: TaskKind) -> Vec<String> {
         let only_for = |name: &str, other: TaskKind| format!("`grants.{name}` is for {other}s");
         match kind {

@@ -1,6 +1,6 @@
 //! The environment variables of a playbook.
 //!
-//! Owns which variables the daemon sets and which a manifest may set. Before it: the manifest; after it:
+//! Decides which variables the daemon sets and which a manifest may set. Before it: the manifest; after it:
 //! the launcher, which passes on nothing else.
 
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! The folder of one run: its input, its home and its temporary files.
 //!
-//! Owns who may see and change what. `home` and `tmp` belong to the playbook. `given` holds the message
+//! Decides who may see and change what. `home` and `tmp` belong to the playbook. `given` holds the message
 //! and the secrets, which the playbook may only read. The folder itself belongs to the daemon alone, so
 //! that nobody can replace one of the three.
 

@@ -1,6 +1,6 @@
 //! The programs on this machine: Ansible, its Python, and our own programs for Ansible.
 //!
-//! Owns how they are found, and the files that Ansible needs from us.
+//! Decides how they are found, and the files that Ansible needs from us.
 
 use std::fs;
 use std::io::Write;

@@ -16,7 +16,7 @@ pub enum Objection {
     BadVariable { name: String },
     #[error("the daemon sets the environment variable `{name}`")]
     OurVariable { name: String },
-    #[error("the secret `{name}` cannot be a file of that name")]
+    #[error("the name of the secret `{name}` cannot be the name of a file")]
     BadSecretName { name: String },
 }
 
@@ -59,7 +59,7 @@ mod tests {
             "`walls` is not a layer of a confinement",
             "`A=B` is not a valid name of an environment variable, or its value is not valid",
             "the daemon sets the environment variable `HOME`",
-            "the secret `../x` cannot be a file of that name",
+            "the name of the secret `../x` cannot be the name of a file",
         ];
         assert_eq!(objections.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }

@@ -1,6 +1,6 @@
 //! The plan of a run: program, arguments, environment, files, ports and limits.
 //!
-//! Owns how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
+//! Decides how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
 //! against the ceiling; after it: the launcher.
 
 use std::collections::BTreeSet;

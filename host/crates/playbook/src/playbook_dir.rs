@@ -1,6 +1,6 @@
 //! The directory of the playbooks, with the inventory and the configuration beside them.
 //!
-//! Owns how a file is found there: beneath a directory that was opened once, by the name that the daemon
+//! Decides how a file is found there: beneath a directory that was opened once, by the name that the daemon
 //! itself listed or that a manifest names. No part of a message is ever part of a name.
 
 use std::path::{Component, Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The record of a run.
 //!
-//! Owns how the end of a process becomes an [`Attempt`]: its outcome, its masked output and its
+//! Decides how the end of a process becomes an [`Attempt`]: its outcome, its masked output and its
 //! [`PlaybookReport`]. Before it: the watched process; after it: the journal.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Reads the results that the callback plugin sends, a JSON object on each line.
 //!
-//! Owns how much of them is kept. The plugin runs in the same process as the playbook's own plugins, so
+//! Decides how much of them is kept. The plugin runs in the same process as the playbook's own plugins, so
 //! its lines are untrusted input: lines that do not parse are counted and skipped.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The runner: one message for one playbook.
 //!
-//! Owns whether a run is a warm one, in a controller, or a cold one, and what happens when a controller
+//! Decides whether a run is a warm one, in a controller, or a cold one, and what happens when a controller
 //! fails. Before it: the worker; after it: the record of the run.
 
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! The variables of a playbook: a message as a YAML file.
 //!
-//! Owns which variables there are. The body is only in the variable `msg`: nothing of a message is at the
+//! Decides which variables there are. The body is only in the variable `msg`: nothing of a message is at the
 //! top level, where it could set a connection or override a variable of the play, unless a manifest asks
 //! for that. Before it: the message; after it: `--extra-vars` of Ansible.
 

@@ -1,6 +1,6 @@
 //! The source of a fedora-messaging bus: AMQP, the topic exchange of another broker.
 //!
-//! Owns when a delivery is acknowledged: when its entries are stored here, or when it is quarantined
+//! Decides when a delivery is acknowledged: when its entries are stored here, or when it is quarantined
 //! because it is not a message. Until then its broker keeps it. Signatures are not checked: the
 //! broker's TLS, users and topic permissions are trusted. Before it on the path of a message: [`Bus`];
 //! after it: the ingest path.

@@ -17,7 +17,7 @@ pub(super) enum Surrogates {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Scan {
     pub(super) surrogates: Surrogates,
-    /// The deepest nesting of arrays and objects.
+    /// The deepest nesting of arrays and objects that was found.
     pub(super) depth: usize,
 }
 

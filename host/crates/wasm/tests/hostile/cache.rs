@@ -97,7 +97,7 @@ fn a_directory_or_a_link_in_place_of_the_file_is_harmless() {
     assert_eq!(source(&cache), Source::Cache);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    // The directory prevents caching, so the component is compiled each time.
+    // The cache directory cannot be used, so the component is compiled each time.
     assert_eq!(source(&cache), Source::Compiled);
     assert_eq!(source(&cache), Source::Compiled);
 }
