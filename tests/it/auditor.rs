@@ -118,7 +118,7 @@ impl Auditor {
                         std::thread::sleep(Duration::from_millis(500));
                     }
                     if confirmed >= count {
-                        // Enough messages to run, but a publish is in progress when a fault strikes.
+                        // These are enough. More follow, so that later faults can strike during a publish.
                         std::thread::sleep(Duration::from_millis(400));
                     }
                     first += BATCH;

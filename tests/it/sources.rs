@@ -139,6 +139,7 @@ fn a_silent_connection_is_replaced() {
     proxy.swallow(true);
     publish_for(Duration::from_secs(5));
     assert!(renewed() > before, "the connection was not replaced");
+    assert_eq!(of_endpoint(&daemon, "source_connected", &endpoint), 0.0);
     proxy.swallow(false);
     wait_for_one_more(&mut publisher, &daemon);
     daemon.stop();

@@ -44,6 +44,8 @@ impl Outbox {
         if !messages.is_empty() {
             self.journal.set_queued(entry, self.after_queues).await?;
         }
+        // A send that fails is repeated whole, so nothing is counted before it has succeeded.
+        messages.iter().for_each(|message| self.count(message));
         Ok(())
     }
 
@@ -71,12 +73,16 @@ impl Outbox {
     }
 
     async fn publish(&self, message: &Message) -> Result<(), WorkError> {
-        let tasks = self.catalog.get().routes.resolve(&message.topic);
-        for task in &tasks {
-            let entry = Entry::new(EntryId::derived(message, &task.name), task, message);
+        for task in self.catalog.get().routes.resolve(&message.topic) {
+            let entry = Entry::new(EntryId::derived(message, &task.name), &task, message);
             self.queues.publish(&entry).await?;
         }
-        // A send that fails is repeated, so it is counted when it has succeeded.
+        Ok(())
+    }
+
+    /// Counts a message and its entries.
+    fn count(&self, message: &Message) {
+        let tasks = self.catalog.get().routes.resolve(&message.topic);
         self.metrics.emitted.inc();
         if tasks.is_empty() && self.after_queues == AfterQueues::Done {
             self.metrics.unrouted.inc();
@@ -87,6 +93,5 @@ impl Outbox {
         for task in tasks {
             self.metrics.entries.get_or_create(&ByTask { task: task.name.to_string() }).inc();
         }
-        Ok(())
     }
 }

@@ -219,10 +219,14 @@ ssl_cert_login_from = common_name
 
     fn wait_until_running(&self) {
         let start = Instant::now();
-        while !self.evals_to("rabbit:is_running()", "true") {
+        loop {
+            let answer = self.node.eval("rabbit:is_running()");
+            if answer.as_ref().is_ok_and(|running| running == "true") {
+                return;
+            }
             let is_hopeless = start.elapsed() > BOOT_LIMIT || !process::is_alive(self.server());
             let log = fs::read_to_string(self.node.base().join("out")).unwrap_or_default();
-            assert!(!is_hopeless, "RabbitMQ did not start:\n{log}");
+            assert!(!is_hopeless, "RabbitMQ did not start ({answer:?}):\n{log}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

@@ -5,7 +5,6 @@ mod timing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -23,7 +22,7 @@ const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 /// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
 pub(crate) const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
 
-/// rustc that also checks with clippy: with it one build serves the lints and the tests.
+/// The compiler that checks with clippy.
 const CLIPPY: &str = "clippy-driver";
 
 /// Where `clippy-driver` looks for its arguments, with `cargo clippy`'s separator between them.
@@ -93,7 +92,8 @@ fn run_all(options: &Options) -> Result<()> {
             Purpose::Test.prepare()?;
             install_programs(Needs::ALL)
         });
-        steps.take("build and clippy", || build(&Area::All));
+        steps.take("clippy", check_lints);
+        steps.take("build", || build(&Area::All));
         steps.timing.measure("rest of the installation", || programs.join())
     });
     let installed = installed.map_err(|_| anyhow::anyhow!("the installation panicked"))??;
@@ -141,31 +141,30 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     Ok(programs)
 }
 
-/// Builds the tests. A build of the whole workspace also has the programs that tests start, and
-/// is checked with clippy; so are the benchmarks, which nothing runs here.
+/// Builds the tests. A build of the whole workspace also has the programs that tests start.
 fn build(area: &Area) -> Result<()> {
-    let mut tests = cargo();
-    tests.args(["test", "--no-run"]).args(area.packages());
-    if *area == Area::All {
-        tests.arg("--all-targets");
-        check_with_clippy(&mut tests);
-    }
+    let mut tests = nextest::command()?;
+    tests.args(["run", "--no-run"]).args(area.packages());
     show("building the tests", &mut tests)
 }
 
-/// Has cargo check the packages of the workspace with clippy while it compiles them.
-fn check_with_clippy(command: &mut Command) {
-    // RUSTC_WORKSPACE_WRAPPER would also reach the tests, and the cargo that some of them start.
-    command.args(["--config", &format!("build.rustc-workspace-wrapper={CLIPPY:?}")]);
-    command.env(CLIPPY_ARGS.0, CLIPPY_ARGS.1);
+/// Checks all packages of the workspace with clippy, benchmarks included.
+///
+/// `cargo clippy` would compile every dependency in a mode of its own. Here clippy is the compiler of
+/// a build, which shares its dependencies with that of the tests. The tests run what rustc compiles:
+/// clippy-driver leaves out the checks of pointers.
+fn check_lints() -> Result<()> {
+    let mut clippy = cargo();
+    clippy.args(["test", "--no-run", "--workspace", "--all-targets"]);
+    clippy.args(["--config", &format!("build.rustc-workspace-wrapper={CLIPPY:?}")]);
+    clippy.env(CLIPPY_ARGS.0, CLIPPY_ARGS.1);
+    show("checking with clippy", &mut clippy)
+        .context("if there is no `clippy-driver`: rustup component add clippy")
 }
 
 fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Result<()> {
     let mut test = nextest::command()?;
     test.arg("run").args(area.packages());
-    if *area == Area::All {
-        check_with_clippy(&mut test);
-    }
     test.args(area.filter()).args(&options.nextest);
     if let Some(ansible) = programs.ansibles.first() {
         let all = std::env::join_paths(&programs.ansibles).context("a path with a colon")?;

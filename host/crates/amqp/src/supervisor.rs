@@ -96,7 +96,7 @@ async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch:
                 Err(error) => {
                     let reason = chain(&error);
                     tracing::warn!("{reason}; retrying");
-                    // Whoever reports the reason names the broker.
+                    // Each report of the reason names the broker itself.
                     let prefix = format!("RabbitMQ at `{}`: ", broker.name());
                     let reason = reason.strip_prefix(&prefix).unwrap_or(&reason);
                     state.send_replace(State::Down(reason.to_owned()));
