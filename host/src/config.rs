@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loopabull_egress::{EgressLimits, Trust, TrustError};
+use loopabull_egress::{EgressLimits, TlsRoots, TlsRootsError};
 use loopabull_fedora_messaging::BusConfig;
 use loopabull_model::{Ceiling, QueueName, Start, Task};
 use loopabull_playbook::Settings;
@@ -243,10 +243,10 @@ impl Config {
     }
 
     /// Returns the settings of components, for at most `instances` at a time.
-    pub fn components(&self, instances: u32) -> Result<Setup, TrustError> {
+    pub fn components(&self, instances: u32) -> Result<Setup, TlsRootsError> {
         let egress = EgressSetup {
             limits: EgressLimits::default(),
-            trust: Trust::load(self.http.ca_file.as_deref())?,
+            tls_roots: TlsRoots::load(self.http.ca_file.as_deref())?,
         };
         Ok(Setup { instances, cache: self.state.join("components"), egress })
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use loopabull_egress::TrustError;
+use loopabull_egress::TlsRootsError;
 use loopabull_model::{Target, TaskKind};
 use loopabull_queue::{QueueError, Queues};
 use loopabull_store::StoreError;
@@ -35,7 +35,7 @@ use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
 use crate::web::Web;
-use crate::work::ack_timeout::{self, TooLong};
+use crate::work::ack_timeout::{self, TimeoutTooLong};
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
@@ -49,7 +49,7 @@ const LAST_GRACE: Duration = Duration::from_secs(10);
 const WEB_GRACE: Duration = Duration::from_secs(1);
 
 /// How often we look whether processes that have Ansible imported are still of use.
-const WARM_TICK: Duration = Duration::from_secs(30);
+const CONTROLLER_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The running daemon.
 pub(crate) struct Daemon {
@@ -76,9 +76,9 @@ pub(crate) enum DaemonError {
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    TooLong(Vec<TooLong>),
+    TimeoutTooLong(Vec<TimeoutTooLong>),
     #[error("cannot set up HTTP requests of tasks")]
-    Trust(#[from] TrustError),
+    TlsRoots(#[from] TlsRootsError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("cannot listen on `{address}`")]
@@ -105,7 +105,7 @@ impl DaemonError {
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }
-            Self::TooLong(tasks) => tasks.first().map(TooLong::hint),
+            Self::TimeoutTooLong(tasks) => tasks.first().map(TimeoutTooLong::hint),
             _ => None,
         }
     }
@@ -168,7 +168,7 @@ impl Daemon {
         // Nothing can fail from here on: a start that failed would cut off the runs of its workers.
         if role != Role::Ingest {
             workers::start(config, &work, &queues, &mut parts).await;
-            parts.spawn(keep_warm(Arc::clone(&work.runner), shutdown.drain.clone()));
+            parts.spawn(expire_controllers(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
         tracing::info!("ready: http://{address}/readyz");
         let grace = config.grace;
@@ -272,7 +272,7 @@ async fn open(
     if role != Role::Ingest {
         let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
         if !too_long.is_empty() && !config.ignore_consumer_timeout {
-            return Err(DaemonError::TooLong(too_long));
+            return Err(DaemonError::TimeoutTooLong(too_long));
         }
         for task in too_long {
             tracing::warn!("{task}: its messages will be delivered again while it runs");
@@ -298,11 +298,11 @@ fn staffed_queues(config: &Config, work: &Shared) -> Vec<StaffedQueue> {
 }
 
 /// Ends processes that have Ansible imported when nothing is run in them any more.
-async fn keep_warm(runner: Arc<Runner>, drain: CancellationToken) {
+async fn expire_controllers(runner: Arc<Runner>, drain: CancellationToken) {
     let Ok(playbooks) = &runner.playbooks else { return drain.cancelled().await };
     while !drain.is_cancelled() {
         tokio::select! {
-            () = tokio::time::sleep(WARM_TICK) => playbooks.expire().await,
+            () = tokio::time::sleep(CONTROLLER_CHECK_INTERVAL) => playbooks.expire().await,
             () = drain.cancelled() => (),
         }
     }

@@ -64,7 +64,7 @@ const SCHEMA: &str = "
         entry TEXT PRIMARY KEY,
         task TEXT NOT NULL,
         running INTEGER NOT NULL,           -- 0: the daemon that began it died
-        cut_offs INTEGER NOT NULL,          -- how many daemons died while they ran the entry
+        crashes INTEGER NOT NULL,          -- how many daemons died while they ran the entry
         waited INTEGER NOT NULL             -- 1: the entry was delayed since the last death
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS crashes (    -- how many daemons in a row died with the task
@@ -157,8 +157,8 @@ impl Journal {
     }
 
     /// Returns up to 100 messages that are not on the bus yet, each with its entry and place.
-    pub async fn for_bus(&self) -> Result<Vec<(EntryId, u64, Message)>, StoreError> {
-        self.store.read(effects::for_bus).await
+    pub async fn awaiting_bus(&self) -> Result<Vec<(EntryId, u64, Message)>, StoreError> {
+        self.store.read(effects::awaiting_bus).await
     }
 
     /// Deletes a message that is on the bus.
@@ -212,7 +212,7 @@ impl Journal {
                 })?
                 .collect();
             connection.execute(
-                "UPDATE starts SET running = 0, waited = 0, cut_offs = cut_offs + 1
+                "UPDATE starts SET running = 0, waited = 0, crashes = crashes + 1
                  WHERE running = 1",
                 [],
             )?;

@@ -181,7 +181,7 @@ impl Auditor {
         let ledger = self.folder.path().join("ledger");
         let mut oracle = Oracle::read(&ledger, &Recorder::log(self.folder.path()), dead).unwrap();
         // A run that is interrupted by the end of its daemon starts again within the same attempt.
-        oracle.allowance = loopabull_model::RetryPolicy::MOST_CUT_OFFS as usize;
+        oracle.allowance = loopabull_model::RetryPolicy::MAX_CRASHES as usize;
         oracle
     }
 }

@@ -30,7 +30,7 @@ fn plan_changes_nothing_and_apply_creates_missing_queues() {
     assert_eq!(plan.matches("exists  ").count(), 14, "{plan}");
     let json = host.run(&["broker", "plan", "--json", "--amqp-url", &url]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!(json["changes"][0]["standing"], "same");
+    assert_eq!(json["changes"][0]["state"], "same");
 }
 
 #[test]

@@ -178,11 +178,11 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     host.write("loopabull.toml", format!("ignore_consumer_timeout = true\n{config}"));
     let daemon = auditor.start(&host, &["--workers", "3"]);
     auditor.publish(&host, 0..1, &format!(r#"{{"sleep_ms":{task_ms}}}"#));
-    let patience = Duration::from_millis(task_ms) + crate::test_host::PATIENCE;
-    wait_at_most(patience, "the redelivery", || {
+    let limit = Duration::from_millis(task_ms) + crate::test_host::WAIT_LIMIT;
+    wait_at_most(limit, "the redelivery", || {
         host.log().contains("is already in progress").then_some(())
     });
-    daemon.wait_until_idle_for(patience);
+    daemon.wait_until_idle_for(limit);
     assert_eq!(auditor.starts(), 1, "the redelivered entry was run");
     let verdict = auditor.verdict(&host);
     verdict.assert_nothing_lost();

@@ -55,7 +55,7 @@ fn check(flags: &[&str]) {
     }
     let trapped = &list(&host, flags, &["--task", "traps"])[0];
     let id = trapped["id"].as_str().unwrap();
-    assert_eq!(trapped["burial"]["attempts"], 1);
+    assert_eq!(trapped["death"]["attempts"], 1);
     let (code, shown) = run(&host, flags, &["dead-letters", "show", id]);
     assert_eq!(code, 0);
     assert!(shown.contains("task     traps") && shown.contains("wasm `unreachable`"), "{shown}");

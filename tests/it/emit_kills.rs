@@ -34,8 +34,8 @@ async fn work_until(host: &TestHost, died: Died) {
         state: host.path("state"),
         ..Config::default()
     };
-    let listing = Discovery::read(&config);
-    let queues = Queues::open(&config.queues(&listing.tasks)).await.unwrap();
+    let discovery = Discovery::read(&config);
+    let queues = Queues::open(&config.queues(&discovery.tasks)).await.unwrap();
     let workers = "workers".try_into().unwrap();
     let mut consumer = queues.consume(&workers).await.unwrap();
     let received = consumer.receive(&CancellationToken::new()).await.unwrap().unwrap();
@@ -48,7 +48,7 @@ async fn work_until(host: &TestHost, died: Died) {
         journal.record(record(&delivery, sends.clone())).await.unwrap();
     }
     if died > Died::BeforeItSent {
-        let task = listing.tasks.iter().find(|task| task.name.as_str() == "b").unwrap();
+        let task = discovery.tasks.iter().find(|task| task.name.as_str() == "b").unwrap();
         let id = EntryId::derived(&sends[0], &task.name);
         queues.publish(&Entry::new(id, task, &sends[0])).await.unwrap();
     }
@@ -147,11 +147,11 @@ fn check(host: &TestHost, count: usize, kills: usize, flags: &[&str]) {
     daemon.wait_until_idle();
     daemon.stop();
 
-    let mut worked = BTreeMap::<String, usize>::new();
+    let mut runs_by_message = BTreeMap::<String, usize>::new();
     let mut sent = Vec::new();
     for run in host.runs() {
         if run.task.as_str() == "b" && run.outcome.is_success() {
-            *worked.entry(run.message_id.to_string()).or_default() += 1;
+            *runs_by_message.entry(run.message_id.to_string()).or_default() += 1;
         }
         assert!(run.outcome.is_success() || run.emitted.is_empty(), "{run:?}");
         if run.outcome.is_success() {
@@ -160,8 +160,8 @@ fn check(host: &TestHost, count: usize, kills: usize, flags: &[&str]) {
     }
     sent.sort();
     assert_eq!(sent.len(), 2 * count, "each message must have one run that published");
-    assert_eq!(worked.keys().cloned().collect::<Vec<_>>(), sent);
-    assert!(worked.values().all(|&runs| runs == 1), "{worked:?}");
+    assert_eq!(runs_by_message.keys().cloned().collect::<Vec<_>>(), sent);
+    assert!(runs_by_message.values().all(|&runs| runs == 1), "{runs_by_message:?}");
 }
 
 #[test]

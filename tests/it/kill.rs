@@ -82,9 +82,9 @@ fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
     daemon.wait_until_idle();
     daemon.stop();
     let sql = "SELECT entry FROM runs WHERE outcome_name = 'success'";
-    let worked = entries(&host, "state/journal.db", sql);
-    assert_eq!(worked.len(), accepted.len(), "none was run twice");
-    assert_eq!(worked.into_iter().collect::<BTreeSet<_>>(), accepted, "each was run");
+    let successful = entries(&host, "state/journal.db", sql);
+    assert_eq!(successful.len(), accepted.len(), "none was run twice");
+    assert_eq!(successful.into_iter().collect::<BTreeSet<_>>(), accepted, "each was run");
 }
 
 /// A playbook ends with its daemon, however that ended, so that its message is not run beside it.

@@ -17,7 +17,7 @@ fn inject(host: &TestHost, flags: &[&str], messages: &[(&str, &str)]) {
 }
 
 /// Returns the message ids of the runs of a task, oldest first.
-fn worked(host: &TestHost, task: &str) -> Vec<String> {
+fn messages_run(host: &TestHost, task: &str) -> Vec<String> {
     let mut runs = host.runs();
     runs.reverse();
     let runs = runs.into_iter().filter(|run| run.task.as_str() == task);
@@ -37,7 +37,7 @@ fn check_task(flags: &[&str]) {
     inject(&host, flags, &[("m-1", "x"), ("m-2", "y"), ("m-3", "x"), ("m-4", "y")]);
     wait_for_runs(&daemon, 2);
     wait_for("two messages to be held", || (daemon.depth("held") == Some(2)).then_some(()));
-    assert_eq!((worked(&host, "good").len(), worked(&host, "other").len()), (0, 2));
+    assert_eq!((messages_run(&host, "good").len(), messages_run(&host, "other").len()), (0, 2));
     let status = run_status(&host, flags);
     assert!(status.contains("paused   task `good` since 20"), "{status}");
     // The pause continues after a restart.
@@ -48,7 +48,7 @@ fn check_task(flags: &[&str]) {
     wait_for("three messages to be held", || (daemon.depth("held") == Some(3)).then_some(()));
     assert_eq!(run(&host, &["resume", "--task", "good"]), "task `good` is resumed\n");
     wait_for_runs(&daemon, 4);
-    assert_eq!(worked(&host, "good"), ["m-1", "m-3", "m-5"], "the order was not kept");
+    assert_eq!(messages_run(&host, "good"), ["m-1", "m-3", "m-5"], "the order was not kept");
     assert_eq!(daemon.depth("held"), Some(0));
     daemon.stop();
     let output = host.run(&["resume", "--task", "good"]);
@@ -84,10 +84,10 @@ fn check_queue(flags: &[&str]) {
     wait_for_runs(&daemon, 1);
     let waiting = || daemon.status()["queues"][1]["waiting"].as_u64();
     wait_for("the message to wait in the paused queue", || (waiting() == Some(1)).then_some(()));
-    assert!(worked(&host, "other").is_empty());
+    assert!(messages_run(&host, "other").is_empty());
     assert_eq!(run(&host, &["resume", "--all"]), "queue `slow` is resumed\n");
     wait_for_runs(&daemon, 2);
-    assert_eq!(worked(&host, "other"), ["m-1"]);
+    assert_eq!(messages_run(&host, "other"), ["m-1"]);
     daemon.stop();
 }
 
@@ -108,7 +108,9 @@ fn a_task_that_fails_repeatedly_is_paused_and_other_tasks_continue() {
     host.inject(&messages);
     wait_for("the breaker to pause the task", || (daemon.depth("held") == Some(3)).then_some(()));
     host.inject(&[message("m-9", "y", "{}")]);
-    wait_for("the run of the other task", || (worked(&host, "good").len() == 1).then_some(()));
+    wait_for("the run of the other task", || {
+        (messages_run(&host, "good").len() == 1).then_some(())
+    });
     let status = run_status(&host, &[]);
     assert!(status.contains("it failed 3 times in a row within 10m, the last: trap"), "{status}");
     assert_eq!(daemon.metric("loopabull_pauses{kind=\"task\"}"), Some(1.0));
@@ -137,7 +139,7 @@ fn a_failed_task_can_stop_its_worker_until_the_worker_is_resumed() {
     host.inject(&[message("m-4", "y", "{}")]);
     assert_eq!(run(&host, &["resume", "--worker", "1"]), "worker `1` is resumed\n");
     wait_for_runs(&daemon, 4);
-    assert_eq!(worked(&host, "good"), ["m-2", "m-4"]);
+    assert_eq!(messages_run(&host, "good"), ["m-2", "m-4"]);
     run(&host, &["resume", "--all"]);
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.stop();

@@ -430,7 +430,7 @@ fn a_limit_of_processes_that_is_named_is_held_or_the_play_is_not_run() {
         daemon.stop();
         let run = host.runs().remove(0);
         let mut layers = run.playbook.iter().flat_map(|report| &report.layers);
-        let holds = layers.any(|one| one.layer == "processes" && one.held == LayerState::Held);
+        let holds = layers.any(|one| one.layer == "processes" && one.state == LayerState::Active);
         assert_eq!(run.outcome.is_success(), holds, "{user}: {}", run.outcome);
         assert!(holds || run.outcome.to_string().contains("processes"), "{}", run.outcome);
         assert!(holds || user == "root");

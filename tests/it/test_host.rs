@@ -12,7 +12,7 @@ use loopabull_model::Run;
 use serde_json::Value;
 
 /// The time after which a test stops waiting for a condition, long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(120);
 
 /// The directories of one test.
 pub(crate) struct TestHost {
@@ -188,7 +188,7 @@ impl Daemon {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }
 
-    /// Returns a count of the queue `workers`: `waiting`, `later`, `held`, `claimed` or `dead`.
+    /// Returns a count of the queue `workers`: `waiting`, `delayed`, `held`, `claimed` or `dead`.
     pub(crate) fn depth(&self, what: &str) -> Option<u64> {
         self.status()["queues"][0][what].as_u64()
     }
@@ -208,7 +208,7 @@ impl Daemon {
 
     /// Waits until no message waits and no task runs.
     pub(crate) fn wait_until_idle(&self) {
-        self.wait_until_idle_for(PATIENCE);
+        self.wait_until_idle_for(WAIT_LIMIT);
     }
 
     /// Waits until no message waits and no task runs, with another limit.
@@ -217,7 +217,7 @@ impl Daemon {
             let status = self.status();
             let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
             let is_empty = |queue: &Value| {
-                ["waiting", "later", "claimed"]
+                ["waiting", "delayed", "claimed"]
                     .iter()
                     .all(|key| queue[key].as_u64().unwrap_or(0) == 0)
             };
@@ -263,7 +263,7 @@ pub(crate) fn processes_with(text: &str) -> usize {
 
 /// Waits until `look` returns a value. The text names the awaited condition in the failure.
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_at_most(PATIENCE, what, look)
+    wait_at_most(WAIT_LIMIT, what, look)
 }
 
 /// Waits as [`wait_for`] does, with another limit.
@@ -313,7 +313,7 @@ impl Publisher {
         let socket = zmq::Context::new().socket(zmq::XPUB).unwrap();
         socket.set_linger(0).unwrap();
         socket.set_sndhwm(0).unwrap();
-        socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
+        socket.set_rcvtimeo(i32::try_from(WAIT_LIMIT.as_millis()).unwrap()).unwrap();
         socket.bind(&endpoint).unwrap();
         Self { socket, endpoint }
     }

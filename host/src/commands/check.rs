@@ -109,8 +109,8 @@ async fn check_playbooks(
     match playbooks.try_layers().await {
         Ok(layers) => {
             let mut table = Table::new(&["LAYER", "PLAYBOOKS", "DETAIL"]);
-            for LayerReport { layer, held, detail } in layers {
-                table.push(vec![layer, held.as_str().to_owned(), detail.as_str().to_owned()]);
+            for LayerReport { layer, state, detail } in layers {
+                table.push(vec![layer, state.as_str().to_owned(), detail.as_str().to_owned()]);
             }
             print(&table.render())?;
         }

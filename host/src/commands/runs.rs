@@ -186,8 +186,8 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
         };
         line("orphans", format!("{count}, killed"));
     }
-    for LayerReport { layer, held, detail } in &playbook.layers {
-        line("layer", format!("{layer} {}: {detail}", held.as_str()));
+    for LayerReport { layer, state, detail } in &playbook.layers {
+        line("layer", format!("{layer} {}: {detail}", state.as_str()));
     }
 }
 

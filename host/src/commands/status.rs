@@ -110,7 +110,7 @@ fn queues_text(queues: &[QueueStatus]) -> String {
             queue.name.to_string(),
             queue.waiting.to_string(),
             oldest.unwrap_or_else(|| "-".to_owned()),
-            queue.later.to_string(),
+            queue.delayed.to_string(),
             queue.held.to_string(),
             queue.claimed.map_or("-".to_owned(), |count| count.to_string()),
             queue.dead.to_string(),

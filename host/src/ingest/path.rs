@@ -13,7 +13,7 @@ use crate::ingest::dedup::{Claim, Claimed, Custody, Dedup};
 use crate::ingest::publisher::{Accepted, Publisher};
 use crate::ingest::quarantine::{Stopping, Unusable};
 use crate::observe::activity::Activity;
-use crate::observe::metrics::{Metrics, Rejected};
+use crate::observe::metrics::{ByReason, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
 /// The ingest path, which all sources share.
@@ -78,7 +78,7 @@ impl IngestPath {
 
     /// Counts an envelope that is not accepted, under the label `reason`.
     pub(super) fn count_rejection(&self, reason: &'static str) {
-        self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
+        self.metrics.rejections.get_or_create(&ByReason { reason }).inc();
         self.activity.count(|counts| counts.rejected += 1);
     }
 

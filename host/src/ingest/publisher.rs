@@ -121,7 +121,7 @@ impl Publisher {
                 self.resolve_problem();
                 return Some(Accepted::Queued);
             }
-            Ok(Err(error)) if error.is_final() => {
+            Ok(Err(error)) if error.is_permanent() => {
                 return Some(self.quarantine_or_lose(entry, &error).await);
             }
             Ok(Err(error)) => self.report_problem(&chain(error)),
@@ -157,7 +157,7 @@ impl Publisher {
                     return Ok(Accepted::Queued);
                 }
                 // The source would redeliver the message indefinitely.
-                Some(Err(error)) if error.is_final() => {
+                Some(Err(error)) if error.is_permanent() => {
                     return self.quarantine(entry, &error).await;
                 }
                 Some(Err(error)) => {

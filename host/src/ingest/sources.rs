@@ -7,7 +7,7 @@ mod fedora_messaging;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use loopabull_egress::{Trust, TrustError};
+use loopabull_egress::{TlsRoots, TlsRootsError};
 use loopabull_fedmsg::Verifier;
 use loopabull_fedora_messaging::{AmqpError, Bus, BusConfig};
 use loopabull_store::StoreError;
@@ -42,7 +42,7 @@ pub(crate) enum SourcesError {
     #[error("cannot verify signatures")]
     Signers(#[from] SignersError),
     #[error("cannot make HTTP requests")]
-    Trust(#[from] TrustError),
+    TlsRoots(#[from] TlsRootsError),
     #[error(transparent)]
     Fedmsg(#[from] FedmsgError),
     #[error(transparent)]
@@ -145,9 +145,9 @@ fn start_fedmsg(
     }
     let sockets = fedmsg::start(&config.fedmsg, &shared.activity, &shared.metrics)?;
     if let Some(settings) = &config.datagrepper {
-        let trust = Trust::load(config.http.ca_file.as_deref())?;
+        let tls_roots = TlsRoots::load(config.http.ca_file.as_deref())?;
         let connections = sockets.connections;
-        let archive = Datagrepper::open(settings, config, trust, path, connections, shared)?;
+        let archive = Datagrepper::open(settings, config, tls_roots, path, connections, shared)?;
         shared.activity.add_source(archive.name());
         parts.spawn(archive.run());
     }

@@ -51,7 +51,9 @@ pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Resu
 }
 
 /// Returns up to 100 messages that are not on the bus yet.
-pub(super) fn for_bus(connection: &Connection) -> rusqlite::Result<Vec<(EntryId, u64, Message)>> {
+pub(super) fn awaiting_bus(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(EntryId, u64, Message)>> {
     connection
         .prepare("SELECT * FROM outbox WHERE queued = 1 ORDER BY entry, place LIMIT 100")?
         .query_map([], |row| {

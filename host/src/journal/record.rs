@@ -5,11 +5,11 @@ use loopabull_model::{Message, Outcome, Run, StateChanges};
 /// The journal's answer to an attempt that is about to begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Begun {
-    /// The attempt may start. `cut_offs` daemons died while they ran the entry.
-    Run { cut_offs: u32 },
+    /// The attempt may start. `crashes` daemons died while they ran the entry.
+    Run { crashes: u32 },
     /// The entry has to wait: it was running when several daemons died, and must not run beside the
     /// other entries that were running then.
-    Wait { cut_offs: u32 },
+    Wait { crashes: u32 },
     /// The entry already had a successful run, but the queue does not know it.
     Succeeded,
     /// This attempt or a later one already had its run, but the queue does not know it.

@@ -37,23 +37,23 @@ pub(super) fn begin(
         _ => (),
     }
     let earlier = connection
-        .prepare_cached("SELECT running, cut_offs, waited FROM starts WHERE entry = ?1")?
+        .prepare_cached("SELECT running, crashes, waited FROM starts WHERE entry = ?1")?
         .query_row([entry.as_str()], |row| {
             Ok((row.get::<_, bool>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
         })
         .optional()?;
-    let (cut_offs, waited) = match earlier {
+    let (crashes, waited) = match earlier {
         None => (0, false),
         // This daemon began the attempt and could not record its run.
-        Some((true, cut_offs, _)) => (cut_offs.saturating_add(1), false),
-        Some((false, cut_offs, waited)) => (cut_offs, waited),
+        Some((true, crashes, _)) => (crashes.saturating_add(1), false),
+        Some((false, crashes, waited)) => (crashes, waited),
     };
     // An entry with more deaths is refused and does not have to wait for that.
-    let waits = (2..RetryPolicy::MOST_CUT_OFFS).contains(&cut_offs) && !waited;
+    let waits = (2..RetryPolicy::MAX_CRASHES).contains(&crashes) && !waited;
     connection
         .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![entry.as_str(), task.as_str(), !waits, cut_offs, waits])?;
-    Ok(if waits { Begun::Wait { cut_offs } } else { Begun::Run { cut_offs } })
+        .execute(params![entry.as_str(), task.as_str(), !waits, crashes, waits])?;
+    Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
 }
 
 /// Inserts a run, and removes its beginning.

@@ -66,28 +66,28 @@ async fn an_entry_that_succeeded_does_not_begin_again() {
     assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
     assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
     let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
-    assert_eq!(other.unwrap(), Begun::Run { cut_offs: 0 });
+    assert_eq!(other.unwrap(), Begun::Run { crashes: 0 });
 }
 
 #[tokio::test]
 async fn an_attempt_that_had_its_run_does_not_begin_again() {
     let state = tempfile::tempdir().unwrap();
     let journal = Journal::open(state.path()).unwrap();
-    assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
+    assert_eq!(begin(&journal, 1).await, Begun::Run { crashes: 0 });
     journal.record(without_effects(run("r-1", "m-1", retry()))).await.unwrap();
     let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
     assert_eq!(begin(&journal, 1).await, ended);
-    assert_eq!(begin(&journal, 2).await, Begun::Run { cut_offs: 0 });
+    assert_eq!(begin(&journal, 2).await, Begun::Run { crashes: 0 });
 }
 
 #[tokio::test]
 async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
     let state = tempfile::tempdir().unwrap();
     let expected = [
-        vec![Begun::Run { cut_offs: 0 }],
-        vec![Begun::Run { cut_offs: 1 }],
-        vec![Begun::Wait { cut_offs: 2 }, Begun::Run { cut_offs: 2 }],
-        vec![Begun::Run { cut_offs: 3 }],
+        vec![Begun::Run { crashes: 0 }],
+        vec![Begun::Run { crashes: 1 }],
+        vec![Begun::Wait { crashes: 2 }, Begun::Run { crashes: 2 }],
+        vec![Begun::Run { crashes: 3 }],
     ];
     for life in expected {
         let journal = Journal::open(state.path()).unwrap();
@@ -98,7 +98,7 @@ async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
     }
     let journal = Journal::open(state.path()).unwrap();
     journal.record(without_effects(run("r-1", "m-1", Outcome::Cancelled))).await.unwrap();
-    assert_eq!(begin(&journal, 1).await, Begun::Run { cut_offs: 0 });
+    assert_eq!(begin(&journal, 1).await, Begun::Run { crashes: 0 });
 }
 
 #[tokio::test]
@@ -197,10 +197,10 @@ async fn a_run_has_effects_only_if_the_state_it_read_is_unchanged() {
     assert_eq!(entries, [EntryId::new("entry of r-1")]);
     assert_eq!(journal.outbox(&entries[0]).await.unwrap(), [message()]);
     journal.set_queued(&entries[0], AfterQueues::Bus).await.unwrap();
-    let waiting = journal.for_bus().await.unwrap();
+    let waiting = journal.awaiting_bus().await.unwrap();
     assert_eq!(waiting, [(entries[0].clone(), 0, message())]);
     journal.forget_published(&entries[0], 0).await.unwrap();
-    assert_eq!(journal.for_bus().await.unwrap(), []);
+    assert_eq!(journal.awaiting_bus().await.unwrap(), []);
     assert_eq!(journal.unsent().await.unwrap(), []);
     assert_eq!(journal.message(RunId::new("r-1")).await.unwrap(), Some(message()));
 }

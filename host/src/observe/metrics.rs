@@ -65,9 +65,9 @@ macro_rules! metrics {
 
 metrics! {
     /// Envelopes received from a source, before any check.
-    pub envelopes: Family<Source, Counter> = "envelopes_received";
+    pub envelopes: Family<BySource, Counter> = "envelopes_received";
     /// Envelopes that were rejected, by reason.
-    pub rejections: Family<Rejected, Counter> = "envelopes_rejected";
+    pub rejections: Family<ByReason, Counter> = "envelopes_rejected";
     /// Messages that passed verification.
     pub messages: Counter = "messages_accepted";
     /// Messages whose topic no task wants.
@@ -85,13 +85,13 @@ metrics! {
     /// Entries that were not published because the task was given the same message before.
     pub duplicates: Counter = "entries_deduplicated";
     /// Envelopes that were dropped because they arrived faster than they were processed.
-    pub dropped: Family<OfEndpoint, Counter> = "envelopes_dropped";
+    pub dropped: Family<ByEndpoint, Counter> = "envelopes_dropped";
     /// Whether a source is connected: 1 or 0.
-    connected: Family<OfEndpoint, Count> = "source_connected";
+    connected: Family<ByEndpoint, Count> = "source_connected";
     /// Connections to a source that were lost.
-    disconnects: Family<OfEndpoint, Counter> = "source_disconnects";
+    disconnects: Family<ByEndpoint, Counter> = "source_disconnects";
     /// Connections to a source that were replaced because nothing was received for too long.
-    pub renewed: Family<OfEndpoint, Counter> = "source_idle_reconnects";
+    pub renewed: Family<ByEndpoint, Counter> = "source_idle_reconnects";
     /// Entries in the spool, which wait until their queue accepts them.
     spooled: Count = "spool_entries";
     /// Size of the entries in the spool.
@@ -123,19 +123,19 @@ metrics! {
 
 /// The label of a source.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct Source {
+pub(crate) struct BySource {
     pub source: &'static str,
 }
 
 /// The label of an endpoint, as it is in the configuration.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct OfEndpoint {
+pub(crate) struct ByEndpoint {
     pub endpoint: String,
 }
 
 /// The label of the reason for a rejection.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct Rejected {
+pub(crate) struct ByReason {
     pub reason: &'static str,
 }
 
@@ -182,7 +182,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let metrics = Self::register();
         for reason in loopabull_fedmsg::Rejection::REASONS.into_iter().chain(["bad-encoding"]) {
-            drop(metrics.rejections.get_or_create(&Rejected { reason }));
+            drop(metrics.rejections.get_or_create(&ByReason { reason }));
         }
         metrics
     }
@@ -207,7 +207,7 @@ impl Metrics {
 
     /// Sets whether a source is connected, and counts a connection that was lost.
     pub(crate) fn count_link(&self, endpoint: &str, link: &Link) {
-        let label = OfEndpoint { endpoint: endpoint.to_owned() };
+        let label = ByEndpoint { endpoint: endpoint.to_owned() };
         self.connected.get_or_create(&label).set(u64::from(*link == Link::Connected));
         if *link != Link::Connected {
             self.disconnects.get_or_create(&label).inc();
@@ -248,7 +248,7 @@ impl Metrics {
             self.queue.get_or_create(&ByState { queue: queue.clone(), state }).set(count);
         };
         set("waiting", depth.waiting);
-        set("later", depth.later);
+        set("delayed", depth.delayed);
         set("held", depth.held);
         set("dead", depth.dead);
         if let Some(claimed) = depth.claimed {
@@ -273,10 +273,10 @@ mod tests {
     fn help() -> String {
         let metrics = Metrics::new();
         let text = || "x".to_owned();
-        drop(metrics.envelopes.get_or_create(&Source { source: "x" }));
+        drop(metrics.envelopes.get_or_create(&BySource { source: "x" }));
         drop(metrics.entries.get_or_create(&ByTask { task: text() }));
-        drop(metrics.dropped.get_or_create(&OfEndpoint { endpoint: text() }));
-        drop(metrics.renewed.get_or_create(&OfEndpoint { endpoint: text() }));
+        drop(metrics.dropped.get_or_create(&ByEndpoint { endpoint: text() }));
+        drop(metrics.renewed.get_or_create(&ByEndpoint { endpoint: text() }));
         drop(metrics.runs.get_or_create(&ByOutcome { task: text(), outcome: "x" }));
         drop(metrics.run_seconds.get_or_create(&ByKind { kind: "x" }));
         drop(metrics.degraded.get_or_create(&ByLayer { layer: text() }));

@@ -64,7 +64,7 @@ pub(crate) struct PauseStatus {
 pub(crate) struct QueueStatus {
     pub name: QueueName,
     pub waiting: u64,
-    pub later: u64,
+    pub delayed: u64,
     pub held: u64,
     pub claimed: Option<u64>,
     pub dead: u64,
@@ -131,7 +131,7 @@ impl From<(QueueName, Depth)> for QueueStatus {
     fn from((name, depth): (QueueName, Depth)) -> Self {
         Self {
             name,
-            later: depth.later,
+            delayed: depth.delayed,
             held: depth.held,
             waiting: depth.waiting,
             claimed: depth.claimed,

@@ -27,7 +27,7 @@ pub(crate) enum SecretError {
     NotText { name: String },
     #[error(
         "the secret `{name}` has fewer than {shortest} bytes, which is too short to be masked",
-        shortest = Mask::SHORTEST
+        shortest = Mask::MIN_BYTES
     )]
     TooShort { name: String },
     #[error("the environment variable `{variable}` for secret `{name}` is not set")]
@@ -72,7 +72,7 @@ fn read_one(name: &str, source: &SecretSource) -> Result<String, SecretError> {
             read_file(&name(), &Path::new(&folder).join(credential))?
         }
     };
-    if value.len() < Mask::SHORTEST {
+    if value.len() < Mask::MIN_BYTES {
         return Err(SecretError::TooShort { name: name() });
     }
     Ok(value)

@@ -15,7 +15,7 @@ const SETTLE_MARGIN: Duration = Duration::from_secs(30);
 
 /// A task that may run longer than the broker's acknowledgement timeout.
 #[derive(Clone, Debug)]
-pub(crate) struct TooLong {
+pub(crate) struct TimeoutTooLong {
     task: TaskName,
     queue: QueueName,
     timeout: Duration,
@@ -29,7 +29,7 @@ pub(crate) async fn too_long<'a>(
     config: &Config,
     queues: &Queues,
     tasks: impl IntoIterator<Item = &'a Task>,
-) -> Vec<TooLong> {
+) -> Vec<TimeoutTooLong> {
     let mut found = Vec::new();
     let mut known = BTreeMap::new();
     for task in tasks {
@@ -43,13 +43,13 @@ pub(crate) async fn too_long<'a>(
         let needed = timeout.saturating_mul(u32::from(config.prefetch));
         if needed + SETTLE_MARGIN >= broker.limit {
             let (task, queue) = (task.name.clone(), queue.clone());
-            found.push(TooLong { task, queue, timeout, needed, broker });
+            found.push(TimeoutTooLong { task, queue, timeout, needed, broker });
         }
     }
     found
 }
 
-impl TooLong {
+impl TimeoutTooLong {
     /// Returns the name of the task.
     pub(crate) fn task(&self) -> &TaskName {
         &self.task
@@ -76,7 +76,7 @@ impl TooLong {
     }
 }
 
-impl fmt::Display for TooLong {
+impl fmt::Display for TimeoutTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = humantime::format_duration;
         let Self { task, queue, timeout, broker, .. } = self;

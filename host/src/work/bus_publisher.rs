@@ -72,7 +72,7 @@ impl BusPublisher {
             Some(exchange) => exchange,
             None => Exchange::connect(amqp_url, exchange).await?,
         };
-        let waiting = self.journal.for_bus().await?;
+        let waiting = self.journal.awaiting_bus().await?;
         for (entry, place, message) in &waiting {
             exchange.publish(message).await?;
             self.journal.forget_published(entry, *place).await?;

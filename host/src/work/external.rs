@@ -14,7 +14,7 @@ use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
 use loopabull_queue::{External, QueueError};
 
 use crate::observe::activity::Activity;
-use crate::observe::metrics::{ByTask, Metrics, Rejected, Source};
+use crate::observe::metrics::{ByReason, BySource, ByTask, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
 /// Routes external messages to the tasks that want them.
@@ -33,14 +33,14 @@ impl ExternalRouter {
         external: &External,
     ) -> Result<(), QueueError> {
         let count_envelope =
-            || self.metrics.envelopes.get_or_create(&Source { source: "queue" }).inc();
+            || self.metrics.envelopes.get_or_create(&BySource { source: "queue" }).inc();
         let message = match parse(queue, external) {
             Ok(message) => message,
             Err(rejection) => {
                 external.refuse(&Reason::from(format!("undecodable: {rejection}"))).await?;
                 count_envelope();
                 let reason = rejection.reason();
-                self.metrics.rejections.get_or_create(&Rejected { reason }).inc();
+                self.metrics.rejections.get_or_create(&ByReason { reason }).inc();
                 self.activity.count(|counts| counts.rejected += 1);
                 return Ok(());
             }

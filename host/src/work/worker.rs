@@ -83,7 +83,7 @@ impl Worker {
                 Some(Received::Delivery(delivery)) => {
                     self.deliveries.process(&self.retries, delivery, consumer).await?;
                 }
-                Some(Received::External(foreign)) => self.route(&foreign).await?,
+                Some(Received::External(external)) => self.route(&external).await?,
             }
             backoff.reset();
         }
@@ -106,8 +106,8 @@ impl Worker {
     }
 
     /// Routes an external message, with retries.
-    async fn route(&self, foreign: &External) -> Result<(), QueueError> {
-        self.retries.run(Need::Queue, || self.external.route(&self.queue, foreign)).await
+    async fn route(&self, external: &External) -> Result<(), QueueError> {
+        self.retries.run(Need::Queue, || self.external.route(&self.queue, external)).await
     }
 
     /// Waits until neither the worker nor its queue is paused, or the daemon drains. A stopped worker is

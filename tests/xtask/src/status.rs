@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// Returns the number of unsettled messages in the embedded queue, if the status has it.
 pub(crate) fn unsettled(status: &Value) -> Option<u64> {
-    let parts = ["waiting", "later", "held", "claimed"];
+    let parts = ["waiting", "delayed", "held", "claimed"];
     let queues = status["queues"].as_array()?.iter();
     queues.map(|queue| parts.iter().map(|part| queue[part].as_u64()).sum::<Option<u64>>()).sum()
 }
@@ -17,13 +17,13 @@ mod tests {
 
     #[test]
     fn waiting_delayed_held_and_claimed_messages_of_all_queues_count() {
-        let queue = json!({"waiting": 1, "later": 2, "held": 3, "claimed": 4, "dead": 9});
+        let queue = json!({"waiting": 1, "delayed": 2, "held": 3, "claimed": 4, "dead": 9});
         assert_eq!(unsettled(&json!({"queues": [queue, queue]})), Some(20));
     }
 
     #[test]
     fn an_unknown_number_does_not_count_as_zero() {
-        let queue = json!({"waiting": 0, "later": 0, "held": 0, "claimed": null});
+        let queue = json!({"waiting": 0, "delayed": 0, "held": 0, "claimed": null});
         assert_eq!(unsettled(&json!({"queues": [queue]})), None);
         assert_eq!(unsettled(&Value::Null), None);
     }

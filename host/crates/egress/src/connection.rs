@@ -24,7 +24,7 @@ use tokio_util::either::Either;
 use crate::body::RequestBody;
 use crate::error::{RequestBodyError, SendError};
 use crate::limits::EgressLimits;
-use crate::trust::Trust;
+use crate::tls_roots::TlsRoots;
 
 /// A connection on which the response has begun.
 ///
@@ -66,7 +66,7 @@ pub(crate) async fn connect(
     addresses: &[SocketAddr],
     deadline: Instant,
     limit: Duration,
-    trust: &Trust,
+    tls_roots: &TlsRoots,
 ) -> Result<Stream, SendError> {
     let mut refused = None;
     for (index, address) in addresses.iter().enumerate() {
@@ -77,7 +77,7 @@ pub(crate) async fn connect(
         }
         let share = remaining / u32::try_from(addresses.len() - index).unwrap_or(1);
         match timeout_at(now + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return secure(origin, stream, trust).await,
+            Ok(Ok(stream)) => return secure(origin, stream, tls_roots).await,
             Ok(Err(error)) => refused = Some(error),
             Err(_) => {}
         }
@@ -92,14 +92,14 @@ pub(crate) async fn connect(
 async fn secure(
     origin: &HttpOrigin,
     stream: TcpStream,
-    trust: &Trust,
+    tls_roots: &TlsRoots,
 ) -> Result<Stream, SendError> {
     // Without `TCP_NODELAY` a small request may wait for an acknowledgement. Failing to set it is
     // harmless.
     stream.set_nodelay(true).ok();
     match origin.scheme {
         HttpScheme::Http => Ok(Either::Left(stream)),
-        HttpScheme::Https => trust.secure(origin, stream).await.map(Either::Right),
+        HttpScheme::Https => tls_roots.secure(origin, stream).await.map(Either::Right),
     }
 }
 

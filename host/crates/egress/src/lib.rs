@@ -24,7 +24,7 @@ mod policy;
 mod request;
 mod resolver;
 mod run;
-mod trust;
+mod tls_roots;
 
 use policy::Policy;
 use resolver::Resolver;
@@ -37,7 +37,7 @@ pub use limits::{EgressLimits, Timeouts};
 #[cfg(feature = "test-support")]
 pub use resolver::NameTable;
 pub use run::RunEgress;
-pub use trust::{Trust, TrustError};
+pub use tls_roots::{TlsRoots, TlsRootsError};
 
 /// The HTTP access of one task: its grants and limits. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,9 +47,9 @@ pub struct Egress {
 
 impl Egress {
     /// Creates the egress of a task. Without grants every request is denied.
-    pub fn new(grants: Vec<HttpGrant>, limits: EgressLimits, trust: Trust) -> Self {
+    pub fn new(grants: Vec<HttpGrant>, limits: EgressLimits, tls_roots: TlsRoots) -> Self {
         let resolver = Resolver::System;
-        Self { policy: Arc::new(Policy { grants, limits, trust, resolver }) }
+        Self { policy: Arc::new(Policy { grants, limits, tls_roots, resolver }) }
     }
 
     /// Creates an egress that looks names up in `table` instead of asking the system.
@@ -57,11 +57,11 @@ impl Egress {
     pub fn with_names(
         grants: Vec<HttpGrant>,
         limits: EgressLimits,
-        trust: Trust,
+        tls_roots: TlsRoots,
         table: Arc<NameTable>,
     ) -> Self {
         let resolver = Resolver::Table(table);
-        Self { policy: Arc::new(Policy { grants, limits, trust, resolver }) }
+        Self { policy: Arc::new(Policy { grants, limits, tls_roots, resolver }) }
     }
 
     /// Begins a run, which has its own count of requests.

@@ -107,7 +107,8 @@ impl RunEgress {
         let connected = async {
             let addresses = self.policy.resolver.resolve(&origin, &self.policy.grants).await?;
             let limit = limits.connect;
-            connection::connect(&origin, &addresses, connect_by, limit, &self.policy.trust).await
+            connection::connect(&origin, &addresses, connect_by, limit, &self.policy.tls_roots)
+                .await
         };
         let stream = timeout_at(connect_by.min(deadline), connected).await.map_err(|_| {
             let (origin, limit) = (origin.clone(), limits.connect);

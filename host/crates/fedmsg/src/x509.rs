@@ -14,7 +14,7 @@ use crate::{RoutingPolicy, SignatureError, Trust, base64, pem};
 /// The maximum size of a certificate, in bytes of its text. Real ones have three thousand.
 const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 /// The maximum number of bytes that one byte of a text takes in JSON: `\u000a`.
-const LONGEST_ESCAPE: usize = 6;
+const MAX_ESCAPE_BYTES: usize = 6;
 /// The maximum size of the text of a cached certificate, in bytes.
 const MAX_KNOWN_BYTES: usize = 8 << 10;
 /// The capacity of the cache, in certificates. Fedora had some sixty.
@@ -89,7 +89,7 @@ impl X509 {
     /// Checks a certificate, given as it is written in a body.
     fn admit(&self, written: &str, now: i64) -> Result<Admitted, SignatureError> {
         let too_long = Err(SignatureError::CertificateUnreadable { reason: "it is too long" });
-        if written.len() > MAX_CERTIFICATE_BYTES * LONGEST_ESCAPE {
+        if written.len() > MAX_CERTIFICATE_BYTES * MAX_ESCAPE_BYTES {
             return too_long;
         }
         // The field holds the base64 of a PEM text, which is base64 itself.

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use crate::confinement::Confinement;
 use crate::error::{self, LayerError};
 use crate::layer::Layer;
-use crate::report::Held;
+use crate::report::LayerState;
 use crate::rootfs::RootFilesystem;
 use crate::system;
 
@@ -43,7 +43,7 @@ impl From<RulesetError> for LayerError {
 pub(crate) fn confine(
     confinement: &Confinement,
     root: RootFilesystem,
-) -> Result<Vec<(Layer, Held, String)>, LayerError> {
+) -> Result<Vec<(Layer, LayerState, String)>, LayerError> {
     let max_abi = confinement.landlock_abi.map_or(i32::MAX, i32::from);
     let abi = REVIEWED.min(ABI::from(max_abi)).max(ABI::V3);
     let ruleset = create_ruleset(confinement, abi)?;
@@ -127,15 +127,15 @@ fn effective_abi(status: &RestrictionStatus) -> i32 {
 }
 
 /// Returns which layers this ABI covers.
-fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, Held, String)> {
+fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, LayerState, String)> {
     let layers = [(Layer::Files, 3), (Layer::Tcp, 4), (Layer::Scopes, 6), (Layer::Sockets, 9)];
     let state = |(layer, needed)| {
         if !confinement.wants(layer) {
-            (layer, Held::Off, "left out".to_owned())
+            (layer, LayerState::Off, "left out".to_owned())
         } else if abi >= needed {
-            (layer, Held::Yes, format!("Landlock ABI {abi}"))
+            (layer, LayerState::Active, format!("Landlock ABI {abi}"))
         } else {
-            (layer, Held::No, format!("Landlock ABI {abi}, needs ABI {needed}"))
+            (layer, LayerState::Degraded, format!("Landlock ABI {abi}, needs ABI {needed}"))
         }
     };
     layers.map(state).to_vec()

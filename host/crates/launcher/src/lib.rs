@@ -39,7 +39,7 @@ pub use error::{LaunchError, Step};
 pub use layer::Layer;
 pub use limits::Limits;
 pub use privileges::User;
-pub use report::{Held, Report};
+pub use report::{LayerState, Report};
 pub use reporter::Reporter;
 pub use supervisor::Launch;
 pub use usage::UsageError;

@@ -27,7 +27,7 @@ use crate::landlock;
 use crate::layer::Layer;
 use crate::namespaces::UserNamespace;
 use crate::privileges;
-use crate::report::Held;
+use crate::report::LayerState;
 use crate::reporter::Reporter;
 use crate::rootfs::RootFilesystem;
 use crate::sys::{self, Image};
@@ -122,7 +122,7 @@ impl Start<'_> {
                 return Ok(ProcessLimit::Missing);
             }
             Group::LeftOut => {
-                self.reporter.layer(Layer::Cgroup, Held::Off, "left out");
+                self.reporter.layer(Layer::Cgroup, LayerState::Off, "left out");
                 return Ok(ProcessLimit::Missing);
             }
         };
@@ -132,7 +132,7 @@ impl Start<'_> {
             self.degraded(Layer::Cgroup, format!("cannot enter the control group: {error}"))?;
             return Ok(ProcessLimit::Missing);
         }
-        self.reporter.layer(Layer::Cgroup, Held::Yes, "all processes are killed together");
+        self.reporter.layer(Layer::Cgroup, LayerState::Active, "all processes are killed together");
         Ok(if group.is_counted { ProcessLimit::ByGroup } else { ProcessLimit::Missing })
     }
 
@@ -155,19 +155,19 @@ impl Start<'_> {
                 set.push(what);
             }
         }
-        self.reporter.layer(Layer::Limits, Held::Yes, set.join(", "));
+        self.reporter.layer(Layer::Limits, LayerState::Active, set.join(", "));
         Ok(())
     }
 
     fn limit_processes(&self, in_force: ProcessLimit) -> Result<(), LaunchError> {
         let Some(max) = self.confinement.max_processes() else {
-            self.reporter.layer(Layer::Processes, Held::Off, "no limit requested");
+            self.reporter.layer(Layer::Processes, LayerState::Off, "no limit requested");
             return Ok(());
         };
         let for_program = format!("at most {max} in this program");
         if in_force == ProcessLimit::ByGroup {
             // The kernel's resource limit would count the processes of all programs of this user.
-            self.reporter.layer(Layer::Processes, Held::Yes, for_program);
+            self.reporter.layer(Layer::Processes, LayerState::Active, for_program);
             return Ok(());
         }
         lower_limit(Resource::Nproc, max)
@@ -175,7 +175,7 @@ impl Start<'_> {
         let is_root = self.confinement.user.map_or(geteuid().is_root(), |user| user.uid == 0);
         match self.user_namespace {
             UserNamespace::New(_) => {
-                self.reporter.layer(Layer::Processes, Held::Yes, for_program);
+                self.reporter.layer(Layer::Processes, LayerState::Active, for_program);
                 Ok(())
             }
             UserNamespace::Inherited if is_root => {
@@ -184,7 +184,7 @@ impl Start<'_> {
             }
             UserNamespace::Inherited => {
                 let detail = format!("at most {max} for its user");
-                self.reporter.layer(Layer::Processes, Held::Yes, detail);
+                self.reporter.layer(Layer::Processes, LayerState::Active, detail);
                 Ok(())
             }
         }
@@ -198,17 +198,17 @@ impl Start<'_> {
                 privileges::become_user(user)
                     .map_err(LaunchError::in_layer(Layer::User, "become another user"))?;
                 let detail = format!("{}:{}", user.uid, user.gid);
-                self.reporter.layer(Layer::User, Held::Yes, detail);
+                self.reporter.layer(Layer::User, LayerState::Active, detail);
             }
-            None => self.reporter.layer(Layer::User, Held::Off, "the user of the launcher"),
+            None => self.reporter.layer(Layer::User, LayerState::Off, "the user of the launcher"),
         }
         privileges::drop_capabilities()
             .map_err(LaunchError::in_layer(Layer::Capabilities, "give up capabilities"))?;
-        self.reporter.layer(Layer::Capabilities, Held::Yes, "none");
+        self.reporter.layer(Layer::Capabilities, LayerState::Active, "none");
         self.die_with_parent()?;
         set_no_new_privs(true)
             .map_err(LaunchError::in_layer(Layer::NewPrivileges, "rule out new privileges"))?;
-        self.reporter.layer(Layer::NewPrivileges, Held::Yes, "none");
+        self.reporter.layer(Layer::NewPrivileges, LayerState::Active, "none");
         Ok(())
     }
 
@@ -227,13 +227,15 @@ impl Start<'_> {
     fn confine_files(&self) -> Result<(), LaunchError> {
         let layers = landlock::confine(self.confinement, self.root)
             .map_err(|error| error.in_layer(Layer::Files))?;
-        for (layer, held, detail) in layers {
-            match held {
-                Held::No if layer == Layer::Sockets && self.root == RootFilesystem::Private => {
-                    self.reporter.layer(layer, Held::Yes, "not in the root file system");
+        for (layer, state, detail) in layers {
+            match state {
+                LayerState::Degraded
+                    if layer == Layer::Sockets && self.root == RootFilesystem::Private =>
+                {
+                    self.reporter.layer(layer, LayerState::Active, "not in the root file system");
                 }
-                Held::No => self.degraded(layer, detail)?,
-                held => self.reporter.layer(layer, held, detail),
+                LayerState::Degraded => self.degraded(layer, detail)?,
+                state => self.reporter.layer(layer, state, detail),
             }
         }
         Ok(())
@@ -244,7 +246,11 @@ impl Start<'_> {
         let filters = syscalls::filters()
             .map_err(io::Error::other)
             .map_err(LaunchError::in_layer(Layer::Syscalls, "build the filters"))?;
-        self.reporter.layer(Layer::Syscalls, Held::Yes, format!("{} filters", filters.len()));
+        self.reporter.layer(
+            Layer::Syscalls,
+            LayerState::Active,
+            format!("{} filters", filters.len()),
+        );
         for filter in &filters {
             seccompiler::apply_filter(filter)
                 .map_err(io::Error::other)
@@ -259,7 +265,7 @@ impl Start<'_> {
             let step = Step::RequiredLayer { layer };
             return Err(LaunchError::at(step)(io::Error::other(detail)));
         }
-        self.reporter.layer(layer, Held::No, detail);
+        self.reporter.layer(layer, LayerState::Degraded, detail);
         Ok(())
     }
 }

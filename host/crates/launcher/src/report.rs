@@ -10,11 +10,11 @@ use crate::layer::Layer;
 
 /// The state of a layer.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Held {
+pub enum LayerState {
     /// The layer is in force.
-    Yes,
+    Active,
     /// The layer is missing or incomplete, and was not required.
-    No,
+    Degraded,
     /// The layer was not requested.
     Off,
 }
@@ -23,7 +23,7 @@ pub enum Held {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
     /// The state of a layer, with a few words of detail.
-    Layer { layer: Layer, held: Held, detail: String },
+    Layer { layer: Layer, state: LayerState, detail: String },
     /// The program was not run, for this reason.
     Failed { code: u8, reason: String },
     /// The program ended by itself.
@@ -34,11 +34,11 @@ pub enum Report {
     Killed { count: usize },
 }
 
-impl Held {
+impl LayerState {
     fn as_str(&self) -> &'static str {
         match self {
-            Self::Yes => "held",
-            Self::No => "degraded",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
             Self::Off => "off",
         }
     }
@@ -48,8 +48,8 @@ impl fmt::Display for Report {
     /// Writes one line without its line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Layer { layer, held, detail } => {
-                write!(f, "layer {layer} {} {}", held.as_str(), one_line(detail))
+            Self::Layer { layer, state, detail } => {
+                write!(f, "layer {layer} {} {}", state.as_str(), one_line(detail))
             }
             Self::Failed { code, reason } => write!(f, "failed {code} {}", one_line(reason)),
             Self::Exited { status } => write!(f, "exited {status}"),
@@ -69,13 +69,13 @@ impl FromStr for Report {
             "layer" => {
                 let mut words = rest.splitn(3, ' ');
                 let layer = words.next().ok_or(())?.parse()?;
-                let held = match words.next() {
-                    Some("held") => Held::Yes,
-                    Some("degraded") => Held::No,
-                    Some("off") => Held::Off,
+                let state = match words.next() {
+                    Some("active") => LayerState::Active,
+                    Some("degraded") => LayerState::Degraded,
+                    Some("off") => LayerState::Off,
                     _ => return Err(()),
                 };
-                Self::Layer { layer, held, detail: words.next().unwrap_or_default().to_owned() }
+                Self::Layer { layer, state, detail: words.next().unwrap_or_default().to_owned() }
             }
             "failed" => {
                 let (code, reason) = rest.split_once(' ').ok_or(())?;
@@ -102,8 +102,12 @@ mod tests {
     #[test]
     fn report_survives_display_and_parse() {
         let reports = [
-            Report::Layer { layer: Layer::Tcp, held: Held::No, detail: "Landlock ABI 3".into() },
-            Report::Layer { layer: Layer::User, held: Held::Off, detail: String::new() },
+            Report::Layer {
+                layer: Layer::Tcp,
+                state: LayerState::Degraded,
+                detail: "Landlock ABI 3".into(),
+            },
+            Report::Layer { layer: Layer::User, state: LayerState::Off, detail: String::new() },
             Report::Failed { code: 125, reason: "cannot enter `a b`".into() },
             Report::Exited { status: 3 },
             Report::Signalled { signal: 9 },

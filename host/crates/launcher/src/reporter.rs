@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use crate::control::Control;
 use crate::error::LaunchError;
 use crate::layer::Layer;
-use crate::report::{Held, Report, one_line};
+use crate::report::{LayerState, Report, one_line};
 
 /// The destination of the lines of a report.
 pub enum Reporter {
@@ -31,8 +31,8 @@ impl Reporter {
     }
 
     /// Reports the state of a layer.
-    pub(crate) fn layer(&self, layer: Layer, held: Held, detail: impl Into<String>) {
-        self.write(&Report::Layer { layer, held, detail: detail.into() });
+    pub(crate) fn layer(&self, layer: Layer, state: LayerState, detail: impl Into<String>) {
+        self.write(&Report::Layer { layer, state, detail: detail.into() });
     }
 
     /// Reports why the program was not run. Without a control socket the reason is always written to

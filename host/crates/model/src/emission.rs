@@ -25,7 +25,7 @@ impl Emission {
     /// The header with the number of hops: of messages in the chain that led to this one.
     const HOPS: &str = "loopabull-hops";
     /// The maximum number of hops. It ends a loop of tasks that send to each other.
-    pub const MOST_HOPS: u32 = 16;
+    pub const MAX_HOPS: u32 = 16;
 
     /// Returns the number of hops of a message; 0 if it comes from a bus.
     pub fn hops(message: &Message) -> u32 {

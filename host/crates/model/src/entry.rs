@@ -53,7 +53,7 @@ impl EntryId {
 
     /// Returns the id for requeueing this entry: a dead letter that is returned to its queue starts from
     /// the first attempt, and must not be deduplicated against the entry that had its runs.
-    pub fn reborn(&self) -> Self {
+    pub fn requeued(&self) -> Self {
         let (first, life) = match self.0.rsplit_once('~') {
             Some((first, life)) => (first, life.parse().unwrap_or(1_u64)),
             None => (self.0.as_str(), 1),
@@ -85,10 +85,10 @@ mod tests {
 
     #[test]
     fn each_requeue_has_an_id_of_its_own() {
-        let second = EntryId::new("e").reborn();
+        let second = EntryId::new("e").requeued();
         assert_eq!(second.as_str(), "e~2");
-        assert_eq!(second.reborn().as_str(), "e~3");
-        assert_eq!(EntryId::new("e~x").reborn().as_str(), "e~2");
+        assert_eq!(second.requeued().as_str(), "e~3");
+        assert_eq!(EntryId::new("e~x").requeued().as_str(), "e~2");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Mask {
 
 impl Mask {
     /// The minimum length of a secret, in bytes: a shorter one would mask half of every text.
-    pub const SHORTEST: usize = 6;
+    pub const MIN_BYTES: usize = 6;
 
     /// Makes a mask of these secrets, given by their names.
     pub fn new(secrets: &BTreeMap<String, String>) -> Self {
@@ -29,7 +29,7 @@ impl Mask {
         for (name, secret) in secrets {
             let lines = secret.lines().filter(|line| line.len() >= LONG_LINE).map(str::to_owned);
             let forms = written(secret).into_iter().chain(lines);
-            let forms = forms.filter(|form| form.len() >= Self::SHORTEST);
+            let forms = forms.filter(|form| form.len() >= Self::MIN_BYTES);
             patterns.extend(forms.map(|form| (name.clone(), form)));
         }
         patterns.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));

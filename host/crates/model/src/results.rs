@@ -11,11 +11,11 @@ use crate::Reason;
 /// The results of a playbook, by host.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Results {
-    /// The results by host, of the first [`Results::MOST_HOSTS`] hosts.
+    /// The results by host, of the first [`Results::MAX_HOSTS`] hosts.
     pub hosts: BTreeMap<String, HostResults>,
-    /// The first [`Results::MOST_FAILURES`] failures, in order.
+    /// The first [`Results::MAX_FAILURES`] failures, in order.
     pub failures: Vec<TaskFailure>,
-    /// The first [`Results::MOST_WARNINGS`] warnings of Ansible, once each.
+    /// The first [`Results::MAX_WARNINGS`] warnings of Ansible, once each.
     pub warnings: Vec<Reason>,
     /// True if the plugin reported the end of the play.
     pub is_complete: bool,
@@ -49,9 +49,9 @@ pub struct TaskFailure {
 }
 
 impl Results {
-    pub const MOST_HOSTS: usize = 500;
-    pub const MOST_FAILURES: usize = 20;
-    pub const MOST_WARNINGS: usize = 20;
+    pub const MAX_HOSTS: usize = 500;
+    pub const MAX_FAILURES: usize = 20;
+    pub const MAX_WARNINGS: usize = 20;
 
     /// Returns true if hosts could not be reached and no task failed.
     pub fn is_only_unreachable(&self) -> bool {
@@ -90,7 +90,7 @@ pub struct PlaybookReport {
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct LayerReport {
     pub layer: String,
-    pub held: LayerState,
+    pub state: LayerState,
     /// The reason in a few words.
     pub detail: Reason,
 }
@@ -99,7 +99,7 @@ pub struct LayerReport {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
-    Held,
+    Active,
     Degraded,
     Off,
 }
@@ -108,7 +108,7 @@ impl LayerState {
     /// Returns the word for it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Held => "held",
+            Self::Active => "active",
             Self::Degraded => "degraded",
             Self::Off => "off",
         }
@@ -118,7 +118,7 @@ impl LayerState {
 impl PlaybookReport {
     /// Returns the layers that were wanted and are not in force.
     pub fn degraded(&self) -> impl Iterator<Item = &LayerReport> {
-        self.layers.iter().filter(|layer| layer.held == LayerState::Degraded)
+        self.layers.iter().filter(|layer| layer.state == LayerState::Degraded)
     }
 }
 

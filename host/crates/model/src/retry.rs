@@ -45,18 +45,18 @@ pub enum OnFailure {
 
 impl RetryPolicy {
     /// The maximum number of attempts of a message.
-    pub const MOST_ATTEMPTS: u32 = 50;
+    pub const MAX_ATTEMPTS: u32 = 50;
     /// The number of times that a daemon may die during a run of an entry before the entry is refused.
-    pub const MOST_CUT_OFFS: u32 = 3;
+    pub const MAX_CRASHES: u32 = 3;
     /// The minimum delay: no message is retried at once.
-    pub const SHORTEST: Duration = Duration::from_millis(100);
+    pub const MIN_DELAY: Duration = Duration::from_millis(100);
     /// The maximum delay, also of those that a task asks for.
-    pub const LONGEST: Duration = Duration::from_hours(7 * 24);
+    pub const MAX_DELAY: Duration = Duration::from_hours(7 * 24);
 
     /// Returns the number of attempts that a message has.
     pub fn max_attempts(&self) -> u32 {
         let by_pauses = u32::try_from(self.pauses.len()).unwrap_or(u32::MAX).saturating_add(1);
-        self.max_attempts.map_or(by_pauses.min(Self::MOST_ATTEMPTS), NonZeroU32::get)
+        self.max_attempts.map_or(by_pauses.min(Self::MAX_ATTEMPTS), NonZeroU32::get)
     }
 
     /// Returns the reason why an attempt must not start, if there is one: the daemon died during several
@@ -64,10 +64,10 @@ impl RetryPolicy {
     ///
     /// Runs that ended with their daemon are counted apart from the attempts, because most of them did
     /// nothing wrong.
-    pub fn refuse(&self, attempt: u32, cut_offs: u32) -> Option<Reason> {
+    pub fn refuse(&self, attempt: u32, crashes: u32) -> Option<Reason> {
         let max = self.max_attempts();
-        if cut_offs >= Self::MOST_CUT_OFFS {
-            return Some(format!("its daemon died {cut_offs} times while it was run").into());
+        if crashes >= Self::MAX_CRASHES {
+            return Some(format!("its daemon died {crashes} times while it was run").into());
         }
         (attempt > max).then(|| format!("it has had {max} attempts, which are all").into())
     }
@@ -77,11 +77,11 @@ impl RetryPolicy {
     pub fn decide(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Settlement {
         match outcome {
             Outcome::Success => Settlement::Ack,
-            Outcome::Cancelled => Settlement::GiveBack { after: Duration::ZERO },
+            Outcome::Cancelled => Settlement::Requeue { after: Duration::ZERO },
             // The other run has finished. The random delay keeps two runs from meeting again.
             Outcome::Conflict { .. } => {
-                let after = Self::SHORTEST.mul_f64(1.0 + chance.clamp(0.0, 1.0));
-                Settlement::GiveBack { after }
+                let after = Self::MIN_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0));
+                Settlement::Requeue { after }
             }
             Outcome::Reject { .. } | Outcome::Refused { .. } | Outcome::Unreadable { .. } => {
                 Settlement::dead_letter(outcome.to_string())
@@ -108,8 +108,8 @@ impl RetryPolicy {
             Outcome::Retry { after, .. } => *after,
             _ => None,
         };
-        let pause = asked.or(configured).unwrap_or(Self::SHORTEST);
-        let pause = pause.clamp(Self::SHORTEST, Self::LONGEST);
+        let pause = asked.or(configured).unwrap_or(Self::MIN_DELAY);
+        let pause = pause.clamp(Self::MIN_DELAY, Self::MAX_DELAY);
         pause.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0))
     }
 }
@@ -123,7 +123,7 @@ impl Default for RetryPolicy {
 
 fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
     let attempts = NonZeroU32::deserialize(deserializer)?;
-    let limit = RetryPolicy::MOST_ATTEMPTS;
+    let limit = RetryPolicy::MAX_ATTEMPTS;
     if attempts.get() > limit {
         let reason = format!("max_attempts must be 1 to {limit}, {attempts} is not");
         return Err(serde::de::Error::custom(reason));
@@ -134,7 +134,7 @@ fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZero
 fn pauses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
     use serde::de::Error;
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let (shortest, longest) = (RetryPolicy::SHORTEST, RetryPolicy::LONGEST);
+    let (shortest, longest) = (RetryPolicy::MIN_DELAY, RetryPolicy::MAX_DELAY);
     let pause = |text: &String| {
         let pause = humantime::parse_duration(text).map_err(D::Error::custom)?;
         if (shortest..=longest).contains(&pause) {
@@ -200,10 +200,10 @@ mod tests {
         check(&RetryPolicy::default(), &outcome, 1, retry(7));
         let after = Some(Duration::MAX);
         let outcome = Outcome::Retry { reason: "x".into(), after };
-        let longest = Settlement::Retry { after: RetryPolicy::LONGEST };
+        let longest = Settlement::Retry { after: RetryPolicy::MAX_DELAY };
         check(&RetryPolicy::default(), &outcome, 1, longest);
         let outcome = Outcome::Retry { reason: "x".into(), after: Some(Duration::ZERO) };
-        let shortest = Settlement::Retry { after: RetryPolicy::SHORTEST };
+        let shortest = Settlement::Retry { after: RetryPolicy::MIN_DELAY };
         check(&RetryPolicy::default(), &outcome, 1, shortest);
     }
 
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_run_costs_no_attempt() {
-        let back = Settlement::GiveBack { after: Duration::ZERO };
+        let back = Settlement::Requeue { after: Duration::ZERO };
         check(&RetryPolicy::default(), &Outcome::Cancelled, 3, back);
     }
 

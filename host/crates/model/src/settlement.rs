@@ -20,7 +20,7 @@ pub enum Settlement {
         output: String,
     },
     /// The entry is returned to the queue and redelivered after a delay; the attempt does not count.
-    GiveBack { after: Duration },
+    Requeue { after: Duration },
     /// The entry is held until its task is resumed; the attempt does not count.
     Hold,
 }
@@ -37,7 +37,7 @@ impl Settlement {
             Self::Ack => "done",
             Self::Retry { .. } => "retried",
             Self::DeadLetter { .. } => "dead-lettered",
-            Self::GiveBack { .. } => "returned to the queue",
+            Self::Requeue { .. } => "returned to the queue",
             Self::Hold => "held",
         }
     }

@@ -210,7 +210,7 @@ impl Planner {
             let layer = name.parse().map_err(|()| StartError::NoLayer { name: name.clone() })?;
             required.insert(layer);
         }
-        // A grant or a limit is only true while its layer is held.
+        // A grant or a limit is only true while its layer is in force.
         if !grants.tcp.is_empty() {
             required.insert(Layer::Tcp);
         }

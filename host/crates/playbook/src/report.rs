@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use loopabull_launcher::{Held, Report, exit};
+use loopabull_launcher::{self as launcher, Report, exit};
 use loopabull_model::{
     Attempt, Exceeded, LayerReport, LayerState, Outcome, Output, PlaybookReport, Reason, Results,
 };
@@ -51,9 +51,9 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
     let mut exited = None;
     for report in end.reports {
         match report {
-            Report::Layer { layer, held, detail } => playbook.layers.push(LayerReport {
+            Report::Layer { layer, state, detail } => playbook.layers.push(LayerReport {
                 layer: layer.to_string(),
-                held: state(&held),
+                state: layer_state(&state),
                 detail: detail.into(),
             }),
             Report::Failed { code, reason } => failed = Some((code, reason)),
@@ -114,11 +114,11 @@ pub(crate) fn not_started(reason: impl Into<Reason>) -> Outcome {
     Outcome::NotStarted { reason: reason.into() }
 }
 
-fn state(held: &Held) -> LayerState {
-    match held {
-        Held::Yes => LayerState::Held,
-        Held::No => LayerState::Degraded,
-        Held::Off => LayerState::Off,
+fn layer_state(state: &launcher::LayerState) -> LayerState {
+    match state {
+        launcher::LayerState::Active => LayerState::Active,
+        launcher::LayerState::Degraded => LayerState::Degraded,
+        launcher::LayerState::Off => LayerState::Off,
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
                 if ignored || !(is_unreachable || matches!(status, Status::Failed)) {
                     return;
                 }
-                if results.failures.len() == Results::MOST_FAILURES {
+                if results.failures.len() == Results::MAX_FAILURES {
                     results.dropped += 1;
                     return;
                 }
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
             Line::Warning { text } => warn(results, masked(mask, &text)),
             Line::NoHosts => warn(results, "a play found no host".into()),
             Line::Recap { hosts, results_dropped } => {
-                let known = hosts.len().min(Results::MOST_HOSTS);
+                let known = hosts.len().min(Results::MAX_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;
                 let hosts = hosts.into_iter().take(known);
                 results.hosts = hosts.map(|(host, counts)| (name(mask, &host), counts)).collect();
@@ -151,7 +151,7 @@ fn warn(results: &mut Results, text: Reason) {
     if results.warnings.contains(&text) {
         return;
     }
-    if results.warnings.len() == Results::MOST_WARNINGS {
+    if results.warnings.len() == Results::MAX_WARNINGS {
         results.dropped += 1;
         return;
     }
@@ -160,7 +160,7 @@ fn warn(results: &mut Results, text: Reason) {
 
 /// Counts a result as Ansible's own recap does, in case that the play ends without one.
 fn count(results: &mut Results, host: String, status: Status, changed: bool, ignored: bool) {
-    if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MOST_HOSTS {
+    if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MAX_HOSTS {
         results.dropped += 1;
         return;
     }

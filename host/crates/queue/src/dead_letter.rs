@@ -22,7 +22,6 @@ pub struct DeadLetter {
     /// The bytes as they arrived.
     #[serde(skip)]
     pub body: Vec<u8>,
-    #[serde(rename = "burial")]
     pub death: DeathRecord,
     /// The end of its last run's output.
     pub output: String,

@@ -27,7 +27,7 @@ impl DeliveredEntry {
     /// Returns the number of attempts that count once the delivery is settled.
     pub(crate) fn attempts_after(&self, settlement: &Settlement) -> u32 {
         match settlement {
-            Settlement::GiveBack { .. } | Settlement::Hold => self.attempt.saturating_sub(1),
+            Settlement::Requeue { .. } | Settlement::Hold => self.attempt.saturating_sub(1),
             _ => self.attempt,
         }
     }

@@ -8,7 +8,7 @@ pub struct Depth {
     /// Entries that wait for a worker.
     pub waiting: u64,
     /// Entries that wait for their next attempt.
-    pub later: u64,
+    pub delayed: u64,
     /// Entries that wait for their task to be resumed.
     pub held: u64,
     /// Entries that were delivered and are not settled. Unknown to a client of RabbitMQ.

@@ -116,7 +116,7 @@ impl Embedded {
             connection
                 .prepare(
                     "SELECT CASE WHEN state = 'waiting' AND due_ms > max(queued_ms, ?2)
-                                 THEN 'later' ELSE state END AS what, count(*), min(queued_ms)
+                                 THEN 'delayed' ELSE state END AS what, count(*), min(queued_ms)
                      FROM entries WHERE queue = ?1 GROUP BY what",
                 )?
                 .query_map(params![queue, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
@@ -130,7 +130,7 @@ impl Embedded {
                     let age = u64::try_from(now.saturating_sub(oldest)).unwrap_or_default();
                     depth.oldest = Some(Duration::from_millis(age));
                 }
-                "later" => depth.later = count,
+                "delayed" => depth.delayed = count,
                 "held" => depth.held = count,
                 "claimed" => depth.claimed = Some(count),
                 _ => depth.dead = count,

@@ -26,7 +26,7 @@ pub enum QueueError {
 
 impl QueueError {
     /// Returns whether the queue will never accept the message, so that a retry is useless.
-    pub fn is_final(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Amqp(AmqpError::TooLarge { .. }))
     }
 }

@@ -104,7 +104,7 @@ impl RabbitMq {
             match role {
                 QueueRole::Work => depth.waiting += count,
                 QueueRole::Dead => depth.dead += count,
-                QueueRole::Delay(_) | QueueRole::Held(_) => depth.later += count,
+                QueueRole::Delay(_) | QueueRole::Held(_) => depth.delayed += count,
             }
         }
         for task in self.shared.held.tasks_of(queue) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use loopabull_egress::{EgressLimits, Trust};
+use loopabull_egress::{EgressLimits, TlsRoots};
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Manifest, Message, RunId};
 use loopabull_task::test;
@@ -84,7 +84,8 @@ fn push() -> String {
 }
 
 fn runner(instances: u32, cache: Option<&Path>) -> ComponentRunner {
-    let egress = EgressSetup { limits: EgressLimits::default(), trust: Trust::load(None).unwrap() };
+    let egress =
+        EgressSetup { limits: EgressLimits::default(), tls_roots: TlsRoots::load(None).unwrap() };
     // No directory can be created below a device file, so this runner has no usable cache.
     let cache = cache.unwrap_or(Path::new("/dev/null/cache")).to_owned();
     ComponentRunner::new(&Setup { instances, cache, egress }).unwrap()

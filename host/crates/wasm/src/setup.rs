@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use loopabull_egress::{EgressLimits, Trust};
+use loopabull_egress::{EgressLimits, TlsRoots};
 
 /// The configuration of a runner.
 #[derive(Clone, Debug)]
@@ -21,5 +21,5 @@ pub struct Setup {
 pub struct EgressSetup {
     pub limits: EgressLimits,
     /// The root certificates that server certificates are checked against.
-    pub trust: Trust,
+    pub tls_roots: TlsRoots,
 }

@@ -109,7 +109,7 @@ impl Publisher {
         };
         match self.queues.publish(entry).await {
             Ok(()) => Ok(Accepted::Queued),
-            Err(error) if error.is_final() => {
+            Err(error) if error.is_permanent() => {
                 // While the daemon stops it stays in the spool.
                 self.quarantine(entry, &error).await.map_err(|_stopping| error)
             }

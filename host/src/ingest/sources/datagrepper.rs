@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_egress::Trust;
+use loopabull_egress::TlsRoots;
 use loopabull_fedmsg::trusted;
 use loopabull_queue::Backoff;
 use serde_json::value::RawValue;
@@ -34,7 +34,7 @@ use crate::ingest::sources::datagrepper::progress::{Progress, ProgressError, Sea
 use crate::ingest::sources::datagrepper::schedule::{Due, Schedule};
 use crate::ingest::sources::fedmsg::Connections;
 use crate::observe::activity::{Activity, Link};
-use crate::observe::metrics::{Metrics, Source};
+use crate::observe::metrics::{BySource, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
 /// The number of consecutive unreadable answers after which smaller pages are requested.
@@ -91,12 +91,12 @@ impl Datagrepper {
     pub(super) fn open(
         settings: &config::Datagrepper,
         config: &Config,
-        trust: Trust,
+        tls_roots: TlsRoots,
         path: &Arc<IngestPath>,
         connections: watch::Receiver<Connections>,
         shared: &Shared,
     ) -> Result<Self, DatagrepperError> {
-        let client = Client::new(&settings.url, &settings.addresses, trust)
+        let client = Client::new(&settings.url, &settings.addresses, tls_roots)
             .map_err(|source| DatagrepperError::Url { url: settings.url.clone(), source })?;
         let file = config.state.join("datagrepper.json");
         let progress = Progress::read(&file)?;
@@ -245,7 +245,7 @@ impl Datagrepper {
                 return Ok(());
             }
         }
-        self.metrics.envelopes.get_or_create(&Source { source: "datagrepper" }).inc();
+        self.metrics.envelopes.get_or_create(&BySource { source: "datagrepper" }).inc();
         match message {
             Ok(message) => self.path.accept_kept(self.name(), &message).await,
             Err(rejection) => {

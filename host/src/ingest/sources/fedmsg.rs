@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::ingest::path::IngestPath;
 use crate::observe::activity::Activity;
-use crate::observe::metrics::{Metrics, Source};
+use crate::observe::metrics::{BySource, Metrics};
 
 pub(super) use thread::{Connections, FedmsgError, Received, start};
 
@@ -45,7 +45,7 @@ impl FedmsgSource {
             };
             let Some(Received { endpoint, envelope, permit: _permit }) = received else { return };
             self.activity.receive(&endpoint);
-            self.metrics.envelopes.get_or_create(&Source { source: "fedmsg" }).inc();
+            self.metrics.envelopes.get_or_create(&BySource { source: "fedmsg" }).inc();
             match envelope.and_then(|envelope| self.verify(envelope)) {
                 Ok(message) => self.path.accept(&message).await,
                 Err(rejection) => self.path.reject(&rejection),

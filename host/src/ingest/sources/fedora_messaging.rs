@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ingest::path::IngestPath;
 use crate::ingest::quarantine::{Stopping, Unusable};
 use crate::observe::activity::{Activity, Link};
-use crate::observe::metrics::{Metrics, Source};
+use crate::observe::metrics::{BySource, Metrics};
 
 /// The metrics label of this source.
 const SOURCE: &str = "fedora-messaging";
@@ -51,7 +51,7 @@ impl BusSource {
 
     async fn accept(&self, delivery: BusDelivery) {
         self.activity.receive(&self.name);
-        self.metrics.envelopes.get_or_create(&Source { source: SOURCE }).inc();
+        self.metrics.envelopes.get_or_create(&BySource { source: SOURCE }).inc();
         let accepted = match message(&delivery) {
             Ok(message) => self.path.accept_kept(&self.name, &message).await,
             Err((reason, why)) => self.reject(&delivery, reason, &why).await,

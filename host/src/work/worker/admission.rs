@@ -31,7 +31,7 @@ impl Admission {
         entry: &Entry,
     ) -> Result<EntryInProgress<'_>, Settlement> {
         if self.drain.is_cancelled() {
-            return Err(Settlement::GiveBack { after: Duration::ZERO });
+            return Err(Settlement::Requeue { after: Duration::ZERO });
         }
         if self.pauses.is_paused(&Target::Task(entry.task.clone())) {
             return Err(Settlement::Hold);
@@ -48,7 +48,7 @@ impl Admission {
         self.in_progress.start(&entry.id).ok_or_else(|| {
             let id = &entry.message.id;
             tracing::warn!(message.id = %id, "message {id} is already in progress");
-            Settlement::GiveBack { after: IN_PROGRESS_DELAY }
+            Settlement::Requeue { after: IN_PROGRESS_DELAY }
         })
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Planned<'a> {
     pub task: Option<&'a Task>,
     pub policy: &'a RetryPolicy,
     /// How many daemons died while they ran the entry.
-    pub cut_offs: u32,
+    pub crashes: u32,
 }
 
 impl Attempts {
@@ -62,7 +62,7 @@ impl Attempts {
         if !matches!(run.outcome, Outcome::Conflict { .. }) {
             return Ok(run);
         }
-        self.report(&run, planned.task, &Settlement::GiveBack { after: Duration::ZERO });
+        self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
         let _lock = self.task_locks.exclusive(task).await;
         self.run_once(retries, planned).await
     }
@@ -119,7 +119,7 @@ impl Attempts {
     /// Runs the task, unless its policy allows no attempt any more.
     async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
-        if let Some(reason) = planned.policy.refuse(attempt, planned.cut_offs) {
+        if let Some(reason) = planned.policy.refuse(attempt, planned.crashes) {
             return Attempt::without_output(Outcome::Refused { reason });
         }
         let call = Call {

@@ -91,15 +91,15 @@ impl Deliveries {
         let task = catalog.routes.task(&entry.task).map(Arc::as_ref);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
         match begun {
-            Begun::Run { cut_offs } => {
+            Begun::Run { crashes } => {
                 let planned =
-                    Planned { catalog: &catalog, delivery, task, policy: &policy, cut_offs };
+                    Planned { catalog: &catalog, delivery, task, policy: &policy, crashes };
                 self.run(retries, &planned).await
             }
-            Begun::Wait { cut_offs } => {
+            Begun::Wait { crashes } => {
                 let jitter = 0.5 + fastrand::f64() / 2.0;
-                let after = CRASH_DELAY.saturating_mul(cut_offs - 1).mul_f64(jitter);
-                Ok(Decided::without_run(Settlement::GiveBack { after }))
+                let after = CRASH_DELAY.saturating_mul(crashes - 1).mul_f64(jitter);
+                Ok(Decided::without_run(Settlement::Requeue { after }))
             }
             Begun::Succeeded => {
                 let id = &entry.message.id;

@@ -20,7 +20,7 @@ use crate::command::{command, output};
 use crate::status;
 
 /// The time limit for the daemon's answer to a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The programs and the files of a round.
 struct Host {
@@ -40,7 +40,7 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
 
     let mut daemon = host.command();
     daemon.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
-    let agent = Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    let agent = Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build().into();
     let mut watch = setup.watch()?;
     let mut workers = Workers::default();
     workers.start(&daemon, Stdio::null(), host.folder.join("daemon.log"))?;

@@ -188,10 +188,12 @@ mod tests {
 
     #[test]
     fn a_logged_error_is_reported_with_its_module() {
-        let listing = "2026-01-02 03:04:05,678 - ansible_rulebook.collection - ERROR - not there\n";
-        assert_eq!(error_in(listing), None);
+        let collection_error =
+            "2026-01-02 03:04:05,678 - ansible_rulebook.collection - ERROR - not there\n";
+        assert_eq!(error_in(collection_error), None);
         let failed = "2026-01-02 03:04:05,678 - ansible_rulebook.action.run_playbook - ERROR - x\n";
-        let error = succeeded(&format!("{listing}{END}{failed}"), Path::new("a.log")).unwrap_err();
+        let error =
+            succeeded(&format!("{collection_error}{END}{failed}"), Path::new("a.log")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "module `ansible_rulebook.action.run_playbook` logged an error, see `a.log`"

@@ -19,7 +19,7 @@ const RUNS: &str = "1000";
 /// The time limit for the daemon to finish its runs.
 const GRACE: Duration = Duration::from_secs(45);
 /// The time limit for an answer to a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval between checks for the file that the daemon writes when it is ready.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -90,7 +90,7 @@ impl Daemon {
         // Ctrl-C reaches only this program, which then stops the daemon.
         start.process_group(0);
         let child = spawn(&mut start)?;
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).build();
+        let config = Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build();
         let mut daemon =
             Self { child: Some(child), folder, listen: String::new(), agent: config.into() };
         daemon.wait_until_ready(deadline)?;
@@ -125,7 +125,7 @@ impl Daemon {
             queue[key].as_u64().with_context(|| format!("`{url}` has no number `queues.0.{key}`"))
         };
         Ok(Status {
-            waiting: in_queue("waiting")? + in_queue("later")?,
+            waiting: in_queue("waiting")? + in_queue("delayed")?,
             claimed: queue["claimed"].as_u64(),
             dead: in_queue("dead")?,
             accepted: number("counts", "accepted")?,

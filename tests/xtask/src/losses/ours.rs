@@ -83,7 +83,7 @@ impl Ours {
         let read = |line: &str| {
             let letter: Value = serde_json::from_str(line).context("a dead letter is not JSON")?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let (id, reason) = (text(&letter["message"]["id"]), text(&letter["burial"]["reason"]));
+            let (id, reason) = (text(&letter["message"]["id"]), text(&letter["death"]["reason"]));
             ensure!(!id.is_empty() && !reason.is_empty(), "not a dead letter: {line}");
             Ok((id, reason))
         };

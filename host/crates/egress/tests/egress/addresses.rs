@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 
 use loopabull_egress::{Denied, Egress, EgressLimits, SendError};
 
-use crate::test_server::{Server, answers, get, grants, trust};
+use crate::test_server::{Server, answers, get, grants, tls_roots};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 async fn check_denied(address: &str) {
     let (names, _) = answers(&[&[address]]);
     let granted = grants("'http://name.example'");
-    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), tls_roots(), names).begin_run();
     let error = get(&run, "http://name.example/").await.unwrap_err();
     assert!(matches!(error, SendError::Denied(Denied::Address { .. })), "{address}: {error:?}");
 }
@@ -40,7 +40,7 @@ async fn a_name_with_a_private_address_is_denied() {
 async fn the_denial_names_the_address_and_the_grant_to_add() {
     let (names, _) = answers(&[&["10.1.2.3"]]);
     let granted = grants("'http://pagure.internal:8080'");
-    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), tls_roots(), names).begin_run();
     let error = get(&run, "http://pagure.internal:8080/").await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -65,7 +65,7 @@ async fn the_connection_uses_the_checked_address_of_a_name_that_changes() {
     let (names, look_ups) = answers(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let url = format!("http://name.example:{port}");
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.2'] }}"));
-    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), tls_roots(), names).begin_run();
 
     assert_eq!(get(&run, &url).await.unwrap().status.as_u16(), 200);
     assert_eq!(look_ups.load(Ordering::SeqCst), 1);
@@ -91,7 +91,7 @@ async fn only_allowed_addresses_of_a_name_are_tried() {
     let (names, _) = answers(&[&["127.0.0.1", "127.0.0.3", "127.0.0.2"]]);
     let url = format!("http://name.example:{port}");
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.2', '127.0.0.3'] }}"));
-    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), tls_roots(), names).begin_run();
     get(&run, &url).await.unwrap();
     assert_eq!((checked.connections(), other.connections()), (1, 0));
 }
@@ -100,7 +100,7 @@ async fn only_allowed_addresses_of_a_name_are_tried() {
 async fn an_address_is_allowed_only_for_its_own_origin() {
     let (names, _) = answers(&[&["127.0.0.1"]]);
     let granted = grants("{ url = 'http://a', addresses = ['127.0.0.1'] }, 'http://b'");
-    let run = Egress::with_names(granted, EgressLimits::default(), trust(), names).begin_run();
+    let run = Egress::with_names(granted, EgressLimits::default(), tls_roots(), names).begin_run();
     let error = get(&run, "http://b/").await.unwrap_err();
     assert!(matches!(error, SendError::Denied(Denied::Address { .. })), "{error:?}");
 }
@@ -108,7 +108,7 @@ async fn an_address_is_allowed_only_for_its_own_origin() {
 #[tokio::test]
 async fn a_name_without_addresses_is_an_error() {
     let (names, _) = answers(&[&[]]);
-    let run = Egress::with_names(grants("'http://a'"), EgressLimits::default(), trust(), names)
+    let run = Egress::with_names(grants("'http://a'"), EgressLimits::default(), tls_roots(), names)
         .begin_run();
     let error = get(&run, "http://a/").await.unwrap_err();
     assert_eq!(error.to_string(), "`a` has no address");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_egress::{Egress, EgressLimits, RunEgress, SendError, Trust, TrustError};
+use loopabull_egress::{Egress, EgressLimits, RunEgress, SendError, TlsRoots, TlsRootsError};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -41,18 +41,18 @@ fn server(root: &CertifiedIssuer<'static, KeyPair>, name: &str, answer: &'static
     })
 }
 
-fn trusting(root: &CertifiedIssuer<'static, KeyPair>) -> Trust {
+fn trusting(root: &CertifiedIssuer<'static, KeyPair>) -> TlsRoots {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), root.pem()).unwrap();
-    Trust::load(Some(file.path())).unwrap()
+    TlsRoots::load(Some(file.path())).unwrap()
 }
 
 /// Begins a run that is granted this server under its name.
-fn run(server: &Server, trust: Trust) -> (RunEgress, String) {
+fn run(server: &Server, tls_roots: TlsRoots) -> (RunEgress, String) {
     let (names, _) = answers(&[&["127.0.0.1"]]);
     let url = format!("https://pagure.internal:{}", server.address.port());
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.1'] }}"));
-    (Egress::with_names(granted, EgressLimits::default(), trust, names).begin_run(), url)
+    (Egress::with_names(granted, EgressLimits::default(), tls_roots, names).begin_run(), url)
 }
 
 #[tokio::test]
@@ -116,8 +116,8 @@ async fn a_truncated_body_over_tls_is_an_error() {
 #[test]
 fn a_file_without_certificates_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Trust::load(Some(file.path())).unwrap_err();
-    assert!(matches!(error, TrustError::Empty { .. }), "{error:?}");
-    let error = Trust::load(Some("/nowhere/ca.pem".as_ref())).unwrap_err();
+    let error = TlsRoots::load(Some(file.path())).unwrap_err();
+    assert!(matches!(error, TlsRootsError::Empty { .. }), "{error:?}");
+    let error = TlsRoots::load(Some("/nowhere/ca.pem".as_ref())).unwrap_err();
     assert_eq!(error.to_string(), "cannot read certificates from `/nowhere/ca.pem`");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use loopabull_egress::{Egress, EgressLimits, NameTable, RunEgress, SendError, Timeouts, Trust};
+use loopabull_egress::{Egress, EgressLimits, NameTable, RunEgress, SendError, Timeouts, TlsRoots};
 use loopabull_model::HttpGrant;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::Deserialize;
@@ -115,9 +115,9 @@ pub(crate) fn grants(list: &str) -> Vec<HttpGrant> {
     toml::from_str::<Grants>(&format!("http = [{list}]")).unwrap().http
 }
 
-pub(crate) fn trust() -> Trust {
-    static TRUST: LazyLock<Trust> = LazyLock::new(|| Trust::load(None).unwrap());
-    TRUST.clone()
+pub(crate) fn tls_roots() -> TlsRoots {
+    static TLS_ROOTS: LazyLock<TlsRoots> = LazyLock::new(|| TlsRoots::load(None).unwrap());
+    TLS_ROOTS.clone()
 }
 
 /// Begins a run with these grants.
@@ -126,7 +126,7 @@ pub(crate) fn run(list: &str) -> RunEgress {
 }
 
 pub(crate) fn run_with(list: &str, limits: EgressLimits) -> RunEgress {
-    Egress::new(grants(list), limits, trust()).begin_run()
+    Egress::new(grants(list), limits, tls_roots()).begin_run()
 }
 
 /// Returns a table that answers each look-up with the next list, repeating the last one, and a

@@ -23,7 +23,7 @@ use crate::layer::Layer;
 use crate::namespaces::UserNamespace;
 use crate::pipeline::{self, GroupEntry, Start};
 use crate::processes;
-use crate::report::{Held, Report};
+use crate::report::{LayerState, Report};
 use crate::reporter::Reporter;
 use crate::rootfs::{self, RootFilesystem};
 use crate::supervisor::signals::{Notice, Signals};
@@ -56,7 +56,7 @@ impl Inner<'_> {
         };
         drop(failures);
         let detail = "processes, mounts, shared memory";
-        self.reporter.layer(Layer::Namespaces, Held::Yes, detail);
+        self.reporter.layer(Layer::Namespaces, LayerState::Active, detail);
         self.run(root, users)
     }
 

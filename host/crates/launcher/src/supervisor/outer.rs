@@ -21,7 +21,7 @@ use crate::error::{LaunchError, LayerError, Step};
 use crate::layer::Layer;
 use crate::namespaces::UserNamespace;
 use crate::pipeline;
-use crate::report::Held;
+use crate::report::LayerState;
 use crate::reporter::Reporter;
 use crate::supervisor::inner::{self, Inner};
 use crate::supervisor::signals::{Notice, Signals};
@@ -75,7 +75,7 @@ impl Launch {
     /// Starts the inner process, in namespaces if possible, and returns its process id.
     fn start(&self, inner: &Inner<'_>) -> Result<Pid, LaunchError> {
         if !self.confinement.wants(Layer::Namespaces) {
-            self.reporter.layer(Layer::Namespaces, Held::Off, "left out");
+            self.reporter.layer(Layer::Namespaces, LayerState::Off, "left out");
             return start_without_namespaces(inner);
         }
         match start_in_namespaces(inner) {
@@ -84,7 +84,7 @@ impl Launch {
                 Err(error.in_layer(Layer::Namespaces))
             }
             Err(error) => {
-                self.reporter.layer(Layer::Namespaces, Held::No, error.detail());
+                self.reporter.layer(Layer::Namespaces, LayerState::Degraded, error.detail());
                 start_without_namespaces(inner)
             }
         }

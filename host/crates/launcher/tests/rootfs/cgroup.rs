@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use loopabull_launcher::{Held, Layer, Report, exit};
+use loopabull_launcher::{Layer, LayerState, Report, exit};
 
-use crate::fixture::{Fixture, LAUNCHER, VARIANTS, held, wait_until};
+use crate::fixture::{Fixture, LAUNCHER, VARIANTS, state, wait_until};
 
 /// Returns the folder of this test's control group.
 fn group_folder() -> Option<PathBuf> {
@@ -40,7 +40,7 @@ fn has_groups_for(what: &str) -> bool {
     io::stderr().write_all(line.as_bytes()).unwrap();
     let fixture = Fixture::new("exit 3", &[Layer::Namespaces]);
     let (reports, _) = fixture.run(&[]);
-    assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
+    assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
     assert!(reports.contains(&Report::Exited { status: 3 }), "{reports:?}");
     false
 }
@@ -66,9 +66,9 @@ fn a_program_runs_without_a_control_group_unless_it_is_required() {
         fixture.confinement.limits.processes = Some(1000);
         let (reports, printed) = run_without_groups(&fixture);
         assert_eq!(printed, "it ran\n", "{reports:?}");
-        assert_eq!(held(&reports, Layer::Cgroup), Some(Held::No), "{reports:?}");
+        assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
         // Nothing else limits the processes of root.
-        assert_eq!(held(&reports, Layer::Processes), Some(Held::No), "{reports:?}");
+        assert_eq!(state(&reports, Layer::Processes), Some(LayerState::Degraded), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
         assert_eq!(fixture.living(), 0);
         fixture.confinement.required.insert(Layer::Cgroup);
@@ -92,7 +92,7 @@ fn the_control_group_of_a_program_is_removed_at_its_end() {
         }
         let (reports, printed) = fixture.run(&[]);
         let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
-        assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Yes), "{reports:?}");
+        assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Active), "{reports:?}");
         let name = group.rsplit('/').next().unwrap();
         assert!(name.starts_with("loopabull-launch-"), "{group}");
         assert!(!group_folder().unwrap().join(name).exists(), "{group}");
@@ -127,7 +127,7 @@ fn the_group_is_created_beside_the_daemons_group_in_a_delegated_service() {
 fn requiring_a_group_that_is_left_out_is_bad_usage() {
     let mut fixture = Fixture::new("exit 3", &[Layer::Cgroup]);
     let (reports, _) = fixture.run(&[]);
-    assert_eq!(held(&reports, Layer::Cgroup), Some(Held::Off), "{reports:?}");
+    assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Off), "{reports:?}");
     fixture.confinement.required.insert(Layer::Cgroup);
     let (reports, _) = fixture.run(&[]);
     assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");

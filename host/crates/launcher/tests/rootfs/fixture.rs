@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use loopabull_launcher::{Confinement, Environment, Files, Held, Layer, Limits, Report, send_plan};
+use loopabull_launcher::{
+    Confinement, Environment, Files, Layer, LayerState, Limits, Report, send_plan,
+};
 use tempfile::TempDir;
 
 pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
@@ -107,9 +109,9 @@ pub(crate) fn living_in(folder: &Path) -> usize {
 }
 
 /// Returns the reported state of a layer.
-pub(crate) fn held(reports: &[Report], wanted: Layer) -> Option<Held> {
+pub(crate) fn state(reports: &[Report], wanted: Layer) -> Option<LayerState> {
     reports.iter().find_map(|report| match report {
-        Report::Layer { layer, held, .. } if *layer == wanted => Some(held.clone()),
+        Report::Layer { layer, state, .. } if *layer == wanted => Some(state.clone()),
         _ => None,
     })
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use loopabull_launcher::{Held, Layer, Report, exit};
+use loopabull_launcher::{Layer, LayerState, Report, exit};
 
-use crate::fixture::{Fixture, LAUNCHER, VARIANTS, held};
+use crate::fixture::{Fixture, LAUNCHER, VARIANTS, state};
 
 #[test]
 fn every_layer_is_reported_once() {
@@ -20,9 +20,9 @@ fn every_layer_is_reported_once() {
             );
             assert_eq!(lines.count(), 1, "{layer} in {reports:?}");
         }
-        let expected = if without.is_empty() { Held::Yes } else { Held::Off };
-        assert_eq!(held(&reports, Layer::Namespaces), Some(expected));
-        assert_eq!(held(&reports, Layer::Files), Some(Held::Yes));
+        let expected = if without.is_empty() { LayerState::Active } else { LayerState::Off };
+        assert_eq!(state(&reports, Layer::Namespaces), Some(expected));
+        assert_eq!(state(&reports, Layer::Files), Some(LayerState::Active));
         assert!(reports.contains(&Report::Exited { status: 3 }));
     }
 }
@@ -64,7 +64,7 @@ fn the_option_report_prints_the_report_to_standard_error() {
     let mut command = Command::new(LAUNCHER);
     let output = command.arg("--report").args(fixture.confinement.to_args()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("loopabull-launch: layer files held Landlock ABI "), "{stderr}");
+    assert!(stderr.contains("loopabull-launch: layer files active Landlock ABI "), "{stderr}");
     assert!(stderr.ends_with("loopabull-launch: killed 0\nloopabull-launch: exited 0\n"));
     assert_eq!(fixture.command().output().unwrap().stderr, b"");
 }

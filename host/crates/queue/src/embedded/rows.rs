@@ -134,10 +134,10 @@ pub(super) fn settle(
         ),
         Settlement::Hold => execute("state = 'held'", &[&id, &attempts]),
         // Without a delay the entry keeps its position.
-        Settlement::GiveBack { after } if after.is_zero() => {
+        Settlement::Requeue { after } if after.is_zero() => {
             execute("state = 'waiting'", &[&id, &attempts])
         }
-        Settlement::Retry { after } | Settlement::GiveBack { after } => {
+        Settlement::Retry { after } | Settlement::Requeue { after } => {
             let delay = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
             let due = now_ms().saturating_add(delay);
             execute("state = 'waiting', due_ms = ?3", &[&id, &attempts, &due])
@@ -183,7 +183,7 @@ pub(super) fn carry_out(
                  SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, due_ms = ?4,
                      reason = '', output = '', died_ms = 0, history = ?5 {dead}"
             );
-            let requeued = letter.id.reborn();
+            let requeued = letter.id.requeued();
             connection.execute(&sql, params![id, entry, requeued.as_str(), now_ms(), history])
         }
     }

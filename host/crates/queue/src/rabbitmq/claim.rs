@@ -60,12 +60,12 @@ impl Claim {
         let copy = match settlement {
             Settlement::Ack => None,
             Settlement::Retry { after } => Some(Outgoing::delayed(delivered, attempts, *after)),
-            Settlement::GiveBack { after } if !after.is_zero() => {
+            Settlement::Requeue { after } if !after.is_zero() => {
                 Some(Outgoing::delayed(delivered, attempts, *after))
             }
             // The entry returns to its position. The broker counts that towards its delivery limit, which
             // is high.
-            Settlement::GiveBack { .. } => return self.requeue().await,
+            Settlement::Requeue { .. } => return self.requeue().await,
             Settlement::DeadLetter { reason, output } => {
                 let copy = Outgoing::copy(delivered, QueueRole::Dead, attempts);
                 Some(copy.dead_lettered(reason, output))

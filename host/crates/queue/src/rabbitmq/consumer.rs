@@ -162,7 +162,7 @@ impl Consumer {
     async fn accept(&self, claim: Claim) -> Result<Option<Received>, QueueError> {
         match incoming::read(&self.queue, &claim.raw) {
             Incoming::Entry(delivered, remaining) if !remaining.is_zero() => {
-                claim.settle(&delivered, &Settlement::GiveBack { after: remaining }).await?;
+                claim.settle(&delivered, &Settlement::Requeue { after: remaining }).await?;
             }
             Incoming::Entry(delivered, _) => {
                 if claim.was_held() || !self.hold_back(&delivered, &claim).await? {

@@ -12,7 +12,7 @@ const PRECONDITION_FAILED: u16 = 406;
 
 /// How a queue on the broker compares with our declaration.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(tag = "standing", rename_all = "kebab-case")]
+#[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Declaration {
     /// The queue does not exist and will be created.
     Missing,

@@ -67,7 +67,7 @@ impl Outgoing {
         match (&letter.message, &letter.task) {
             (Ok(message), Some(task)) => {
                 let entry = Entry {
-                    id: letter.id.reborn(),
+                    id: letter.id.requeued(),
                     queue: letter.queue.clone(),
                     task: task.clone(),
                     message: message.clone(),

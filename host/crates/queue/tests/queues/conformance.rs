@@ -110,7 +110,7 @@ async fn delay_of(fixture: &Fixture, settlement: Settlement, attempt: u32) -> Du
     let delivery = receive(&mut consumer).await;
     let start = Instant::now();
     delivery.settle(&settlement).await.unwrap();
-    wait_for(&queues, |depth| depth.later == 1).await;
+    wait_for(&queues, |depth| depth.delayed == 1).await;
     let again = receive(&mut consumer).await;
     let delay = start.elapsed();
     assert_eq!(again.entry, entry(1));
@@ -134,7 +134,7 @@ async fn a_delay_between_two_steps_is_kept(fixture: Fixture) {
 
 async fn a_requeued_delivery_can_have_a_delay(fixture: Fixture) {
     let after = Duration::from_millis(500);
-    let delay = delay_of(&fixture, Settlement::GiveBack { after }, 1).await;
+    let delay = delay_of(&fixture, Settlement::Requeue { after }, 1).await;
     assert!(delay >= after, "{delay:?}");
 }
 
@@ -222,7 +222,7 @@ async fn a_requeued_delivery_costs_no_attempt(fixture: Fixture) {
     for _ in 0..3 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.attempt, 1);
-        let back = Settlement::GiveBack { after: Duration::ZERO };
+        let back = Settlement::Requeue { after: Duration::ZERO };
         delivery.settle(&back).await.unwrap();
     }
 }

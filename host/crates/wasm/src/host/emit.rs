@@ -59,7 +59,7 @@ impl Host {
                 "the topic `{topic}` is not granted; add it to `emit` under `[grants]`"
             ));
         }
-        let limit = Emission::MOST_HOPS;
+        let limit = Emission::MAX_HOPS;
         if self.hops >= limit {
             return Err(format!("the chain of emitted messages has reached its limit of {limit}"));
         }

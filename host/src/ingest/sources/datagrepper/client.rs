@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::uri::{InvalidUri, Scheme};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
-use loopabull_egress::{Egress, EgressLimits, SendError, Timeouts, Trust};
+use loopabull_egress::{Egress, EgressLimits, SendError, Timeouts, TlsRoots};
 use loopabull_model::{AddressBlock, HttpGrant, HttpGrantError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -89,7 +89,7 @@ impl Client {
     pub(super) fn new(
         url: &str,
         addresses: &[AddressBlock],
-        trust: Trust,
+        tls_roots: TlsRoots,
     ) -> Result<Self, UrlError> {
         let uri: Uri = url.parse()?;
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
@@ -103,7 +103,7 @@ impl Client {
         }
         let limits =
             EgressLimits { response_body_bytes: MAX_PAGE_BYTES, ..EgressLimits::default() };
-        let egress = Egress::new(vec![grant], limits, trust);
+        let egress = Egress::new(vec![grant], limits, tls_roots);
         Ok(Self { url: url.trim_end_matches('/').to_owned(), egress })
     }
 
@@ -145,8 +145,8 @@ mod tests {
 
     fn check(url: &str, addresses: &[&str], expected: Result<(), &str>) {
         let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let trust = Trust::load(None).unwrap();
-        let found = Client::new(url, &addresses, trust).map(drop).map_err(|e| e.to_string());
+        let tls_roots = TlsRoots::load(None).unwrap();
+        let found = Client::new(url, &addresses, tls_roots).map(drop).map_err(|e| e.to_string());
         assert_eq!(found, expected.map_err(str::to_owned), "{url}");
     }
 
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_page_url_has_the_whole_search() {
-        let client = Client::new("https://a/b/", &[], Trust::load(None).unwrap()).unwrap();
+        let client = Client::new("https://a/b/", &[], TlsRoots::load(None).unwrap()).unwrap();
         let topics = vec!["x.y".to_owned(), "z".to_owned()];
         let search = Search { start: 1, end: 2, page: 3, rows: 50, topics };
         let expected = "https://a/b/v2/search?start=1&end=2&order=asc&rows_per_page=50&page=3&topic=x.y&topic=z";

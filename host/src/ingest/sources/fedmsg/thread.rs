@@ -18,7 +18,7 @@ use crate::config::Fedmsg;
 use crate::ingest::log_limit::LogLimit;
 use crate::ingest::sources::fedmsg::endpoint::Endpoint;
 use crate::observe::activity::{Activity, Link};
-use crate::observe::metrics::{Metrics, OfEndpoint};
+use crate::observe::metrics::{ByEndpoint, Metrics};
 
 /// The maximum number of envelopes on their way to the runtime.
 const MAX_ENVELOPES: usize = 4096;
@@ -160,7 +160,7 @@ impl Thread {
     }
 
     fn count_dropped(&self, endpoint: String) {
-        self.metrics.dropped.get_or_create(&OfEndpoint { endpoint }).inc();
+        self.metrics.dropped.get_or_create(&ByEndpoint { endpoint }).inc();
         if let Some(count) = self.dropped.count() {
             tracing::error!("dropped {count} messages: they arrive faster than they are processed");
         }
@@ -198,7 +198,7 @@ impl Thread {
             Ok(true) => {
                 let address = endpoint.address();
                 tracing::warn!("received nothing from `{address}` for too long: reconnecting");
-                let label = OfEndpoint { endpoint: address.to_owned() };
+                let label = ByEndpoint { endpoint: address.to_owned() };
                 self.metrics.renewed.get_or_create(&label).inc();
                 let link = Link::Lost("nothing was received for too long".to_owned());
                 self.metrics.count_link(address, &link);

@@ -21,13 +21,13 @@ use crate::error::SendError;
 
 /// The root certificates that server certificates are checked against. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Trust {
+pub struct TlsRoots {
     config: Arc<ClientConfig>,
 }
 
 /// The reason why the root certificates cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub enum TlsRootsError {
     #[error("cannot read certificates from `{path}`")]
     Read { path: PathBuf, source: pem::Error },
     #[error("`{path}` has no certificate")]
@@ -38,12 +38,12 @@ pub enum TrustError {
     Provider { source: rustls::Error },
 }
 
-impl Trust {
+impl TlsRoots {
     /// Loads the root certificates of the system, and those of the PEM file `extra`. Reads files.
     ///
     /// System roots that cannot be read are skipped; without any root, no server is trusted. Fails if
     /// the extra file cannot be read, has no certificate, or has one that cannot be a root.
-    pub fn load(extra: Option<&Path>) -> Result<Self, TrustError> {
+    pub fn load(extra: Option<&Path>) -> Result<Self, TlsRootsError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = extra {
@@ -52,7 +52,7 @@ impl Trust {
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
-                .map_err(|source| TrustError::Provider { source })?
+                .map_err(|source| TlsRootsError::Provider { source })?
                 .with_root_certificates(roots)
                 .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -85,16 +85,16 @@ impl Trust {
     }
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
-    let read = |source| TrustError::Read { path: path.to_owned(), source };
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsRootsError> {
+    let read = |source| TlsRootsError::Read { path: path.to_owned(), source };
     let before = roots.len();
     for certificate in CertificateDer::pem_file_iter(path).map_err(read)? {
         roots
             .add(certificate.map_err(read)?)
-            .map_err(|source| TrustError::Root { path: path.to_owned(), source })?;
+            .map_err(|source| TlsRootsError::Root { path: path.to_owned(), source })?;
     }
     if roots.len() == before {
-        return Err(TrustError::Empty { path: path.to_owned() });
+        return Err(TlsRootsError::Empty { path: path.to_owned() });
     }
     Ok(())
 }
