@@ -1,4 +1,4 @@
-//! `kill -9` of the host, at random moments and at named points. The oracle judges the result.
+//! `kill -9` of the host at random moments and at chosen points of a run. The oracle judges the result.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use loopabull_testbed::{Proxy, Rabbit, Vhost};
 use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{TestHost, wait_for};
 
-/// Kills and restarts the host `kills` times while it runs `messages` messages. The moments are
-/// spread over the runs and, by the clock, over the steps of a run.
+/// Kills and restarts the host `kills` times while it runs `messages` messages. The kills are spread evenly
+/// over the runs. A random delay of up to 20 ms spreads them over the steps of a run.
 fn check_kills(auditor: &Auditor, kills: usize, messages: usize) {
     let host = auditor.host();
     let mut daemon = auditor.start(&host, &[]);
@@ -31,14 +31,14 @@ fn check_kills(auditor: &Auditor, kills: usize, messages: usize) {
     assert!(verdict.confirmed >= messages, "{verdict}");
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
     assert!(verdict.overlapping.is_empty() && verdict.dead == 0, "{verdict}");
-    // A message runs twice only if a kill came between the end of its task and the record. Each
-    // kill can hit at most five workers.
+    // A message runs twice only if a kill strikes between the end of its task and the record of the run. Each
+    // kill can strike five workers in this state.
     assert!(verdict.duplicated.len() <= kills * 5, "{verdict}");
     check_journal(&host, verdict.attempted);
     daemon.stop();
 }
 
-/// Fails if a message has two successful runs in the journal: a recorded run is not repeated.
+/// Fails if a message has two successful runs in the journal, because a recorded success must not run again.
 fn check_journal(host: &TestHost, messages: usize) {
     let runs = host.runs();
     let successes: Vec<_> = runs.iter().filter(|run| run.outcome.is_success()).collect();
@@ -95,7 +95,7 @@ fn check_point(flags: &[&str], body: &str, expected_starts: usize, expected_ends
     assert_eq!((count("start "), count("end ")), (expected_starts, expected_ends), "{log}");
     daemon.stop();
     let runs = host.runs();
-    assert_eq!(runs.len(), 1, "not one recorded run");
+    assert_eq!(runs.len(), 1, "the journal must have exactly one run");
     assert_eq!((runs[0].outcome.name(), runs[0].attempt), ("success", 1));
 }
 
@@ -107,7 +107,7 @@ fn a_message_is_run_again_after_a_kill_during_its_run() {
     check_point(&["--amqp-url", &url], body, 2, 1);
 }
 
-/// Only a kill in this window makes a finished task run again.
+/// Only a kill between the end of a task and its record makes a finished task run again.
 #[test]
 fn a_message_is_run_again_after_a_kill_between_the_end_of_its_run_and_the_record() {
     let body = r#"{"kill":"after-end","until":1}"#;
@@ -116,7 +116,7 @@ fn a_message_is_run_again_after_a_kill_between_the_end_of_its_run_and_the_record
     check_point(&["--amqp-url", &url], body, 2, 2);
 }
 
-/// Uses a launcher that kills the daemon at its first call instead of starting the playbook.
+/// Uses a launcher that kills the daemon when it is called first, instead of starting the playbook.
 fn check_before_start(flags: &[&str]) {
     let auditor = Auditor::new(flags, 3);
     let host = auditor.host();
@@ -149,7 +149,7 @@ fn a_message_is_run_once_after_a_kill_before_its_run_starts() {
     check_before_start(&["--amqp-url", &url]);
 }
 
-/// Kills the daemon after the run is in the journal and before its message is settled in the queue.
+/// Kills the daemon after a run is recorded in the journal and before its entry is settled in the queue.
 fn check_after_record(flags: &[&str], stop_queue: impl Fn(&TestHost), start_queue: impl Fn()) {
     let auditor = Auditor::new(flags, 3);
     let host = auditor.host();
@@ -171,7 +171,7 @@ fn check_after_record(flags: &[&str], stop_queue: impl Fn(&TestHost), start_queu
 
 #[test]
 fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_the_embedded_queue() {
-    // The daemon cannot settle a message while another connection holds the write lock.
+    // The daemon cannot settle an entry while another connection holds the write lock of the queue's file.
     let lock = std::cell::RefCell::new(None);
     check_after_record(
         &[],
@@ -189,7 +189,7 @@ fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq()
     let (vhost, _) = rabbit();
     let proxy = Proxy::start(Rabbit::shared().address());
     let url = vhost.url_at(proxy.address());
-    // The proxy swallows the acknowledgement.
+    // The proxy drops the acknowledgement.
     let cut = || {
         proxy.cut();
         proxy.swallow(false);
@@ -197,7 +197,7 @@ fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq()
     check_after_record(&["--amqp-url", &url], |_| proxy.swallow(true), cut);
 }
 
-/// Good messages among poison messages need one attempt each, and no message is retried forever.
+/// Good messages among poison messages need one attempt each, and no message is retried for ever.
 #[test]
 fn poison_messages_do_not_affect_good_messages() {
     for flags in [vec![], vec!["--amqp-url".to_owned(), rabbit().1]] {
@@ -216,7 +216,7 @@ fn poison_messages_do_not_affect_good_messages() {
             let count = if first == 80 { 1 } else { 20 };
             auditor.publish(&host, first..first + count, body);
         }
-        // Message 80 kills three daemons in a row, and the fourth dead-letters it.
+        // Message 80 kills three daemons in a row, and the fourth daemon dead-letters the message.
         assert_eq!(daemon.wait(), None);
         for _ in 0..2 {
             let next = auditor.with(&["--listen", "127.0.0.1:0"]);

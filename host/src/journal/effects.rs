@@ -1,4 +1,5 @@
-//! The effects of a run, the state of its task and the outbox, recorded in the run's own transaction.
+//! The effects of a run: the state changes of its task, and its messages in the outbox. They are
+//! stored in the transaction that records the run.
 
 use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -6,10 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::record::Record;
 use super::rows::{from_json, insert, json};
 
-/// Records a run with its effects, or without them and with an outcome that says why.
+/// Records a run with its effects. If the effects cannot be recorded, changes the outcome of the
+/// run to the reason.
 pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Result<Run> {
     let Record { mut run, message, sends, state } = record;
-    // A run that has no effects cannot conflict: it is as if it had run a moment earlier.
+    // A run without effects cannot conflict: its result is valid for the state that it had read.
     if run.outcome.is_success() && !(sends.is_empty() && state.written.is_empty()) {
         match conflict_or_limit(connection, &run.task, &state)? {
             None => {
@@ -42,7 +44,7 @@ pub(super) fn state(
         .optional()
 }
 
-/// Returns the unsent messages of an entry.
+/// Returns the messages of an entry that are not in the queues yet.
 pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Vec<Message>> {
     connection
         .prepare("SELECT message FROM outbox WHERE entry = ?1 AND queued = 0 ORDER BY place")?
@@ -50,7 +52,7 @@ pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Resu
         .collect()
 }
 
-/// Returns up to 100 messages that are not on the bus yet.
+/// Returns up to 100 messages that are in the queues and not on the bus yet.
 pub(super) fn awaiting_bus(
     connection: &Connection,
 ) -> rusqlite::Result<Vec<(EntryId, u64, Message)>> {
@@ -63,7 +65,7 @@ pub(super) fn awaiting_bus(
         .collect()
 }
 
-/// Returns the entries that have unsent messages.
+/// Returns the entries that have messages that are not in the queues yet.
 pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> {
     connection
         .prepare("SELECT DISTINCT entry FROM outbox WHERE queued = 0 ORDER BY entry")?
@@ -71,7 +73,7 @@ pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> 
         .collect()
 }
 
-/// Returns the outcome of a run whose effects cannot be recorded, if that is so.
+/// Returns a conflict or an exceeded limit as an outcome, or none if the effects can be recorded.
 fn conflict_or_limit(
     connection: &Connection,
     task: &TaskName,

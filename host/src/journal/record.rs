@@ -1,18 +1,20 @@
-//! The answers and the entries of the journal, as its callers see them.
+//! The values that callers pass to the journal, and its answer to an attempt that is about to
+//! begin.
 
 use loopabull_model::{Message, Outcome, Run, StateChanges};
 
 /// The journal's answer to an attempt that is about to begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Begun {
-    /// The attempt may start. `crashes` daemons died while they ran the entry.
+    /// The attempt may run. `crashes` daemons died while they ran the entry.
     Run { crashes: u32 },
-    /// The entry has to wait: it was running when several daemons died, and must not run beside the
-    /// other entries that were running then.
+    /// The entry must be delayed. It was running when several daemons died, and must not run at the
+    /// same time as the other entries that were running.
     Wait { crashes: u32 },
-    /// The entry already had a successful run, but the queue does not know it.
+    /// The entry already has a successful run, but its delivery was not settled.
     Succeeded,
-    /// This attempt or a later one already had its run, but the queue does not know it.
+    /// This attempt or a later attempt already has a recorded run, but its delivery was not
+    /// settled.
     Ended { outcome: Outcome, attempt: u32, output: String },
 }
 
@@ -21,7 +23,7 @@ pub enum Begun {
 pub struct Record {
     pub run: Run,
     pub message: Message,
-    /// The messages to send if the run succeeded, in the order of `run.emitted`.
+    /// Messages to send if the run succeeded, in the order of `run.emitted`.
     pub sends: Vec<Message>,
     pub state: StateChanges,
 }

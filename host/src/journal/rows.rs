@@ -1,4 +1,4 @@
-//! The rows of runs, and the decision whether an attempt may begin.
+//! Reads and writes the rows of runs, and decides whether an attempt may run.
 
 use std::time::Duration;
 
@@ -8,17 +8,23 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::Begun;
 
-/// The maximum size of a message that is kept with its run, in bytes of its JSON.
+/// Maximum size of a message that is stored with its run, in bytes of JSON.
 const MAX_MESSAGE_SIZE: usize = 256 << 10;
 
-/// Records that an attempt begins, or returns why it must not.
+/// Number of daemons that died during the runs of an entry before the entry is a suspect: its task may have
+/// killed them. A suspect is delayed, and runs only while no other suspect runs, so that the next death
+/// tells which of them is the cause.
+const SUSPECT_CRASHES: u32 = 2;
+
+/// Records the beginning of an attempt. Returns whether the attempt may run.
 pub(super) fn begin(
     connection: &Connection,
     entry: &EntryId,
     task: &TaskName,
     attempt: u32,
 ) -> rusqlite::Result<Begun> {
-    // A run that was cancelled or that conflicted is requeued uncounted: it is not an attempt.
+    // A cancelled or conflicting run does not count as an attempt, so it does not prevent a new
+    // run.
     let ended = connection
         .prepare_cached(
             "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict')
@@ -44,19 +50,29 @@ pub(super) fn begin(
         .optional()?;
     let (crashes, waited) = match earlier {
         None => (0, false),
-        // This daemon began the attempt and could not record its run.
+        // This daemon began the attempt and could not record its run. That counts as a crash.
         Some((true, crashes, _)) => (crashes.saturating_add(1), false),
         Some((false, crashes, waited)) => (crashes, waited),
     };
-    // An entry with more deaths is refused and does not have to wait for that.
-    let waits = (2..RetryPolicy::MAX_CRASHES).contains(&crashes) && !waited;
+    // An entry with more crashes is refused, so it is not delayed.
+    let is_suspect = (SUSPECT_CRASHES..RetryPolicy::MAX_CRASHES).contains(&crashes);
+    let waits = is_suspect && (!waited || runs_a_suspect(connection)?);
     connection
         .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![entry.as_str(), task.as_str(), !waits, crashes, waits])?;
     Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
 }
 
-/// Inserts a run, and removes its beginning.
+/// Returns whether an entry that is a suspect is running. The entry that is to begin is not running.
+fn runs_a_suspect(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM starts WHERE running AND crashes >= ?1 AND crashes < ?2)",
+        )?
+        .query_row([SUSPECT_CRASHES, RetryPolicy::MAX_CRASHES], |row| row.get(0))
+}
+
+/// Inserts a run and deletes the record of its beginning.
 pub(super) fn insert(
     connection: &Connection,
     run: &Run,
@@ -91,7 +107,8 @@ pub(super) fn insert(
             json(&run.usage),
             json(&run.emitted),
             json(&run.playbook),
-            // A run that conflicted is repeated, and the repetition keeps the message.
+            // A cancelled or conflicting run is repeated, and the message is stored with the
+            // repeated run.
             Some(json(message))
                 .filter(|message| message.len() <= MAX_MESSAGE_SIZE && run.outcome.is_attempt()),
         ])
@@ -120,12 +137,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
     })
 }
 
-/// Returns a value as JSON for a column.
+/// Serializes a value to JSON for a column.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("a run is made of JSON types")
+    serde_json::to_string(value).expect("rows contain only JSON types")
 }
 
-/// Reads a column that holds JSON.
+/// Deserializes a JSON column.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(
     row: &Row<'_>,
     column: &str,
@@ -133,7 +150,7 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(&row.get::<_, String>(column)?).map_err(unreadable)
 }
 
-/// Reads a column of a type that checks its text.
+/// Reads a text column and validates the text as type `T`.
 pub(super) fn checked<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: TryFrom<String>,

@@ -1,4 +1,4 @@
-//! Tests of the journal on its own: recorded runs, begun attempts, effects, and crashes.
+//! Tests of the journal without a daemon: runs, beginnings of attempts, effects, and crashes.
 
 use std::time::Duration;
 
@@ -54,6 +54,10 @@ async fn begin(journal: &Journal, attempt: u32) -> Begun {
     journal.begin(&entry, &task, attempt).await.unwrap()
 }
 
+async fn begin_entry(journal: &Journal, entry: &str) -> Begun {
+    journal.begin(&EntryId::new(entry), &"t".try_into().unwrap(), 1).await.unwrap()
+}
+
 fn retry() -> Outcome {
     Outcome::Retry { reason: "x".into(), after: None }
 }
@@ -102,6 +106,31 @@ async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
 }
 
 #[tokio::test]
+async fn entries_that_several_daemons_died_with_run_one_after_the_other() {
+    let state = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let journal = Journal::open(state.path()).unwrap();
+        journal.take_crashed().await.unwrap();
+        begin_entry(&journal, "one").await;
+        begin_entry(&journal, "other").await;
+    }
+    let journal = Journal::open(state.path()).unwrap();
+    journal.take_crashed().await.unwrap();
+    let (wait, run) = (Begun::Wait { crashes: 2 }, Begun::Run { crashes: 2 });
+    assert_eq!(begin_entry(&journal, "one").await, wait);
+    assert_eq!(begin_entry(&journal, "other").await, wait);
+    assert_eq!(begin_entry(&journal, "one").await, run);
+    assert_eq!(begin_entry(&journal, "other").await, wait);
+    // An entry without crashes is not delayed.
+    assert_eq!(begin_entry(&journal, "third").await, Begun::Run { crashes: 0 });
+    let journal = Journal::open(state.path()).unwrap();
+    journal.take_crashed().await.unwrap();
+    // The daemon died while `one` was running, so `other` is not blamed.
+    assert_eq!(begin_entry(&journal, "one").await, Begun::Run { crashes: 3 });
+    assert_eq!(begin_entry(&journal, "other").await, run);
+}
+
+#[tokio::test]
 async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds() {
     let state = tempfile::tempdir().unwrap();
     let die = async || {
@@ -121,8 +150,8 @@ async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds()
     assert_eq!(die().await, [1]);
 }
 
-/// A crash may leave any part of the last transaction on disk. The journal opens again and has all
-/// earlier runs, and the last one either whole or not at all.
+/// A crash can leave any part of the last transaction on disk. The journal can then be opened and
+/// contains all earlier runs. It contains the last run completely or not at all.
 #[tokio::test]
 async fn a_journal_cut_within_its_last_transaction_opens_again() {
     let state = tempfile::tempdir().unwrap();
