@@ -1,11 +1,12 @@
-//! A connection to an AMQP 0-9-1 broker, RabbitMQ: address, version, TLS, sessions that reconnect, and
-//! publishing with confirms.
+//! The connection to RabbitMQ over AMQP 0-9-1: address, version, TLS, sessions that reconnect, and publishing
+//! with confirms.
 //!
 //! Knows nothing of entries, tasks and messages. The work queues (`loopabull-queue`) and the client of
-//! fedora-messaging (`loopabull-fedora-messaging`) are built on it. Channels, properties and tables are
-//! those of lapin, so these three crates depend on lapin, and no other does.
+//! fedora-messaging (`loopabull-fedora-messaging`) use this crate. The interface of this crate contains
+//! lapin's types for channels, properties and tables. So these three crates depend on lapin, and no other
+//! crate does.
 //!
-//! Modules, each using only those before it: `error_chain`, `tls`, `table`, `error`, `broker`,
+//! The modules in order, each using only earlier ones: `error_chain`, `tls`, `table`, `error`, `broker`,
 //! `publishers`, `session`, `supervisor`.
 
 mod broker;
@@ -23,5 +24,5 @@ pub use error_chain::chain;
 pub use publishers::{Publication, Published};
 pub use session::Session;
 pub use supervisor::Supervisor;
-pub use table::{Argument, integer, scalar_text, table_from_arguments, text};
+pub use table::{Argument, integer, scalar_text, table_from_arguments, table_size, text};
 pub use tls::{TlsError, TlsFiles};

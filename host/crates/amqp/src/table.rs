@@ -1,4 +1,4 @@
-//! AMQP field values: as text, and from the arguments in a configuration.
+//! AMQP field values: as text, and made from the arguments in a configuration file.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How many levels of a nested value are converted to text. Deeper levels become `…`.
+/// Number of levels of a nested value that are converted to text. Deeper levels become `…`.
 const MAX_DEPTH: u32 = 16;
 
-/// An argument of a queue or a binding, as a configuration file contains it.
+/// An argument of a queue or a binding, as it is written in a configuration file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(untagged, expecting = "expected text, an integer, true, false, a list or a table")]
 pub enum Argument {
@@ -20,7 +20,7 @@ pub enum Argument {
     Table(BTreeMap<String, Argument>),
 }
 
-/// Returns text, a number or a boolean as text; `None` for a value that contains others.
+/// Returns a string, an integer or a boolean as text. Returns `None` for a value of another type.
 pub fn scalar_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(text.to_string()),
@@ -29,12 +29,14 @@ pub fn scalar_text(value: &AMQPValue) -> Option<String> {
         | AMQPValue::ShortInt(_)
         | AMQPValue::LongInt(_)
         | AMQPValue::LongLongInt(_)
+        | AMQPValue::ShortShortUInt(_)
+        | AMQPValue::ShortUInt(_)
         | AMQPValue::LongUInt(_) => Some(integer(value).to_string()),
         _ => None,
     }
 }
 
-/// Returns any value as text: text, numbers and booleans as they are, other values as JSON.
+/// Returns any value as text. Strings, integers and booleans are plain text. All other values are JSON.
 pub fn text(value: &AMQPValue) -> String {
     match scalar_text(value) {
         Some(text) => text,
@@ -45,11 +47,13 @@ pub fn text(value: &AMQPValue) -> String {
     }
 }
 
-/// Returns an integer, and 0 for a value that is none.
+/// Returns the number in an integer value, and 0 for a value of another type.
 pub fn integer(value: &AMQPValue) -> i64 {
     match value {
         AMQPValue::ShortShortInt(number) => i64::from(*number),
         AMQPValue::ShortInt(number) => i64::from(*number),
+        AMQPValue::ShortShortUInt(number) => i64::from(*number),
+        AMQPValue::ShortUInt(number) => i64::from(*number),
         AMQPValue::LongUInt(number) => i64::from(*number),
         AMQPValue::LongInt(number) => i64::from(*number),
         AMQPValue::LongLongInt(number) => *number,
@@ -57,7 +61,31 @@ pub fn integer(value: &AMQPValue) -> i64 {
     }
 }
 
-/// Returns the AMQP table of configured arguments. A name that is too long for AMQP is an error.
+/// Returns the size of a table on the wire, in bytes, without the four bytes of its length (AMQP 0-9-1,
+/// section 4.2.5.5, with the types of RabbitMQ's errata).
+pub fn table_size(table: &FieldTable) -> usize {
+    // The length of a name takes one byte.
+    table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + value_size(value)).sum()
+}
+
+/// Returns the size of a value on the wire, in bytes, with the byte of its type.
+fn value_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Double(_) | AMQPValue::Timestamp(_) => 8,
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(value_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => 4 + table_size(table),
+    }
+}
+
+/// Converts configured arguments to an AMQP table. Returns an error if a name is too long for AMQP.
 pub fn table_from_arguments<'a>(
     arguments: impl IntoIterator<Item = (&'a String, &'a Argument)>,
 ) -> Result<FieldTable, String> {
@@ -70,7 +98,8 @@ pub fn table_from_arguments<'a>(
     Ok(table)
 }
 
-/// Returns the value in the type that pika would send: a broker compares types.
+/// Converts an argument to the AMQP type that pika would send, because a broker compares the types of
+/// arguments.
 fn amqp_value(value: &Argument) -> Result<AMQPValue, String> {
     Ok(match value {
         Argument::Boolean(value) => AMQPValue::Boolean(*value),
@@ -93,8 +122,6 @@ fn json(value: &AMQPValue, depth: u32) -> Value {
     }
     match value {
         AMQPValue::Boolean(value) => (*value).into(),
-        AMQPValue::ShortShortUInt(number) => (*number).into(),
-        AMQPValue::ShortUInt(number) => (*number).into(),
         AMQPValue::Float(number) => f64::from(*number).into(),
         AMQPValue::Double(number) => (*number).into(),
         AMQPValue::DecimalValue(number) => {
@@ -132,6 +159,7 @@ mod tests {
         check(AMQPValue::Boolean(true), "true");
         check(AMQPValue::LongInt(-7), "-7");
         check(AMQPValue::ShortShortUInt(200), "200");
+        check(AMQPValue::ShortUInt(60_000), "60000");
         check(AMQPValue::Timestamp(7), "7");
         check(AMQPValue::Double(1.5), "1.5");
         check(AMQPValue::Void, "null");
@@ -139,6 +167,20 @@ mod tests {
         inner.insert("k".into(), AMQPValue::LongString("v".into()));
         let list = vec![AMQPValue::FieldTable(inner), AMQPValue::LongLongInt(i64::MAX)];
         check(AMQPValue::FieldArray(list.into()), r#"[{"k":"v"},9223372036854775807]"#);
+    }
+
+    #[test]
+    fn the_size_of_a_table_is_that_of_its_bytes() {
+        let mut inner = FieldTable::default();
+        inner.insert("k".into(), AMQPValue::LongString("vv".into()));
+        let list = vec![AMQPValue::FieldTable(inner), AMQPValue::LongLongInt(1)];
+        let mut table = FieldTable::default();
+        table.insert("name".into(), AMQPValue::FieldArray(list.into()));
+        table.insert("b".into(), AMQPValue::Boolean(true));
+        table.insert("v".into(), AMQPValue::Void);
+        // In the inner table: 1 + 1 for the name, 1 + 4 + 2 for the text.
+        let list = 1 + 4 + (1 + 4 + 2 + 7) + (1 + 8);
+        assert_eq!(table_size(&table), (1 + 4 + list) + (1 + 1 + 1 + 1) + (1 + 1 + 1));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! An entry as it is published to the broker: the message as JSON in the body, all else in headers.
+//! Outgoing messages: writes an entry as a message for the broker. The body is the entry's message as JSON.
+//! All other fields of the entry are headers.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery as RawDelivery;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use loopabull_amqp::Publication;
+use loopabull_amqp::{Publication, table_size, text};
 use loopabull_model::{Entry, QueueName, Reason};
 
 use super::headers::{
@@ -17,20 +18,22 @@ use crate::clock::now_ms;
 use crate::dead_letter::{self, DeadLetter, DeathRecord};
 use crate::delivered::DeliveredEntry;
 
-/// How many bytes the headers of an external message may have when we move it. All headers must fit into
-/// one frame, of 128 KiB by default, or the broker closes the connection.
+/// Maximum size in bytes of the headers of an external message. When we move a message with larger headers,
+/// we drop its headers. The broker closes the connection if the headers of a message do not fit into one
+/// frame, by default 128 KiB.
 const MAX_EXTERNAL_HEADERS: usize = 32 << 10;
-/// How many bytes the header with the earlier deaths may have.
+/// Maximum size in bytes of the header with the records of earlier dead-letterings.
 const MAX_HISTORY: usize = 32 << 10;
-/// How many bytes a routing key may have in its printed form: 255 bytes on the wire, and quotes.
-const MAX_ROUTING_KEY: usize = 300;
+/// Maximum length in bytes of a routing key (AMQP 0-9-1: a short string). A longer text in the header is not
+/// from us, and is replaced with an empty one.
+const MAX_ROUTING_KEY: usize = 255;
 
-/// An entry to publish: a new one, or another copy of a delivered one.
+/// A message to publish: a new entry, or a copy of a delivered message.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) queue: QueueName,
     pub(super) role: QueueRole,
-    /// The name of the queue on the broker.
+    /// Name of the queue on the broker.
     pub(super) name: String,
     body: Vec<u8>,
     message_id: String,
@@ -39,18 +42,19 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Returns a new entry.
+    /// Returns the message for a new entry.
     pub(super) fn new(entry: &Entry) -> Self {
         Self::entry(entry, QueueRole::Work, 0, now_ms(), &[])
     }
 
-    /// Returns a copy of a delivered entry, after `attempts` settled attempts.
+    /// Returns a copy of a delivered entry, for the queue with this role. `attempts` is the number of
+    /// attempts that count.
     pub(super) fn copy(delivered: &DeliveredEntry, role: QueueRole, attempts: u32) -> Self {
         let DeliveredEntry { entry, queued_at_ms, history, .. } = delivered;
         Self::entry(entry, role, attempts, *queued_at_ms, history)
     }
 
-    /// Returns a copy of a delivered entry that returns to its queue after a delay.
+    /// Returns a copy of a delivered entry that the broker moves back to its queue after `delay`.
     pub(super) fn delayed(delivered: &DeliveredEntry, attempts: u32, delay: Duration) -> Self {
         let hop = DelayHop::first(delay);
         let mut copy = Self::copy(delivered, QueueRole::Delay(hop.step), attempts);
@@ -61,7 +65,8 @@ impl Outgoing {
         copy
     }
 
-    /// Returns a dead letter as a new entry of its queue.
+    /// Returns the message that requeues a dead letter: a new entry, or an unchanged copy if the entry cannot
+    /// be read.
     pub(super) fn requeued(letter: &DeadLetter, raw: &RawDelivery) -> Self {
         let history = dead_letter::with_death(letter.history.clone(), letter.death.clone());
         match (&letter.message, &letter.task) {
@@ -82,7 +87,7 @@ impl Outgoing {
         }
     }
 
-    /// Returns a copy of a message that is not an entry, byte for byte.
+    /// Returns a copy of a message that is not a readable entry. The body is copied byte for byte.
     pub(super) fn unread(queue: &QueueName, role: QueueRole, raw: &RawDelivery) -> Self {
         let message_id = raw.properties.message_id().as_ref().map(ToString::to_string);
         let mut copy = Self {
@@ -99,13 +104,13 @@ impl Outgoing {
             copy.set(ROUTING_KEY, long(&first.unwrap_or_else(|| raw.routing_key.to_string())));
         }
         let key = copy.headers.inner().get(ROUTING_KEY);
-        if key.is_some_and(|key| format!("{key:?}").len() > MAX_ROUTING_KEY) {
+        if key.is_some_and(|key| text(key).len() > MAX_ROUTING_KEY) {
             copy.set(ROUTING_KEY, long(""));
         }
         copy
     }
 
-    /// Adds why the message becomes a dead letter.
+    /// Adds the headers of a dead letter: the reason, the time, and the end of the output.
     pub(super) fn dead_lettered(mut self, reason: &Reason, output: &str) -> Self {
         self.set(REASON, long(reason.as_str()));
         self.set(DIED, AMQPValue::LongLongInt(now_ms()));
@@ -115,7 +120,8 @@ impl Outgoing {
         self
     }
 
-    /// Returns the persistent message for the broker, which returns it if the queue does not exist.
+    /// Returns the publication for the broker. The message is persistent. It is also mandatory, so the broker
+    /// returns it if the queue does not exist.
     pub(super) fn publication(&self) -> Publication<'_> {
         Publication {
             exchange: "",
@@ -151,7 +157,7 @@ impl Outgoing {
             queue: entry.queue.clone(),
             name: role.name(&entry.queue),
             role,
-            body: serde_json::to_vec(&entry.message).expect("a message is made of JSON types"),
+            body: serde_json::to_vec(&entry.message).expect("a message is always valid JSON"),
             message_id: entry.message.id.to_string(),
             expiration: None,
             headers: FieldTable::default(),
@@ -164,11 +170,12 @@ impl Outgoing {
         outgoing
     }
 
-    /// Sets the earlier deaths, without the oldest ones if they do not all fit.
+    /// Sets the records of earlier dead-letterings. If the records exceed [`MAX_HISTORY`], the oldest are
+    /// omitted.
     fn set_history(&mut self, history: &[DeathRecord]) {
         for first in 0..history.len() {
             let text = serde_json::to_string(&history[first..]);
-            let text = text.expect("death records are made of JSON types");
+            let text = text.expect("death records are always valid JSON");
             if text.len() <= MAX_HISTORY {
                 return self.set(HISTORY, long(&text));
             }
@@ -180,19 +187,16 @@ impl Outgoing {
     }
 }
 
-/// Returns the headers of an external message that we keep when we move it: none if they are too large.
+/// Returns the headers of an external message that we keep when we move the message. Returns no headers if
+/// they exceed [`MAX_EXTERNAL_HEADERS`].
 fn external_headers(raw: &RawDelivery) -> FieldTable {
     let headers = raw.properties.headers().clone().unwrap_or_default();
     let is_kept = |name: &str| {
         let is_ours = name.starts_with("loopabull-") || name.starts_with("x-");
         !is_ours || [ROUTING_KEY, HISTORY].contains(&name)
     };
-    let size = |(name, value): (&ShortString, &AMQPValue)| {
-        // The debug form is never shorter than the wire form.
-        name.as_str().len() + format!("{value:?}").len() + 16
-    };
     let mut kept = FieldTable::default();
-    if headers.inner().iter().map(size).sum::<usize>() <= MAX_EXTERNAL_HEADERS {
+    if table_size(&headers) <= MAX_EXTERNAL_HEADERS {
         for (name, value) in headers.inner().iter().filter(|(name, _)| is_kept(name.as_str())) {
             kept.insert(name.clone(), value.clone());
         }

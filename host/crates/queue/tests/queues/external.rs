@@ -9,7 +9,7 @@ use crate::fixture::{
     config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
 };
 
-/// Publishes a message as another program would.
+/// Publishes a message to a vhost, as another program would.
 pub(crate) async fn publish_raw(
     vhost: &Vhost,
     exchange: &str,
@@ -45,7 +45,7 @@ pub(crate) async fn publish_raw(
 async fn receive_external(consumer: &mut loopabull_queue::Consumer) -> External {
     match receive_any(consumer).await {
         Received::External(external) => external,
-        Received::Delivery(delivery) => panic!("{delivery:?}"),
+        Received::Delivery(delivery) => panic!("received an entry: {delivery:?}"),
     }
 }
 
@@ -68,20 +68,25 @@ async fn an_external_message_has_its_routing_key_and_is_replaced_by_entries() {
     }
 }
 
-/// The routing key, the headers and each byte of the body are kept in the dead-letter queue.
+/// The dead letter keeps the routing key, the headers and every byte of the body.
 #[tokio::test]
 async fn a_refused_external_message_can_be_requeued() {
     let vhost = Rabbit::shared().vhost();
     let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
-    publish_raw(&vhost, "amq.topic", "a.b", b"\xff not JSON", &["h"]).await;
+    // The longest key, and as much in headers as a bus may send.
+    let key = &"a.b".repeat(85);
+    let names: Vec<String> = (0..100).map(|n| format!("{n:0>250}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish_raw(&vhost, "amq.topic", key, b"\xff not JSON", &names).await;
     let mut consumer = consume(&queues).await;
     for _ in 0..2 {
         let external = receive_external(&mut consumer).await;
         assert_eq!(
             (external.body.as_slice(), external.routing_key.as_str()),
-            (&b"\xff not JSON"[..], "a.b")
+            (&b"\xff not JSON"[..], key.as_str())
         );
-        assert!(external.headers.contains(&("h".to_owned(), "a".to_owned())), "{external:?}");
+        let has = |name: &&str| external.headers.contains(&((*name).to_owned(), "a".to_owned()));
+        assert!(names.iter().all(has), "{external:?}");
         external.refuse(&"no JSON".into()).await.unwrap();
         wait_for_depth(&queues, 0, 1).await;
         let letters = judge(&queues, |_| Verdict::Requeue).await;
@@ -91,7 +96,7 @@ async fn a_refused_external_message_can_be_requeued() {
     }
 }
 
-/// Publishes an entry of ours that cannot be read. It must become a dead letter, and the next entry
+/// Publishes an unreadable entry of ours. The unreadable entry must become a dead letter, and the next entry
 /// must be delivered.
 async fn check_dead_lettered(body: &[u8], reason: &str) {
     let vhost = Rabbit::shared().vhost();
@@ -111,7 +116,7 @@ async fn an_unreadable_body_is_dead_lettered_and_the_next_entry_is_delivered() {
     check_dead_lettered(b"\xff not JSON", "undecodable: expected value").await;
 }
 
-/// The reason is stored in a header, which must fit into a frame of the broker.
+/// The reason contains the key, and is stored in a header. The header must fit into one frame of the broker.
 #[tokio::test]
 async fn a_huge_key_in_an_unreadable_body_does_not_stop_the_worker() {
     let body = format!("{{\"{}\":1}}", "k".repeat(200_000));
