@@ -1,5 +1,5 @@
-//! Faults of the broker and of the network. Each fault strikes while a host publishes and runs
-//! messages, and the auditor checks that none is lost.
+//! Faults of the broker and of the network. Each fault strikes while a host publishes and runs messages,
+//! and the auditor checks that no message is lost.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{Daemon, wait_at_most, wait_for};
 
 const MESSAGES: usize = 100;
-/// A heartbeat that reveals a dead connection within seconds.
+/// The URL parameter for a short heartbeat interval, so that a dead connection is noticed within seconds.
 const HEARTBEAT: &str = "?heartbeat=2";
 
 /// Publishes and runs messages while `harm` causes and repairs a fault twice.
@@ -71,7 +71,7 @@ fn nothing_is_lost_when_all_connections_are_closed() {
 #[test]
 fn nothing_is_lost_when_the_broker_runs_short_of_memory_and_disk() {
     let rabbit = Rabbit::start();
-    // An alarm blocks publishers. Workers only acknowledge, so they go on.
+    // An alarm blocks connections that publish. Workers only acknowledge, so they continue.
     check(&rabbit, &rabbit.vhost().url(), |_| {
         for alarm in [Rabbit::set_memory_alarm, Rabbit::set_disk_alarm] {
             alarm(&rabbit, true);
@@ -107,8 +107,8 @@ fn nothing_is_lost_when_the_network_stalls_and_is_cut() {
     });
 }
 
-/// Messages that wait in a queue are lost when it is deleted. So the test deletes the queues while
-/// no message waits, and checks that the runs of that moment complete.
+/// A deleted queue loses its waiting messages. So the test deletes the queues while no message waits, and
+/// checks that the runs in progress complete.
 #[test]
 fn deleted_queues_are_created_again_and_the_runs_complete() {
     let rabbit = Rabbit::shared();
@@ -120,7 +120,7 @@ fn deleted_queues_are_created_again_and_the_runs_complete() {
         auditor.publish(&host, round * 2..round * 2 + 2, r#"{"sleep_ms":3000}"#);
         auditor.wait_for_starts(round * 2 + 2);
         for queue in ["workers", "workers.dead", "workers.wait.1s", "workers.wait.10s"] {
-            rabbit.ctl(&["delete_queue", "-p", &vhost.name, queue]);
+            vhost.delete_queue(queue);
         }
         auditor.wait_until_done(&host, round * 2 + 2);
         daemon.wait_until_idle();
@@ -143,7 +143,8 @@ fn a_drain_without_the_broker_loses_nothing() {
     auditor.wait_for_starts(2);
     rabbit.kill();
     daemon.signal("TERM");
-    // Whether the deliveries could be returned decides the exit code; no signal ended the daemon.
+    // The exit code may be 0 or 1, depending on whether the deliveries could be requeued. A signal must not
+    // have ended the daemon.
     assert!(daemon.wait().is_some());
     assert_eq!(host.runs().len(), 2, "{}", host.log());
     rabbit.restart();
@@ -157,12 +158,12 @@ fn a_drain_without_the_broker_loses_nothing() {
     daemon.stop();
 }
 
-/// Checks that an entry is not run again if the broker redelivers it while its task runs, because
-/// the acknowledgement timeout has passed. The second delivery waits until the run is over.
+/// Checks that an entry runs only once if its task outlasts the acknowledgement timeout. The broker
+/// redelivers the entry during the run, and the second delivery waits until the run has ended.
 fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
-    let rabbit = Rabbit::start_with(&format!("consumer_timeout = {}", seconds * 1000));
-    // The interval at which the broker checks a new channel. RabbitMQ 3.10 does not take it from a
-    // configuration file.
+    let rabbit = Rabbit::start_with(&[&format!("{{consumer_timeout, {}}}", seconds * 1000)]);
+    // Sets the interval at which the broker checks new channels for the timeout. A configuration file
+    // cannot set it in RabbitMQ 3.10.
     let tick = format!("application:set_env(rabbit, channel_tick_interval, {tick_ms})");
     rabbit.eval(&tick);
     let url = rabbit.vhost().url();

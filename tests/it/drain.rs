@@ -33,9 +33,9 @@ fn a_drain_lets_the_run_end_and_starts_no_other() {
     host.write("shared/go", "");
     assert_eq!(daemon.wait(), Some(0));
     assert_eq!(host.tally(), [("waits success".to_owned(), 1)].into());
-    // The other message is still queued, and the next daemon runs it.
+    // The second message is still queued, and the next daemon runs it.
     let daemon = host.start(&["--workers", "1"]);
-    wait_for("the other message to run", || (daemon.count("succeeded") == 1).then_some(()));
+    wait_for("the second message to run", || (daemon.count("succeeded") == 1).then_some(()));
     daemon.stop();
 }
 
@@ -45,16 +45,16 @@ fn a_client_with_an_unfinished_request_does_not_block_the_exit() {
     let daemon = host.start(&[]);
     let mut client = std::net::TcpStream::connect(daemon.address()).unwrap();
     client.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").unwrap();
-    // The daemon serves this connection by the time that it has answered a later one.
+    // The answer to a later connection shows that the daemon has accepted the connection of `client`.
     assert_eq!(daemon.get("/livez").0, 200);
     daemon.stop();
 }
 
-/// Under an alarm the broker confirms nothing. The daemon exits all the same, and the messages that
-/// it could not queue wait on disk for the next daemon.
+/// Under a memory alarm the broker confirms no publish. The daemon must exit nevertheless. Its spool keeps
+/// the unpublished messages for the next daemon.
 #[test]
 fn a_blocked_broker_does_not_block_the_exit() {
-    // An alarm blocks every publisher of a node, so this test has a node of its own.
+    // An alarm blocks every publisher of a node, so this test starts its own node.
     let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
     let vhost = rabbit.vhost();
     let (host, publisher, url) = (host(), Publisher::start(), vhost.url());
@@ -66,8 +66,8 @@ fn a_blocked_broker_does_not_block_the_exit() {
     let send = |id: &str| publisher.send(&[b"x", message(id, "x", "{}").as_bytes()]);
     send("m-1");
     wait_for("the first message to run", || (daemon.count("runs") == 1).then_some(()));
-    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
-    // The broker reports its alarm when something is published.
+    rabbit.set_memory_alarm(true);
+    // The broker reports the alarm to a connection only after the connection publishes.
     send("m-2");
     wait_for("the daemon to become unready", || {
         let (status, text) = daemon.get("/readyz");
@@ -75,7 +75,7 @@ fn a_blocked_broker_does_not_block_the_exit() {
     });
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(1));
-    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    rabbit.set_memory_alarm(false);
     let daemon = host.start(&[&["--config", "loopabull.toml"], &source[..]].concat());
     wait_for("the spooled message to run", || {
         let runs = host.runs();
@@ -105,7 +105,7 @@ fn a_second_signal_requeues_the_run_without_counting_the_attempt() {
     wait_for("the playbook to run", || host.shared("running").exists().then_some(()));
     daemon.signal("TERM");
     daemon.signal("TERM");
-    // Pending signals of the same kind merge into one, so another may be needed.
+    // The kernel merges pending signals of the same kind, so the test repeats the signal.
     wait_for("the log to report the cancellation", || {
         daemon.signal("TERM");
         host.log().contains("cancelling").then_some(())

@@ -1,5 +1,5 @@
-//! The spool. If the work queue cannot accept messages that a bus does not send again, they wait on
-//! disk. None is lost and their order is kept, as long as they fit in the spool.
+//! The spool: while a queue cannot accept entries, messages from fedmsg wait on disk, because fedmsg does not
+//! send them again. As long as they fit in the spool, none is lost and their order is kept.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn metric(daemon: &Daemon, name: &str) -> f64 {
     daemon.metric(&format!("loopabull_{name}")).unwrap_or_default()
 }
 
-/// Returns a new host with a task whose messages run in their order, and a publisher.
+/// Returns a new host with a task that runs messages in order, and a publisher.
 fn host() -> (TestHost, Publisher) {
     let host = TestHost::new();
     host.write("loopabull.toml", "[queues.ordered]\nworkers = 1\nexclusive_order = true\n");
@@ -36,14 +36,13 @@ fn start(host: &TestHost, url: &str, publisher: &Publisher) -> Daemon {
     daemon
 }
 
-/// Sends a numbered message. All ids have one length, so all messages with the same body have one
-/// size and sort in the order of sending.
+/// Sends a numbered message. All ids have the same length, so messages with the same body have the same size.
 fn send(publisher: &Publisher, topic: &str, number: usize, body: &str) {
     let body = message(&format!("m-{number:06}"), topic, body);
     publisher.send(&[topic.as_bytes(), body.as_bytes()]);
 }
 
-/// Publishes numbered messages for `seconds`, about 200 a second. Returns the number of messages.
+/// Publishes numbered messages for `seconds`, about 200 per second. Returns the number of messages.
 fn flood(publisher: &Publisher, first: usize, seconds: u64) -> usize {
     let (start, mut sent) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(seconds) {
@@ -57,7 +56,7 @@ fn flood(publisher: &Publisher, first: usize, seconds: u64) -> usize {
     sent
 }
 
-/// Fails unless each message was run once, in the order of sending.
+/// Fails if a message was lost or run twice, or if the messages did not run in the order of sending.
 fn check_runs(host: &TestHost, sent: usize) {
     let runs = host.runs();
     let ids: Vec<String> = runs.iter().rev().map(|run| run.message_id.to_string()).collect();
@@ -144,7 +143,7 @@ fn a_full_queue_does_not_delay_other_queues() {
     assert!(waits() > 20.0);
     let ready = daemon.get("/readyz");
     assert!(ready.0 == 503 && ready.1.contains("messages wait in the spool"), "{ready:?}");
-    // The limit of the queue stays, and all messages pass through the queue.
+    // The length limit stays in place. Nevertheless all messages get through the queue.
     host.run(&["resume", "--queue", "full"]);
     wait_for("all runs", || (daemon.count("runs") == 100).then_some(()));
     wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
@@ -152,10 +151,10 @@ fn a_full_queue_does_not_delay_other_queues() {
     daemon.stop();
 }
 
-/// The broker itself refuses one message at each attempt. Other messages are not affected.
+/// The broker refuses one message at each attempt, because it is too large. Other messages are not affected.
 #[test]
 fn a_message_that_the_broker_always_refuses_is_quarantined() {
-    let rabbit = Rabbit::start_with("max_message_size = 100000\n");
+    let rabbit = Rabbit::start_with(&["{max_message_size, 100000}"]);
     let (host, publisher) = host();
     let daemon = start(&host, &rabbit.vhost().url(), &publisher);
     let large = format!("\"{}\"", "x".repeat(150_000));
@@ -165,7 +164,7 @@ fn a_message_that_the_broker_always_refuses_is_quarantined() {
     send(&publisher, TOPIC, 1, "{}");
     wait_for("the runs", || (daemon.count("runs") == 2).then_some(()));
     assert_eq!(quarantined(), 1);
-    // An entry runs as soon as it is queued, possibly before it is counted.
+    // An entry may run before it is counted, so the test waits for the counters.
     let wait_for_counts = |expected: [f64; 4]| {
         let names = [
             "entries_published_total{task=\"hello\"}",
@@ -173,13 +172,13 @@ fn a_message_that_the_broker_always_refuses_is_quarantined() {
             "entries_quarantined_total",
             "entries_lost_total",
         ];
-        wait_for("the counters", || {
+        wait_for("the counters to reach the expected values", || {
             (names.map(|name| metric(&daemon, name)) == expected).then_some(())
         });
     };
     wait_for_counts([2.0, 0.0, 1.0, 0.0]);
-    assert!(!host.log().contains("the connection was lost"), "{}", host.log());
-    // The same happens to a message that comes from the spool.
+    assert!(!host.log().contains("was lost; reconnecting"), "{}", host.log());
+    // A message that comes from the spool is quarantined in the same way.
     rabbit.kill();
     send(&publisher, TOPIC, 2, "{}");
     send(&publisher, TOPIC, 901, &large);
@@ -210,7 +209,7 @@ fn messages_that_do_not_fit_in_the_spool_are_counted() {
     let lost = || metric(&daemon, "entries_lost_total") as usize;
     let kept = || metric(&daemon, "spool_entries") as usize;
     wait_for("all messages to be kept or lost", || (kept() + lost() == 250).then_some(()));
-    // All messages have one size, and the spool keeps as many as fit.
+    // All messages have the same size, and the spool keeps as many as fit.
     let kept = kept();
     let size = metric(&daemon, "spool_size_bytes") as usize / kept;
     assert!((10_000..11_000).contains(&size), "{size}");

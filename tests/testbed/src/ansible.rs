@@ -1,13 +1,13 @@
-//! Several versions of Ansible.
+//! The versions of Ansible with which tests run.
 //!
-//! `cargo xtask test` installs them and names them in [`ENVIRONMENT`]. A test binary that is
-//! started by hand uses those of the last such run.
+//! `cargo xtask test` installs the versions and names them in [`ENVIRONMENT`]. A test binary that is started
+//! by hand uses the versions that the last `cargo xtask test` installed.
 
 use std::path::PathBuf;
 
 use crate::repository;
 
-/// The environment variable that names the programs, as `PATH` does.
+/// The environment variable with the paths of the programs, separated by colons.
 const ENVIRONMENT: &str = "LOOPABULL_TEST_ANSIBLES";
 /// The number of versions that a test must run with.
 const FEWEST: usize = 3;
@@ -16,7 +16,7 @@ const FEWEST: usize = 3;
 ///
 /// # Panics
 ///
-/// If there are fewer than three; the text says what to do.
+/// If fewer than three versions are installed. The message says what to do.
 pub fn ansible_playbooks() -> Vec<PathBuf> {
     let left_by_xtask = || {
         let target = repository().join("target");
@@ -30,7 +30,7 @@ pub fn ansible_playbooks() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = all.into_iter().filter(|program| program.is_file()).collect();
     assert!(
         found.len() >= FEWEST,
-        "fewer than {FEWEST} versions of Ansible; run `cargo xtask test`"
+        "fewer than {FEWEST} versions of Ansible are installed; run `cargo xtask test`"
     );
     found
 }

@@ -1,19 +1,19 @@
-//! A cable to a host in a network namespace. It can be cut without an error on either side.
+//! A cable to a host in a network namespace. The cable can be cut without an error on either side.
 
 use std::net::Ipv4Addr;
 
 use crate::network::Network;
 
-/// A host at the end of a cable. It exists as long as the test process.
+/// A host at the end of a cable. The host is removed on drop, and when the test process ends.
 #[derive(Debug)]
 pub struct Cable(Network);
 
 impl Cable {
-    /// Creates a host and connects it.
+    /// Creates a host and connects it to the test process.
     ///
     /// # Panics
     ///
-    /// If the test is not root, or `ip` is missing; the text says what to do.
+    /// If the test is not root, or `ip` is missing. The message says what to do.
     pub fn start() -> Self {
         Self(Network::start(1))
     }

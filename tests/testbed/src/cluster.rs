@@ -7,7 +7,7 @@ use crate::rabbit::node::{Node, Ports};
 use crate::{Rabbit, Vhost};
 
 const NODES: u8 = 3;
-/// The time limit of an election, and of a node's notice that others are up or down.
+/// The time limit for an election, and for a node to notice that other nodes are up or down.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A cluster of three RabbitMQ nodes. Nodes that are cut off from the majority pause.
@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Rabbit>,
-    /// Dropped after the nodes, which are in it. `None` if they share the loopback address.
+    /// The network of the nodes, which is dropped after them. `None` if they share the loopback address.
     network: Option<Network>,
 }
 
@@ -25,22 +25,22 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`].
+    /// In the same cases as [`Rabbit::start`].
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_with(&[])
     }
 
-    /// Starts three nodes on the loopback address, with further lines for their `rabbitmq.conf`.
+    /// Starts three nodes on the loopback address, with further settings as in [`Rabbit::start_with`].
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`].
-    pub fn start_with(conf: &str) -> Self {
-        // The nodes find each other through a shared epmd. Every keeper tries to start it, and the
-        // first one succeeds.
+    /// In the same cases as [`Rabbit::start`].
+    pub fn start_with(settings: &[&str]) -> Self {
+        // The nodes find each other through a shared epmd. Every keeper tries to start this epmd, and the
+        // first keeper succeeds.
         let epmd = Ports::free().epmd;
         let node = |_| Node::on_loopback(Ports { epmd, ..Ports::free() });
-        Self::join((0..NODES).map(node).collect(), None, conf)
+        Self::join((0..NODES).map(node).collect(), None, settings)
     }
 
     /// Starts three nodes whose connections can be cut: each has its own address and network
@@ -48,39 +48,42 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`], and if the test is not root.
+    /// In the same cases as [`Rabbit::start`], and if the test is not root.
     pub fn start_apart() -> Self {
-        Self::start_apart_with("")
+        Self::start_apart_with(&[])
     }
 
-    /// Starts three nodes whose connections can be cut, with further lines for their
-    /// `rabbitmq.conf`.
+    /// Starts three nodes whose connections can be cut, with further settings as in
+    /// [`Rabbit::start_with`].
     ///
     /// # Panics
     ///
-    /// As [`Cluster::start_apart`].
-    pub fn start_apart_with(conf: &str) -> Self {
+    /// In the same cases as [`Cluster::start_apart`].
+    pub fn start_apart_with(settings: &[&str]) -> Self {
         let network = Network::start(NODES);
         let node = |index| {
             let host = network.host(usize::from(index));
             Node::in_namespace(host.address, host.pid())
         };
         let nodes = (0..NODES).map(node).collect();
-        Self::join(nodes, Some(network), conf)
+        Self::join(nodes, Some(network), settings)
     }
 
-    fn join(nodes: Vec<Node>, network: Option<Network>, conf: &str) -> Self {
-        let conf = &format!("cluster_partition_handling = pause_minority\n{conf}");
+    fn join(nodes: Vec<Node>, network: Option<Network>, settings: &[&str]) -> Self {
+        let settings = &[&["{cluster_partition_handling, pause_minority}"], settings].concat();
         let nodes: Vec<Rabbit> = std::thread::scope(|scope| {
-            let start = |node| scope.spawn(move || Rabbit::start_node(node, conf));
+            let start = |node| scope.spawn(move || Rabbit::start_node(node, settings));
             let started: Vec<_> = nodes.into_iter().map(start).collect();
             let wait = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join();
-            started.into_iter().map(|thread| wait(thread).expect("the node starts")).collect()
+            started
+                .into_iter()
+                .map(|thread| wait(thread).expect("the thread that starts a node does not panic"))
+                .collect()
         });
         let first = nodes[0].erlang_name();
         for node in &nodes[1..] {
             node.stop_app();
-            node.ctl(&["join_cluster", &first]);
+            node.join(&first);
             node.start_app();
         }
         let cluster = Self { nodes, network };
@@ -96,31 +99,27 @@ impl Cluster {
     /// Makes a vhost for one test, addressed through the first running node.
     pub fn vhost(&self) -> Vhost {
         let node = self.nodes.iter().find(|node| node.is_running());
-        node.expect("a node runs").vhost()
+        node.expect("at least one node runs").vhost()
     }
 
-    /// Waits until a running node leads the queue, and returns the node's number. It asks the nodes
-    /// that run and are not paused.
+    /// Waits until a running node is the leader of the queue, and returns the number of that node. Any
+    /// running node that answers may name the leader.
     ///
     /// # Panics
     ///
     /// If no running node leads the queue within 90 seconds.
     pub fn leader_of(&self, vhost: &Vhost, queue: &str) -> usize {
-        let ask = ["list_queues", "--no-table-headers", "--timeout", "10", "-p", &vhost.name];
-        let ask: Vec<&str> = ask.into_iter().chain(["name", "leader"]).collect();
-        let line = |leader: &Rabbit| format!("{queue}\t{}", leader.erlang_name());
         wait("a leader", || {
-            let running = || self.nodes.iter().filter(|node| node.is_running());
-            let text = running().find_map(|node| node.try_ctl(&ask).ok())?;
-            self.nodes
-                .iter()
-                .position(|node| node.is_running() && text.lines().any(|found| found == line(node)))
+            let mut running = self.nodes.iter().filter(|node| node.is_running());
+            let leader = running.find_map(|node| node.leader_of(&vhost.name, queue))?;
+            let leads = |node: &Rabbit| node.is_running() && leader == node.erlang_name();
+            self.nodes.iter().position(leads)
         })
     }
 
-    /// Cuts a node off from the two others, and returns at once. Packets are dropped without an
-    /// error. After some seconds the others consider it dead, and it pauses. The tests can still
-    /// reach it.
+    /// Cuts a node off from the two other nodes, and returns at once. Packets are dropped without an error.
+    /// After some seconds the other nodes consider the node dead, and the node pauses. The tests can still
+    /// reach the node.
     ///
     /// # Panics
     ///
@@ -135,7 +134,7 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// If they are not within 90 seconds.
+    /// If the nodes are not one cluster within 90 seconds.
     pub fn reconnect(&self, index: usize) {
         for other in self.others(index) {
             self.network().mend(index, other);
@@ -147,7 +146,7 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// If it has not within 90 seconds.
+    /// If the node has not paused within 90 seconds.
     pub fn wait_until_paused(&self, index: usize) {
         wait("the node to pause", || {
             self.nodes[index].evals_to("rabbit:is_running()", "false").then_some(())
@@ -158,7 +157,7 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// If they do not within 90 seconds.
+    /// If a node does not see the two others within 90 seconds.
     pub fn wait_until_joined(&self) {
         let count = "length(rabbit_nodes:all_running())";
         let expected = self.nodes.len().to_string();

@@ -1,9 +1,9 @@
 //! Real servers for tests, and faults of these servers on demand.
 //!
-//! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address. It needs no
-//! systemd, does not disturb other servers of the machine, and can be killed, frozen and started
-//! again. A [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each of them ends with the
-//! process that started it, even if that is killed.
+//! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address. It needs no systemd, does
+//! not disturb other servers of the machine, and can be killed, frozen and started again. A
+//! [`FedmsgPublisher`] is a PUB socket of the original fedmsg. Each server ends with the test process that
+//! started it, even if the test process is killed.
 
 mod ansible;
 mod cable;

@@ -1,8 +1,8 @@
 //! A network that can be cut: one network namespace for each host, joined by a bridge.
 //!
-//! The bridge is in a namespace too. Nothing is left behind once the processes that hold the
-//! namespaces end, and those end with the test process. The test process has one address in the
-//! network and reaches every host, even if the hosts cannot reach each other.
+//! The bridge is in a namespace too. A child process holds each namespace and ends with the test process, so
+//! nothing is left behind. The test process has one address in the network. It reaches every host, even if
+//! the hosts cannot reach each other.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;
@@ -30,7 +30,7 @@ pub(crate) struct Host {
     pub(crate) address: Ipv4Addr,
 }
 
-/// A network namespace. A child process holds it, and is killed on drop.
+/// A network namespace. It exists as long as a child process, which is killed on drop.
 #[derive(Debug)]
 struct Namespace(Child);
 
@@ -44,7 +44,7 @@ impl Network {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % 16;
         let pid = std::process::id();
-        // RFC 2544 reserves these addresses for tests of networks. Each network has sixteen.
+        // RFC 2544 reserves the addresses 198.18.0.0/15 for tests. Each network uses 16 of them.
         let address = |host: u8| {
             let [_, _, high, low] = ((pid << 4 | number) << 4 | u32::from(host)).to_be_bytes();
             let middle = 18 + (pid >> 8 & 1) as u8;
@@ -86,7 +86,7 @@ impl Network {
 
     /// Drops every packet between two hosts, without an error on either side.
     pub(crate) fn cut(&self, one: usize, other: usize) {
-        // No device has this Ethernet address.
+        // Sends the packets to an Ethernet address that no device has.
         self.on_both(one, other, "replace", "lladdr 02:00:00:00:00:01 nud permanent");
     }
 
@@ -129,12 +129,14 @@ impl Host {
 impl Namespace {
     fn start() -> Self {
         let mut holder = Command::new("unshare");
-        // `cat` reads its input until this process ends.
+        // `cat` runs until its input is closed, at the latest when the test process ends.
         holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let namespace = Self(holder.spawn().expect("util-linux is installed"));
         let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
         let pid = namespace.pid().to_string();
-        process::wait_until("a namespace", || of(&pid).is_some_and(|ns| Some(ns) != of("self")));
+        process::wait_until("the namespace to be created", || {
+            of(&pid).is_some_and(|ns| Some(ns) != of("self"))
+        });
         namespace
     }
 
@@ -151,7 +153,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Both fail only if the process has ended by itself.
+        // Both calls fail only if the process has already ended.
         drop(self.0.kill());
         drop(self.0.wait());
     }
@@ -162,7 +164,10 @@ fn run(lines: &str) {
 }
 
 fn succeed(command: &mut Command, what: &str) {
-    let output = command.stdin(Stdio::null()).output().expect("there is a shell");
+    let output = command.stdin(Stdio::null()).output().expect("the command can be started");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}\n{stderr}(`ip` is in iproute2)");
+    assert!(
+        output.status.success(),
+        "these commands failed:\n{what}\n{stderr}(`ip` is in the package iproute2)"
+    );
 }

@@ -24,14 +24,16 @@ pub use self::verdict::Verdict;
 pub struct Oracle {
     /// The number of attempts to publish each message.
     pub attempted: BTreeMap<String, usize>,
+    /// The ids of the confirmed messages.
     pub confirmed: BTreeSet<String>,
-    /// In the order of the log.
+    /// The starts of runs, in the order of the log.
     pub starts: Vec<Start>,
-    /// In the order of the log.
+    /// The ends of runs, in the order of the log.
     pub ends: Vec<End>,
+    /// The ids of the dead-lettered messages.
     pub dead: BTreeSet<String>,
-    /// The number of starts that a message may have in addition to its attempts, for each time that
-    /// it was published. A requeued run does not count as an attempt.
+    /// The number of starts that a message may have in addition to its attempts, for each time that it was
+    /// published. Additional starts are possible, because a requeued run does not count as an attempt.
     pub allowance: usize,
 }
 
@@ -39,7 +41,7 @@ pub struct Oracle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     pub run: RunKey,
-    /// In milliseconds since 1970.
+    /// Time of the start in milliseconds since 1970.
     pub at: u64,
 }
 
@@ -47,9 +49,9 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub run: RunKey,
-    /// The code that the task ended with.
+    /// Exit code of the task.
     pub code: u8,
-    /// In milliseconds since 1970.
+    /// Time of the end in milliseconds since 1970.
     pub at: u64,
 }
 
@@ -62,8 +64,8 @@ pub struct RunKey {
 }
 
 impl Oracle {
-    /// Reads both logs. A missing log counts as empty. A last line without a line feed is ignored:
-    /// its writer was killed, or is still writing.
+    /// Reads the log of the publisher and the log of the task. A missing log counts as empty. A last line
+    /// without a line feed is ignored, because its writer was killed or is still writing.
     ///
     /// # Errors
     ///
@@ -81,14 +83,16 @@ impl Oracle {
             };
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             for line in whole.lines() {
-                let bad = || io::Error::other(format!("{}: not a record: {line}", path.display()));
+                let bad = || {
+                    io::Error::other(format!("`{}` has an invalid record: {line}", path.display()))
+                };
                 oracle.take(line).ok_or_else(bad)?;
             }
         }
         Ok(oracle)
     }
 
-    /// Returns the verdict on the messages, if each may have this many attempts.
+    /// Returns the verdict on the messages. Each message may have at most `max_attempts` attempts.
     pub fn check(&self, max_attempts: u32) -> Verdict {
         let mut successes: BTreeMap<&str, usize> = BTreeMap::new();
         for end in self.ends.iter().filter(|end| end.code == 0) {
@@ -138,8 +142,8 @@ impl Oracle {
         Some(())
     }
 
-    /// Returns the messages of which two runs overlap. Runs without an end are left out: they were
-    /// killed at an unknown time.
+    /// Returns the messages that have two overlapping runs. Runs without an end are left out, because they
+    /// were killed at an unknown time.
     fn overlapping(&self) -> BTreeSet<String> {
         let mut begun: HashMap<&RunKey, Vec<u64>> = HashMap::new();
         for start in self.starts.iter().rev() {
@@ -147,14 +151,14 @@ impl Oracle {
         }
         let mut spans: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         for end in &self.ends {
-            // If two runs have the same key, the first remaining start belongs to this end.
+            // If several runs have the same key, this end belongs to the earliest start without an end.
             if let Some(start) = begun.get_mut(&end.run).and_then(Vec::pop) {
                 spans.entry(&end.run.id).or_default().push((start, end.at));
             }
         }
         let overlap = |spans: &mut Vec<(u64, u64)>| {
             spans.sort_unstable();
-            // In the order of their starts, two spans overlap only if two neighbours do.
+            // The spans are sorted by start. So if two of them overlap, two neighbours overlap too.
             spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
         };
         let found = spans.iter_mut().filter_map(|(id, spans)| overlap(spans).then_some(*id));
@@ -187,7 +191,7 @@ mod tests {
         Oracle::read(&one, &other, dead.iter().map(|id| (*id).to_owned())).unwrap().check(2)
     }
 
-    /// Checks the lines of the text after the first: the sets of faulty messages.
+    /// Checks the lines after the first line of the verdict's text. They name the faulty messages.
     fn check(ledger: &str, task_log: &str, dead: &[&str], expected: &str) {
         let text = verdict(ledger, task_log, dead).to_string();
         let bad: Vec<&str> = text.lines().skip(1).collect();
@@ -275,7 +279,7 @@ mod tests {
     fn more_starts_than_attempts_are_over_the_limit() {
         let log = format!("start a 1 5 10\nstart a 1 6 20\n{RUN}");
         check(PUBLISHED, &log, &[], "over limit: a");
-        // A message that is published twice may run twice as often.
+        // A message that is published twice may start twice as often.
         check(&format!("attempted a\n{PUBLISHED}"), &log, &[], "");
     }
 

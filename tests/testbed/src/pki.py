@@ -1,9 +1,9 @@
 """Makes certificates with RSA keys in the current folder.
 
 Each line of standard input is a JSON object: {"ca": NAME}, {"leaf": NAME, "ca": CA, "serial": N,
-"days": N} or {"crl": FILE, "ca": CA, "revoked": [SERIAL...], "days": N}. The validity ends this
-number of days from now; a negative number means that it has ended. The answer to each is a line,
-"done".
+"days": N} or {"crl": FILE, "ca": CA, "revoked": [SERIAL...], "days": N}. "days" is the number of days until
+the validity ends. With a negative number the validity has already ended. The script answers each line with
+the line "done".
 """
 
 import datetime
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
-# The beginning of the validity of everything that is made here.
+# The start of the validity of all certificates and revocation lists.
 EARLIER = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) - 400 * DAY
 NOW = EARLIER + 400 * DAY
 

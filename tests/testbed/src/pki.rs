@@ -26,10 +26,10 @@ impl Pki {
     ///
     /// # Panics
     ///
-    /// If no installed Python has the module `cryptography`; the message says what to do.
+    /// If no installed Python has the module `cryptography`. The message says what to do.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-pki-").tempdir();
-        let pki = Self { folder: folder.expect("a temporary folder") };
+        let pki = Self { folder: folder.expect("a temporary folder can be created") };
         pki.make(&[json!({"ca": Self::CA})]);
         pki
     }
@@ -45,12 +45,12 @@ impl Pki {
         self.make(&[crl]);
     }
 
-    /// Returns the folder, for fedmsg's `ssldir`.
+    /// Returns the folder of the certificates, which can be fedmsg's `ssldir`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Returns the path of a file: `NAME.crt`, `NAME.key` or `crl.pem`.
+    /// Returns the path of a file in the folder: `NAME.crt`, `NAME.key` or `crl.pem`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -65,11 +65,11 @@ impl Pki {
             .expect("Python can be started");
         let mut input = process.stdin.take().expect("standard input is piped");
         for command in commands {
-            writeln!(input, "{command}").expect("Python reads");
+            writeln!(input, "{command}").expect("Python reads its input");
         }
         drop(input);
         let output = process.wait_with_output().expect("a child can be waited for");
-        assert!(output.status.success(), "the certificates cannot be made");
+        assert!(output.status.success(), "Python cannot make the certificates");
     }
 }
 

@@ -1,13 +1,13 @@
 //! Free ports for servers.
 //!
-//! A killed server must find its ports free when it is started again, so they are below the range
-//! that the kernel uses for outgoing connections. Otherwise a client that retries the port of a
-//! dead server would at some time get that port as its own, and be connected to itself.
+//! A killed server must find its ports free when it is started again. So the ports are below the range from
+//! which the kernel takes the source ports of outgoing connections. Within that range, a client that retries
+//! the port of a dead server could get this port as its source port and connect to itself.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 
-/// By default Linux uses ports from 32768 on for outgoing connections.
+/// The range of the ports. By default Linux uses ports from 32768 on for outgoing connections.
 const LOW: u64 = 12_000;
 const HIGH: u64 = 32_000;
 
@@ -16,7 +16,7 @@ pub(crate) fn free() -> u16 {
     let random = RandomState::new();
     (0..1000_u32)
         .filter_map(|number| u16::try_from(LOW + random.hash_one(number) % (HIGH - LOW)).ok())
-        // On all addresses, because some servers listen on all of them.
+        // The port must be free on all addresses, because some servers listen on all of them.
         .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
         .expect("there is a free port")
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Sends a signal. If the process is already gone, it does nothing.
+/// Sends a signal to a process. Does nothing if the process no longer exists.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         kill_process(pid, signal).ok();
@@ -27,7 +27,7 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
 pub(crate) fn kill_family(pid: u32) {
     let mut family = descendants(pid);
     family.insert(pid);
-    // The ancestor first: it must not see a child die and start another.
+    // Kills the ancestor first, so that it cannot replace a killed child.
     signal(pid, Signal::KILL);
     for member in &family {
         signal(*member, Signal::KILL);
@@ -35,7 +35,7 @@ pub(crate) fn kill_family(pid: u32) {
     wait_until("the killed processes to be gone", || !family.iter().any(|pid| is_alive(*pid)));
 }
 
-/// Waits until a condition is true. It panics after a minute.
+/// Waits until a condition is true. Panics after a minute.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -47,7 +47,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Returns the state and the parent of a process.
 fn status(pid: u32) -> Option<(char, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may contain any character.
+    // The name of the process is in parentheses and may contain any character.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

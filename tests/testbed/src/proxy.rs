@@ -1,7 +1,6 @@
 //! A TCP proxy that can drop data, delay it, or cut its connections.
 //!
-//! It does not know the protocol that it forwards. Each connection has two threads, one for each
-//! direction.
+//! The proxy does not know the protocol of the data. Each connection has two threads, one for each direction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A TCP proxy on a free port of the loopback address.
 ///
-/// Its methods act on the data after the call: a block of bytes that a thread is just writing may
-/// still pass. It ends on drop, with every connection.
+/// Its methods affect data that arrives after the call. A block of bytes that is being written during the
+/// call may still pass. On drop the proxy closes all connections and ends.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -40,7 +39,8 @@ struct State {
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    /// Never becomes false again, because bytes are missing.
+    /// Whether the data of the connection is dropped. Never becomes false again, because a stream with
+    /// missing bytes is useless.
     is_swallowed: AtomicBool,
     is_closed: AtomicBool,
     /// The number of directions that have not ended.
@@ -82,26 +82,26 @@ impl Proxy {
         self.address
     }
 
-    /// Turns the silence on or off. While it is on, every connection stays open and forwards
-    /// nothing in either direction, not even its end; sent data is read and lost. A connection that
-    /// was open meanwhile stays silent: only new ones forward afterwards.
+    /// Turns the dropping of data on or off. While it is on, every connection stays open, but all data is
+    /// dropped, and the end of a connection is not forwarded. A connection that was open during this time
+    /// stays silent. Only connections that are opened afterwards forward data.
     pub fn swallow(&self, on: bool) {
         let mut state = self.shared.lock();
         state.swallows = on;
         for connection in &state.connections {
             connection.is_swallowed.fetch_or(on, Ordering::SeqCst);
         }
-        // Held data is lost as well.
+        // Wakes threads that hold data, because this data must be dropped too.
         self.shared.changed.notify_all();
     }
 
-    /// Turns the delay on or off. While it is on, nothing is forwarded and nothing is lost.
+    /// Turns the delay on or off. While it is on, data is held. Afterwards the held data is forwarded.
     pub fn hold(&self, on: bool) {
         self.shared.lock().holds = on;
         self.shared.changed.notify_all();
     }
 
-    /// Closes all present connections, on both sides. New ones are accepted.
+    /// Closes all present connections on both sides. New connections are accepted.
     pub fn cut(&self) {
         let connections = std::mem::take(&mut self.shared.lock().connections);
         for connection in connections {
@@ -115,7 +115,7 @@ impl Proxy {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of open connections. A silent one counts until it is cut.
+    /// Returns the number of open connections. A silent connection counts until it is cut.
     pub fn open(&self) -> usize {
         self.shared.lock().connections.len()
     }
@@ -125,7 +125,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.cut();
-        // Wakes the accepting thread. If the connection fails, the thread has ended.
+        // Wakes the accepting thread, which then ends. If the connection fails, the thread has already ended.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -137,7 +137,7 @@ impl Shared {
 
     /// Opens the other side of a connection and forwards until both directions have ended.
     fn forward(self: Arc<Self>, client: TcpStream) {
-        // A target that refuses closes the client's connection.
+        // If the target refuses the connection, the client's connection is closed.
         let Ok(server) = TcpStream::connect(self.target) else { return };
         drop((client.set_nodelay(true), server.set_nodelay(true)));
         let connection = {
@@ -172,7 +172,7 @@ impl Shared {
                 // A reset ends both directions.
                 Err(_) if !is_swallowed => break false,
                 Ok(0) if !is_swallowed => break to.shutdown(Shutdown::Write).is_ok(),
-                // The other side is not notified.
+                // While data is dropped, the other side is not notified of the end.
                 Ok(0) | Err(_) => return,
                 Ok(_) if is_swallowed => (),
                 Ok(length) => {
@@ -205,7 +205,7 @@ impl Connection {
 
     fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        // Each fails only if that side is already closed.
+        // Each call fails only if its side is already closed.
         drop((self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both)));
     }
 }
@@ -253,7 +253,9 @@ mod tests {
 
     fn check_silent(mut stream: &TcpStream) {
         stream.set_read_timeout(Some(SILENCE)).unwrap();
-        let error = stream.read(&mut [0]).expect_err("neither bytes nor the end");
+        let error = stream
+            .read(&mut [0])
+            .expect_err("a silent connection delivers neither data nor its end");
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     }

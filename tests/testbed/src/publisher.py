@@ -1,7 +1,7 @@
 """Publishes the messages on standard input with the real fedmsg library.
 
-Each line is a JSON object with "modname", "topic", "msg" and "count". The answer is a line with
-the JSON list of the msg_ids. The first line of output, "ready", says that the socket is bound.
+Each line is a JSON object with "modname", "topic", "msg" and "count". The script answers each line with the
+JSON list of the msg_ids. The first line of its output is "ready", which says that the socket is bound.
 The configuration is read from `fedmsg.d` in the current folder.
 """
 

@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A publisher that uses the original fedmsg library and a PUB socket.
 ///
-/// Its topics begin with [`FedmsgPublisher::TOPIC_PREFIX`]. It is killed on drop, and ends with the
-/// test process.
+/// Its topics begin with [`FedmsgPublisher::TOPIC_PREFIX`]. The publisher is killed on drop, and ends with
+/// the test process.
 #[derive(Debug)]
 pub struct FedmsgPublisher {
     process: Child,
@@ -37,12 +37,12 @@ impl FedmsgPublisher {
     /// The beginning of every topic: fedmsg's `topic_prefix` and `environment`.
     pub const TOPIC_PREFIX: &str = "org.example.prod";
 
-    /// Starts a publisher on a free port that signs nothing. Its socket is bound when this returns.
+    /// Starts a publisher that signs nothing, on a free port. The socket is bound when the function returns.
     ///
     /// # Panics
     ///
-    /// If no installed Python has the module `fedmsg`, or the publisher does not start; the message says
-    /// what to do.
+    /// If no installed Python has the module `fedmsg`, or the publisher does not start. The message says what
+    /// to do.
     pub fn start() -> Self {
         Self::start_with(free_port(), "sign_messages=False")
     }
@@ -51,7 +51,7 @@ impl FedmsgPublisher {
     ///
     /// # Panics
     ///
-    /// As [`FedmsgPublisher::start`].
+    /// In the same cases as [`FedmsgPublisher::start`].
     pub fn start_signed(pki: &Pki, certificate: &str) -> Self {
         let (folder, names) =
             (pki.folder().display(), format!("{{\"bench.localhost\": \"{certificate}\"}}"));
@@ -67,7 +67,7 @@ impl FedmsgPublisher {
     ///
     /// # Panics
     ///
-    /// As [`FedmsgPublisher::start`].
+    /// In the same cases as [`FedmsgPublisher::start`].
     pub fn start_behind(cable: &Cable) -> Self {
         let mut command = Command::new("nsenter");
         command.arg(cable.namespace()).arg("--").arg(python());
@@ -80,10 +80,11 @@ impl FedmsgPublisher {
 
     fn start_by(mut command: Command, address: Ipv4Addr, port: u16, signing: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("loopabull-fedmsg-").tempdir();
-        let folder = folder.expect("a temporary folder");
+        let folder = folder.expect("a temporary folder can be created");
         configure(folder.path(), address, port, signing)
             .expect("the temporary folder can be written");
-        let log = File::create(folder.path().join("log")).expect("a file in a new folder");
+        let log =
+            File::create(folder.path().join("log")).expect("a file can be created in a new folder");
         let mut process = command
             .args(["-c", SCRIPT])
             .current_dir(folder.path())
@@ -104,7 +105,7 @@ impl FedmsgPublisher {
         });
         let publisher = Self { process, commands, answers, address, port, folder };
         let ready = publisher.answer();
-        assert_eq!(ready, "ready", "the first line of the publisher");
+        assert_eq!(ready, "ready", "the publisher must first print `ready`");
         publisher
     }
 
@@ -121,9 +122,9 @@ impl FedmsgPublisher {
     /// Publishes `count` messages with the topic `PREFIX.modname.topic` and the body `msg_json`,
     /// a JSON value, and returns their ids in order.
     ///
-    /// A PUB socket drops messages without a subscriber. A test that must not lose the first
-    /// message publishes another topic repeatedly until the subscriber has counted one of these
-    /// messages. From then on no message is lost until a thousand wait.
+    /// A PUB socket drops messages while it has no subscriber. So a test that must not lose the first message
+    /// publishes to another topic until the subscriber has counted one of these messages. Afterwards the
+    /// subscriber loses messages only if more than a thousand wait.
     ///
     /// # Panics
     ///
@@ -162,7 +163,7 @@ impl FedmsgPublisher {
 
 impl Drop for FedmsgPublisher {
     fn drop(&mut self) {
-        // Both fail only if the process has ended by itself.
+        // Both calls fail only if the process has already ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -170,7 +171,8 @@ impl Drop for FedmsgPublisher {
 
 fn configure(folder: &Path, address: Ipv4Addr, port: u16, signing: &str) -> io::Result<()> {
     fs::create_dir(folder.join("fedmsg.d"))?;
-    // `post_init_sleep` is the time that fedmsg waits for subscribers. The tests wait themselves.
+    // `post_init_sleep` is the time for which fedmsg waits for subscribers. It is short, because the tests
+    // wait for subscribers themselves.
     let config = format!(
         r#"config = dict(
     endpoints={{"bench.localhost": ["tcp://{address}:{port}"]}},

@@ -1,9 +1,8 @@
 //! A private RabbitMQ node.
 //!
-//! One node serves a whole run of tests: `cargo xtask test` starts it and names it in
-//! [`Rabbit::ENVIRONMENT`]. A test binary that is started by hand has no such variable and starts
-//! its own node. Each test has its own vhost. A test that kills, stops or blocks its node starts
-//! one for itself.
+//! One node serves a whole run of tests. `cargo xtask test` starts this node and names it in
+//! [`Rabbit::ENVIRONMENT`]. A test binary that is started by hand has no such variable and starts its own
+//! node. Each test has its own vhost. A test that kills, stops or blocks its node starts a separate node.
 
 mod faults;
 mod keeper;
@@ -25,13 +24,13 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A private RabbitMQ node.
 ///
-/// It is killed on drop, and when the test process ends.
+/// The node is killed on drop, and when the test process ends.
 #[derive(Debug)]
 pub struct Rabbit {
     node: Node,
-    /// `None` if another process started the node.
+    /// The process that owns the node. `None` if another test process started the node.
     keeper: Option<Keeper>,
-    management: Option<u16>,
+    /// The port for AMQP over TLS.
     tls: Option<u16>,
 }
 
@@ -48,18 +47,18 @@ impl Rabbit {
     /// The environment variable that names a node that is already running.
     pub const ENVIRONMENT: &str = "LOOPABULL_TEST_RABBITMQ";
 
-    /// Returns the node of this run: the one that the environment names, or else one of this
-    /// process.
+    /// Returns the shared node: the node that [`Rabbit::ENVIRONMENT`] names, or else a node that this process
+    /// starts.
     ///
     /// # Panics
     ///
-    /// If RabbitMQ is not installed or does not start; the text says what to do.
+    /// If RabbitMQ is not installed or does not start. The message says what to do.
     pub fn shared() -> &'static Self {
         static NODE: OnceLock<Rabbit> = OnceLock::new();
         NODE.get_or_init(|| match std::env::var(Self::ENVIRONMENT) {
             Ok(name) => {
-                let node = Node::from_text(&name).expect("the name of a running node");
-                Self { node, keeper: None, management: None, tls: None }
+                let node = Node::from_text(&name).expect("the environment names a running node");
+                Self { node, keeper: None, tls: None }
             }
             Err(_) => Self::start(),
         })
@@ -69,81 +68,64 @@ impl Rabbit {
     ///
     /// # Panics
     ///
-    /// If RabbitMQ is not installed or does not start; the text says what to do.
+    /// If RabbitMQ is not installed or does not start. The message says what to do.
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_with(&[])
     }
 
-    /// Starts a node with further lines for `rabbitmq.conf`.
+    /// Starts a node with additional settings of the application `rabbit`, as Erlang terms, for example
+    /// `{consumer_timeout, 61000}`.
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`].
-    pub fn start_with(conf: &str) -> Self {
-        Self::start_node(Node::on_loopback(Ports::free()), conf)
+    /// In the same cases as [`Rabbit::start`].
+    pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_node(Node::on_loopback(Ports::free()), settings)
     }
 
-    /// Starts a node that has the management plugin.
+    /// Starts a node that also accepts TLS. A client needs a certificate, whose common name is the name of
+    /// the user.
     ///
     /// # Panics
     ///
-    /// As [`Rabbit::start`].
-    pub fn start_with_management() -> Self {
-        let port = port::free();
-        let conf = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
-        let node = Node::on_loopback(Ports::free());
-        let mut rabbit = Self::start_plugged(node, &conf, "rabbitmq_management");
-        rabbit.management = Some(port);
-        rabbit
-    }
-
-    /// Starts a node that also accepts TLS. Clients need a certificate, and its common name is
-    /// their user name.
-    ///
-    /// # Panics
-    ///
-    /// As [`Rabbit::start`].
+    /// In the same cases as [`Rabbit::start`].
     pub fn start_with_tls(files: TlsNode<'_>) -> Self {
         let port = port::free();
-        let conf = format!(
-            "listeners.ssl.local = 127.0.0.1:{port}
-ssl_options.cacertfile = {}
-ssl_options.certfile = {}
-ssl_options.keyfile = {}
-ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = true
-auth_mechanisms.1 = EXTERNAL
-auth_mechanisms.2 = PLAIN
-ssl_cert_login_from = common_name
-",
-            files.authority.display(),
-            files.certificate.display(),
-            files.key.display(),
+        let options = format!(
+            "{{ssl_options, [{{cacertfile, {:?}}}, {{certfile, {:?}}}, {{keyfile, {:?}}}, \
+             {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}]}}",
+            files.authority, files.certificate, files.key,
         );
+        let settings = [
+            &*format!("{{ssl_listeners, [{{\"127.0.0.1\", {port}}}]}}"),
+            &options,
+            "{auth_mechanisms, ['EXTERNAL', 'PLAIN']}",
+            "{ssl_cert_login_from, common_name}",
+        ];
         let node = Node::on_loopback(Ports::free());
-        let mut rabbit = Self::start_plugged(node, &conf, "rabbitmq_auth_mechanism_ssl");
+        let mut rabbit = Self::start_plugged(node, &settings, "rabbitmq_auth_mechanism_ssl");
         rabbit.tls = Some(port);
         rabbit
     }
 
-    pub(crate) fn start_node(node: Node, conf: &str) -> Self {
-        Self::start_plugged(node, conf, "")
+    pub(crate) fn start_node(node: Node, settings: &[&str]) -> Self {
+        Self::start_plugged(node, settings, "")
     }
 
-    fn start_plugged(node: Node, conf: &str, plugins: &str) -> Self {
+    fn start_plugged(node: Node, settings: &[&str], plugins: &str) -> Self {
         assert!(
             Path::new(keeper::SERVER).exists(),
             "RabbitMQ is not installed; run `cargo xtask test`, or: apt-get install rabbitmq-server"
         );
-        node.prepare(conf, plugins).expect("the temporary folder can be written");
+        node.prepare(settings, plugins).expect("the temporary folder can be written");
         let keeper = Keeper::start(&node);
         keeper.start_server();
-        let rabbit = Self { node, keeper: Some(keeper), management: None, tls: None };
+        let rabbit = Self { node, keeper: Some(keeper), tls: None };
         rabbit.wait_until_running();
         rabbit
     }
 
-    /// Returns the name for [`Rabbit::ENVIRONMENT`].
+    /// Returns the text that names this node in [`Rabbit::ENVIRONMENT`].
     pub fn name(&self) -> String {
         self.node.to_text()
     }
@@ -159,37 +141,16 @@ ssl_cert_login_from = common_name
     ///
     /// If the node was not started by [`Rabbit::start_with_tls`].
     pub fn tls_address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.tls.expect("this node has no TLS")).into()
-    }
-
-    /// Returns the URL of the management plugin, with the user and the password.
-    ///
-    /// # Panics
-    ///
-    /// If the node was not started by [`Rabbit::start_with_management`].
-    pub fn management_url(&self) -> String {
-        let port = self.management.expect("this node has no management plugin");
-        format!("http://guest:guest@127.0.0.1:{port}")
+        ([127, 0, 0, 1], self.tls.expect("the node was started by `Rabbit::start_with_tls`")).into()
     }
 
     /// Runs `rabbitmqctl` and returns its standard output.
     ///
     /// # Panics
     ///
-    /// If it fails.
+    /// If `rabbitmqctl` fails.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         succeed(&self.node, arguments)
-    }
-
-    /// Runs `rabbitmqctl` and returns its standard output.
-    ///
-    /// # Errors
-    ///
-    /// If it fails, for example because the node does not run. The error is its standard error.
-    pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.node.ctl(arguments).map_err(|error| error.to_string())?;
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Evaluates an Erlang expression on the node, and returns the value as Erlang prints it.
@@ -201,10 +162,35 @@ ssl_cert_login_from = common_name
         self.node.eval(expression).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Returns whether an Erlang expression has this value on the node. If the node does not
-    /// answer, it returns false.
+    /// Returns whether an Erlang expression has this value on the node. Returns false if the node does not
+    /// answer.
     pub(crate) fn evals_to(&self, expression: &str, value: &str) -> bool {
         self.node.eval(expression).is_ok_and(|found| found == value)
+    }
+
+    /// Joins the cluster of the node with this name, after [`Rabbit::stop_app`].
+    ///
+    /// # Panics
+    ///
+    /// If the node cannot join the cluster.
+    pub(crate) fn join(&self, name: &str) {
+        // `rabbit_db_cluster` exists since 3.12.
+        let joined = self.eval(&format!(
+            "case code:which(rabbit_db_cluster) of \
+                non_existing -> rabbit_mnesia:join_cluster('{name}', disc); \
+                _ -> rabbit_db_cluster:join('{name}', disc) \
+             end"
+        ));
+        assert_eq!(joined, "ok");
+    }
+
+    /// Returns the name of the node that is the leader of a quorum queue, as far as this node knows.
+    pub(crate) fn leader_of(&self, vhost: &str, queue: &str) -> Option<String> {
+        let leader = self.node.eval(&format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{queue}\">>)), \
+             {{_, Node}} = ra_leaderboard:lookup_leader(element(1, amqqueue:get_pid(Q))), Node"
+        ));
+        Some(leader.ok()?.trim_matches('\'').to_owned())
     }
 
     /// Returns the node's name in Erlang.
@@ -214,7 +200,8 @@ ssl_cert_login_from = common_name
 
     /// Returns the process id of the Erlang VM.
     fn server(&self) -> u32 {
-        keeper::server(self.node.base()).expect("the keeper has written it")
+        keeper::server(self.node.base())
+            .expect("the keeper has written the process id of the server")
     }
 
     fn wait_until_running(&self) {
@@ -235,6 +222,6 @@ ssl_cert_login_from = common_name
 fn succeed(node: &Node, arguments: &[&str]) -> String {
     let output = node.ctl(arguments).expect("rabbitmqctl can be started");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "rabbitmqctl {arguments:?}: {stderr}");
+    assert!(output.status.success(), "rabbitmqctl {arguments:?} failed: {stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

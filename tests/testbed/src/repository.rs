@@ -8,14 +8,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// A file that only the root of a checkout has. `tasks/` is a workspace too.
+/// A path that exists only in the root of a checkout. `Cargo.toml` would not be enough, because `tasks/` is a
+/// workspace too.
 const LANDMARK: &str = "tests/testbed/Cargo.toml";
 
 /// Returns the root of the checkout.
 ///
-/// This is the checkout of the package that cargo runs or tests, or else that of the working
-/// directory. For a program that is started by hand elsewhere it is the one that compiled this
-/// crate.
+/// This is the checkout of the package that cargo runs or tests, or else the checkout of the working
+/// directory. If a program is started outside every checkout, it is the checkout that compiled this crate.
 pub fn repository() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         // `cargo run`, `cargo test` and `cargo nextest` set this variable for the programs that
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn the_repository_is_the_checkout_of_the_tested_package() {
-        let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this variable for tests");
         assert_eq!(Some(repository()), checkout_of(Path::new(&package)));
     }
 }

@@ -2,20 +2,21 @@
 
 use std::ops::Range;
 
-/// The header of the log, in bytes (<https://www.sqlite.org/fileformat2.html#walformat>).
+/// Size of the header of the log, in bytes (<https://www.sqlite.org/fileformat2.html#walformat>).
 const LOG_HEADER: usize = 32;
-/// The header of a frame, in bytes; a page follows it.
+/// Size of the header of a frame, in bytes. A page follows the header.
 const FRAME_HEADER: usize = 24;
-/// The size of a page that SQLite chooses by itself.
+/// The default page size of SQLite, in bytes.
 const PAGE: usize = 4096;
-/// A prime number, so that the cuts fall on different offsets of each page.
+/// The interval of the cuts inside a page. It is a prime number, so that the offsets differ between pages.
 const STEP: usize = 61;
 
 /// Returns the lengths to which to cut a log of this many bytes whose last transaction begins at
 /// `start`: at every byte of each frame's header, at every 61st byte of its page, and around its
 /// end.
 ///
-/// A cut at any byte of a page has the same effect, as the frame's checksum does not match.
+/// Inside a page not every byte is needed: a cut at any byte has the same effect, because the checksum of the
+/// frame does not match.
 pub fn cuts(bytes: Range<usize>) -> impl Iterator<Item = usize> {
     let Range { start, end } = bytes;
     (start..=end).filter(move |length| {

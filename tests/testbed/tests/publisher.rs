@@ -1,4 +1,4 @@
-//! The publisher, as seen by a plain ZeroMQ subscriber.
+//! Tests of the fedmsg publisher with a plain ZeroMQ subscriber.
 
 use std::time::{Duration, Instant};
 

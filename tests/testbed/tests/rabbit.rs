@@ -1,4 +1,4 @@
-//! A node during and after its faults.
+//! Tests of a RabbitMQ node during and after its faults.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn greets(rabbit: &Rabbit) -> bool {
 
 #[test]
 fn a_node_can_be_frozen_blocked_stopped_and_killed() {
-    let rabbit = Rabbit::start_with("consumer_timeout = 61000");
+    let rabbit = Rabbit::start_with(&["{consumer_timeout, 61000}"]);
     let timeout = "application:get_env(rabbit, consumer_timeout)";
     assert_eq!(rabbit.eval(timeout), "{ok,61000}");
     let vhost = rabbit.vhost();
@@ -46,21 +46,4 @@ fn a_node_can_be_frozen_blocked_stopped_and_killed() {
     rabbit.restart();
     assert!(greets(&rabbit));
     assert!(rabbit.ctl(&["list_vhosts"]).contains(&vhost.name));
-}
-
-#[test]
-fn the_management_plugin_answers_on_its_own_port() {
-    let rabbit = Rabbit::start_with_management();
-    let address = rabbit.management_url().replace("http://guest:guest@", "");
-    let mut stream = TcpStream::connect(address).unwrap();
-    // `guest:guest` in base 64.
-    stream
-        .write_all(
-            b"GET /api/overview HTTP/1.0\r\nHost: x\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n",
-        )
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("\"rabbitmq_version\""), "{answer}");
 }

@@ -1,4 +1,4 @@
-//! The recorder, started as the daemon starts it, and the oracle that reads its log.
+//! Tests of the recorder, which is started as by the daemon, and of the oracle, which reads the logs.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::fs;
@@ -16,9 +16,10 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let daemon = folder.path().join("loopabull-host");
-        std::os::unix::fs::symlink("/bin/sh", daemon).expect("a link in a new folder");
+        std::os::unix::fs::symlink("/bin/sh", daemon)
+            .expect("a link can be created in a new folder");
         Self { recorder: Recorder::write(folder.path()), folder }
     }
 
@@ -26,8 +27,8 @@ impl Fixture {
         self.folder.path().join(name)
     }
 
-    /// Runs the recorder from a shell in place of the daemon. If the shell survives, it prints
-    /// `alive` and the exit code of the recorder.
+    /// Runs the recorder from a shell that is named like the daemon. If the recorder does not kill this
+    /// shell, the shell prints `alive` and the exit code of the recorder.
     fn run(&self, shell: &str, id: &str, attempt: u32, body: &str) -> Output {
         let variables = format!(
             "---\n\"msg\": {body}\n\"loopabull\": {{? !unsafe \"attempt\" : {attempt}, ? !unsafe \"headers\" : \
@@ -35,7 +36,7 @@ impl Fixture {
              !unsafe \"run_id\" : !unsafe \"r-1\", ? !unsafe \"topic\" : !unsafe \"a.b\"}}\n"
         );
         let file = self.path(&format!("message-{id}-{attempt}.yml"));
-        fs::write(&file, variables).expect("a file in a new folder");
+        fs::write(&file, variables).expect("a file can be created in a new folder");
         let call = format!(
             "{shell} {} --inventory localhost, --extra-vars @{} task.yml; echo alive $?",
             self.recorder.display(),
@@ -48,14 +49,14 @@ impl Fixture {
 
     fn oracle(&self) -> Oracle {
         Oracle::read(&self.path("ledger"), &Recorder::log(self.folder.path()), [])
-            .expect("the log is whole")
+            .expect("the logs have only valid records")
     }
 }
 
-/// Runs the recorder once with each shell. Compares the output of its parent, and the log without
+/// Runs the recorder once with each shell. Compares the output of the recorder's parent, and the log without
 /// process ids and times: `start ID ATTEMPT`, `end ID ATTEMPT CODE`.
 fn check(attempt: u32, body: &str, says: &str, log: &str) {
-    // The shell of its first line, and one that cannot read the clock by itself.
+    // The shell in the recorder's first line, and a shell that cannot read the clock without `date`.
     for shell in ["", "/bin/dash"] {
         if !shell.is_empty() && !Path::new(shell).exists() {
             continue;
@@ -90,7 +91,8 @@ fn the_message_determines_the_exit_code() {
     check(1, r#"{? !unsafe "exit" : 7}"#, "alive 7", "start m-1 1, end m-1 1 7");
 }
 
-/// Starts count, not attempts: a run that was cut off is started again within the same attempt.
+/// The recorder counts starts, not attempts, because a run whose daemon died starts again within the same
+/// attempt.
 #[test]
 fn the_recorder_neither_kills_nor_fails_after_the_given_number_of_starts() {
     let harms = [
@@ -121,14 +123,17 @@ fn the_daemon_is_killed_before_or_after_the_end_is_recorded() {
 #[test]
 fn recorded_times_are_those_of_the_system_clock() {
     let fixture = Fixture::new();
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("not so late");
+    let now = || {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is after 1970")
+    };
     for shell in ["", "/bin/sh"] {
         let before = now().as_millis() as u64;
         fixture.run(shell, "m-1", 1, r#"{? !unsafe "sleep_ms" : 1050}"#);
         let after = now().as_millis() as u64;
         let oracle = fixture.oracle();
         let (start, end) = (oracle.starts.last(), oracle.ends.last());
-        let (start, end) = (start.expect("a start").at, end.expect("an end").at);
+        let (start, end) =
+            (start.expect("a start was recorded").at, end.expect("an end was recorded").at);
         assert!(before <= start && start + 1050 <= end && end <= after);
     }
 }
@@ -136,7 +141,8 @@ fn recorded_times_are_those_of_the_system_clock() {
 #[test]
 fn concurrent_runs_write_complete_records() {
     let fixture = Fixture::new();
-    let ledger = Ledger::open(&fixture.path("ledger")).expect("a file in a new folder");
+    let ledger =
+        Ledger::open(&fixture.path("ledger")).expect("a file can be created in a new folder");
     let start = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -161,6 +167,6 @@ fn concurrent_runs_write_complete_records() {
 fn a_syntax_check_is_not_recorded_as_a_run() {
     let fixture = Fixture::new();
     let check = Command::new(&fixture.recorder).args(["--syntax-check", "task.yml"]).status();
-    assert!(check.expect("it runs").success());
+    assert!(check.expect("the recorder can be started").success());
     assert!(fixture.oracle().starts.is_empty());
 }

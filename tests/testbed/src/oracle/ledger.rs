@@ -1,14 +1,14 @@
-//! The log of a publisher: it records each message before it publishes it, and again once the
-//! message is confirmed.
+//! The ledger: the log of a publisher. It has a record of each message before the message is published, and
+//! another record after the message is confirmed.
 //!
-//! Each record is appended by one write(2). So a publisher can be killed at any moment, several can
-//! share a file, and the file can be read meanwhile.
+//! Each record is appended by one write(2). So a publisher can be killed at any moment, several publishers
+//! can share a file, and the file can be read while it grows.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The log of a publisher.
+/// The log of a publisher, which is open for appending.
 #[derive(Debug)]
 pub struct Ledger {
     file: File,
@@ -24,7 +24,7 @@ impl Ledger {
         Ok(Self { file: File::options().create(true).append(true).open(path)? })
     }
 
-    /// Records that a message is about to be published. Call it before the first byte is sent.
+    /// Records that a message is about to be published. It must be called before the first byte is sent.
     ///
     /// # Panics
     ///
@@ -37,7 +37,7 @@ impl Ledger {
     ///
     /// # Panics
     ///
-    /// As [`Ledger::attempted`].
+    /// In the same cases as [`Ledger::attempted`].
     pub fn confirmed(&self, id: &str) {
         self.append("confirmed", id);
     }
@@ -45,7 +45,7 @@ impl Ledger {
     fn append(&self, what: &str, id: &str) {
         assert!(!id.is_empty() && !id.contains(char::is_whitespace), "`{id}` is not an id");
         let line = format!("{what} {id}\n");
-        let written = (&self.file).write(line.as_bytes()).expect("the ledger can be written");
+        let written = (&self.file).write(line.as_bytes()).expect("the ledger is writable");
         assert_eq!(written, line.len(), "a record is written in one piece");
     }
 }

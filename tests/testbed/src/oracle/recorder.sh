@@ -1,8 +1,9 @@
-# Replaces ansible-playbook: records its start and its end, and between them follows the
-# instructions in the body of the message. Called as SCRIPT --inventory X --extra-vars @FILE
-# PLAYBOOK.yml. It starts no process except `sleep`, because a load test runs it thousands of times.
+# Replaces ansible-playbook. The script records its start, follows the instructions in the body of the
+# message, and records its end. It is called as SCRIPT --inventory X --extra-vars @FILE PLAYBOOK.yml. It
+# starts no process except `sleep`, because a load test runs it thousands of times.
 
-# Sets `now` to the milliseconds since 1970. Only bash has EPOCHREALTIME, in microseconds.
+# Sets `now` to the milliseconds since 1970. bash has the time in EPOCHREALTIME, in seconds with six decimals.
+# Other shells have to start `date`.
 look_at_clock() {
     if [ -n "$EPOCHREALTIME" ]; then
         now=${EPOCHREALTIME%[.,]*}${EPOCHREALTIME#*[.,]}
@@ -12,7 +13,7 @@ look_at_clock() {
     fi
 }
 
-# Sets `number` to the value of the key $2 in $1, or to nothing.
+# Sets `number` to the value of the key $2 in the text $1, or to the empty string.
 number_of() {
     case $1 in
     *"? !unsafe \"$2\" : "*)
@@ -23,8 +24,8 @@ number_of() {
     esac
 }
 
-# Kills the daemon, which is an ancestor beyond the launcher's processes. If the daemon is already
-# dead, the parent is another process.
+# Kills the daemon. The daemon is an ancestor of this script, and the processes between them belong to the
+# launcher. If the daemon is already dead, the search meets another process and ends.
 kill_daemon() {
     ancestor=$PPID
     while read -r name <"/proc/$ancestor/comm"; do
@@ -60,7 +61,7 @@ attempt=$number
 look_at_clock
 printf '%s\n' "start $id $attempt $$ $now" >>"$log" || exit 99
 
-# A large body is not searched, because that would take the shell minutes.
+# A large body is ignored, because the shell would search it for minutes.
 [ ${#body} -lt 4096 ] || body=
 number_of "$body" sleep_ms
 if [ "${number:-0}" -gt 0 ]; then
@@ -77,7 +78,7 @@ case $body in
 esac
 number_of "$body" until
 if [ -n "$number" ]; then
-    # A run that was cut off is started again within the same attempt, so starts are counted here.
+    # A run whose daemon died starts again within the same attempt, so the script counts starts, not attempts.
     starts=1
     while [ -e "$log.$id.$starts" ]; do starts=$((starts + 1)); done
     : >"$log.$id.$starts"

@@ -1,36 +1,39 @@
-//! The oracle's verdict, and its text.
+//! The verdict of the oracle, and the text of the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The maximum number of ids of a set that the text names.
+/// The maximum number of ids that the text names for each kind of fault.
 const NAMED: usize = 10;
 
 /// The outcome of the messages of a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The number of messages that were attempted, confirmed, done, and dead-lettered.
+    /// Number of messages that the publisher tried to publish.
     pub attempted: usize,
+    /// Number of messages that were confirmed to the publisher.
     pub confirmed: usize,
+    /// Number of messages with a successful run.
     pub done: usize,
+    /// Number of dead-lettered messages.
     pub dead: usize,
-    /// Messages that were confirmed, and are neither done nor dead.
+    /// Messages that were confirmed, but are neither done nor dead-lettered.
     pub lost: BTreeSet<String>,
     /// Messages that were run or dead-lettered without an attempt to publish them.
     pub unexpected: BTreeSet<String>,
-    /// Messages that are done although they were never confirmed. This is not a fault: the
-    /// publisher cannot know.
+    /// Messages that are done although they were never confirmed. This is not a fault, because a confirmation
+    /// can get lost.
     pub recovered: BTreeSet<String>,
     /// Messages that were done more than once, with the number of times.
     pub duplicated: BTreeMap<String, usize>,
-    /// Messages of which two runs overlapped.
+    /// Messages with two overlapping runs.
     pub overlapping: BTreeSet<String>,
-    /// Messages that were run with a higher attempt, or more often, than allowed.
+    /// Messages with too many starts, or with a run whose attempt is above the limit.
     pub over_limit: BTreeSet<String>,
 }
 
 impl Verdict {
-    /// Fails the test if a message was lost. The text has the whole verdict.
+    /// Fails the test if a message was lost. The panic message contains the whole verdict.
     ///
     /// # Panics
     ///

@@ -6,14 +6,14 @@ use super::Rabbit;
 use crate::process;
 
 impl Rabbit {
-    /// Kills the Erlang VM and its descendants with SIGKILL, and waits until they are gone. Its
-    /// epmd keeps running.
+    /// Kills the Erlang VM and its descendants with SIGKILL, and waits until they are gone. The epmd of the
+    /// node continues to run.
     ///
     /// # Panics
     ///
-    /// If another process started the node, because this one could not start it again.
+    /// If another process started the node. Only that process can start the node again.
     pub fn kill(&self) {
-        assert!(self.keeper.is_some(), "this node serves other tests, too");
+        assert!(self.keeper.is_some(), "a node that other tests use must not be killed");
         process::kill_family(self.server());
     }
 
@@ -22,62 +22,66 @@ impl Rabbit {
     ///
     /// # Panics
     ///
-    /// If it does not start; the text has its log.
+    /// If the node does not start. The message contains the log of the node.
     pub fn restart(&self) {
         self.kill();
-        self.keeper.as_ref().expect("`kill` checks it").start_server();
+        self.keeper.as_ref().expect("`kill` checks that the node has a keeper").start_server();
         self.wait_until_running();
     }
 
-    /// Stops the Erlang VM with SIGSTOP: its connections stay open, and it does not answer.
+    /// Stops the Erlang VM with SIGSTOP. Its connections stay open, but it does not answer.
     pub fn freeze(&self) {
         process::signal(self.server(), Signal::STOP);
         process::wait_until("the node to be stopped", || process::is_stopped(self.server()));
     }
 
-    /// Continues a frozen node. The other nodes of a cluster consider it dead after some twelve
-    /// seconds. Then it stays apart from them until [`Rabbit::stop_app`] and [`Rabbit::start_app`],
-    /// or a restart.
+    /// Continues a frozen node. The other nodes of a cluster consider a node dead that was frozen for more
+    /// than about twelve seconds. Such a node joins the cluster again only after [`Rabbit::stop_app`] and
+    /// [`Rabbit::start_app`], or after a restart.
     pub fn thaw(&self) {
         process::signal(self.server(), Signal::CONT);
         process::wait_until("the node to continue", || !process::is_stopped(self.server()));
     }
 
-    /// Returns whether the Erlang VM runs: it is neither dead nor frozen.
+    /// Returns whether the Erlang VM is neither dead nor frozen.
     pub fn is_running(&self) -> bool {
         process::is_alive(self.server()) && !process::is_stopped(self.server())
     }
 
     /// Stops RabbitMQ. The Erlang VM keeps running.
     pub fn stop_app(&self) {
-        self.ctl(&["stop_app"]);
+        assert_eq!(self.eval("rabbit:stop()"), "ok");
     }
 
     /// Starts RabbitMQ again after [`Rabbit::stop_app`], and waits until it runs.
     pub fn start_app(&self) {
-        self.ctl(&["start_app"]);
+        assert_eq!(self.eval("rabbit:start()"), "ok");
     }
 
     /// Closes all client connections of this node with a close frame of AMQP that has this reason.
     pub fn close_all_connections(&self, reason: &str) {
-        let name = self.node.name();
-        self.ctl(&["close_all_connections", "--global", reason, "--node", &name]);
+        self.eval(&format!(
+            "[rabbit_networking:close_connection(C, \"{reason}\") \
+             || C <- rabbit_networking:connections_local()]"
+        ));
     }
 
     /// Turns the memory alarm on or off, and waits until the node reports it. While it is on, the
     /// node does not read from connections that publish.
     pub fn set_memory_alarm(&self, on: bool) {
-        self.ctl(&["set_vm_memory_high_watermark", if on { "0.00001" } else { "0.4" }]);
+        let fraction = if on { "0.00001" } else { "0.4" };
+        self.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({fraction})"));
         self.wait_for_alarm("memory", on);
     }
 
     /// Turns the disk alarm on or off, and waits until the node reports it.
     pub fn set_disk_alarm(&self, on: bool) {
-        self.ctl(&["set_disk_free_limit", if on { "1000000GB" } else { "50MB" }]);
+        let bytes: u64 = if on { 1 << 50 } else { 50_000_000 };
+        self.eval(&format!("rabbit_disk_monitor:set_disk_free_limit({bytes})"));
         self.wait_for_alarm("disk", on);
     }
 
-    /// Waits for an alarm of this node. Alarms of other nodes of its cluster do not count.
+    /// Waits until an alarm of this node is on or off. Alarms of other nodes of the cluster do not count.
     fn wait_for_alarm(&self, resource: &str, on: bool) {
         let look = format!(
             "lists:any(fun({{{{resource_limit,{resource},N}},_}}) -> N =:= node(); (_) -> false \

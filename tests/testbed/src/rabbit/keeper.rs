@@ -1,9 +1,9 @@
-//! The shell process that owns a node. It starts the node's server on command, and ends with the
+//! The keeper: a shell process that owns a node. It starts the node's server on command, and ends with the
 //! test process.
 //!
-//! It reads commands from standard input. That input ends with the test process, even if that is
-//! killed. Then the keeper kills the server and epmd, and removes the folder. If the keeper is
-//! killed, the server and epmd die with it.
+//! The keeper reads commands from standard input. The input is closed when the test process ends, even if the
+//! test process is killed. Then the keeper kills the server and epmd, and removes the folder. If the keeper
+//! itself is killed, the kernel kills the server and epmd.
 
 use std::fs;
 use std::io::Write;
@@ -14,10 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use super::node::Node;
 use crate::process;
 
-/// The server itself. The wrapper in `/usr/sbin` would switch to the user `rabbitmq`.
+/// The start script of the server. The wrapper in `/usr/sbin` is not used, because it switches to the user
+/// `rabbitmq`.
 pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
-/// Each of these programs executes the next one in its place, so `$!` is finally the Erlang VM.
+/// The program of the keeper. `setpriv`, `setsid` and the start script each replace themselves by the next
+/// program, so `$!` is the process id of the Erlang VM in the end.
 const SCRIPT: &str = r#"
 exec 3<&0
 setpriv --pdeathsig KILL setsid epmd -port "$ERL_EPMD_PORT" -address "$ERL_EPMD_ADDRESS" \
@@ -39,7 +41,7 @@ rm -rf "$2"
 pub(super) struct Keeper {
     base: PathBuf,
     shell: Child,
-    /// The input of the keeper, which ends when this is closed.
+    /// The standard input of the keeper. The keeper ends when it is closed.
     commands: Mutex<Option<ChildStdin>>,
 }
 
@@ -50,22 +52,22 @@ impl Keeper {
         shell.args(["-c", SCRIPT, "keeper", SERVER]).arg(node.base()).stdin(Stdio::piped());
         shell.stdout(Stdio::null()).stderr(Stdio::null());
         std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-        let mut shell = shell.spawn().expect("there is a shell");
+        let mut shell = shell.spawn().expect("`/bin/sh` can be started");
         let commands = Mutex::new(shell.stdin.take());
         let keeper = Self { base: node.base().to_owned(), shell, commands };
-        // A server that finds no epmd starts one, which would never be stopped.
+        // Waits for epmd, because a server without epmd would start one that is never stopped.
         process::wait_until("epmd", || std::net::TcpStream::connect(node.epmd()).is_ok());
         keeper
     }
 
-    /// Starts the server. An earlier one must have ended.
+    /// Starts the server. An earlier server must have ended.
     pub(super) fn start_server(&self) {
         for old in ["server", "pid"] {
             drop(fs::remove_file(self.base.join(old)));
         }
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = commands.as_mut().expect("it is taken on drop only");
-        commands.write_all(b"start\n").expect("the keeper lives as long as we do");
+        let commands = commands.as_mut().expect("the input of the keeper is closed only on drop");
+        commands.write_all(b"start\n").expect("the keeper lives as long as the test process");
         process::wait_until("the server to be started", || server(&self.base).is_some());
     }
 }

@@ -1,6 +1,6 @@
-//! The folder, the addresses and the configuration of a node, and calls of its tools.
+//! The folder, the addresses and the configuration of a node, and calls of the node's tools.
 //!
-//! This module starts no long-running process; the keeper does.
+//! This module starts only short processes. The keeper starts the server.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;
@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::port;
 
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
-/// A program of Erlang that queries a node in milliseconds. `rabbitmqctl` takes a second of
-/// processor time.
+/// A program of Erlang that queries a node in milliseconds. It is used where possible, because `rabbitmqctl`
+/// takes a second of processor time.
 const ERL_CALL: &str = "erl_call";
 /// The time limit of one answer, in seconds. A frozen node does not answer.
 const ERL_CALL_LIMIT: &str = "30";
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     base: PathBuf,
     ports: Ports,
     address: Ipv4Addr,
-    /// The id of a process in the node's network namespace.
+    /// The id of a process in the node's network namespace. `None` for a node on the loopback address.
     namespace: Option<u32>,
 }
 
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    /// Returns the ports and the folder as text, for a process that uses the running node.
+    /// Returns the ports and the folder of the node as text, for another process that uses the node.
     pub(super) fn to_text(&self) -> String {
         assert!(self.namespace.is_none(), "only a node on the loopback address can be shared");
         let Ports { amqp, distribution, epmd } = self.ports;
@@ -92,8 +92,12 @@ impl Node {
         Some(Self { base, ports, address: Ipv4Addr::LOCALHOST, namespace: None })
     }
 
-    /// Fills the folder. `conf` has further lines for `rabbitmq.conf`; `plugins` are enabled.
-    pub(super) fn prepare(&self, conf: &str, plugins: &str) -> io::Result<()> {
+    /// Writes the configuration into the folder. `settings` are additional settings of the application
+    /// `rabbit`, as Erlang terms. `plugins` names the plugins to enable.
+    ///
+    /// The configuration is not a `rabbitmq.conf`, because RabbitMQ takes 1.5 seconds of processor time at
+    /// each start to translate such a file.
+    pub(super) fn prepare(&self, settings: &[&str], plugins: &str) -> io::Result<()> {
         let base = &self.base;
         let cookie = base.join("home/.erlang.cookie");
         fs::create_dir(base.join("home"))?;
@@ -101,14 +105,16 @@ impl Node {
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         fs::write(base.join("enabled_plugins"), format!("[{plugins}].\n"))?;
         fs::write(base.join("env.conf"), "")?;
-        let amqp = self.amqp();
-        let mut text =
-            format!("listeners.tcp.local = {amqp}\ndisk_free_limit.absolute = 50MB\n{conf}\n");
+        let listener =
+            format!("{{tcp_listeners, [{{\"{}\", {}}}]}}", self.address, self.ports.amqp);
+        let mut all = vec![&*listener, "{disk_free_limit, 50000000}"];
         if self.namespace.is_some() {
-            // From the node's network namespace, the tests are not on the loopback address.
-            text.push_str("loopback_users = none\n");
+            // The user `guest` may connect only from the loopback address by default. The tests connect from
+            // another network namespace.
+            all.push("{loopback_users, []}");
         }
-        fs::write(base.join("rabbitmq.conf"), text)
+        all.extend(settings);
+        fs::write(base.join("advanced.config"), format!("[{{rabbit, [{}]}}].\n", all.join(", ")))
     }
 
     /// Runs `rabbitmqctl`.
@@ -124,7 +130,7 @@ impl Node {
     pub(super) fn eval(&self, expression: &str) -> io::Result<String> {
         let mut call = self.command("timeout");
         let address = format!("{}:{}", self.address, self.ports.distribution);
-        // A node takes one connection of each name at a time, so each call has its own name.
+        // A node accepts only one connection from each client name at a time, so each call has its own name.
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let name = format!("c{}n{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
         call.args([ERL_CALL_LIMIT, ERL_CALL, "-address", &address, "-h", &name]);
@@ -132,16 +138,20 @@ impl Node {
         call.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = call.spawn()?;
         let expression = expression.trim_end_matches('.');
-        let mut stdin = child.stdin.take().expect("it is piped");
-        // `erl_call` prints a string unchanged, and other values in its own format.
-        writeln!(stdin, "lists:flatten(io_lib:format(\"~p\", [begin {expression} end])).")?;
+        let mut stdin = child.stdin.take().expect("standard input is piped");
+        // `erl_call` prints only strings as Erlang does, so the value is formatted as a string first.
+        writeln!(stdin, "lists:flatten(io_lib:format(\"~0p\", [begin {expression} end])).")?;
         drop(stdin);
         let output = child.wait_with_output()?;
         let [stdout, stderr] =
             [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         let value = stdout.strip_prefix("{ok, \"").and_then(|text| text.strip_suffix("\"}"));
         value.map(str::to_owned).ok_or_else(|| {
-            io::Error::other(format!("`{expression}`: {}{}", stdout.trim(), stderr.trim()))
+            io::Error::other(format!(
+                "cannot evaluate `{expression}`: {}{}",
+                stdout.trim(),
+                stderr.trim()
+            ))
         })
     }
 
@@ -166,6 +176,7 @@ impl Node {
             .env("RABBITMQ_PID_FILE", base.join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", base.join("enabled_plugins"))
             .env("RABBITMQ_CONFIG_FILE", base.join("rabbitmq"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", base.join("advanced.config"))
             // This empty file is read instead of /etc/rabbitmq/rabbitmq-env.conf.
             .env("RABBITMQ_CONF_ENV_FILE", base.join("env.conf"))
             .env("RABBITMQ_NODE_IP_ADDRESS", &address)
@@ -174,11 +185,11 @@ impl Node {
             .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", &address)
             .env("ERL_CRASH_DUMP", base.join("erl_crash.dump"))
-            // With these two the script executes the Erlang VM in its place, and does not wait for
-            // it.
+            // With these two variables the script replaces itself by the Erlang VM and does not wait for the
+            // Erlang VM as a child process.
             .env("RABBITMQ_ALLOW_INPUT", "true")
             .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
-            // A silent node is considered dead after 15 seconds instead of a minute.
+            // `net_ticktime`: a silent node is considered dead after 15 seconds instead of a minute.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 format!("-kernel inet_dist_use_interface {{{interface}}} -kernel net_ticktime 12"),
@@ -189,7 +200,7 @@ impl Node {
 
 fn folder() -> PathBuf {
     let base = tempfile::Builder::new().prefix("loopabull-rabbit-").tempdir();
-    base.expect("a temporary folder").keep()
+    base.expect("a temporary folder can be created").keep()
 }
 
 #[cfg(test)]

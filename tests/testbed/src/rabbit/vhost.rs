@@ -37,17 +37,31 @@ impl Vhost {
         self.url_at(self.node.amqp())
     }
 
-    /// Returns the URL of the vhost for those who reach its node by another address: a proxy's.
+    /// Returns the URL of the vhost with another address of its node, for example the address of a proxy.
     pub fn url_at(&self, address: SocketAddr) -> String {
         format!("amqp://guest:guest@{address}/{}", self.name)
     }
 
-    /// Waits until `rabbitmqctl list_queues` prints these lines of `name<TAB>messages`, sorted. A
-    /// quorum queue tells the statistics its length only every few seconds.
+    /// Deletes a queue with its messages.
     ///
     /// # Panics
     ///
-    /// If it has not done so within a minute.
+    /// If there is no such queue.
+    pub fn delete_queue(&self, queue: &str) {
+        let deleted = self.node.eval(&format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{}\">>, queue, <<\"{queue}\">>)), \
+             element(1, rabbit_amqqueue:delete(Q, false, false, <<\"tests\">>))",
+            self.name
+        ));
+        assert_eq!(deleted.unwrap_or_else(|error| panic!("{error}")), "ok");
+    }
+
+    /// Waits until [`Vhost::list_queues`] returns these lines. A quorum queue updates its length in the
+    /// statistics only every few seconds.
+    ///
+    /// # Panics
+    ///
+    /// If the output is not the expected one within a minute.
     pub fn wait_for_queues(&self, expected: &str) {
         let start = Instant::now();
         loop {
@@ -55,16 +69,29 @@ impl Vhost {
             if found == expected {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "{found:?} is not {expected:?}");
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "the queues are {found:?} instead of {expected:?}"
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// Returns what `rabbitmqctl list_queues` prints of the vhost, sorted.
+    /// Returns a line `name<TAB>messages` for each queue of the vhost, sorted.
+    ///
+    /// # Panics
+    ///
+    /// If the node does not answer.
     pub fn list_queues(&self) -> String {
-        let arguments = ["list_queues", "--no-table-headers", "-p", &self.name];
-        let text = super::succeed(&self.node, &arguments);
-        let mut lines: Vec<&str> = text.lines().collect();
+        let name = "element(4, amqqueue:get_name(Q))";
+        let count = "element(2, hd(rabbit_amqqueue:info(Q, [messages])))";
+        let all = format!("rabbit_amqqueue:list(<<\"{}\">>)", self.name);
+        let line = format!("io_lib:format(\"~s=~w\", [{name}, {count}])");
+        let list = format!("lists:flatten(lists:join(\",\", [{line} || Q <- {all}]))");
+        let text = self.node.eval(&list).unwrap_or_else(|error| panic!("{error}"));
+        // Without queues, the value is the empty list.
+        let text = text.trim_matches(['"', '[', ']']).replace('=', "\t");
+        let mut lines: Vec<&str> = text.split(',').collect();
         lines.sort_unstable();
         lines.join("\n")
     }

@@ -1,4 +1,4 @@
-//! Configuration files, read by us and by the original package.
+//! Configuration files, read by us and by the original Python package.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::fixture::Python;
 
-/// Whether we and the original accept a file.
+/// Whether we and the original package accept a file.
 enum Both {
     Accept,
     Refuse,
-    /// The original accepts the file, and then loses messages or has no limit.
+    /// The original package accepts the file, but then loses messages or has no limit.
     OnlyWeRefuse,
-    /// The original fails with this file once it has connected.
+    /// The original package fails with this file after it has connected.
     OnlyWeAccept,
 }
 
@@ -26,7 +26,7 @@ const FILES: &[(Both, &str)] = &[
         Both::Accept,
         "amqp_url = 'amqps://host/'\n[tls]\nca_cert = '/a'\nkeyfile = '/k'\ncertfile = '/c'",
     ),
-    // The sample file of the package.
+    // The sample file of the original package.
     (
         Both::Accept,
         r##"
@@ -71,7 +71,7 @@ level = "ERROR"
 handlers = ["console"]
 "##,
     ),
-    // Fedora's public broker.
+    // The file for Fedora's public broker.
     (
         Both::Accept,
         r#"
@@ -98,7 +98,7 @@ exchange = "amq.topic"
 routing_keys = ["org.fedoraproject.*.a.#", "b"]
 "#,
     ),
-    // Two queues, one of them passive; several bindings of one queue.
+    // A file with two queues, one of them passive, and with several bindings of one queue.
     (
         Both::Accept,
         r#"
@@ -183,7 +183,7 @@ async fn a_configuration_file_has_the_same_meaning_as_in_the_original() {
     }
 }
 
-/// Returns our interpretation of a file, in the form of the Python program's answer.
+/// Returns the meaning that a file has for us, in the form of the Python program's answer.
 fn ours(text: &str, file: &Path) -> Value {
     let buses = match BusConfig::from_python_config(text, file) {
         Ok(buses) => buses,

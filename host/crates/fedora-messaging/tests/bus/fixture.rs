@@ -18,12 +18,12 @@ use loopabull_fedora_messaging::{
 use loopabull_testbed::{Rabbit, Vhost, python};
 use tokio_util::sync::CancellationToken;
 
-/// The limit of each wait, on two busy cores.
+/// Timeout of each wait, long enough for two busy cores.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const QUEUE: &str = "00000000-0000-4000-8000-000000000000";
 pub(crate) const PREFETCH: u16 = 3;
 
-/// A Python program that answers each line with a line.
+/// A Python program that answers each line of its input with one line.
 pub(crate) struct Python {
     process: Child,
     commands: ChildStdin,
@@ -55,7 +55,7 @@ impl Python {
     }
 
     fn answer(&mut self) -> String {
-        self.answers.recv_timeout(WAIT_LIMIT).expect("the Python program answers")
+        self.answers.recv_timeout(WAIT_LIMIT).expect("the Python program answers within a minute")
     }
 }
 
@@ -81,14 +81,14 @@ impl Publisher {
         Self { python, _folder: folder }
     }
 
-    /// Publishes the message of a command and returns its id.
+    /// Publishes the message that `command` describes, and returns the message id.
     pub(crate) fn publish(&mut self, command: &serde_json::Value) -> String {
         let id: Option<String> =
             serde_json::from_str(&self.python.ask(&command.to_string())).unwrap();
         id.unwrap_or_default()
     }
 
-    /// Publishes a message with a number.
+    /// Publishes a message with a number in its body, and returns the message id.
     pub(crate) fn number(&mut self, number: u32) -> String {
         self.publish(&serde_json::json!({"topic": "org.example.n", "body": {"n": number}}))
     }
@@ -122,22 +122,22 @@ impl Fixture {
         config(&self.vhost.url())
     }
 
-    /// Starts a bus and waits until it is consumed.
+    /// Starts a bus and waits until the bus consumes its queue.
     pub(crate) async fn start(&self, config: &BusConfig) -> Bus {
         let bus = Bus::start(config).unwrap();
         wait_for(&bus, BusState::is_consuming).await;
         bus
     }
 
-    /// Returns the prefetch of each consumer of the vhost, as the broker reports it.
+    /// Returns the prefetch of each consumer in the vhost, as the broker reports it.
     pub(crate) fn prefetches(&self) -> String {
         let list =
             ["list_consumers", "--no-table-headers", "-p", &self.vhost.name, "prefetch_count"];
         self.rabbit.ctl(&list)
     }
 
-    /// Publishes more messages than the prefetch and waits until the rest is left on the broker: it
-    /// has sent exactly the configured number. Then consumes all messages.
+    /// Publishes more messages than the prefetch. Checks that the broker has sent exactly as many as the
+    /// prefetch. Then consumes all messages.
     pub(crate) async fn check_prefetch(&mut self, bus: &mut Bus) {
         let prefetch = u32::from(PREFETCH);
         self.publisher.numbers(1000..1002 + prefetch);
@@ -148,7 +148,7 @@ impl Fixture {
         take(bus, 1000 + taken..1002 + prefetch).await;
     }
 
-    /// Waits until the queue has this number of undelivered messages.
+    /// Waits until the queue has `ready` undelivered messages.
     pub(crate) async fn wait_for_ready(&self, ready: u32) {
         let (start, channel) = (Instant::now(), self.channel().await);
         loop {
@@ -156,20 +156,23 @@ impl Fixture {
             if found == ready {
                 return;
             }
-            assert!(start.elapsed() < WAIT_LIMIT, "{found} is not {ready}");
+            assert!(
+                start.elapsed() < WAIT_LIMIT,
+                "the queue has {found} undelivered messages instead of {ready}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Closes a bus and checks how many messages are left: the broker requeues those that were not
-    /// settled.
+    /// Closes a bus, and checks how many messages are left in the queue. The broker requeues unsettled
+    /// messages.
     pub(crate) async fn end(&self, bus: Bus, left: u32) {
         bus.close().await;
         let (start, channel) = (Instant::now(), self.channel().await);
         loop {
             match look(&channel).await {
                 (ready, 0) => return assert_eq!(ready, left),
-                _ => assert!(start.elapsed() < WAIT_LIMIT, "a consumer is left"),
+                _ => assert!(start.elapsed() < WAIT_LIMIT, "the queue still has a consumer"),
             }
         }
     }
@@ -186,14 +189,14 @@ impl Fixture {
     }
 }
 
-/// Returns the numbers of undelivered messages and of consumers.
+/// Returns the number of undelivered messages and the number of consumers of the queue.
 async fn look(channel: &Channel) -> (u32, u32) {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(QUEUE.into(), options, FieldTable::default()).await.unwrap();
     (queue.message_count(), queue.consumer_count())
 }
 
-/// Returns settings with a durable queue that is bound to the whole exchange.
+/// Returns settings with a durable queue that gets all messages of the exchange.
 pub(crate) fn config(url: &str) -> BusConfig {
     BusConfig {
         amqp_url: url.to_owned(),
@@ -210,7 +213,7 @@ pub(crate) fn config(url: &str) -> BusConfig {
     }
 }
 
-/// Waits until the state of a bus satisfies a condition, and returns how long that took.
+/// Waits until the state of a bus satisfies a condition, and returns the time that this took.
 pub(crate) async fn wait_for(bus: &Bus, mut is_reached: impl FnMut(&BusState) -> bool) -> Duration {
     let (start, mut state) = (Instant::now(), bus.state());
     let found = tokio::time::timeout(WAIT_LIMIT, state.wait_for(|state| is_reached(state))).await;
@@ -218,7 +221,7 @@ pub(crate) async fn wait_for(bus: &Bus, mut is_reached: impl FnMut(&BusState) ->
     start.elapsed()
 }
 
-/// Waits until a bus has reconnected this number of times, and prints how long that took.
+/// Waits until a bus has reconnected `times` times, and prints the time that this took.
 pub(crate) async fn wait_for_reconnect(
     bus: &Bus,
     times: u64,
@@ -230,7 +233,7 @@ pub(crate) async fn wait_for_reconnect(
     bus.state().borrow().clone()
 }
 
-/// Waits until a bus has a problem that contains this text, and returns the problem.
+/// Waits until a bus has a problem whose text contains `part`, and returns the text.
 pub(crate) async fn wait_for_problem(bus: &Bus, part: &str) -> String {
     let is_reached = |state: &BusState| matches!(&state.link, BusLink::Broken { reason } if reason.contains(part));
     wait_for(bus, is_reached).await;
@@ -248,7 +251,7 @@ pub(crate) fn number(delivery: &BusDelivery) -> u32 {
     body["n"].as_u64().unwrap().try_into().unwrap()
 }
 
-/// Receives and acknowledges messages until all these numbers were acknowledged.
+/// Receives and acknowledges messages until each of `numbers` was acknowledged.
 pub(crate) async fn take(bus: &mut Bus, numbers: impl IntoIterator<Item = u32>) {
     let mut missing: BTreeSet<u32> = numbers.into_iter().collect();
     while !missing.is_empty() {
@@ -260,7 +263,7 @@ pub(crate) async fn take(bus: &mut Bus, numbers: impl IntoIterator<Item = u32>) 
     }
 }
 
-/// Runs one test of this binary in a process of its own, with environment variables.
+/// Runs one test of this binary in a child process, with environment variables.
 pub(crate) fn run_again(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test]).envs(variables.iter().copied()).output().unwrap();

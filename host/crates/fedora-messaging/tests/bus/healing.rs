@@ -1,4 +1,4 @@
-//! Faults of a connection, a channel and a queue. No message is lost by them.
+//! Faults of a connection, a channel and a queue. None of them loses a message.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ async fn a_closed_or_cut_connection_is_opened_again() {
     proxy.cut();
     wait_for_reconnect(&bus, 1, "a cut", start).await;
     assert_eq!(held.ack().await, Settled::ChannelGone);
-    // The received message, the prefetched ones and the waiting ones.
+    // All messages arrive: the received message, the prefetched messages and the waiting messages.
     take(&mut bus, 0..5).await;
     fixture.check_prefetch(&mut bus).await;
     let start = Instant::now();
@@ -35,7 +35,7 @@ async fn a_closed_or_cut_connection_is_opened_again() {
     fixture.end(bus, 0).await;
 }
 
-/// The connection stays open, but no data arrives. Lapin's stream does not end.
+/// The connection stays open, but no data arrives. Lapin's stream does not end in this case.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_connection_is_opened_again() {
     let mut fixture = Fixture::shared();
@@ -57,7 +57,7 @@ async fn a_silent_connection_is_opened_again() {
     fixture.check_prefetch(&mut bus).await;
 }
 
-/// The Python consumer only logs this, and is stuck until the connection ends.
+/// The Python consumer only logs a closed channel, and receives nothing until the connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_channel_is_opened_again() {
     let mut fixture = Fixture::shared();
@@ -65,7 +65,7 @@ async fn a_closed_channel_is_opened_again() {
     fixture.publisher.numbers(0..5);
     let held = receive(&mut bus).await;
     let start = Instant::now();
-    // This has the effect of a wrong acknowledgement.
+    // The broker closes the channels, as after an invalid acknowledgement.
     fixture.rabbit.eval(&close_channels(&fixture.vhost.name));
     wait_for_reconnect(&bus, 1, "a closed channel", start).await;
     assert_eq!(held.ack().await, Settled::ChannelGone);
@@ -74,7 +74,7 @@ async fn a_closed_channel_is_opened_again() {
     fixture.end(bus, 0).await;
 }
 
-/// The bus also recovers while no delivery is being received.
+/// The bus must also notice a deleted queue while the test is not waiting for a delivery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_queue_is_created_and_bound_again() {
     let mut fixture = Fixture::shared();
@@ -105,7 +105,7 @@ async fn a_missing_permission_is_reported_and_retried() {
     config.amqp_url = config.amqp_url.replace("wrong", "p");
     let mut bus = Bus::start(&config).unwrap();
     wait_for_problem(&bus, "refused for user").await;
-    // The user may use the vhost, but not create a queue.
+    // The user may use the vhost, but has no permission to create a queue.
     let permit = |configure: &str| {
         fixture.rabbit.ctl(&[
             "set_permissions",
@@ -142,8 +142,7 @@ async fn a_queue_with_other_arguments_is_reported() {
     assert!(state.since > since);
 }
 
-/// Returns Erlang code that ends the broker's side of each channel of a vhost, as a protocol error
-/// would.
+/// Returns Erlang code that closes all channels of a vhost on the broker, as a protocol error would.
 fn close_channels(vhost: &str) -> String {
     format!(
         "[exit(Pid, {{amqp_error, precondition_failed, \"a test\", none}}) \

@@ -1,4 +1,4 @@
-//! The content of deliveries, and when they leave the queue.
+//! The content of deliveries, and the conditions under which messages leave the queue.
 
 use loopabull_fedora_messaging::{Binding, Bus, BusState, Settled};
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn bindings_match_topics_by_their_wildcards() {
     fixture.end(bus, 0).await;
 }
 
-/// A host that dies before its own queue has confirmed has not acknowledged the message.
+/// If a host dies before its own queue has confirmed the entries, the message is not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unacknowledged_messages_are_redelivered() {
     let mut fixture = Fixture::shared();
@@ -73,7 +73,7 @@ async fn unacknowledged_messages_are_redelivered() {
     fixture.publisher.numbers(0..5);
     let first = receive(&mut bus).await;
     assert_eq!(number(&first), 0);
-    // The broker has sent exactly the prefetch.
+    // The broker has sent as many messages as the prefetch allows, which is 3 of 5.
     fixture.wait_for_ready(2).await;
     drop(bus);
     let mut bus = fixture.start(&fixture.config()).await;
@@ -84,11 +84,12 @@ async fn unacknowledged_messages_are_redelivered() {
     }
     take(&mut bus, 3..5).await;
     fixture.end(bus, 0).await;
-    // The channel of the first delivery is closed.
+    // The connection that received `first` is closed, and with it the channel of this delivery.
     assert_eq!(first.ack().await, Settled::ChannelGone);
 }
 
-/// A received delivery can still be acknowledged while the bus stops, and the others are requeued.
+/// While the bus stops, a received delivery can still be acknowledged. The prefetched deliveries are
+/// requeued.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bus_that_stops_requeues_its_prefetched_messages() {
     let mut fixture = Fixture::shared();
@@ -106,7 +107,7 @@ async fn a_bus_that_stops_requeues_its_prefetched_messages() {
     fixture.end(bus, 0).await;
 }
 
-/// The Python consumer exits at an unknown encoding, and receives the message again after a
+/// If the encoding is unknown, the Python consumer exits, and receives the same message again after a
 /// restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_not_text_is_delivered_once() {
@@ -121,7 +122,7 @@ async fn a_body_that_is_not_text_is_delivered_once() {
         Err("the content encoding `xyz` is not supported"),
         Err("the content encoding `hex` is not supported"),
         Err("byte 1 of the body is not valid `utf-8`"),
-        // A body without headers and encoding is text, too.
+        // A body without headers and without an encoding is also text.
         Ok("{}"),
     ] {
         let delivery = receive(&mut bus).await;
@@ -134,7 +135,7 @@ async fn a_body_that_is_not_text_is_delivered_once() {
     fixture.end(bus, 0).await;
 }
 
-/// The default of the Python package is another queue at each connection.
+/// By default, the Python package uses a new queue for each connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unnamed_queue_is_named_by_the_broker_and_deleted_with_the_connection() {
     let mut fixture = Fixture::shared();
@@ -157,7 +158,7 @@ async fn a_passive_bus_waits_for_its_queue() {
     let problem = wait_for_problem(&bus, "cannot find the queue").await;
     assert!(problem.contains("no queue '00000000-"), "{problem}");
     assert_eq!(fixture.vhost.list_queues(), "");
-    // A consumer with the permission creates the queue.
+    // Another consumer, which has the permission, creates the queue.
     fixture.start(&fixture.config()).await.close().await;
     wait_for(&bus, BusState::is_consuming).await;
     fixture.publisher.number(1);
@@ -165,10 +166,11 @@ async fn a_passive_bus_waits_for_its_queue() {
     fixture.check_prefetch(&mut bus).await;
 }
 
-/// The depth of the header, for the process that the second test starts.
+/// Name of the environment variable with the nesting depth of the header. It is set by
+/// `the_deepest_header_of_a_frame_needs_a_larger_stack`.
 const DEPTH: &str = "LOOPABULL_TEST_DEPTH";
 
-/// Any publisher may set headers.
+/// Any program may publish a message with deeply nested headers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deeply_nested_header_does_no_harm() {
     let depth: u32 = std::env::var(DEPTH).map_or(100, |depth| depth.parse().unwrap());
@@ -181,8 +183,8 @@ async fn a_deeply_nested_header_does_no_harm() {
     fixture.end(bus, 0).await;
 }
 
-/// Lapin parses nested values recursively, and a stack overflow kills the process. The deepest
-/// header that fits into a frame of 128 KiB needs a stack of this size.
+/// Lapin parses nested values recursively, and a stack overflow kills the process. A stack of this size is
+/// enough for the deepest header that fits into a frame of 128 KiB.
 #[test]
 fn the_deepest_header_of_a_frame_needs_a_larger_stack() {
     crate::fixture::run_again(

@@ -1,4 +1,4 @@
-//! TLS: the broker's certificate, ours, and the errors if one of them is rejected.
+//! TLS: the certificates of the broker and of the client, and the errors if one of them is rejected.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::fixture::{Fixture, config, take, wait_for_problem, wait_for_reconnect
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// A folder of certificates.
+/// A folder with certificates.
 struct Folder(tempfile::TempDir);
 
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Folder {
         authority
     }
 
-    /// Writes a certificate whose common name and host name are `name`.
+    /// Writes a certificate and its key. `name` is both the common name and the host name.
     fn certificate(&self, file: &str, by: &Authority, name: &str, age: Age) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -65,7 +65,7 @@ impl Folder {
     }
 }
 
-/// One test for all cases, because starting the node is slow.
+/// All cases are in one test, because starting the node is slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_certificate_logs_in_or_the_error_says_why_not() {
     let folder = Folder(tempfile::tempdir().unwrap());
@@ -147,19 +147,19 @@ async fn a_client_certificate_logs_in_or_the_error_says_why_not() {
         ),
         (
             TlsFiles { keyfile: None, certfile: None, ..folder.files("ca", "client") },
-            "`localhost` requires a client certificate, and no `certfile` is set".to_owned(),
+            "`localhost` requires a client certificate, but `certfile` is not set".to_owned(),
         ),
     ] {
         config.tls = files;
         check(&config, &expected).await;
     }
 
-    // The certificate does not contain this name.
+    // The broker's certificate is for `localhost`, and not for 127.0.0.1.
     config.tls = folder.files("ca", "client");
     config.amqp_url = config.amqp_url.replace("localhost", "127.0.0.1");
     check(&config, "the certificate of `127.0.0.1` is for another name").await;
 
-    // Files are read at each connection, so a renewed certificate is used.
+    // Each connection reads the files again, so the bus uses the renewed certificate.
     config.amqp_url = config.amqp_url.replace("127.0.0.1", "localhost");
     config.tls = folder.files("ca", "expired");
     let mut bus = Bus::start(&config).unwrap();
@@ -189,7 +189,7 @@ async fn check(config: &BusConfig, expected: &str) {
     assert!(problem.starts_with("RabbitMQ at `"), "{problem}");
 }
 
-/// Starts a server that completes TLS handshakes, and returns its port.
+/// Starts a server that only completes TLS handshakes, and returns its port.
 fn serve(certificate: &Path, key: &Path) -> u16 {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
@@ -209,7 +209,7 @@ fn serve(certificate: &Path, key: &Path) -> u16 {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut connection = ServerConnection::new(config.clone()).unwrap();
-            // The client may reject the certificate.
+            // The result is ignored, because the client may reject the certificate.
             drop(connection.complete_io(&mut stream.unwrap()));
         }
     });

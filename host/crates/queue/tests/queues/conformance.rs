@@ -1,4 +1,4 @@
-//! The guarantees of a queue, tested on both backends by the same tests.
+//! The guarantees of the queues. The same tests run on both backends.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ async fn a_published_entry_is_delivered_unchanged(fixture: Fixture) {
     assert_eq!(delivery.attempt, 1);
 }
 
-/// A publisher that is not sure whether an entry was accepted publishes it again with the same id.
+/// If a publish fails, the publisher publishes the entry again with the same id.
 async fn an_entry_that_is_published_again_keeps_its_id(fixture: Fixture) {
     let queues = fixture.open().await;
     publish(&queues, [1, 1, 2]).await;
@@ -68,7 +68,8 @@ async fn an_entry_that_is_published_again_keeps_its_id(fixture: Fixture) {
         seen.push(delivery.entry.clone());
         delivery.settle(&Settlement::Ack).await.unwrap();
     }
-    // The file keeps one entry. The broker keeps both, and the journal recognizes the id.
+    // The embedded file keeps one of the equal entries. RabbitMQ keeps both, and the journal deduplicates
+    // them by id.
     seen.dedup();
     assert_eq!(seen, [entry(1), entry(2)]);
 }
@@ -95,14 +96,14 @@ async fn an_acknowledged_entry_is_removed(fixture: Fixture) {
     }
     consumer.close().await.unwrap();
     drop(queues);
-    // An entry that was only delivered would be there again.
+    // If an entry was not acknowledged, it is in the queue again after reopening.
     wait_for_depth(&fixture.open().await, 0, 0).await;
     let queues = fixture.open().await;
     publish(&queues, [3]).await;
     assert_eq!(receive(&mut consume(&queues).await).await.entry, entry(3));
 }
 
-/// Publishes one entry, settles its first delivery, and returns the time until it is redelivered.
+/// Publishes one entry, settles its first delivery, and returns the time until the entry is redelivered.
 async fn delay_of(fixture: &Fixture, settlement: Settlement, attempt: u32) -> Duration {
     let queues = fixture.open().await;
     publish(&queues, [1]).await;
@@ -125,7 +126,7 @@ async fn a_retry_is_the_next_attempt_after_its_delay(fixture: Fixture) {
     assert!(delay >= after, "{delay:?}");
 }
 
-/// On a broker the delay takes several hops, and none of them counts as an attempt.
+/// In RabbitMQ, the delay takes several hops through delay queues. No hop counts as an attempt.
 async fn a_delay_between_two_steps_is_kept(fixture: Fixture) {
     let after = Duration::from_millis(2500);
     let delay = delay_of(&fixture, Settlement::Retry { after }, 2).await;
@@ -143,7 +144,7 @@ async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixtu
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     let mut delivery = receive(&mut consumer).await;
-    // The journal knows of two attempts that were cut off.
+    // A worker sets the attempt to 3 after a crash has interrupted two attempts.
     delivery.attempt = 3;
     let dead = Settlement::DeadLetter {
         reason: "it is no good: ä\n".into(),
@@ -162,7 +163,7 @@ async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixtu
     assert!(letter.death.died_at_ms >= delivery.queued_at_ms);
     assert!(letter.output.ends_with("the end"));
     assert_eq!(letter.output.len(), loopabull_queue::MAX_OUTPUT);
-    // Reading the dead letter does not remove it.
+    // Reading a dead letter does not remove it.
     wait_for_depth(&queues, 0, 1).await;
 }
 
@@ -210,7 +211,7 @@ async fn a_requeued_dead_letter_has_all_its_attempts_and_keeps_its_history(fixtu
         assert_eq!(reasons, ["death 1", "death 2"][..life - 1]);
         assert!(letters[0].history.iter().all(|death| death.attempts == 5));
     }
-    // A requeued dead letter is a new entry, so the runs of the earlier one do not count.
+    // A requeued dead letter is an entry with a new id, so runs of the earlier entry do not count.
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry.id.as_str(), "e-1~4");
 }
@@ -227,7 +228,7 @@ async fn a_requeued_delivery_costs_no_attempt(fixture: Fixture) {
     }
 }
 
-/// The journal knows the result of an attempt; the queue only redelivers the entry.
+/// The queue only redelivers the entry. The journal knows whether the earlier attempt succeeded.
 async fn an_unsettled_delivery_is_redelivered(fixture: Fixture) {
     for life in 1..=3 {
         let queues = fixture.open().await;
@@ -236,7 +237,7 @@ async fn an_unsettled_delivery_is_redelivered(fixture: Fixture) {
         }
         let mut consumer = consume(&queues).await;
         assert_eq!(receive(&mut consumer).await.entry, entry(1));
-        // The process dies here: nothing is settled.
+        // The queues are dropped here without a settlement, as if the process died.
     }
 }
 
@@ -276,7 +277,7 @@ async fn a_stopped_worker_receives_nothing(fixture: Fixture) {
     let mut consumer = consume(&queues).await;
     let delivery = receive(&mut consumer).await;
     delivery.settle(&Settlement::Ack).await.unwrap();
-    // There are more entries, and a broker may have prefetched some.
+    // The queue has more entries, and a broker may have prefetched some of them.
     let stop = CancellationToken::new();
     stop.cancel();
     for _ in 0..20 {
@@ -335,7 +336,7 @@ async fn release(queues: &Queues, task: &TaskName) {
     queues.release(|name| name == task).await.unwrap();
 }
 
-/// Entries that are delivered while the task is paused again stay held, without a busy loop.
+/// If a task is paused again during a release, its entries stay held.
 async fn a_task_that_is_paused_again_keeps_its_held_entries(fixture: Fixture) {
     let queues = fixture.open().await;
     publish(&queues, 0..3).await;
@@ -348,7 +349,8 @@ async fn a_task_that_is_paused_again_keeps_its_held_entries(fixture: Fixture) {
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry(0));
     delivery.settle(&Settlement::Hold).await.unwrap();
-    // The file also delivers the other entries, and each is held again; the broker does not.
+    // The embedded file also delivers the two other entries, and the worker holds them again. RabbitMQ
+    // delivers neither.
     let stop = CancellationToken::new();
     let hold_all = async {
         while let Some(Received::Delivery(delivery)) = consumer.receive(&stop).await.unwrap() {

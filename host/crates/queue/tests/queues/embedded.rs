@@ -1,4 +1,4 @@
-//! Behaviour of the embedded queues only.
+//! Behaviour that only the embedded queues have.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ async fn only_one_process_consumes_a_queue_file() {
     let second = fixture.open().await;
     let error = second.consume(&crate::fixture::workers()).await.unwrap_err().to_string();
     assert!(error.starts_with("another process consumes the queue file `"), "{error}");
-    // Other processes may still publish to it.
+    // Another process can still publish to the file.
     publish(&second, [1]).await;
 }
 
-/// The first consumer requeues the entries that a dead process had claimed. It must not requeue the
-/// claims of consumers that start at the same time.
+/// The first consumer requeues the entries that a dead process had claimed. It must not requeue the entries
+/// that consumers claim at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn consumers_that_start_together_requeue_only_the_claims_of_a_dead_process() {
     for _ in 0..20 {
@@ -42,12 +42,12 @@ async fn consumers_that_start_together_requeue_only_the_claims_of_a_dead_process
             });
         }
         let ids: HashSet<_> = workers.join_all().await.into_iter().collect();
-        assert_eq!(ids.len(), 10, "each entry was claimed by one worker");
+        assert_eq!(ids.len(), 10, "two workers claimed the same entry");
     }
 }
 
-/// The journal counts attempts that were cut off. For the case that it cannot, the queue has a
-/// limit.
+/// The journal counts attempts that a crash interrupted. The queue has a delivery limit for the case that the
+/// journal cannot count them.
 #[tokio::test]
 async fn an_entry_that_is_never_settled_becomes_a_dead_letter() {
     let fixture = Fixture::embedded();
@@ -62,11 +62,11 @@ async fn an_entry_that_is_never_settled_becomes_a_dead_letter() {
     assert_eq!(receive(&mut consumer).await.entry.id.as_str(), "e-2");
     wait_for_depth(&queues, 0, 1).await;
     let letters = judge(&queues, |_| Verdict::Keep).await;
-    assert_eq!(letters[0].death.reason, "claimed 100 times and never settled");
+    assert_eq!(letters[0].death.reason, "delivered 100 times and never settled");
 }
 
-/// A crash may leave any part of the last transaction on disk. The file opens again with all
-/// entries that were published before, and with all or nothing of the last one.
+/// A crash may leave any part of the last transaction on disk. The file must then open with all entries of
+/// earlier transactions, and with the last entry either complete or absent.
 #[tokio::test]
 async fn a_queue_file_cut_within_its_last_transaction_opens_again() {
     let fixture = Fixture::embedded();
@@ -85,6 +85,11 @@ async fn a_queue_file_cut_within_its_last_transaction_opens_again() {
         let cut = Fixture::Embedded(cut);
         let queues = cut.open().await;
         let waiting = queues.depth(&crate::fixture::workers()).await.unwrap().waiting;
-        assert_eq!(waiting, if length == log.len() { 6 } else { 5 }, "{length} of {}", log.len());
+        assert_eq!(
+            waiting,
+            if length == log.len() { 6 } else { 5 },
+            "log cut to {length} of {} bytes",
+            log.len()
+        );
     }
 }

@@ -47,7 +47,7 @@ fn rabbitmq_backend(url: &str, prefetch: u16) -> Backend {
     Backend::RabbitMq(RabbitMqConfig { url, prefetch, management, ack_timeout })
 }
 
-/// Returns the settings of one queue in this RabbitMQ.
+/// Returns a configuration with one queue, in the RabbitMQ at `url`.
 pub(crate) fn config(url: &str, prefetch: u16) -> Config {
     let queues = vec![QueueConfig::new(QueueName::default())];
     Config { backend: rabbitmq_backend(url, prefetch), queues }
@@ -87,17 +87,21 @@ pub(crate) async fn consume(queues: &Queues) -> Consumer {
 pub(crate) async fn receive_any(consumer: &mut Consumer) -> Received {
     let stop = CancellationToken::new();
     let received = tokio::time::timeout(Duration::from_secs(60), consumer.receive(&stop)).await;
-    received.expect("a delivery within a minute").unwrap().expect("the consumer is not stopped")
+    received
+        .expect("a delivery arrives within a minute")
+        .unwrap()
+        .expect("the consumer is not stopped")
 }
 
 pub(crate) async fn receive(consumer: &mut Consumer) -> Delivery {
     match receive_any(consumer).await {
         Received::Delivery(delivery) => delivery,
-        Received::External(external) => panic!("{external:?}"),
+        Received::External(external) => panic!("received an external message: {external:?}"),
     }
 }
 
-/// Waits until the queue's depth satisfies a condition. A broker updates its counts with a delay.
+/// Waits until the depth of the queue satisfies a condition, because a broker updates its counts with a
+/// delay.
 pub(crate) async fn wait_for(queues: &Queues, is_reached: impl Fn(&Depth) -> bool) {
     for _ in 0..600 {
         if queues.depth(&workers()).await.is_ok_and(|depth| is_reached(&depth)) {
@@ -105,7 +109,7 @@ pub(crate) async fn wait_for(queues: &Queues, is_reached: impl Fn(&Depth) -> boo
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("found {:?}", queues.depth(&workers()).await);
+    panic!("the depth did not reach the expected state: {:?}", queues.depth(&workers()).await);
 }
 
 pub(crate) async fn wait_for_depth(queues: &Queues, waiting: u64, dead: u64) {

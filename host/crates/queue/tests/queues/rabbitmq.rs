@@ -1,4 +1,4 @@
-//! Behaviour of the queues in RabbitMQ only, and after faults of the broker.
+//! Behaviour that only the queues in RabbitMQ have, and their behaviour after faults of the broker.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::fixture::{
     Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
 };
 
-/// Prefetched entries have cost no attempt when a worker stops.
+/// A worker that stops requeues its prefetched entries. The requeue must not count as an attempt.
 #[tokio::test]
 async fn a_stopped_worker_requeues_its_prefetched_entries() {
     let vhost = Rabbit::shared().vhost();
@@ -35,11 +35,11 @@ async fn a_stopped_worker_requeues_its_prefetched_entries() {
     }
 }
 
-/// The broker cancels the consumer, and lapin's stream ends while the channel stays open.
+/// If the queue is deleted, the broker cancels the consumer. Lapin's stream then ends, but the channel stays
+/// open.
 #[tokio::test]
 async fn a_deleted_queue_is_created_again() {
     let vhost = Rabbit::shared().vhost();
-    let name = vhost.name.clone();
     let queues = Arc::new(Queues::open(&config(&vhost.url(), 1)).await.unwrap());
     let mut consumer = consume(&queues).await;
     publish(&queues, [0]).await;
@@ -47,13 +47,13 @@ async fn a_deleted_queue_is_created_again() {
     delivery.settle(&Settlement::Ack).await.unwrap();
     let waiting = tokio::spawn(async move { (receive(&mut consumer).await, consumer) });
     for queue in ["workers", "workers.dead", "workers.wait.1s"] {
-        Rabbit::shared().ctl(&["delete_queue", "-p", &name, queue]);
+        vhost.delete_queue(queue);
     }
-    // The publisher creates the missing queue, unless the worker was faster.
+    // Either the publisher or the worker creates the missing queue.
     publish(&queues, [1]).await;
     let (delivery, mut consumer) = waiting.await.unwrap();
     assert_eq!(delivery.entry, entry(1));
-    // The other queues are created when they are needed.
+    // The other deleted queues are created when they are needed.
     let retry = Settlement::Retry { after: Duration::from_millis(100) };
     delivery.settle(&retry).await.unwrap();
     let delivery = receive(&mut consumer).await;
@@ -62,8 +62,8 @@ async fn a_deleted_queue_is_created_again() {
     wait_for_depth(&queues, 0, 1).await;
 }
 
-/// A channel that was told that a queue is full does not learn that the limit was removed (seen on
-/// 3.10.8).
+/// The broker keeps refusing messages on a channel after the limit of the full queue was removed (seen on
+/// 3.10.8). The publisher must therefore replace the channel.
 #[tokio::test]
 async fn the_removal_of_a_length_limit_is_noticed() {
     let vhost = Rabbit::shared().vhost();
@@ -77,7 +77,7 @@ async fn the_removal_of_a_length_limit_is_noticed() {
             Ok(()) => number += 1,
             Err(error) => break error,
         }
-        assert!(number < 100, "there is no limit");
+        assert!(number < 100, "the broker accepts messages beyond the length limit");
     };
     let is_refused = matches!(error, QueueError::Amqp(AmqpError::NotConfirmed { .. }));
     assert!(is_refused, "{error}");
@@ -87,11 +87,13 @@ async fn the_removal_of_a_length_limit_is_noticed() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(100), retry).await.expect("the removal is noticed");
+    tokio::time::timeout(Duration::from_secs(100), retry)
+        .await
+        .expect("the broker accepts messages after the limit was removed");
 }
 
-/// The new connection has the prefetch, which lapin's own recovery does not restore. A claim of the
-/// old connection is not settled on the new one.
+/// The new connection must set the prefetch again, which lapin's own recovery does not do. A delivery of the
+/// old connection must not be settled on the new connection.
 #[tokio::test]
 async fn a_closed_connection_is_opened_again_with_its_prefetch() {
     let rabbit = Rabbit::shared();
@@ -106,7 +108,7 @@ async fn a_closed_connection_is_opened_again_with_its_prefetch() {
     assert_eq!(prefetches(), "3\n");
     rabbit.ctl(&["close_all_connections", "-p", &vhost.name, "a test"]);
     let error = loop {
-        // Until the lost connection is noticed, the acknowledgement gets lost.
+        // Settling returns other errors until the supervisor has noticed that the connection is lost.
         match delivery.settle(&Settlement::Retry { after: Duration::from_secs(1) }).await {
             Err(QueueError::LostClaim { message }) => break message,
             Ok(()) => panic!("the delivery was settled on a closed connection"),
@@ -133,7 +135,8 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
         let delivery = receive(&mut consumer).await;
         (delivery, consumer)
     });
-    // A worker may report its own problem first.
+    // The first reported problem may be that the worker cannot consume. We wait for the problem of the
+    // connection.
     while !queues.problem().is_some_and(|problem| problem.contains(": not connected: ")) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -141,7 +144,7 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
     let (mut delivery, mut consumer) = waiting.await.unwrap();
     let mut seen = BTreeSet::new();
     loop {
-        // Earlier claims are lost, and their entries are redelivered.
+        // A claim from before the kill is lost, and the broker redelivers its entry.
         match delivery.settle(&Settlement::Ack).await {
             Ok(()) => drop(seen.insert(delivery.entry.id.to_string())),
             Err(QueueError::LostClaim { .. }) => (),
@@ -155,17 +158,17 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
     assert_eq!(queues.problem(), None);
 }
 
-/// A broker with an alarm accepts the published entry once the alarm is over, and only once. It
-/// receives acknowledgements during the alarm.
+/// During an alarm, the broker accepts acknowledgements but no messages. After the alarm, the broker must
+/// accept the waiting message, and only once.
 #[tokio::test]
 async fn a_blocked_broker_is_reported_and_accepts_each_entry_once() {
-    // The node is not shared, because an alarm blocks all publishers of a node.
+    // This test has a node of its own, because an alarm blocks all publishers of a node.
     let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
     let fixture = Fixture::RabbitMq(rabbit.vhost());
     let queues = Arc::new(fixture.open().await);
     publish(&queues, [1]).await;
     assert_eq!(queues.problem(), None);
-    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    rabbit.set_memory_alarm(true);
     let blocked = tokio::spawn({
         let queues = queues.clone();
         async move { publish(&queues, [2]).await }
@@ -182,13 +185,13 @@ async fn a_blocked_broker_is_reported_and_accepts_each_entry_once() {
     let delivery = receive(&mut consume(&queues).await).await;
     delivery.settle(&Settlement::Ack).await.unwrap();
     assert!(!blocked.is_finished());
-    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    rabbit.set_memory_alarm(false);
     blocked.await.unwrap();
     let mut consumer = consume(&queues).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry(2));
     delivery.settle(&Settlement::Ack).await.unwrap();
-    // A second copy would be delivered before this entry.
+    // If entry 2 was accepted twice, its second copy is delivered before entry 3.
     publish(&queues, [3]).await;
     assert_eq!(receive(&mut consumer).await.entry, entry(3));
     assert_eq!(queues.problem(), None);
@@ -199,7 +202,7 @@ async fn rabbitmqctl_shows_the_queues_by_their_names() {
     let vhost = Rabbit::shared().vhost();
     let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
     publish(&queues, 0..3).await;
-    // A quorum queue updates its statistics every few seconds.
+    // We wait, because a quorum queue updates its statistics every few seconds.
     vhost.wait_for_queues(
         "workers\t3\nworkers.dead\t0\nworkers.wait.10m\t0\nworkers.wait.10s\t0\n\
          workers.wait.1h\t0\nworkers.wait.1m\t0\nworkers.wait.1s\t0",
@@ -209,7 +212,7 @@ async fn rabbitmqctl_shows_the_queues_by_their_names() {
     assert!(kinds.contains("workers\tquorum\ttrue"), "{kinds}");
 }
 
-/// An existing classic queue of the same name is used as it is.
+/// An existing classic queue with the same name is used as it is.
 #[tokio::test]
 async fn an_existing_classic_queue_works() {
     let vhost = Rabbit::shared().vhost();
@@ -223,11 +226,11 @@ async fn an_existing_classic_queue_works() {
         let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
         let mut consumer = consume(&queues).await;
         assert_eq!(receive(&mut consumer).await.entry, entry(1));
-        // The process dies here: nothing is settled.
+        // The queues are dropped here without a settlement, as if the process died.
     }
 }
 
-/// The broker dead-letters an entry that kills every host.
+/// If an entry kills every host, the broker dead-letters the entry at the delivery limit.
 #[tokio::test]
 async fn an_entry_beyond_the_delivery_limit_becomes_a_dead_letter() {
     let vhost = Rabbit::shared().vhost();
@@ -262,7 +265,7 @@ async fn only_one_worker_consumes_a_queue_in_exclusive_order() {
         assert!(other.unwrap().is_none());
         delivery.settle(&Settlement::Ack).await.unwrap();
     }
-    // The next worker takes over, in order.
+    // The second worker takes over and receives the remaining entries in order.
     first.close().await.unwrap();
     for number in 2..4 {
         let delivery = receive(&mut second).await;
@@ -271,7 +274,7 @@ async fn only_one_worker_consumes_a_queue_in_exclusive_order() {
     }
 }
 
-/// A queue that was declared without an exclusive order cannot provide it.
+/// An existing queue without `x-single-active-consumer` cannot provide an exclusive order.
 #[tokio::test]
 async fn an_exclusive_order_that_the_queue_cannot_provide_is_an_error() {
     let vhost = Rabbit::shared().vhost();
@@ -279,11 +282,11 @@ async fn an_exclusive_order_that_the_queue_cannot_provide_is_an_error() {
     drop(Queues::open(&config).await.unwrap());
     config.queues[0].exclusive_order = true;
     let error = Queues::open(&config).await.unwrap_err().to_string();
-    assert!(error.contains("queue `workers` was declared without an exclusive order"), "{error}");
+    assert!(error.contains("was declared without `exclusive_order`"), "{error}");
 }
 
-/// Many tasks publish at the same time, some to a missing queue. Each gets the result of its own
-/// message.
+/// Eight publishers work at the same time, four of them with missing queues. Each publish must get the
+/// confirm or the return of its own message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_publish_has_its_own_confirm() {
     let vhost = Rabbit::shared().vhost();
@@ -295,7 +298,8 @@ async fn each_publish_has_its_own_confirm() {
             for number in 0..50 {
                 let mut entry = entry(publisher * 100 + number);
                 if publisher % 2 == 1 {
-                    // The queue is created when the broker returns its first message.
+                    // The queue is missing. The publisher creates it after the broker has returned the
+                    // message.
                     entry.queue = format!("other-{publisher}-{number}").try_into().unwrap();
                 }
                 queues.publish(&entry).await.unwrap();
@@ -307,12 +311,13 @@ async fn each_publish_has_its_own_confirm() {
     for publisher in [1, 3, 5, 7] {
         for number in 0..50 {
             let queue = format!("other-{publisher}-{number}").try_into().unwrap();
-            assert_eq!(queues.depth(&queue).await.unwrap().waiting, 1, "{queue}");
+            assert_eq!(queues.depth(&queue).await.unwrap().waiting, 1, "queue `{queue}`");
         }
     }
 }
 
-/// Any publisher may set headers. Headers that do not fit into a frame are not kept.
+/// Any program may publish a message with large headers. If the headers do not fit into a frame, we do not
+/// keep them.
 #[tokio::test]
 async fn headers_that_do_not_fit_into_a_frame_do_not_end_the_connection() {
     let vhost = Rabbit::shared().vhost();
@@ -322,7 +327,7 @@ async fn headers_that_do_not_fit_into_a_frame_do_not_end_the_connection() {
     crate::external::publish_raw(&vhost, "", "workers", b"x", &names).await;
     let mut consumer = consume(&queues).await;
     let Received::External(external) = receive_any(&mut consumer).await else {
-        panic!("it is not an entry")
+        panic!("received an entry instead of an external message")
     };
     external.refuse(&"no JSON".into()).await.unwrap();
     wait_for_depth(&queues, 0, 1).await;
@@ -337,8 +342,8 @@ async fn a_broker_that_cannot_be_reached_is_an_error_that_names_it() {
     assert_eq!(error, "RabbitMQ at `127.0.0.1:1//`: cannot connect");
 }
 
-/// The connection stays open, but no data arrives. A worker that waits for its next delivery
-/// notices this only by the heartbeat, because lapin's stream does not end.
+/// The connection stays open, but no data arrives. Lapin's stream does not end, so a waiting worker learns
+/// about the lost connection only from missed heartbeats.
 #[tokio::test]
 async fn a_silent_connection_is_opened_again() {
     let rabbit = Rabbit::shared();
@@ -353,7 +358,7 @@ async fn a_silent_connection_is_opened_again() {
     let waiting = tokio::spawn(async move {
         loop {
             let delivery = receive(&mut consumer).await;
-            // The acknowledgement of the first may be lost with the connection.
+            // Entry 1 may be redelivered, because its acknowledgement may be lost with the connection.
             if delivery.entry != entry(1) {
                 return delivery.entry.clone();
             }
