@@ -1,5 +1,5 @@
-//! The whole path of a message: the real Python fedmsg publishes, the right task runs for each
-//! message, and the journal has every message exactly once. This is the same on both queues.
+//! The whole path of a message: the real Python fedmsg publishes, the right task runs for each message, and
+//! the journal has exactly one run for each message. The tests use both kinds of queues.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ fn host() -> TestHost {
     host
 }
 
-/// Publishes pings until one arrives. A publisher drops messages that it sends before the
+/// Publishes pings until one of them arrives. A publisher drops all messages that it sends before the
 /// subscription has reached it.
 fn wait_until_subscribed(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
     wait_for("the first message", || {
@@ -70,22 +70,23 @@ fn messages_of_the_real_fedmsg_are_run_once_through_rabbitmq() {
     assert!(vhost.list_queues().contains("workers\t"));
     daemon.wait_until_idle();
     daemon.stop();
+    assert!(!host.log().contains("\"ERROR\""), "{}", host.log());
     let queues = [".dead", ".wait.10m", ".wait.10s", ".wait.1h", ".wait.1m", ".wait.1s"];
     let empty: String = queues.iter().map(|name| format!("\nworkers{name}\t0")).collect();
     vhost.wait_for_queues(&format!("workers\t0{empty}"));
     check_journal(&host.runs(), &expected);
 }
 
-/// On several machines, one host can ingest messages and another can run their tasks.
+/// With several machines, one host can receive messages and another host can run their tasks.
 #[test]
 fn one_host_ingests_messages_and_another_runs_their_tasks() {
     let vhost = Rabbit::shared().vhost();
-    let (ingest_bed, work_bed, url) = (host(), host(), vhost.url());
+    let (ingest_host, work_host, url) = (host(), host(), vhost.url());
     let mut publisher = FedmsgPublisher::start();
     let endpoint = publisher.endpoint();
     let source = ["--unsigned", "--fedmsg", &endpoint, "--amqp-url", &url];
-    let ingest = ingest_bed.start(&[&["--role", "ingest"], &source[..]].concat());
-    let work = work_bed.start(&[&["--role", "work"], &source[..]].concat());
+    let ingest = ingest_host.start(&[&["--role", "ingest"], &source[..]].concat());
+    let work = work_host.start(&[&["--role", "work"], &source[..]].concat());
     wait_until_subscribed(&mut publisher, &ingest);
     let expected = publish_everything(&mut publisher);
     wait_for("all runs", || (work.count("runs") as usize >= expected.len()).then_some(()));
@@ -93,8 +94,8 @@ fn one_host_ingests_messages_and_another_runs_their_tasks() {
     assert_eq!(work.count("accepted"), 0);
     work.stop();
     ingest.stop();
-    assert!(ingest_bed.runs().is_empty());
-    check_journal(&work_bed.runs(), &expected);
+    assert!(ingest_host.runs().is_empty());
+    check_journal(&work_host.runs(), &expected);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The daemon, which runs without a subcommand.
+//! Runs the daemon. The command line without a subcommand starts it.
 
 use std::io::IsTerminal;
 
@@ -17,11 +17,12 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
         let shutdown = Shutdown::default();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // SIGHUP reloads certificates; without a handler it would kill a daemon that has none.
+        // SIGHUP reloads the CA and CRL files. Without this handler, SIGHUP would end a daemon that
+        // has no such files.
         let _hangup = signal(SignalKind::hangup())?;
         let daemon = tokio::select! {
             daemon = Daemon::start(config, role, shutdown.clone()) => daemon?,
-            // No message has been received yet.
+            // No run has begun yet, so there is nothing to drain.
             () = stop_signal(&mut terminate, &mut interrupt) => return Ok(DONE),
         };
         let wait = daemon.wait();
@@ -37,7 +38,7 @@ pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
                 }
             }
         };
-        tracing::info!("stopped");
+        tracing::info!("the daemon stopped");
         Ok(if stopped == Stopped::Drained { DONE } else { FAILED })
     })?
 }
@@ -50,10 +51,14 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Starts logging to standard error: plain text on a terminal, otherwise one JSON object per line.
-/// `RUST_LOG` sets the filter.
+/// The default log filter. lapin logs every closed channel as an error, also where we expect it: when we look
+/// for a queue that does not exist. We log the errors that matter ourselves.
+const LOG_FILTER: &str = "info,lapin=off";
+
+/// Starts logging to standard error, as plain text on a terminal and otherwise as one JSON object
+/// per line. `RUST_LOG` sets the filter.
 fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         subscriber.with_target(false).init();
