@@ -1,9 +1,9 @@
 //! The bindings that wit-bindgen generates from `wit/task.wit`.
 //!
-//! They belong to the world `granted`, which has everything that a manifest can grant. A component
-//! imports only the parts that its code can reach: the linker drops the rest. The module is public for
-//! the macro only and may change. It compiles natively too, so that a change of the WIT file shows in
-//! `cargo test`, but the imports must not be called there.
+//! The bindings are those of the world `granted`, which contains every interface that a manifest can grant. A
+//! component imports only the interfaces that its code can reach, because the linker drops the others. The
+//! module is public only for the macro and may change. The module also compiles natively, so that `cargo
+//! test` detects an incompatible change of the WIT file. Native code must not call the imports.
 
 #![allow(
     missing_docs,

@@ -1,7 +1,7 @@
-//! The context of a run: facts about it, and access to what the manifest grants.
+//! The context of a run: facts about the run, and access to the grants of the manifest.
 //!
-//! Owns the messages that name a missing line of the manifest. The answers come from the host, or in
-//! native tests from the stand-in of [`crate::test`].
+//! Owns the error messages that name a missing line of the manifest. The values come from the host. In native
+//! tests they come from the stand-in of [`crate::test`].
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::host;
 use crate::http::Http;
 use crate::state::State;
 
-/// The context of a run: facts about it, and access to what the manifest grants.
+/// The context of a run: facts about the run, and access to the grants of the manifest.
 ///
-/// A task that needs it takes `&Context` as its second argument. The methods ask the host, or in a
-/// native test the stand-in that [`crate::test`] prepares.
+/// A task that needs the context takes `&Context` as its second argument. The methods call the host. In a
+/// native test they call the stand-in that [`crate::test`] prepares.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,35 +46,35 @@ use crate::state::State;
 pub struct Context(());
 
 impl Context {
-    /// Returns the context of the current run in this thread.
+    /// Returns the context of the run in the current thread.
     pub(crate) const fn of_this_run() -> Self {
         Context(())
     }
 
-    /// Returns the id of this run, as `loopabull-host runs` shows it.
+    /// Returns the id of this run. `loopabull-host runs` shows the same id.
     pub fn run_id(&self) -> String {
         host::context::run_id()
     }
 
-    /// Returns the number of this attempt to handle the message, counted from 1.
+    /// Returns the number of the current attempt to handle the message, counted from 1.
     pub fn attempt(&self) -> u32 {
         host::context::attempt()
     }
 
-    /// Returns the remaining time until the host stops this run.
+    /// Returns the remaining time after which the host stops the run.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(host::context::deadline_ms())
     }
 
-    /// Sets the pause before the next attempt, which applies if this run ends with a retry.
+    /// Sets the back-off before the next attempt. The back-off applies if this run ends with a retry.
     ///
-    /// Without this call the manifest decides the pause. The host limits it to seven days. If a run
-    /// sets several pauses, the last one applies.
+    /// Without this call, the manifest sets the back-off. The host limits the back-off to seven days. If a
+    /// run calls this function several times, the last value applies.
     pub fn retry_after(&self, pause: Duration) {
         host::context::retry_after_ms(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// Stores a short note with the run. It is shown wherever the run is listed.
+    /// Stores a short note with the run. `loopabull-host runs` shows the notes of a run.
     ///
     /// The host keeps at most 32 notes of a run, and truncates keys and values to 1000 characters.
     pub fn note(&self, key: &str, value: impl Display) {
@@ -87,11 +87,11 @@ impl Context {
         host::config::get(key)
     }
 
-    /// Returns a value from the manifest's `[config]` table that the task requires.
+    /// Returns a required value from the manifest's `[config]` table.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the line to add, if the table does not have the key.
+    /// [`Failure::Reject`] if the table does not have the key. The reason contains the missing line.
     pub fn require(&self, key: &str) -> Result<String> {
         self.config(key).ok_or_else(|| {
             Failure::Reject(format!(
@@ -102,12 +102,12 @@ impl Context {
 
     /// Returns a secret that the manifest grants under `[grants.secrets]`.
     ///
-    /// The host masks the value of the secret in the record of the run, and refuses messages and state
-    /// that contain it.
+    /// The host masks the value of the secret in the record of the run. The host refuses emitted messages and
+    /// state values that contain the secret.
     ///
     /// # Errors
     ///
-    /// [`Failure::Reject`] with the line to add, if the manifest does not grant the secret.
+    /// [`Failure::Reject`] if the manifest does not grant the secret. The reason contains the missing line.
     pub fn secret(&self, name: &str) -> Result<String> {
         host::secrets::get(name).ok_or_else(|| {
             Failure::Reject(format!(
@@ -117,10 +117,11 @@ impl Context {
         })
     }
 
-    /// Emits a message. It is sent once this run has succeeded; a failed run sends nothing.
+    /// Emits a message. The host sends the message after this run has succeeded. The messages of a failed run
+    /// are dropped.
     ///
-    /// The topic must match a pattern in `emit` under `[grants]`. The host limits the number and size
-    /// of the messages, and ends a run that exceeds a limit.
+    /// The topic must match a pattern in `emit` under `[grants]`. The host limits the number and the size of
+    /// emitted messages, and ends a run that exceeds a limit.
     ///
     /// # Errors
     ///
@@ -134,7 +135,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Those of [`Context::emit`], and [`Failure::Reject`] if a header is invalid.
+    /// The errors of [`Context::emit`], and [`Failure::Reject`] if a header is invalid.
     pub fn emit_with_headers(
         &self,
         topic: &str,
@@ -149,13 +150,13 @@ impl Context {
         host::emit::publish(topic, &headers, &body).map_err(cannot)
     }
 
-    /// Returns the state of the task, which survives from one message to the next. It needs `state`
-    /// under `[grants]`.
+    /// Returns the state of the task, which is kept from one message to the next. The manifest must grant
+    /// `state` under `[grants]`.
     pub fn state(&self) -> State {
         State::of_this_run()
     }
 
-    /// Returns an HTTP client. It needs `http` under `[grants]`.
+    /// Returns an HTTP client. The manifest must grant `http` under `[grants]`.
     pub fn http(&self) -> Http {
         Http::of_this_run()
     }
@@ -233,7 +234,7 @@ mod tests {
     fn a_message_that_contains_a_secret_is_refused() {
         let run = emit(|_, cx| cx.emit("org.example.a", &["a s3cret"]));
         let reason =
-            "cannot send a message to `org.example.a`: its body contains the secret `token`";
+            "cannot send a message to `org.example.a`: the body contains the secret `token`";
         assert_eq!(run.result, reject(reason));
     }
 
@@ -243,7 +244,7 @@ mod tests {
             let run = test::message("org.example", "{}")
                 .run(|_: Message, cx: &Context| cx.emit(topic, &1));
             let Err(Failure::Reject(reason)) = run.result else { panic!("{:?}", run.result) };
-            assert_eq!(reason, format!("cannot send a message to `{topic}`: it is not a topic"));
+            assert_eq!(reason, format!("cannot send a message to `{topic}`: the topic is invalid"));
         }
     }
 }

@@ -1,20 +1,20 @@
-//! The failure of a task to handle a message.
+//! The failure that a task returns if it cannot handle a message.
 //!
-//! Owns the two kinds of failure, which are the two reactions of a queue: deliver the message again, or
-//! move it to the dead-letter queue. The task returns a failure, and the host acts on it.
+//! Owns the two kinds of failure. After `Retry`, the host delivers the message again. After `Reject`, the
+//! host moves the message to the dead-letter queue.
 
 use std::error::Error;
 
 /// The reason why a task did not handle a message.
 ///
-/// The operator `?` turns every [`std::error::Error`] into a [`Failure::Retry`], whose reason is the
-/// error and its sources, joined by ": ". This conversion requires that `Failure` itself is not an
-/// error.
+/// The operator `?` turns every [`std::error::Error`] into a [`Failure::Retry`]. The reason is the text of
+/// the error and its sources, joined by ": ". `Failure` itself does not implement `Error`, because that would
+/// conflict with this conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A later attempt may succeed. The message is delivered again, and the attempt is counted.
+    /// A later attempt may succeed. The host counts the attempt and delivers the message again.
     Retry(String),
-    /// No later attempt can succeed. The message moves to the dead-letter queue at once.
+    /// No later attempt can succeed. The host moves the message to the dead-letter queue at once.
     Reject(String),
 }
 
@@ -27,7 +27,7 @@ impl<E: Error> From<E> for Failure {
 /// The result of a task, and of the functions that it calls.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Returns [`Failure::Reject`], which moves the message to the dead-letter queue at once.
+/// Returns [`Failure::Reject`]. The host moves the message to the dead-letter queue at once.
 ///
 /// ```
 /// # use loopabull_task::{Result, reject};
@@ -41,21 +41,21 @@ pub type Result<T = ()> = std::result::Result<T, Failure>;
 ///
 /// # Errors
 ///
-/// Always.
+/// This function always returns an error.
 pub fn reject<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::Reject(reason.into()))
 }
 
-/// Returns [`Failure::Retry`], which has the message delivered again. The attempt is counted.
+/// Returns [`Failure::Retry`]. The host counts the attempt and delivers the message again.
 ///
 /// # Errors
 ///
-/// Always.
+/// This function always returns an error.
 pub fn retry<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::Retry(reason.into()))
 }
 
-/// Turns an error into [`Failure::Reject`], where `?` alone would ask for a retry.
+/// Turns an error into [`Failure::Reject`]. Without this trait, `?` turns the error into [`Failure::Retry`].
 ///
 /// ```
 /// # use loopabull_task::{OrReject, Result};
@@ -64,7 +64,7 @@ pub fn retry<T>(reason: impl Into<String>) -> Result<T> {
 /// }
 /// ```
 pub trait OrReject<T> {
-    /// Returns the value of `Ok`, or turns the error and its sources into a rejection.
+    /// Returns the value of `Ok`, or turns the error and its sources into [`Failure::Reject`].
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl<T, E: Error> OrReject<T> for std::result::Result<T, E> {
     }
 }
 
-/// Returns an error and its sources, joined by ": ".
+/// Returns the texts of an error and its sources, joined by ": ".
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

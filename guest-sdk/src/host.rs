@@ -1,7 +1,8 @@
-//! The host behind [`Context`](crate::Context), the log macros and the HTTP client: the imports of a
-//! component, or in native builds the stand-in that [`crate::test`] prepares.
+//! The functions of the host that [`Context`](crate::Context), the log macros and the HTTP client call.
 //!
-//! Owns the choice between the two, so that no other module depends on the target.
+//! In a component these functions are imports. In native builds they belong to the stand-in that
+//! [`crate::test`] prepares. Owns the choice between imports and stand-in, so that no other module depends on
+//! the target.
 
 pub(crate) mod exchange;
 #[cfg(not(target_family = "wasm"))]

@@ -1,7 +1,7 @@
 //! A small HTTP client: one request, one response, no redirects, and limits on time and size.
 //!
-//! The client decides which errors are worth another attempt and describes them. The host decides
-//! whether a request may be sent, from `http` under `[grants]` in the manifest.
+//! The client decides whether an error leads to a retry or a rejection, and writes the reason. The host
+//! decides whether a request may be sent, according to `http` under `[grants]` in the manifest.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, Result, task, test};
@@ -40,12 +40,12 @@
 //!
 //! # Retry or reject
 //!
-//! [`Request::send`] asks for a retry if there is no response: the name cannot be resolved, the
-//! connection fails, or the time is over. It rejects the message if a retry cannot help: the URL is
-//! invalid, the manifest does not grant the host, or the response is too large.
-//! [`Response::error_for_status`] asks for a retry for the status 408, 429 and 5xx, and rejects the
-//! message for any other status that is not 2xx. The reasons name the method, the URL without its
-//! query, and the status. They never contain a header or a body.
+//! [`Request::send`] returns [`Failure::Retry`](crate::Failure::Retry) if there is no response: the name
+//! cannot be resolved, the connection fails, or the timeout expires. `send` returns
+//! [`Failure::Reject`](crate::Failure::Reject) if a retry cannot help: the URL is invalid, the manifest does
+//! not grant the host, or the response is too large. [`Response::error_for_status`] returns `Retry` for the
+//! statuses 408, 429 and 5xx, and `Reject` for every other status that is not 2xx. The reasons contain the
+//! method, the URL without its query, and the status. The reasons never contain a header or a body.
 
 mod form;
 mod request;
@@ -54,7 +54,7 @@ mod response;
 pub use self::request::Request;
 pub use self::response::Response;
 
-/// An HTTP client. [`Context::http`](crate::Context::http) returns it.
+/// An HTTP client. [`Context::http`](crate::Context::http) returns an `Http`.
 #[derive(Debug)]
 pub struct Http(());
 

@@ -1,8 +1,8 @@
 //! Write loopabull tasks as plain Rust functions.
 //!
-//! A task is a function that handles one message. Loopabull calls it for every message whose topic
-//! matches the task's manifest. Each call runs in a fresh WebAssembly instance, which can use only what
-//! [`Context`] offers: the log, the configuration in the manifest, and what the manifest grants.
+//! A task is a function that handles one message. Loopabull calls the function for every message whose topic
+//! matches a pattern in the task's manifest. Each call runs in a new WebAssembly instance. The instance can
+//! use only the log, the configuration in the manifest, and the grants of the manifest, through [`Context`].
 //!
 //! ```
 //! use loopabull_task::{Context, Message, OrReject, Result, info, reject, task};
@@ -24,7 +24,7 @@
 //!     if major == 1 {
 //!         info!(package = name, "announcing a first version");
 //!         cx.note("package", &name);
-//!         cx.emit("org.example.build.first", &name)?; // sent only if the task returns `Ok`
+//!         cx.emit("org.example.build.first", &name)?; // sent if the task returns `Ok`
 //!     }
 //!     Ok(())
 //! }
@@ -47,8 +47,8 @@
 //!
 //! # Start a task
 //!
-//! `loopabull-host tasks new NAME --topic TOPIC` writes a package for a new task, with its manifest and
-//! a test. To write one by hand, make the package a `cdylib`:
+//! `loopabull-host tasks new NAME --topic TOPIC` creates a package for a new task, with a manifest and a
+//! test. If you create the package by hand, its library must be a `cdylib`:
 //!
 //! ```toml
 //! [lib]
@@ -59,13 +59,13 @@
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
-//! `cargo test` runs the tests natively. `cargo build --release --target wasm32-wasip2` builds the
-//! component. Copy it to `tasks/NAME.wasm` of the daemon, where NAME is the name of the task. Cargo
-//! replaces the dashes of the package name by underscores in the file name.
+//! `cargo test` runs the tests natively. `cargo build --release --target wasm32-wasip2` builds the component.
+//! Cargo replaces the dashes of the package name by underscores in the file name of the component. Copy the
+//! component to `tasks/NAME.wasm` of the daemon, where NAME is the name of the task.
 //!
-//! Copy `guest-sdk/template/build.rs` into the package too. It reduces the stack to 64 KiB, which makes
-//! the fresh instance for each message cheaper. Only the package that is linked can do this; a
-//! dependency cannot.
+//! Copy `guest-sdk/template/build.rs` into the package too. The script reduces the stack to 64 KiB, so that
+//! the host creates the instance for each message faster. The SDK cannot set the stack size, because only the
+//! linked package can.
 //!
 //! # Success, retry and reject
 //!
@@ -74,11 +74,11 @@
 //! | returns `Ok(())` | acknowledges the message |
 //! | returns [`Failure::Retry`] | delivers the message again, as often as the manifest allows |
 //! | returns [`Failure::Reject`] | moves the message to the dead-letter queue at once |
-//! | panics | counts a failed attempt and stores the panic message with the run |
+//! | panics | counts the attempt as failed and stores the panic message with the run |
 //!
 //! The operator `?` turns any [`std::error::Error`] into [`Failure::Retry`]. Use [`reject`] or
-//! [`OrReject::or_reject`] if another attempt cannot help. A message whose body does not match the type
-//! in the task's signature is rejected before the task is called.
+//! [`OrReject::or_reject`] for an error that another attempt cannot resolve. A message whose body does not
+//! match the type in the task's signature is rejected before the task is called.
 //!
 //! # Grants
 //!
@@ -89,17 +89,17 @@
 //! | [`Context::http`] | `http = ["https://a.example"]` under `[grants]` |
 //! | [`Context::secret`] | `token = { file = "/etc/loopabull/token" }` under `[grants.secrets]` |
 //!
-//! A component imports only the interfaces that its code can reach. When the host loads it, the host
-//! refuses an import that the manifest does not grant, so a missing grant shows before the first
-//! message. The log, [notes](Context::note) and the [`[config]` table](Context::config) need no grant.
+//! A component imports only the interfaces that its code can reach. The host refuses to load a component that
+//! imports an interface without the grant, so a missing grant is reported before the first message. The log,
+//! [notes](Context::note) and the [`[config]` table](Context::config) need no grant.
 //!
-//! Emitted messages and changes of the state take effect only if the run succeeds. An HTTP request is
-//! sent at once and is sent again when the message is retried, so its receiver must tolerate
-//! duplicates.
+//! Emitted messages and changes of the state take effect only if the run succeeds. An HTTP request is sent at
+//! once. A retry of the message sends the request again, so the server must tolerate duplicates.
 
 #![deny(missing_docs)]
 
-// The doctests and unit tests of this crate use `#[task]`, whose code names `loopabull_task`.
+// The code that `#[task]` generates uses the crate name `loopabull_task`. This line makes the name valid in
+// the tests of this crate too.
 extern crate self as loopabull_task;
 
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use crate::host;
 
 pub use crate::bindings::loopabull::task::log::Level;
 
-/// Writes a log line. Only the macros call it.
+/// Writes a log line. Only the log macros call this function.
 #[doc(hidden)]
 pub fn write(level: Level, text: String, fields: &[(&str, &dyn Display)]) {
     let fields: Vec<(String, String)> =
@@ -31,9 +31,9 @@ macro_rules! debug {
 
 /// Writes a log line about the result for a message.
 ///
-/// Fields come first and are meant for machines; the text is meant for people. A field is
-/// `name = value`, where the value implements `Display`, or only `name` for a variable of that name. `?`
-/// before the value selects its `Debug` form. The text is a format string with its arguments.
+/// The fields come first and are for machines. The text is a format string with its arguments, and is for
+/// people. A field has the form `name = value`, where the value implements `Display`. A field `name` without
+/// a value is the variable with that name. A `?` before the value selects its `Debug` text.
 ///
 /// ```
 /// # use loopabull_task::info;
@@ -61,7 +61,8 @@ macro_rules! error {
     ($($line:tt)+) => { $crate::__line!(Error [] $($line)+) };
 }
 
-/// Consumes the fields of a line one by one, then the text.
+/// Expands to a call of `log::write`. Each step of the recursion converts one field, and the last step
+/// converts the text.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __line {

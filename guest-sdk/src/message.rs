@@ -1,7 +1,7 @@
 //! The message that a task handles.
 //!
-//! Owns the parsing of the body into the type that the task names. `entry` or `test` creates a message,
-//! and the task receives it.
+//! Owns the parsing of the body into the type in the task's signature. `entry` and `test` create messages,
+//! and the task receives them.
 
 use serde::de::DeserializeOwned;
 
@@ -10,22 +10,23 @@ use crate::failure::{Failure, Result};
 /// A verified message from the bus.
 ///
 /// `T` is the type of the body: any type that implements [`serde::Deserialize`] and borrows nothing.
-/// Fields that `T` does not name are ignored. A plain `Message` has a [`serde_json::Value`] as its body.
+/// Fields of the body that `T` does not name are ignored. The body of a plain `Message` is a
+/// [`serde_json::Value`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<T = serde_json::Value> {
-    /// The id that the publisher assigned. It stays the same when the message is redelivered, so it
-    /// can serve as the key for deduplication.
+    /// The id that the publisher assigned. A redelivered message has the same id, so that the id can be used
+    /// to deduplicate messages.
     pub id: String,
     /// The dotted topic, for example `org.fedoraproject.prod.buildsys.build.state.change`.
     pub topic: String,
-    /// The headers in the order of the wire, including duplicates.
+    /// The headers in the order in which they were received, including duplicates.
     pub headers: Vec<(String, String)>,
     /// The body, parsed from JSON.
     pub body: T,
 }
 
 impl<T: DeserializeOwned> Message<T> {
-    /// Creates a message and parses its body, which is JSON text.
+    /// Creates a message from its parts. `body` is JSON text.
     pub(crate) fn from_parts(
         id: String,
         topic: String,

@@ -1,6 +1,6 @@
-//! The state of a task: values that survive from one message to the next.
+//! The state of a task: values that are kept from one message to the next.
 //!
-//! Owns the JSON form of the values. The host stores all changes of a run or none, and isolates
+//! Owns the JSON encoding of the values. The host stores all changes of a run or none, and isolates
 //! concurrent runs.
 
 use serde::Serialize;
@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 use crate::failure::{Failure, Result};
 use crate::host;
 
-/// The state of a task: values that survive from one message to the next, on one host.
+/// The state of a task: values that are kept from one message to the next, on one host.
 ///
-/// [`Context::state`](crate::Context::state) returns it. It needs `state = "1MiB"` under `[grants]`.
+/// [`Context::state`](crate::Context::state) returns the state. The manifest must grant the state, for
+/// example with `state = "1MiB"` under `[grants]`.
 ///
-/// A run sees its own changes at once. If the run succeeds, all of its changes are stored together; if
-/// it fails, none is. The host limits the number and size of keys and values, and ends a run that
-/// exceeds a limit.
+/// A run sees its own changes at once. If the run succeeds, the host stores all of its changes together. If
+/// the run fails, the host discards them. The host limits the number and the size of keys and values, and
+/// ends a run that exceeds a limit.
 ///
 /// ```
 /// use loopabull_task::{Context, Message, Result, task, test};
@@ -39,7 +40,7 @@ impl State {
         State(())
     }
 
-    /// Returns the value of `key`, or `None` if it was never set or was deleted.
+    /// Returns the value of `key`, or `None` if the key does not exist.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ impl State {
             .map_err(|error| Failure::Reject(format!("cannot parse state `{key}`: {error}")))
     }
 
-    /// Sets `key` to a value, which is stored as JSON.
+    /// Sets `key` to a value. The value is stored as JSON.
     ///
     /// # Errors
     ///
@@ -66,14 +67,15 @@ impl State {
         host::state::delete(key);
     }
 
-    /// Sets `key` to `new` if its current value is `expected`. Returns whether it was.
+    /// Sets `key` to `new` if its current value is `expected`. Returns whether the current value was
+    /// `expected`.
     ///
-    /// `None` means that the key does not exist: as `expected` it requires that, as `new` it deletes the
-    /// key. Two values are equal if their JSON is byte-identical, as it is for equal values of one type.
+    /// If `expected` is `None`, the key must not exist. If `new` is `None`, the key is deleted. Two values
+    /// are equal if their JSON texts are byte-identical, which is the case for equal values of the same type.
     ///
     /// # Errors
     ///
-    /// As [`State::set`].
+    /// The errors of [`State::set`].
     pub fn compare_and_swap<T: Serialize + ?Sized>(
         &self,
         key: &str,
@@ -86,12 +88,12 @@ impl State {
             .map_err(|reason| cannot_set(key, &reason))
     }
 
-    /// Returns the bytes of the value of `key`, or `None` if the key does not exist.
+    /// Returns the value of `key` as bytes, or `None` if the key does not exist.
     pub fn get_bytes(&self, key: &str) -> Option<Vec<u8>> {
         host::state::get(key)
     }
 
-    /// Sets `key` to arbitrary bytes.
+    /// Sets `key` to these bytes, which need not be JSON.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! The functions that `#[task]` accepts: with a message, or with a message and the context.
 //!
-//! Owns the difference between the two, so that `entry` and `test` call both in the same way.
+//! Owns the trait that both kinds of functions implement. `entry` and `test` call tasks through this trait.
 
 use serde::de::DeserializeOwned;
 
@@ -10,9 +10,9 @@ use crate::message::Message;
 
 /// A function that handles one message.
 ///
-/// The functions `fn(Message<T>) -> Result` and `fn(Message<T>, &Context) -> Result` implement this
-/// trait, for any `T` that implements [`serde::Deserialize`]; there is no need for other
-/// implementations. `Arguments` distinguishes the two and is always inferred.
+/// The functions `fn(Message<T>) -> Result` and `fn(Message<T>, &Context) -> Result` implement this trait for
+/// any `T` that implements [`serde::Deserialize`]. Other types do not need to implement this trait. The
+/// compiler infers `Arguments`, which distinguishes the two kinds of functions.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "expected `fn(Message<T>) -> Result` or `fn(Message<T>, &Context) -> Result`",

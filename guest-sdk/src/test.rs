@@ -1,7 +1,7 @@
 //! Runs a task natively, with a stand-in for the host.
 //!
-//! [`message`] returns a message, whose methods set the surroundings of the task. [`Delivery::run`]
-//! runs the task and returns everything that it did.
+//! [`message`] returns a [`Delivery`]: a message, and the values that the task gets. Methods of `Delivery`
+//! set these values. [`Delivery::run`] runs the task and returns its result and its recorded actions.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, Result, info, task, test};
@@ -24,10 +24,10 @@
 //! # }
 //! ```
 //!
-//! As in a component, the body is JSON text until it is parsed into the type of the task. As on the
-//! host, a failed run emits nothing and does not change the state. The stand-in has no limits, never
-//! stops a task, and grants everything. It sends no HTTP request; it answers the requests that
-//! [`Delivery::respond`] prepares.
+//! As in a component, the body is JSON text, which is parsed into the type in the task's signature. As on the
+//! host, a failed run emits no messages and does not change the state. The stand-in has no limits, never
+//! stops a task, and grants everything. The stand-in sends no HTTP requests, and answers a request with the
+//! response that [`Delivery::respond`] has prepared.
 //!
 //! [`cases`] runs a task on recorded messages.
 

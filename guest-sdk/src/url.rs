@@ -24,7 +24,8 @@ impl Url {
     ///
     /// # Errors
     ///
-    /// A description of the problem. It does not repeat the URL, which may contain a secret.
+    /// A text that describes the problem. The text does not contain the URL, because a URL may contain a
+    /// secret.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err("the URL has a character that must be escaped");
@@ -52,7 +53,7 @@ impl Url {
         })
     }
 
-    /// Returns scheme, host and port: the part that a manifest grants.
+    /// Returns the scheme, the host and the port, which are the parts that a manifest grants.
     pub(crate) fn origin(&self) -> String {
         let scheme = match self.scheme {
             Scheme::Http => "http",
@@ -61,7 +62,7 @@ impl Url {
         format!("{scheme}://{}", self.authority)
     }
 
-    /// Returns the URL without its query, for messages: a query may contain a secret.
+    /// Returns the URL without its query, for error messages. A query may contain a secret.
     pub(crate) fn without_query(&self) -> String {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
         format!("{}{path}", self.origin())

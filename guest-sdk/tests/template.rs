@@ -1,4 +1,4 @@
-//! Consistency checks of the template for `loopabull-host tasks new` that need no compiler.
+//! Checks of the template for `loopabull-host tasks new`: placeholders, file list, build script and profile.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
@@ -10,7 +10,7 @@ fn template() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("template")
 }
 
-/// Returns the paths of the template's files, relative to the template, with their contents.
+/// Returns the path of each file of the template, relative to the template, with the text of the file.
 fn files() -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut folders = vec![template()];

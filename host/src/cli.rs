@@ -1,4 +1,4 @@
-//! The command line. The doc comments of its types are the help texts.
+//! The command line of loopabull-host. The doc comments on its types are the help texts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ use crate::daemon::reexec::reexec_with_large_stacks;
 ///
 /// The queue is a file in the state directory, or RabbitMQ with `--amqp-url`. A failed message is
 /// retried after 10 s, 1 min, 10 min and 1 h, then dead-lettered. On SIGTERM the daemon drains: it
-/// starts no new runs and waits for those in progress. A second SIGTERM cancels them and returns
-/// their messages to the queue.
+/// starts no new runs and waits for the runs in progress. A second SIGTERM cancels these runs and
+/// requeues their messages.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 pub struct Cli {
@@ -87,8 +87,8 @@ struct DaemonFlags {
     crl: Option<PathBuf>,
     /// Accept fedmsg messages without checking their signatures
     ///
-    /// Anyone who can publish on the endpoints can then start tasks. A fedmsg source needs `--ca` or
-    /// this flag, or the setting `ca` or `verify = "off"` under `[fedmsg]`.
+    /// Anyone who can publish on the endpoints can then start tasks. Each fedmsg source needs
+    /// `--ca` or `--unsigned`, or the setting `ca` or `verify = "off"` under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
     /// Serve /livez, /readyz, /metrics and /status on this address [default: 127.0.0.1:8480]
@@ -201,7 +201,7 @@ enum QueueWorkersError {
     Form,
     #[error(transparent)]
     Name(#[from] QueueNameError),
-    #[error("`{0}` is not a number")]
+    #[error("the number of workers `{0}` is not a whole number")]
     Number(String),
 }
 

@@ -1,7 +1,7 @@
 //! The wall clock, as whole seconds since 1970-01-01 UTC.
 //!
-//! Certificates, datagrepper and the files of the state directory use this form. Owns the conversions,
-//! which saturate instead of failing.
+//! Certificates, datagrepper and the files of the state directory use this unit. Owns the
+//! conversions; a value that does not fit becomes the maximum.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The subcommands, one file each. Results go to standard output, everything else to standard error.
+//! The subcommands, one file for each. Results go to standard output, everything else to standard
+//! error.
 
 pub(crate) mod broker;
 pub(crate) mod check;
@@ -24,7 +25,8 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes untrusted text to standard output: keeps line breaks and removes control characters.
+/// Writes untrusted text to standard output. Removes control characters except line breaks and
+/// tabs.
 pub(crate) fn print_plain(text: &str) -> io::Result<()> {
     let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
     print(&text.chars().filter(plain).collect::<String>())
@@ -34,12 +36,13 @@ pub(crate) fn print_plain(text: &str) -> io::Result<()> {
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(future);
-    // A compilation in progress cannot be cancelled, and nobody needs it any more.
+    // If a component is being compiled, its compilation cannot be cancelled. So the runtime does
+    // not wait for it.
     runtime.shutdown_background();
     Ok(done)
 }
 
-/// Formats a time in milliseconds since 1970, or returns `-` if it is unknown.
+/// Formats a time in milliseconds since 1970. Returns `-` for 0, which stands for an unknown time.
 pub(crate) fn time(ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(ms) {
         Ok(time) if ms > 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),

@@ -1,7 +1,7 @@
 //! The configuration: a TOML file, overridden by flags.
 //!
-//! Owns the keys and their defaults. Every key is optional. An unknown key is an error that names the
-//! key and its line. Relative paths are relative to the working directory of the daemon.
+//! Owns the keys and their defaults. Every key is optional. An unknown key is an error that names
+//! the key and its line. Relative paths start at the working directory of the daemon.
 
 mod error;
 mod ingest;
@@ -22,67 +22,71 @@ use serde::Deserialize;
 pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
 
-/// The settings of an operator.
+/// Settings from the configuration file and the flags.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The number of workers of the queue `workers`.
+    /// Number of workers for the default queue, `workers`.
     pub workers: u32,
-    /// The named queues. A queue that only a manifest names has one worker.
+    /// Named queues with their settings. A queue that is named only in a manifest has one worker.
     pub queues: BTreeMap<QueueName, NamedQueue>,
-    /// The directory of components and their manifests.
+    /// Directory of components and their manifests.
     pub tasks: PathBuf,
-    /// The directory of playbooks and their manifests.
+    /// Directory of playbooks and their manifests.
     pub playbooks: PathBuf,
-    /// The directory of the journal, the embedded queue and the run directories. Created if missing.
+    /// State directory: the journal, the embedded queue and the run directories. The daemon creates
+    /// the directory if it is missing.
     pub state: PathBuf,
-    /// The address that serves `/livez`, `/readyz`, `/metrics` and `/status`.
+    /// Address that serves `/livez`, `/readyz`, `/metrics` and `/status`.
     pub listen: SocketAddr,
-    /// The URL of RabbitMQ. Default: the queue is embedded, in the state directory.
+    /// URL of RabbitMQ. Default: no RabbitMQ; the queue is embedded in the state directory.
     pub amqp_url: Option<String>,
-    /// The prefetch of each worker's consumer on RabbitMQ.
+    /// Prefetch limit of each worker's consumer on RabbitMQ.
     pub prefetch: u16,
-    /// The HTTP API of RabbitMQ's management plugin, `http://user:password@host:15672`. It is used to
-    /// read acknowledgement timeouts.
+    /// URL of RabbitMQ's management API, `http://user:password@host:15672`. The daemon reads the
+    /// acknowledgement timeouts there.
     pub management_url: Option<String>,
-    /// The value of `consumer_timeout` in rabbitmq.conf. Default: that of the broker's version.
+    /// Value of `consumer_timeout` in rabbitmq.conf. Default: the default value of the broker's
+    /// version.
     #[serde(with = "humantime_serde")]
     pub consumer_timeout: Option<Duration>,
-    /// Starts even if tasks may run longer than the broker's acknowledgement timeout.
+    /// Whether the daemon starts even if a task may run longer than the broker's acknowledgement
+    /// timeout.
     pub ignore_consumer_timeout: bool,
-    /// How long runs in progress may take to end after SIGTERM.
+    /// Time after SIGTERM in which runs in progress can end before they are cancelled.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
-    /// The fedora-messaging bus.
+    /// A fedora-messaging bus that is consumed.
     pub fedora_messaging: Option<BusConfig>,
-    /// A fedora-messaging configuration file whose queues are consumed.
+    /// Path of a fedora-messaging configuration file. The queues in the file are consumed.
     pub fedora_messaging_config: Option<PathBuf>,
-    /// The archive from which missed messages are fetched. Default: none.
+    /// Archive from which missed messages are fetched. Default: none.
     pub datagrepper: Option<Datagrepper>,
     pub playbook: Playbook,
     pub http: Http,
-    /// The bus on which messages of tasks are published, in addition to our own queues. Default: none.
+    /// Bus on which messages emitted by tasks are published, in addition to our own queues.
+    /// Default: none.
     pub publish: Option<Publish>,
-    /// The maximum that a manifest may grant.
+    /// Maximum grants and limits that a manifest may set.
     pub ceiling: Ceiling,
-    /// The treatment of messages whose task exists but cannot be loaded.
+    /// Treatment of messages whose task exists but cannot be loaded.
     pub refused_tasks: RefusedTasks,
 }
 
-/// The treatment of messages whose task exists but cannot be loaded.
+/// Treatment of messages whose task exists but cannot be loaded.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusedTasks {
-    /// They wait in order until the task can be loaded.
+    /// The messages wait in order until the task can be loaded.
     #[default]
     Wait,
-    /// They are dead-lettered with the reason.
+    /// The messages are dead-lettered, with the reason why the task cannot be loaded.
     DeadLetter,
 }
 
-/// The part of a message's path that a daemon serves.
+/// The part of the work that a daemon does.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Role {
     /// Receives messages and processes them.
@@ -90,7 +94,7 @@ pub enum Role {
     All,
     /// Only receives messages.
     Ingest,
-    /// Only processes messages of the queue.
+    /// Only processes messages from the queue.
     Work,
 }
 
@@ -98,59 +102,63 @@ pub enum Role {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NamedQueue {
-    /// The number of its workers. With one worker, processing is strictly serial on this host.
+    /// Number of workers for the queue. With one worker, this host processes one message at a time.
     pub workers: u32,
-    /// Serial over all hosts: one worker consumes the queue, and another takes over when it is gone.
+    /// Whether all hosts together process one message at a time. One worker consumes the queue. If
+    /// its connection ends, a worker of another host takes over.
     pub exclusive_order: bool,
 }
 
-/// A queue with its workers.
+/// A queue and the number of its workers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StaffedQueue {
     pub config: QueueConfig,
     pub workers: u32,
 }
 
-/// The settings of playbooks.
+/// Settings of playbooks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Playbook {
-    /// The executable `loopabull-launch`. Default: the one beside the daemon's own executable.
+    /// Path of the executable `loopabull-launch`. Default: the file beside the daemon's own
+    /// executable.
     pub launcher: Option<PathBuf>,
-    /// The executable `ansible-playbook`. Default: found on `PATH` at start.
+    /// Path of the executable `ansible-playbook`. Default: the first one on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
-    /// The user that runs playbooks if the daemon is root: a name or `UID:GID`. Default: the daemon's
+    /// User that runs playbooks if the daemon is root: a name or `UID:GID`. Default: the daemon's
     /// own user, without its capabilities.
     pub user: Option<String>,
-    /// Layers of the sandbox without which no playbook is run. `check` lists the layers.
+    /// Sandbox layers that are required. If one is unavailable, no playbook is run. `check` lists
+    /// the layers.
     pub require: Vec<String>,
-    /// The layers of the sandbox to leave out.
+    /// Sandbox layers that are not applied.
     pub without: Vec<String>,
-    /// How Ansible is started, `warm` or `cold`, unless a manifest sets it.
+    /// Default for the start of Ansible, `warm` or `cold`. A manifest can override it.
     pub start: Start,
-    /// The maximum number of playbooks that a process with Ansible imported runs before it is replaced.
-    /// Default: 200.
+    /// Maximum number of playbooks that a warm Ansible process runs before it is replaced. Default:
+    /// 200.
     pub controller_runs: Option<u32>,
-    /// How long such a process may be idle before it is stopped. Default: 10 minutes.
+    /// Time after which an idle warm Ansible process is stopped. Default: 10 minutes.
     #[serde(with = "humantime_serde")]
     pub controller_idle: Option<Duration>,
 }
 
-/// The bus on which messages of tasks are published in fedora-messaging's format.
+/// The bus on which messages emitted by tasks are published, in the format of fedora-messaging.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
-    /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
+    /// URL of the broker: `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub amqp_url: String,
-    /// An existing topic exchange, for example `amq.topic`.
+    /// Name of an existing topic exchange, for example `amq.topic`.
     pub exchange: String,
 }
 
-/// The settings of HTTP requests by components.
+/// Settings of HTTP requests by components.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// CA certificates (PEM) that are trusted in addition to those of the system.
+    /// File of CA certificates (PEM) that are trusted in addition to the CA certificates of the
+    /// system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -165,9 +173,9 @@ impl Config {
         })
     }
 
-    /// Checks rules that involve several keys, and ranges.
+    /// Checks the range of each value, and rules that involve several keys.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        // In AMQP, a prefetch of 0 means no limit.
+        // In AMQP, a prefetch of 0 means no limit, so 0 is out of range.
         let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
         let own = own.map(|(key, value)| (key.to_owned(), value));
         let named =
@@ -185,7 +193,8 @@ impl Config {
             let (queue, workers) = (queue.clone(), named.workers);
             return Err(ConfigError::ExclusiveOrder { queue, workers });
         }
-        // Playbooks can read their own directory, so it must not contain the daemon's state.
+        // Playbooks can read their own directory. The state directory must not overlap it, or
+        // playbooks could read the daemon's state.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let state = absolute(&self.state);
         for (key, folder) in [("tasks", &self.tasks), ("playbooks", &self.playbooks)] {
@@ -201,12 +210,12 @@ impl Config {
         Ok(())
     }
 
-    /// Returns the fedora-messaging buses to consume, including those of fedora-messaging's own
-    /// configuration file.
+    /// Returns the fedora-messaging buses to consume: the bus under `[fedora_messaging]`, and the
+    /// buses in fedora-messaging's own configuration file.
     ///
     /// # Errors
     ///
-    /// If that file cannot be read or is invalid.
+    /// If fedora-messaging's configuration file cannot be read or is invalid.
     pub fn buses(&self) -> Result<Vec<BusConfig>, ConfigError> {
         let mut buses: Vec<_> = self.fedora_messaging.iter().cloned().collect();
         if let Some(path) = &self.fedora_messaging_config {
@@ -217,7 +226,8 @@ impl Config {
         Ok(buses)
     }
 
-    /// Returns all queues of the configuration and of manifests with their workers, `workers` first.
+    /// Returns all queues that the configuration or a manifest names, with their workers. The queue
+    /// `workers` is first.
     pub fn staffed_queues<'a>(
         &self,
         tasks: impl IntoIterator<Item = &'a Task>,
@@ -242,7 +252,7 @@ impl Config {
         std::iter::once(first).chain(others).collect()
     }
 
-    /// Returns the settings of components, for at most `instances` at a time.
+    /// Returns the settings of the component runner, for at most `instances` concurrent instances.
     pub fn components(&self, instances: u32) -> Result<Setup, TlsRootsError> {
         let egress = EgressSetup {
             limits: EgressLimits::default(),
@@ -251,8 +261,8 @@ impl Config {
         Ok(Setup { instances, cache: self.state.join("components"), egress })
     }
 
-    /// Returns the settings of playbooks, whose run directories are in the folder `runs` of the state
-    /// directory.
+    /// Returns the settings of the playbook runner. Its run directories are in the folder `runs` of
+    /// the state directory.
     pub fn playbook_settings(&self, runs: &str) -> Settings {
         let named = self.queues.values().map(|queue| queue.workers);
         let playbook = self.playbook.clone();
@@ -270,7 +280,7 @@ impl Config {
         }
     }
 
-    /// Returns the location and the names of the queues.
+    /// Returns the backend of the queues, and the settings of each queue.
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
         let backend = match &self.amqp_url {
             Some(url) => Backend::RabbitMq(RabbitMqConfig {

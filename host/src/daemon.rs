@@ -1,7 +1,7 @@
 //! The daemon: starts its parts in order, drains and stops.
 //!
-//! Owns every tokio task of the process outside the queue. A part that ends too early, by an error or a
-//! panic, stops the daemon with an error, so that no part fails silently.
+//! Owns every tokio task of the process except those of the queues. If a part returns early or
+//! panics, the daemon stops with an error, so that no part fails unnoticed.
 
 mod orphans;
 pub(crate) mod reexec;
@@ -42,13 +42,13 @@ use crate::work::shared::Shared;
 use crate::work::workers;
 use loopabull_playbook::{PlaybookError, Playbooks};
 
-/// How long cancelled runs may take to end.
+/// Time limit for cancelled runs to end.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 
-/// How long the HTTP server may take to finish its responses.
+/// Time limit for the HTTP server to finish its responses.
 const WEB_GRACE: Duration = Duration::from_secs(1);
 
-/// How often we look whether processes that have Ansible imported are still of use.
+/// Interval at which expired warm Ansible processes are stopped.
 const CONTROLLER_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The running daemon.
@@ -60,24 +60,24 @@ pub(crate) struct Daemon {
     source: Option<JoinHandle<()>>,
     grace: Duration,
     daemon_file: PathBuf,
-    /// Locks the state directory as long as the daemon runs.
+    /// Lock on the state directory, held while the daemon runs.
     _lock: File,
 }
 
-/// Why the daemon cannot start, or had to stop early.
+/// The reason why the daemon cannot start, or stopped early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error("cannot open the journal")]
     Journal(#[source] StoreError),
-    #[error("cannot open the file of the pauses")]
+    #[error("cannot open the stored pauses")]
     Pauses(#[source] StoreError),
     #[error("cannot open the queues")]
     Queues(#[source] QueueError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     TimeoutTooLong(Vec<TimeoutTooLong>),
-    #[error("cannot set up HTTP requests of tasks")]
+    #[error("cannot load the CA certificates for HTTP requests of tasks")]
     TlsRoots(#[from] TlsRootsError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -87,7 +87,7 @@ pub(crate) enum DaemonError {
     Playbooks(#[source] PlaybookError),
     #[error(transparent)]
     Sources(#[from] SourcesError),
-    #[error("a part of the daemon ended unexpectedly: {reason}")]
+    #[error("a part of the daemon failed: {reason}")]
     PartEnded { reason: String },
 }
 
@@ -99,7 +99,7 @@ impl DaemonError {
             Self::Sources(error) => error.hint().map(str::to_owned),
             Self::State(error) => error.hint().map(str::to_owned),
             Self::Journal(StoreError::Version { path, .. }) => Some(format!(
-                "another version of this program has written `{}`; move it away to start with no past runs",
+                "another version of loopabull-host wrote `{}`; move the file away to start without past runs",
                 path.display()
             )),
             Self::Listen { .. } => {
@@ -116,7 +116,7 @@ impl DaemonError {
 pub(crate) enum Stopped {
     /// Every run ended in time.
     Drained,
-    /// Some runs were cancelled, and their messages returned to the queue.
+    /// Some runs were cancelled, and their messages were requeued.
     Cancelled,
 }
 
@@ -125,7 +125,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// If a part cannot start. No run has begun then.
+    /// If a part cannot start. No run has begun in this case.
     pub(crate) async fn start(
         config: &Config,
         role: Role,
@@ -165,7 +165,8 @@ impl Daemon {
         };
         web.spawn(port.serve(listener, web_stop.clone()));
         let daemon_file = DaemonFile::write(&config.state, address)?;
-        // Nothing can fail from here on: a start that failed would cut off the runs of its workers.
+        // The workers start last, because a failed start would interrupt their runs. The following
+        // steps cannot fail.
         if role != Role::Ingest {
             workers::start(config, &work, &queues, &mut parts).await;
             parts.spawn(expire_controllers(Arc::clone(&work.runner), shutdown.drain.clone()));
@@ -178,30 +179,31 @@ impl Daemon {
     /// Waits for the stop signal, then stops the sources, the workers and the HTTP server, in this order.
     pub(crate) async fn wait(mut self) -> Result<Stopped, DaemonError> {
         let ended = tokio::select! {
-            // The order matters: once the daemon drains, parts are expected to end.
+            // The drain is checked first, because parts are expected to end once the daemon drains.
             biased;
             () = self.shutdown.drain.cancelled() => None,
             Some(part) = self.parts.join_next() => Some(part.err().map(|e| e.to_string())),
-            Some(web) = self.web.join_next() => Some(Some(format!("the HTTP server: {web:?}"))),
+            Some(web) = self.web.join_next() => Some(Some(format!("the HTTP server ended with {web:?}"))),
         };
         self.shutdown.drain.cancel();
         let stopped = self.drain().await;
-        // Parts that are still running are aborted.
+        // Aborts parts that are still running.
         self.parts.shutdown().await;
         self.web_stop.cancel();
-        // Slow clients are cut off.
+        // The timeout ends the connections of slow clients.
         let served = async { while self.web.join_next().await.is_some() {} };
         drop(tokio::time::timeout(WEB_GRACE, served).await);
         self.web.abort_all();
         if let Some(source) = self.source.take() {
-            // The thread checks every 200 ms whether its receiver is closed, and it is closed now.
+            // The fedmsg thread checks every 200 ms whether its receiver is closed. The receiver is
+            // closed now.
             drop(tokio::task::spawn_blocking(move || source.join()).await);
         }
         drop(std::fs::remove_file(&self.daemon_file));
         match ended {
             None => stopped,
             Some(reason) => Err(DaemonError::PartEnded {
-                reason: reason.unwrap_or_else(|| "it returned early".to_owned()),
+                reason: reason.unwrap_or_else(|| "a part returned early".to_owned()),
             }),
         }
     }
@@ -219,12 +221,12 @@ impl Daemon {
             Some(result) => result,
             None => {
                 stopped = Stopped::Cancelled;
-                tracing::warn!("cancelling the remaining runs; their messages return to the queue");
+                tracing::warn!("cancelling the remaining runs; their messages are requeued");
                 cancel.cancel();
                 tokio::time::timeout(LAST_GRACE, join_all(&mut self.parts)).await.unwrap_or_else(
                     |_| {
                         Err(DaemonError::PartEnded {
-                            reason: "it did not end within the grace period".to_owned(),
+                            reason: "a part did not end after the runs were cancelled".to_owned(),
                         })
                     },
                 )
@@ -244,7 +246,7 @@ async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {
     result
 }
 
-/// Opens the parts that the workers and the rest of the daemon share.
+/// Opens the parts that the workers share with the rest of the daemon.
 async fn open(
     config: &Config,
     discovery: &Arc<Discovery>,
@@ -254,12 +256,14 @@ async fn open(
     let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
     let pauses = Arc::new(Pauses::open(&config.state).map_err(DaemonError::Pauses)?);
     pauses.refresh().await.map_err(DaemonError::Pauses)?;
-    // A stopped worker stops with its daemon.
+    // The pause of a stopped worker ends with its daemon, so pauses of earlier daemons' workers are
+    // deleted.
     for target in pauses.current().keys().filter(|target| matches!(target, Target::Worker(_))) {
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
     let runner = {
-        // On a blocking thread, so that signals are handled meanwhile.
+        // Loading compiles components, so it runs on a blocking thread. Signals are handled in the
+        // meantime.
         let (config, discovery) = (config.clone(), discovery.clone());
         let load = tokio::task::spawn_blocking(move || runner(&config, &discovery, role));
         let ended =
@@ -275,7 +279,7 @@ async fn open(
             return Err(DaemonError::TimeoutTooLong(too_long));
         }
         for task in too_long {
-            tracing::warn!("{task}: its messages will be delivered again while it runs");
+            tracing::warn!("{task}; its messages may be redelivered while it runs");
         }
     }
     let health = Arc::new(Health::default());
@@ -297,7 +301,7 @@ fn staffed_queues(config: &Config, work: &Shared) -> Vec<StaffedQueue> {
     config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref))
 }
 
-/// Ends processes that have Ansible imported when nothing is run in them any more.
+/// Stops expired warm Ansible processes at an interval. Stops all of them once the daemon drains.
 async fn expire_controllers(runner: Arc<Runner>, drain: CancellationToken) {
     let Ok(playbooks) = &runner.playbooks else { return drain.cancelled().await };
     while !drain.is_cancelled() {
@@ -309,7 +313,8 @@ async fn expire_controllers(runner: Arc<Runner>, drain: CancellationToken) {
     playbooks.close().await;
 }
 
-/// Loads the tasks and finds what runs them; logs what is wrong with single ones.
+/// Loads the tasks, and opens the runners for components and playbooks. Logs problems with single
+/// tasks.
 fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, DaemonError> {
     let workers = config.staffed_queues(&discovery.tasks).iter().map(|queue| queue.workers).sum();
     let components = Arc::new(ComponentRunner::new(&config.components(workers)?)?);
@@ -323,7 +328,8 @@ fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, 
         tracing::warn!("no tasks are installed: every message will be counted and dropped");
     }
     let playbooks = Playbooks::open(&config.playbook_settings("runs"));
-    // Without a runner of playbooks, the daemon would dead-letter every message of a playbook.
+    // Without a playbook runner, every message for a playbook would fail and be dead-lettered. So
+    // the daemon does not start.
     let is_needed =
         role != Role::Ingest && tasks.iter().any(|task| task.kind == TaskKind::Playbook);
     let playbooks = match playbooks {

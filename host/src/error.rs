@@ -1,8 +1,8 @@
-//! Formats an error with its sources.
+//! Formats an error together with its sources.
 
 use std::error::Error;
 
-/// Returns an error and its sources in one line, joined by `: `.
+/// Returns the texts of an error and of its sources on one line, joined by `: `.
 pub(crate) fn chain(error: impl Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,11 +1,12 @@
 //! The journal: the runs of this host and their effects, in one SQLite file.
 //!
-//! The only part that knows SQL for runs. A run is recorded before its delivery is settled. So after a
-//! crash in between, the journal recognises the redelivered entry, and no run goes unrecorded. The
-//! effects of a successful run are recorded with it, all or none: the state of its task, and the
-//! messages to send, in the outbox.
+//! Only this module and its children contain SQL for runs. A run is recorded before its delivery is
+//! settled. If the daemon crashes in between, the journal recognizes the redelivered entry. A
+//! successful run is recorded in one transaction with all its effects: the state changes of its
+//! task, and the messages that it emitted, which go to the outbox.
 //!
-//! Before it on the path of a message: the runner. After it: the outbox, and the settlement.
+//! Before the journal on the path of a message: the runner. After it: the outbox, and the
+//! settlement.
 
 mod effects;
 mod record;
@@ -22,7 +23,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub use record::{Begun, Record};
 use rows::{checked, read};
 
-/// The version of the schema. A file with another version is refused.
+/// Version of the schema. A journal file with another version is refused.
 const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
@@ -85,16 +86,17 @@ pub struct Journal {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Crashed {
     pub task: TaskName,
-    /// How many daemons in a row died with it, without a successful run in between.
+    /// Number of consecutive daemons that died while the task was running. A successful run resets
+    /// it.
     pub count: u32,
 }
 
-/// The way of a sent message after the queues.
+/// Destination of an emitted message after the queues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AfterQueues {
-    /// It ends there.
+    /// The message is only published to the queues.
     Done,
-    /// It is also published on the bus.
+    /// The message is also published on the bus.
     Bus,
 }
 
@@ -104,25 +106,25 @@ pub struct Filter {
     pub task: Option<String>,
     pub outcome: Option<String>,
     pub message: Option<String>,
-    /// The maximum number of runs.
+    /// Maximum number of runs.
     pub limit: u32,
 }
 
 impl Journal {
-    /// Opens the journal of a state directory; creates it if there is none.
+    /// Opens the journal in a state directory. Creates the file if it is missing.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA, VERSION)? })
     }
 
-    /// Records a run with its effects. Returns the run as it was recorded, once it is on disk.
+    /// Records a run with its effects. Returns the recorded run once it is on disk.
     ///
-    /// If another run has changed the state that this one had read, or the state would exceed its
-    /// limit, no effect is recorded and the outcome says so.
+    /// If another run changed the state that this run had read, or if the state would exceed its
+    /// limit, no effects are recorded. The outcome of the returned run then names the reason.
     pub async fn record(&self, record: Record) -> Result<Run, StoreError> {
         self.store.change(move |connection| effects::record(connection, record)).await
     }
 
-    /// Records that an attempt begins, or returns why it must not. Returns once that is on disk.
+    /// Records the beginning of an attempt on disk. Returns whether the attempt may run.
     pub async fn begin(
         &self,
         entry: &EntryId,
@@ -133,19 +135,19 @@ impl Journal {
         self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
     }
 
-    /// Returns the unsent messages of an entry, in their order.
+    /// Returns the messages of an entry that are not in the queues yet, in order.
     pub async fn outbox(&self, entry: &EntryId) -> Result<Vec<Message>, StoreError> {
         let entry = entry.clone();
         self.store.read(move |connection| effects::outbox(connection, &entry)).await
     }
 
-    /// Returns the entries that have unsent messages.
+    /// Returns the entries that have messages that are not in the queues yet.
     pub async fn unsent(&self) -> Result<Vec<EntryId>, StoreError> {
         self.store.read(effects::unsent).await
     }
 
-    /// Records that the messages of an entry are in the queues: deletes them, or keeps them for the
-    /// bus.
+    /// Records that the messages of an entry are in the queues. Deletes the messages from the
+    /// outbox, or keeps them there until they are published on the bus.
     pub async fn set_queued(&self, entry: &EntryId, then: AfterQueues) -> Result<(), StoreError> {
         let entry = entry.clone();
         let sql = match then {
@@ -156,12 +158,13 @@ impl Journal {
         self.store.change(set).await.map(drop)
     }
 
-    /// Returns up to 100 messages that are not on the bus yet, each with its entry and place.
+    /// Returns up to 100 messages that are in the queues and not on the bus yet. Each message comes
+    /// with its entry and its place in the outbox.
     pub async fn awaiting_bus(&self) -> Result<Vec<(EntryId, u64, Message)>, StoreError> {
         self.store.read(effects::awaiting_bus).await
     }
 
-    /// Deletes a message that is on the bus.
+    /// Deletes a message from the outbox after it was published on the bus.
     pub async fn forget_published(&self, entry: &EntryId, place: u64) -> Result<(), StoreError> {
         let entry = entry.clone();
         let forget = move |connection: &Connection| {
@@ -171,7 +174,7 @@ impl Journal {
         self.store.change(forget).await.map(drop)
     }
 
-    /// Returns a function that reads the state of a task.
+    /// Returns a function that reads a key from the state of a task.
     pub fn state_of(self: &Arc<Self>, task: &TaskName) -> ReadState {
         let (journal, task) = (Arc::clone(self), task.clone());
         Arc::new(move |key| {
@@ -183,7 +186,7 @@ impl Journal {
         })
     }
 
-    /// Returns the message of a run, if it was not too large to keep.
+    /// Returns the message of a run, if it is stored. Messages above a size limit are not stored.
     pub async fn message(&self, id: RunId) -> Result<Option<Message>, StoreError> {
         let query = move |connection: &Connection| {
             let sql = "SELECT message FROM runs WHERE id = ?1 AND message IS NOT NULL";
@@ -194,7 +197,8 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns the tasks that were running when the last daemon died. Each death is returned once.
+    /// Returns the tasks that were running when the last daemon died, and adds the crash to their
+    /// counts. Another call for the same crash returns no tasks.
     pub async fn take_crashed(&self) -> Result<Vec<Crashed>, StoreError> {
         let take = |connection: &Connection| {
             connection.execute(
@@ -221,7 +225,7 @@ impl Journal {
         self.store.change(take).await
     }
 
-    /// Returns the runs that match, the newest first.
+    /// Returns the runs that match the filter, newest first.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
         let query = move |connection: &Connection| {
             connection
@@ -240,7 +244,7 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns one run.
+    /// Returns the run with this id.
     pub async fn find(&self, id: RunId) -> Result<Option<Run>, StoreError> {
         let query = move |connection: &Connection| {
             connection.query_row("SELECT * FROM runs WHERE id = ?1", [id.as_str()], read).optional()
@@ -248,7 +252,7 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns the number of runs by outcome.
+    /// Returns the number of runs for each outcome.
     pub async fn count(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let query = |connection: &Connection| {
             connection

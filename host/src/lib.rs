@@ -1,7 +1,8 @@
 //! loopabull-host: receives messages from a bus, stores them in a durable queue, and runs the task
 //! of each topic in a worker: a WebAssembly component or an Ansible playbook.
 //!
-//! ARCHITECTURE.md follows one message through these modules and lists which of them may import which.
+//! ARCHITECTURE.md describes the path of one message through these modules, and which module may
+//! import which.
 
 pub mod cli;
 mod clock;

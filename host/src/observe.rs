@@ -1,4 +1,4 @@
-//! The state of the daemon for operators: its current activity, its problems, its metrics.
+//! The state of the daemon for operators: its current activity, its problems, and its metrics.
 
 pub(crate) mod activity;
 pub(crate) mod health;

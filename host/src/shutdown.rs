@@ -1,18 +1,18 @@
-//! The two steps of stopping: draining, then cancelling.
+//! Shutdown in two steps: the daemon drains, then it cancels the remaining runs.
 
 use tokio_util::sync::CancellationToken;
 
-/// The signals that tell every part to stop. Clones share them.
+/// The cancellation tokens that stop every part of the daemon. Clones share the same tokens.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shutdown {
-    /// Cancelled when nothing new may be received. Runs in progress continue.
+    /// Token that starts the drain: no new messages are received, and runs in progress continue.
     pub drain: CancellationToken,
-    /// Cancelled when runs in progress must end too. Their messages are requeued.
+    /// Token that cancels the runs in progress. Their messages are requeued.
     pub cancel: CancellationToken,
 }
 
 impl Shutdown {
-    /// Drains and cancels at once.
+    /// Cancels both tokens.
     pub(crate) fn now(&self) {
         self.drain.cancel();
         self.cancel.cancel();

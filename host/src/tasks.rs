@@ -1,4 +1,4 @@
-//! The tasks of this host: discovers them, checks their grants and loads them.
+//! The tasks of this host: discovery, checks of their grants, and loading.
 
 pub(crate) mod case;
 pub(crate) mod catalog;

@@ -1,4 +1,4 @@
-//! The operator's port:
+//! The operator's port, which serves health, metrics and status over HTTP:
 //!
 //! ```text
 //! GET /livez     200 as long as the daemon answers
@@ -26,10 +26,10 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::Status;
 use crate::work::pauses::Pauses;
 
-/// How long the queues may take to tell their depths before the answer is sent without them.
+/// Time limit for reading the depths of the queues. After this time, a response contains no depths.
 const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The parts that the port shows.
+/// The parts of the daemon on which the operator's port reports.
 pub(crate) struct Web {
     pub health: Arc<Health>,
     pub activity: Arc<Activity>,
@@ -56,7 +56,7 @@ impl Web {
         axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
-    /// Returns the depths of the queues that answer in time.
+    /// Returns the depth of each queue that can be read, or no depths after [`DEPTH_TIMEOUT`].
     async fn depths(&self) -> Vec<(QueueName, Depth)> {
         let read = async {
             let mut depths = Vec::new();
@@ -83,7 +83,7 @@ async fn readyz(State(web): State<Arc<Web>>) -> Response {
         problems.push("draining: no new messages are received".to_owned());
     }
     if web.depths().await.len() < web.names.len() {
-        problems.push("queue: it does not answer".to_owned());
+        problems.push("queue: cannot read the depth of at least one queue".to_owned());
     }
     if problems.is_empty() {
         return "ready\n".into_response();
@@ -101,6 +101,6 @@ async fn status(State(web): State<Arc<Web>>) -> Response {
     let depths = web.depths().await;
     let activity = web.activity.snapshot();
     let status = Status::new(activity, depths, &web.pauses.current(), web.problems());
-    let text = serde_json::to_string(&status).expect("a status is made of JSON types");
+    let text = serde_json::to_string(&status).expect("a status contains only JSON types");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -1,4 +1,4 @@
-//! The work on messages of the queues: workers, the runner of tasks, pauses, and the outbox.
+//! Processing of the entries in the queues: workers, the runner of tasks, pauses, and the outbox.
 
 pub(crate) mod ack_timeout;
 mod breakers;

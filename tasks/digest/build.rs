@@ -1,7 +1,8 @@
-//! Sets the stack size of the component to 64 KiB instead of 1 MiB.
+//! Sets the stack size of the component to 64 KiB. The default is 1 MiB.
 //!
-//! Every message runs in a fresh instance, and the host must clear the memory around its stack. With
-//! the small stack a call takes a third of the time. Only the package that is linked can set the size.
+//! The host creates a new instance for every message and must clear the memory around its stack. With a stack
+//! of 64 KiB, a call takes a third of the time. Only the package that is linked can set the stack size, so
+//! the SDK cannot set it.
 
 fn main() {
     if std::env::var("CARGO_CFG_TARGET_FAMILY").as_deref() == Ok("wasm") {

@@ -7,10 +7,10 @@ import { get } from "loopabull:task/config@0.1.0";
 import { note } from "loopabull:task/context@0.1.0";
 import { write } from "loopabull:task/log@0.1.0";
 
-// The export of the task. Its name is the name of the interface in the world.
+// The exported interface `handler` of the task. The constant must have the name of the interface.
 export const handler = {
-  // Handles one message, and turns an uncaught exception into a retry. Without this the exception
-  // would end the run with a trap.
+  // Handles one message, and turns an exception into a retry. An uncaught exception would end the run with a
+  // trap.
   handle(message) {
     try {
       greet(message);
@@ -20,8 +20,8 @@ export const handler = {
   },
 };
 
-// Answers a greeting with a log line, and notes the number of its words. Throws `reject` for a greeting
-// without words, because another attempt would find none either.
+// Answers a greeting with a log line, and stores a note with the number of words. Rejects a greeting without
+// words, because another attempt would fail too.
 function greet(message) {
   const body = JSON.parse(text(message.body));
   for (const field of ["from", "text"]) {
@@ -30,20 +30,21 @@ function greet(message) {
   const words = body.text.split(/\s+/).filter((word) => word !== "").length;
   if (words === 0) throw reject(`\`${body.from}\` said nothing`);
 
-  // The value is in the `[config]` table of the manifest; null if the table does not have the key.
+  // The value comes from the `[config]` table of the manifest. The value is null if the table does not have
+  // the key.
   const greeting = get("greeting") ?? "Hello";
 
-  // The log line and the note are stored with the run; `loopabull-host runs` shows them.
+  // The log line and the note are stored with the run. `loopabull-host runs show ID` shows both.
   const fields = [["topic", message.topic], ["words", String(words)]];
   write("info", `${greeting}, ${body.from}!`, fields);
   note("words", String(words));
 }
 
-// The two cases of the variant `failure`.
+// Functions that make the two cases of the variant `failure`.
 const reject = (reason) => ({ tag: "reject", val: reason });
 const retry = (reason) => ({ tag: "retry", val: reason });
 
-// Decodes UTF-8 bytes. QuickJS has no `TextDecoder`.
+// Decodes UTF-8 bytes. QuickJS has no `TextDecoder`, so `decodeURIComponent` decodes the bytes.
 function text(bytes) {
   let escaped = "";
   for (const byte of bytes) escaped += "%" + byte.toString(16).padStart(2, "0");

@@ -1,6 +1,6 @@
-//! An archive of messages for the tests. Its HTTP server answers `/v2/search` as datagrepper's
-//! documentation says: it takes `start`, `end`, `order`, `rows_per_page` (up to 100), `page` and
-//! `topic`, and returns `raw_messages`, `pages` and `total`.
+//! A simulated datagrepper, the archive of messages. Its HTTP server answers `/v2/search` as datagrepper's
+//! documentation says. A request has `start`, `end`, `order`, `rows_per_page` (up to 100), `page` and
+//! `topic`. A response has `raw_messages`, `pages` and `total`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Truncated,
     /// The body is not JSON.
     Garbage,
-    /// Messages with an earlier time arrive while the client reads pages.
+    /// The answer is correct. After it, 30 messages with an earlier time are added to the archive.
     Inserts,
 }
 
@@ -30,9 +30,9 @@ pub(crate) enum Fault {
 struct State {
     /// The time in seconds since 1970, the id and the topic of each message.
     messages: Vec<(i64, String, String)>,
-    /// The faults of the next answers, in reverse order.
+    /// The faults of the next answers. The last element belongs to the next answer.
     faults: Vec<Fault>,
-    /// The id of a message that makes each answer with it unreadable.
+    /// The id of a message. Each answer that contains this message is not JSON.
     unreadable: Option<String>,
     /// The requests so far.
     queries: Vec<Query>,
@@ -57,7 +57,7 @@ impl Archive {
         Self { address, state }
     }
 
-    /// Returns the configuration of a daemon that uses this archive.
+    /// Returns the part of a configuration that makes a daemon use this archive.
     pub(crate) fn settings(&self) -> String {
         format!("[datagrepper]\nurl = 'http://{}/datagrepper'\n", self.address)
     }
@@ -72,7 +72,7 @@ impl Archive {
         self.state.lock().unwrap().faults = faults.iter().rev().copied().collect();
     }
 
-    /// Makes each answer with this message unreadable.
+    /// Makes each answer that contains this message unreadable.
     pub(crate) fn make_unreadable(&self, id: &str) {
         self.state.lock().unwrap().unreadable = Some(id.to_owned());
     }
@@ -127,7 +127,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
 }
 
-/// Returns a page in the form that datagrepper uses.
+/// Returns a page of search results in datagrepper's form.
 fn page(state: &State, asked: &Query) -> Value {
     let number = |name: &str| asked[name][0].parse::<i64>().unwrap();
     assert_eq!(asked["order"], ["asc"]);

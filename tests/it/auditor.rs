@@ -1,5 +1,5 @@
-//! An auditor outside the daemon. It knows which messages were published and which runs took place,
-//! so it finds lost and repeated messages.
+//! An auditor outside the daemon. It logs which messages were published and which runs took place, so it
+//! finds lost and repeated messages.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -15,17 +15,16 @@ use crate::test_host::{Daemon, TestHost, message, text, wait_for};
 /// The topic to which the recorder's playbook subscribes.
 pub(crate) const TOPIC: &str = "org.example.work";
 
-/// A body for batches in which every fourth message fails at its first start. So retries are in
-/// flight too.
+/// The body for a batch in which every fourth message fails in its first run. So the batch also has retries.
 pub(crate) const MIXED: &str = r#"{"sleep_ms":10}"#;
 const FAILS_ONCE: &str = r#"{"sleep_ms":10,"exit":1,"until":1}"#;
 
-/// A publisher and a task that record their actions, and the hosts that run the task.
+/// A publisher and a task that both record what they do.
 pub(crate) struct Auditor {
     folder: tempfile::TempDir,
     script: PathBuf,
     ledger: Ledger,
-    /// The flags of every command and daemon.
+    /// The flags for every command and daemon of the test.
     pub(crate) flags: Vec<String>,
     max_attempts: u32,
 }
@@ -39,7 +38,8 @@ impl Auditor {
         Self { folder, script, ledger, flags, max_attempts }
     }
 
-    /// Returns a host whose only task is the recorder. The recorder is able to kill the daemon.
+    /// Returns a host whose only task is the recorder. The sandbox is open enough for the recorder to kill
+    /// the daemon.
     pub(crate) fn host(&self) -> TestHost {
         self.host_with("")
     }
@@ -76,8 +76,8 @@ impl Auditor {
         host.start(&self.with(more))
     }
 
-    /// Publishes messages with this body in one command. Returns whether the command succeeded;
-    /// only then the messages count as confirmed.
+    /// Publishes messages with this body in one command, and returns whether the command succeeded. If it
+    /// succeeded, the messages count as confirmed.
     pub(crate) fn publish(&self, host: &TestHost, numbers: Range<usize>, body: &str) -> bool {
         let ids: Vec<String> = numbers.map(|number| format!("m-{number}")).collect();
         let fails = |index: usize| body == MIXED && index.is_multiple_of(4);
@@ -97,8 +97,8 @@ impl Auditor {
         output.status.success()
     }
 
-    /// Publishes in batches until `harm` has returned and `count` messages are confirmed. Then
-    /// waits until all confirmed ones are done. Returns the value of `harm`.
+    /// Publishes batches until `harm` has returned and `count` messages are confirmed. Then waits until all
+    /// confirmed messages are done. Returns the value that `harm` returned.
     pub(crate) fn publish_during<T: Send>(
         &self,
         host: &TestHost,
@@ -118,7 +118,8 @@ impl Auditor {
                         std::thread::sleep(Duration::from_millis(500));
                     }
                     if confirmed >= count {
-                        // These are enough. More follow, so that later faults can strike during a publish.
+                        // Enough messages are confirmed. Publishing continues at a lower rate, so that later
+                        // faults can strike during a publish.
                         std::thread::sleep(Duration::from_millis(400));
                     }
                     first += BATCH;
@@ -147,8 +148,8 @@ impl Auditor {
         wait_for("runs to start", || (self.starts() >= count).then_some(()));
     }
 
-    /// Waits until `count` messages are done or dead letters. An idle queue is not enough: just
-    /// after a reconnect it may look empty for a moment.
+    /// Waits until `count` messages are done or dead-lettered. Waiting for an empty queue is not enough,
+    /// because a queue may look empty just after a reconnect.
     pub(crate) fn wait_until_done(&self, host: &TestHost, count: usize) {
         let start = std::time::Instant::now();
         loop {
@@ -159,12 +160,15 @@ impl Auditor {
                     return;
                 }
             }
-            assert!(start.elapsed() < Duration::from_secs(900), "{ends} of {count} runs ended");
+            assert!(
+                start.elapsed() < Duration::from_secs(900),
+                "only {ends} of {count} runs ended"
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// Returns the verdict on all logs and the dead letters.
+    /// Returns the verdict of the oracle on the logs and the dead letters.
     pub(crate) fn verdict(&self, host: &TestHost) -> Verdict {
         self.oracle(host).check(self.max_attempts)
     }
@@ -180,7 +184,7 @@ impl Auditor {
         let dead: Vec<String> = dead.lines().filter_map(id).collect();
         let ledger = self.folder.path().join("ledger");
         let mut oracle = Oracle::read(&ledger, &Recorder::log(self.folder.path()), dead).unwrap();
-        // A run that is interrupted by the end of its daemon starts again within the same attempt.
+        // A run whose daemon dies starts again within the same attempt, so more starts are allowed.
         oracle.allowance = loopabull_model::RetryPolicy::MAX_CRASHES as usize;
         oracle
     }

@@ -1,5 +1,5 @@
-//! The queues on the broker: `broker plan` compares them, `broker apply` creates them, and `check`
-//! knows the acknowledgement timeout.
+//! The queues on the broker. `broker plan` compares them with the configuration, `broker apply` creates
+//! missing queues, and `check` compares task timeouts with the acknowledgement timeout.
 
 use loopabull_testbed::{Rabbit, python};
 
@@ -61,7 +61,7 @@ fn plan_fails_for_the_embedded_queue() {
     assert!(said.contains("the queue is embedded"), "{said}");
 }
 
-/// RabbitMQ 3.10 waits 30 minutes for an acknowledgement.
+/// By default RabbitMQ waits 30 minutes for an acknowledgement and then redelivers the message.
 #[test]
 fn check_reports_a_task_that_may_outlast_the_acknowledgement_timeout() {
     let url = Rabbit::shared().vhost().url();

@@ -1,5 +1,5 @@
-//! A network cable that goes dead: neither end is notified, and the publisher goes on. The daemon
-//! notices the loss, reconnects by itself, and fetches the missed messages from the archive.
+//! A network cable that fails silently. Neither end is notified, and the publisher continues to publish.
+//! The daemon notices the fault, reconnects, and fetches the missed messages from the archive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::test_host::{Daemon, TestHost, wait_at_most, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
 
-/// A publisher behind a cable, and an archive of all messages that it published.
+/// A publisher behind a cable, and an archive of all its messages.
 struct Sender {
     cable: Cable,
     publisher: FedmsgPublisher,
@@ -28,7 +28,7 @@ impl Sender {
 
     fn publish(&mut self, count: u32) {
         for id in self.publisher.publish("demo", "hello", "{}", count) {
-            // The archive is that of fedora-messaging, whose ids have no year.
+            // The archive stores the ids of fedora-messaging, which have no year.
             let (_, id) = id.split_once('-').unwrap();
             self.archive.add(now(), id, TOPIC);
             self.sent.insert(id.to_owned());
@@ -70,13 +70,13 @@ fn check(dead: Duration) {
     sender.wait_for_one_more(&daemon);
     sender.cable.cut();
     sender.publish_for(dead);
-    assert_eq!(of_endpoint("source_connected"), 0.0, "the dead cable was not noticed");
+    assert_eq!(of_endpoint("source_connected"), 0.0, "the daemon did not notice the dead cable");
     sender.cable.mend();
     sender.wait_for_one_more(&daemon);
     wait_for("the metrics to show the connection", || {
         (of_endpoint("source_connected") == 1.0).then_some(())
     });
-    assert!(of_endpoint("source_disconnects_total") >= 1.0, "the metrics do not show the gap");
+    assert!(of_endpoint("source_disconnects_total") >= 1.0, "the disconnect was not counted");
     let expected = sender.sent.len();
     wait_at_most(Duration::from_mins(3), "the missed messages to run", || {
         (daemon.count("runs") as usize >= expected).then_some(())
@@ -84,7 +84,7 @@ fn check(dead: Duration) {
     daemon.wait_until_idle();
     daemon.stop();
     let ids: Vec<String> = host.runs().iter().map(|run| run.message_id.to_string()).collect();
-    // Ids that came over the cable have the year.
+    // Only the ids of messages that arrived over the cable begin with the year.
     let without_year = |id: &String| match id.split_once('-') {
         Some((year, rest)) if year.len() == 4 => rest.to_owned(),
         _ => id.clone(),

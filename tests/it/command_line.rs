@@ -119,7 +119,7 @@ fn check_shows_topics_limits_and_grants_of_each_task() {
     host.write("playbooks/both.yml", "- hosts: localhost\n");
     host.add_playbook("org.example.play", "", "    - debug: { msg: x }\n");
     let said = session(&host, &["check"]);
-    // The layers that are available differ between machines.
+    // Machines differ in the available layers, so the test compares only the names of the layers.
     let (layers, rest): (Vec<&str>, Vec<&str>) =
         said.lines().partition(|line| is_about_a_layer(line));
     let layers = layers.iter().filter_map(|line| line.split(' ').next());
@@ -153,8 +153,8 @@ fn check_fails_if_a_task_cannot_run() {
     host.write("playbooks/broken.yml", "- hosts: [\n");
     let said = session(&host, &["check"]);
     for part in [
-        "problem: `empty.wasm`: it is not a component: magic header not detected",
-        "problem: `world.wasm`: it does not export `loopabull:task/handler@0.1.0`, so it is not a task; build it",
+        "problem: `empty.wasm`: the file is not a component: magic header not detected",
+        "problem: `world.wasm`: the component does not export `loopabull:task/handler@0.1.0`, so it is not a task; build the component",
         "unknown field `topic`",
         "note: `playbooks/alone.toml`: ignored, because `alone.yml` does not exist",
         "problem: `broken.yml`: unreadable: exit status 4, the output says why",

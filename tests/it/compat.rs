@@ -1,6 +1,5 @@
-//! The promise to task authors: a component that is built today runs on every later host of its
-//! track. The tests run a component from the first version and compare the text of the world;
-//! `wit/README.md` says what may change in it.
+//! The promise to task authors: a component runs on all later hosts of its track (0.1.x). One test runs a
+//! component that was built for the first version. The other compares the WIT interface with a snapshot.
 
 use std::fs;
 
@@ -30,7 +29,7 @@ fn a_component_of_the_first_version_still_runs() {
     check("{}", 1, "greet on message m-1: reject: body does not fit the task: missing field");
 }
 
-/// A change here affects every component; `wit/README.md` says what is allowed.
+/// A change of this snapshot affects every component. `wit/README.md` lists the allowed changes.
 #[test]
 fn the_world_of_components_is_unchanged() {
     let text = fs::read_to_string(repository().join("wit/task.wit")).unwrap();

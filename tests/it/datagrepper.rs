@@ -1,4 +1,4 @@
-//! Catching up: messages that were published while no daemon listened are fetched from an archive,
+//! The catch-up: the daemon fetches messages that were published while no daemon listened from an archive,
 //! once and in order.
 
 use loopabull_testbed::FedmsgPublisher;
@@ -9,7 +9,7 @@ use crate::test_host::{Daemon, TestHost, wait_for};
 
 const TOPIC: &str = "org.example.prod.demo.hello";
 
-/// Returns a test host whose last daemon listened an hour ago, and its source.
+/// Returns a test host whose previous daemon stopped listening an hour ago, and the publisher of its source.
 fn host(archive: &Archive, more: &str) -> (TestHost, FedmsgPublisher) {
     let host = TestHost::new();
     host.add_guest("hello", TOPIC, "", "i32.const 0");
@@ -44,12 +44,12 @@ fn missed_messages_are_fetched_once_despite_errors_and_inserts() {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
         archive.add(begin + number, &format!("other-{number:03}"), "org.example.prod.nobody.wants");
     }
-    // This message is older than the gap, so it counts as known.
+    // This message is older than the gap, so the daemon must not fetch it.
     archive.add(begin - 3600, "old", TOPIC);
     archive.faults(&[Fault::Unavailable, Fault::Garbage, Fault::Truncated, Fault::Inserts]);
     let daemon = start(&host);
-    // The insert moves thirty messages of the first page to the second, where they are duplicates.
-    // The inserted messages are not fetched: their time is on the first page, already read.
+    // `Fault::Inserts` moves 30 messages from the first page to the second. The daemon fetches them twice and
+    // deduplicates them. The added messages are now on the first page, so the daemon does not fetch them.
     wait_for_runs(&daemon, 250);
     daemon.stop();
     let runs = host.runs();
@@ -60,7 +60,7 @@ fn missed_messages_are_fetched_once_despite_errors_and_inserts() {
     }
     assert!(!ids.contains(&"old".to_owned()));
     let queries = archive.queries();
-    // The end is the same for all pages, so that they do not shift. The server filters the topics.
+    // All pages are requested with the same end, so that they do not shift. The archive filters by topic.
     let first = &queries[0];
     let third = queries.iter().find(|query| query["page"] == ["3"]).unwrap();
     assert_eq!(first["end"], third["end"]);
@@ -89,8 +89,8 @@ fn an_unreadable_message_does_not_block_the_others() {
     assert_eq!(ids, expected.collect::<Vec<_>>());
 }
 
-/// A proxy may answer every request with a page of its own. The messages are still in the archive
-/// afterwards, so none is skipped.
+/// A proxy may answer every request with an error page. The messages are still in the archive afterwards, so
+/// the daemon must not skip any.
 #[test]
 fn an_unreadable_archive_is_retried_until_it_answers() {
     let archive = Archive::start();
@@ -144,7 +144,7 @@ fn a_daemon_that_is_killed_while_catching_up_continues_where_it_was() {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
     }
     let daemon = start(&host);
-    // After one page the daemon pauses for a minute.
+    // With `pages = 1` the daemon pauses for a minute after each page of 100 messages.
     wait_for_runs(&daemon, 100);
     daemon.signal("KILL");
     daemon.wait();
@@ -177,8 +177,8 @@ fn a_first_start_fetches_no_earlier_messages() {
     assert!(starts.min().is_none_or(|start| start >= begun), "{:?}", archive.queries());
 }
 
-/// An archive does not name the signers. So a topic that a policy reserves for certain signers is
-/// not accepted from it.
+/// An archived message has no signer. So the daemon rejects an archived message if a policy reserves its
+/// topic for certain signers.
 #[test]
 fn messages_from_an_archive_do_not_bypass_a_policy() {
     let archive = Archive::start();

@@ -68,7 +68,7 @@ fn check(flags: &[&str]) {
     assert_eq!((code, said.as_str()), (0, "1 dropped\n"));
     let (_, said) = run(&host, flags, &["dead-letters", "requeue", "--task", "traps"]);
     assert_eq!(said, "2 requeued\n");
-    // They fail again, and their history has the first death.
+    // The two requeued entries fail again. The history of each contains its first dead-lettering.
     wait_for("the requeued entries to fail again", || {
         let letters = list(&host, flags, &["--task", "traps"]);
         (letters.len() == 2 && letters.iter().all(|l| l["history"].as_array().unwrap().len() == 1))

@@ -1,4 +1,4 @@
-//! A full disk: no new run starts, `/readyz` reports it, and work continues once there is space.
+//! A full disk: no new run starts, `/readyz` reports the problem, and runs continue once there is space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ impl Small {
         Self(path.to_owned())
     }
 
-    /// Uses up all the space that is left.
+    /// Fills the remaining space.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         let block = [b'x'; 4096];
@@ -56,7 +56,11 @@ fn check(flags: &[&str]) {
     let starts = auditor.starts();
     std::thread::sleep(std::time::Duration::from_secs(1));
     // Each worker may already have begun one more run; no other run starts.
-    assert!(auditor.starts() <= starts + 2, "{} after {starts}", auditor.starts());
+    assert!(
+        auditor.starts() <= starts + 2,
+        "the starts grew from {starts} to {}",
+        auditor.starts()
+    );
     assert!(auditor.starts() < 40);
     small.empty();
     wait_for("the daemon to become ready", || (daemon.get("/readyz").0 == 200).then_some(()));

@@ -1,4 +1,4 @@
-//! The examples in the documents can be used unchanged.
+//! The examples in the documents are valid.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Messages and state of tasks: a successful run publishes and stores all of it, a failed run
-//! nothing.
+//! Messages and state of tasks. A successful run publishes all its messages and stores all its state
+//! changes. A failed run publishes and stores nothing.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ fn a_forbidden_message_is_refused_with_a_reason() {
     check("b", 1, "would publish: b {\"n\":1}");
     check("c", 1, "reject: the topic `c` is not granted; add it to `emit` under `[grants]`");
     check("b/../c", 1, "reject: topic `b/../c` has the forbidden character '/'");
-    check("b", 1_000_000, "limit: wanted 101 messages sent of 100 allowed");
+    check("b", 1_000_000, "limit: 101 messages sent, at most 100 allowed");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn five_workers_with_one_counter_lose_no_update() {
     daemon.stop();
     let tally = host.tally();
     assert_eq!(tally.get("counts success"), Some(&100), "{tally:?}");
-    // A run that conflicts with another one is repeated; it does not count as a failure.
+    // A run whose state changes conflict with another run is repeated and does not count as a failure.
     assert!(
         tally.keys().all(|key| key == "counts success" || key == "counts conflict"),
         "{tally:?}"
@@ -139,5 +139,5 @@ fn a_task_cannot_store_more_state_than_it_was_granted() {
     add(&host, "large", &large, "topics = ['a']\ngrants.state = '1KiB'");
     host.write("m.json", message("m-1", "a", "{}"));
     let said = crate::test_host::text(&host.run(&["test", "large", "m.json"]).stdout);
-    assert!(said.contains("limit: wanted 2001 bytes of state of 1024 allowed"), "{said}");
+    assert!(said.contains("limit: 2001 bytes of state, at most 1024 allowed"), "{said}");
 }

@@ -1,4 +1,5 @@
-//! Messages of tasks whose daemon is killed: each takes effect once, a failed run publishes none.
+//! Messages that tasks publish while the daemon is killed. Each message runs successfully once, and a failed
+//! run publishes no message.
 
 use std::collections::BTreeMap;
 
@@ -166,7 +167,8 @@ fn check(host: &TestHost, count: usize, kills: usize, flags: &[&str]) {
 
 #[test]
 fn kills_neither_lose_nor_repeat_published_messages_with_the_embedded_queue() {
-    // A fifth death in a row during a task that never succeeds would pause that task.
+    // At most four kills: after five deaths in a row the daemon pauses a task that was running and never
+    // succeeds, here `fails`.
     check(&TestHost::new(), 300, 4, &[]);
 }
 

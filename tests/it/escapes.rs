@@ -1,5 +1,5 @@
-//! The sandbox of components. A hostile guest, `tests/fixtures/probe`, tries to escape. Granted
-//! operations work, all others fail with a named error, and nothing outside changes.
+//! The sandbox of components. A hostile guest, `tests/fixtures/probe`, tries to escape. Granted operations
+//! succeed, all other operations fail with a named error, and nothing outside the sandbox changes.
 
 mod files;
 mod web;
@@ -50,8 +50,8 @@ impl Said {
     }
 }
 
-/// A grant for a site that does not exist. The probe imports HTTP, so it is not loaded without a
-/// grant for it.
+/// A grant for a site that does not exist. The probe imports HTTP, so the host loads it only with a grant for
+/// HTTP.
 const NOWHERE: &str = "http = ['http://127.0.0.1:1']";
 
 #[test]
@@ -72,5 +72,7 @@ fn a_component_that_imports_http_is_not_loaded_without_the_grant() {
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(said.contains("which needs the grant `http`"), "{said}");
-    assert!(said.contains(r#"add to its manifest: `http = ["https://host"]` under `[grants]`"#));
+    assert!(
+        said.contains(r#"add to the task's manifest: `http = ["https://host"]` under `[grants]`"#)
+    );
 }

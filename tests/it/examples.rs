@@ -1,9 +1,9 @@
-//! The example tasks and playbooks as a newcomer finds them. They pass `check`, and each does
-//! what it promises on a message that we made up.
+//! The example tasks and playbooks. They pass `check`, and each handles an invented message as its
+//! description promises.
 
 use crate::test_host::{TestHost, message, repository, text};
 
-/// The components that need only the Rust toolchain.
+/// The example components that are written in Rust.
 const COMPONENTS: [&str; 5] =
     ["block-retired", "digest", "flag-ci-pr", "flag-commit-build", "greet"];
 
@@ -58,8 +58,8 @@ fn greet_greets_and_rejects_an_unusable_body() {
     assert!(said.contains("reject: body does not fit the task"), "{said}");
 }
 
-/// Builds that get a flag are tested beside the task, with a simulated answer of Pagure: here the
-/// task would send the flag to the real Pagure.
+/// A deleted build gets no flag. Builds that get one are tested in the crate of the task with a simulated
+/// Pagure, because here the task would send the flag to the real Pagure.
 #[test]
 fn flag_commit_build_skips_a_deleted_build() {
     let build = r#"{"build_id":7,"name":"fish","version":"4.0","release":"1.fc99","epoch":null,

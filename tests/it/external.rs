@@ -1,12 +1,11 @@
-//! A queue `workers` that other programs fill: each known form of message is routed, and any other
-//! body is dead-lettered.
+//! External messages: other programs publish into the queue `workers`. Messages in a known form are routed to
+//! their tasks. Messages in another form or without a task are dead-lettered.
 
 use loopabull_testbed::{Rabbit, python};
 
 use crate::test_host::{TestHost, text, wait_for};
 
-/// Publishes with the Python client that fedora-messaging uses. The input is a list of `exchange`,
-/// `key` and `body`.
+/// Publishes with pika, the AMQP client of fedora-messaging. The input is a list of `[exchange, key, body]`.
 const PUBLISH: &str = r##"
 import sys, json, pika
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
@@ -28,7 +27,7 @@ fn external_messages_are_routed_or_dead_lettered() {
     let topic = "org.fedoraproject.prod.thing.new";
     host.add_guest("good", topic, "", "i32.const 0");
     host.add_guest("also", "org.fedoraproject.#", "queue = 'slow'", "i32.const 0");
-    // This queue existed and held a message before our first start.
+    // The queue exists and contains a message before the daemon starts for the first time.
     let old = "import sys, pika\n\
         channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()\n\
         channel.queue_declare('workers', durable=True)\n\
@@ -79,6 +78,6 @@ fn external_messages_are_routed_or_dead_lettered() {
     let letters = host.run(&["dead-letters", "--amqp-url", &url]);
     let letters = text(&letters.stdout);
     assert_eq!(letters.matches("undecodable: ").count(), 3, "{letters}");
-    assert!(letters.contains("no task wants topic `nobody.wants.this`"), "{letters}");
+    assert!(letters.contains("no task subscribes to topic `nobody.wants.this`"), "{letters}");
     daemon.stop();
 }

@@ -1,4 +1,4 @@
-//! Tasks that fail in every way: each failure has a named outcome, and the worker goes on.
+//! Tasks that fail in many ways. Each failure has a named outcome, and the worker continues.
 
 use crate::test_host::{TestHost, message, processes_with, text, wait_for};
 
@@ -18,7 +18,7 @@ fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
     let flood = include_str!("../../host/crates/wasm/tests/guests/flood.wat");
     host.write("tasks/floods.wasm", wat::parse_str(flood).unwrap());
     host.write("tasks/floods.toml", "topics = ['a']\n[limits]\ntimeout = '60s'\noutput = '1KiB'");
-    // With one worker, each delivery waits for the task before it.
+    // There is only one worker, so a run that never ended would block all later runs.
     let daemon = host.start(&["--workers", "1"]);
     host.inject(&[message("m-1", "a", "{}"), message("m-2", "a", "{}")]);
     daemon.wait_until_idle();
@@ -53,7 +53,7 @@ fn playbooks_that_fail_have_named_outcomes_and_leave_nothing_behind() {
     };
     host.add_playbook("fails", &manifest("60s"), "    - command: /bin/false\n");
     host.add_playbook("broken", &manifest("60s"), "    - no_such_module: {}\n");
-    // No other `sleep` on this machine has this duration, so it identifies the processes.
+    // The unusual duration identifies the processes of this test.
     let sleep = "    - shell: (setsid sleep 60017 &); exec sleep 60017\n";
     host.add_playbook("sleeps", &manifest("5s"), sleep);
     host.add_playbook("works", &manifest("60s"), "    - debug: { msg: done }\n");

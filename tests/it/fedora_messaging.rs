@@ -1,5 +1,5 @@
-//! The bus of fedora-messaging. The real Python library publishes to a topic exchange, and each
-//! message is acknowledged only when our own queue has it.
+//! The bus of fedora-messaging. The real Python library publishes to a topic exchange. The daemon
+//! acknowledges a message only after the message is in the daemon's own queue.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::test_host::{Daemon, TestHost, wait_at_most, wait_for};
 const TOPIC: &str = "org.fedoraproject.prod.thing.new";
 const QUEUE: &str = "00000000-0000-4000-8000-000000000001";
 
-/// The publisher of the Python library, which publishes on command.
+/// A Python process that publishes a message with the Python library for each command.
 struct Publisher {
     process: Child,
     commands: ChildStdin,
@@ -65,12 +65,12 @@ impl Drop for Publisher {
     }
 }
 
-/// Returns a test host whose task subscribes to the topic, the bus, and its publisher.
+/// Returns a test host with a task for the topic, the vhost of the bus, and a publisher on the bus.
 fn start() -> (TestHost, Vhost, Publisher) {
     let vhost = Rabbit::shared().vhost();
     let host = TestHost::new();
     host.add_guest("thing", "org.fedoraproject.*.thing.new", "", "i32.const 0");
-    // This is the file that an operator of fedora-messaging already has.
+    // An operator of fedora-messaging already has a file like this one.
     let url = vhost.url();
     let queue =
         format!("[queues.{QUEUE}]\ndurable = true\nauto_delete = false\nexclusive = false\n");
@@ -84,7 +84,7 @@ fn start() -> (TestHost, Vhost, Publisher) {
     (host, vhost, publisher)
 }
 
-/// Starts the daemon and waits until it consumes.
+/// Starts the daemon and waits until it consumes from the bus.
 fn consume(host: &TestHost, arguments: &[&str]) -> Daemon {
     let daemon = host.start(&[&["--fedora-messaging", "config.toml"], arguments].concat());
     wait_for("the daemon to consume from the bus", || {
@@ -109,7 +109,7 @@ fn each_message_of_the_bus_is_run_once_per_task() {
     );
     let daemon = consume(&host, &[]);
     let mut sent = publisher.numbers(0..20);
-    // A bridge or a reconnect may publish the same id again, also with the year that fedmsg adds.
+    // A bridge or a reconnect may publish a message again, with the same id or with the year in front of it.
     let again = sent.first().unwrap().clone();
     for id in [again.clone(), format!("2026-{again}")] {
         publisher.raw(TOPIC, b"{\"n\": 0}", &json!({"message_id": id}));
@@ -127,11 +127,11 @@ fn each_message_of_the_bus_is_run_once_per_task() {
     assert_eq!(runs.len(), 2 * sent.len());
     let said = runs.iter().find(|run| run.task.as_str() == "headers").unwrap();
     assert!(said.output.text.contains("fedora_messaging_severity 20"), "{}", said.output.text);
-    // All messages were acknowledged: the queue still exists and is empty.
+    // The queue still exists and is empty, so all messages were acknowledged.
     assert!(vhost.list_queues().contains(&format!("{QUEUE}\t0")), "{}", vhost.list_queues());
 }
 
-/// The Python consumer loses the first three messages, and exits at the fourth each time it comes.
+/// The Python consumer would lose the first three of these messages, and exit at each delivery of the fourth.
 #[test]
 fn an_invalid_delivery_is_quarantined_with_its_reason_and_acknowledged() {
     let (host, vhost, mut publisher) = start();
@@ -159,7 +159,7 @@ fn an_invalid_delivery_is_quarantined_with_its_reason_and_acknowledged() {
     assert!(vhost.list_queues().contains(&format!("{QUEUE}\t0")), "{}", vhost.list_queues());
 }
 
-/// The AMQP library has no depth limit for nested tables, and used to crash on deep ones.
+/// The AMQP library has no depth limit for nested tables. Deep tables used to crash the daemon.
 #[test]
 fn a_deeply_nested_header_does_not_stop_the_daemon() {
     let (host, vhost, mut publisher) = start();

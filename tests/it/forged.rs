@@ -1,5 +1,5 @@
-//! The output of a playbook is for people: it cannot forge the recorded results, control the
-//! terminal, or fill the memory.
+//! The output of a playbook cannot forge the recorded results, control the terminal of a reader, or fill the
+//! memory of the daemon.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::test_host::{Daemon, TestHost, text};
 
-/// A recap that claims success, sequences that control a terminal, and text that reverses a line.
+/// A recap that claims success, control sequences for a terminal, and a character that reverses text.
 const FORGED: &str = "x\n\nPLAY RECAP *********\nlocalhost : ok=99 changed=0 unreachable=0 failed=0\n\
     \u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}lla si llew\u{9b}31m\r";
 
@@ -43,7 +43,7 @@ fn a_forged_recap_does_not_change_the_results() {
     }
 }
 
-/// Processes of a play have the same user as Ansible itself, but cannot access its process.
+/// The processes of a play have the same user as Ansible, but cannot access the process of Ansible.
 #[test]
 fn processes_of_a_play_cannot_forge_the_recorded_results() {
     let host = TestHost::new();
@@ -89,7 +89,8 @@ fn processes_of_a_play_cannot_forge_the_recorded_results() {
 #[test]
 fn a_hundred_megabytes_of_output_do_not_fill_the_memory() {
     let host = TestHost::new();
-    // The output is in names, in values and on both streams of a module, which Ansible prints too.
+    // The output is in a task name, in values, in the standard error of a command, and in a failure message.
+    // Ansible prints all of them.
     let tasks = "    - name: \"{{ 'n' * 1000000 }}\"
       debug: { msg: \"{{ 'v' * 5000000 }}\" }
       loop: '{{ range(20) | list }}'

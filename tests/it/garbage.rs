@@ -1,4 +1,4 @@
-//! Garbage on the socket. Each piece is counted under its reason, and the next message is run.
+//! Invalid messages on the fedmsg socket. Each is counted under its reason, and the next message is run.
 
 use loopabull_fedmsg::{Rejection, SignatureError};
 
@@ -15,8 +15,8 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_run() {
     let good = message("m-good", "org.example.good", "{}");
     let large = format!(r#"{{"msg":"{}"}}"#, "a".repeat(50 << 20));
     let deep = format!(r#"{{"msg":{}}}"#, "[".repeat(100_000));
-    // JSON texts inside JSON texts. A parser that counts the depth of each layer from zero would
-    // overflow the stack.
+    // JSON texts inside the strings of other JSON texts. A parser that counts the depth of each text from
+    // zero would overflow the stack.
     let mut reserved = "[".repeat(120) + &"]".repeat(120);
     for _ in 0..12 {
         let text = serde_json::to_string(&reserved).unwrap();
@@ -56,7 +56,7 @@ fn every_piece_of_garbage_is_counted_and_the_next_message_is_run() {
         publisher.send(&[b"org.example.good", good.as_bytes()]);
     }
     wait_for("the runs of the good messages", || (daemon.count("runs") >= 20).then_some(()));
-    // The last reasons are about signatures, which this daemon does not check.
+    // The last reasons are about signatures. This daemon checks no signatures, so the test skips them.
     let unsigned = Rejection::REASONS.len() - SignatureError::REASONS.len();
     for reason in &Rejection::REASONS[..unsigned] {
         let expected = garbage.iter().filter(|(name, _)| name == reason).count();

@@ -1,4 +1,4 @@
-//! Hostile messages reach a playbook as plain data, or are refused. Nothing in them is executed.
+//! Hostile messages reach a playbook as plain data, or are refused. No part of a message is executed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::test_host::{TestHost, text};
 
-/// Returns a host and the path of a file. The playbook of the host uses the message in every way
-/// that once executed a template, and writes the message that it received to the file.
+/// Returns a host with a playbook, and the path of a file. The playbook uses the message in every way that
+/// once executed a template, and writes the message to the file.
 fn host() -> (TestHost, PathBuf) {
     let host = TestHost::new();
     let got = host.shared("got.json");
@@ -29,7 +29,7 @@ fn host() -> (TestHost, PathBuf) {
     (host, got)
 }
 
-/// Runs the playbook on a body and checks that the playbook received the same body.
+/// Runs the playbook on a message with this body, and checks that the playbook wrote the same body.
 fn check(msg: &Value) {
     let (host, got) = host();
     let pwned = host.shared("pwned");

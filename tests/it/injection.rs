@@ -1,6 +1,5 @@
-//! Ansible executes no part of a message, and the message reaches the playbook unchanged. The tests
-//! send known and random messages from the queue to the playbook, with three versions of Ansible,
-//! each started cold and warm.
+//! Ansible executes no part of a message, and the message reaches the playbook unchanged. The tests run a
+//! playbook on known and random messages, with three versions of Ansible, each with cold and warm starts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +14,11 @@ use serde_json::{Value, json};
 
 use crate::test_host::TestHost;
 
-/// The number of random messages for each version of Ansible when it starts warm.
+/// The number of random messages for each version of Ansible with warm starts.
 const RANDOM: usize = 4;
 
-/// Tasks that use the message in every way that once executed a template. The last one writes the
-/// message that it received to a file.
+/// Tasks that use the message in every way that once executed a template. The last task writes the message to
+/// a file.
 const TASKS: &str = "    - debug: { var: msg }
     - debug: { msg: '{{ msg }}' }
     - set_fact: { copied: '{{ msg }}' }
@@ -43,7 +42,7 @@ const TASKS: &str = "    - debug: { var: msg }
     - copy: { content: '{{ msg | to_json }}', dest: 'SHARED/{{ loopabull.id }}' }
 ";
 
-/// Returns texts that are or look like templates, YAML or markers of Ansible.
+/// Returns random texts that are templates, YAML or markers of Ansible, or look like them.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("{{ lookup('pipe','touch PWNED') }}".to_owned()),
@@ -69,9 +68,10 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Returns numbers with a fraction or an exponent, and integers too large for a register.
+/// Returns random numbers: with a fraction, with an exponent, or integers of 19 to 61 digits.
 fn number() -> impl Strategy<Value = Value> {
-    let float = any::<f64>().prop_filter("JSON has no other", |number| number.is_finite());
+    let float =
+        any::<f64>().prop_filter("JSON has only finite numbers", |number| number.is_finite());
     prop_oneof![
         float.prop_map(|number| format!("{number:?}")),
         (1..1000i32, -30..30i32).prop_map(|(digits, exponent)| format!("{digits}e{exponent}")),
@@ -80,8 +80,8 @@ fn number() -> impl Strategy<Value = Value> {
     .prop_map(|text| serde_json::from_str(&text).unwrap())
 }
 
-/// Returns whether two bodies are the same. Integers are compared digit by digit. Other numbers are
-/// compared by value, because each can be written in many ways.
+/// Returns whether two bodies are the same. Integers are compared digit by digit. Other numbers are compared
+/// by value, because the same value can be written in many ways.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
@@ -126,8 +126,8 @@ fn random(count: usize) -> impl Iterator<Item = Value> {
     std::iter::repeat_with(move || body().new_tree(&mut runner).unwrap().current()).take(count)
 }
 
-/// Returns a few bodies that together contain all known ones: one map with all their keys, one list
-/// of them all, and the texts. They are few because each run takes some seconds of processor time.
+/// Returns a few bodies that together contain all known bodies: one map with the keys of all known maps, one
+/// list of all known bodies, and each text. A run takes seconds of processor time, so they must be few.
 fn packed() -> Vec<Value> {
     let (maps, others): (Vec<_>, Vec<_>) = known().into_iter().partition(Value::is_object);
     let keys = maps.iter().filter_map(Value::as_object).flatten();
@@ -135,30 +135,31 @@ fn packed() -> Vec<Value> {
         keys.map(|(key, value)| (key.clone(), value.clone())).collect();
     let texts: Vec<_> = others.iter().filter(|body| body.is_string()).cloned().collect();
     let all = Value::from([maps, others].concat());
-    // Two of them show a template in a key only beside a value that is no template.
+    // Two known maps have a template in the key and a plain value. In the merged map another value replaces
+    // the plain one, so these two maps are also bodies of their own.
     let keys_alone = known().into_iter().filter(has_plain_value).collect();
     [vec![Value::Object(one), all], texts, keys_alone].concat()
 }
 
-/// Returns true for a map of one key whose value is a number or the text of one.
+/// Returns whether a body is a map with one key whose value is 5, as a number or as a text.
 fn has_plain_value(body: &Value) -> bool {
     let plain = |value: &Value| value == "5" || value == 5;
     body.as_object().is_some_and(|map| map.len() == 1 && map.values().all(plain))
 }
 
-/// Returns the bodies that did harm in some version of Ansible or of this host.
+/// Returns the bodies that did harm in an earlier version of Ansible or of this host.
 fn known() -> Vec<Value> {
     vec![
         json!({"plain": "{{ lookup('pipe','touch PWNED') }}", "list": ["{{ x }}", {"a": "{{ y }}"}]}),
         json!({"{{ lookup('pipe','touch PWNED') }}": "{{ lookup('file','/etc/passwd') }}"}),
-        // A template in a key only, with a value that is not marked unsafe.
+        // Only the key is a template. The value is not a template, so it is not marked unsafe.
         json!({"{{ lookup('pipe','touch PWNED') }}": "5"}),
         json!({"{{ lookup('pipe','touch PWNED') }}": 5}),
         json!({"ansible_ssh_common_args": "-o ProxyCommand='touch PWNED'", "ansible_become": true}),
         json!({"v": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n00"}}),
         json!({"u": {"__ansible_unsafe": "{{ lookup('pipe','touch PWNED') }}"}}),
         json!("{{ lookup('pipe','touch PWNED') }}"),
-        // YAML reads these texts as other types if they have no quotes.
+        // YAML reads these texts as other types than strings if they have no quotes.
         json!([
             "", "5", "-1.5e3", "0x1F", "1:30", "yes", "Off", "null", "~", "=", "<<", "*", "&", "!",
             "5\n", ".nan"
@@ -190,7 +191,7 @@ fn check(ansible: &Path, start: &str, bodies: Vec<Value>) {
     host.inject(&messages);
     daemon.wait_until_idle_for(std::time::Duration::from_secs(300));
     daemon.stop();
-    assert!(!pwned.exists(), "something was executed by {}", ansible.display());
+    assert!(!pwned.exists(), "{} executed a part of a message", ansible.display());
     let runs = host.runs();
     assert_eq!(runs.len(), sent.len());
     for run in &runs {
@@ -209,7 +210,7 @@ fn check(ansible: &Path, start: &str, bodies: Vec<Value>) {
         );
     }
     let warm = runs.iter().filter(|run| run.playbook.as_ref().unwrap().cold.is_none()).count();
-    // The first run is cold, and so are the runs that begin before the daemon has noted it.
+    // With warm starts the first run is still cold, so the test requires only that some runs are warm.
     assert_eq!(warm > 0, start == "warm", "{warm} of {} runs were warm", runs.len());
 }
 

@@ -1,4 +1,4 @@
-//! kill -9 in the middle: nothing that was accepted is lost, and nothing that succeeded runs again.
+//! `kill -9` during runs: no accepted message is lost, and no message that succeeded runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::test_host::{Publisher, TestHost, message, processes_with, wait_for};
 
 const GREETING: &str = r#"{"from":"x","text":"y"}"#;
 
-/// Injects messages while the daemon works, kills it, starts another, and looks at the journal.
+/// Publishes messages, kills the daemon while it runs them, starts another daemon, and checks the journal.
 fn check(host: &TestHost, count: usize, flags: &[&str]) {
     host.add_example("greet");
     let messages: Vec<String> = (0..count)
@@ -32,30 +32,30 @@ fn check(host: &TestHost, count: usize, flags: &[&str]) {
         );
         killed_at
     });
-    assert_eq!(daemon.wait(), None, "the signal ended it");
-    assert!(killed_at < count, "it was killed in the middle, not at the end");
+    assert_eq!(daemon.wait(), None, "the signal must end the daemon");
+    assert!(killed_at < count, "the kill must strike before the last run");
     daemon = host.start(flags);
-    // Thousands of runs, on a machine that has other tests.
+    // Thousands of runs take long on a machine that runs other tests at the same time.
     daemon.wait_until_idle_for(Duration::from_mins(5));
     daemon.stop();
     let mut successes: BTreeMap<String, usize> = BTreeMap::new();
     for run in host.runs().iter().filter(|run| run.outcome.is_success()) {
         *successes.entry(run.message_id.to_string()).or_default() += 1;
     }
-    assert_eq!(successes.len(), count, "every accepted message has a successful run");
+    assert_eq!(successes.len(), count, "each accepted message must have a successful run");
     let twice = successes.values().filter(|&&runs| runs > 1).count();
-    assert_eq!(twice, 0, "no message that had succeeded was run again");
+    assert_eq!(twice, 0, "a message that had succeeded was run again");
 }
 
-/// The ids of entries in a file of the daemon's.
+/// Returns the ids of entries that an SQL query finds in a database of the daemon.
 fn entries(host: &TestHost, file: &str, sql: &str) -> Vec<String> {
     let connection = rusqlite::Connection::open(host.path(file)).unwrap();
     let mut statement = connection.prepare(sql).unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
-/// A daemon that takes messages in from its socket is killed. What it had accepted stands in its own
-/// files, in the queue or as a run; every one of those has one successful run in the end.
+/// A daemon that receives messages from a fedmsg socket is killed. Each message that it had accepted is in
+/// its queue or its journal, and has exactly one successful run after the next daemon has run the queue.
 #[test]
 fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
     const COUNT: usize = 2_000;
@@ -71,26 +71,36 @@ fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
     }
     wait_for("a tenth of the runs", || (daemon.count("runs") as usize >= COUNT / 10).then_some(()));
     daemon.signal("KILL");
-    assert_eq!(daemon.wait(), None, "the signal ended it");
+    assert_eq!(daemon.wait(), None, "the signal must end the daemon");
     drop(publisher);
     let mut accepted: BTreeSet<String> =
         entries(&host, "state/queue.db", "SELECT entry FROM entries").into_iter().collect();
     accepted.extend(entries(&host, "state/journal.db", "SELECT entry FROM runs"));
-    assert!(accepted.len() >= COUNT / 10, "only {} were accepted", accepted.len());
+    assert!(accepted.len() >= COUNT / 10, "only {} messages were accepted", accepted.len());
 
     let daemon = host.start(&[]);
     daemon.wait_until_idle();
     daemon.stop();
     let sql = "SELECT entry FROM runs WHERE outcome_name = 'success'";
     let successful = entries(&host, "state/journal.db", sql);
-    assert_eq!(successful.len(), accepted.len(), "none was run twice");
-    assert_eq!(successful.into_iter().collect::<BTreeSet<_>>(), accepted, "each was run");
+    assert_eq!(
+        successful.len(),
+        accepted.len(),
+        "the number of successful runs is not the number of accepted messages"
+    );
+    assert_eq!(
+        successful.into_iter().collect::<BTreeSet<_>>(),
+        accepted,
+        "the accepted and the successful entries differ"
+    );
 }
 
-/// A playbook ends with its daemon, however that ended, so that its message is not run beside it.
+/// A playbook ends with its daemon, even if the daemon was killed. Otherwise the next daemon would run the
+/// message while the first playbook still runs.
 #[test]
 fn a_playbook_does_not_outlive_its_daemon() {
-    // Where the launcher makes namespaces, and where it has to look for what is left.
+    // With namespaces, their end kills all processes. Without namespaces, the launcher has to find and kill
+    // the remaining processes.
     for without in ["", "'namespaces'"] {
         let host = TestHost::new();
         host.write("loopabull.toml", format!("[playbook]\nwithout = [{without}]\n"));
@@ -112,7 +122,7 @@ fn a_playbook_does_not_outlive_its_daemon() {
         daemon.signal("KILL");
         assert_eq!(daemon.wait(), None);
         let go_text = go.to_str().unwrap();
-        wait_for("all of it to be gone", || {
+        wait_for("the processes of the playbook to end", || {
             (processes_with(go_text) == 0 && processes_with("60018") == 0).then_some(())
         });
         let daemon = host.start(&flags);
@@ -126,7 +136,7 @@ fn a_playbook_does_not_outlive_its_daemon() {
     }
 }
 
-/// An entry that takes the daemon with it each time is set aside after the third.
+/// An entry during whose run the daemon dies three times is dead-lettered.
 #[test]
 fn a_message_that_kills_its_daemon_is_set_aside() {
     let host = TestHost::new();
@@ -146,7 +156,7 @@ fn a_message_that_kills_its_daemon_is_set_aside() {
     assert!(!running.exists());
     daemon.stop();
     let outcome = host.runs()[0].outcome.to_string();
-    assert_eq!(outcome, "refused: its daemon died 3 times while it was run");
+    assert_eq!(outcome, "refused: the daemon died 3 times during a run of this entry");
 }
 
 #[test]

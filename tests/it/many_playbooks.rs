@@ -1,11 +1,11 @@
-//! Many playbook runs leave nothing behind: no descriptor, process, file or memory of the host.
+//! Many playbook runs leave nothing behind: no file descriptor, process or file, and no memory in the daemon.
 
 use std::fs;
 use std::path::Path;
 
 use crate::test_host::{Daemon, TestHost, message, processes_with};
 
-/// The resources of a daemon.
+/// The resources that a daemon uses.
 #[derive(Debug)]
 struct Held {
     descriptors: usize,
@@ -41,8 +41,8 @@ fn children(parent: &str) -> usize {
     stats.filter(is_child).count()
 }
 
-/// Runs `count` messages, every tenth of them cold, and compares the resources of the daemon at the
-/// end with those after the first 30 messages.
+/// Runs `count` messages, every tenth with a cold start. Compares the resources of the daemon at the end with
+/// the resources after the first 30 messages.
 fn check(count: usize) {
     let host = TestHost::new();
     // Each run leaves a process and a file behind.
@@ -65,7 +65,7 @@ fn check(count: usize) {
     assert!(after.descriptors <= before.descriptors + 2, "{before:?}, {after:?}");
     assert!(after.threads <= before.threads + 4, "{before:?}, {after:?}");
     assert!(after.memory <= before.memory + (24 << 10), "{before:?}, {after:?}");
-    // At most one process and folder for each of the three workers waits for another run.
+    // Each of the three workers may keep one process and one folder for the next warm run.
     assert!(after.folders <= 3 && before.folders <= 3, "{before:?}, {after:?}");
     assert!(after.processes <= 3, "{before:?}, {after:?}");
     assert_eq!(processes_with("60021"), 0);

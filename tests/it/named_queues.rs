@@ -7,7 +7,7 @@ use crate::test_host::{TestHost, message, wait_for};
 fn check(flags: &[&str]) {
     let host = TestHost::new();
     let (log, go) = (host.shared("log"), host.shared("go"));
-    // The task appends its start and its end. The only worker of its queue runs one task at a time.
+    // The task logs its start and its end. The queue `slow` has one worker, so its runs must not overlap.
     let tasks = format!(
         "    - shell: echo start >> {0}; while ! test -e {1}; do sleep 0.05; done; echo end >> {0}\n",
         log.display(),
@@ -24,7 +24,7 @@ fn check(flags: &[&str]) {
         .map(|(n, topic)| message(&format!("m-{n}"), topic, "{}"))
         .collect();
     host.run_with_input(&[&["inject", "-"], flags].concat(), &messages.join("\n"));
-    // The slow task delays only the messages of its own queue.
+    // The slow task delays only the messages of its own queue, so the messages of `good` run.
     wait_for("the other runs", || (host.tally().get("good success") == Some(&2)).then_some(()));
     let queues = daemon.status()["queues"].clone();
     assert_eq!(

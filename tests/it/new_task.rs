@@ -1,5 +1,4 @@
-//! The path of a newcomer, from `tasks new` to a run in the journal. The daemon is not restarted on
-//! the way.
+//! A new task, from `tasks new` to a run in the journal, without a restart of the daemon.
 
 use std::process::Command;
 
@@ -9,7 +8,7 @@ fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(repository())
-        // The tests of the examples have already built the dependencies in this folder.
+        // Uses the folder in which the tests of the example tasks have already built the dependencies.
         .env("CARGO_TARGET_DIR", repository().join("tasks/target"))
         .output()
         .unwrap();
@@ -52,7 +51,7 @@ fn a_new_task_passes_its_test_is_built_and_runs_without_a_restart() {
         host.runs().into_iter().find(|run| run.outcome.is_success())
     });
     daemon.stop();
-    // A run in the journal can be recorded as a test case too, and all cases pass.
+    // A run in the journal can be recorded as a test case too. All test cases pass.
     let id = host.runs()[0].id.to_string();
     let again = host.run(&["test", "--run", &id, "--record"]);
     assert!(text(&again.stdout).contains("recorded as"), "{}", text(&again.stderr));

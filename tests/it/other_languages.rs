@@ -8,8 +8,8 @@ use crate::test_host::{TestHost, message, text};
 
 /// Runs one task on a message and returns the output.
 ///
-/// In a debug build an interpreter takes a minute or two to compile. So the compiled interpreters
-/// are kept for other tests and for the next test runs, and they are compiled one at a time.
+/// A debug build of the host takes a minute or two to compile an interpreter. So all tests share a state
+/// directory that keeps the compiled interpreters, also for later test runs. Only one is compiled at a time.
 fn run(task: &str, msg: &str) -> String {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-languages");

@@ -1,4 +1,4 @@
-//! Pauses: an operator pauses tasks and queues; the daemon itself pauses tasks and stops workers.
+//! Pauses. An operator pauses tasks and queues. The daemon itself pauses failing tasks and stops workers.
 
 use loopabull_testbed::Rabbit;
 
@@ -112,7 +112,7 @@ fn a_task_that_fails_repeatedly_is_paused_and_other_tasks_continue() {
         (messages_run(&host, "good").len() == 1).then_some(())
     });
     let status = run_status(&host, &[]);
-    assert!(status.contains("it failed 3 times in a row within 10m, the last: trap"), "{status}");
+    assert!(status.contains("3 consecutive failures within 10m; last outcome: trap"), "{status}");
     assert_eq!(daemon.metric("loopabull_pauses{kind=\"task\"}"), Some(1.0));
     assert_eq!(daemon.get("/readyz").0, 200, "a paused task must not make the daemon unready");
     run(&host, &["resume", "--task", "traps"]);
@@ -131,7 +131,7 @@ fn a_failed_task_can_stop_its_worker_until_the_worker_is_resumed() {
     let reasons = daemon.get("/readyz").1;
     assert!(reasons.contains("stopped: task `traps` on message m-1: trap"), "{reasons}");
     assert_eq!(daemon.depth("dead"), Some(1), "the message is not dead-lettered");
-    // The other worker continues until it stops as well. Then no worker takes a message.
+    // The second worker continues until a failed task stops it too. Then no worker takes a message.
     host.inject(&[message("m-2", "y", "{}")]);
     wait_for_runs(&daemon, 2);
     host.inject(&[message("m-3", "x", "{}")]);

@@ -1,5 +1,5 @@
-//! The probe of the launcher's tests, run as a module and in a shell task of a playbook. A play can
-//! do no more than a program that a test starts through the launcher.
+//! The probe of the launcher's tests, run by a playbook as a module and in a shell task. A play has no more
+//! access than a program that the launcher starts directly.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::test_host::{TestHost, message, text};
 
 const PROBE: &str = include_str!("../../host/crates/launcher/tests/probe.py");
-/// The access that a program of root has in a private root filesystem. The other tables allow less
-/// or are for programs without a private root filesystem.
+/// The expected access of a program that runs as root in a private root file system. The other tables are for
+/// other users, or for programs without a private root file system.
 const ROOT: &str = include_str!("../../host/crates/launcher/tests/probe/root.txt");
 
 #[test]

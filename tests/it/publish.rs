@@ -1,5 +1,5 @@
-//! Messages of tasks are also published to a bus. The original fedora-messaging reads them there
-//! and so checks their form.
+//! Messages of tasks are also published to a bus. The original fedora-messaging reads them from the bus,
+//! which checks their form.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::emit::sender;
 use crate::test_host::{TestHost, message};
 
-/// Binds a queue to the exchange, prints `ready`, then one message as fedora-messaging reads it.
+/// Binds a queue to the exchange, prints `ready`, and prints the first message as fedora-messaging reads it.
 const LISTENER: &str = r##"
 import json, sys
 import pika

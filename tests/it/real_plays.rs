@@ -1,5 +1,5 @@
-//! Real plays do what they do outside: files, parts, plugins, hosts, vaults, failures. What each
-//! came to is compared host by host.
+//! Real plays, which use files, roles, plugins, inventories, vaults and more, or fail. Cold and warm runs
+//! give the same results. The tests check the results for each host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,31 +10,31 @@ use loopabull_model::{LayerState, Run};
 
 use crate::test_host::{Daemon, TestHost, message, processes_with, text};
 
-/// How most plays here begin.
+/// The first lines of most plays in this file.
 const HERE: &str = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
 
-/// Writes a file beside the playbooks. In its text `SHARED` is where playbooks may write.
+/// Writes a file into the folder of the playbooks. `SHARED` in its text is replaced by the path of the folder
+/// that playbooks may write.
 fn put(host: &TestHost, name: &str, text: &str) {
     let file = host.path("playbooks").join(name);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, text.replace("SHARED", host.path("shared").to_str().unwrap())).unwrap();
 }
 
-/// Puts a playbook there, which is tried twice if it fails.
+/// Adds a playbook with at most two attempts.
 fn add(host: &TestHost, name: &str, manifest: &str, play: &str) {
     let retry = "[retry]\nmax_attempts = 2\npauses = ['100ms']";
     host.add_playbook(name, &format!("{manifest}\n{retry}"), "");
     put(host, &format!("{name}.yml"), play);
 }
 
-/// The same for a play on this machine alone, which has these tasks.
+/// Adds a playbook as [`add`] does. Its first play runs these tasks on localhost.
 fn add_here(host: &TestHost, name: &str, manifest: &str, tasks: &str) {
     add(host, name, manifest, &format!("{HERE}{tasks}"));
 }
 
-/// Runs each of these playbooks on a message from Ada, twice in the same surroundings: by
-/// `ansible-playbook` itself, and out of a process that has Ansible imported. Both say and come to the
-/// same. Returns the warm run of each.
+/// Runs each of these playbooks on the same message, once with a cold start and once with a warm start. Fails
+/// if the two runs of a playbook differ in output or results. Returns the warm runs by task.
 fn run_all(host: &TestHost, tasks: &[&str]) -> BTreeMap<String, Run> {
     host.write("cold.toml", "[playbook]\nstart = 'cold'\n");
     let daemon = host.start(&["--config", "cold.toml", "--workers", "2"]);
@@ -42,7 +42,7 @@ fn run_all(host: &TestHost, tasks: &[&str]) -> BTreeMap<String, Run> {
     daemon.stop();
     let daemon = host.start(&["--workers", "2"]);
     let mut warm = run_round(host, &daemon, tasks);
-    // The first of each kind still is a cold one.
+    // The first run with a given set of grants is still cold, so the round is repeated until all are warm.
     for _ in 0..4 {
         if warm.values().all(|run| start(run).is_none()) {
             break;
@@ -51,7 +51,7 @@ fn run_all(host: &TestHost, tasks: &[&str]) -> BTreeMap<String, Run> {
     }
     daemon.stop();
     for (task, run) in &warm {
-        assert_eq!(start(run), None, "{task} is a warm run at last");
+        assert_eq!(start(run), None, "{task} has no warm run");
         let other = &cold[task];
         assert_eq!(start(other), Some("asked"), "{task}");
         assert_eq!(told(run), told(other), "{task}: {}", run.output.text);
@@ -76,16 +76,16 @@ fn run_round(host: &TestHost, daemon: &Daemon, tasks: &[&str]) -> BTreeMap<Strin
     runs.map(|run| (run.task.as_str().to_owned(), run)).collect()
 }
 
-/// Returns why a run was cold, if it was.
+/// Returns the reason for the cold start of a run, or `None` if the start was warm.
 fn start(run: &Run) -> Option<&str> {
     run.playbook.as_ref().unwrap().cold.as_deref()
 }
 
-/// Takes what is another each time out of an output: words with a digit in them, which are times,
-/// numbers of processes, and names that were made up; and the order of hosts that run side by side.
+/// Removes from an output what differs between two runs. Words with a digit are replaced, because they are
+/// times, process ids or random names. Lines are sorted, because hosts run in parallel.
 fn without_chance(text: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || "_-".contains(c);
-    // How often a task that runs beside the play was asked depends on the machine.
+    // The number of polls of an asynchronous task depends on the speed of the machine.
     let is_told_by_chance = |line: &&str| line.starts_with("ASYNC POLL");
     let mut lines: Vec<String> = text
         .lines()
@@ -106,7 +106,8 @@ fn without_chance(text: &str) -> Vec<String> {
     lines
 }
 
-/// What a run of a playbook came to: `success, here: ok=2 changed=1`, without what is nought.
+/// Returns the outcome and the results of a playbook run, without counts of zero. Example:
+/// `success, here: ok=2 changed=1`.
 pub(crate) fn told(run: &Run) -> String {
     let results = run.playbook.as_ref().and_then(|playbook| playbook.results.as_ref());
     let mut told = run.outcome.name().to_owned();
@@ -125,12 +126,12 @@ pub(crate) fn told(run: &Run) -> String {
         told += &format!(", {host}:{counts}");
     }
     if results.is_some_and(|results| !results.is_complete || results.dropped > 0) {
-        told += ", not all was told";
+        told += ", the results are incomplete";
     }
     told
 }
 
-/// Compares what each run came to.
+/// Compares the outcome and the results of each run.
 fn check(runs: &BTreeMap<String, Run>, expected: &[(&str, &str)]) {
     for (task, expected) in expected {
         let run = runs.get(*task).unwrap_or_else(|| panic!("`{task}` was not run"));
@@ -224,7 +225,8 @@ module.exit_json(changed=True, said=module.params["text"].upper())
     let expected = [
         ("facts", "success, localhost: ok=2"),
         ("files", "success, localhost: ok=7 changed=6"),
-        // One of the role, two includes with a task each, the handler, and the other playbook.
+        // ok=7: the task of the role, two includes with one task each, the handler, and the task of the
+        // second playbook.
         ("parts", "success, localhost: ok=7 changed=3"),
         ("commands", "success, localhost: ok=4 changed=3"),
         ("plugins", "success, localhost: ok=2 changed=1"),
@@ -331,7 +333,7 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
       loop: [1, 2, 3]
 ";
     add_here(&host, "rescues", "", rescues);
-    // A number that no other sleeper on this machine has.
+    // The unusual duration identifies the processes of this test.
     let leaves = "    - shell: touch SHARED/started; exec sleep 60023
       async: 60023
       poll: 0
@@ -340,7 +342,7 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
     add_here(&host, "leaves", "", leaves);
     add_here(&host, "fails", "", "    - debug:\n    - fail: { msg: it is broken }\n    - debug:\n");
     add_here(&host, "broken", "", "    - debug: { msg: [ }\n");
-    // Nothing grants this port.
+    // No grant allows this port.
     let far = "here ansible_connection=local\nfar ansible_host=127.0.0.1 ansible_port=1\n";
     put(&host, "away", far);
     let away = "- hosts: all\n  gather_facts: false\n  tasks:\n    - command: 'true'\n";
@@ -355,9 +357,9 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
     ];
     check(&runs, &expected);
     let attempts = ["rescues", "leaves", "fails", "broken", "partly"].map(|t| runs[t].attempt);
-    assert_eq!(attempts, [1, 1, 2, 1, 2], "what cannot be read is not tried again");
+    assert_eq!(attempts, [1, 1, 2, 1, 2], "an unreadable playbook must not be retried");
     let killed = runs["leaves"].playbook.as_ref().unwrap().killed;
-    assert_eq!(killed, 4, "the two of Ansible's wrapper, the module and the sleeper");
+    assert_eq!(killed, 4, "two processes of Ansible's wrapper, the module and `sleep`");
     assert_eq!(processes_with("60023"), 0);
     let said = runs["fails"].outcome.to_string();
     assert_eq!(said, "exit: exit status 2: task `fail` on localhost: it is broken");
@@ -367,7 +369,8 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
     assert!(runs["broken"].output.text.contains("broken.yml"), "{}", runs["broken"].output.text);
 }
 
-/// Ansible asks the environment in some places and the list of users in others.
+/// Ansible reads the home directory from the environment in some places, and from the list of users in
+/// others.
 #[test]
 fn the_home_of_a_play_is_its_own_folder_whoever_asks() {
     let host = TestHost::new();
@@ -403,7 +406,7 @@ fn becoming_another_user_on_this_machine_fails_and_is_noted() {
     assert!(said.contains(note) && said.ends_with("no problems found\n"), "{said}");
 }
 
-/// As with `ansible-playbook` itself: there need be no ssh server here.
+/// `ansible-playbook` itself also runs such plays on this machine without ssh, so no ssh server is needed.
 #[test]
 fn hosts_that_nobody_names_are_this_machine_without_ssh() {
     let host = TestHost::new();
@@ -416,7 +419,8 @@ fn hosts_that_nobody_names_are_this_machine_without_ssh() {
     check(&runs, &[("localhost", told), ("all", told)]);
 }
 
-/// Root has no limit of the kernel's own: a manifest that names one is not run without it.
+/// The kernel does not limit the number of root's processes. If a manifest names this limit and no other
+/// layer enforces it, the play is not run.
 #[test]
 fn a_limit_of_processes_that_is_named_is_held_or_the_play_is_not_run() {
     for user in ["root", "nobody"] {

@@ -1,8 +1,8 @@
-//! Tasks that change while the daemon runs.
+//! Reloads: tasks are added, changed and removed while the daemon runs.
 
 use crate::test_host::{Daemon, TestHost, message, wait_for};
 
-/// A guest whose log line tells its version.
+/// Installs a guest that rejects every message with its version number as the reason.
 fn version(host: &TestHost, number: u32) {
     let wat = include_str!("../../host/crates/wasm/tests/guests/guest.wat");
     let said = format!("version {number:04}");
@@ -10,7 +10,7 @@ fn version(host: &TestHost, number: u32) {
     replace(host, "a.wasm", &wat::parse_str(wat.replace("BODY", "i32.const 96")).unwrap());
 }
 
-/// Puts a file there in one step, as `mv` does.
+/// Replaces a file of `tasks` atomically, as `mv` does.
 fn replace(host: &TestHost, name: &str, bytes: &[u8]) {
     host.write(&format!("{name}.part"), bytes);
     let place = host.path(&format!("tasks/{name}"));
@@ -28,7 +28,7 @@ fn a_new_version_comes_into_force_and_a_broken_one_does_not() {
     let daemon = host.start(&[]);
     let run = |id: &str| {
         host.inject(&[message(id, "a", "{}")]);
-        wait_for("its run", || {
+        wait_for("the run of the message", || {
             let run = host.runs().into_iter().find(|run| run.message_id.as_str() == id)?;
             Some(run.outcome.to_string())
         })
@@ -36,22 +36,26 @@ fn a_new_version_comes_into_force_and_a_broken_one_does_not() {
     assert_eq!(run("m-1"), "reject: version 0001");
 
     version(&host, 2);
-    wait_for("the new version", || host.log().contains("reloaded the tasks").then_some(()));
+    wait_for("the new version to be loaded", || {
+        host.log().contains("reloaded the tasks").then_some(())
+    });
     assert_eq!(run("m-2"), "reject: version 0002");
 
     replace(&host, "a.wasm", b"no component");
-    wait_for("the problem", || {
+    wait_for("the problem to be reported", || {
         problems(&daemon).contains("the new version is refused").then_some(())
     });
     assert_eq!(daemon.get("/readyz").0, 503);
     assert_eq!(run("m-3"), "reject: version 0002");
 
-    // A manifest that cannot be read, or grants beyond what the host allows, is no version either.
     version(&host, 3);
     wait_for("the problem to be resolved", || (problems(&daemon) == "[]").then_some(()));
     assert_eq!(run("m-4"), "reject: version 0003");
+    // A version with an invalid manifest is refused too.
     replace(&host, "a.toml", b"topic = 'x'");
-    wait_for("the problem", || problems(&daemon).contains("unknown field").then_some(()));
+    wait_for("the problem to be reported", || {
+        problems(&daemon).contains("unknown field").then_some(())
+    });
     assert_eq!(run("m-5"), "reject: version 0003");
     daemon.stop();
 }
@@ -65,7 +69,10 @@ fn a_task_that_is_refused_has_its_messages_wait_until_it_is_mended() {
     let daemon = host.start(&[]);
     assert_eq!(daemon.get("/readyz").0, 503);
     let said = problems(&daemon);
-    assert!(said.contains("needs the grant `emit`; add to its manifest: `emit = "), "{said}");
+    assert!(
+        said.contains("needs the grant `emit`; add to the task's manifest: `emit = "),
+        "{said}"
+    );
     host.inject(&[message("m-1", "a", "{}"), message("m-2", "a", "{}")]);
     wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
     daemon.wait_until_idle();
@@ -87,7 +94,7 @@ fn messages_of_a_refused_task_are_set_aside_where_the_operator_says_so() {
     wait_for("the dead letter", || (daemon.depth("dead") == Some(1)).then_some(()));
     daemon.stop();
     let listed = crate::test_host::text(&host.run(&["dead-letters"]).stdout);
-    assert!(listed.contains("its task is refused: it imports"), "{listed}");
+    assert!(listed.contains("its task is refused: the component imports"), "{listed}");
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn tasks_come_and_go_while_the_daemon_runs() {
         "playbooks/org.example.late.yml",
         "- hosts: localhost\n  gather_facts: false\n  tasks: []\n",
     );
-    wait_for("both to be loaded", || {
+    wait_for("both tasks to be loaded", || {
         let log = host.log();
         (log.contains("late") && log.contains("org.example.late")).then_some(())
     });
@@ -110,9 +117,11 @@ fn tasks_come_and_go_while_the_daemon_runs() {
     daemon.wait_until_idle();
     let expected = [("late success".to_owned(), 1), ("org.example.late success".to_owned(), 1)];
     assert_eq!(host.tally(), expected.into());
-    // A queue that nobody works cannot come into force.
+    // This daemon has no workers for the queue `slow`, so it refuses the new manifest.
     replace(&host, "late.toml", b"queue = 'slow'");
-    wait_for("the problem", || problems(&daemon).contains("restart the daemon").then_some(()));
+    wait_for("the problem to be reported", || {
+        problems(&daemon).contains("restart the daemon").then_some(())
+    });
     daemon.stop();
 }
 
@@ -125,10 +134,12 @@ fn messages_of_a_broken_playbook_wait_until_it_is_mended() {
     playbook("    - debug: { msg: one }\n");
     let daemon = host.start(&[]);
     playbook("    - no_such_module_at_all: {}\n");
-    wait_for("the problem", || problems(&daemon).contains("task `b`: refused").then_some(()));
-    // What else changes does not bring it back.
+    wait_for("the problem to be reported", || {
+        problems(&daemon).contains("task `b`: refused").then_some(())
+    });
+    // A change of another task does not load the broken playbook.
     host.add_guest("other", "z", "", "i32.const 0");
-    wait_for("the other task", || host.log().contains("changed: other").then_some(()));
+    wait_for("the other task to be loaded", || host.log().contains("changed: other").then_some(()));
     assert!(problems(&daemon).contains("task `b`: refused"), "{}", problems(&daemon));
     host.inject(&[message("m-1", "a", "{}")]);
     wait_for("the message to wait", || (daemon.depth("held") == Some(1)).then_some(()));
@@ -144,12 +155,14 @@ fn a_directory_that_is_away_for_a_while_unloads_nothing() {
     host.add_guest("a", "a", "", "i32.const 0");
     let daemon = host.start(&[]);
     std::fs::rename(host.path("tasks"), host.path("away")).unwrap();
-    wait_for("the problem", || {
+    wait_for("the problem to be reported", || {
         problems(&daemon).contains("cannot open the directory").then_some(())
     });
     std::fs::rename(host.path("away"), host.path("tasks")).unwrap();
     host.inject(&[message("m-1", "a", "{}")]);
-    wait_for("its run", || (host.tally() == [("a success".to_owned(), 1)].into()).then_some(()));
+    wait_for("the run of the message", || {
+        (host.tally() == [("a success".to_owned(), 1)].into()).then_some(())
+    });
     wait_for("the problem to be resolved", || (problems(&daemon) == "[]").then_some(()));
     daemon.stop();
 }
@@ -161,15 +174,15 @@ fn a_directory_that_was_never_there_is_no_problem() {
     host.add_playbook("a", "", "    - debug: { msg: one }\n");
     let daemon = host.start(&[]);
     host.add_playbook("b", "", "    - debug: { msg: two }\n");
-    wait_for("the playbook", || host.log().contains("changed: b").then_some(()));
+    wait_for("the playbook to be loaded", || host.log().contains("changed: b").then_some(()));
     assert_eq!(problems(&daemon), "[]");
-    // It may come later.
+    // The directory may be created later.
     std::fs::create_dir(host.path("tasks")).unwrap();
     host.add_guest("c", "c", "", "i32.const 0");
     host.add_playbook("b", "topics = ['x']", "    - debug: { msg: two }\n");
     wait_for("the component to be loaded", || {
         let log = host.log();
-        // Both changes are noticed at once, or one after the other.
+        // The daemon notices the changes of `b` and `c` together, or one after the other.
         ["changed: b, c", "changed: c"].iter().any(|names| log.contains(names)).then_some(())
     });
     daemon.stop();
@@ -184,18 +197,22 @@ fn held_messages_go_on_when_their_task_moves_to_another_queue_or_goes() {
     }
     let daemon = host.start(&["--queue", "slow=1"]);
     host.inject(&[message("m-1", "a", "{}")]);
-    wait_for("both to wait", || (daemon.depth("held") == Some(2)).then_some(()));
+    wait_for("both messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
     replace(&host, "moves.toml", b"topics = ['a']\nqueue = 'slow'\ngrants.emit = ['b']");
-    wait_for("the one", || (host.tally().get("moves success") == Some(&1)).then_some(()));
+    wait_for("the run in the other queue", || {
+        (host.tally().get("moves success") == Some(&1)).then_some(())
+    });
     for ending in ["wasm", "toml"] {
         std::fs::remove_file(host.path(&format!("tasks/goes.{ending}"))).unwrap();
     }
-    wait_for("the other", || host.tally().get("goes not-started").map(|_| ()));
+    wait_for("the message of the removed task to be settled", || {
+        host.tally().get("goes not-started").map(|_| ())
+    });
     daemon.stop();
 }
 
-/// A message tells which version was in force when it was sent: it must be run by that or a later
-/// one, and by one that is whole.
+/// The id of each message contains the version that was loaded when the message was published. This version
+/// or a later one must run the message, and it must be a complete version.
 #[test]
 fn reloads_under_load_lose_nothing_and_mix_nothing() {
     check_reloads(60);
@@ -212,13 +229,13 @@ fn check_reloads(rounds: u32) {
     version(&host, 0);
     let daemon = host.start(&["--workers", "5"]);
     let reloads = || daemon.metric("loopabull_reloads_total").unwrap();
-    let (mut sent, mut in_force) = (0, 0);
+    let (mut sent, mut loaded) = (0, 0);
     for round in 1..=rounds {
         let before = reloads();
-        // While the new version comes into force, messages are worked.
+        // These messages run while the new version is loaded.
         if round % 4 == 0 {
             let messages: Vec<_> =
-                (0..25).map(|n| message(&format!("m-{in_force}-{round}-{n}"), "a", "{}")).collect();
+                (0..25).map(|n| message(&format!("m-{loaded}-{round}-{n}"), "a", "{}")).collect();
             host.inject(&messages);
             sent += messages.len();
         }
@@ -228,13 +245,13 @@ fn check_reloads(rounds: u32) {
             2 => replace(&host, "a.toml", b"topics = ['a']"),
             _ => {
                 version(&host, round);
-                in_force = round;
+                loaded = round;
             }
         }
         wait_for("the reload", || (reloads() > before).then_some(()));
     }
     version(&host, 9999);
-    wait_for("the last version", || (problems(&daemon) == "[]").then_some(()));
+    wait_for("the last version to be loaded", || (problems(&daemon) == "[]").then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
     let runs = host.runs();

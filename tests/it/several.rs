@@ -1,4 +1,4 @@
-//! Several hosts on one queue, and a cluster of three brokers.
+//! Several hosts that share a queue, and a cluster of three brokers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use loopabull_testbed::{Cluster, Proxy, Rabbit, Vhost};
 use crate::auditor::Auditor;
 use crate::test_host::{Daemon, wait_for};
 
-/// Two hosts share a queue. In each round one is killed and the other is frozen for longer than the
-/// broker waits for its heartbeat. Their unsettled messages are redelivered and may run twice.
+/// Two hosts share a queue. In each round one host is killed. The other host is frozen for longer than the
+/// broker waits for a heartbeat. Their unsettled messages are redelivered and may run twice.
 #[test]
 fn nothing_is_lost_when_one_host_is_killed_and_another_is_frozen() {
     const MESSAGES: usize = 400;
@@ -28,7 +28,7 @@ fn nothing_is_lost_when_one_host_is_killed_and_another_is_frozen() {
             assert_eq!(hosts.0.wait(), None);
             hosts.1.signal("STOP");
             hosts.0 = auditor.start(&one, &["--workers", "3"]);
-            // This is the time of three heartbeats.
+            // After three heartbeat intervals of 2 s the broker has closed the connection of the frozen host.
             std::thread::sleep(Duration::from_secs(6));
             hosts.1.signal("CONT");
         }
@@ -81,8 +81,8 @@ fn an_exclusive_order_is_kept_across_two_hosts() {
     }
 }
 
-/// Runs messages from a cluster of three nodes while `harm` disturbs the cluster for `seconds`. The
-/// daemon connects through an address that leads to one node after the other.
+/// Runs messages from a cluster of three nodes while `harm` disturbs the cluster for `seconds`. The daemon
+/// connects to one address, behind which an [`Entrance`] selects a node for each connection.
 fn check_cluster(
     cluster: &Cluster,
     vhost: &Vhost,
@@ -120,8 +120,8 @@ fn finish(auditor: &Auditor, host: &crate::test_host::TestHost, daemon: Daemon) 
     verdict
 }
 
-/// One address for three nodes, like a load balancer. Each connection goes to the first node that
-/// accepts it, and each search starts at the next node.
+/// One address for three nodes, like a load balancer. Each connection is forwarded to the first node that
+/// answers. The search starts one node later for each connection.
 struct Entrance {
     address: std::net::SocketAddr,
 }
@@ -187,7 +187,8 @@ fn kill_leaders(seconds: u64) {
             node.freeze();
             assert_ne!(cluster.leader_of(&vhost, "workers"), leader);
             node.thaw();
-            // The node continues before it notices that it was away, so it stays apart.
+            // The other nodes have removed the node from the cluster while it was frozen. It joins the
+            // cluster again only when RabbitMQ is restarted on it.
             node.stop_app();
             node.start_app();
         }

@@ -41,7 +41,8 @@ fn rejected(daemon: &Daemon, reason: &str) -> f64 {
     daemon.metric(&name).unwrap_or_else(|| panic!("no metric has the reason {reason}"))
 }
 
-/// Publishes messages until `is_so` holds. Messages that are sent before the subscription are lost.
+/// Publishes messages until `is_so` returns true. One message is not enough, because a publisher drops
+/// messages that it sends before the subscription.
 fn publish_until(publisher: &mut FedmsgPublisher, what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || {
         publisher.publish("demo", "hello", "{}", 1);
@@ -71,8 +72,8 @@ fn signed_messages_are_accepted_and_unsigned_ones_are_rejected() {
     assert!(said.iter().all(|run| run.output.text.contains("signed by signer.example.org")));
 }
 
-/// The old loopabull used the topic of the envelope, which is not signed. Anyone who repeated a
-/// message under another topic could start another playbook.
+/// The old loopabull used the topic of the envelope, which is not signed. So anyone could start another
+/// playbook by repeating a signed message under another topic.
 #[test]
 fn a_signed_message_under_another_topic_is_rejected() {
     let site = Site::new();
@@ -108,11 +109,8 @@ fn a_revoked_certificate_is_rejected_and_an_expired_crl_rejects_all_messages() {
     let read_again = |times: usize| {
         daemon.signal("HUP");
         wait_for("the files to be read again", || {
-            let count = site
-                .host
-                .log()
-                .matches("read the CA, its CRL and the routing policy again")
-                .count();
+            let count =
+                site.host.log().matches("reread the CA, its CRL and the routing policy").count();
             (count >= times).then_some(())
         });
     };
@@ -127,10 +125,12 @@ fn a_revoked_certificate_is_rejected_and_an_expired_crl_rejects_all_messages() {
     site.pki.revoke(&[], -1);
     read_again(3);
     publish_until(&mut signed, "a rejection", || rejected(&daemon, "crl-expired") > 0.0);
-    // If the CRL cannot be read, the previous one stays in force.
+    // If the CRL cannot be read, the daemon continues to use the previous CRL.
     std::fs::write(site.pki.file("crl.pem"), "no list").unwrap();
     daemon.signal("HUP");
-    wait_for("the problem", || (daemon.get("/readyz").1.contains("signers: ")).then_some(()));
+    wait_for("the problem to be reported", || {
+        (daemon.get("/readyz").1.contains("signers: ")).then_some(())
+    });
     let before = rejected(&daemon, "crl-expired");
     publish_until(&mut signed, "a rejection", || rejected(&daemon, "crl-expired") > before);
     daemon.stop();
@@ -213,7 +213,7 @@ fn verify_reports_for_each_message_whether_it_would_be_accepted() {
     let verdicts: Vec<_> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(verdicts, ["accepted:", "rejected", "rejected"], "{said}");
     assert!(said.contains("(signature-wrong)") && said.contains("(unsigned)"), "{said}");
-    // Files that are empty or missing are not accepted, and the other files are still checked.
+    // An empty or missing file makes the command fail. The other files are still checked.
     site.host.write("empty.json", "");
     let (code, said) = verify(&["empty.json", "nowhere.json", "good.json"]);
     assert_eq!((code, said.lines().count()), (Some(1), 3), "{said}");

@@ -1,4 +1,4 @@
-//! A web server for the tests, in threads. It answers as a test defines and keeps the requests.
+//! A web server for the tests. Each test defines the answers. The server keeps the requests for the test.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -52,7 +52,7 @@ impl Site {
                 };
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 thread::spawn(move || {
-                    // The TLS handshake failed, or the client sent no request.
+                    // Without a request, the TLS handshake failed or the client sent nothing.
                     let Some(asked) = read(&mut *wire) else { return };
                     let answer = answer(&asked);
                     kept.lock().unwrap().push(asked);

@@ -1,5 +1,5 @@
-//! Random faults of all kinds while two hosts run messages. Nothing is lost, and the host that
-//! survives all faults uses hardly more resources when idle than before.
+//! Random faults of all kinds while two hosts run messages. No message is lost. The host that is not killed
+//! uses hardly more resources after the faults than before, when it is idle.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use loopabull_testbed::{Proxy, Rabbit};
 use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{Daemon, wait_for};
 
-/// The number of the first message before the faults, larger than the numbers of later messages.
+/// The number of the first message before the faults. Messages during the faults have smaller numbers.
 const FIRST: usize = 1_000_000;
 
-/// The resources of a process.
+/// The resources that a daemon uses.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     /// Resident memory in KiB.
@@ -57,7 +57,7 @@ fn check(seconds: u64) {
         let mut killed = killed;
         let mut chance = u64::from(std::process::id());
         while Instant::now() < end {
-            // xorshift64 is random enough here: the order of the faults is printed.
+            // xorshift64 selects the fault. The order of the faults is printed at the end.
             chance ^= chance << 13;
             chance ^= chance >> 7;
             chance ^= chance << 17;
@@ -112,8 +112,8 @@ fn check(seconds: u64) {
     living.stop();
 }
 
-/// Starts the daemon again as soon as the broker accepts a command. A daemon does not start while
-/// its broker is away.
+/// Starts the daemon as soon as the broker accepts a command, because a daemon does not start without its
+/// broker.
 fn start_again(auditor: &Auditor, host: &crate::test_host::TestHost) -> Daemon {
     wait_for("the broker to accept a command", || {
         host.run(&auditor.with(&["broker", "plan"])).status.success().then_some(())

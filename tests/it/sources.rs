@@ -1,5 +1,5 @@
-//! Sources that do not go silent. The daemon notices dead connections and replaces them. It runs a
-//! message once even if the message arrives twice.
+//! Sources: the daemon notices and replaces dead connections, and runs a message once even if the message
+//! arrives several times.
 
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,8 @@ fn a_message_that_arrives_twice_is_run_once() {
     let daemon = host.start(&endpoints);
     one.wait_for_subscriber();
     other.wait_for_subscriber();
-    // Each message comes from two endpoints, and a third time through the bridge from the other
-    // bus, where ids have no year.
+    // Each message arrives from two endpoints. It arrives a third time without the year in its id, as through
+    // a bridge from fedora-messaging.
     for number in 0..50 {
         send(&one, &format!("2026-{number}"));
         send(&other, &format!("2026-{number}"));
@@ -82,7 +82,7 @@ fn without_a_deduplication_window_a_message_that_arrives_twice_is_run_twice() {
     daemon.stop();
 }
 
-/// A publisher that hangs keeps its connection open, but sends nothing.
+/// A frozen publisher keeps its connection open, but sends nothing.
 #[test]
 fn the_daemon_notices_a_frozen_publisher_and_reconnects() {
     let host = host();
@@ -112,7 +112,7 @@ fn freeze(publisher: &FedmsgPublisher, signal: &str) {
     assert!(kill.success());
 }
 
-/// If the publisher does not answer heartbeats, only silence shows that a connection is dead.
+/// Without heartbeats, only the absence of messages shows that a connection is dead.
 #[test]
 fn a_silent_connection_is_replaced() {
     let host = host();
@@ -145,7 +145,8 @@ fn a_silent_connection_is_replaced() {
     daemon.stop();
 }
 
-/// The daemon resolves a host name again if it has no address, and if its address has changed.
+/// The daemon resolves the host name of an endpoint again if the name has no address, and if its address has
+/// changed.
 #[test]
 fn a_host_name_is_resolved_again_until_it_leads_to_a_publisher() {
     let host = host();
@@ -157,17 +158,19 @@ fn a_host_name_is_resolved_again_until_it_leads_to_a_publisher() {
     let daemon = host.start(&["--config", "loopabull.toml"]);
     let at = |address: &str| Publisher::start_at(format!("tcp://{address}:{port}"));
     for (count, address) in [(1, "127.0.0.2"), (2, "127.0.0.3")] {
-        // The previous publisher no longer exists.
+        // The publisher of the previous round no longer exists.
         let publisher = at(address);
         hosts.lead_to(address);
         publisher.wait_for_subscriber();
         send(&publisher, address);
-        wait_for("the message", || (daemon.count("accepted") == count).then_some(()));
+        wait_for("the message to be accepted", || {
+            (daemon.count("accepted") == count).then_some(())
+        });
     }
     daemon.stop();
 }
 
-/// A line in `/etc/hosts` that exists for as long as the test runs.
+/// A line in `/etc/hosts`, which is removed on drop.
 struct Hosts {
     name: String,
 }

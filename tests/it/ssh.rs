@@ -1,5 +1,5 @@
-//! Plays on another machine, over a real ssh to the test's own server on a free port. The machine
-//! is unreachable unless everything that the connection needs is granted.
+//! Plays on another machine over real ssh. The machine is an ssh server that the test starts on a free port.
+//! A play reaches it only if everything that the connection needs is granted.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,18 +14,18 @@ use loopabull_model::Run;
 use crate::real_plays::told;
 use crate::test_host::{TestHost, message, processes_with, text, wait_for};
 
-/// A process that ends with its test.
+/// A process that is killed on drop.
 struct Process(Child);
 
-/// A test host with an ssh server. Playbooks know the server as `target`, and as `stranger` without
-/// its host key.
+/// A test host with an ssh server. Playbooks know the server under two names: `target` has a known host key,
+/// `stranger` has none.
 struct Site {
     _server: Process,
     host: TestHost,
     port: u16,
 }
 
-/// The configuration of the server.
+/// The configuration of the ssh server.
 const SERVER: &str = "ListenAddress 127.0.0.1
 Port PORT
 HostKey FOLDER/ssh/host
@@ -42,13 +42,15 @@ stranger ansible_host=localhost
 ansible_port=PORT
 ansible_user=root
 ";
-/// An option of a playbook: the secret `key` is the private key.
+/// The manifest key that selects the secret `key` as the private key of ssh.
 const WITH_KEY: &str = "private_key = 'key'";
 
 impl Process {
     fn start(command: &mut Command, package: &str) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Self(child.unwrap_or_else(|error| panic!("{error}; apt-get install {package}")))
+        Self(child.unwrap_or_else(|error| {
+            panic!("cannot start a program: {error}; apt-get install {package}")
+        }))
     }
 }
 
@@ -78,13 +80,13 @@ impl Site {
         let known = fs::read_to_string(host.path("ssh/host.pub")).unwrap();
         host.write("playbooks/known_hosts", fill("[127.0.0.1]:PORT ") + &known);
         host.write("playbooks/away", fill(INVENTORY)).write("ssh/config", fill(SERVER));
-        // sshd needs this folder for its processes without privileges.
+        // sshd refuses to start without this folder for its unprivileged processes.
         fs::create_dir_all("/run/sshd").unwrap();
         let log = fs::File::create(host.path("sshd.log")).unwrap();
         let mut command = Command::new("/usr/sbin/sshd");
         let command = command.args(["-D", "-e", "-f"]).arg(host.path("ssh/config")).stderr(log);
         let mut server = Process::start(command, "openssh-server");
-        wait_for("the ssh server", || {
+        wait_for("the ssh server to listen", || {
             let said = fs::read_to_string(host.path("sshd.log")).unwrap();
             assert!(server.0.try_wait().unwrap().is_none(), "{said}");
             said.contains("Server listening").then_some(())
@@ -105,7 +107,7 @@ impl Site {
         format!("secrets.key = {{ file = '{}' }}\n", self.host.path("ssh/user").display())
     }
 
-    /// Adds a playbook that writes the addresses of its ssh connection to a file without a grant.
+    /// Adds a playbook that writes the addresses of its ssh connection to a file outside all granted folders.
     fn add(&self, name: &str, host: &str, options: &str, grants: &str) {
         let options = format!("[ansible]\ninventory = 'away'\n{options}\n");
         let manifest = format!("{options}[grants]\n{grants}\n[retry]\nmax_attempts = 1\n");
@@ -121,7 +123,7 @@ impl Site {
         let daemon = self.host.start(arguments);
         self.host.inject(&tasks.map(|task| message(&format!("m-{task}"), task, "{}")));
         daemon.wait_until_idle();
-        // An ssh process that shares its connection has this title.
+        // The process title of an ssh process that shares its connection.
         let master = format!("ssh: {}", self.host.path("state/runs").display());
         assert_eq!(processes_with(&master), 0);
         daemon.stop();
@@ -157,7 +159,7 @@ fn a_host_is_reached_only_with_its_port_its_host_key_and_our_private_key() {
     let [all, no_port, no_key, stranger, here] = site.run(&["--workers", "2"], tasks);
     check(&all, "success, target: ok=1 changed=1", "success");
     let killed = all.playbook.as_ref().unwrap().killed;
-    assert_eq!(killed, 1, "the ssh that shares its connection was not killed");
+    assert_eq!(killed, 1, "the ssh process that shares its connection was not killed");
     let unreachable = "retry, target: unreachable=1";
     let refused = format!("connect to host 127.0.0.1 port {}: Permission denied", site.port);
     check(&no_port, unreachable, &refused);
@@ -171,12 +173,12 @@ fn a_host_is_reached_only_with_its_port_its_host_key_and_our_private_key() {
     assert_eq!(others, [false; 4]);
 }
 
-/// Starts an ssh agent with the key as this user, and runs plays as the same user, with a grant for
-/// the agent and without one.
+/// Starts an ssh agent with the key as this user. Runs plays as the same user: one with a grant for the agent
+/// and one without a grant.
 fn check_agent(user: &str, uid: u32) {
     let site = Site::start();
     site.host.write("loopabull.toml", format!("[playbook]\nuser = '{user}'\n"));
-    // This folder belongs to the user, who can reach it.
+    // The folder of the agent's socket belongs to the user.
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     chown(folder.path(), Some(uid), None).unwrap();
@@ -184,14 +186,14 @@ fn check_agent(user: &str, uid: u32) {
     let mut command = Command::new("ssh-agent");
     command.uid(uid).args(["-D", "-a"]).arg(&agent);
     let _agent = Process::start(&mut command, "openssh-client");
-    wait_for("the agent", || UnixStream::connect(&agent).ok());
+    wait_for("the ssh agent to accept a connection", || UnixStream::connect(&agent).ok());
     run(Command::new("ssh-add").arg(site.host.path("ssh/user")).env("SSH_AUTH_SOCK", &agent));
     let grants = format!("{}ssh_agent = '{}'\n", site.tcp(), agent.display());
     site.add("agent", "target", "", &grants);
     site.add("no-agent", "target", "", &site.tcp());
     for (task, outcome) in [("agent", "success"), ("no-agent", "retry: unreachable: ")] {
         site.host.write("message.json", message("m-1", task, "{}"));
-        // An agent in the daemon's environment is not a grant.
+        // `SSH_AUTH_SOCK` in the daemon's environment does not grant the agent.
         let mut command =
             site.host.command(&["--config", "loopabull.toml", "test", task, "message.json"]);
         let said = text(&command.env("SSH_AUTH_SOCK", &agent).output().unwrap().stdout);
@@ -210,7 +212,7 @@ fn keys_of_an_ssh_agent_are_used_only_if_the_agent_is_granted() {
 
 #[test]
 fn plays_of_another_user_use_the_keys_of_its_ssh_agent() {
-    // Debian and Fedora give `nobody` this number.
+    // The user id of `nobody` is the same in Debian and Fedora.
     check_agent("nobody", 65534);
 }
 

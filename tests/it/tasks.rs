@@ -1,5 +1,4 @@
-//! The example tasks in the daemon: against a site that behaves as Pagure does, and together with
-//! one another.
+//! The example tasks in the daemon, with a simulated Pagure and together with one another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,11 +18,11 @@ const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
 const BUILD: &str = "org.fedoraproject.prod.buildsys.build.state.change";
 const CI: &str = "org.centos.prod.ci.dist-git-pr.test.complete";
 
-/// The flags that Pagure keeps: the fields of each flag, by its path and `uid`. A flag that is sent
-/// again replaces the previous one.
+/// The flags that the simulated Pagure keeps: the fields of each flag, by its path and `uid`. A new flag with
+/// the same path and `uid` replaces the old one.
 type Flags = Arc<Mutex<BTreeMap<(String, String), BTreeMap<String, String>>>>;
 
-/// Stores a flag, and answers as Pagure's API for flags does.
+/// Stores the flag of a request, and answers as Pagure's API for flags does.
 fn flag(asked: &Asked, flags: &Flags) -> String {
     let path = asked.head.split(' ').nth(1).unwrap().to_owned();
     if !asked.head.starts_with("POST /api/0/rpms/") || !path.ends_with("/flag") {
@@ -33,7 +32,7 @@ fn flag(asked: &Asked, flags: &Flags) -> String {
         return answer("401 Unauthorized", r#"{"error_code":"EINVALIDTOK"}"#);
     };
     if token != format!("token {TOKEN}") {
-        // A careless site can repeat the token in its answer.
+        // Repeats the token in the answer, as a careless site could.
         return answer("401 Unauthorized", &json!({"error": token}).to_string());
     }
     let form: BTreeMap<_, _> = asked
@@ -75,7 +74,7 @@ fn pagure() -> (Site, Flags) {
     (Site::start(move |asked| flag(asked, &kept)), flags)
 }
 
-/// Returns a host with an example task. Its dist-git is this site, and it retries after 100 ms.
+/// Returns a host with an example task. The task uses this site as dist-git, and is retried after 100 ms.
 fn host(task: &str, site: &str) -> TestHost {
     let host = TestHost::new();
     host.add_example(task);
@@ -94,7 +93,7 @@ fn rewrite(host: &TestHost, task: &str, change: impl FnOnce(String) -> String) {
     host.write(&file, changed);
 }
 
-/// Returns the message about a successful build of a commit in this dist-git.
+/// Returns a message about a successful build of a commit in the dist-git at this site.
 fn build(id: &str, site: &str) -> String {
     let msg = json!({
         "instance": "primary", "build_id": 7, "name": "bash", "version": "5.3", "release": "1.fc44",
@@ -120,7 +119,7 @@ fn files(folder: &Path, found: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Fails if the token is in the state of the daemon, in its log, or in output about its runs.
+/// Fails if the token is in the state or the log of the daemon, or in the output of `runs` or `dead-letters`.
 fn assert_token_is_nowhere(host: &TestHost) {
     let mut kept = Vec::new();
     files(&host.path("state"), &mut kept);
@@ -159,7 +158,7 @@ fn a_commit_gets_one_flag_and_the_token_is_stored_nowhere() {
         assert_eq!(form["url"], "https://koji.fedoraproject.org/koji/taskinfo?taskID=11");
     }
     assert_eq!(site.asked().len(), 1);
-    // If the message is published again, the flag is sent again and is still the same flag.
+    // The message is published again. The task sends the flag again, which replaces the first flag.
     host.inject(&[build("m-1", &site.url())]);
     daemon.wait_until_idle();
     daemon.stop();
@@ -229,7 +228,7 @@ fn a_site_with_faults_gets_the_flag_after_it_recovers() {
 
 #[test]
 fn an_unreachable_site_gets_the_flag_after_it_is_back() {
-    // No process listens on this port until the site is back.
+    // The address of the site. No process listens on it until the site is started below.
     let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{away}");
     let host = host("flag-commit-build", &url);
@@ -240,7 +239,7 @@ fn an_unreachable_site_gets_the_flag_after_it_is_back() {
     let flags = Flags::default();
     let kept = Arc::clone(&flags);
     let site = Site::start_at(away, None, move |asked| flag(asked, &kept));
-    wait_for("the flag", || (!flags.lock().unwrap().is_empty()).then_some(()));
+    wait_for("the flag to be set", || (!flags.lock().unwrap().is_empty()).then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
     assert_eq!(site.asked().len(), 1);
@@ -298,11 +297,11 @@ fn digests_of_many_workers_have_each_result_once() {
     let host = TestHost::new();
     host.add_example("digest");
     rewrite(&host, "digest", |manifest| {
-        // The task uses the queue that has many workers, so that runs overtake one another.
+        // The task uses the default queue, which has several workers, so that its runs overlap.
         let manifest = manifest.replace("queue = \"digest\"", "");
         manifest.replace("builds = \"25\"", "builds = \"10\"")
     });
-    // This task rejects each digest, so that the digest is kept as a dead letter.
+    // The task `reads` rejects each digest, which keeps the digest as a dead letter.
     host.add_guest("reads", "org.example.digest", "", "i32.const 96");
     let daemon = host.start(&["--workers", "5"]);
     let messages: Vec<_> =
@@ -314,7 +313,11 @@ fn digests_of_many_workers_have_each_result_once() {
     host.inject(&[result(RESULTS, 0)]);
     wait_for("the digests", || (daemon.depth("dead") == Some(6)).then_some(()));
     daemon.wait_until_idle();
-    assert_eq!(daemon.metric("loopabull_messages_emitted_total"), Some(6.0), "ten results each");
+    assert_eq!(
+        daemon.metric("loopabull_messages_emitted_total"),
+        Some(6.0),
+        "each digest must have ten results"
+    );
     let digests = dead_bodies(&host, "reads");
     daemon.stop();
     let mut counted = BTreeSet::new();
@@ -330,7 +333,7 @@ fn digests_of_many_workers_have_each_result_once() {
         }
     }
     assert_eq!((counted.len(), failed), (RESULTS, 20));
-    // A result that was published again was run again, and the task knew its id.
+    // A result that was published twice ran twice. The task recognized its id and did not count it again.
     assert_eq!(host.tally()["digest success"], RESULTS + RESULTS / 2 + 1);
     let skipped = ("skipped".to_owned(), "the message was counted before".to_owned());
     let runs = host.runs();

@@ -1,4 +1,4 @@
-//! A host for one test: its own directories, the daemon in them, and functions to query it.
+//! A host for one test: its own directories, a daemon that uses them, and functions to query the daemon.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use loopabull_model::Run;
 use serde_json::Value;
 
-/// The time after which a test stops waiting for a condition, long enough for a busy machine.
+/// The time after which a test stops waiting for a condition. It is long enough for a busy machine.
 pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(120);
 
 /// The directories of one test.
@@ -54,7 +54,7 @@ impl TestHost {
         self
     }
 
-    /// Adds an example task with its manifest. The secret that it names is in the test's folder.
+    /// Adds an example task with its manifest. The manifest is changed to read its secret from this folder.
     pub(crate) fn add_example(&self, name: &str) -> &Self {
         let tasks = repository().join("tasks");
         for ending in ["wasm", "toml"] {
@@ -89,8 +89,8 @@ impl TestHost {
         self.write(&format!("playbooks/{name}.toml"), manifest)
     }
 
-    /// Returns a command for the executable, in the folder of the test and without our variables
-    /// that would configure it.
+    /// Returns a command for `loopabull-host` in the folder of the test. Environment variables that would
+    /// configure the command are removed.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loopabull-host"));
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
@@ -117,7 +117,7 @@ impl TestHost {
         text(&output.stdout)
     }
 
-    /// Injects messages, a JSON document each.
+    /// Publishes messages with `inject`. Each message is a JSON document.
     pub(crate) fn inject(&self, messages: &[String]) {
         self.run_with_input(&["inject", "-"], &messages.join("\n"));
     }
@@ -188,7 +188,8 @@ impl Daemon {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }
 
-    /// Returns a count of the queue `workers`: `waiting`, `delayed`, `held`, `claimed` or `dead`.
+    /// Returns the number of `waiting`, `delayed`, `held`, `claimed` or `dead` entries of the queue
+    /// `workers`.
     pub(crate) fn depth(&self, what: &str) -> Option<u64> {
         self.status()["queues"][0][what].as_u64()
     }
@@ -211,7 +212,7 @@ impl Daemon {
         self.wait_until_idle_for(WAIT_LIMIT);
     }
 
-    /// Waits until no message waits and no task runs, with another limit.
+    /// Waits at most `patience` until no message waits and no task runs.
     pub(crate) fn wait_until_idle_for(&self, patience: Duration) {
         wait_at_most(patience, "all queues to be empty", || {
             let status = self.status();
@@ -232,7 +233,7 @@ impl Daemon {
         assert!(kill.success());
     }
 
-    /// Waits for the end and returns the exit code, or `None` if a signal ended the daemon.
+    /// Waits until the daemon has ended. Returns the exit code, or `None` if a signal ended the daemon.
     pub(crate) fn wait(mut self) -> Option<i32> {
         let status = wait_for("the daemon to end", || self.child.try_wait().unwrap());
         status.code()
@@ -261,12 +262,12 @@ pub(crate) fn processes_with(text: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
 }
 
-/// Waits until `look` returns a value. The text names the awaited condition in the failure.
+/// Waits until `look` returns a value. `what` names the condition in the text of a failure.
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(WAIT_LIMIT, what, look)
 }
 
-/// Waits as [`wait_for`] does, with another limit.
+/// Waits at most `patience` until `look` returns a value.
 pub(crate) fn wait_at_most<T>(
     patience: Duration,
     what: &str,
@@ -282,7 +283,7 @@ pub(crate) fn wait_at_most<T>(
     }
 }
 
-/// Returns a fedmsg body.
+/// Returns the body of a fedmsg message.
 pub(crate) fn message(id: &str, topic: &str, msg: &str) -> String {
     format!(r#"{{"topic":"{topic}","msg_id":"{id}","timestamp":1,"i":1,"msg":{msg}}}"#)
 }
@@ -295,7 +296,8 @@ pub(crate) fn repository() -> &'static Path {
     loopabull_testbed::repository()
 }
 
-/// A publisher for messages that the real one would never send. It knows when it has a subscriber.
+/// A publisher of arbitrary frames, including frames that the real fedmsg never sends. It can wait for a
+/// subscriber.
 pub(crate) struct Publisher {
     socket: zmq::Socket,
     pub(crate) endpoint: String,

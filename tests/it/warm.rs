@@ -1,5 +1,5 @@
-//! Warm starts. A run from a process that has already imported Ansible does the same as a cold run,
-//! and leaves nothing for the next run.
+//! Warm starts. A controller, a process that has already imported Ansible, starts a run. The run does the
+//! same as a cold run and leaves nothing for the next run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,8 +17,8 @@ fn run(host: &TestHost, daemon: &Daemon, id: &str, topic: &str) -> Run {
     runs.into_iter().find(|run| run.message_id.to_string() == id).expect("the message was run")
 }
 
-/// Returns the ids of all processes of each controller of a test host. The key is the number of the
-/// controller's folder, which is in the environment of its processes.
+/// Returns the ids of all processes of each controller of a test host. The key is the number in the name of
+/// the controller's folder, which is part of `HOME` in the environment of its processes.
 fn controllers(host: &TestHost) -> BTreeMap<String, Vec<String>> {
     let home = format!("HOME={}/warm-", host.path("state/runs").display());
     let mut found = BTreeMap::<_, Vec<_>>::new();
@@ -71,7 +71,7 @@ fn the_second_run_of_a_playbook_is_warm() {
 #[test]
 fn a_run_finds_nothing_of_the_previous_run() {
     let host = TestHost::new();
-    // The play records its surroundings before it changes everything that it can.
+    // The play first records what it finds. Then it leaves files, a process and a variable behind.
     let tasks = format!(
         "    - shell: ls -A $HOME; ls -A /dev/shm; env | sort; umask; pwd; pgrep -x sleep | wc -l; ulimit -a
       register: found
@@ -91,7 +91,7 @@ fn a_run_finds_nothing_of_the_previous_run() {
         assert!(run.outcome.is_success(), "{}", run.output.text);
         assert!(report(&run).killed >= 1, "the process that the run left was not killed");
     }
-    // Each run has another folder name; everything else is equal.
+    // Only the name of the folder may differ between the runs.
     let found = |id: &str| {
         let text = fs::read_to_string(host.shared(id)).unwrap();
         let without_names = |line: &str| match line.find("/state/runs/") {
@@ -111,7 +111,8 @@ fn a_run_finds_nothing_of_the_previous_run() {
     daemon.stop();
 }
 
-/// An attribute that stays on a directory could pass a message to the next run or make it fail.
+/// An extended attribute that stays on a directory could pass data to the next run, or make the next run
+/// fail.
 #[test]
 fn attributes_that_a_run_set_on_directories_are_gone_in_the_next_run() {
     let host = TestHost::new();
@@ -171,7 +172,8 @@ fn is_made_up(line: &str) -> bool {
     line.contains("ansible_ansible.legacy.") || line.contains("ansible-tmp-")
 }
 
-/// The daemon empties the folders of a run, with rights that the run does not have.
+/// The daemon empties the folders of a run with more privileges than the run has. So a run must not be able
+/// to replace these folders by links.
 #[test]
 fn a_run_cannot_make_the_daemon_empty_another_folder() {
     let host = TestHost::new();
@@ -211,7 +213,7 @@ fn a_run_that_kills_every_process_it_can_does_not_affect_the_next_run() {
         let run = run(&host, &daemon, id, "a");
         (run.outcome.name(), report(&run).cold.is_none())
     });
-    // The run kills itself each time. It cannot reach the controller, which starts the next run.
+    // The play kills itself each time. It cannot kill the controller, which starts the next run.
     let expected = [("exit", false), ("exit", true), ("exit", true), ("exit", true)];
     assert_eq!(outcomes, expected);
     daemon.stop();
@@ -226,7 +228,7 @@ fn a_dead_or_outdated_controller_is_replaced() {
     run(&host, &daemon, "m-1", "a");
     run(&host, &daemon, "m-2", "a");
     signal(&host, "KILL");
-    // Either the run on the dead controller fails and is retried, or the death was noticed before.
+    // The daemon may not have noticed that the controller is dead. Then the run fails and is retried.
     host.inject(&[message("m-3", "a", "{}")]);
     wait_for("a successful run of the message", || {
         let runs = host.runs();
@@ -235,7 +237,7 @@ fn a_dead_or_outdated_controller_is_replaced() {
     });
     let before = run(&host, &daemon, "m-4", "a");
     assert_eq!(report(&before).cold, None);
-    // The controller has read an `ansible.cfg` that changes now.
+    // The controller has already read `ansible.cfg`, so a changed file needs a new controller.
     host.write("playbooks/ansible.cfg", "[defaults]\nstdout_callback = minimal\n");
     let after = run(&host, &daemon, "m-5", "a");
     assert!(after.outcome.is_success());
@@ -294,7 +296,7 @@ fn an_idle_controller_is_ended_after_its_limit() {
     daemon.stop();
 }
 
-/// A controller that does not answer has not accepted the run, so the daemon starts the run cold.
+/// A controller that does not answer has not accepted the run, so the daemon uses a cold start.
 #[test]
 fn no_run_fails_because_its_controller_hangs() {
     let host = TestHost::new();
@@ -312,7 +314,7 @@ fn no_run_fails_because_its_controller_hangs() {
     daemon.stop();
 }
 
-/// A controller that hangs in the middle of a run delays it only until its deadline.
+/// If a controller hangs during a run, the run ends at its deadline.
 #[test]
 fn a_controller_that_hangs_in_a_run_is_ended_at_the_deadline() {
     let host = TestHost::new();

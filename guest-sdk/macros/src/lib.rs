@@ -1,8 +1,8 @@
 //! The `#[task]` attribute of `loopabull-task`.
 //!
-//! Owns the check of a task's signature and the code that exports the task from a component. It does
-//! not check types: the compiler does, with functions of `loopabull_task::entry`, so that a wrong type
-//! is an ordinary type error at the name of the task.
+//! Owns the check of a task's signature, and generates the code that exports the task from a component. The
+//! macro does not check types. The generated code passes the task to functions of `loopabull_task::entry`, so
+//! that the compiler reports a wrong type as a type error at the name of the task.
 
 #![deny(missing_docs)]
 
@@ -11,13 +11,14 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, ReturnType};
 
-const ARGUMENTS: &str = "a task takes the message, and optionally `cx: &Context`";
+const ARGUMENTS: &str =
+    "a task takes a message and optionally `cx: &Context`, and no other arguments";
 
 /// Makes a function the task of this component.
 ///
-/// The function takes a `Message<T>`, and optionally a `&Context`, and returns
-/// `loopabull_task::Result`. It remains a plain function, so that tests can call it. In a build for
-/// WebAssembly it is also exported as `loopabull:task/handler`. A component has exactly one task.
+/// The function takes a `Message<T>`, and optionally a `&Context`, and returns `loopabull_task::Result`. The
+/// function remains a plain function, so that tests can call it. In a build for WebAssembly, the function is
+/// also exported as `loopabull:task/handler`. A component has exactly one task.
 #[proc_macro_attribute]
 pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments, item).unwrap_or_else(|error| error.into_compile_error().into())
@@ -27,7 +28,7 @@ fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream>
     if let Some(argument) = arguments.into_iter().next() {
         return Err(Error::new(
             argument.span().into(),
-            "`#[task]` takes no arguments; topics, limits and retries are in the task's manifest",
+            "`#[task]` takes no arguments; set topics, limits and retries in the task's manifest",
         ));
     }
     let function: ItemFn = syn::parse(item)
@@ -70,13 +71,13 @@ enum Arguments {
     MessageAndContext,
 }
 
-/// Returns the arguments of a task. Refuses signatures that a type error would explain badly.
+/// Returns the arguments of a task. Refuses signatures for which a type error would be hard to understand.
 fn check(function: &ItemFn) -> syn::Result<Arguments> {
     let signature = &function.sig;
     if let Some(word) = &signature.asyncness {
         return Err(Error::new(
             word.span(),
-            "a task cannot be `async`: its instance handles one message and is then dropped",
+            "a task cannot be `async`, because a component instance handles only one message",
         ));
     }
     if !signature.generics.params.is_empty() {
@@ -110,7 +111,7 @@ fn check(function: &ItemFn) -> syn::Result<Arguments> {
 #[cfg(test)]
 mod tests {
     fn check(source: &str, expected: &str) {
-        let function = syn::parse_str(source).expect("the test's function parses");
+        let function = syn::parse_str(source).expect("the source is a function");
         let found = match super::check(&function) {
             Ok(arguments) => format!("{arguments:?}"),
             Err(error) => error.to_string(),
@@ -152,7 +153,7 @@ mod tests {
     fn an_async_function_is_refused() {
         check(
             "async fn f(message: Message) -> Result { Ok(()) }",
-            "a task cannot be `async`: its instance handles one message and is then dropped",
+            "a task cannot be `async`, because a component instance handles only one message",
         );
     }
 

@@ -10,7 +10,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Url,
     pub(crate) headers: &'a [(String, String)],
     pub(crate) body: &'a [u8],
-    /// The timeout from the connection to the last byte of the response.
+    /// The timeout of the exchange, from the connection to the last byte of the response.
     #[cfg_attr(
         not(target_family = "wasm"),
         expect(dead_code, reason = "the stand-in never waits")
@@ -26,9 +26,9 @@ pub(crate) struct Incoming {
     pub(crate) body: Vec<u8>,
 }
 
-/// The reason why there is no response.
+/// The reason why a request got no response.
 pub(crate) enum SendError {
-    /// The exchange failed; it may succeed later.
+    /// The exchange failed. A later exchange may succeed.
     Failed(String),
     /// The host does not allow the request.
     #[cfg_attr(
@@ -36,6 +36,6 @@ pub(crate) enum SendError {
         expect(dead_code, reason = "the stand-in allows every request")
     )]
     Refused,
-    /// The response is larger than the request allows.
+    /// The response is larger than `max_response_bytes`.
     TooLarge,
 }

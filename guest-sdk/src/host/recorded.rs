@@ -1,4 +1,4 @@
-//! The actions of a task that the stand-in records: log lines, messages and HTTP requests.
+//! The recorded actions of a task in a native test: log lines, emitted messages and HTTP requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::bindings::loopabull::task::log::Level;
 
-/// A log line. Its `Display` form is `info: text key=value`.
+/// A log line. Its `Display` text has the form `info: text key=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// The severity.
+    /// The level of the line.
     pub level: Level,
-    /// The text.
+    /// The text of the line.
     pub text: String,
     /// The fields, in order.
     pub fields: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub struct Emitted {
 pub struct Request {
     /// The method, in upper case.
     pub method: String,
-    /// The URL, including its query, without its fragment.
+    /// The URL with its query, without its fragment.
     pub url: String,
     /// The headers that the task set, in order.
     pub headers: Vec<(String, String)>,
@@ -63,13 +63,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the value of the first header with this name, ignoring case.
+    /// Returns the value of the first header with this name. The case of the name is ignored.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         Some(&header.1)
     }
 
-    /// Returns the body as text. Invalid UTF-8 is replaced.
+    /// Returns the body as text. Invalid UTF-8 is replaced by U+FFFD.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }

@@ -1,7 +1,7 @@
 //! The stand-in for the host in native tests. Its functions have the signatures of the imports.
 //!
-//! Owns the answers to a task and the record of its actions. It enforces no limits and grants
-//! everything: only the real host enforces a manifest.
+//! Owns the values that a task gets, and the record of the task's actions. The stand-in enforces no limits
+//! and grants everything, because only the real host enforces a manifest.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +13,7 @@ thread_local! {
     static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
-/// The answers that the stand-in gives to a task, and the actions of the task.
+/// The values that the stand-in returns to a task, and the recorded actions of the task.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) run_id: String,
@@ -35,12 +35,12 @@ pub(crate) struct Host {
 pub(crate) enum Secrets {
     /// Only these secrets exist.
     Named(BTreeMap<String, String>),
-    /// Every secret exists; the value of `token` is `secret-token`. The map holds the secrets that the
-    /// task has read.
+    /// Every secret exists. The value of the secret `token` is `secret-token`. The map contains the secrets
+    /// that the task has read.
     Any(BTreeMap<String, String>),
 }
 
-/// A prepared response to one request.
+/// A prepared response, which answers one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) method: String,
@@ -69,7 +69,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Returns the name of a secret that `bytes` contain.
+    /// Returns the name of a secret whose value is in `bytes`.
     fn secret_in(&self, bytes: &[u8]) -> Option<&str> {
         let (Secrets::Named(secrets) | Secrets::Any(secrets)) = &self.secrets;
         let text = String::from_utf8_lossy(bytes);
@@ -87,7 +87,8 @@ impl Host {
     }
 }
 
-/// Runs `task` with `host`, and returns its result and the host with the record of its actions.
+/// Runs `task` with the stand-in `host`. Returns the result of the task, and the stand-in with the recorded
+/// actions.
 pub(crate) fn run<R>(host: Host, task: impl FnOnce() -> R) -> (R, Host) {
     HOST.set(Some(host));
     let result = task();
@@ -95,8 +96,8 @@ pub(crate) fn run<R>(host: Host, task: impl FnOnce() -> R) -> (R, Host) {
     (result, host)
 }
 
-/// Calls `f` with the current stand-in. If a task is called without `test`, the stand-in has default
-/// values and drops what is recorded.
+/// Calls `f` with the stand-in of this thread. If a test calls a task directly, `f` gets a stand-in with
+/// default values, whose record is dropped.
 fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with_borrow_mut(|host| match host {
         Some(host) => f(host),
@@ -171,11 +172,11 @@ pub(crate) mod emit {
     ) -> Result<(), String> {
         let is_word = |word: &str| !word.is_empty() && !word.contains(['*', '#', ' ']);
         if !topic.split('.').all(is_word) {
-            return Err("it is not a topic".to_owned());
+            return Err("the topic is invalid".to_owned());
         }
         with(|host| {
             if let Some(name) = host.secret_in(body) {
-                return Err(format!("its body contains the secret `{name}`"));
+                return Err(format!("the body contains the secret `{name}`"));
             }
             let body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
             let headers = headers.to_vec();

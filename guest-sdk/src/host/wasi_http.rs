@@ -1,8 +1,8 @@
-//! HTTP requests over `wasi:http/outgoing-handler@0.2`.
+//! Sends HTTP requests through `wasi:http/outgoing-handler@0.2`.
 //!
-//! Owns the order of calls that WASI requires: the body is written after the request was passed to the
-//! host, and each resource is dropped before its parent. `http::Request` calls it after it has checked
-//! the request.
+//! Owns the order of calls that WASI requires: the body is written after the request was passed to the host,
+//! and each resource is dropped before its parent. `http::Request` checks a request and then calls this
+//! module.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn to_wire(request: &Outgoing<'_>) -> Result<OutgoingRequest, SendError> {
     if !has("user-agent") {
         headers.push(("user-agent".to_owned(), USER_AGENT.into()));
     }
-    // Without `content-length` the body is sent in chunks, which some servers refuse.
+    // Some servers refuse a body in chunks, so the request gets the header `content-length`.
     let has_body = !request.body.is_empty() || !matches!(request.method, "GET" | "DELETE");
     if has_body && !has("content-length") {
         headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
@@ -91,7 +91,7 @@ fn options(timeout: Duration) -> Result<RequestOptions, SendError> {
     Ok(options)
 }
 
-/// Writes the body of a request. Errors are ignored: the response explains them better.
+/// Writes the body of a request. Errors are ignored, because the response shows the cause.
 fn write(body: OutgoingBody, bytes: &[u8]) {
     let Ok(stream) = body.write() else { return };
     for part in bytes.chunks(MAX_WRITE) {
@@ -146,7 +146,7 @@ impl Timer {
         Timer { expired: monotonic_clock::subscribe_duration(nanoseconds(timeout)), timeout }
     }
 
-    /// Waits until `ready` is ready. Fails if the timeout expires first.
+    /// Waits until `ready` is ready. Returns an error if the timeout expires first.
     fn wait(&self, ready: &Pollable) -> Result<(), SendError> {
         if poll::poll(&[ready, &self.expired]).contains(&0) {
             return Ok(());
@@ -164,7 +164,7 @@ fn malformed() -> SendError {
     SendError::Failed("the host does not accept the request".to_owned())
 }
 
-/// Translates an error of the host. The text is one clause.
+/// Converts an error of the host. Its text becomes one clause without a period.
 fn to_send_error(code: ErrorCode) -> SendError {
     let reason = match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => {

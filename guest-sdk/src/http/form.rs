@@ -1,6 +1,6 @@
-//! Forms in the encoding `application/x-www-form-urlencoded` of the URL standard.
+//! The encoding `application/x-www-form-urlencoded` of forms, as the URL standard defines it.
 
-/// Encodes fields as a browser does.
+/// Encodes the fields of a form as a browser does.
 pub(super) fn encode<K: AsRef<str>, V: AsRef<str>>(fields: &[(K, V)]) -> String {
     let mut form = String::new();
     for (name, value) in fields {

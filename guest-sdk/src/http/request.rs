@@ -1,4 +1,4 @@
-//! A request: its construction, its checks and its sending.
+//! Builds, checks and sends an HTTP request.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::host;
 use crate::host::exchange::{Outgoing, SendError};
 use crate::url::Url;
 
-/// The default limit for the size of a response body, in bytes.
+/// The default maximum size of a response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// A request under construction. The methods of [`Http`](super::Http) return one.
+/// An HTTP request that is not sent yet. The methods of [`Http`](super::Http) create requests.
 ///
-/// [`Request::send`] reports invalid parts of the request.
+/// The parts of the request are checked by [`Request::send`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens until `send`"]
 pub struct Request {
@@ -57,22 +57,21 @@ impl Request {
         self
     }
 
-    /// Sets the body to the JSON of a value, and the header `content-type` to `application/json`.
+    /// Sets the body to a value as JSON. Adds the header `content-type: application/json`.
     pub fn json(mut self, value: &(impl Serialize + ?Sized)) -> Self {
         self.body = serde_json::to_vec(value).map_err(|error| error.to_string());
         self.header("content-type", "application/json")
     }
 
-    /// Sets the body to a form, and the header `content-type` to
-    /// `application/x-www-form-urlencoded`.
+    /// Sets the body to a form. Adds the header `content-type: application/x-www-form-urlencoded`.
     pub fn form<K: AsRef<str>, V: AsRef<str>>(self, fields: &[(K, V)]) -> Self {
         self.body(form::encode(fields)).header("content-type", "application/x-www-form-urlencoded")
     }
 
-    /// Sets the timeout from the connection to the last byte of the response.
+    /// Sets the timeout of the request, from the connection to the last byte of the response.
     ///
-    /// The default is nine tenths of the remaining time of the run, so that the task can report the
-    /// slow request before the host stops the run.
+    /// The default is 90 % of the remaining time of the run, so that the task can report the slow request
+    /// before the host stops the run.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -86,12 +85,12 @@ impl Request {
 
     /// Sends the request and waits for the complete response. Redirects are not followed.
     ///
-    /// It returns a [`Response`] whatever its status is;
-    /// [`error_for_status`](Response::error_for_status) turns a bad status into a failure.
+    /// A response with an error status is also returned as [`Response`].
+    /// [`error_for_status`](Response::error_for_status) turns an error status into a failure.
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] if there is no response. [`Failure::Reject`] if the request is invalid, if the
+    /// [`Failure::Retry`] if no response arrives. [`Failure::Reject`] if the request is invalid, if the
     /// manifest does not grant the host, or if the response is too large.
     pub fn send(self) -> Result<Response> {
         let method = self.method;
@@ -135,7 +134,7 @@ impl Request {
     }
 }
 
-/// Returns whether a header is valid according to RFC 9110.
+/// Returns whether the name and the value of a header are valid according to RFC 9110.
 fn is_header((name, value): &(String, String)) -> bool {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);

@@ -1,4 +1,4 @@
-//! The response to a request, and the meaning of its status for the message.
+//! The response to an HTTP request. Decides whether an error status leads to a retry or a rejection.
 
 use std::borrow::Cow;
 
@@ -11,9 +11,9 @@ use crate::host::exchange::Incoming;
 /// The response to a request, with its complete body.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// The status, for example 200.
+    /// The status code, for example 200.
     pub status: u16,
-    /// The headers in the order of the wire, including duplicates.
+    /// The headers in the order in which they were received, including duplicates.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -27,13 +27,13 @@ impl Response {
         Response { status, headers, body, request }
     }
 
-    /// Returns the value of the first header with this name, ignoring case.
+    /// Returns the value of the first header with this name. The case of the name is ignored.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         Some(&header.1)
     }
 
-    /// Returns the body as text. Invalid UTF-8 is replaced.
+    /// Returns the body as text. Invalid UTF-8 is replaced by U+FFFD.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
@@ -42,8 +42,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] if the body is not the JSON of a `T`: a site under maintenance often answers
-    /// with an HTML page.
+    /// [`Failure::Retry`] if the body is not the JSON of a `T`. A retry may help, because a site under
+    /// maintenance often answers with an HTML page.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             Failure::Retry(format!("{} answered with unexpected JSON: {error}", self.request))
@@ -54,8 +54,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`Failure::Retry`] for 408, 429 and 5xx; a header `Retry-After` in seconds sets the pause before
-    /// the next attempt. [`Failure::Reject`] for any other status, including redirects.
+    /// [`Failure::Retry`] for the statuses 408, 429 and 5xx. A header `Retry-After` in seconds then sets the
+    /// back-off before the next attempt. [`Failure::Reject`] for every other status, including redirects.
     pub fn error_for_status(self) -> Result<Self> {
         let reason = || format!("{} answered {}", self.request, self.status);
         match self.status {

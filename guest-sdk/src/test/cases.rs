@@ -1,6 +1,7 @@
-//! Recorded cases: a message, the surroundings of the task, and the expected result.
+//! Runs a task on recorded cases. A case contains a message, the values that the task gets, and the expected
+//! result.
 //!
-//! Owns the iteration over a directory of cases. `case` owns the format, which
+//! Owns the iteration over a directory of cases. The submodule `case` owns the file format, which
 //! `loopabull-host test --record` writes.
 
 mod case;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use self::case::Case;
 use crate::task::Task;
 
-/// Runs the task on every case in a directory. A case is a file `*.json`.
+/// Runs the task on every case in a directory. Each file `*.json` is a case.
 ///
 /// ```no_run
 /// # use loopabull_task::{Message, Result, task, test};
@@ -24,7 +25,7 @@ use crate::task::Task;
 /// # }
 /// ```
 ///
-/// `loopabull-host test --record` writes such a file:
+/// `loopabull-host test --record` writes a case in this form:
 ///
 /// ```json
 /// {
@@ -42,17 +43,18 @@ use crate::task::Task;
 /// }
 /// ```
 ///
-/// Only `message` and `expected` are required, and in `expected` only `outcome`. Keys that `expected`
-/// does not contain are not compared. An unknown key is an error.
+/// The keys `message` and `expected` are required, and the key `outcome` in `expected`. All other keys are
+/// optional. A key that is missing in `expected` is not compared. An unknown key is an error.
 ///
-/// `outcome` is `success`, `retry` or `reject`; the latter two may have a `reason`. Each response under
-/// `http` answers one request, and an unused response is a difference. Every secret that the task asks
-/// for exists: the value of `token` is `secret-token`.
+/// `outcome` is `success`, `retry` or `reject`. With `retry` and `reject`, `expected` may also contain a
+/// `reason`. Each response under `http` answers one request. An unused response is a difference. Every secret
+/// that the task reads exists: for example, the value of the secret `token` is `secret-token`.
 ///
 /// # Panics
 ///
-/// If a case has another result; the message names the file and the differences. If the directory does
-/// not exist or has no case. A directory may be empty on purpose if it contains a file `.gitkeep`.
+/// If a result differs from the expected result. The panic message names the file and the differences. Also
+/// if the directory does not exist or contains no case. An empty directory is accepted if it contains a file
+/// `.gitkeep`.
 #[track_caller]
 pub fn cases<Arguments>(folder: impl AsRef<Path>, task: impl Task<Arguments> + Copy) {
     let folder = folder.as_ref();
@@ -82,7 +84,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     }
     if files.is_empty() && !folder.join(".gitkeep").exists() {
         return Err(format!(
-            "`{}` has no case; if that is intended, create an empty file `.gitkeep` there",
+            "the directory `{}` has no case; if that is intended, create an empty file `.gitkeep` \
+             there",
             folder.display()
         ));
     }
@@ -90,11 +93,11 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Runs one case. The error describes the differences.
+/// Runs one case. The error is a text with the differences.
 fn run<Arguments>(file: &Path, task: impl Task<Arguments>) -> Result<(), String> {
     let text = fs::read(file).map_err(|error| error.to_string())?;
-    let case: Case =
-        serde_json::from_slice(&text).map_err(|error| format!("it is not a case: {error}"))?;
+    let case: Case = serde_json::from_slice(&text)
+        .map_err(|error| format!("the file is not a case: {error}"))?;
     let expected = case.expected.clone();
     let delivery = case.into_delivery();
     let run = panic::catch_unwind(AssertUnwindSafe(|| delivery.run(task)))
@@ -141,7 +144,7 @@ mod tests {
         })
     }
 
-    /// Runs the case with one value replaced, and compares the panic message.
+    /// Replaces the value at `place` in the case, runs the case, and compares the panic message.
     fn check(place: &str, value: Value, expected: &str) {
         let mut case = case();
         match place.rsplit_once('/') {
@@ -216,7 +219,7 @@ mod tests {
         check(
             "/message/colour",
             json!("red"),
-            "\nFOLDER/a.json: it is not a case: unknown field `colour`, expected one of `id`, \
+            "\nFOLDER/a.json: the file is not a case: unknown field `colour`, expected one of `id`, \
              `topic`, `headers`, `body` at line 1 column 305\n",
         );
     }
@@ -224,8 +227,8 @@ mod tests {
     #[test]
     fn an_empty_directory_passes_only_with_a_gitkeep_file() {
         let folder = TempDir::new().unwrap();
-        let problem =
-            "`FOLDER` has no case; if that is intended, create an empty file `.gitkeep` there";
+        let problem = "the directory `FOLDER` has no case; if that is intended, create an empty \
+                       file `.gitkeep` there";
         assert_eq!(outcome(folder.path()), problem);
         fs::write(folder.path().join(".gitkeep"), "").unwrap();
         assert_eq!(outcome(folder.path()), "");

@@ -1,4 +1,4 @@
-//! A message for a task under test, and the surroundings of the task.
+//! A message for a task under test, and the values that the task gets from the stand-in.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::message::Message;
 use crate::task::Task;
 use crate::url::Url;
 
-/// Returns a message for a task, with the id `test-message`. `body` is JSON text.
+/// Returns a message for a task. Its id is `test-message`. `body` is JSON text.
 pub fn message(topic: impl Into<String>, body: impl AsRef<[u8]>) -> Delivery {
     Delivery {
         id: "test-message".to_owned(),
@@ -23,7 +23,8 @@ pub fn message(topic: impl Into<String>, body: impl AsRef<[u8]>) -> Delivery {
     }
 }
 
-/// A message for a task, and the surroundings of the task. [`message`] returns one.
+/// A message for a task, and the values that the task gets from the stand-in. [`message`] returns a
+/// `Delivery`.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens until `run`"]
 pub struct Delivery {
@@ -60,7 +61,7 @@ impl Delivery {
         self
     }
 
-    /// Sets a value in the state, as an earlier run would have left it.
+    /// Sets the value of a key in the state before the run.
     ///
     /// # Panics
     ///
@@ -71,11 +72,11 @@ impl Delivery {
         self
     }
 
-    /// Prepares the response to one request with this method and this URL, including its query.
+    /// Prepares the response to one request with this method and this URL. The URL includes the query.
     ///
-    /// Several responses for the same method and URL are used in order. A request without a prepared
-    /// response fails like a request to a server that is down: it asks for a retry, and the reason
-    /// names the request.
+    /// Several responses for the same method and URL are used in order. A request without a prepared response
+    /// fails with [`Failure::Retry`](crate::Failure::Retry), like a request to an unreachable server. The
+    /// reason names the request.
     pub fn respond(
         mut self,
         method: impl Into<String>,
@@ -110,7 +111,7 @@ impl Delivery {
 
     /// Runs the task on the message.
     ///
-    /// A panic of the task is not caught; it fails the test.
+    /// A panic of the task is not caught, so the test fails.
     pub fn run<Arguments>(self, task: impl Task<Arguments>) -> Run {
         let Delivery { id, topic, headers, body, host } = self;
         let before = host.state.clone();

@@ -1,4 +1,4 @@
-//! The record of a native run: its result, and every action that the stand-in recorded.
+//! The record of a native run: the result of the task, and the actions that the stand-in recorded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use crate::failure::Result;
 use crate::host::recorded::{Emitted, LogLine, Request};
 use crate::host::stand_in::{Host, Prepared};
 
-/// The record of a native run.
+/// The record of a native run: the result of the task, and its recorded actions.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The result of the task, or the rejection of a body that does not match its type.
+    /// The result of the task. If the body does not match the type in the task's signature, the rejection.
     pub result: Result,
     /// The log lines, in order.
     pub log: Vec<LogLine>,
     /// The notes, in order.
     pub notes: Vec<(String, String)>,
-    /// The pause before the next attempt that the task asked for.
+    /// The back-off before the next attempt, if the task has set one.
     pub retry_after: Option<Duration>,
-    /// The emitted messages, in order. It is empty if the run failed.
+    /// The emitted messages, in order. Empty if the run failed.
     pub emitted: Vec<Emitted>,
-    /// The state after the run. It is unchanged if the run failed. A value that is not JSON is shown as
-    /// text.
+    /// The state after the run. If the run failed, the state before the run. A value that is not JSON is
+    /// converted to text.
     pub state: BTreeMap<String, Value>,
     /// The HTTP requests, in order, including those of a failed run.
     pub requests: Vec<Request>,

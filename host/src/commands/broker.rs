@@ -12,9 +12,9 @@ use crate::tasks::discovery::Discovery;
 
 /// Show or create the queues on RabbitMQ
 ///
-/// Each queue needs several queues on the broker: the queue itself, its dead-letter queue, and queues
-/// in which retries wait. The daemon creates missing queues at start. Use this command to see the
-/// changes first, or to create the queues as another user than the daemon's.
+/// Each queue needs several queues on the broker: the queue itself, its dead-letter queue, and delay
+/// queues for retries. The daemon creates missing queues at start. Use this command to review the
+/// changes first, or to create the queues as another RabbitMQ user.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArgs {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ enum BrokerCommand {
 pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     let queues = config.queues(&Discovery::read(config).tasks);
     let Backend::RabbitMq(settings) = &queues.backend else {
-        let error = anyhow!("the queue is embedded, not on a broker");
+        let error = anyhow!("the queue is embedded and has no broker");
         return Err(Failure::with_hint(error, "name the broker with `--amqp-url URL`"));
     };
     let plan = block_on(Plan::of(settings, &queues.queues))??;
@@ -64,7 +64,7 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
     print(&table.render())?;
     for change in &plan.changes {
         if let Declaration::Differs { reason } = &change.declaration {
-            print_plain(&format!("differs: `{}`: {reason}\n", change.queue))?;
+            print_plain(&format!("queue `{}` differs: {reason}\n", change.queue))?;
         }
     }
     for warning in &plan.warnings {

@@ -1,4 +1,4 @@
-//! `check`: checks the configuration, the tasks and the queue before the daemon is started.
+//! `check`: checks the configuration, the tasks and the queue without starting the daemon.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Severity};
 use crate::work::ack_timeout;
 
-/// How long Ansible may take to check one playbook.
+/// Timeout for Ansible's check of one playbook.
 const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Check the configuration, the tasks and the queue
@@ -87,7 +87,8 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     Ok(if problems.is_empty() { DONE } else { FAILED })
 }
 
-/// Prints the layers of the playbook sandbox on this machine, and checks the playbooks with Ansible.
+/// Prints the sandbox layers that this machine supports for playbooks, and checks the playbooks
+/// with Ansible.
 async fn check_playbooks(
     config: &Config,
     catalog: &Catalog,

@@ -16,7 +16,7 @@ use crate::tasks::discovery::Discovery;
 
 /// List, show, requeue or drop dead letters
 ///
-/// A dead letter is a message whose task rejected it, or failed in every attempt. Without a
+/// A dead letter is a message that its task rejected, or that failed in every attempt. Without a
 /// subcommand, all dead letters are listed.
 ///
 /// Example: `loopabull-host dead-letters requeue --task flag-build --older-than 2d`
@@ -36,7 +36,7 @@ enum DeadLettersCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show a dead letter with its message, earlier deaths and the end of its output
+    /// Show a dead letter with its message, its earlier deaths and the end of the task's output
     Show {
         /// Id of the dead letter, from `dead-letters list`
         id: String,
@@ -61,7 +61,7 @@ struct Choice {
     all: bool,
 }
 
-/// Selects the dead letters that match every condition.
+/// A filter for dead letters. A dead letter must match every condition.
 #[derive(Debug, Default, Args)]
 struct Filter {
     /// Only dead letters of this queue
@@ -70,13 +70,13 @@ struct Filter {
     /// Only dead letters of this task
     #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
     task: Option<TaskName>,
-    /// Only topics that match this pattern: `*` is one word, `#` any number of words
+    /// Only dead letters whose topic matches this pattern: `*` is one word, `#` any number of words
     #[arg(long, value_name = "PATTERN", value_parser = |text: &str| TopicPattern::try_from(text))]
     topic: Option<TopicPattern>,
-    /// Only reasons that contain this text
+    /// Only dead letters whose reason contains this text
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Only messages dead-lettered longer ago than this, for example `2d`
+    /// Only dead letters that are older than this, for example `2d`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
 }
@@ -169,7 +169,8 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
     }
     let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
     let count = visit(config, choice.filter.queue.as_ref(), |letter| {
-        // Two dead letters can have the same id: a copy is published if the broker's confirm was lost.
+        // Two dead letters can have the same id, because an entry is published again if the
+        // broker's confirm is lost. The verdict applies to both.
         let is_meant = choice.id.is_empty() || choice.id.iter().any(|id| id == letter.id.as_str());
         if !is_meant || !choice.filter.matches(letter) {
             return Verdict::Keep;
@@ -185,7 +186,8 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
     }
 }
 
-/// Calls `judge` for each dead letter of a queue, or of all queues. Returns how many it changed.
+/// Calls `judge` for each dead letter of one queue or of all queues. Returns the number of dead
+/// letters that were requeued or dropped.
 fn visit(
     config: &Config,
     queue: Option<&QueueName>,
@@ -194,7 +196,8 @@ fn visit(
     let tasks = Discovery::read(config).tasks;
     let mut queues = config.queues(&tasks);
     if let Some(queue) = queue {
-        // The queue may be one that no manifest names any more.
+        // `--queue` may name a queue that is in no manifest any more, so the queue comes from the
+        // option.
         queues.queues = vec![QueueConfig::new(queue.clone())];
     }
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
@@ -220,7 +223,8 @@ impl Filter {
             && older_than.is_none()
     }
 
-    /// Tells whether a dead letter matches. Ignores the queue, which the caller has selected.
+    /// Returns whether a dead letter matches. The queue is not compared, because the caller reads
+    /// only the selected queue.
     fn matches(&self, letter: &DeadLetter) -> bool {
         let topic = letter.message.as_ref().ok().map(|message| &message.topic);
         let died = Duration::from_millis(letter.death.died_at_ms.try_into().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! The exit codes of commands, and their errors with hints for the user.
+//! The exit codes and errors of commands. An error can have a hint for the user.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,12 +8,12 @@ use crate::daemon::DaemonError;
 
 /// The command succeeded.
 pub(crate) const DONE: u8 = 0;
-/// The command failed. Standard error has the message.
+/// The command failed. The error is on standard error.
 pub(crate) const FAILED: u8 = 1;
 /// The command line or the configuration is invalid.
 pub(crate) const BAD_USAGE: u8 = 64;
 
-/// Why a command failed, and a hint for the user.
+/// The error of a failed command, its exit code, and a hint for the user.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -22,7 +22,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Returns a failure with a hint.
+    /// Returns a failure with a hint and the exit code [`FAILED`].
     pub(crate) fn with_hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
         Self { code: FAILED, error: error.into(), hint: Some(hint.into()) }
     }
@@ -30,7 +30,7 @@ impl Failure {
     /// Prints the error and its hint to standard error, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
-        // If standard error is closed, the message has no reader.
+        // If standard error is closed, nobody can read the error, so a failed write is ignored.
         drop(writeln!(stderr, "loopabull-host: {:#}", self.error));
         if let Some(hint) = self.hint {
             drop(writeln!(stderr, "hint: {hint}"));

@@ -18,7 +18,8 @@ use crate::daemon::state_dir;
 use crate::error::chain;
 use crate::tasks::discovery::Discovery;
 
-/// The number of attempts to publish an entry before the last. With back-off they take some minutes.
+/// Number of attempts to publish an entry before the last attempt. With back-off, they take about
+/// three minutes.
 const PUBLISH_ATTEMPTS: u32 = 20;
 
 /// Publish recorded messages to the queue
@@ -77,13 +78,13 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
     })?
 }
 
-/// Publishes an entry, and retries while the broker is unavailable. The id of the entry prevents
-/// duplicates.
+/// Publishes an entry. Retries with back-off, for example while the broker is unavailable. Every
+/// attempt uses the same entry id, so the queue deduplicates them.
 async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
     let mut backoff = Backoff::default();
     for _ in 0..PUBLISH_ATTEMPTS {
         match queues.publish(entry).await {
-            Err(error) => tracing::warn!("{}; retrying", chain(error)),
+            Err(error) => tracing::warn!("cannot publish an entry: {}; retrying", chain(error)),
             done => return done,
         }
         backoff.pause(&CancellationToken::new()).await;

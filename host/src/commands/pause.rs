@@ -1,4 +1,4 @@
-//! `pause` and `resume`: pauses tasks and queues, and resumes them and stopped workers.
+//! `pause` pauses tasks and queues. `resume` resumes paused tasks and queues, and stopped workers.
 
 use anyhow::anyhow;
 use clap::Args;
@@ -13,15 +13,15 @@ use crate::work::pauses::Pauses;
 /// Pause a task or a queue until it is resumed
 ///
 /// Messages of a paused task wait in order, while other messages are processed. A paused queue is not
-/// consumed. The pause survives restarts and applies to this host only; other hosts of the same queue
-/// have their own pauses. A running daemon reacts within a second. Runs in progress continue.
+/// consumed. The pause survives restarts and applies to this host only; other hosts that consume the
+/// queue have their own pauses. A running daemon reacts within a second. Runs in progress continue.
 ///
 /// Example: `loopabull-host pause --task flag-build --reason 'the build system is down'`
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
     target: Paused,
-    /// Reason, shown by `status`
+    /// Reason that `status` shows
     #[arg(long, value_name = "TEXT", default_value = "by hand")]
     reason: String,
 }
@@ -47,13 +47,13 @@ pub(crate) struct ResumeArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Resumed {
-    /// Resume this task, paused by a user or by its circuit breaker
+    /// Resume this task, which a user or its circuit breaker paused
     #[arg(long, value_name = "NAME", value_parser = |text: &str| TaskName::try_from(text))]
     task: Option<TaskName>,
     /// Resume this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<QueueName>,
-    /// Resume this worker, stopped by a task with `on_failure = "stop-worker"`
+    /// Resume this worker, which a task with `on_failure = "stop-worker"` stopped
     #[arg(long, value_name = "N")]
     worker: Option<u32>,
     /// Resume every paused task, queue and worker

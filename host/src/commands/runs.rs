@@ -149,7 +149,7 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// Adds the results of the callback plugin and the report of the launcher.
+/// Adds the lines of a playbook run: its results, and the sandbox layers that were applied.
 fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     let mut line = |name: &str, value: String| table.push(vec![name.to_owned(), value]);
     if let Some(results) = &playbook.results {
@@ -172,10 +172,10 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
             line("warning", warning.to_string());
         }
         if results.dropped > 0 {
-            line("results", format!("{} more were not stored", results.dropped));
+            line("results", format!("{} more results were not stored", results.dropped));
         }
     } else {
-        line("results", "none: Ansible did not report any".to_owned());
+        line("results", "none: Ansible reported no results".to_owned());
     }
     let start = playbook.cold.as_ref();
     line("start", start.map_or("warm".to_owned(), |reason| format!("cold ({reason})")));
@@ -184,7 +184,7 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
             1 => "1 process".to_owned(),
             count => format!("{count} processes"),
         };
-        line("orphans", format!("{count}, killed"));
+        line("orphans", format!("{count} killed"));
     }
     for LayerReport { layer, state, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", state.as_str()));

@@ -18,13 +18,13 @@ use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status};
 use crate::tasks::discovery::Discovery;
 use crate::work::pauses::Pauses;
 
-/// How long the daemon may take to answer.
+/// Timeout for the daemon's response.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Show queues, workers, sources, pauses and run counts
 ///
-/// Asks the daemon of the state directory. If none is running, it reads the queue and the journal
-/// directly. The exit status is 0 only if a daemon is running and ready.
+/// Asks the daemon that uses the state directory. If no daemon is running, reads the queue and the
+/// journal directly. The exit status is 0 only if a daemon is running and ready.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Print the daemon's status as a JSON object

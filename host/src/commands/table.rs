@@ -14,7 +14,8 @@ impl Table {
     }
 
     pub(crate) fn push(&mut self, cells: Vec<String>) {
-        // Cells can contain text of messages and tasks, which must not move the cursor or break the line.
+        // Cells can contain text from messages and tasks. Control characters are removed, because
+        // they could move the cursor or break the line.
         let plain = |cell: String| cell.chars().filter(|&c| !is_harmful(c)).collect();
         self.rows.push(cells.into_iter().map(plain).collect());
     }

@@ -1,4 +1,4 @@
-//! `tasks`: lists the tasks, and creates the crate of a new one.
+//! `tasks`: lists the tasks, and creates the crate of a new task.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
 
-/// The files of a new task's crate: the path and the text of each. In a path, `NAME` is the task's name
-/// and `IDENT` the same as a Rust identifier.
+/// Files of a new task's crate, each with its path and text. In a path, `NAME` is the name of the
+/// task, and `IDENT` is the name as a Rust identifier.
 const TEMPLATE: [(&str, &str); 7] = [
     ("NAME/Cargo.toml", include_str!("../../../guest-sdk/template/Cargo.toml.in")),
     ("NAME/build.rs", include_str!("../../../guest-sdk/template/build.rs")),
@@ -31,7 +31,8 @@ const TEMPLATE: [(&str, &str); 7] = [
     ("NAME.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
 ];
 
-/// Names that a function in the crate cannot have: Rust's keywords, and names that the template uses.
+/// Names that a new task cannot have, because its crate contains a function with this name: Rust's
+/// keywords, and names that the template uses.
 const KEYWORDS: [&str; 42] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
     "do", "dyn", "else", "enum", "extern", "fn", "for", "gen", "if", "impl", "in", "info", "let",
@@ -54,7 +55,7 @@ enum TasksCommand {
     New(NewArgs),
 }
 
-/// List the tasks with their topics and grants, and why a task is refused
+/// List the tasks with their topics and grants, and the reasons of refused tasks
 #[derive(Debug, Args)]
 struct ListArgs {}
 
@@ -68,7 +69,7 @@ struct ListArgs {}
 struct NewArgs {
     /// Name of the task: lower-case words joined by dashes, as for cargo packages
     name: String,
-    /// Topics of the task, for example `org.example.*.thing.#`
+    /// Topic pattern of the task, for example `org.example.*.thing.#`
     #[arg(long, value_name = "PATTERN")]
     topic: String,
     /// Directory of the guest SDK [default: the nearest `guest-sdk` in or above the directory of
@@ -112,7 +113,7 @@ fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {
     let pattern =
         TopicPattern::try_from(args.topic.as_str()).context("the topic pattern is invalid")?;
     let sdk = sdk(&config.tasks, args.sdk.as_deref())?;
-    let sdk = sdk.to_str().with_context(|| format!("`{}` is not UTF-8", sdk.display()))?;
+    let sdk = sdk.to_str().with_context(|| format!("path `{}` is not UTF-8", sdk.display()))?;
     let ident = name.as_str().replace('-', "_");
     let title = format!("Handles messages of {pattern}");
     let example = example(&pattern)?;
@@ -130,7 +131,7 @@ fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {
         return Err(anyhow!("`{}` already exists", path(file).display()).into());
     }
     for (file, text) in TEMPLATE {
-        // The manifest needs the pattern; the tests need a topic that matches it.
+        // The manifest contains the pattern. The tests need a topic that matches the pattern.
         let is_manifest = file == "NAME.toml";
         let topic = if is_manifest { pattern.to_string() } else { example.to_string() };
         write(&path(file), &fill(text, &topic))?;
@@ -143,12 +144,12 @@ fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {
          cargo test\n  \
          cargo build --release --target wasm32-wasip2\n  \
          cp target/wasm32-wasip2/release/{ident}.wasm ../{name}.wasm\n\n\
-         and try it with `loopabull-host test {name} MESSAGE.json`. A running daemon loads it by itself.\n"
+         and try it with `loopabull-host test {name} MESSAGE.json`. A running daemon loads it automatically.\n"
     ))?;
     Ok(DONE)
 }
 
-/// Returns a task name that is also a valid package name of cargo.
+/// Returns the name of a task if it is also a valid package name in cargo.
 fn package_name(name: &str) -> Result<TaskName, Failure> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fits = name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -156,10 +157,10 @@ fn package_name(name: &str) -> Result<TaskName, Failure> {
         && !name.ends_with('-')
         && name.len() <= 64;
     if KEYWORDS.contains(&name) {
-        return Err(anyhow!("`{name}` cannot be the name of a Rust function").into());
+        return Err(anyhow!("`{name}` cannot be used as the name of a Rust function").into());
     }
     if !fits {
-        let error = anyhow!("`{}` is not a valid name of a crate", name.escape_debug());
+        let error = anyhow!("`{}` is not a valid name for a crate", name.escape_debug());
         return Err(Failure::with_hint(
             error,
             "use lower-case words joined by dashes, for example `flag-build`",
@@ -176,7 +177,8 @@ fn example(pattern: &TopicPattern) -> Result<Topic, Failure> {
     Ok(Topic::try_from(words.collect::<Vec<_>>().join("."))?)
 }
 
-/// Returns the directory of the SDK.
+/// Returns the directory of the guest SDK: `named` if it is given, otherwise the nearest
+/// `guest-sdk`.
 fn sdk(tasks: &Path, named: Option<&Path>) -> Result<PathBuf, Failure> {
     let is_sdk = |folder: &Path| folder.join("Cargo.toml").is_file() && folder.join("src").is_dir();
     let found = match named {

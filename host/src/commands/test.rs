@@ -25,9 +25,9 @@ use crate::work::runner::{Call, Runner};
 
 /// Run a task once on a recorded message, without a bus or a queue
 ///
-/// Prints the task's grants, output, resource usage and outcome. HTTP requests are real, but messages
-/// and state changes are only printed, not published or stored. The task reads its stored state from
-/// the state directory. The exit status is 0 only if the task succeeded.
+/// Prints the task's grants, output, resource usage and outcome. The task's HTTP requests are sent. Its
+/// messages and state changes are only printed, not published or stored. The task reads its stored
+/// state from the state directory. The exit status is 0 only if the task succeeded.
 ///
 /// Example: `loopabull-host test flag-build message.json`
 #[derive(Debug, Args)]
@@ -38,13 +38,13 @@ pub(crate) struct TestArgs {
     /// File with one message, or `-` for standard input
     #[arg(value_name = "MESSAGE.json", required_unless_present = "run")]
     message: Option<PathBuf>,
-    /// Repeat this run of the journal: use its task and message
+    /// Use the task and the message of this run in the journal
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "message"])]
     run: Option<String>,
     /// Record the message and the outcome as a test case of the task's crate
     ///
-    /// The default for FILE is `tests/cases/MESSAGE-ID.json` in the task's crate, which is the folder
-    /// `NAME` in the directory of components.
+    /// The default for FILE is `tests/cases/MESSAGE-ID.json` in the task's crate. The crate is the
+    /// folder with the task's name in the directory of components.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     record: Option<Option<PathBuf>>,
 }
@@ -101,7 +101,7 @@ async fn run_once(
 fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
     print_plain(&attempt.output.text)?;
     if attempt.output.dropped > 0 {
-        print(&format!("… {} more bytes\n", attempt.output.dropped))?;
+        print(&format!("… {} more bytes of output\n", attempt.output.dropped))?;
     }
     for (key, value) in &attempt.notes {
         print_plain(&format!("note: {key} = {value}\n"))?;
@@ -123,7 +123,7 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
         let allowed = humantime::format_duration(task.timeout());
         let [used, limit] = [attempt.usage.memory, task.memory()].map(bytesize::ByteSize);
         let calls = attempt.usage.host_calls;
-        // Nanoseconds would only be noise.
+        // The duration is printed without nanoseconds.
         let took = humantime::format_duration(Duration::from_micros(
             u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         ));
@@ -153,21 +153,21 @@ fn from_run(
         Ok::<_, loopabull_store::StoreError>((run, journal.message(RunId::new(id)).await?))
     })??;
     let (Some(run), message) = found else {
-        let error = anyhow!("there is no run `{id}`");
+        let error = anyhow!("the journal contains no run `{id}`");
         return Err(Failure::with_hint(error, "list recent runs with `loopabull-host runs list`"));
     };
     let message = message.with_context(|| format!("the message of run `{id}` was not stored"))?;
     Ok((find(catalog, run.task.as_str())?, message))
 }
 
-/// Returns the file for a test case in the task's crate.
+/// Returns the default path for a test case in the task's crate.
 fn case_file(config: &Config, task: &TaskName, message: &Message) -> Result<PathBuf, Failure> {
     let folder = config.tasks.join(task.as_str());
     if !folder.join("Cargo.toml").is_file() {
-        let error = anyhow!("there is no crate `{}`", folder.display());
+        let error = anyhow!("the crate `{}` of the task does not exist", folder.display());
         return Err(Failure::with_hint(
             error,
-            "name a file, for example `--record=tests/cases/NAME.json`",
+            "name the file, for example `--record=tests/cases/NAME.json`",
         ));
     }
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };

@@ -19,8 +19,8 @@ use crate::ingest::signers::{self, SignersError};
 /// Check the signatures of recorded fedmsg messages
 ///
 /// A file contains one JSON document or one per line: complete fedmsg bodies, or messages as
-/// datagrepper returns them. The default for `--ca` and `--crl` is in the configuration, which also
-/// has the routing policy. The exit status is 0 only if every message would be accepted.
+/// datagrepper returns them. The configuration sets the routing policy, and the defaults of `--ca` and
+/// `--crl`. The exit status is 0 only if every message would be accepted.
 ///
 /// Example: `loopabull-host verify --ca ca.crt --at 2023-01-01 recorded.json`
 #[derive(Debug, Args)]
@@ -34,7 +34,8 @@ pub(crate) struct VerifyArgs {
     /// Certificate revocation list of the CA
     #[arg(long, value_name = "FILE")]
     crl: Option<PathBuf>,
-    /// Check as of this time, for example `2023-01-01T00:00:00Z` or `2023-01-01` [default: now]
+    /// Check signatures as of this time, for example `2023-01-01T00:00:00Z` or `2023-01-01`
+    /// [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
     /// Print a JSON object for each message
@@ -46,14 +47,14 @@ pub(crate) struct VerifyArgs {
 #[derive(Serialize)]
 struct Verdict<'a> {
     file: &'a str,
-    /// The number of the document in the file, from 1.
+    /// Number of the document in the file, counted from 1.
     document: usize,
     accepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signer: Option<String>,
-    /// The label of this rejection in the daemon's metrics.
+    /// Metrics label of the rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,16 +65,15 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     let mut fedmsg = config.fedmsg.clone();
     fedmsg.verify = Verify::Required;
     if let Some(ca) = &args.ca {
-        // The revocation list of the configuration belongs to another CA.
+        // The configured revocation list belongs to the configured CA, so `--ca` discards it.
         (fedmsg.ca, fedmsg.crl) = (Some(ca.clone()), None);
     }
     if let Some(crl) = &args.crl {
         fedmsg.crl = Some(crl.clone());
     }
     let verifier = signers::verifier(&fedmsg).map_err(|error| match &error {
-        SignersError::NoCa => {
-            Failure::with_hint(error, "name its certificate with `--ca FILE`").with_code(BAD_USAGE)
-        }
+        SignersError::NoCa => Failure::with_hint(error, "name the CA certificate with `--ca FILE`")
+            .with_code(BAD_USAGE),
         _ => error.into(),
     })?;
     let now = args.at.map_or_else(clock::now_seconds, Timestamp::as_second);
@@ -98,7 +98,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     Ok(if all { DONE } else { FAILED })
 }
 
-/// Why a document is rejected: a label and a description.
+/// The reason of a rejected document: the metrics label and a description.
 type Refused = (&'static str, String);
 
 fn messages(

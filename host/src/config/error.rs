@@ -1,11 +1,11 @@
-//! The errors of the configuration, with hints for the operator.
+//! Errors in the configuration, with hints for the operator.
 
 use std::path::PathBuf;
 
 use loopabull_fedora_messaging::PythonConfigError;
 use loopabull_model::QueueName;
 
-/// Why a configuration cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration `{path}`")]
@@ -16,13 +16,13 @@ pub enum ConfigError {
     FedoraMessaging(#[from] PythonConfigError),
     #[error("fedmsg signatures must be checked, but no CA is configured")]
     Unverified,
-    #[error("`--role` needs a queue that several daemons share, but the queue is embedded")]
+    #[error("`--role` needs a queue on RabbitMQ, but the queue is embedded")]
     RoleWithoutBroker,
     #[error("`{key}` is {value}, but must be between 1 and 1000")]
     Range { key: String, value: u32 },
-    #[error("queue `{queue}` has `exclusive_order` and {workers} workers")]
+    #[error("queue `{queue}` has {workers} workers, but `exclusive_order` allows only one")]
     ExclusiveOrder { queue: QueueName, workers: u32 },
-    #[error("one of the directories `state` and `{key}` contains the other")]
+    #[error("the directories `state` and `{key}` overlap")]
     Nested { key: &'static str },
     #[error("the queue `workers` cannot be configured under `[queues]`")]
     DefaultQueue,
@@ -36,15 +36,15 @@ impl ConfigError {
                 "name the certificate of the CA with `--ca FILE`, or with `ca` under `[fedmsg]`; to \
                  accept unsigned messages from anyone, use `--unsigned` or `verify = \"off\"`",
             ),
-            Self::RoleWithoutBroker => Some("use a queue on RabbitMQ: `--amqp-url URL`"),
-            Self::Nested { .. } => {
-                Some("separate them: playbooks must not be able to read the daemon's state")
-            }
+            Self::RoleWithoutBroker => Some("name the broker with `--amqp-url URL`"),
+            Self::Nested { .. } => Some(
+                "choose separate directories, so that playbooks cannot read the daemon's state",
+            ),
             Self::ExclusiveOrder { .. } => {
-                Some("set `workers = 1`: only one worker at a time can consume it")
+                Some("set `workers = 1` for this queue, or remove `exclusive_order`")
             }
             Self::DefaultQueue => {
-                Some("set its number of workers with the top-level key `workers`")
+                Some("set the number of its workers with the top-level key `workers`")
             }
             _ => None,
         }

@@ -1,4 +1,4 @@
-//! The settings of the sources of messages.
+//! Settings of the message sources.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,49 +11,54 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The default interval at which the files of the CA are read again.
+/// Default interval at which the CA and CRL files are reread.
 const REFRESH_INTERVAL: Duration = Duration::from_hours(1);
 
-/// The fedmsg source.
+/// Settings of the fedmsg source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fedmsg {
-    /// ZeroMQ endpoints of publishers, for example `tcp://127.0.0.1:4001`, or each with its settings.
+    /// ZeroMQ endpoints of publishers. Each is an address such as `tcp://127.0.0.1:4001`, or a
+    /// table with settings.
     pub endpoints: Vec<Endpoint>,
-    /// Topic prefixes to subscribe to, compared byte by byte as ZeroMQ does. Default: everything.
+    /// Topic prefixes to subscribe to. ZeroMQ compares them byte by byte. Default: all topics.
     pub topics: Vec<String>,
     /// Whether signatures are checked.
     pub verify: Verify,
-    /// The certificate of the CA that issues those of publishers, PEM. Only the first in the file is used.
+    /// File with the certificate (PEM) of the CA that issues the publishers' certificates. Only the
+    /// first certificate in the file is used.
     pub ca: Option<PathBuf>,
-    /// The revocation list of the CA. Default: no certificate is revoked.
+    /// File with the certificate revocation list of the CA. Default: no certificate is revoked.
     pub crl: Option<PathBuf>,
-    /// The interval at which both files are read again. SIGHUP does it at once. Default: 1 hour.
+    /// Interval at which the CA and CRL files are reread. SIGHUP rereads them at once. Default: 1
+    /// hour.
     #[serde(deserialize_with = "positive")]
     pub refresh: Duration,
-    /// The signers that may publish a topic, by the common names of their certificates. Every trusted
-    /// signer may publish a topic that is not listed.
+    /// Allowed signers of each topic. A signer is the common name of a certificate. A topic that is
+    /// not listed may be published by every trusted signer.
     pub policy: BTreeMap<String, Vec<String>>,
-    /// Rejects topics that the policy does not list (`routing_nitpicky` of fedmsg).
+    /// Whether messages are rejected if the policy does not list their topic (`routing_nitpicky` in
+    /// fedmsg).
     pub nitpicky: bool,
-    /// The maximum size of messages in the spool, where they wait while the queue accepts none.
-    /// Default: 256 MiB.
+    /// Maximum total size of the messages in the spool, where messages wait while their queue is
+    /// unavailable. Default: 256 MiB.
     pub spool: ByteSize,
 }
 
 /// The endpoint of a publisher.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
-    /// The address of its socket.
+    /// Address of the publisher's socket.
     pub address: String,
-    /// The interval of heartbeats, and the timeout for an answer. None for a publisher with libzmq
-    /// before 4.2, which never answers.
+    /// Interval of ZMTP heartbeats, which is also the timeout for each reply. None for a publisher
+    /// with libzmq before 4.2, which does not reply.
     pub heartbeat: Option<Duration>,
-    /// How long without a message until the connection is replaced. None where messages are rare.
+    /// Time without a message after which the connection is replaced. None for a publisher that
+    /// rarely sends messages.
     pub idle: Option<Duration>,
 }
 
-/// An endpoint in the form of a table.
+/// An endpoint in the form of a TOML table.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointTable {
@@ -102,23 +107,25 @@ fn idle() -> Option<Duration> {
     Some(Duration::from_mins(10))
 }
 
-/// The archive of a fedmsg bus.
+/// Settings of datagrepper, the archive of a fedmsg bus.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Datagrepper {
-    /// The URL, for example `https://apps.fedoraproject.org/datagrepper`.
+    /// URL of datagrepper, for example `https://apps.fedoraproject.org/datagrepper`.
     pub url: String,
-    /// Non-public addresses that its host name may resolve to.
+    /// Non-public addresses to which the host name in the URL may resolve.
     #[serde(default)]
     pub addresses: Vec<AddressBlock>,
-    /// The topics to search. Default: those of all tasks, if none is a pattern; otherwise all.
+    /// Topics to search. Default: the topics of all tasks. If a task has a topic pattern, the
+    /// default is all topics.
     #[serde(default)]
     pub topics: Vec<Topic>,
-    /// How much earlier than needed a search begins: clocks differ, and a dead connection is detected
+    /// Time by which a search begins early, because clocks differ and dead connections are detected
     /// late. Default: 2 minutes.
     #[serde(default = "overlap", with = "humantime_serde")]
     pub overlap: Duration,
-    /// The number of consecutive pages of 100 messages, before a pause of one minute. Default: 100.
+    /// Number of pages, of 100 messages each, after which the search pauses for one minute.
+    /// Default: 100.
     #[serde(default = "pages")]
     pub pages: u32,
 }
@@ -131,14 +138,15 @@ fn pages() -> u32 {
     100
 }
 
-/// The deduplication window.
+/// Settings of deduplication.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deduplication {
-    /// How long a message is remembered. Zero switches deduplication off. Default: 1 day.
+    /// Time for which a message is remembered. Zero switches deduplication off. Default: 1 day.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// The maximum number that is remembered, one for each message and task. Default: 200,000.
+    /// Maximum number of remembered messages. A message counts once for each task. Default:
+    /// 200,000.
     pub messages: usize,
 }
 
@@ -175,7 +183,7 @@ impl Default for Fedmsg {
     }
 }
 
-/// Reads a positive duration, or `off`.
+/// Deserializes a positive duration. The text `off` gives `None`.
 fn duration_or_off<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
@@ -191,7 +199,7 @@ fn duration_or_off<'de, D: Deserializer<'de>>(
     Ok(Some(parsed))
 }
 
-/// Reads a positive duration.
+/// Deserializes a positive duration.
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let parsed: Duration = humantime_serde::deserialize(deserializer)?;
     if parsed.is_zero() {

@@ -1,8 +1,8 @@
-//! Orphans: playbook processes and run directories that a killed daemon has left.
+//! Orphans: playbook processes and run directories that a killed daemon left behind.
 //!
-//! A playbook and its child processes have the run's directory as `HOME`. A process with another `HOME`
-//! is recognized by its working directory or its session. All must be gone before their messages are
-//! processed again.
+//! A playbook and its child processes have the run directory as `HOME`. A process with another
+//! `HOME` is recognized by its working directory or its session. All orphans must be gone before
+//! their messages are processed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,26 +15,29 @@ use std::time::Duration;
 use loopabull_playbook::remove_tree;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The maximum number of scans, and the interval between them: 10 s in total.
+/// Maximum number of scans. With the interval between them, all scans take 10 s.
 const SCAN_LIMIT: u32 = 500;
+/// Interval between two scans.
 const SCAN_INTERVAL: Duration = Duration::from_millis(20);
-/// The age at which a directory in `tries` belongs to no running command.
+/// Age above which a directory in `tries` is removed, because no command runs that long.
 const TRY_AGE_LIMIT: Duration = Duration::from_hours(1);
-/// The maximum number of consecutive scans that find only processes without an environment: 0.5 s.
+/// Maximum number of consecutive scans with the result [`Scan::Blank`]. They take 0.5 s.
 const BLANK_SCAN_LIMIT: u32 = 25;
 
-/// The result of a scan of all processes.
+/// The result of a scan of all processes on the machine.
 enum Scan {
-    /// An orphan was found and sent SIGKILL.
+    /// At least one orphan was found and sent SIGKILL.
     Killed,
-    /// There was no orphan, but a process without an environment, which may be in the middle of `execve`.
+    /// No orphan was found, but a process has an empty environment. That process may be an orphan
+    /// in the middle of `execve`.
     Blank,
+    /// No orphan and no process with an empty environment was found.
     Clean,
 }
 
-/// Kills the processes of the run directories in `runs`, and removes the directories if possible. Returns
-/// the number of killed processes. Only the daemon that has locked the state directory may call this,
-/// before it starts a playbook.
+/// Kills the processes that belong to a run directory in `runs`, and removes the directories if
+/// possible. Returns the number of killed processes. The caller must hold the lock of the state
+/// directory, and must not have started a playbook yet.
 ///
 /// # Errors
 ///
@@ -43,8 +46,8 @@ pub(super) fn kill_orphans(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
     let mut blank_scans = 0;
     let mut gone = false;
-    // A killed process takes a moment to end and may just have started another, so we scan until
-    // none is left.
+    // A killed process ends after a moment, and may have started another process just before. So
+    // the scan is repeated until no orphan is left.
     for _ in 0..SCAN_LIMIT {
         match scan(runs, &mut killed)? {
             Scan::Killed => blank_scans = 0,
@@ -67,7 +70,8 @@ pub(super) fn kill_orphans(runs: &Path) -> io::Result<usize> {
     Ok(killed.len())
 }
 
-/// Removes old directories in `tries`. Commands that were killed have left them, and they contain secrets.
+/// Removes old directories in `tries`, which killed commands left behind. The directories can
+/// contain secrets.
 pub(super) fn remove_old_tries(tries: &Path) {
     let is_old = |entry: &fs::DirEntry| {
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
@@ -80,7 +84,7 @@ pub(super) fn remove_old_tries(tries: &Path) {
     }
 }
 
-/// Sends SIGKILL to each process that belongs to a directory in `runs`, and to its session.
+/// Sends SIGKILL to each process that belongs to a run directory in `runs`, and to its session.
 fn scan(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Scan> {
     let mut result = Scan::Clean;
     let (mut inside, mut sessions) = (Vec::new(), BTreeMap::new());
@@ -97,7 +101,8 @@ fn scan(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Scan> {
         }
         sessions.extend(session.map(|session| (pid, session.number)));
     }
-    // The launcher gives each playbook its own session, so our session is not one of them.
+    // The launcher starts each playbook in a new session. The daemon's own session is excluded, so
+    // that the daemon never kills itself.
     let ours = Session::of(Path::new("/proc/self")).map(|session| session.number);
     let found: BTreeSet<i32> = inside.iter().filter_map(|pid| sessions.get(pid).copied()).collect();
     let is_of_run = |session: &i32| found.contains(session) && Some(*session) != ours;
@@ -115,7 +120,7 @@ fn scan(runs: &Path, killed: &mut BTreeSet<i32>) -> io::Result<Scan> {
 enum Owner {
     Run,
     Other,
-    /// The process has no environment, or none yet.
+    /// The process has an empty environment. It may be in the middle of `execve`.
     Unknown,
 }
 
@@ -129,7 +134,8 @@ struct Session {
 impl Session {
     fn of(process: &Path) -> Option<Self> {
         let stat = fs::read(process.join("stat")).ok()?;
-        // The program's name is in parentheses and can contain any byte.
+        // The program's name is in parentheses and can contain any byte, so parsing starts after
+        // the last parenthesis.
         let end = stat.iter().rposition(|&byte| byte == b')')?;
         let fields = str::from_utf8(&stat[end + 1..]).ok()?;
         let mut fields = fields.split_ascii_whitespace().skip(3);
@@ -145,18 +151,21 @@ impl Owner {
         home.push(runs);
         let mut home = home.into_vec();
         home.push(b'/');
-        // A process with a terminal is a person who inspects the directory.
+        // A process with a terminal is the shell of a person who inspects the run directory. It is
+        // not killed for its working directory.
         let works_there = session.is_some_and(|session| !session.has_terminal)
             && fs::read_link(process.join("cwd"))
                 .is_ok_and(|directory| directory.starts_with(runs) && directory != runs);
-        // The environment of another user's process is unreadable; that of an ended process is empty.
+        // The environment of another user's process cannot be read, so the process is not an
+        // orphan.
         let Ok(environment) = fs::read(process.join("environ")) else { return Self::Other };
         let has_home =
             environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home));
         if works_there || has_home {
             return Self::Run;
         }
-        // Kernel threads and ended processes have no executable either.
+        // Kernel threads and ended processes also have an empty environment, but they have no
+        // executable.
         let is_blank = environment.is_empty() && fs::read_link(process.join("exe")).is_ok();
         if is_blank { Self::Unknown } else { Self::Other }
     }
@@ -181,7 +190,8 @@ mod tests {
         sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
         let mut inside = sleep.spawn().unwrap();
         let mut outside = sleep.env("HOME", runs.path()).spawn().unwrap();
-        // Two processes without the run's environment: one has its working directory, one its session.
+        // Two processes without the run's `HOME`: one is in the run directory, the other only in
+        // the session.
         let shell = "cd /; env -i sleep 600 & cd \"$HOME\"; env -i sleep 600 & cd /; echo; wait";
         let mut session = Command::new("/usr/bin/setsid");
         session.args(["/bin/sh", "-c", shell]).env("HOME", &home).stdout(Stdio::piped());

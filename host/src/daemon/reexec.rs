@@ -1,20 +1,21 @@
 //! Re-executes this program with larger thread stacks.
 //!
-//! lapin, the AMQP library, parses nested tables recursively and without a depth limit: a 5 kB header
-//! crashed a daemon. lapin creates its threads itself. The standard library takes their stack size from an
-//! environment variable that it reads once, so this program must be executed again to change it.
+//! lapin, the AMQP library, parses nested tables recursively and without a depth limit, so a header
+//! of 5 kB can overflow a thread's stack. lapin creates its threads itself. The standard library
+//! reads the stack size of threads only once, from an environment variable. So this program sets
+//! the variable and executes itself again.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The environment variable with the standard library's default stack size of threads.
+/// Environment variable with the standard library's default stack size of threads.
 const VARIABLE: &str = "RUST_MIN_STACK";
-/// The stack size in bytes. A frame of 128 KiB can hold 26,000 nested tables, which need 400 MB in a
-/// debug build. A thread occupies only the part of its stack that it touches.
+/// Stack size in bytes. A frame of 128 KiB can contain 26,000 nested tables, which need 400 MB in a
+/// debug build. A thread occupies only the part of its stack that it uses.
 const STACK_BYTES: &str = "536870912";
 
-/// Why this program cannot be executed again.
+/// The reason why this program cannot execute itself again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReexecError {
     #[error("cannot find the executable of this process")]
@@ -23,8 +24,9 @@ pub(crate) enum ReexecError {
     Exec { program: PathBuf, source: std::io::Error },
 }
 
-/// Replaces this process by the same program with larger thread stacks, unless the environment already
-/// sets their size. Call it before anything is read or started.
+/// Replaces this process by the same program with larger thread stacks, unless the environment
+/// already sets the stack size. Call it before standard input is read and before threads are
+/// started.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! Reload: applies changes in the directories of tasks while the daemon runs.
+//! Reload: applies changes in the task directories while the daemon runs.
 //!
-//! Decides when the directories are read again. A reload builds a new catalog and swaps it in as a whole. A
-//! component that cannot be loaded stays in use in its previous version, and an invalid playbook is refused;
-//! `/readyz` reports either as a problem. A task with a new queue is refused until the daemon is restarted,
-//! because queues and their workers cannot change at run time.
+//! Decides when the task directories are reread. A reload builds a new catalog, which replaces the
+//! current catalog as a whole. If a component cannot be loaded, its previous version stays in use.
+//! An invalid playbook is refused. `/readyz` reports both as problems. A task with a new queue
+//! takes effect only after a restart, because queues and their workers cannot change at run time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::work::ack_timeout;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
 
-/// How long the directories must be unchanged before they are read, so that a file is not read while it
-/// is being copied.
+/// Time for which the directories must be unchanged before they are reread. A file that is being
+/// copied is therefore not read too early.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
-/// The maximum wait for the directories to settle.
+/// Maximum time to wait until the directories are unchanged.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The interval at which the directories are read without a notification, because not every file system
-/// sends them.
+/// Interval at which the directories are reread without a notification, because some file systems
+/// send no notifications.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
-/// How long Ansible may take to check a playbook.
+/// Timeout for Ansible's check of one playbook.
 const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Applies changes in the directories.
+/// Applies changes in the task directories.
 pub(crate) struct Reload {
     config: Config,
-    /// The queues that have workers.
+    /// Queues that have workers.
     queues: Vec<QueueName>,
     work_queues: Arc<Queues>,
     runner: Arc<Runner>,
@@ -50,7 +50,7 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// Makes a reload for the current catalog, which was loaded from this discovery.
+    /// Creates a reload. `current` is the discovery from which the current catalog was loaded.
     pub(crate) fn new(config: &Config, work: &Shared, current: Arc<Discovery>) -> Self {
         let catalog = work.runner.catalog.get();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
@@ -67,18 +67,18 @@ impl Reload {
         }
     }
 
-    /// Watches until the daemon drains.
+    /// Watches the directories and applies changes until the daemon drains.
     pub(crate) async fn run(mut self) {
         let drain = self.drain.clone();
         let (sender, mut changes) = mpsc::channel(1);
         let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
         loop {
-            // A new watcher each time, because a directory may have been replaced by another. It also
-            // reports changes that happen while the tasks are loaded.
+            // Each iteration creates a new watcher, because a directory may have been replaced. The
+            // watcher also reports changes during the following reload.
             let _watcher = watch(&folders, sender.clone()).inspect_err(|error| {
                 tracing::warn!("cannot watch the directories of tasks: {error}")
             });
-            // A reload that is cancelled here has changed nothing.
+            // A reload can be dropped here, because its last step replaces the catalog.
             tokio::select! {
                 () = self.reload() => (),
                 () = drain.cancelled() => return,
@@ -91,7 +91,7 @@ impl Reload {
         }
     }
 
-    /// Reads the directories, and loads the tasks if they have changed.
+    /// Reads the directories, and loads the tasks if a file has changed.
     async fn reload(&mut self) {
         let config = self.config.clone();
         let read = tokio::task::spawn_blocking(move || Discovery::read(&config));
@@ -100,7 +100,8 @@ impl Reload {
             !self.current.unreadable.iter().any(|(known, _)| known == folder)
         };
         if let Some((folder, reason)) = discovery.unreadable.iter().find(is_new) {
-            // The tasks in the directory are unknown, so the current ones stay in use.
+            // The directory cannot be read, so its tasks are unknown. The current catalog stays in
+            // use.
             let problem = format!("`{}`: {reason}", folder.display());
             self.health.report(Part::Tasks, problem);
             return;
@@ -124,7 +125,8 @@ impl Reload {
             })
             .await
         };
-        // Only a panic, which is a bug, leads here. The current catalog stays in use.
+        // `loaded` is an error only after a panic, which is a bug. The current catalog stays in
+        // use.
         let Ok((mut catalog, discovery)) = loaded else {
             tracing::error!("cannot reload the tasks: loading them panicked");
             return;
@@ -138,7 +140,7 @@ impl Reload {
         self.metrics.reloads.inc();
     }
 
-    /// Puts another catalog in force, and reports the problems of its tasks.
+    /// Makes a catalog current. Reports its problems in place of the problems of the old catalog.
     fn replace_catalog(&self, catalog: Catalog) {
         for (name, _) in self.runner.catalog.get().problems() {
             self.health.resolve(&Part::Task(name.clone()));
@@ -146,13 +148,14 @@ impl Reload {
         report_problems(&self.runner.catalog.replace(catalog), &self.health);
     }
 
-    /// Refuses tasks that need a restart, exceed the acknowledgement timeout, or are invalid playbooks.
+    /// Reverts tasks that need a restart or exceed the acknowledgement timeout. Refuses invalid
+    /// playbooks.
     async fn check(&self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
             if !self.queues.contains(queue) {
-                let reason = format!("its queue `{queue}` has no workers here; restart the daemon");
+                let reason = format!("queue `{queue}` has no workers yet; restart the daemon");
                 refused.push((task.name.clone(), reason));
             }
         }
@@ -166,7 +169,8 @@ impl Reload {
         for (name, reason) in refused {
             catalog.revert(&name, previous, reason);
         }
-        // Ansible reads a playbook at each run, so a previous version cannot stay in use.
+        // Ansible reads the playbook file at each run. So the previous version of an invalid
+        // playbook cannot stay in use, and the playbook is refused.
         let is_new = |name: &TaskName| changed.contains(name) || previous.refused(name).is_some();
         for task in routes.tasks() {
             if let Some(secrets) = catalog.secrets(&task.name)
@@ -180,7 +184,7 @@ impl Reload {
     }
 }
 
-/// Reports the problems of the tasks of a catalog.
+/// Reports the problems of a catalog's tasks in `/readyz`.
 pub(crate) fn report_problems(catalog: &Catalog, health: &Health) {
     for (name, problem) in catalog.problems() {
         health.report(Part::Task(name.clone()), problem);
@@ -201,7 +205,8 @@ pub(crate) fn report(findings: &[Finding]) {
 /// Sends a notification to `changes` for every change in the directories.
 fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is not a change. One pending notification is enough.
+        // Access notifications are ignored, because reading a file is not a change. If the channel
+        // is full, a notification is already pending.
         let is_change = event.is_ok_and(|event| !event.kind.is_access());
         if is_change && changes.try_send(()).is_err() {
             tracing::trace!("a notification is already pending");
@@ -213,7 +218,7 @@ fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<Recom
     Ok(watcher)
 }
 
-/// Waits until the directories have not changed for `SETTLE_INTERVAL`.
+/// Waits until the directories are unchanged for `SETTLE_INTERVAL`, at most for `SETTLE_TIMEOUT`.
 async fn settle(changes: &mut mpsc::Receiver<()>) {
     let quiet = async {
         while let Ok(Some(())) = tokio::time::timeout(SETTLE_INTERVAL, changes.recv()).await {}

@@ -1,4 +1,5 @@
-//! The state directory: its lock, and the file by which commands find its daemon.
+//! The state directory: its lock, and the file `daemon.json`, which tells commands the daemon's
+//! address.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -11,19 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::orphans;
 
-/// How long to wait for a lock that another process holds.
+/// Time to wait for a lock that another process holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The interval between attempts to lock.
+/// Interval between attempts to lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The content of `daemon.json` in the state directory, by which commands find the daemon.
+/// The content of `daemon.json` in the state directory. Commands read the daemon's address from it.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct DaemonFile {
     pub pid: u32,
     pub listen: SocketAddr,
 }
 
-/// Why a state directory cannot be used.
+/// The reason why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
     #[error("cannot create the state directory `{path}`")]
@@ -32,9 +33,9 @@ pub(crate) enum StateError {
     InUse { path: PathBuf },
     #[error("cannot lock the state directory `{path}`")]
     Lock { path: PathBuf, source: std::io::Error },
-    #[error("cannot remove orphaned playbook runs in `{path}`")]
+    #[error("cannot kill orphaned playbook processes of `{path}`")]
     Orphans { path: PathBuf, source: std::io::Error },
-    #[error("cannot write `{path}`")]
+    #[error("cannot write the daemon file `{path}`")]
     DaemonFile { path: PathBuf, source: std::io::Error },
 }
 
@@ -51,7 +52,7 @@ impl StateError {
 }
 
 impl DaemonFile {
-    /// Reads the file of a state directory. Returns none if no daemon has written a valid one.
+    /// Reads the file from a state directory. Returns none if the file is missing or invalid.
     pub(crate) fn read(state: &Path) -> Option<Self> {
         serde_json::from_str(&std::fs::read_to_string(Self::path(state)).ok()?).ok()
     }
@@ -64,7 +65,7 @@ impl DaemonFile {
     pub(crate) fn write(state: &Path, listen: SocketAddr) -> Result<PathBuf, StateError> {
         let path = Self::path(state);
         let daemon = Self { pid: std::process::id(), listen };
-        let text = serde_json::to_string(&daemon).expect("it contains only JSON types");
+        let text = serde_json::to_string(&daemon).expect("a daemon file contains only JSON types");
         tempfile::NamedTempFile::new_in(state)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
@@ -75,7 +76,7 @@ impl DaemonFile {
     }
 }
 
-/// Creates the state directory, accessible only to its owner.
+/// Creates the state directory if it is missing, accessible only to its owner.
 pub(crate) fn make(path: &Path) -> Result<(), StateError> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -86,8 +87,8 @@ pub(crate) fn make(path: &Path) -> Result<(), StateError> {
 
 /// Locks the state directory for this daemon until the returned file is closed.
 ///
-/// Waits a moment for a lock that is held: a child of a killed daemon inherits the lock and holds it until
-/// its `execve`.
+/// Waits up to 2 s for a lock that is held, because a child process of a killed daemon inherits the
+/// lock and holds it until its `execve`.
 pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
     let path = path.to_owned();
     let cannot = |source| StateError::Lock { path: path.clone(), source };
@@ -105,7 +106,8 @@ pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
     }
 }
 
-/// Kills playbooks that a killed daemon has left running, before their messages are processed again.
+/// Kills playbook processes that a killed daemon left running, before their messages are processed
+/// again.
 pub(crate) fn kill_orphans(path: &Path) -> Result<(), StateError> {
     orphans::remove_old_tries(&path.join("tries"));
     let Ok(path) = path.join("runs").canonicalize() else { return Ok(()) };

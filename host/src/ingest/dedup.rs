@@ -1,9 +1,9 @@
-//! Deduplication: each task is given a message once within a window.
+//! Deduplication: each task receives a message once within a window.
 //!
-//! The same message arrives again from a second endpoint, from a bridge between two buses, after a
-//! reconnect, or from the archive. Owns the window: the keys of recent messages and tasks, in a file and
-//! in memory. Before it on the path of a message: the path, which claims a key before it publishes and
-//! records it afterwards.
+//! A message can arrive again from a second endpoint, over a bridge between two buses, after a
+//! reconnect, or from the archive. Owns the window: the keys of recent messages and their tasks, in
+//! a file and in memory. The ingest path claims a key before it publishes an entry, and records the
+//! key afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -26,13 +26,13 @@ const SCHEMA: &str = "
         at INTEGER NOT NULL  -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS by_age ON recorded (at);";
-/// The number of new keys after which old keys are deleted from the file.
+/// Number of new keys after which expired keys are deleted from the file.
 const SWEEP_INTERVAL: usize = 1000;
 
-/// The hash of a message id and a task name.
+/// Hash of a message id and a task name.
 type Key = [u8; 16];
 
-/// The messages that each task was given recently.
+/// The messages that each task received recently.
 #[derive(Debug)]
 pub(super) struct Dedup {
     store: Store,
@@ -44,44 +44,46 @@ pub(super) struct Dedup {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When each key was recorded, in seconds since 1970.
+    /// Time at which each key was recorded, in seconds since 1970.
     recorded: HashMap<Key, i64>,
-    /// The same, oldest first.
+    /// Recorded keys with their times, oldest first.
     order: VecDeque<(i64, Key)>,
-    /// The keys whose entries are being published.
+    /// Keys whose entries are being published.
     claimed: HashMap<Key, Custody>,
     since_sweep: usize,
 }
 
-/// Where a message is kept until it is stored here.
+/// The holder of a copy of a message until its entries are stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Custody {
-    /// Its source: a bus until the message is acknowledged, or an archive.
+    /// The source of the message: a bus until the message is acknowledged, or an archive.
     Source,
-    /// Nobody: it is not sent again.
+    /// Nobody. The source does not send the message again.
     Nobody,
 }
 
 /// The result of a claim.
 pub(super) enum Claimed<'a> {
-    /// The task was not given the message. Other claims for the same wait until this one is dropped.
+    /// The task has not received the message. Other claims for the same key wait until this claim
+    /// is dropped.
     New(Claim<'a>),
-    /// The task was given the message before.
+    /// The task has already received the message, or a copy that its source keeps is being
+    /// published.
     Duplicate,
 }
 
-/// The exclusive right to publish a message for a task. Dropping it releases the key.
+/// The exclusive right to publish a message for a task. Dropping the claim releases its key.
 pub(super) struct Claim<'a> {
     dedup: &'a Dedup,
     key: Key,
 }
 
 impl Dedup {
-    /// Opens the file and reads the window from it.
+    /// Opens the file, and reads the keys in the window.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened or read.
+    /// If the file cannot be opened or read.
     pub(super) async fn open(
         path: &Path,
         config: &config::Deduplication,
@@ -108,10 +110,12 @@ impl Dedup {
         Ok(Self { store, window, max_keys, state, released: Notify::new() })
     }
 
-    /// Claims a message for a task. Waits while the same is claimed elsewhere.
+    /// Claims a message for a task. Waits while another copy of the message is claimed for the same
+    /// task.
     ///
-    /// A message that nobody keeps does not wait for a copy that its source keeps: that copy may take as
-    /// long as the queue is down, and then it is published. The message counts as a duplicate.
+    /// A copy with [`Custody::Nobody`] does not wait for a copy with [`Custody::Source`], because
+    /// the queue may be unavailable for a long time. The copy of the source is published in the
+    /// end, so the other copy is a duplicate.
     pub(super) async fn claim(
         &self,
         message: &MessageId,
@@ -122,7 +126,7 @@ impl Dedup {
         loop {
             let released = self.released.notified();
             tokio::pin!(released);
-            // Registered before the state is read, so that no release is missed.
+            // The waiter is registered before the state is read, so that it misses no release.
             released.as_mut().enable();
             {
                 let mut state = self.state.lock();
@@ -165,11 +169,11 @@ impl State {
 }
 
 impl Claim<'_> {
-    /// Records that the task was given the message. Returns when that is on disk.
+    /// Records that the task received the message. Returns once the record is on disk.
     ///
     /// # Errors
     ///
-    /// If it cannot be written. Then it is remembered until the daemon ends.
+    /// If the file cannot be written. The key is then remembered in memory until the daemon ends.
     pub(super) async fn record(self) -> Result<(), StoreError> {
         if self.dedup.window.is_zero() {
             return Ok(());
@@ -204,7 +208,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Returns when the window began, in seconds since 1970.
+/// Returns the beginning of the window, in seconds since 1970.
 fn oldest(window: Duration) -> i64 {
     clock::now_seconds().saturating_sub(clock::whole_seconds(window))
 }
@@ -214,11 +218,11 @@ fn key(message: &MessageId, task: &TaskName) -> Key {
     digest.update(without_year(message.as_str()));
     digest.update([0]);
     digest.update(task.as_str());
-    *digest.finalize().first_chunk().expect("a digest has 32 bytes")
+    *digest.finalize().first_chunk().expect("a SHA-256 digest has 32 bytes")
 }
 
-/// Removes the year that begins an id of fedmsg: the other bus has the same id without it
-/// (fedmsg-migration-tools, `verify_missing.py`).
+/// Removes the year at the beginning of a fedmsg message id. On the fedora-messaging bus, the same
+/// message has the id without the year (fedmsg-migration-tools, `verify_missing.py`).
 fn without_year(id: &str) -> &str {
     match id.split_at_checked(5) {
         Some((year, rest))
@@ -278,9 +282,29 @@ mod tests {
             assert!(is_new(&dedup, message, "a").await);
         }
         assert!(!is_new(&dedup, "4", "a").await && is_new(&dedup, "1", "a").await);
+        drop(dedup);
+        let file = rusqlite::Connection::open(folder.path().join("dedup.db")).unwrap();
+        file.execute("UPDATE recorded SET at = at - 3601", []).unwrap();
+        let dedup = open(&folder, 3600, 10).await;
+        assert!(is_new(&dedup, "4", "a").await, "a message outside the window is not a duplicate");
+    }
+
+    #[test]
+    fn a_key_expires_while_the_daemon_runs() {
+        let mut state = State::default();
+        for (at, key) in [(10, [1; 16]), (20, [2; 16])] {
+            state.recorded.insert(key, at);
+            state.order.push_back((at, key));
+        }
+        state.expire(11, 10);
+        assert_eq!(state.recorded.keys().collect::<Vec<_>>(), [&[2; 16]]);
+    }
+
+    #[tokio::test]
+    async fn a_window_of_zero_turns_deduplication_off() {
+        let folder = tempfile::tempdir().unwrap();
         let dedup = open(&folder, 0, 10).await;
-        tokio::time::sleep(Duration::from_millis(1100)).await;
-        assert!(is_new(&dedup, "4", "a").await, "the window is over");
+        assert!(is_new(&dedup, "1", "a").await && is_new(&dedup, "1", "a").await);
     }
 
     #[tokio::test]
@@ -288,7 +312,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dedup = open(&folder, 3600, 10).await;
         let Claimed::New(first) = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await else {
-            panic!("it is new")
+            panic!("the first claim is new")
         };
         let second = async {
             let claimed = dedup.claim(&id("1"), &task("a"), Custody::Nobody).await;

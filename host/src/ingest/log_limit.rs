@@ -1,14 +1,14 @@
-//! A rate limit for one log line that a flood of messages would repeat.
+//! A rate limit for a log line that a flood of messages would repeat.
 //!
-//! Decides when the line is due again and how many occurrences it stands for. The metrics count each
-//! occurrence; this keeps the log readable.
+//! Decides when the line is logged again, and counts the occurrences in between. The metrics count
+//! every occurrence, so the limit only keeps the log readable.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The shortest time between two lines.
+/// Minimum time between two log lines.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A rate limit for one log line.
@@ -18,13 +18,14 @@ pub(super) struct LogLimit(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     logged: Option<Instant>,
-    /// The number of occurrences since then.
+    /// Number of occurrences since the last log line.
     count: u64,
 }
 
 impl LogLimit {
-    /// Counts an occurrence. If a line is due, returns the number of occurrences since the last line,
-    /// this one included. The first occurrence is always due, then at most one each minute.
+    /// Counts an occurrence. If a log line is due, returns the number of occurrences since the last
+    /// log line, including this occurrence. The first log line is due at once, and later ones at
+    /// most once a minute.
     pub(super) fn count(&self) -> Option<u64> {
         let mut state = self.0.lock();
         state.count += 1;

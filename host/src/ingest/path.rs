@@ -1,8 +1,9 @@
 //! The ingest path, which all sources share: from a message to its entries.
 //!
-//! Decides what happens to a message: it is counted, its tasks are looked up, and each task is given it
-//! once. Does not know which bus it came from. Before it on the path of a message: a source, which
-//! has verified it. After it: the [`Publisher`].
+//! Counts a message, looks up the tasks of its topic, and publishes an entry for each task that has
+//! not received the message yet. Does not know which bus a message came from. Before the ingest
+//! path on the path of a message: a source, which has verified the message. After it: the
+//! [`Publisher`].
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::ingest::dedup::{Claim, Claimed, Custody, Dedup};
 use crate::ingest::publisher::{Accepted, Publisher};
 use crate::ingest::quarantine::{Stopping, Unusable};
 use crate::observe::activity::Activity;
-use crate::observe::metrics::{ByReason, Metrics};
+use crate::observe::metrics::{ByRejection, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
 /// The ingest path, which all sources share.
@@ -36,8 +37,8 @@ impl IngestPath {
         Self { catalog, dedup, publisher, activity, metrics }
     }
 
-    /// Accepts a message that its source does not send again. Returns when each of its entries is
-    /// stored, or counted as lost.
+    /// Accepts a message that its source does not send again. Returns when each entry of the
+    /// message is stored or counted as lost.
     pub(super) async fn accept(&self, message: &Message) {
         for task in self.find_tasks(message) {
             if let Some((claim, entry)) = self.claim(message, &task, Custody::Nobody).await {
@@ -47,13 +48,13 @@ impl IngestPath {
         }
     }
 
-    /// Accepts a message that `source` keeps until it is acknowledged. Returns when that may be done:
-    /// each of its entries is in its queue, or in the quarantine, or counted as lost. Waits as long as a
-    /// queue accepts nothing.
+    /// Accepts a message that `source` keeps until it is acknowledged. Returns when the message may
+    /// be acknowledged: each of its entries is in its queue, in the quarantine, or counted as lost.
+    /// Waits while a queue is unavailable.
     ///
     /// # Errors
     ///
-    /// If the daemon stops before.
+    /// If the daemon stops first.
     pub(super) async fn accept_kept(
         &self,
         source: &str,
@@ -68,26 +69,27 @@ impl IngestPath {
         Ok(())
     }
 
-    /// Counts an envelope that is not accepted.
+    /// Counts a rejected envelope.
     pub(super) fn reject(&self, rejection: &Rejection) {
         let reason = rejection.reason();
         self.count_rejection(reason);
-        // A flood of these must not flood the log; the counter has them all.
+        // The debug level keeps a flood of rejected envelopes out of the log. The metric counts
+        // them all.
         tracing::debug!(reason, "rejected an envelope: {rejection}");
     }
 
-    /// Counts an envelope that is not accepted, under the label `reason`.
+    /// Counts a rejected envelope under the metrics label `reason`.
     pub(super) fn count_rejection(&self, reason: &'static str) {
-        self.metrics.rejections.get_or_create(&ByReason { reason }).inc();
+        self.metrics.rejections.get_or_create(&ByRejection { reason }).inc();
         self.activity.count(|counts| counts.rejected += 1);
     }
 
-    /// Counts a delivery that is not a message under the label `reason`, and quarantines it. Returns
-    /// when its source may acknowledge it.
+    /// Quarantines a delivery that is not a valid message, and counts it under the metrics label
+    /// `reason`. Returns when the source may acknowledge the delivery.
     ///
     /// # Errors
     ///
-    /// If the daemon stops before.
+    /// If the daemon stops first.
     pub(super) async fn reject_delivery(
         &self,
         reason: &'static str,
@@ -97,7 +99,7 @@ impl IngestPath {
         self.publisher.quarantine_delivery(delivery).await
     }
 
-    /// Publishes the entries of the spool until the daemon drains.
+    /// Publishes the entries in the spool until the daemon drains.
     pub(super) async fn forward_spool(self: Arc<Self>) {
         self.publisher.forward().await;
     }
@@ -114,8 +116,8 @@ impl IngestPath {
         tasks
     }
 
-    /// Claims a message for a task and makes its entry. Returns none, and counts it, if the task was
-    /// given the message before.
+    /// Claims a message for a task and makes its entry. If the task has already received the
+    /// message, counts the duplicate and returns none.
     async fn claim(
         &self,
         message: &Message,
@@ -129,23 +131,24 @@ impl IngestPath {
             }
             Claimed::Duplicate => {
                 self.metrics.duplicates.inc();
-                tracing::debug!(message.id = %message.id, "`{}` is a duplicate", message.id);
+                tracing::debug!(message.id = %message.id, "message `{}` is a duplicate", message.id);
                 None
             }
         }
     }
 }
 
-/// Records that a task was given a message, if its entry is stored.
+/// Records that a task received a message, if its entry is stored.
 async fn finish(claim: Claim<'_>, entry: &Entry, accepted: Accepted) {
     match accepted {
         Accepted::Queued | Accepted::Spooled | Accepted::Quarantined => {
             if let Err(error) = claim.record().await {
                 let id = &entry.message.id;
-                tracing::error!(message.id = %id, "message `{id}` may be run twice: {error}");
+                tracing::error!(message.id = %id, "message `{id}` may be processed twice: {error}");
             }
         }
-        // The claim is released: another copy of the message may find room.
+        // The claim is dropped without a record, so that another copy of the message can be stored
+        // later.
         Accepted::Lost => (),
     }
 }
@@ -162,7 +165,7 @@ mod tests {
     };
     use crate::tasks::catalog::Catalog;
 
-    /// Returns a path with one task, and room for `spool` bytes.
+    /// Returns an ingest path with one task, and a spool for `spool` bytes.
     async fn path(folder: &TempDir, spool: u64) -> IngestPath {
         let mut catalog = Catalog::default();
         catalog.routes = Arc::new(Routes::build([task()]));

@@ -1,9 +1,10 @@
-//! The publisher: stores each entry where it survives a restart.
+//! The publisher, which stores each entry durably.
 //!
-//! Owns where an entry goes: into its queue; into the spool while the queue accepts nothing and the
-//! source does not send the message again; into the quarantine if the queue refuses it for good.
-//! Counts each result once. Before it on the path of a message: the ingest path. After it:
-//! [`Queues::publish`], by way of the spool through [`forward`](Publisher::forward).
+//! Decides where an entry goes: into its queue; into the spool, if the queue is unavailable and the
+//! source does not send the message again; into the quarantine, if the queue rejects the entry
+//! permanently. Counts each result once. Before the publisher on the path of a message: the ingest
+//! path. After it: [`Queues::publish`], directly or from the spool through
+//! [`forward`](Publisher::forward).
 
 mod forward;
 #[cfg(test)]
@@ -23,10 +24,10 @@ use crate::ingest::spool::{Pushed, Spool};
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics};
 
-/// How long the queue may take to store an entry before the entry goes to the spool.
+/// Timeout of a publish. An entry whose publish times out goes to the spool.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Stores entries.
+/// Stores entries in their queues, in the spool or in the quarantine.
 pub(super) struct Publisher {
     queues: Arc<Queues>,
     spool: Spool,
@@ -37,17 +38,17 @@ pub(super) struct Publisher {
     losses: LogLimit,
 }
 
-/// Where an entry was stored.
+/// The place where an entry was stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum Accepted {
-    /// In its queue.
+    /// The entry is in its queue.
     Queued,
-    /// In the spool, on disk. It is published when the queue accepts it.
+    /// The entry is in the spool, on disk. It is published once its queue is available.
     Spooled,
-    /// In the quarantine, on disk: its queue refuses it for good.
+    /// The entry is in the quarantine, on disk, because its queue rejects it permanently.
     Quarantined,
-    /// Nowhere: there is no room for it. It is counted and logged.
+    /// The entry is not stored. It is counted as lost, and the loss is logged.
     Lost,
 }
 
@@ -63,7 +64,8 @@ impl Publisher {
         Self { queues, spool, quarantine, health, metrics, drain, losses: LogLimit::default() }
     }
 
-    /// Stores an entry whose message is not sent again: in its queue, or else in the spool.
+    /// Publishes an entry whose message the source does not send again. If the queue is
+    /// unavailable, stores the entry in the spool.
     pub(super) async fn publish(&self, entry: &Entry) -> Accepted {
         let accepted = match self.try_publish(entry).await {
             Some(accepted) => accepted,
@@ -73,11 +75,11 @@ impl Publisher {
         accepted
     }
 
-    /// Stores an entry whose message `source` keeps: in its queue, as soon as the queue accepts it.
+    /// Publishes an entry whose message `source` keeps. Retries until the queue accepts the entry.
     ///
     /// # Errors
     ///
-    /// If the daemon stops before.
+    /// If the daemon stops first.
     pub(super) async fn publish_kept(
         &self,
         source: &str,
@@ -88,11 +90,12 @@ impl Publisher {
         Ok(accepted)
     }
 
-    /// Quarantines a delivery that is not a message. Returns when it is stored, or counted as lost.
+    /// Quarantines a delivery that is not a valid message. Returns when the delivery is stored or
+    /// counted as lost.
     ///
     /// # Errors
     ///
-    /// If the daemon stops before.
+    /// If the daemon stops first.
     pub(super) async fn quarantine_delivery(
         &self,
         delivery: &Unusable<'_>,
@@ -108,14 +111,14 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes an entry once. Returns none if the queue accepts nothing now, or if earlier entries for
-    /// the queue wait in the spool.
+    /// Tries once to publish an entry. Returns none if the queue is unavailable, or if earlier
+    /// entries for the queue are waiting in the spool.
     async fn try_publish(&self, entry: &Entry) -> Option<Accepted> {
         if !self.spool.is_empty(&entry.queue) {
             return None;
         }
-        // After the timeout the queue may have the entry. It is published again under the same id, which
-        // the queue deduplicates.
+        // After a timeout, the queue may have stored the entry. The entry is published again with
+        // the same id, and the queue deduplicates it.
         match tokio::time::timeout(PUBLISH_TIMEOUT, self.queues.publish(entry)).await {
             Ok(Ok(())) => {
                 self.resolve_problem();
@@ -128,7 +131,9 @@ impl Publisher {
             Err(_) => {
                 let seconds = PUBLISH_TIMEOUT.as_secs();
                 let queue = &entry.queue;
-                self.report_problem(&format!("no answer from queue `{queue}` in {seconds} s"));
+                self.report_problem(&format!(
+                    "queue `{queue}` did not store an entry within {seconds} s"
+                ));
             }
         }
         None
@@ -146,7 +151,8 @@ impl Publisher {
             tokio::pin!(publish);
             let published = tokio::select! {
                 published = &mut publish => Some(published),
-                // A publish in progress may still finish, so that its source can acknowledge.
+                // When the daemon drains, a publish in progress may still finish, so that the
+                // source can acknowledge the message.
                 () = self.drain.cancelled() => {
                     tokio::time::timeout(PUBLISH_TIMEOUT, publish).await.ok()
                 }
@@ -156,7 +162,8 @@ impl Publisher {
                     self.health.resolve(&part);
                     return Ok(Accepted::Queued);
                 }
-                // The source would redeliver the message indefinitely.
+                // The queue will never accept the entry. Without the quarantine, the source would
+                // redeliver the message forever.
                 Some(Err(error)) if error.is_permanent() => {
                     return self.quarantine(entry, &error).await;
                 }
@@ -184,11 +191,11 @@ impl Publisher {
         self.lose(entry, &problem)
     }
 
-    /// Quarantines an entry that its queue refuses for good.
+    /// Quarantines an entry that its queue rejects permanently.
     ///
     /// # Errors
     ///
-    /// If the daemon stops before.
+    /// If the daemon stops first.
     async fn quarantine(&self, entry: &Entry, why: &QueueError) -> Result<Accepted, Stopping> {
         let message = &entry.message;
         let unusable = Unusable {
@@ -205,7 +212,8 @@ impl Publisher {
         }
     }
 
-    /// Quarantines an entry that nobody else keeps.
+    /// Quarantines an entry whose message the source does not send again. If the daemon stops
+    /// first, the entry is lost.
     async fn quarantine_or_lose(&self, entry: &Entry, why: &QueueError) -> Accepted {
         match self.quarantine(entry, why).await {
             Ok(accepted) => accepted,
@@ -248,7 +256,7 @@ impl Publisher {
         tracing::warn!("{problem}");
     }
 
-    /// Resolves the problem, unless entries for another queue still wait.
+    /// Resolves the problem of ingest, unless entries are still waiting in the spool.
     fn resolve_problem(&self) {
         if self.spool.depth() == (0, 0) {
             self.health.resolve(&Part::Ingest);

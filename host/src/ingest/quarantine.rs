@@ -1,8 +1,9 @@
-//! The quarantine: messages that cannot be used, each in a file with the reason.
+//! The quarantine for unusable messages. Each is in a file, with the reason.
 //!
-//! The files are in `quarantine/` of the state directory, for a person to look at; nothing reads them
-//! again. Owns their form and their total size. Before it on the path of a message: a source that cannot
-//! make a message of a delivery, or the publisher when a queue refuses an entry for good.
+//! The files are in `quarantine/` in the state directory. An operator can inspect them; the daemon
+//! does not read them again. Owns the format of the files and the limit of their total size. Before
+//! the quarantine on the path of a message: a source that cannot parse a delivery, or the publisher
+//! if a queue rejects an entry permanently.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::health::{Health, Part};
 
-/// The maximum size of all files together, in bytes.
+/// Maximum total size of the files, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
-/// The extension of a file that is not complete yet.
+/// Extension of a file that is not completely written.
 const PARTIAL: &str = "new";
 
-/// The folder of messages that cannot be used.
+/// The directory of unusable messages.
 #[derive(Clone, Debug)]
 pub(super) struct Quarantine(Arc<Folder>);
 
@@ -32,7 +33,7 @@ struct Folder {
     bytes: Mutex<u64>,
 }
 
-/// A message that cannot be used, and why.
+/// An unusable message, and the reason.
 #[derive(Debug)]
 pub(super) struct Unusable<'a> {
     pub reason: &'a str,
@@ -47,35 +48,36 @@ pub(super) struct Unusable<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum Quarantined {
-    /// It is on disk.
+    /// The message is on disk.
     Stored,
-    /// There is no room for it.
+    /// The quarantine is full, so the message is not stored.
     Full,
 }
 
-/// The daemon stops before a message is stored. A source that keeps it must not acknowledge it.
+/// The daemon stops before a message is stored. The source of the message must not acknowledge it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the daemon stops before the message is stored")]
 pub(super) struct Stopping;
 
 impl Quarantine {
-    /// Opens the folder in the state directory; creates it if it is missing.
+    /// Opens the directory in the state directory. Creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// If it cannot be created or read.
+    /// If the directory cannot be created or read.
     pub(super) fn open(state: &Path) -> io::Result<Self> {
         Self::with_limit(state, MAX_BYTES)
     }
 
-    /// The same with another maximum size, in bytes.
+    /// Opens the directory with another limit of the total size, in bytes.
     pub(super) fn with_limit(state: &Path, max_bytes: u64) -> io::Result<Self> {
         let path = state.join("quarantine");
         fs::create_dir_all(&path)?;
         let mut bytes = 0;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
-            // Left by a daemon that died while it wrote; the message was not acknowledged.
+            // A daemon died while it wrote this file. The message was not acknowledged, so the file
+            // is removed.
             if entry.path().extension().is_some_and(|ending| ending == PARTIAL) {
                 fs::remove_file(entry.path())?;
                 continue;
@@ -85,12 +87,12 @@ impl Quarantine {
         Ok(Self(Arc::new(Folder { path, max_bytes, bytes: Mutex::new(bytes) })))
     }
 
-    /// Writes a message to a file. Returns when it is on disk or there is no room. Retries with back-off
-    /// if the disk fails.
+    /// Writes a message to a file. Returns once the file is on disk, or if the quarantine is full.
+    /// Retries failed writes with back-off.
     ///
     /// # Errors
     ///
-    /// If the disk fails until `stop` is cancelled. One attempt is always made.
+    /// If `stop` is cancelled before a write succeeds. At least one attempt is made.
     pub(super) async fn store(
         &self,
         message: &Unusable<'_>,
@@ -131,7 +133,7 @@ impl Quarantine {
 }
 
 impl Folder {
-    /// Returns the path of the new file, or none if there is no room for it.
+    /// Writes a file. Returns the path of the file, or none if the quarantine is full.
     fn write(&self, text: &str) -> io::Result<Option<PathBuf>> {
         let mut bytes = self.bytes.lock();
         let length = text.len() as u64;
@@ -141,7 +143,7 @@ impl Folder {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let path = self.path.join(format!("{name}.json"));
         self.write_file(&path, text).inspect_err(|_| {
-            // The next attempt has another name.
+            // The file may already have its final name. The next attempt uses another name.
             drop(fs::remove_file(&path));
         })?;
         *bytes += length;
@@ -159,7 +161,7 @@ impl Folder {
 }
 
 impl Unusable<'_> {
-    /// Returns the content of the file. A body that is not UTF-8 is hexadecimal.
+    /// Returns the content of the file. A body that is not UTF-8 is written in hexadecimal.
     fn to_json(&self) -> Value {
         let headers: serde_json::Map<String, Value> =
             self.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();

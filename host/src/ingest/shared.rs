@@ -1,4 +1,4 @@
-//! The parts of the daemon that ingest uses and does not own.
+//! The parts of the daemon that ingest uses but does not own.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! The signers that fedmsg messages may have: a CA, its revocation list, and the routing policy.
+//! The trusted signers of fedmsg messages: a CA, its revocation list (CRL), and the routing policy.
 //!
-//! Owns reading the files: at start, on a timer and on SIGHUP. If they cannot be read again, the last
-//! verifier stays in force; it expires with the dates in its certificates. Before it: the files; after
-//! it: the fedmsg source, which uses the verifier in force.
+//! Reads the files at start, at an interval, and on SIGHUP. If a file cannot be reread, the last
+//! verifier stays in use until the CA or the CRL expires. The fedmsg source uses the current
+//! verifier.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::shutdown::Shutdown;
 
-/// The largest file that is read, in bytes. Fedora's revocation list had 200 KB.
+/// Maximum size of a CA or CRL file, in bytes. Fedora's CRL had 200 KB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// How often it is checked whether a refresh is due and whether the files have expired.
+/// Interval between checks whether a refresh is due and whether the CA or the CRL has expired.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why signatures cannot be verified.
+/// The reason why signatures cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignersError {
     #[error("no CA certificate is configured")]
@@ -33,26 +33,26 @@ pub(crate) enum SignersError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("`{path}` is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge { path: PathBuf },
-    #[error("cannot trust `{ca}`")]
+    #[error("cannot use the CA `{ca}` or its CRL")]
     Trust { ca: PathBuf, source: TrustError },
-    #[error("`{topic}` in the routing policy is not a topic")]
+    #[error("`{topic}` in the routing policy is not a valid topic")]
     Topic { topic: String, source: TopicError },
 }
 
 impl SignersError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoCa => Some(
-                "name one with `--ca FILE`, or `ca` under `[fedmsg]`; or accept all messages with \
-                 `--unsigned`: then anyone who can publish on the endpoints can start tasks",
+                "name a CA certificate with `--ca FILE`, or with `ca` under `[fedmsg]`; with \
+                 `--unsigned`, anyone who can publish on the endpoints can start tasks",
             ),
             _ => None,
         }
     }
 }
 
-/// Makes the verifier of a configuration.
+/// Creates the verifier for a configuration.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
     Ok(Verifier::X509(Box::new(X509::new(trust, RoutingPolicy::new(policy, unlisted)))))
 }
 
-/// Reads the files again at the configured interval and on SIGHUP, until the daemon drains.
+/// Rereads the files at the configured interval and on SIGHUP, until the daemon drains.
 pub(super) async fn refresh(
     config: Fedmsg,
     verifiers: watch::Sender<Arc<Verifier>>,
@@ -103,7 +103,7 @@ pub(super) async fn refresh(
     }
 }
 
-/// Reports a CA or a revocation list that has expired: then every message is rejected.
+/// Reports a problem if the CA or the CRL has expired. Every message is rejected in this case.
 fn check_validity(verifier: &Verifier, health: &Health) {
     let Verifier::X509(x509) = verifier else { return };
     if x509.trust().valid_until() < clock::now_seconds() {
@@ -119,11 +119,13 @@ fn read_again(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health:
         Ok(verifier) => {
             verifiers.send_replace(Arc::new(verifier));
             health.resolve(&Part::Signers);
-            tracing::info!("read the CA, its CRL and the routing policy again");
+            tracing::info!("reread the CA, its CRL and the routing policy");
         }
         Err(error) => {
             let error = chain(error);
-            tracing::error!("the last verifier stays in force: {error}");
+            tracing::error!(
+                "cannot reread the CA and CRL, the last verifier stays in use: {error}"
+            );
             health.report(Part::Signers, &error);
         }
     }

@@ -1,4 +1,4 @@
-//! All sources together: starts them, and the ingest path behind them.
+//! Starts all sources, and the ingest path to which they pass messages.
 
 mod datagrepper;
 mod fedmsg;
@@ -26,22 +26,22 @@ use crate::ingest::sources::fedmsg::{FedmsgError, FedmsgSource};
 use crate::ingest::sources::fedora_messaging::BusSource;
 use crate::ingest::spool::Spool;
 
-/// Why the sources, or the ingest path behind them, cannot be started.
+/// The reason why the sources or the ingest path cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourcesError {
-    #[error("cannot open the deduplication window")]
+    #[error("cannot open the deduplication file")]
     Dedup(#[source] StoreError),
     #[error("cannot open the spool")]
     Spool(#[source] StoreError),
     #[error("cannot open the quarantine")]
     Quarantine(#[source] std::io::Error),
-    #[error("cannot consume the bus")]
+    #[error("cannot consume the fedora-messaging bus")]
     Bus(#[source] AmqpError),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("cannot verify signatures")]
+    #[error("cannot verify fedmsg signatures")]
     Signers(#[from] SignersError),
-    #[error("cannot make HTTP requests")]
+    #[error("cannot load the CA certificates for requests to datagrepper")]
     TlsRoots(#[from] TlsRootsError),
     #[error(transparent)]
     Fedmsg(#[from] FedmsgError),
@@ -50,7 +50,7 @@ pub(crate) enum SourcesError {
 }
 
 impl SourcesError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Signers(error) => error.hint(),
@@ -60,9 +60,9 @@ impl SourcesError {
     }
 }
 
-/// Starts the sources of a daemon in this role and the spool behind them. A daemon without sources
-/// also forwards the spool, because an earlier daemon may have left entries in it. Returns the
-/// thread that owns the ZeroMQ sockets, if there is one.
+/// Starts the sources for a role, and the forwarding of the spool. The spool is forwarded even
+/// without sources, because an earlier daemon may have left entries in it. Returns the thread of
+/// the ZeroMQ sockets, if there is a fedmsg source.
 pub(crate) async fn start(
     config: &Config,
     role: Role,
@@ -90,12 +90,12 @@ pub(crate) async fn start(
         return start_fedmsg(config, &path, verifier, &shared, parts).map(Some);
     }
     if is_ingesting && config.datagrepper.is_some() {
-        tracing::warn!("datagrepper is not used: it only fills gaps of fedmsg endpoints");
+        tracing::warn!("datagrepper is not used, because no fedmsg endpoint is configured");
     }
     Ok(None)
 }
 
-/// Opens the files of the state directory that the ingest path needs.
+/// Opens the files in the state directory that the ingest path needs.
 async fn open_path(config: &Config, shared: &Shared) -> Result<IngestPath, SourcesError> {
     let (state, spool_bytes) = (&config.state, config.fedmsg.spool.as_u64());
     let dedup = Dedup::open(&state.join("dedup.db"), &config.deduplication).await;
@@ -131,7 +131,8 @@ fn start_buses(
     Ok(())
 }
 
-/// Starts the thread of the sockets, and datagrepper, which fills their gaps.
+/// Starts the thread of the ZeroMQ sockets, and datagrepper, which fetches messages that the
+/// sockets missed.
 fn start_fedmsg(
     config: &Config,
     path: &Arc<IngestPath>,

@@ -1,8 +1,8 @@
-//! The spool: a file of entries that wait because their queue accepts nothing.
+//! The spool: a file of entries that wait while their queue is unavailable.
 //!
-//! It holds entries whose bus does not send them again. Owns their order, first in and first out for
-//! each queue, and their maximum size. Before it on the path of a message: the publisher, which also
-//! takes the entries out again.
+//! The spool contains entries whose source does not send the message again. Owns their order, first
+//! in and first out for each queue, and the limit of their size. Before the spool on the path of a
+//! message: the publisher, which also publishes the entries later.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,10 +23,10 @@ const SCHEMA: &str = "
         message TEXT NOT NULL
     ) STRICT;
     CREATE INDEX IF NOT EXISTS by_queue ON spooled (queue, number);";
-/// The maximum number of entries that are read from the file at once.
+/// Maximum number of entries that are read from the file at once.
 const BATCH: usize = 64;
 
-/// Entries that wait for their queues.
+/// The entries that wait for their queues.
 #[derive(Debug)]
 pub(super) struct Spool {
     store: Store,
@@ -35,12 +35,12 @@ pub(super) struct Spool {
     filled: Notify,
 }
 
-/// The entries that wait, including those that are being written.
+/// Number and size of the waiting entries, including those that are being written.
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: u64,
-    /// The number of entries of each queue that has any. The key is the text in the file, which may not
-    /// be a valid queue name.
+    /// Number of waiting entries for each queue. The key is the text in the file, which may not be
+    /// a valid queue name.
     entries: BTreeMap<String, u64>,
 }
 
@@ -48,29 +48,29 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum Pushed {
-    /// It is on disk.
+    /// The entry is on disk.
     Stored,
-    /// There is no room for it.
+    /// The spool is full, so the entry is not stored.
     Full,
 }
 
-/// An entry in the file.
+/// An entry as it is stored in the file.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// The id of the entry.
+    /// Id of the entry.
     pub id: String,
-    /// None if it cannot be read: another version of this program wrote it differently.
+    /// Parsed entry. None if another version of this program wrote it in an unknown form.
     pub entry: Option<Entry>,
     number: i64,
     bytes: u64,
 }
 
 impl Spool {
-    /// Opens the file. The messages in it may have `max_bytes` together.
+    /// Opens the file. `max_bytes` limits the total size of the messages in it.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened or read.
+    /// If the file cannot be opened or read.
     pub(super) async fn open(path: &Path, max_bytes: u64) -> Result<Self, StoreError> {
         let store = Store::open(path, SCHEMA, VERSION)?;
         let sql = "SELECT queue, count(*), sum(length(CAST(message AS BLOB)))
@@ -89,13 +89,13 @@ impl Spool {
         Ok(Self { store, max_bytes, waiting: Mutex::new(waiting), filled: Notify::new() })
     }
 
-    /// Returns the number of entries that wait, and the size of their messages in bytes.
+    /// Returns the number of waiting entries, and the size of their messages in bytes.
     pub(super) fn depth(&self) -> (u64, u64) {
         let waiting = self.waiting.lock();
         (waiting.entries.values().sum(), waiting.bytes)
     }
 
-    /// Returns whether no entry waits for a queue, so that another one cannot overtake any.
+    /// Returns whether no entry waits for a queue. If one waits, a new entry must not overtake it.
     pub(super) fn is_empty(&self, queue: &QueueName) -> bool {
         !self.contains(queue.as_str())
     }
@@ -110,23 +110,23 @@ impl Spool {
         self.waiting.lock().entries.keys().cloned().collect()
     }
 
-    /// Waits until an entry was added since the last call.
+    /// Waits until an entry is added. Returns at once if one was added since the last call.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Adds an entry at the end. Returns when it is on disk.
+    /// Appends an entry. Returns once the entry is on disk.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub(super) async fn push(&self, entry: &Entry) -> Result<Pushed, StoreError> {
         let message =
-            serde_json::to_string(&entry.message).expect("a message is made of JSON types");
+            serde_json::to_string(&entry.message).expect("a message contains only JSON types");
         let bytes = message.len() as u64;
         let (id, queue, task) = (entry.id.clone(), entry.queue.clone(), entry.task.clone());
         {
-            // Counted before it is written, so that a later entry cannot overtake it.
+            // The entry is counted before it is written, so that a later entry cannot overtake it.
             let mut waiting = self.waiting.lock();
             if waiting.bytes + bytes > self.max_bytes {
                 return Ok(Pushed::Full);
@@ -163,7 +163,8 @@ impl Spool {
             .await
     }
 
-    /// Removes the first entries of a queue. Returns how many there were, when that is on disk.
+    /// Removes the first entries of a queue. Returns the number of removed entries, once the change
+    /// is on disk.
     ///
     /// # Errors
     ///
@@ -187,7 +188,7 @@ impl Waiting {
     }
 
     fn remove(&mut self, queue: &str, entries: u64, bytes: u64) {
-        // Neither may wrap below zero: the spool would be full forever.
+        // The counts must not wrap below zero, because the spool would then be full forever.
         self.bytes = self.bytes.saturating_sub(bytes);
         let Some(count) = self.entries.get_mut(queue) else { return };
         *count = count.saturating_sub(entries);

@@ -1,7 +1,7 @@
 //! The current activity of the daemon: its workers, its sources, and counts since the start.
 //!
-//! Many parts write here, and `/status` reads it. A lock is held for a moment and never over an
-//! `await`.
+//! Many parts write the activity, and `/status` reads it. The lock is held for a moment and never
+//! over an `await`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,9 +20,9 @@ pub(crate) struct Activity {
 /// The activity at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    /// By number, counted from 1.
+    /// Workers by their number, counted from 1.
     pub workers: BTreeMap<u32, WorkerActivity>,
-    /// By name.
+    /// Sources by their name.
     pub sources: BTreeMap<String, SourceActivity>,
     pub counts: Counts,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerActivity {
     pub queue: QueueName,
-    /// None while the worker is idle.
+    /// Delivery in progress. None while the worker is idle.
     pub processing: Option<Processing>,
 }
 
@@ -44,13 +44,13 @@ pub(crate) struct Processing {
     pub since: Instant,
 }
 
-/// A source and the messages that it received.
+/// A source: the number of its messages, and the state of its connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceActivity {
     pub received: u64,
-    /// When the last message was received.
+    /// Time at which the last message was received.
     pub last: Option<Instant>,
-    /// None until the state of the connection is first known.
+    /// State of the connection. None until it is first known.
     pub link: Option<Link>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct SourceActivity {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Link {
     Connected,
-    /// The source is not connected, for this reason. Reconnecting never gives up.
+    /// The source is not connected, for this reason. It keeps reconnecting.
     Lost(String),
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Counts {
     pub succeeded: u64,
 }
 
-/// A guard of a worker that processes a delivery: dropping it makes the worker idle.
+/// A guard for a worker that processes a delivery. Dropping the guard makes the worker idle.
 #[derive(Debug)]
 pub(crate) struct Busy<'a> {
     activity: &'a Activity,
@@ -80,13 +80,13 @@ pub(crate) struct Busy<'a> {
 }
 
 impl Activity {
-    /// Adds a worker, which is idle.
+    /// Adds an idle worker.
     pub(crate) fn add_worker(&self, number: u32, queue: &QueueName) {
         let worker = WorkerActivity { queue: queue.clone(), processing: None };
         self.state.lock().workers.insert(number, worker);
     }
 
-    /// Adds a source, which has received nothing yet.
+    /// Adds a source without messages.
     pub(crate) fn add_source(&self, name: &str) {
         self.state.lock().sources.insert(name.to_owned(), SourceActivity::default());
     }
@@ -106,7 +106,7 @@ impl Activity {
         }
     }
 
-    /// Changes the counts.
+    /// Calls `change` with the counts.
     pub(crate) fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.state.lock().counts);
     }
@@ -119,7 +119,7 @@ impl Activity {
         });
     }
 
-    /// Shows a delivery as processed by a worker until the guard is dropped.
+    /// Shows a worker as processing a delivery until the guard is dropped.
     pub(crate) fn start(&self, worker: u32, delivery: &Delivery) -> Busy<'_> {
         let processing = Processing {
             task: delivery.entry.task.clone(),
@@ -131,7 +131,7 @@ impl Activity {
         Busy { activity: self, worker }
     }
 
-    /// Returns the activity of this moment.
+    /// Returns a copy of the current activity.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.state.lock().clone()
     }

@@ -1,8 +1,8 @@
-//! Readiness: the problems that the parts of the daemon have right now.
+//! Readiness: the current problems of the daemon's parts.
 //!
-//! Each part reports its own problem and resolves it. `/readyz`, `/status` and the command `status`
-//! show them; the daemon is ready when there is none. A lock is held for a moment and never over an
-//! `await`.
+//! Each part reports its problem, and resolves it later. `/readyz`, `/status` and the command
+//! `status` show all problems. The daemon is ready if there are no problems. The lock is held for a
+//! moment and never over an `await`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,36 +16,36 @@ pub(crate) struct Health {
     problems: Mutex<BTreeMap<Part, String>>,
 }
 
-/// A part of the daemon that can have a problem. It has at most one at a time.
+/// A part of the daemon that can have a problem. A part has at most one problem at a time.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Part {
-    /// The way of messages into the queues.
+    /// Publishing of messages to the queues.
     Ingest,
-    /// The files of messages that cannot be used.
+    /// The quarantine, which stores unusable messages.
     Quarantine,
-    /// The files that say which signers are trusted.
+    /// Rereading of the CA and CRL files.
     Signers,
-    /// The validity of the CA and of its revocation list.
+    /// Validity period of the CA and the CRL.
     Signatures,
-    /// One source of messages, by its name in the configuration.
+    /// One source of messages, by its name.
     Source(String),
     /// The directories of tasks and playbooks.
     Tasks,
     /// One task.
     Task(TaskName),
-    /// The pauses that commands make and end.
+    /// Reading of the pauses, and release of held entries.
     Pauses,
-    /// Messages that earlier daemons left in the outbox.
+    /// Sending of messages that earlier daemons left in the outbox.
     Outbox,
-    /// The bus on which messages of tasks are published.
+    /// Publishing of emitted messages on the bus.
     Publish,
-    /// One worker, counted from 1.
+    /// One worker, by its number, counted from 1.
     Worker(u32),
-    /// Something that a worker needs before it can receive its next delivery.
+    /// An operation that a worker must finish before it receives its next delivery.
     WorkerNeeds(u32, Need),
 }
 
-/// Something that a worker waits for.
+/// The part of the daemon that a worker is waiting for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Need {
     Journal,
@@ -53,7 +53,7 @@ pub(crate) enum Need {
     Queue,
 }
 
-/// A guard for the problem of one part: dropping it resolves the problem.
+/// A guard for the problem of one part. Dropping the guard resolves the problem.
 #[derive(Debug)]
 pub(crate) struct Condition<'a> {
     health: &'a Health,
@@ -61,7 +61,7 @@ pub(crate) struct Condition<'a> {
 }
 
 impl Health {
-    /// Sets the problem of a part. It replaces an earlier one.
+    /// Sets the problem of a part. Replaces an earlier problem of the part.
     pub(crate) fn report(&self, part: Part, problem: impl fmt::Display) {
         self.problems.lock().insert(part, problem.to_string());
     }
@@ -71,12 +71,12 @@ impl Health {
         self.problems.lock().remove(part);
     }
 
-    /// Returns a guard for a part, which has no problem yet.
+    /// Returns a guard for the problem of a part. The part has no problem yet.
     pub(crate) fn condition(&self, part: Part) -> Condition<'_> {
         Condition { health: self, part }
     }
 
-    /// Returns one line for each problem. Empty if the daemon is ready.
+    /// Returns one line for each problem, or no lines if the daemon is ready.
     pub(crate) fn problems(&self) -> Vec<String> {
         self.problems.lock().iter().map(|(part, problem)| format!("{part}: {problem}")).collect()
     }
@@ -93,7 +93,7 @@ impl Condition<'_> {
         self.health.resolve(&self.part);
     }
 
-    /// Returns the part.
+    /// Returns the part of this guard.
     pub(crate) fn part(&self) -> &Part {
         &self.part
     }

@@ -1,7 +1,7 @@
 //! The metrics, in Prometheus' text format.
 //!
-//! Labels are closed sets or names that an operator gave: never a topic, an id or a word that a
-//! message contains.
+//! Values of labels come from closed sets or from names that the operator chose. No label contains
+//! a topic, an id or other text from a message.
 
 use std::sync::atomic::AtomicU64;
 
@@ -18,16 +18,16 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::observe::activity::Link;
 use loopabull_model::Target;
 
-/// The upper bounds of the buckets of run durations, in seconds: from a millisecond, which a
-/// component takes, to a quarter of an hour, which a long playbook takes.
+/// Upper bounds of the buckets for run durations, in seconds. A component takes about a
+/// millisecond, and a long playbook takes up to 15 minutes.
 const DURATION_BUCKETS: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0];
 
 /// A gauge of whole numbers.
 type Count = Gauge<u64, AtomicU64>;
 
-/// Declares [`Metrics`]. Each metric has a field, its type, its name without the prefix `loopabull_`
-/// and the suffix `_total`, perhaps a unit, and how it is made if not by default. Its doc comment is
-/// the help text.
+/// Declares [`Metrics`]. Each line has the form `field: Type = "name" in Unit by constructor;`. The
+/// unit and the constructor are optional. The name has no prefix `loopabull_` and no suffix
+/// `_total`. The doc comment is the help text of the metric.
 macro_rules! metrics {
     ($(
         #[doc = $help:literal]
@@ -40,12 +40,13 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Makes and registers all metrics.
+            /// Creates and registers all metrics.
             fn register() -> Self {
                 let mut registry = Registry::with_prefix("loopabull");
                 $(
                     let $field: $type = metrics!(@make $($make)?);
-                    // The library ends each help text with a period.
+                    // The library appends a period to each help text, so the period of the doc
+                    // comment is removed.
                     let help = $help.trim().trim_end_matches('.');
                     metrics!(@register registry, help, $field, $name $(, $unit)?);
                 )*
@@ -67,22 +68,22 @@ metrics! {
     /// Envelopes received from a source, before any check.
     pub envelopes: Family<BySource, Counter> = "envelopes_received";
     /// Envelopes that were rejected, by reason.
-    pub rejections: Family<ByReason, Counter> = "envelopes_rejected";
+    pub rejections: Family<ByRejection, Counter> = "envelopes_rejected";
     /// Messages that passed verification.
     pub messages: Counter = "messages_accepted";
-    /// Messages whose topic no task wants.
+    /// Messages whose topic no task subscribes to.
     pub unrouted: Counter = "messages_unrouted";
-    /// Entries stored in a work queue, directly or from the spool, one for each message and task.
+    /// Entries stored in a work queue, directly or through the spool. A message has one entry per task.
     pub entries: Family<ByTask, Counter> = "entries_published";
-    /// Entries stored in the spool because their queue accepted nothing.
+    /// Entries stored in the spool because their queue was unavailable.
     pub spooled_entries: Counter = "entries_spooled";
-    /// Entries stored in the quarantine because their queue refuses them for good.
+    /// Entries stored in the quarantine because their queue rejects them permanently.
     pub quarantined: Counter = "entries_quarantined";
-    /// Entries that were lost because there was no room for them.
+    /// Entries that were lost, for example because the spool was full.
     pub lost: Counter = "entries_lost";
-    /// Deliveries that are not messages and were lost because the quarantine is full.
+    /// Deliveries that were not valid messages and were lost because the quarantine was full.
     pub lost_envelopes: Counter = "envelopes_lost";
-    /// Entries that were not published because the task was given the same message before.
+    /// Entries that were not published because the task had already received the message.
     pub duplicates: Counter = "entries_deduplicated";
     /// Envelopes that were dropped because they arrived faster than they were processed.
     pub dropped: Family<ByEndpoint, Counter> = "envelopes_dropped";
@@ -90,30 +91,30 @@ metrics! {
     connected: Family<ByEndpoint, Count> = "source_connected";
     /// Connections to a source that were lost.
     disconnects: Family<ByEndpoint, Counter> = "source_disconnects";
-    /// Connections to a source that were replaced because nothing was received for too long.
+    /// Connections to a source that were replaced after the idle timeout.
     pub renewed: Family<ByEndpoint, Counter> = "source_idle_reconnects";
-    /// Entries in the spool, which wait until their queue accepts them.
+    /// Entries that are waiting in the spool.
     spooled: Count = "spool_entries";
     /// Size of the entries in the spool.
     spooled_bytes: Count = "spool_size" in Bytes;
-    /// Messages that tasks sent.
+    /// Messages that tasks emitted.
     pub emitted: Counter = "messages_emitted";
     /// Reloads of the tasks.
     pub reloads: Counter = "reloads";
-    /// Runs that ended, by task and outcome.
+    /// Finished runs, by task and outcome.
     runs: Family<ByOutcome, Counter> = "runs";
     /// Durations of runs.
     run_seconds: Family<ByKind, Histogram> = "run_duration" in Seconds
         by Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
-    /// Runs of playbooks without a layer of the confinement, by layer.
+    /// Playbook runs without a certain sandbox layer, by layer.
     degraded: Family<ByLayer, Counter> = "playbook_degraded_runs";
-    /// Processes that playbooks left behind and that were killed.
+    /// Processes that playbooks left running and that were killed.
     killed: Counter = "playbook_processes_killed";
-    /// Runs of playbooks that no warm Ansible process took, by reason.
+    /// Playbook runs that were started without a warm Ansible process, by reason.
     cold: Family<ByReason, Counter> = "playbook_cold_starts";
-    /// Deliveries that the broker took back before they were settled.
+    /// Deliveries that the queue took back before they were settled.
     pub lost_claims: Counter = "claims_lost";
-    /// Pauses in force, by kind of their target.
+    /// Current pauses, by kind of target.
     pauses: Family<ByKind, Count> = "pauses";
     /// Entries of a queue, by state.
     queue: Family<ByState, Count> = "queue_entries";
@@ -127,7 +128,7 @@ pub(crate) struct BySource {
     pub source: &'static str,
 }
 
-/// The label of an endpoint, as it is in the configuration.
+/// The label of a connection: the address of a fedmsg endpoint, or the name of a bus.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(crate) struct ByEndpoint {
     pub endpoint: String,
@@ -135,7 +136,7 @@ pub(crate) struct ByEndpoint {
 
 /// The label of the reason for a rejection.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct ByReason {
+pub(crate) struct ByRejection {
     pub reason: &'static str,
 }
 
@@ -178,17 +179,17 @@ struct ByQueue {
 }
 
 impl Metrics {
-    /// Makes all metrics. Rejections are zero for each known reason from the start.
+    /// Creates all metrics. The counter of each known rejection reason starts at 0.
     pub(crate) fn new() -> Self {
         let metrics = Self::register();
         for reason in loopabull_fedmsg::Rejection::REASONS.into_iter().chain(["bad-encoding"]) {
-            drop(metrics.rejections.get_or_create(&ByReason { reason }));
+            drop(metrics.rejections.get_or_create(&ByRejection { reason }));
         }
         metrics
     }
 
-    /// Counts a run of a task. A task that is not loaded has no label of its own: its name came from
-    /// the queue, into which others can publish any name.
+    /// Counts a run. Tasks that are not loaded share one label, because their names come from the
+    /// queue, into which other programs can publish any name.
     pub(crate) fn count_run(&self, run: &Run, task: Option<&Task>) {
         let task = task.map_or_else(|| "(not loaded)".to_owned(), |task| task.name.to_string());
         let labels = ByOutcome { task, outcome: run.outcome.name() };
@@ -205,7 +206,7 @@ impl Metrics {
         }
     }
 
-    /// Sets whether a source is connected, and counts a connection that was lost.
+    /// Sets whether a source is connected. Counts a lost connection.
     pub(crate) fn count_link(&self, endpoint: &str, link: &Link) {
         let label = ByEndpoint { endpoint: endpoint.to_owned() };
         self.connected.get_or_create(&label).set(u64::from(*link == Link::Connected));
@@ -214,13 +215,13 @@ impl Metrics {
         }
     }
 
-    /// Sets how many entries and bytes are in the spool.
+    /// Sets the number and the total size of the entries in the spool.
     pub(crate) fn set_spool(&self, (entries, bytes): (u64, u64)) {
         self.spooled.set(entries);
         self.spooled_bytes.set(bytes);
     }
 
-    /// Returns all metrics as text, with the current queues and pauses.
+    /// Returns all metrics as text, with the current depths of the queues and the current pauses.
     pub(crate) fn encode<'a>(
         &self,
         depths: &[(QueueName, Depth)],
@@ -269,7 +270,8 @@ impl Default for Metrics {
 mod tests {
     use super::*;
 
-    /// Returns the help lines, with a sample of each family.
+    /// Returns the help lines of all metrics. Metrics with labels have a help line only after a
+    /// sample was added.
     fn help() -> String {
         let metrics = Metrics::new();
         let text = || "x".to_owned();
@@ -293,28 +295,28 @@ mod tests {
         loopabull_envelopes_received Envelopes received from a source, before any check.
         loopabull_envelopes_rejected Envelopes that were rejected, by reason.
         loopabull_messages_accepted Messages that passed verification.
-        loopabull_messages_unrouted Messages whose topic no task wants.
-        loopabull_entries_published Entries stored in a work queue, directly or from the spool, one for each message and task.
-        loopabull_entries_spooled Entries stored in the spool because their queue accepted nothing.
-        loopabull_entries_quarantined Entries stored in the quarantine because their queue refuses them for good.
-        loopabull_entries_lost Entries that were lost because there was no room for them.
-        loopabull_envelopes_lost Deliveries that are not messages and were lost because the quarantine is full.
-        loopabull_entries_deduplicated Entries that were not published because the task was given the same message before.
+        loopabull_messages_unrouted Messages whose topic no task subscribes to.
+        loopabull_entries_published Entries stored in a work queue, directly or through the spool. A message has one entry per task.
+        loopabull_entries_spooled Entries stored in the spool because their queue was unavailable.
+        loopabull_entries_quarantined Entries stored in the quarantine because their queue rejects them permanently.
+        loopabull_entries_lost Entries that were lost, for example because the spool was full.
+        loopabull_envelopes_lost Deliveries that were not valid messages and were lost because the quarantine was full.
+        loopabull_entries_deduplicated Entries that were not published because the task had already received the message.
         loopabull_envelopes_dropped Envelopes that were dropped because they arrived faster than they were processed.
         loopabull_source_connected Whether a source is connected: 1 or 0.
         loopabull_source_disconnects Connections to a source that were lost.
-        loopabull_source_idle_reconnects Connections to a source that were replaced because nothing was received for too long.
-        loopabull_spool_entries Entries in the spool, which wait until their queue accepts them.
+        loopabull_source_idle_reconnects Connections to a source that were replaced after the idle timeout.
+        loopabull_spool_entries Entries that are waiting in the spool.
         loopabull_spool_size_bytes Size of the entries in the spool.
-        loopabull_messages_emitted Messages that tasks sent.
+        loopabull_messages_emitted Messages that tasks emitted.
         loopabull_reloads Reloads of the tasks.
-        loopabull_runs Runs that ended, by task and outcome.
+        loopabull_runs Finished runs, by task and outcome.
         loopabull_run_duration_seconds Durations of runs.
-        loopabull_playbook_degraded_runs Runs of playbooks without a layer of the confinement, by layer.
-        loopabull_playbook_processes_killed Processes that playbooks left behind and that were killed.
-        loopabull_playbook_cold_starts Runs of playbooks that no warm Ansible process took, by reason.
-        loopabull_claims_lost Deliveries that the broker took back before they were settled.
-        loopabull_pauses Pauses in force, by kind of their target.
+        loopabull_playbook_degraded_runs Playbook runs without a certain sandbox layer, by layer.
+        loopabull_playbook_processes_killed Processes that playbooks left running and that were killed.
+        loopabull_playbook_cold_starts Playbook runs that were started without a warm Ansible process, by reason.
+        loopabull_claims_lost Deliveries that the queue took back before they were settled.
+        loopabull_pauses Current pauses, by kind of target.
         loopabull_queue_entries Entries of a queue, by state.
         loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue.
         ");

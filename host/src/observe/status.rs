@@ -1,4 +1,4 @@
-//! The status of the daemon as `/status` serves it, in JSON, and the command `status` reads it.
+//! The status of the daemon, which `/status` serves as JSON and the command `status` reads.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(crate) struct WorkerStatus {
     pub number: u32,
     pub queue: QueueName,
     pub work: Option<Work>,
-    /// How long the worker has been processing the delivery.
+    /// Time for which the worker has been processing the delivery, in seconds.
     pub seconds: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct SourceStatus {
     pub received: u64,
     pub seconds_since_last: Option<u64>,
     pub connected: bool,
-    /// Why the source is not connected, if that is known.
+    /// Reason why the source is not connected, if it is known.
     pub problem: Option<String>,
 }
 
@@ -72,8 +72,7 @@ pub(crate) struct QueueStatus {
 }
 
 impl Status {
-    /// Makes a status of an activity, the depths of the queues that answered, the pauses, and the
-    /// problems.
+    /// Returns the status. `depths` contains only the queues whose depth could be read.
     pub(crate) fn new(
         activity: Snapshot,
         depths: Vec<(QueueName, Depth)>,

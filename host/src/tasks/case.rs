@@ -1,7 +1,8 @@
 //! A recorded test case: a message, the configuration and state of its task, and the outcome.
 //!
-//! `test --record` writes it, and the SDK's `test::cases` in the task's own crate reads it. It contains no
-//! secrets: they are masked in the outcome and the notes, and the SDK gives placeholders to the task.
+//! `test --record` writes test cases. `test::cases` of the guest SDK reads them in the task's
+//! crate. A test case contains no secrets: secrets are masked in the outcome and the notes, and the
+//! SDK passes placeholders to the task.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use loopabull_model::{Attempt, Manifest, Message, Outcome};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A message, the configuration and state of its task, and the outcome.
+/// A recorded test case.
 #[derive(Debug, Serialize)]
 pub(crate) struct Case {
     message: CaseMessage,
@@ -48,17 +49,17 @@ struct Sent {
     body: Value,
 }
 
-/// Why a run cannot be recorded as a test case.
+/// The reason why a run cannot be recorded as a test case.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaseError {
     #[error(
-        "cannot record the outcome `{outcome}`: only success, retry and reject come from a task"
+        "cannot record the outcome `{outcome}`, because a task only returns success, retry or reject"
     )]
     Outcome { outcome: &'static str },
-    #[error("the value of the state `{key}` is not JSON")]
+    #[error("the value of the state key `{key}` is not JSON")]
     State { key: String },
     #[error(
-        "cannot record a run with HTTP requests such as `{request}`: responses are not recorded"
+        "cannot record a run with HTTP requests such as `{request}`, because responses are not recorded"
     )]
     Request { request: String },
     #[error("cannot write the test case `{path}`")]

@@ -1,7 +1,8 @@
 //! The catalog: the loaded tasks.
 //!
-//! Decides which tasks are loaded and which are refused. A reload builds a new catalog and swaps it in as a
-//! whole, so a run uses one version of everything from start to end.
+//! Decides which tasks are loaded and which are refused. A reload builds a new catalog, which
+//! replaces the current catalog as a whole. So a run uses one version of all tasks from start to
+//! end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,40 +23,42 @@ use crate::tasks::stamp::Stamp;
 #[derive(Clone)]
 enum Loaded {
     Component(Component),
-    /// Ansible reads the playbook at each run. Only its secrets are loaded.
+    /// The secrets of a playbook. The playbook itself is not loaded, because Ansible reads it at
+    /// each run.
     Playbook(Arc<Secrets>),
 }
 
 /// The loaded tasks.
 #[derive(Default)]
 pub(crate) struct Catalog {
-    /// All tasks, including refused ones, whose messages must not be lost.
+    /// Routes of all tasks. Refused tasks are included, so that their messages are not lost.
     pub routes: Arc<Routes>,
     pub findings: Vec<Finding>,
     loaded: BTreeMap<TaskName, Loaded>,
     refused: BTreeMap<TaskName, String>,
-    /// Tasks that stay in use in their previous version, and the reasons.
+    /// Tasks whose previous version stays in use, and the reasons.
     outdated: BTreeMap<TaskName, String>,
     stamps: BTreeMap<TaskName, Stamp>,
 }
 
-/// The current catalog. A reload swaps in a new one as a whole.
+/// The current catalog, which a reload replaces as a whole.
 #[derive(Default)]
 pub(crate) struct CurrentCatalog(RwLock<Arc<Catalog>>);
 
 impl CurrentCatalog {
-    /// Starts with a first catalog.
+    /// Creates the value with a first catalog.
     pub(crate) fn new(catalog: Catalog) -> Self {
         Self(RwLock::new(Arc::new(catalog)))
     }
 
-    /// Returns the current catalog. A caller that processes a message calls this once, so that it sees
-    /// one version of everything.
+    /// Returns the current catalog. Call it once for each message, so that the whole processing
+    /// uses one version of all tasks.
     pub(crate) fn get(&self) -> Arc<Catalog> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes another catalog current and returns it. Runs in progress keep their own catalog.
+    /// Makes another catalog current and returns it. Runs in progress keep the catalog that they
+    /// began with.
     pub(crate) fn replace(&self, catalog: Catalog) -> Arc<Catalog> {
         let catalog = Arc::new(catalog);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
@@ -64,8 +67,8 @@ impl CurrentCatalog {
 }
 
 impl Catalog {
-    /// Loads the discovered tasks. Unchanged tasks are taken from `previous`. A changed task that cannot
-    /// be loaded stays in use in its previous version.
+    /// Loads the discovered tasks. Unchanged tasks are taken from `previous`. If a changed task
+    /// cannot be loaded, its previous version stays in use.
     pub(crate) fn load(
         config: &Config,
         discovery: &Discovery,
@@ -122,21 +125,21 @@ impl Catalog {
         }
     }
 
-    /// Returns the reason why a task must not run, if it is refused.
+    /// Returns the reason why a task is refused, or none if it is not refused.
     pub(crate) fn refused(&self, name: &TaskName) -> Option<&str> {
         self.refused.get(name).map(String::as_str)
     }
 
-    /// Returns the problems of tasks, in one clause each.
+    /// Returns the problems of tasks, one clause for each.
     pub(crate) fn problems(&self) -> impl Iterator<Item = (&TaskName, String)> {
         let refused = self.refused.iter().map(|(name, why)| (name, format!("refused: {why}")));
         let outdated = self.outdated.iter().map(|(name, why)| {
-            (name, format!("the new version is refused, and the previous one stays in use: {why}"))
+            (name, format!("the new version is refused, the previous version stays in use: {why}"))
         });
         refused.chain(outdated)
     }
 
-    /// Returns a loaded task to its previous version, or refuses it if it has none.
+    /// Replaces a loaded task by its previous version, or refuses the task if there is none.
     pub(crate) fn revert(&mut self, name: &TaskName, previous: &Self, reason: String) {
         let (Some(task), Some((usable, loaded))) =
             (self.routes.task(name).cloned(), previous.usable(name))
@@ -165,7 +168,7 @@ impl Catalog {
         self.stamps.remove(name);
     }
 
-    /// Returns the loaded task if it has the same manifest and no problem.
+    /// Returns what was loaded for a task, if its manifest is the same and it has no problem.
     fn loaded(&self, task: &Task) -> Option<Loaded> {
         let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
         let has_no_problem =
@@ -173,7 +176,7 @@ impl Catalog {
         self.loaded.get(&task.name).filter(|_| is_same && has_no_problem).cloned()
     }
 
-    /// Returns a task of this catalog that can run.
+    /// Returns a task of this catalog that is loaded and not refused.
     fn usable(&self, name: &TaskName) -> Option<(Task, Loaded)> {
         let task = self.routes.task(name).filter(|_| !self.refused.contains_key(name))?;
         Some(((**task).clone(), self.loaded.get(name)?.clone()))
@@ -193,7 +196,7 @@ fn still_in_use(reason: &str) -> String {
     format!("the previous version stays in use: {reason}")
 }
 
-/// Why a task cannot be loaded.
+/// The reason why a task cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 enum TaskLoadError {
     #[error("{reason}")]

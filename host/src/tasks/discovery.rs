@@ -1,7 +1,8 @@
 //! Discovery: the tasks in the directories of components and playbooks, before they are loaded.
 //!
-//! File names come from a directory that cap-std has opened once; they never contain text of a message.
-//! A problem with one file is a finding and does not affect other tasks.
+//! All task files are opened relative to a directory that cap-std opened once. No file name
+//! contains text from a message. A problem with one file is a finding and does not affect other
+//! tasks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,12 @@ use crate::tasks::files::{self, FileError};
 use crate::tasks::grants;
 use crate::tasks::stamp::Stamp;
 
-/// The tasks in the directories. Nothing is compiled yet.
+/// The tasks in the directories. No component is compiled yet.
 #[derive(Debug, Default)]
 pub struct Discovery {
     pub tasks: Vec<Task>,
     pub findings: Vec<Finding>,
-    /// The tasks that must not run, and the reasons.
+    /// Tasks that must not run, and the reasons.
     pub refused: BTreeMap<TaskName, String>,
     /// Directories that cannot be read, and the reasons. The tasks in them are unknown.
     pub unreadable: Vec<(PathBuf, String)>,
@@ -34,7 +35,7 @@ pub struct Discovery {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
     pub severity: Severity,
-    /// The file in question.
+    /// File or task that the finding is about.
     pub file: PathBuf,
     pub text: String,
 }
@@ -42,9 +43,9 @@ pub struct Finding {
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Severity {
-    /// It has no effect on tasks.
+    /// The finding has no effect on tasks.
     Note,
-    /// A task cannot be loaded, or not in its present version.
+    /// A task or its current version cannot be loaded.
     Problem,
 }
 
@@ -79,12 +80,12 @@ impl Discovery {
         files::read(dir, &format!("{name}.wasm"), MAX_COMPONENT)
     }
 
-    /// Returns the version of a task's files.
+    /// Returns the stamp of a task's files.
     pub fn stamp(&self, name: &TaskName) -> Option<&Stamp> {
         self.stamps.get(name)
     }
 
-    /// Tells whether all files are the same as in another discovery.
+    /// Returns whether the files and findings are the same as in another discovery.
     pub fn is_same(&self, other: &Self) -> bool {
         self.stamps == other.stamps && self.findings == other.findings
     }
@@ -114,7 +115,8 @@ impl Discovery {
                     continue;
                 }
             };
-            // The stamp is read first, so that a change in between is detected next time.
+            // The stamp is read before the manifest, so that the next discovery detects a change in
+            // between.
             let mut stamp = Stamp::read(&dir, &name, extension);
             let (manifest, error) = files::read_manifest(&dir, &name);
             if let Some(error) = error {
@@ -133,8 +135,8 @@ impl Discovery {
         Some(dir)
     }
 
-    /// Returns the sorted names of the regular files with this extension, without it. Notes manifests
-    /// that have no such file.
+    /// Returns the sorted names of the regular files with this extension. The names have no
+    /// extension. Adds a note for each manifest without such a file.
     fn stems(&mut self, dir: &Dir, folder: &Path, extension: &str) -> Vec<String> {
         let mut stems = Vec::new();
         let mut manifests = Vec::new();
@@ -151,7 +153,7 @@ impl Discovery {
             let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
                 continue;
             };
-            // cap-std refuses links that lead out of the directory.
+            // cap-std refuses links that lead out of the directory, so `metadata` fails for them.
             if found == extension && dir.metadata(&name).is_ok_and(|metadata| metadata.is_file()) {
                 stems.push(stem.to_owned());
             } else if found == extension {
@@ -183,7 +185,8 @@ impl Discovery {
     }
 }
 
-/// Returns the reasons why a task must not run: its manifest exceeds the ceiling, or does not suit the task.
+/// Returns the reasons why a task must not run: its manifest exceeds the ceiling, or has settings
+/// that do not apply to the task.
 fn objections(config: &Config, task: &Task) -> Vec<String> {
     let manifest = &task.manifest;
     let mut objections = config.ceiling.excess(manifest);

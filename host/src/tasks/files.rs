@@ -1,14 +1,14 @@
-//! Reads the files of tasks, with a limit of size.
+//! Reads the files of tasks, up to a size limit.
 
 use std::io::{self, Read};
 
 use cap_std::fs::Dir;
 use loopabull_model::{Manifest, ManifestError, TaskName};
 
-/// The maximum size of a manifest in bytes.
+/// Maximum size of a manifest in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
 
-/// Why a file of a task cannot be used.
+/// The reason why a file of a task cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("cannot open `{file}`")]
@@ -21,14 +21,14 @@ pub(crate) enum FileError {
     TooLarge { file: String, limit: u64 },
     #[error("`{file}` is not UTF-8")]
     NotText { file: String },
-    #[error("the directory of components cannot be read")]
+    #[error("cannot read the directory of components")]
     NoDirectory,
     #[error("cannot use the manifest `{file}`")]
     Manifest { file: String, source: ManifestError },
 }
 
-/// Reads the manifest of a task. If it is invalid, returns the reason, and a manifest with those of its
-/// topics and its queue that could be read.
+/// Reads the manifest of a task. If the manifest is invalid, returns the error, and a manifest with
+/// only the topics and the queue, as far as they can be read.
 pub(super) fn read_manifest(dir: &Dir, name: &TaskName) -> (Manifest, Option<FileError>) {
     let file = format!("{name}.toml");
     let text = match dir.try_exists(&file) {
@@ -50,7 +50,7 @@ pub(super) fn read_manifest(dir: &Dir, name: &TaskName) -> (Manifest, Option<Fil
 /// Reads a regular file of at most `limit` bytes.
 pub(super) fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, FileError> {
     let cannot = |source| FileError::Read { file: file.to_owned(), source };
-    // Opening a named pipe would block.
+    // Opening a named pipe would block, so only regular files are opened.
     if !dir.metadata(file).map_err(cannot)?.is_file() {
         return Err(FileError::NotAFile { file: file.to_owned() });
     }

@@ -7,9 +7,10 @@ use loopabull_model::{Access, Manifest};
 
 use crate::config::Config;
 
-/// Returns the reasons why directories and sockets cannot be granted, in one clause each. A grant must be
-/// a real path, so that nobody with write access to a parent directory can redirect it by a link. It must
-/// not overlap the daemon's own directories.
+/// Returns the reasons why directories and sockets cannot be granted, one clause for each. A
+/// granted path must not contain a symbolic link, because a user with write access to a parent
+/// directory could change the link. The path must not overlap the state directory. A writable path
+/// must not overlap the task directories either.
 pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let own = [&config.state, &config.tasks, &config.playbooks].map(|path| real(path));

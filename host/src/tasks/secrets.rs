@@ -1,7 +1,7 @@
-//! Secrets: the values that manifests refer to. They are read when a task is loaded.
+//! Secrets: values that a manifest names. They are read when its task is loaded.
 //!
-//! Owns the sources of values. The values go only to the runners of tasks; they never appear in an error,
-//! a log line or a record.
+//! Owns the sources of the values: files, environment variables and systemd credentials. Only the
+//! runners of tasks receive the values. No error, log line or record contains them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use loopabull_model::{Mask, SecretSource};
 
-/// The maximum size of a secret in bytes.
+/// Maximum size of a secret in bytes.
 const MAX_BYTES: u64 = 64 << 10;
-/// The environment variable with the directory of a service's credentials (systemd.exec(5),
+/// Environment variable with the directory of a service's credentials (systemd.exec(5),
 /// `LoadCredential=`).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// Why a secret cannot be read. It never contains the value.
+/// The reason why a secret cannot be read. No error contains the value of the secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     #[error("cannot read the secret `{name}` from `{path}`")]
@@ -32,7 +32,7 @@ pub(crate) enum SecretError {
     TooShort { name: String },
     #[error("the environment variable `{variable}` for secret `{name}` is not set")]
     NoVariable { name: String, variable: String },
-    #[error("the secret `{name}` is a credential, but systemd has passed none to this process")]
+    #[error("the secret `{name}` is a credential, but systemd passed no credentials")]
     NoCredentials { name: String },
     #[error("`{credential}` is not a valid credential name for secret `{name}`")]
     BadCredential { name: String, credential: String },
@@ -45,7 +45,7 @@ pub(crate) fn read(
     sources.iter().map(|(name, source)| Ok((name.clone(), read_one(name, source)?))).collect()
 }
 
-/// Returns the file of a secret, if it comes from a file.
+/// Returns the path of a secret's file, or none if the secret does not come from a file.
 pub(crate) fn path(source: &SecretSource) -> Option<PathBuf> {
     match source {
         SecretSource::File(path) => Some(path.clone()),
@@ -83,7 +83,7 @@ fn read_file(name: &str, path: &Path) -> Result<String, SecretError> {
     let mut bytes = Vec::new();
     std::fs::metadata(path)
         .and_then(|metadata| match metadata.is_file() {
-            // Opening a named pipe would block.
+            // Opening a named pipe would block, so only regular files are opened.
             false => Err(std::io::Error::other("not a regular file")),
             true => File::open(path),
         })

@@ -1,4 +1,4 @@
-//! Stamps: the version of a task's files.
+//! Stamps, which show whether the files of a task have changed.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -8,11 +8,12 @@ use loopabull_model::{Manifest, TaskName};
 
 use crate::tasks::secrets;
 
-/// The version of a task's files, and of the files that its manifest refers to.
+/// Metadata of a task's files, and of the files and directories that its manifest names. A task
+/// with another stamp is loaded again.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stamp(Vec<Option<FileStamp>>);
 
-/// Inode, size or device, and modification time.
+/// Inode; size of a file, or device of a directory; modification time.
 type FileStamp = (u64, u64, SystemTime);
 
 impl Stamp {
@@ -25,8 +26,8 @@ impl Stamp {
         Self(vec![read(extension), read("toml")])
     }
 
-    /// Adds the files that the manifest refers to. A changed secret or a replaced directory makes a new
-    /// version of the task.
+    /// Adds the secrets and directories that the manifest names. A changed secret or a replaced
+    /// directory therefore changes the stamp of the task.
     pub(super) fn add_referenced_files(&mut self, manifest: &Manifest) {
         let grants = &manifest.grants;
         let secrets = grants.secrets.values().filter_map(secrets::path);
@@ -42,7 +43,8 @@ fn secret_stamp(path: &Path) -> Option<FileStamp> {
     Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
 }
 
-/// Identifies a directory. Its times are left out, because they change with its content.
+/// Returns the inode and the device of a directory. The modification time is left out, because it
+/// changes with the content of the directory.
 fn directory_stamp(path: &Path) -> Option<FileStamp> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;

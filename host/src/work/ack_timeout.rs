@@ -1,5 +1,5 @@
-//! The check of task timeouts against the broker's acknowledgement timeout: a task that may run longer
-//! must not start, because the broker would redeliver its message while it runs.
+//! Compares the timeouts of tasks with the broker's acknowledgement timeout. A task that may run
+//! longer is refused, because the broker would redeliver its message while it runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
 
-/// How long it takes to end, record and settle a run after its timeout.
+/// Time allowed after a task's timeout to end, record and settle the run.
 const SETTLE_MARGIN: Duration = Duration::from_secs(30);
 
 /// A task that may run longer than the broker's acknowledgement timeout.
@@ -19,7 +19,7 @@ pub(crate) struct TimeoutTooLong {
     task: TaskName,
     queue: QueueName,
     timeout: Duration,
-    /// The timeout, together with the runs of the deliveries that are prefetched before it.
+    /// Time from a delivery to its acknowledgement: the timeout, multiplied by the prefetch limit.
     needed: Duration,
     broker: AckTimeout,
 }
@@ -39,7 +39,8 @@ pub(crate) async fn too_long<'a>(
         }
         let Some(broker) = known[queue].clone() else { continue };
         let timeout = task.timeout();
-        // A prefetched delivery waits for the runs before it, and its acknowledgement timeout runs.
+        // The acknowledgement timeout of a prefetched delivery already runs while the delivery
+        // waits for the runs before it.
         let needed = timeout.saturating_mul(u32::from(config.prefetch));
         if needed + SETTLE_MARGIN >= broker.limit {
             let (task, queue) = (task.name.clone(), queue.clone());
@@ -55,7 +56,7 @@ impl TimeoutTooLong {
         &self.task
     }
 
-    /// Returns a hint for the operator, with the exact lines to write.
+    /// Returns a hint for the operator, with the settings to change.
     pub(crate) fn hint(&self) -> String {
         let enough = self.needed + Duration::from_mins(5);
         let (ms, queue) = (enough.as_millis(), &self.queue);
@@ -69,8 +70,8 @@ impl TimeoutTooLong {
         };
         format!(
             "put `consumer_timeout = {ms}` into rabbitmq.conf{policy}; if the broker already has that \
-             timeout, set `consumer_timeout = \"{}\"` in our configuration; or give the task a \
-             shorter `timeout` under `[limits]`",
+             timeout, set `consumer_timeout = \"{}\"` in the configuration of loopabull-host; or give \
+             the task a shorter `timeout` under `[limits]`",
             humantime::format_duration(enough),
         )
     }

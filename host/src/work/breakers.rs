@@ -1,4 +1,4 @@
-//! The circuit breakers: a task that fails too often in a row is paused.
+//! The circuit breakers, which pause a task after too many consecutive failures.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ pub(crate) struct Breakers {
 }
 
 impl Breakers {
-    /// Makes breakers that have counted nothing yet and pause tasks in `pauses`.
+    /// Creates circuit breakers that pause tasks in `pauses`.
     pub(crate) fn new(pauses: Arc<Pauses>) -> Self {
         Self { started: Instant::now(), by_task: Mutex::default(), pauses }
     }
 
-    /// Counts the outcome of a run, and pauses its task if that was one failure too many.
+    /// Counts the outcome of a run. Pauses the task after too many consecutive failures.
     pub(crate) async fn count(&self, task: &Task, run: &Run) {
         if let Some(reason) = self.trip(task, run) {
             self.pauses.pause_automatically(Target::Task(task.name.clone()), &reason).await;
         }
     }
 
-    /// Counts the outcome of a run; returns why its task must be paused.
+    /// Counts the outcome of a run. Returns the reason if the task must be paused.
     fn trip(&self, task: &Task, run: &Run) -> Option<Reason> {
         let policy = &task.manifest.breaker;
         let mut by_task = self.by_task.lock();
@@ -41,7 +41,7 @@ impl Breakers {
         let (failures, window) = (policy.failures, humantime::format_duration(policy.window));
         let outcome = &run.outcome;
         Some(
-            format!("it failed {failures} times in a row within {window}, the last: {outcome}")
+            format!("{failures} consecutive failures within {window}; last outcome: {outcome}")
                 .into(),
         )
     }

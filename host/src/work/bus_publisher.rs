@@ -1,7 +1,7 @@
-//! The publisher of messages on a bus: messages of tasks that are in the queues already.
+//! Publishes emitted messages on a bus, after the messages are in the queues.
 //!
-//! Before it on the path of a message: [`Outbox::send`](super::outbox::Outbox::send). After it:
-//! [`Exchange::publish`].
+//! Before this publisher on the path of a message: [`Outbox::send`](super::outbox::Outbox::send).
+//! After it: [`Exchange::publish`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::journal::Journal;
 use crate::observe::health::{Health, Part};
 use crate::work::error::WorkError;
 
-/// How often the journal is asked for messages that are not on the bus yet.
+/// Interval at which the journal is read for messages that are not on the bus yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Publishes the messages of tasks on a bus.
+/// Publishes emitted messages on a bus.
 pub(crate) struct BusPublisher {
     pub journal: Arc<Journal>,
     pub settings: Publish,
@@ -34,7 +34,8 @@ impl BusPublisher {
         let mut backoff = Backoff::default();
         let mut connected = None;
         while !self.drain.is_cancelled() {
-            // A message in flight when the daemon drains is published again, under the same id.
+            // Dropping a publish is safe: the next daemon publishes the message again with the same
+            // id.
             let published = tokio::select! {
                 published = self.publish(connected.take()) => published,
                 () = self.drain.cancelled() => return,
@@ -64,8 +65,8 @@ impl BusPublisher {
         }
     }
 
-    /// Publishes messages that are not on the bus yet, on a new connection if there is none. Returns the
-    /// connection and the number of messages.
+    /// Publishes up to 100 messages that are not on the bus yet. Connects first if there is no
+    /// connection. Returns the connection and the number of published messages.
     async fn publish(&self, connected: Option<Exchange>) -> Result<(Exchange, usize), WorkError> {
         let Publish { amqp_url, exchange } = &self.settings;
         let exchange = match connected {

@@ -1,4 +1,4 @@
-//! Crashes: a task that was running each time a daemon died is paused at the next start.
+//! Pauses a task at start if it was running each time that several consecutive daemons died.
 
 use loopabull_model::Target;
 
@@ -6,16 +6,16 @@ use crate::error::chain;
 use crate::journal::Journal;
 use crate::work::pauses::Pauses;
 
-/// How many daemons in a row may die with a task before it is paused. A single entry is refused
-/// after fewer.
+/// Number of consecutive daemons that must die while a task is running before the task is paused. A
+/// single entry is refused after fewer crashes.
 const MAX_CRASHES: u32 = 5;
 
-/// Pauses the tasks that were running when each of the last daemons died.
+/// Pauses the tasks that were running when each of the last `MAX_CRASHES` daemons died.
 pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
     let crashed = match journal.take_crashed().await {
         Ok(crashed) => crashed,
         Err(error) => {
-            return tracing::error!("cannot read which tasks crashed: {}", chain(error));
+            return tracing::error!("cannot read the crashed tasks: {}", chain(error));
         }
     };
     for crashed in crashed {
@@ -25,7 +25,7 @@ pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
             crashed.task,
         );
         if crashed.count >= MAX_CRASHES {
-            let reason = format!("it was running when the last {} daemons died", crashed.count);
+            let reason = format!("the last {} daemons died while it was running", crashed.count);
             pauses.pause_automatically(Target::Task(crashed.task), &reason.into()).await;
         }
     }

@@ -1,9 +1,10 @@
-//! Errors of the daemon's own means, which are retried. A task that fails is an outcome instead.
+//! Errors of queues, files and the bus, which are retried. The failure of a task is an outcome, not
+//! an error.
 
 use loopabull_queue::{AmqpError, QueueError};
 use loopabull_store::StoreError;
 
-/// Why a queue or a file of the state directory could not be used.
+/// An error of a queue, of a file in the state directory, or of the bus.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
     #[error(transparent)]

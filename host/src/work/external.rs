@@ -1,10 +1,10 @@
-//! The router of external messages: messages that others publish directly to a work queue.
+//! The router of external messages, which other programs publish directly to a work queue.
 //!
-//! They are routed by the worker as ingest routes the messages of a bus, except that a message that no
-//! task wants becomes a dead letter.
+//! A worker routes an external message by its topic, as ingest routes a message from a bus. In
+//! contrast to ingest, the router dead-letters a message if no task subscribes to its topic.
 //!
-//! Before it on the path of a message: the worker, which received it. After it: the queues of the
-//! tasks that want it.
+//! Before the router on the path of a message: the worker, which received the message. After it:
+//! the queues of the tasks.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, Task};
 use loopabull_queue::{External, QueueError};
 
 use crate::observe::activity::Activity;
-use crate::observe::metrics::{ByReason, BySource, ByTask, Metrics};
+use crate::observe::metrics::{ByRejection, BySource, ByTask, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
-/// Routes external messages to the tasks that want them.
+/// Routes external messages to the tasks that subscribe to their topics.
 pub(crate) struct ExternalRouter {
     pub catalog: Arc<CurrentCatalog>,
     pub metrics: Arc<Metrics>,
@@ -25,8 +25,8 @@ pub(crate) struct ExternalRouter {
 }
 
 impl ExternalRouter {
-    /// Replaces an external message by one entry for each task that wants it. A message that cannot be
-    /// parsed, or that no task wants, becomes a dead letter.
+    /// Replaces an external message by one entry for each task that subscribes to its topic. A
+    /// message that cannot be parsed, or to whose topic no task subscribes, is dead-lettered.
     pub(crate) async fn route(
         &self,
         queue: &QueueName,
@@ -40,23 +40,24 @@ impl ExternalRouter {
                 external.refuse(&Reason::from(format!("undecodable: {rejection}"))).await?;
                 count_envelope();
                 let reason = rejection.reason();
-                self.metrics.rejections.get_or_create(&ByReason { reason }).inc();
+                self.metrics.rejections.get_or_create(&ByRejection { reason }).inc();
                 self.activity.count(|counts| counts.rejected += 1);
                 return Ok(());
             }
         };
         let entries = self.entries_of(&message);
-        // A message that no task wants is durable already, so it is not simply dropped like a
-        // message of a bus.
+        // An external message is already durable. If no task subscribes to its topic, it is
+        // therefore dead-lettered and not dropped.
         if entries.is_empty() {
-            let reason = Reason::from(format!("no task wants topic `{}`", message.topic));
+            let reason = Reason::from(format!("no task subscribes to topic `{}`", message.topic));
             external.refuse(&reason).await?;
             self.metrics.unrouted.inc();
             self.activity.count(|counts| counts.unrouted += 1);
         } else {
             external.replace(&entries).await?;
         }
-        // This is retried until it succeeds, and counted once.
+        // The caller retries this function until it succeeds, so the message is counted only at the
+        // end.
         count_envelope();
         self.metrics.messages.inc();
         self.activity.count(|counts| counts.accepted += 1);
@@ -66,9 +67,10 @@ impl ExternalRouter {
         Ok(())
     }
 
-    /// Makes the entries of a message. If we die before they replace it, the message is redelivered and
-    /// must give the same entries. A message without an id of its own may have been published twice on
-    /// purpose, so its entries get random ids and each is processed.
+    /// Makes the entries of a message. If the daemon dies before the entries replace the message,
+    /// the message is redelivered and must result in entries with the same ids. A message without
+    /// an id may have been published twice on purpose. Its entries get random ids, so that each
+    /// copy is processed.
     fn entries_of(&self, message: &Message) -> Vec<Entry> {
         let has_own_id = !message.id.as_str().starts_with("sha256:");
         let id = |task: &Task| {
@@ -85,7 +87,8 @@ impl ExternalRouter {
 
 fn parse(queue: &QueueName, external: &External) -> Result<Message, Rejection> {
     let properties = Properties {
-        // With the default exchange, the routing key is the name of the queue and no topic.
+        // A message from the default exchange has the name of the queue as its routing key, which
+        // is not a topic.
         topic: Some(external.routing_key.as_str()).filter(|key| *key != queue.as_str()),
         message_id: external.message_id.as_deref(),
         headers: &external.headers,

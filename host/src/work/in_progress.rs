@@ -1,15 +1,16 @@
-//! The entries in progress: an entry that a broker delivers twice is processed once at a time.
+//! The entries in progress. If the broker redelivers an entry that is being processed, the second
+//! delivery is not processed at the same time.
 
 use std::collections::HashSet;
 
 use loopabull_model::EntryId;
 use parking_lot::Mutex;
 
-/// The entries that the workers of this daemon process right now.
+/// The entries that the workers of this daemon are processing.
 #[derive(Debug, Default)]
 pub(crate) struct EntriesInProgress(Mutex<HashSet<EntryId>>);
 
-/// A guard of one entry in progress: dropping it ends the progress.
+/// A guard for an entry in progress. Dropping the guard ends the progress.
 #[derive(Debug)]
 pub(crate) struct EntryInProgress<'a> {
     entries: &'a EntriesInProgress,
@@ -17,7 +18,7 @@ pub(crate) struct EntryInProgress<'a> {
 }
 
 impl EntriesInProgress {
-    /// Marks an entry as in progress; returns `None` if it is already.
+    /// Marks an entry as in progress. Returns `None` if the entry is already in progress.
     pub(crate) fn start(&self, entry: &EntryId) -> Option<EntryInProgress<'_>> {
         let is_new = self.0.lock().insert(entry.clone());
         is_new.then(|| EntryInProgress { entries: self, entry: entry.clone() })

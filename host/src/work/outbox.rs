@@ -1,12 +1,13 @@
-//! The outbox: messages that tasks send, on their way from the journal to the queues, and to a bus.
+//! The outbox: emitted messages on their way from the journal to the queues.
 //!
-//! A message is in the journal from the moment its run is recorded until every task that wants it has
-//! it in its queue. So none is lost, and none comes from a failed run. After a crash in between, the
-//! next daemon sends the same messages again under the same ids: here each is processed once; on a
-//! bus the consumers have to deduplicate by id. [`BusPublisher`](super::bus_publisher::BusPublisher)
-//! publishes on the bus separately, so that a bus that is down keeps no worker waiting.
+//! The journal stores an emitted message together with its run, and keeps the message until each
+//! task that subscribes to the topic has an entry in its queue. So no message is lost, and no
+//! message comes from a failed run. After a crash in between, the next daemon sends the messages
+//! again with the same ids. The queues deduplicate these messages; consumers of a bus have to
+//! deduplicate them by id. [`BusPublisher`](super::bus_publisher::BusPublisher) publishes on the
+//! bus separately, so that an unavailable bus does not delay workers.
 //!
-//! Before it on the path of a message: [`Journal::record`]. After it: [`Queues::publish`].
+//! Before the outbox on the path of a message: [`Journal::record`]. After it: [`Queues::publish`].
 
 use std::sync::Arc;
 
@@ -22,20 +23,20 @@ use crate::observe::metrics::{ByTask, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::error::WorkError;
 
-/// Sends the messages of tasks to the queues.
+/// Sends emitted messages to the queues.
 pub(crate) struct Outbox {
     pub journal: Arc<Journal>,
     pub queues: Arc<Queues>,
     pub catalog: Arc<CurrentCatalog>,
     pub metrics: Arc<Metrics>,
     pub activity: Arc<Activity>,
-    /// Where the messages go after the queues.
+    /// Destination of the messages after the queues.
     pub after_queues: AfterQueues,
 }
 
 impl Outbox {
-    /// Sends the messages that the run on an entry left in the journal. It can be repeated after an
-    /// error.
+    /// Sends the messages that the run of an entry left in the journal. The call can be repeated
+    /// after an error.
     pub(crate) async fn send(&self, entry: &EntryId) -> Result<(), WorkError> {
         let messages = self.journal.outbox(entry).await?;
         for message in &messages {
@@ -44,13 +45,14 @@ impl Outbox {
         if !messages.is_empty() {
             self.journal.set_queued(entry, self.after_queues).await?;
         }
-        // A send that fails is repeated whole, so nothing is counted before it has succeeded.
+        // A failed send is repeated as a whole, so messages are counted only after the send has
+        // succeeded.
         messages.iter().for_each(|message| self.count(message));
         Ok(())
     }
 
-    /// Sends the messages that earlier daemons recorded and did not send, with retries; then waits
-    /// until the daemon drains, because a part that returns earlier ends the daemon.
+    /// Sends the messages that earlier daemons recorded but did not send, with retries. Then waits
+    /// until the daemon drains, because a part that returns early stops the daemon.
     pub(crate) async fn run(self: Arc<Self>, health: Arc<Health>, drain: CancellationToken) {
         let condition = health.condition(Part::Outbox);
         let mut backoff = Backoff::default();
@@ -88,7 +90,7 @@ impl Outbox {
             self.metrics.unrouted.inc();
             self.activity.count(|counts| counts.unrouted += 1);
             let topic = &message.topic;
-            tracing::warn!(message.id = %message.id, "no task wants topic `{topic}`, which a task sent");
+            tracing::warn!(message.id = %message.id, "no task subscribes to emitted topic `{topic}`");
         }
         for task in tasks {
             self.metrics.entries.get_or_create(&ByTask { task: task.name.to_string() }).inc();

@@ -1,7 +1,8 @@
-//! The watcher of pauses: commands make and end pauses while the daemon runs.
+//! The watcher of pauses, which commands can change while the daemon runs.
 //!
-//! It reads the pauses again and again, and releases the entries that are held for tasks that are not
-//! paused. It always does both, since a worker may hold an entry of a task that was just resumed.
+//! The watcher rereads the pauses at an interval, and releases the held entries of all tasks that
+//! are neither refused nor paused. It does so at every interval, because a worker may hold an entry
+//! of a task that was just resumed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use crate::tasks::catalog::CurrentCatalog;
 use crate::work::error::WorkError;
 use crate::work::pauses::Pauses;
 
-/// How often the pauses are read.
+/// Interval at which the pauses are reread.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Reads the pauses and releases held entries.
+/// Rereads the pauses and releases held entries.
 pub(crate) struct PauseWatcher {
     pub pauses: Arc<Pauses>,
     pub queues: Arc<Queues>,
@@ -57,13 +58,14 @@ impl PauseWatcher {
         }
     }
 
-    /// Reads the pauses, and releases the entries of tasks that are not paused.
+    /// Rereads the pauses, and releases the entries of tasks that are neither refused nor paused.
     async fn poll(&self) -> Result<(), WorkError> {
         for target in self.pauses.refresh().await? {
             tracing::info!("{target} is resumed");
         }
         let catalog = self.catalog.get();
-        // A task that was removed is not paused either: its held entries become dead letters.
+        // A removed task is neither refused nor paused, so its held entries are released. Their
+        // runs fail, and the entries are dead-lettered after the last attempt.
         let is_released = |task: &TaskName| {
             catalog.refused(task).is_none() && !self.pauses.is_paused(&Target::Task(task.clone()))
         };

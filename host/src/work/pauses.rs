@@ -1,8 +1,9 @@
-//! Pauses: which tasks, queues and workers are paused, and why.
+//! Pauses of tasks, queues and workers, with their reasons.
 //!
-//! Owns the file `control.db` of the state directory, by which the commands `pause` and `resume` talk
-//! to a running daemon, or to the next one. Anybody who may write to that directory may pause its
-//! tasks. A pause survives restarts; the pause of a worker ends with its daemon.
+//! Owns the file `control.db` in the state directory. The commands `pause` and `resume` change the
+//! file, and the daemon rereads it. A user with write access to the state directory can therefore
+//! pause tasks. Pauses of tasks and queues survive restarts; the pause of a worker ends with its
+//! daemon.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,17 +34,17 @@ const SCHEMA: &str = "
 pub(crate) struct Pauses {
     store: Store,
     current: watch::Sender<Arc<PauseMap>>,
-    /// Pauses that are in force and not yet in the file.
+    /// Pauses that have taken effect but are not in the file yet.
     unwritten: Mutex<PauseMap>,
-    /// Held over `await` on purpose: of two callers that read the file, the later one must also be
-    /// the last one to publish its contents.
+    /// Lock for rereading the file, held over `await` on purpose. Without it, an older content of
+    /// the file could become current after a newer one.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 type PauseMap = BTreeMap<Target, Pause>;
 
 impl Pauses {
-    /// Opens the pauses of a state directory. The first [`Self::refresh`] reads them.
+    /// Opens the file in a state directory. The first [`Self::refresh`] reads the pauses.
     pub(crate) fn open(state: &Path) -> Result<Self, StoreError> {
         let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
         Ok(Self {
@@ -54,9 +55,9 @@ impl Pauses {
         })
     }
 
-    /// Pauses a target. A target that is paused already keeps its first reason. Returns once the pause
-    /// is on disk; after an error it is in force all the same, and a later [`Self::refresh`] writes
-    /// it.
+    /// Pauses a target. A target that is already paused keeps its first reason. Returns once the
+    /// pause is on disk. After an error, the pause has taken effect anyway, and a later
+    /// [`Self::refresh`] writes it.
     pub(crate) async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
@@ -67,12 +68,14 @@ impl Pauses {
         self.refresh().await.map(|_| ())
     }
 
-    /// Pauses a target by the daemon's own decision, and logs the reason.
+    /// Pauses a target on behalf of the daemon, and logs the reason.
     pub(crate) async fn pause_automatically(&self, target: Target, reason: &Reason) {
         tracing::error!("{target} is paused: {reason}; end the pause with `loopabull-host resume`");
         if let Err(error) = self.pause(target.clone(), reason).await {
             let error = chain(error);
-            tracing::error!("cannot save the pause of {target}, it ends with this daemon: {error}");
+            tracing::error!(
+                "cannot save the pause of {target}, so it ends with this daemon: {error}"
+            );
         }
     }
 
@@ -87,7 +90,7 @@ impl Pauses {
         self.store.change(insert).await.map(|_| ())
     }
 
-    /// Ends the pause of a target. Returns whether it was paused.
+    /// Resumes a target. Returns whether the target was paused in the file.
     pub(crate) async fn resume(&self, target: Target) -> Result<bool, StoreError> {
         self.unwritten.lock().remove(&target);
         let delete = move |connection: &Connection| {
@@ -101,7 +104,8 @@ impl Pauses {
         Ok(count > 0)
     }
 
-    /// Reads the file, and returns the targets that were paused before and are not any more.
+    /// Writes the pauses that are not in the file yet, and rereads the file. Returns the targets
+    /// that are not paused any more.
     pub(crate) async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
         let _refreshing = self.refreshing.lock().await;
         let unwritten = self.unwritten.lock().clone();
@@ -119,7 +123,7 @@ impl Pauses {
         Ok(old.keys().filter(|target| !current.contains_key(target)).cloned().collect())
     }
 
-    /// Returns all pauses that are in the file.
+    /// Returns all pauses in the file.
     pub(crate) async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
         let read = |connection: &Connection| {
             connection
@@ -135,7 +139,7 @@ impl Pauses {
         self.store.read(read).await
     }
 
-    /// Returns all pauses in force, as the last [`Self::refresh`] found them.
+    /// Returns the current pauses.
     pub(crate) fn current(&self) -> Arc<BTreeMap<Target, Pause>> {
         self.current.borrow().clone()
     }
@@ -159,7 +163,8 @@ impl Pauses {
 
     async fn wait_for(&self, condition: impl Fn(&PauseMap) -> bool) {
         let mut current = self.current.subscribe();
-        // The sender is ours, so it is not dropped before this returns.
+        // `wait_for` fails only if the sender is dropped. The sender belongs to `self`, so the
+        // result is ignored.
         drop(current.wait_for(|current| condition(current)).await);
     }
 }

@@ -1,7 +1,7 @@
-//! The runner: runs a component or a playbook, by the kind of the task.
+//! The runner, which runs a task: a component or a playbook.
 //!
-//! Owns the current catalog. Knows neither queue nor journal.
-//! Before it on the path of a message: the worker. After it: the component runner or the launcher.
+//! Owns the current catalog. Does not know the queues and the journal. Before the runner on the
+//! path of a message: the worker. After it: the component runner or the launcher.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use crate::tasks::catalog::{Catalog, CurrentCatalog};
 /// Runs tasks.
 pub(crate) struct Runner {
     pub components: Arc<ComponentRunner>,
-    /// The playbooks, or why none can be started here.
+    /// Playbook runner, or the reason why this host cannot run playbooks.
     pub playbooks: Result<Playbooks, String>,
     /// The current catalog.
     pub catalog: Arc<CurrentCatalog>,
 }
 
-/// A call of one task with one message.
+/// The input of a run: the task, the message and the attempt.
 pub(crate) struct Call<'a> {
     pub task: &'a TaskName,
     pub message: &'a Message,
     pub run_id: &'a RunId,
-    /// Counted from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// Reads the state of the task.
+    /// Function that reads the state of the task.
     pub state: ReadState,
 }
 
 impl Runner {
-    /// Makes a runner with a first catalog.
+    /// Creates a runner with a first catalog.
     pub(crate) fn new(
         components: Arc<ComponentRunner>,
         playbooks: Result<Playbooks, String>,
@@ -42,7 +42,8 @@ impl Runner {
         Self { components, playbooks, catalog: Arc::new(CurrentCatalog::new(catalog)) }
     }
 
-    /// Runs a task of a catalog on a message. Every failure is an outcome. `cancel` ends the run early.
+    /// Runs a task from a catalog on a message. Returns every failure as an outcome. `cancel` ends
+    /// the run early.
     pub(crate) async fn run(
         &self,
         catalog: &Catalog,
@@ -96,7 +97,7 @@ impl Runner {
         };
         tokio::select! {
             attempt = self.components.run(component, call) => attempt,
-            // Dropping the run drops its instance at any point, and nothing is left behind.
+            // The run can be dropped at any point, because its instance is dropped with it.
             () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }

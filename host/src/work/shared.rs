@@ -1,4 +1,4 @@
-//! The handles from which the workers and the parts around them are built.
+//! Handles to the parts of the daemon that the workers use.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
 
-/// The handles that several parts share. Each part takes a copy of those that it uses.
+/// Handles that several parts share. Each part clones the handles that it uses.
 pub(crate) struct Shared {
     pub queues: Arc<Queues>,
     pub runner: Arc<Runner>,

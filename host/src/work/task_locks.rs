@@ -1,8 +1,8 @@
-//! Task locks: runs of one task are concurrent, or one run is exclusive.
+//! Task locks: several runs of a task hold its lock shared, or one run holds it exclusively.
 //!
-//! A run conflicts if another run changed the state that it had read. It is then repeated with an
-//! exclusive lock, so that it cannot conflict a second time and repeats its outside effects at most
-//! once.
+//! A run conflicts if another run changed the state that the run had read. The conflicting run is
+//! repeated with the exclusive lock, so that it cannot conflict again. Its external effects, such
+//! as HTTP requests, are therefore repeated at most once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 #[derive(Debug, Default)]
 pub(crate) struct TaskLocks(Mutex<HashMap<TaskName, Arc<RwLock<()>>>>);
 
-/// A lock, until it is dropped. It is held from before a run until after its record.
+/// A held lock, which is released when it is dropped. A run holds the lock until the run is
+/// recorded.
 #[derive(Debug)]
 pub(crate) enum TaskLock {
     Shared { _guard: OwnedRwLockReadGuard<()> },
@@ -23,12 +24,13 @@ pub(crate) enum TaskLock {
 }
 
 impl TaskLocks {
-    /// Waits until no run of the task is exclusive.
+    /// Acquires the shared lock. Waits until no run of the task holds the exclusive lock.
     pub(crate) async fn shared(&self, task: &TaskName) -> TaskLock {
         TaskLock::Shared { _guard: self.lock_of(task).read_owned().await }
     }
 
-    /// Waits until no other run of the task is in progress, and lets none start.
+    /// Acquires the exclusive lock. Waits until no other run of the task is in progress, and
+    /// prevents new runs.
     pub(crate) async fn exclusive(&self, task: &TaskName) -> TaskLock {
         TaskLock::Exclusive { _guard: self.lock_of(task).write_owned().await }
     }

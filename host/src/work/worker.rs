@@ -1,10 +1,12 @@
-//! A worker: one slot that processes one delivery of one queue at a time.
+//! A worker, which processes the deliveries of one queue, one at a time.
 //!
-//! Owns the loop: it receives while neither the worker nor its queue is paused, and reconnects after an
-//! error. After any outcome of a task, the worker goes on with the next delivery, unless the manifest
-//! of the task stops it.
+//! Owns the loop: receives deliveries while neither the worker nor its queue is paused, and
+//! consumes the queue again after an error. After a run, the worker processes the next delivery,
+//! whatever the outcome. Only the failure of a task with `on_failure = "stop-worker"` stops the
+//! worker.
 //!
-//! Before it on the path of a message: the queue. After it: [`Deliveries`], or [`ExternalRouter`].
+//! Before the worker on the path of a message: the queue. After it: [`Deliveries`], or
+//! [`ExternalRouter`].
 
 pub(crate) mod admission;
 pub(crate) mod attempt;
@@ -25,14 +27,14 @@ use crate::work::pauses::Pauses;
 use crate::work::worker::delivery::Deliveries;
 use crate::work::worker::retry::Retries;
 
-/// One slot that processes one delivery of one queue at a time.
+/// A worker, which processes the deliveries of one queue, one at a time.
 pub(crate) struct Worker {
     pub queue: QueueName,
     pub queues: Arc<Queues>,
     pub pauses: Arc<Pauses>,
     pub external: Arc<ExternalRouter>,
     pub deliveries: Arc<Deliveries>,
-    /// They know the number of the worker.
+    /// Retries of this worker. They contain the number of the worker.
     pub retries: Retries,
 }
 
@@ -51,7 +53,7 @@ impl Worker {
                 Ok(()) => condition.resolve(),
                 Err(error) => {
                     let error = chain(error);
-                    tracing::warn!(worker.number = worker, "{error}; retrying");
+                    tracing::warn!(worker.number = worker, "worker {worker}: {error}; retrying");
                     condition.report(error);
                     backoff.pause(drain).await;
                 }
@@ -59,7 +61,7 @@ impl Worker {
         }
     }
 
-    /// Consumes the queue until a pause, the drain, or an error.
+    /// Consumes the queue until a pause begins, the daemon drains, or an error occurs.
     async fn consume(
         &self,
         condition: &Condition<'_>,
@@ -90,7 +92,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for the next delivery; returns `None` once the daemon drains or a pause begins.
+    /// Waits for the next delivery. Returns `None` once the daemon drains or a pause begins.
     async fn receive(&self, consumer: &mut Consumer) -> Result<Option<Received>, QueueError> {
         let (stop, targets) = (self.retries.drain.child_token(), self.targets());
         let receive = consumer.receive(&stop);
@@ -98,7 +100,8 @@ impl Worker {
         tokio::select! {
             received = &mut receive => received,
             () = self.pauses.wait_until_paused(&targets) => {
-                // It must not be dropped: a claim may be on its way to the disk.
+                // `receive` must not be dropped, because it may be writing a claim to disk. So it
+                // is stopped and awaited.
                 stop.cancel();
                 receive.await
             }
@@ -110,8 +113,8 @@ impl Worker {
         self.retries.run(Need::Queue, || self.external.route(&self.queue, external)).await
     }
 
-    /// Waits until neither the worker nor its queue is paused, or the daemon drains. A stopped worker is
-    /// reported as a problem; a paused queue is not.
+    /// Waits until neither the worker nor its queue is paused, or until the daemon drains. Reports
+    /// a stopped worker as a problem, but not a paused queue.
     async fn wait_until_resumed(&self, condition: &Condition<'_>) {
         let targets = self.targets();
         if let Some(pause) = self.pauses.current().get(&targets[0]) {
@@ -128,7 +131,7 @@ impl Worker {
         self.targets().iter().any(|target| self.pauses.is_paused(target))
     }
 
-    /// Returns the targets whose pause pauses this worker: the worker itself and its queue.
+    /// Returns the two targets that can pause this worker: the worker itself and its queue.
     fn targets(&self) -> [Target; 2] {
         [Target::Worker(self.retries.worker), Target::Queue(self.queue.clone())]
     }

@@ -1,4 +1,4 @@
-//! The start of the workers and of the parts around them.
+//! Starts the workers and the parts around them.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::work::worker::delivery::Deliveries;
 use crate::work::worker::retry::Retries;
 use crate::work::worker::settle::Settler;
 
-/// Starts the workers of these queues, and spawns each part into `parts`. Every part runs until the
-/// daemon drains.
+/// Spawns the workers of the queues, and the parts around the workers, into `parts`. Each of them
+/// runs until the daemon drains.
 pub(crate) async fn start(
     config: &Config,
     shared: &Shared,

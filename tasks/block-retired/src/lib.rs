@@ -1,19 +1,20 @@
 //! Emits a message for each push to dist-git that retires a package.
 //!
-//! Dist-git publishes a `git.receive` message for every pushed commit. Hardly one commit in a thousand
-//! retires its package, by adding the file `dead.package`. A playbook needs seconds to check that; this
-//! task needs microseconds. For a retirement it emits a message to `org.fedoraproject.ENV.block.retired`,
-//! where ENV is the same as in the received topic. That message starts the playbook `retire-package`.
+//! Dist-git publishes a `git.receive` message for every pushed commit. A commit that adds the file
+//! `dead.package` retires its package. Fewer than one commit in a thousand retires a package. A playbook
+//! needs seconds to check a commit, and this task needs microseconds. For a retirement the task emits a
+//! message to `org.fedoraproject.ENV.block.retired`, where ENV is copied from the received topic. The emitted
+//! message starts the playbook `retire-package`.
 
 use std::collections::BTreeMap;
 
 use loopabull_task::{Context, Message, Result, info, reject, task};
 use serde::{Deserialize, Serialize};
 
-/// The file that retires a package.
+/// The name of the file that retires a package.
 const DEAD: &str = "dead.package";
 
-/// The body of a `git.receive`.
+/// The body of a `git.receive` message.
 #[derive(Deserialize)]
 pub(crate) struct Push {
     commit: Commit,
@@ -21,7 +22,7 @@ pub(crate) struct Push {
 
 #[derive(Deserialize)]
 struct Commit {
-    /// The namespace: `rpms` for packages. Very old messages have none.
+    /// The namespace, which is `rpms` for packages. Very old messages have no namespace.
     namespace: Option<String>,
     /// The name of the package.
     repo: String,
@@ -47,7 +48,7 @@ struct Lines {
     deletions: u64,
 }
 
-/// The body of a `block.retired`.
+/// The body of a `block.retired` message.
 #[derive(Serialize)]
 struct Retired<'a> {
     package: &'a str,
@@ -78,8 +79,8 @@ pub(crate) fn block_retired(message: Message<Push>, cx: &Context) -> Result {
 }
 
 impl Lines {
-    /// Returns whether the file may exist after the commit. A file that only lost lines was deleted,
-    /// which brings a retired package back.
+    /// Returns whether the file may exist after the commit. If the file only lost lines, the commit deleted
+    /// the file, and the package is no longer retired.
     fn were_added(&self) -> bool {
         self.additions != Some(0) || self.deletions == 0
     }

@@ -1,4 +1,4 @@
-//! Tests of the task `block-retired`: which pushes make it emit a message.
+//! Tests of the task `block-retired`: for which pushes the task emits a message.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject};
@@ -73,14 +73,14 @@ fn other_namespaces_are_ignored() {
     let mut body = push(&json!({"dead.package": {"additions": 1}}));
     body["commit"]["namespace"] = "modules".into();
     assert!(run(TOPIC, &body).emitted.is_empty());
-    body["commit"].as_object_mut().expect("is an object").remove("namespace");
+    body["commit"].as_object_mut().expect("the value is a JSON object").remove("namespace");
     assert_eq!(run(TOPIC, &body).emitted.len(), 1);
 }
 
 #[test]
 fn a_push_without_files_succeeds() {
     let mut body = push(&json!({}));
-    body["commit"].as_object_mut().expect("is an object").remove("stats");
+    body["commit"].as_object_mut().expect("the value is a JSON object").remove("stats");
     assert_eq!(run(TOPIC, &body).result, Ok(()));
 }
 
@@ -92,7 +92,9 @@ fn a_retirement_on_another_topic_is_rejected() {
 
 #[test]
 fn a_push_without_a_commit_is_rejected() {
-    let Err(Failure::Reject(reason)) = run(TOPIC, &json!({})).result else { panic!("no commit") };
+    let Err(Failure::Reject(reason)) = run(TOPIC, &json!({})).result else {
+        panic!("a push without a commit is not rejected")
+    };
     assert!(reason.starts_with("body does not fit the task: missing field `commit`"), "{reason}");
 }
 

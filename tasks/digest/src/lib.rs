@@ -1,36 +1,37 @@
-//! Collects build results and emits one message, a digest, for many of them.
+//! Collects build results, and emits one message, called a digest, for many results.
 //!
-//! The collected results are in the state of the task. The emitted messages and the state of a run take
-//! effect together or not at all, and a redelivered message is recognised by its id, so each result is
-//! in exactly one digest. The task remembers the last [`REMEMBERED`] ids; a message that is redelivered
-//! after that many others counts again.
+//! The collected results are stored in the state of the task. The host stores the state of a run and sends
+//! its emitted messages together, or does neither. The task recognises a redelivered message by its id.
+//! Therefore each result is in exactly one digest. The task remembers the ids of the last [`REMEMBERED`]
+//! messages. If a message is redelivered after more than that number of other messages, its result is counted
+//! again.
 
 use std::collections::VecDeque;
 
 use loopabull_task::{Context, Message, OrReject, Result, info, reject, task};
 use serde::{Deserialize, Serialize};
 
-/// The number of message ids that the task remembers, about 20 KiB.
+/// The number of message ids that the task remembers. This number of ids takes about 20 KiB of the state.
 const REMEMBERED: usize = 500;
 /// The maximum number of results in a digest.
 const MAX_BUILDS: usize = 1000;
 const TOPIC: &str = "org.example.digest";
 const KEY: &str = "collected";
 
-/// The body of a `buildsys.build.state.change`.
+/// The body of a `buildsys.build.state.change` message.
 #[derive(Deserialize)]
 struct StateChange {
     name: String,
     version: String,
     release: String,
-    /// The build's new state, a number of Koji's `BUILD_STATES`.
+    /// The new state of the build, as a number from Koji's `BUILD_STATES`.
     new: i64,
 }
 
 /// The state of the task.
 #[derive(Default, Serialize, Deserialize)]
 struct Collected {
-    /// The ids of the last counted messages, the oldest first.
+    /// The ids of the last counted messages. The oldest id comes first.
     ids: VecDeque<String>,
     /// The results for the next digest.
     builds: Vec<Built>,
@@ -51,7 +52,7 @@ struct Digest<'a> {
     builds: &'a [Built],
 }
 
-/// Adds a result to the state, and emits a digest if there are enough results.
+/// Adds a result to the state. Emits a digest if the state contains enough results.
 ///
 /// # Errors
 ///

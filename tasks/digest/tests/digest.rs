@@ -1,4 +1,4 @@
-//! Tests of the task `digest`: when it emits a digest, and which results count.
+//! Tests of the task `digest`: when the task emits a digest, and which results it counts.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject};
@@ -8,7 +8,7 @@ use crate::{REMEMBERED, digest};
 
 const TOPIC: &str = "org.fedoraproject.prod.buildsys.build.state.change";
 
-/// Runs the task on a result, with the state of an earlier run.
+/// Runs the task on one result. `state` is the state after the previous run, if there was one.
 fn run(id: &str, new: i64, builds: &str, state: Option<&Value>) -> Run {
     let body = json!({"name": "bull", "version": "2", "release": id, "new": new});
     let mut message = test::message(TOPIC, body.to_string()).id(id).config("builds", builds);
@@ -18,7 +18,7 @@ fn run(id: &str, new: i64, builds: &str, state: Option<&Value>) -> Run {
     message.run(digest)
 }
 
-/// Runs the task on one result after the other, and returns the last run.
+/// Runs the task on several results in order. Returns the last run.
 fn run_all(ids: &[(&str, i64)]) -> Run {
     let mut state = None;
     let mut last = None;
@@ -28,7 +28,7 @@ fn run_all(ids: &[(&str, i64)]) -> Run {
         state = run.state.get("collected").cloned();
         last = Some(run);
     }
-    last.expect("there is a message")
+    last.expect("there is at least one result")
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_redelivered_message_counts_once() {
     assert!(run.emitted.is_empty());
     assert_eq!(run.note("skipped"), Some("the message was counted before"));
     let run = run_all(&[("1", 1), ("2", 1), ("3", 1), ("3", 1)]);
-    assert!(run.emitted.is_empty(), "a redelivery after its digest counted again");
+    assert!(run.emitted.is_empty(), "a result was counted again after its digest");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_build_without_a_result_is_not_collected() {
 fn the_number_of_remembered_ids_is_limited() {
     let ids: Vec<String> = (0..REMEMBERED).map(|id| format!("old-{id}")).collect();
     let run = run("new", 1, "3", Some(&json!({"ids": ids, "builds": []})));
-    let kept = run.state["collected"]["ids"].as_array().expect("is a list");
+    let kept = run.state["collected"]["ids"].as_array().expect("the ids are a JSON array");
     assert_eq!(kept.len(), REMEMBERED);
     assert_eq!(kept[0], "old-1");
     assert_eq!(kept[REMEMBERED - 1], "new");
@@ -98,7 +98,7 @@ fn an_invalid_number_of_builds_is_rejected() {
 #[test]
 fn state_of_another_type_is_rejected() {
     let Err(Failure::Reject(reason)) = run("1", 1, "3", Some(&json!(7))).result else {
-        panic!("the state is not rejected")
+        panic!("state of another type is not rejected")
     };
     assert!(reason.starts_with("cannot parse state `collected`: "), "{reason}");
 }

@@ -1,11 +1,11 @@
-//! A Pagure flag: its status, and the id by which a later flag replaces it.
+//! A Pagure flag: its status, and its id. A later flag with the same id replaces the flag.
 
 /// The content of a flag.
 #[derive(Debug)]
 pub(crate) struct Flag {
-    /// A status that Pagure defines.
+    /// The status, as Pagure defines it: `pending`, `success`, `failure` or `error`.
     pub(crate) status: &'static str,
-    /// The percentage. Only a finished test has one.
+    /// The percentage. `None` if the test is not finished.
     pub(crate) percent: Option<&'static str>,
     pub(crate) comment: String,
 }
@@ -31,8 +31,9 @@ impl Flag {
     }
 }
 
-/// Returns the id of a flag, which is the same for the same `parts`. It has 32 characters, the maximum
-/// in Pagure. The hash is 128-bit FNV-1a, which is sufficient because nobody gains from a collision.
+/// Returns the id of a flag. Equal `parts` have equal ids. The id has 32 characters, which is Pagure's
+/// maximum. The id is a 128-bit FNV-1a hash. A cryptographic hash is not needed, because nobody gains from a
+/// collision.
 pub(crate) fn uid(parts: &[&str]) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

@@ -1,11 +1,11 @@
 //! Flags a dist-git pull request with the state of its CI run.
 //!
-//! Fedora's loopabull did the same: the pull request shows a flag for each of its tests, which follows
-//! the test from queued to finished. The state is the last word of the topic: `queued`, `running`,
-//! `complete` or `error`. The body is a `dist-git-pr.test` message of Fedora CI; [`CiRun`] names the
-//! fields that the task reads.
+//! The pull request shows one flag for each of its tests, and the flag shows the current state of the test.
+//! Fedora's loopabull did the same. The state is the last word of the topic: `queued`, `running`, `complete`
+//! or `error`. The body is that of a `dist-git-pr.test` message of Fedora CI. [`CiRun`] contains the fields
+//! that the task reads.
 //!
-//! A message that needs no flag succeeds too; the note `skipped` says why.
+//! If a message needs no flag, the run succeeds, and its note `skipped` contains the reason.
 
 mod flag;
 
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use crate::flag::Flag;
 
-/// The body of a `ci.dist-git-pr.test.*`.
+/// The body of a `ci.dist-git-pr.test.*` message.
 #[derive(Deserialize)]
 struct CiRun {
     /// The tested pull request.
     artifact: Artifact,
-    /// The kind of test. All runs of one kind share a flag.
+    /// The kind of test. All runs of the same kind share one flag.
     #[serde(default)]
     test: Test,
     /// The CI run.
@@ -31,31 +31,31 @@ struct CiRun {
 
 #[derive(Deserialize)]
 struct Artifact {
-    /// `dist-git-pr` for a pull request; CI tests other artifacts too.
+    /// The type, which is `dist-git-pr` for a pull request. CI also tests artifacts of other types.
     r#type: String,
     /// The number of the pull request, as a JSON number or string.
     id: Value,
-    /// The URL of the package: `https://src.fedoraproject.org/rpms/bash`.
+    /// The URL of the package, for example `https://src.fedoraproject.org/rpms/bash`.
     repository: String,
-    /// The last commit of the pull request.
+    /// The hash of the last commit in the pull request.
     commit_hash: String,
 }
 
 #[derive(Default, Deserialize)]
 struct Test {
-    /// For example `fedora-ci`.
+    /// The namespace, for example `fedora-ci`.
     namespace: Option<String>,
-    /// For example `dist-git`.
+    /// The type, for example `dist-git`.
     r#type: Option<String>,
-    /// For example `functional`.
+    /// The category, for example `functional`.
     category: Option<String>,
-    /// `passed`, `failed`, `info` or `needs_inspection`, if the state is `complete`.
+    /// The result, if the state is `complete`: `passed`, `failed`, `info` or `needs_inspection`.
     result: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Run {
-    /// The web page of the run.
+    /// The URL of the web page of the run.
     url: String,
 }
 
@@ -68,8 +68,8 @@ struct Error {
 ///
 /// # Errors
 ///
-/// Rejects an unknown state or result, an invalid number, and a request that Pagure refuses. Asks for a
-/// retry if Pagure cannot be reached.
+/// Rejects the message if its state, its result or the number of the pull request is invalid, or if Pagure
+/// refuses the request. Asks for a retry if Pagure cannot be reached or has a server error.
 #[task]
 fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
     let CiRun { artifact, test, run, error } = message.body;
@@ -123,7 +123,7 @@ fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
 }
 
 impl Test {
-    /// Returns the name of the test, joined from its known parts: `fedora-ci.dist-git.functional`.
+    /// Returns the name of the test, which is joined from the present parts: `fedora-ci.dist-git.functional`.
     fn name(&self) -> String {
         let parts = [&self.namespace, &self.r#type, &self.category].into_iter().flatten();
         let name = parts.map(String::as_str).collect::<Vec<_>>().join(".");
@@ -131,7 +131,7 @@ impl Test {
     }
 }
 
-/// Returns the name of the package at a URL, or `None` for a fork or another site.
+/// Returns the name of the package with this URL, or `None` for the URL of a fork or of another site.
 fn package<'a>(repository: &'a str, dist_git: &str) -> Option<&'a str> {
     let path = repository.strip_prefix(dist_git)?.strip_prefix("/rpms/")?;
     let package = path.strip_suffix(".git").unwrap_or(path);
@@ -139,12 +139,12 @@ fn package<'a>(repository: &'a str, dist_git: &str) -> Option<&'a str> {
     is_package.then_some(package)
 }
 
-/// Returns a number that may be a JSON number or a string.
+/// Returns the value as a number. The value may be a JSON number or a string.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Succeeds for a message that needs no flag.
+/// Skips a message that needs no flag: stores a note with the reason, and succeeds.
 fn skip(cx: &Context, reason: &str) -> Result {
     debug!(reason, "no flag");
     cx.note("skipped", reason);

@@ -1,4 +1,4 @@
-//! Tests of the task `flag-ci-pr`: which flag a CI message sets on a pull request.
+//! Tests of the task `flag-ci-pr`: which flag the task sets on a pull request.
 
 use loopabull_task::test::{self, Run};
 use loopabull_task::{Failure, reject, retry};
@@ -32,14 +32,14 @@ fn ci_run() -> Value {
     })
 }
 
-/// Runs the task on a message with this state, with one value of its body replaced.
+/// Runs the task on a message with this state. The value at `place` in the body is replaced by `value`.
 fn run(state: &str, place: &str, value: Value) -> Run {
     run_answered(state, place, value, 200)
 }
 
 fn run_answered(state: &str, place: &str, value: Value, status: u16) -> Run {
     let mut body = ci_run();
-    *body.pointer_mut(place).expect("the place is in the message") = value;
+    *body.pointer_mut(place).expect("the body has a value at this place") = value;
     test::message(format!("org.centos.prod.ci.dist-git-pr.test.{state}"), body.to_string())
         .secret("pagure_token", "s3cret")
         .respond("POST", API, status, "{}")

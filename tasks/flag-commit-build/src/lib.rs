@@ -1,11 +1,11 @@
 //! Flags a dist-git commit with the state of its Koji build.
 //!
-//! Fedora's loopabull did this for years: the commit that a build is made from shows a flag, "pending"
-//! at first and "success" or "failure" at the end. This task sends the flag to Pagure, the forge of
-//! dist-git, and adds the note `flag` to its run. A flag that is sent twice is still one flag, because
-//! it has the same id.
+//! Dist-git shows a flag on the commit from which a build is made. The flag is "pending" at first, and
+//! "success" or "failure" at the end. Fedora's loopabull set the same flags. This task sends the flag to
+//! Pagure, the forge of dist-git, and adds the note `flag` to its run. If a flag is sent twice, the second
+//! flag replaces the first, because both have the same id.
 //!
-//! A message that needs no flag succeeds too; the note `skipped` says why.
+//! If a message needs no flag, the run succeeds, and its note `skipped` contains the reason.
 
 mod source;
 
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::source::Source;
 
-/// The body of a `buildsys.build.state.change`.
+/// The body of a `buildsys.build.state.change` message.
 #[derive(Deserialize)]
 struct StateChange {
-    /// The Koji instance: `primary`, or a secondary one that builds for other architectures.
+    /// The Koji instance: `primary`, or the name of an instance that builds for other architectures.
     instance: String,
     /// The id of the build.
     build_id: u64,
@@ -26,20 +26,20 @@ struct StateChange {
     name: String,
     version: String,
     release: String,
-    /// The build's new state, a number of Koji's `BUILD_STATES`.
+    /// The new state of the build, as a number from Koji's `BUILD_STATES`.
     new: i64,
-    /// The Koji task of the build; `None` if the build was imported.
+    /// The id of the Koji task that made the build. `None` if the build was imported.
     task_id: Option<u64>,
-    /// The build request: source, target and options; `None` if the build was imported.
+    /// The build request: source, target and options. `None` if the build was imported.
     request: Option<Vec<Value>>,
 }
 
-/// Sets the flag of the commit that a build is made from.
+/// Sets the flag of the commit from which a build is made.
 ///
 /// # Errors
 ///
-/// Rejects an unknown state, and a request that Pagure refuses. Asks for a retry if Pagure cannot be
-/// reached.
+/// Rejects the message if its state is unknown, or if Pagure refuses the request. Asks for a retry if Pagure
+/// cannot be reached or has a server error.
 #[task]
 fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let change = message.body;
@@ -69,7 +69,7 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     let username = setting(cx, "username", "Koji");
     let comment = format!("Build {nvr} {verb}");
     let url = format!("{koji}/taskinfo?taskID={task_id}");
-    // All states of one build use the same id, so that a later flag replaces the earlier one.
+    // All flags for one build have the same id, so that a later flag replaces an earlier flag.
     let uid = format!("koji-build-{}", change.build_id);
     let mut flag = vec![
         ("username", username.as_str()),
@@ -93,7 +93,7 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
     Ok(())
 }
 
-/// Succeeds for a message that needs no flag.
+/// Skips a message that needs no flag: stores a note with the reason, and succeeds.
 fn skip(cx: &Context, reason: &str) -> Result {
     debug!(reason, "no flag");
     cx.note("skipped", reason);

@@ -1,4 +1,4 @@
-//! The source of a build: `git+https://src.fedoraproject.org/rpms/bash.git#1f2e...`.
+//! The source of a build, for example `git+https://src.fedoraproject.org/rpms/bash.git#1f2e...`.
 
 /// A commit of a package in dist-git.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Returns the commit that a build was requested for, or `None` for any other source: an uploaded
+    /// Returns the dist-git commit that a build request names. Returns `None` for other sources: an uploaded
     /// source package, a fork, another forge, or a branch.
     pub(crate) fn parse(asked: &'a str, dist_git: &str) -> Option<Self> {
         let url = asked.strip_prefix("git+").unwrap_or(asked);

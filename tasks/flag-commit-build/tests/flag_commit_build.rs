@@ -1,4 +1,4 @@
-//! Tests of the task `flag-commit-build`: which flag a Koji message sets on a commit.
+//! Tests of the task `flag-commit-build`: which flag the task sets on a commit.
 
 use loopabull_task::log::Level;
 use loopabull_task::test::{self, Run};
@@ -36,7 +36,7 @@ fn api() -> String {
     format!("https://src.fedoraproject.org/api/0/rpms/bull/c/{COMMIT}/flag")
 }
 
-/// Runs the task on a message with one field changed.
+/// Runs the task on a message in which `field` has another value.
 fn run(field: &str, value: Value) -> Run {
     run_answered(field, value, 200)
 }
@@ -114,7 +114,9 @@ fn the_token_is_needed_only_for_a_flag() {
         test::message(TOPIC, body.to_string()).run(flag_commit_build)
     };
     assert_eq!(run(2).result, Ok(()));
-    let Err(Failure::Reject(reason)) = run(1).result else { panic!("no token, no flag") };
+    let Err(Failure::Reject(reason)) = run(1).result else {
+        panic!("a run without the token is not rejected")
+    };
     assert!(reason.contains("`pagure_token = { file = \"...\" }`"), "{reason}");
 }
 
@@ -181,7 +183,7 @@ fn a_build_from_another_source_is_skipped() {
 #[test]
 fn a_missing_field_is_rejected() {
     let mut body = state_change();
-    body.as_object_mut().expect("is an object").remove("name");
+    body.as_object_mut().expect("the value is a JSON object").remove("name");
     let run = test::message("org.example", body.to_string()).run(flag_commit_build);
     let Err(Failure::Reject(reason)) = run.result else {
         panic!("{:?}", run.result);

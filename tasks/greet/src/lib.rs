@@ -5,8 +5,8 @@
 use loopabull_task::{Context, Message, Result, info, reject, task};
 use serde::Deserialize;
 
-/// The part of a message's body that this task reads. Other fields are ignored. A message without
-/// these two moves to the dead-letter queue before `greet` is called.
+/// The fields of a message's body that this task reads. Other fields are ignored. A message that lacks one of
+/// these fields moves to the dead-letter queue before `greet` is called.
 #[derive(Deserialize)]
 pub(crate) struct Greeting {
     /// The sender.
@@ -15,11 +15,11 @@ pub(crate) struct Greeting {
     text: String,
 }
 
-/// Answers a greeting with a log line, and notes the number of its words.
+/// Answers a greeting with a log line, and stores a note with the number of words.
 ///
 /// # Errors
 ///
-/// Rejects a greeting without words, because another attempt would find none either.
+/// Rejects a greeting without words, because another attempt would fail too.
 #[task]
 pub(crate) fn greet(message: Message<Greeting>, cx: &Context) -> Result {
     let Greeting { from, text } = message.body;
@@ -28,11 +28,11 @@ pub(crate) fn greet(message: Message<Greeting>, cx: &Context) -> Result {
         return reject(format!("`{from}` said nothing"));
     }
 
-    // The value is in the `[config]` table of the manifest. `cx.require` would reject the message if
-    // it were missing.
+    // The value comes from the `[config]` table of the manifest. If the value were required, the task would
+    // call `cx.require`, which rejects the message if the value is missing.
     let greeting = cx.config("greeting").unwrap_or_else(|| "Hello".to_owned());
 
-    // The log line and the note are stored with the run; `loopabull-host runs` shows them.
+    // The log line and the note are stored with the run. `loopabull-host runs show ID` shows both.
     info!(topic = message.topic, words, "{greeting}, {from}!");
     cx.note("words", words);
     Ok(())

@@ -7,24 +7,24 @@ use crate::module::{self, Module};
 use crate::repository;
 use crate::resolve::Resolver;
 
-/// One file takes something from another.
+/// The use of an item of one file in another file of the same crate.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Import {
     pub from: PathBuf,
     pub to: PathBuf,
-    /// The path as it stands in `from`, for example `super::table::integer`.
+    /// The path as it is written in `from`, for example `super::table::integer`.
     pub path: String,
 }
 
 /// The imports of one crate. Paths are relative to its `src`.
 #[derive(Debug, Default)]
 pub struct Imports {
-    /// One for each pair of files.
+    /// One import for each pair of files.
     pub all: Vec<Import>,
 }
 
 impl Imports {
-    /// Reads the crate in this folder, with its library and its binary.
+    /// Reads the imports of the crate in this folder, of its library and its binary.
     ///
     /// # Panics
     ///
@@ -42,7 +42,8 @@ impl Imports {
         Self { all: all.into_values().collect() }
     }
 
-    /// Returns the circles: each is a group of files of which every one leads to every other.
+    /// Returns the import circles. A circle is a group of files in which every file imports every other file,
+    /// directly or through other files.
     pub fn circles(&self) -> Vec<BTreeSet<&Path>> {
         let mut reached = BTreeMap::<&Path, BTreeSet<&Path>>::new();
         for import in &self.all {
@@ -52,7 +53,7 @@ impl Imports {
             let mut grown = reached.clone();
             for (from, targets) in &reached {
                 let further = targets.iter().filter_map(|target| reached.get(target)).flatten();
-                grown.get_mut(from).expect("it was cloned").extend(further);
+                grown.get_mut(from).expect("the clone has the same keys").extend(further);
             }
             if grown == reached {
                 break;
@@ -68,7 +69,7 @@ impl Imports {
         circles.into_iter().collect()
     }
 
-    /// Describes a circle: the imports inside it, a line for each.
+    /// Returns the imports between the files of a circle, one per line.
     pub fn describe(&self, circle: &BTreeSet<&Path>) -> String {
         let is_inside = |path: &PathBuf| circle.contains(path.as_path());
         let inside = self.all.iter().filter(|i| is_inside(&i.from) && is_inside(&i.to));
@@ -94,11 +95,11 @@ fn imports(source: &Path, modules: &[Module]) -> Vec<Import> {
     imports
 }
 
-/// Returns the text of a fenced block of ARCHITECTURE.md, by the word behind its fence.
+/// Returns the text of the code block in ARCHITECTURE.md whose opening fence is followed by this word.
 ///
 /// # Panics
 ///
-/// If there is no such block.
+/// If ARCHITECTURE.md has no such block.
 pub fn architecture_block(word: &str) -> String {
     let text = repository::read(&repository::root().join("ARCHITECTURE.md"));
     let block =

@@ -1,6 +1,6 @@
 //! Reads the sources of this repository for the tests in `tests/`, which check the house rules.
 //!
-//! Nothing here builds the product, so the tests of this package run in seconds.
+//! This package does not depend on the other packages, so its tests build and run in seconds.
 
 mod imports;
 mod module;

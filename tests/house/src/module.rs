@@ -1,6 +1,6 @@
 //! One module of a crate: its file, its child modules, and the paths that its code names.
 //!
-//! Code under `#[cfg(test)]` is left out: tests may look anywhere.
+//! Code under `#[cfg(test)]` is ignored, because tests may import anything.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,28 +11,29 @@ use syn::{Attribute, Item, UseTree};
 
 use crate::repository::read;
 
-/// One module.
+/// A module of a crate.
 pub(crate) struct Module {
-    /// The names from the root of the crate: empty for the root itself.
+    /// The names of the modules from the crate root down to this module. Empty for the root itself.
     pub(crate) name: Vec<String>,
     pub(crate) file: PathBuf,
-    /// The paths that the code names, as written, for example `["super", "table", "integer"]`.
+    /// The paths in the code, as they are written, for example `["super", "table", "integer"]`.
     pub(crate) paths: Vec<Vec<String>>,
-    /// The names that `pub use` exports from here, with the path that each one stands for.
+    /// The names that the module exports with `pub use`, each with the path of the exported item.
     pub(crate) exports: BTreeMap<String, Vec<String>>,
 }
 
 /// Returns the modules of the crate whose root is this file.
 pub(crate) fn modules(root: &Path) -> Vec<Module> {
     let mut modules = Vec::new();
-    let folder = root.parent().expect("a file has a folder");
+    let folder = root.parent().expect("the path of a file has a parent");
     load(Vec::new(), root.to_owned(), folder, &mut modules);
     modules
 }
 
 fn load(name: Vec<String>, file: PathBuf, folder: &Path, modules: &mut Vec<Module>) {
     let syntax = syn::parse_file(&read(&file));
-    let syntax = syntax.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let syntax =
+        syntax.unwrap_or_else(|error| panic!("cannot parse `{}`: {error}", file.display()));
     add(name, &file, folder, &syntax.items, modules);
 }
 
@@ -61,7 +62,7 @@ fn add(name: Vec<String>, file: &Path, folder: &Path, items: &[Item], modules: &
     modules.push(Module { name, file: file.to_owned(), paths, exports });
 }
 
-/// Collects the paths of a module.
+/// Collects the paths and the exports of a module.
 #[derive(Default)]
 struct Names {
     paths: Vec<Vec<String>>,
@@ -80,7 +81,7 @@ impl<'ast> Visit<'ast> for Names {
         self.add_use(&item.tree, &mut Vec::new(), is_public);
     }
 
-    /// `pub(crate)` imports nothing.
+    /// Skips the path in `pub(crate)` and its like, which imports nothing.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -132,13 +133,13 @@ impl Names {
         self.paths.push(path);
     }
 
-    /// Adds the paths in the arguments of a macro that begin with `crate` or `super`.
+    /// Adds the paths that begin with `crate` or `super` in the arguments of a macro.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
         let mut end = |path: &mut Vec<String>| {
             let path = std::mem::take(path);
-            // `pub(crate)` imports nothing.
+            // A single word, as in `pub(crate)`, imports nothing.
             let is_path = path.len() > 1;
             if is_path && matches!(path[0].as_str(), "crate" | "super") {
                 self.paths.push(path);

@@ -9,8 +9,8 @@ const FOLDERS: [&str; 4] = ["host", "guest-sdk", "tests", "tasks"];
 
 /// Returns the root of the repository whose tests run.
 ///
-/// In a shared target directory the path that was compiled in may be that of another checkout, so
-/// the variable that cargo sets for tests comes first.
+/// Prefers the variable that cargo sets for tests. The path that was compiled in may be that of another
+/// checkout, if two checkouts share a target directory.
 pub fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
@@ -33,11 +33,11 @@ pub fn rust_files() -> Vec<(PathBuf, String)> {
             }
         });
     }
-    assert!(files.len() > 50, "only {} files were found", files.len());
+    assert!(files.len() > 50, "only {} Rust files were found", files.len());
     files
 }
 
-/// Returns the folders of the workspace's packages that have sources.
+/// Returns the folders of all packages that have a folder `src`.
 ///
 /// # Panics
 ///
@@ -47,7 +47,7 @@ pub fn crates() -> Vec<PathBuf> {
     for folder in FOLDERS {
         collect(&root().join(folder), &mut |path| {
             if path.ends_with("Cargo.toml") {
-                let folder = path.parent().expect("a file has a folder");
+                let folder = path.parent().expect("the path of a file has a parent");
                 if folder.join("src").is_dir() {
                     crates.push(folder.to_owned());
                 }
@@ -59,12 +59,14 @@ pub fn crates() -> Vec<PathBuf> {
 }
 
 pub(crate) fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("cannot read `{}`: {error}", path.display()))
 }
 
 fn collect(folder: &Path, visit: &mut impl FnMut(&Path)) {
     let entries = fs::read_dir(folder);
-    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries = entries
+        .unwrap_or_else(|error| panic!("cannot read the folder `{}`: {error}", folder.display()));
     for entry in entries.flatten() {
         let path = entry.path();
         if !path.is_dir() {

@@ -1,13 +1,13 @@
-//! The resolver: finds the module that a path names.
+//! The resolver, which finds the module that a path in the code refers to.
 
 use std::collections::BTreeMap;
 
 use crate::module::Module;
 
-/// How many exports in a row are followed.
+/// The maximum number of re-exports that are followed in a row.
 const MAX_EXPORTS: usize = 8;
 
-/// Knows the modules of one crate by their names.
+/// The modules of one crate, by name.
 pub(crate) struct Resolver<'a> {
     modules: BTreeMap<&'a [String], &'a Module>,
 }
@@ -17,8 +17,8 @@ impl<'a> Resolver<'a> {
         Self { modules: modules.iter().map(|module| (&module.name[..], module)).collect() }
     }
 
-    /// Returns the module that has what a path in `from` names: exports are followed to the module
-    /// that defines the item. Returns none for the paths of other crates and of local names.
+    /// Returns the module that defines the item of a path in the module `from`. Re-exports are followed.
+    /// Returns `None` for a path into another crate and for a local name.
     pub(crate) fn resolve(&self, from: &Module, path: &[String]) -> Option<&'a Module> {
         self.follow(from, path, MAX_EXPORTS)
     }

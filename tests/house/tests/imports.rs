@@ -1,4 +1,4 @@
-//! Imports point one way: no circle between the files of a crate, and no import against the order
+//! Imports point one way. There is no circle between the files of a crate, and no import against the order
 //! that ARCHITECTURE.md declares.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use loopabull_house::{Imports, architecture_block, crates, root};
 
-/// The layers of a block in ARCHITECTURE.md: the line of each name, counted from the top.
+/// Returns the line number of each name in a block of ARCHITECTURE.md, counted from the top.
 fn layers(block: &str) -> BTreeMap<String, usize> {
     let mut layers = BTreeMap::new();
     for (line, names) in architecture_block(block).lines().enumerate() {
@@ -15,7 +15,7 @@ fn layers(block: &str) -> BTreeMap<String, usize> {
             layers.insert(name.to_owned(), line);
         }
     }
-    assert!(layers.len() > 5, "the block `{block}` names {} parts", layers.len());
+    assert!(layers.len() > 5, "the block `{block}` names only {} parts", layers.len());
     layers
 }
 
@@ -49,12 +49,12 @@ fn the_parts_of_the_host_import_downwards_only() {
             let line = layers.get(name);
             *line.unwrap_or_else(|| panic!("ARCHITECTURE.md has no layer for `{name}`"))
         };
-        // The table of contents names everything.
+        // `lib.rs` is a table of contents, which may name every part.
         if from != "lib" && from != to && line(&from) >= line(&to) {
             wrong.push(format!("{} -> {}", import.from.display(), import.to.display()));
         }
     }
-    assert!(wrong.is_empty(), "against the declared order: {wrong:#?}");
+    assert!(wrong.is_empty(), "imports against the order in ARCHITECTURE.md: {wrong:#?}");
 }
 
 #[test]
@@ -80,5 +80,5 @@ fn the_crates_depend_downwards_only() {
         }
     }
     assert!(count > 10, "only {count} dependencies were found");
-    assert!(wrong.is_empty(), "against the declared order: {wrong:#?}");
+    assert!(wrong.is_empty(), "imports against the order in ARCHITECTURE.md: {wrong:#?}");
 }

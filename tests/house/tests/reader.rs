@@ -1,4 +1,4 @@
-//! The reader of imports finds what there is: a small crate with each form of a path.
+//! Tests of the import reader. Small crates contain each form of a path.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! House rules that a machine can hold: STYLE.md says them in words.
+//! Tests of the house rules in STYLE.md that a machine can check.
 #![expect(clippy::disallowed_methods, reason = "one test asks cargo for the dependencies")]
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use loopabull_house::{root, rust_files};
 
-/// The longest file. At 350 lines one looks for the second noun.
+/// The maximum number of lines in a file. Above 350 lines, STYLE.md asks the author to look for a split.
 const MAX_LINES: usize = 500;
 
 /// Fails with the name of each file that does not pass.
@@ -19,17 +19,17 @@ fn check(rule: &str, passes: impl Fn(&Path, &str) -> bool) {
 
 #[test]
 fn no_file_is_too_long() {
-    check("split it", |_, text| text.lines().count() <= MAX_LINES);
+    check("the file is too long", |_, text| text.lines().count() <= MAX_LINES);
 }
 
 #[test]
 fn every_file_says_what_it_is() {
-    check("a module doc comes first", |_, text| text.starts_with("//!"));
+    check("the file does not begin with a module doc", |_, text| text.starts_with("//!"));
 }
 
 #[test]
 fn modules_are_files_of_their_name() {
-    check("name.rs, not name/mod.rs", |path, _| path.file_name().unwrap() != "mod.rs");
+    check("use name.rs, not name/mod.rs", |path, _| path.file_name().unwrap() != "mod.rs");
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn open_ends_are_not_in_the_tree() {
         concat!("to", "do!("),
         concat!("unimpl", "emented!("),
     ];
-    check("no open ends", |_, text| !words.iter().any(|word| text.contains(word)));
+    check("the file contains an open end", |_, text| !words.iter().any(|word| text.contains(word)));
 }
 
 #[test]
@@ -73,22 +73,19 @@ fn only_three_crates_use_amqp_and_only_wasm_uses_wasmtime() {
 
 #[test]
 fn unsafe_is_written_in_two_files() {
-    check(
-        "unsafe belongs into the launcher's sys.rs and the component runner's native.rs",
-        |path, text| {
-            let homes = ["launcher/src/sys.rs", "wasm/src/native.rs"];
-            let is_home = homes.iter().any(|home| path.ends_with(home));
-            let word = "unsafe";
-            let kinds = ["{", "fn", "impl", "extern", "trait"];
-            is_home || !kinds.iter().any(|kind| text.contains(&format!("{word} {kind}")))
-        },
-    );
+    check("unsafe is only allowed in launcher/src/sys.rs and wasm/src/native.rs", |path, text| {
+        let homes = ["launcher/src/sys.rs", "wasm/src/native.rs"];
+        let is_home = homes.iter().any(|home| path.ends_with(home));
+        let word = "unsafe";
+        let kinds = ["{", "fn", "impl", "extern", "trait"];
+        is_home || !kinds.iter().any(|kind| text.contains(&format!("{word} {kind}")))
+    });
 }
 
 #[test]
 fn model_does_no_io_and_knows_no_clock() {
     let words = ["std::fs", "std::net", "std::env", "SystemTime", "Instant", "tokio"];
-    check("model is pure", |path, text| {
+    check("the crate model does I/O or reads a clock", |path, text| {
         !path.to_str().unwrap().contains("crates/model/") || !words.iter().any(|w| text.contains(w))
     });
 }
@@ -103,7 +100,10 @@ fn every_test_file_is_named_in_main() {
             continue;
         }
         let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(name == "main" || main.contains(&format!("mod {name};")), "{name} is not run");
+        assert!(
+            name == "main" || main.contains(&format!("mod {name};")),
+            "main.rs does not name the module {name}"
+        );
     }
 }
 
@@ -124,8 +124,8 @@ fn every_task_has_a_test_and_a_manifest() {
             continue;
         };
         count += 1;
-        assert!(has_test, "{name}: no test");
-        assert!(tasks.join(format!("{name}.toml")).exists(), "{name}: no manifest");
+        assert!(has_test, "task {name} has no test");
+        assert!(tasks.join(format!("{name}.toml")).exists(), "task {name} has no manifest");
     }
     assert!(count >= 4);
 }
@@ -136,7 +136,7 @@ fn error_messages_are_lower_case_clauses() {
         for line in text.lines().filter(|line| line.trim_start().starts_with("#[error(\"")) {
             let said = line.split('"').nth(1).unwrap();
             let first = said.chars().next().unwrap();
-            // A product's own name keeps its capital.
+            // A product name keeps its capital at the start of a message.
             let proper = said.starts_with("RabbitMQ");
             assert!(!first.is_uppercase() || proper, "{}: {said}", path.display());
             assert!(!said.ends_with('.'), "{}: {said}", path.display());
@@ -164,25 +164,25 @@ fn what_needs_no_wasmtime_builds_without_it() {
             .output()
             .unwrap();
         let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
-        assert!(tree.starts_with(package), "cargo has no tree of {package}");
-        assert!(!tree.contains("wasmtime"), "{package} builds wasmtime");
+        assert!(tree.starts_with(package), "cargo prints no dependency tree of {package}");
+        assert!(!tree.contains("wasmtime"), "{package} depends on wasmtime");
     }
 }
 
-/// The documents name files and folders of this repository in backticks.
+/// Each file or folder of this repository that a document names in backticks must exist.
 #[test]
 fn every_path_in_the_documents_exists() {
     let mut documents = vec![root().join("README.md"), root().join("ARCHITECTURE.md")];
     documents.push(root().join("STYLE.md"));
     let more = fs::read_dir(root().join("host/docs")).unwrap();
     documents.extend(more.map(|entry| entry.unwrap().path()));
-    // `tasks/` and `playbooks/` may be those of a user.
+    // `tasks/` and `playbooks/` are left out, because a document may mean the folders of a user.
     let folders = ["host/", "guest-sdk/", "tests/", "wit/"];
     let mut paths = 0;
     for document in &documents {
         for word in fs::read_to_string(document).unwrap().split('`').skip(1).step_by(2) {
             let path = word.split_once(": ").map_or(word, |(path, _)| path);
-            // A name in capitals stands for the reader's own, and components are built.
+            // A path with a capital letter is a placeholder, and a component exists only after its build.
             let is_pattern = path.contains([' ', '*', '<', '{']) || path.ends_with(".wasm");
             let is_pattern = is_pattern || path.contains(|c: char| c.is_ascii_uppercase());
             if is_pattern || !folders.iter().any(|folder| path.starts_with(folder)) {
@@ -192,10 +192,10 @@ fn every_path_in_the_documents_exists() {
             paths += 1;
         }
     }
-    assert!(paths >= 40, "the documents name {paths} paths");
+    assert!(paths >= 40, "the documents name only {paths} paths");
 }
 
-/// The walk in ARCHITECTURE.md names functions as `file.rs: name`; each must be there.
+/// The walk in ARCHITECTURE.md names functions as `file.rs: name`. Each of these functions must exist.
 #[test]
 fn the_walk_of_one_message_matches_the_code() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
@@ -206,10 +206,10 @@ fn the_walk_of_one_message_matches_the_code() {
         let Some((file, function)) = step.split_once(": ") else { continue };
         let path = root().join(file);
         let code = fs::read_to_string(&path)
-            .unwrap_or_else(|_| panic!("the walk names `{file}`, which is not there"));
+            .unwrap_or_else(|_| panic!("the walk names `{file}`, which does not exist"));
         let found = [format!("fn {function}("), format!("fn {function}<")];
         assert!(found.iter().any(|f| code.contains(f)), "`{file}` has no function `{function}`");
         steps += 1;
     }
-    assert!(steps >= 12, "the walk names {steps} functions");
+    assert!(steps >= 12, "the walk names only {steps} functions");
 }

@@ -1,4 +1,4 @@
-//! Files: granted directories work, and no path, link or swapped name leads out of them.
+//! Files: granted directories can be used, and no path, link or swapped directory leads out of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use std::thread;
 use super::{NOWHERE, add_probe, check, operations};
 use crate::test_host::{TestHost, message, text, wait_for};
 
-/// The error of the standard library for a path that is in no granted directory.
+/// The error text of the standard library for a path outside all granted directories.
 const NO_GRANT: &str = "uncategorized error";
 
 /// Returns a test host whose probe may read `ro` and change `rw`; `outside` is not granted.
@@ -152,7 +152,8 @@ fn no_symbolic_link_leads_out_of_a_granted_directory() {
         ("list /ro out/.", "not-permitted"),
         ("list /ro absolute/", "not-permitted"),
         ("list /ro proc/root/", "not-permitted"),
-        // Changes through a link: by its name, as a directory, and as part of a path.
+        // Changes through a link, which is the last name of the path, ends with a slash, or is inside the
+        // path.
         ("write /rw out-file x", "not-permitted"),
         ("write /rw out-file/ x", "is-directory"),
         ("write /rw out/new x", "not-permitted"),
@@ -174,7 +175,8 @@ fn no_symbolic_link_leads_out_of_a_granted_directory() {
         ("link /rw out/secret /rw got", "not-permitted"),
         ("link /rw file /rw out/got", "not-permitted"),
         ("link-target /rw out-file /rw got", "invalid"),
-        // Links that the guest makes: absolute ones are refused, relative ones lead nowhere.
+        // The guest cannot create an absolute link. It can create a relative link that leads outside, but
+        // cannot follow the link.
         (&symlink, "not-permitted"),
         ("symlink /rw /proc/self/root made-root", "not-permitted"),
         ("symlink /rw ../outside made", "ok"),
@@ -182,7 +184,7 @@ fn no_symbolic_link_leads_out_of_a_granted_directory() {
         ("list /rw made/", "not-permitted"),
         ("symlink /rw x out/new", "not-permitted"),
         ("symlink /rw x ../outside/new", "not-permitted"),
-        // A link stays a link when it is renamed or has a hard link.
+        // A link that was renamed or hard-linked still cannot be followed.
         ("rename /rw out /rw renamed", "ok"),
         ("read /rw renamed/secret", "not-permitted"),
         ("rename /rw absolute /rw sub/absolute", "ok"),
@@ -219,7 +221,8 @@ fn a_read_only_directory_cannot_be_changed() {
             ("symlink /ro file new", "not-permitted"),
             ("rename /ro file /ro new", "not-permitted"),
             ("link /ro file /ro new", "not-permitted"),
-            // Between both directories: no file moves out or in, or becomes writable by a new name.
+            // No file is moved or linked from one directory to the other. Otherwise a file of `/ro` would
+            // become writable in `/rw`.
             ("rename /ro file /rw got", "not-permitted"),
             ("rename /rw file /ro got", "not-permitted"),
             ("link /ro file /rw got", "not-permitted"),
@@ -295,7 +298,7 @@ fn a_path_that_changes_during_the_lookup_does_not_lead_out() {
     host.write("outside/file", "secret");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // `sub` is in turn a directory, missing, and a link to the outside.
+        // `sub` alternates: it is a directory, does not exist, is a link to `outside`, does not exist.
         scope.spawn(|| {
             let [sub, aside] = ["ro/sub", "ro/aside"].map(|name| host.path(name));
             while !is_over.load(Ordering::Relaxed) {
@@ -307,7 +310,7 @@ fn a_path_that_changes_during_the_lookup_does_not_lead_out() {
         });
         host.write("message.json", operations("m-1", ["race /ro sub/file 5000"]));
         let said = text(&host.run(&["test", "probe", "message.json"]).stdout);
-        // This comes before every assertion, because the scope waits for the other thread.
+        // Stops the other thread before any assertion can fail, because the scope waits for that thread.
         is_over.store(true, Ordering::Relaxed);
         let seen =
             said.lines().find_map(|line| line.strip_prefix("info: race /ro sub/file 5000: ok "));

@@ -1,4 +1,4 @@
-//! HTTP: requests reach only granted origins, even if their parts are crafted to name another site.
+//! HTTP: requests reach only granted origins, even if their parts try to name another site.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn hello() -> Site {
     Site::start(|_| answer("200 OK", "hello"))
 }
 
-/// Returns a test host whose probe has these entries of a manifest as its `http` grant.
+/// Returns a test host whose probe has the grant `http` with this list, written as in a manifest.
 fn host(list: &str) -> TestHost {
     let host = TestHost::new();
     add_probe(&host, &format!("http = [{list}]"));
@@ -120,7 +120,7 @@ fn an_address_in_another_notation_gives_no_more_access() {
     let site = hello();
     let port = site.port();
     let mapped = get(&format!("[::ffff:127.0.0.1]:{port}"));
-    // This is the same address: a grant for 127.0.0.1 allows it, and no other grant does.
+    // The mapped address is the same as 127.0.0.1, so only a grant for 127.0.0.1 allows it.
     check(&host(&format!("'{}'", site.url())), &[(&mapped, "ok 200 hello")]);
     assert_eq!(site.asked()[0].header("host"), [format!("127.0.0.1:{port}")]);
     let other = host("'http://example.org'");
@@ -140,7 +140,7 @@ fn request_parts_that_name_another_site_are_refused() {
     let evil = format!("127.0.0.1:{}", other.port());
     let host = host(&format!("'{}'", site.url()));
     let expected = [
-        // A user before the host.
+        // A user name stands before the host.
         (get(&format!("{good}@{evil}")), "HttpRequestUriInvalid"),
         (get(&format!("user@{good}")), "HttpRequestUriInvalid"),
         (get(&format!("user:word@{good}")), "HttpRequestUriInvalid"),
@@ -169,7 +169,7 @@ fn request_parts_that_name_another_site_are_refused() {
             format!("http GET http {good} / content-length:1 content-length:2"),
             "header: InvalidSyntax",
         ),
-        // The target looks like another site, but is a path of this one.
+        // The path looks like the address of another site, but is a path of the granted site.
         (format!("http GET http {good} //{evil}/"), "ok 200 hello"),
     ];
     let expected: Vec<_> = expected.iter().map(|(o, result)| (o.as_str(), *result)).collect();

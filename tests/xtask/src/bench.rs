@@ -3,8 +3,8 @@
 //!
 //! All systems run the same playbook, one `debug` of a message of about 1 KB. Before a system is
 //! started, all messages are in its queue; for ansible-rulebook they are in a file. The clock runs
-//! from the start of the system until the last playbook is done. The systems are measured in turns,
-//! so that other load on the machine affects all alike.
+//! from the start of the system until the last playbook is done. The systems are measured in turns, so that
+//! other load on the machine affects all systems alike.
 
 mod ansible_rulebook;
 mod bare;
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Measure only these
+    /// Measure only these systems
     #[arg(long, value_enum, value_name = "NAME", num_args = 1..)]
     only: Vec<Case>,
 
@@ -58,11 +58,11 @@ pub(crate) struct Options {
     bin_dir: Option<PathBuf>,
 }
 
-/// Measures everything in turns, and prints the table.
+/// Measures all systems in turns, and prints the table.
 ///
 /// # Errors
 ///
-/// If a program cannot be installed or started, or not every playbook succeeded once.
+/// If a program cannot be installed or started, or a playbook did not succeed exactly once.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut cases = Case::value_variants().to_vec();
     cases.retain(|case| options.only.is_empty() || options.only.contains(case));

@@ -1,4 +1,4 @@
-//! Child processes. Each has a progress line, a log and a time limit.
+//! Child processes. A child process can have a progress line, a log and a time limit.
 #![expect(clippy::disallowed_methods, reason = "a build tool starts programs; it does so here")]
 
 use std::env;
@@ -47,11 +47,11 @@ pub(crate) fn run(what: &str, command: &mut Command, limit: Duration) -> Result<
     run_to_log(what, command, limit)
 }
 
-/// Does the same as [`run`], and prints an estimate of the time that the command takes.
+/// Does the same as [`run`], and also prints how long the command is expected to take.
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// In the same cases as [`run`].
 pub(crate) fn run_slowly(
     what: &str,
     takes: Duration,
@@ -119,7 +119,8 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     command.spawn().with_context(|| format!("cannot start `{}`", name(command)))
 }
 
-/// Waits for a child to end. After `limit` the child is stopped, and the result is `None`.
+/// Waits for a child to end. If the child has not ended after `limit`, it is stopped, and the result is
+/// `None`.
 ///
 /// # Errors
 ///
@@ -130,8 +131,8 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
     }
     terminate(child)?;
     if wait_only(child, TERMINATE_TIMEOUT)?.is_none() {
-        child.kill().context("cannot kill a child")?;
-        child.wait().context("cannot wait for a child")?;
+        child.kill().context("cannot kill a child process")?;
+        child.wait().context("cannot wait for a child process")?;
     }
     Ok(None)
 }
@@ -142,7 +143,8 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
 ///
 /// If the child cannot be signalled.
 pub(crate) fn terminate(child: &Child) -> Result<()> {
-    kill_process(Pid::from_child(child), Signal::TERM).context("cannot stop a child")
+    kill_process(Pid::from_child(child), Signal::TERM)
+        .context("cannot send SIGTERM to a child process")
 }
 
 /// Returns the path of a program on the `PATH`.
@@ -179,7 +181,7 @@ pub(crate) fn tail(path: &Path) -> String {
 fn wait_only(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
-        let status = child.try_wait().context("cannot wait for a child")?;
+        let status = child.try_wait().context("cannot wait for a child process")?;
         if status.is_some() || start.elapsed() >= limit {
             return Ok(status);
         }

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: runs the daemon on a fresh machine, without a bus or a broker.
 //!
-//! It builds the host and the example tasks, starts the daemon, publishes messages on a real ZeroMQ
-//! socket, and checks that each was run once.
+//! The demo builds the host and the example tasks, starts the daemon, publishes messages on a real ZeroMQ
+//! socket, and checks that each message ran once.
 
 mod daemon;
 mod messages;
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     amqp_url: Option<String>,
 }
 
-/// Installs and builds what the demo needs, and plays it.
+/// Installs and builds everything that the demo needs, and plays the demo.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ fn start(
     let folder = fresh_folder()?;
     let playbooks = match ansible {
         Some(_) => repository::root().join("playbooks"),
-        // Without Ansible each playbook would be logged as a problem.
+        // Without Ansible the daemon would log each playbook as a problem, so it gets an empty folder.
         None => {
             let empty = folder.join("playbooks");
             fs::create_dir(&empty).with_context(|| format!("cannot make `{}`", empty.display()))?;
@@ -133,7 +133,7 @@ fn start(
 
 fn fresh_folder() -> Result<PathBuf> {
     let folder = repository::target().join("demo");
-    let cannot = || format!("cannot make a fresh `{}`", folder.display());
+    let cannot = || format!("cannot create the empty folder `{}`", folder.display());
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(cannot)?;
     }
@@ -141,7 +141,7 @@ fn fresh_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Shows the progress until all messages were run, or until no more runs can be expected.
+/// Shows the progress until all messages have run, or until no more runs can be expected.
 fn watch(
     daemon: &mut Daemon,
     script: &Script,
@@ -154,7 +154,8 @@ fn watch(
         let status = daemon.status()?;
         progress
             .show(&format!("{} of {expected} runs, {} waiting", status.succeeded, status.waiting));
-        // A broker's queue may contain other messages, so the counts alone are not enough.
+        // The queue of a broker may contain other messages, so the runs are checked in addition to the
+        // counts.
         let done = status.succeeded >= expected
             && status.rejected + status.accepted >= script.messages.len() as u64
             && judge(script, &status, &daemon.runs()?).is_ok();
@@ -167,7 +168,7 @@ fn watch(
     }
 }
 
-/// Compares the runs with the expected ones.
+/// Returns an error if an expected run is missing or repeated, or if a count is too low.
 fn judge(script: &Script, status: &Status, runs: &[Run]) -> Result<()> {
     let mut missing = Vec::new();
     for expected in &script.expected {
@@ -211,7 +212,7 @@ fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Re
 mod tests {
     use super::*;
 
-    /// Returns a script and its result without faults.
+    /// Returns a script, and the status and the runs after a demo without faults.
     fn played() -> (Script, Status, Vec<Run>) {
         let script = messages::script(Play::All);
         let runs: Vec<Run> = script.expected.iter().map(messages::Expected::succeed).collect();

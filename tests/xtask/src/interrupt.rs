@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Starts to catch Ctrl-C and SIGTERM.
+    /// Starts to wait for Ctrl-C and SIGTERM.
     pub(crate) fn listen() -> Result<Self> {
         let is_set = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

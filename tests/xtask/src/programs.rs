@@ -1,4 +1,4 @@
-//! The programs of this repository that a measurement runs. They are built, or taken from a folder.
+//! The programs of this repository that a measurement runs. They are built, or taken from a given folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,18 @@ use anyhow::{Result, ensure};
 use crate::command::{cargo, show};
 use crate::repository;
 
-/// The profile in which cargo builds them.
+/// The profile with which cargo builds the programs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Profile {
     Debug,
     Release,
 }
 
-/// Returns the folder of `loopabull-host` and `loopabull-launch`. Builds them unless a folder is
-/// given.
+/// Returns the folder of `loopabull-host` and `loopabull-launch`. Builds both programs if no folder is given.
 ///
 /// # Errors
 ///
-/// If they cannot be built, or one of them is missing in the folder.
+/// If the programs cannot be built, or one of them is missing in the folder.
 pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     let folder = match given {
         Some(folder) => std::path::absolute(folder)?,
@@ -27,7 +26,7 @@ pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     };
     for program in ["loopabull-host", "loopabull-launch"] {
         let program = folder.join(program);
-        ensure!(program.is_file(), "there is no `{}`", program.display());
+        ensure!(program.is_file(), "the program `{}` does not exist", program.display());
     }
     Ok(folder)
 }

@@ -1,4 +1,4 @@
-//! A progress line. On a terminal it is rewritten; elsewhere each change is a new line.
+//! A progress line. On a terminal the line is overwritten. Otherwise each change is printed as a new line.
 
 use std::io::{IsTerminal, stderr};
 

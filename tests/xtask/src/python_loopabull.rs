@@ -1,5 +1,5 @@
-//! The Python loopabull 0.0.7 with a durable queue in RabbitMQ. By default its queue is deleted
-//! with its connection.
+//! The Python loopabull 0.0.7 with a durable queue in RabbitMQ. The default queue is not used, because it is
+//! deleted with the connection.
 
 use std::fs;
 use std::io;
@@ -12,9 +12,9 @@ use crate::command::command;
 pub(crate) struct PythonLoopabull<'a> {
     /// A Python that has loopabull.
     pub(crate) python: &'a Path,
-    /// The folder of its files, with `playbooks/TOPIC.yml`.
+    /// The folder of loopabull's files. It contains `playbooks/TOPIC.yml`.
     pub(crate) folder: &'a Path,
-    /// The program that it starts as `ansible-playbook`.
+    /// The program that loopabull starts as `ansible-playbook`.
     pub(crate) ansible_playbook: &'a Path,
     /// The port of the broker on this machine.
     pub(crate) port: u16,
@@ -24,7 +24,7 @@ pub(crate) struct PythonLoopabull<'a> {
 }
 
 impl PythonLoopabull<'_> {
-    /// Writes its configuration.
+    /// Writes the configuration of loopabull.
     pub(crate) fn write_files(&self) -> io::Result<()> {
         fs::create_dir_all(self.folder.join("tmp"))?;
         fs::write(self.folder.join("ansible.cfg"), "")?;
@@ -36,7 +36,8 @@ impl PythonLoopabull<'_> {
         let mut worker = command(self.python);
         worker.args(["-W", "ignore"]).arg(self.python.with_file_name("loopabull"));
         worker.arg(self.folder.join("loopabull.yml"));
-        // A worker leaves a file of variables behind for each message.
+        // A worker leaves a file of variables behind for each message, so `TMPDIR` is in the folder of the
+        // round.
         worker.env("TMPDIR", self.folder.join("tmp"));
         worker
     }

@@ -8,7 +8,7 @@ pub(crate) fn root() -> &'static Path {
     loopabull_testbed::repository()
 }
 
-/// Returns the checkout that compiled this program, if it is another one.
+/// Returns the checkout that compiled this program, or `None` if it is the checkout of [`root`].
 pub(crate) fn compiled_in() -> Option<&'static Path> {
     let compiled = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
     other_checkout(compiled, root())
@@ -21,8 +21,8 @@ fn other_checkout<'a>(compiled: &'a Path, root: &Path) -> Option<&'a Path> {
     is_other.then_some(compiled)
 }
 
-/// Returns the folder of logs, tools and Python environments. Git ignores it. Unlike
-/// `CARGO_TARGET_DIR` it is never shared between checkouts.
+/// Returns the folder of logs, tools and Python environments. Git ignores this folder. Checkouts never share
+/// it, even if they share `CARGO_TARGET_DIR`.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }

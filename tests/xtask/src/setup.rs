@@ -12,7 +12,7 @@ use crate::wasm_target::WasmTarget;
 /// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The command whose programs are installed
+    /// The command whose programs are to be installed
     #[arg(value_enum, default_value_t = Purpose::Test)]
     purpose: Purpose,
 }
@@ -31,7 +31,7 @@ impl Purpose {
     ///
     /// # Errors
     ///
-    /// If some are missing or too old and cannot be installed; the text names all of them.
+    /// If packages are missing or too old, and cannot be installed. The error names all of them.
     pub(crate) fn prepare(self) -> Result<()> {
         let mut needs = match self {
             Self::Demo => vec![Need::Ansible],
@@ -53,7 +53,7 @@ impl Purpose {
 ///
 /// # Errors
 ///
-/// If a program cannot be installed; the text says what to do.
+/// If a program cannot be installed. The error says what to do.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.purpose.prepare()?;
     let ansibles = match options.purpose {

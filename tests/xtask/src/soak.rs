@@ -26,14 +26,15 @@ pub(crate) struct Options {
 ///
 /// # Errors
 ///
-/// If a tool is missing or a soak fails; the text names it.
+/// If a tool is missing or a soak fails. The error names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible];
     needs.extend(WasmTarget::need());
     install::prepare(&needs)?;
     let ansibles = install::ansible_playbooks()?;
     let path = path_with(&ansibles[0])?;
-    let all = std::env::join_paths(&ansibles).context("a path with a colon")?;
+    let all = std::env::join_paths(&ansibles)
+        .context("the path of an `ansible-playbook` contains a colon")?;
     tasks::build_rust()?;
     show("building the workspace", cargo().args(["build", "--workspace"]))?;
     let mut soak = cargo();

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// Returns the number of unsettled messages in the embedded queue, if the status has it.
+/// Returns the number of unsettled messages in the embedded queue, or `None` if the status does not contain
+/// it.
 pub(crate) fn unsettled(status: &Value) -> Option<u64> {
     let parts = ["waiting", "delayed", "held", "claimed"];
     let queues = status["queues"].as_array()?.iter();

@@ -16,13 +16,13 @@ use crate::wasm_target::{TRIPLE, WasmTarget};
 use languages::Language;
 use replace::replace;
 
-/// The guest that tries to escape from the sandbox, a package in `tests/fixtures/`.
+/// The package in `tests/fixtures/` that tries to escape from the sandbox.
 const PROBE: &str = "probe";
 
 /// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Build the Rust tasks in this directory instead, each of which is a separate crate
+    /// Build the Rust tasks in this directory instead; each task must be a separate crate
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 ///
 /// # Errors
 ///
-/// If there is no compiler and none can be installed, or a task does not compile.
+/// If a compiler is missing and cannot be installed, or a task does not compile.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Some(folder) = &options.folder else { return build() };
     let folder = fs::canonicalize(folder)
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// In the same cases as [`run`].
 pub(crate) fn build() -> Result<()> {
     build_rust()?;
     build_probe()?;
@@ -54,12 +54,12 @@ pub(crate) fn build() -> Result<()> {
     languages::build_javascript(&names(&folder, Language::JavaScript)?)
 }
 
-/// Builds the example tasks that are written in Rust. The other languages need many tools, and only
-/// their own tests need the components.
+/// Builds only the example tasks that are written in Rust. The other languages need many more tools, and only
+/// their own tests need their components.
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// In the same cases as [`run`].
 pub(crate) fn build_rust() -> Result<()> {
     let folder = repository::tasks();
     let is_own = |name: &String| is_workspace(&folder.join(name).join("Cargo.toml"));
@@ -71,7 +71,7 @@ pub(crate) fn build_rust() -> Result<()> {
         place(name, &folder)
             .with_context(|| "add the package to `members` of tasks/Cargo.toml".to_owned())?;
     }
-    say(&format!("in tasks/: {}", members.join(", ")));
+    say(&format!("built into tasks/: {}", members.join(", ")));
     build_own(&target, &folder, &own)
 }
 
@@ -80,7 +80,7 @@ fn build_own(target: &WasmTarget, folder: &Path, names: &[String]) -> Result<()>
     for name in names {
         show(&format!("building {name}"), &mut target.build_command(&folder.join(name)))?;
         place(name, folder)?;
-        say(&format!("in {}: {name}", folder.display()));
+        say(&format!("built into {}: {name}", folder.display()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: installs what the tests need and runs them, all or one area.
+//! `cargo xtask test`: installs the programs that the tests need, and runs all tests or one area.
 
 mod area;
 mod timing;
@@ -16,25 +16,27 @@ use crate::command::{cargo, path_with, say, show};
 use crate::setup::Purpose;
 use crate::{demo, install, nextest, repository, tasks};
 
-/// The name under which `loopabull_testbed::python` looks for the interpreter.
+/// The environment variable from which `loopabull_testbed::python` reads the path of the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 
-/// The name under which `loopabull_testbed::ansible_playbooks` looks for the programs.
+/// The environment variable from which `loopabull_testbed::ansible_playbooks` reads the paths of the
+/// programs.
 pub(crate) const ANSIBLES: &str = "LOOPABULL_TEST_ANSIBLES";
 
-/// The compiler that checks with clippy.
+/// The compiler that also runs the lints of clippy.
 const CLIPPY: &str = "clippy-driver";
 
-/// Where `clippy-driver` looks for its arguments, with `cargo clippy`'s separator between them.
+/// The environment variable from which `clippy-driver` reads its arguments, and its value `-D warnings`. The
+/// separator of the arguments is that of `cargo clippy`.
 const CLIPPY_ARGS: (&str, &str) = ("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
 
-/// The crates whose documentation has examples that are compiled: nextest does not run these.
+/// The crates with documentation tests, which `cargo test` runs, because nextest cannot run them.
 const WITH_DOCTESTS: &[&str] = &["loopabull-task"];
 
 /// The command line of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// One area only: a crate (`queue`), a file of tests/it (`reload`), or a part of a test's name
+    /// Run only one area: a crate (`queue`), a file of tests/it (`reload`), or a part of a test's name
     ///
     /// Only the programs that the area needs are installed, and only its packages are built.
     area: Option<String>,
@@ -46,13 +48,13 @@ pub(crate) struct Options {
 /// The programs that tests start.
 #[derive(Default)]
 struct Programs {
-    /// Each version of `ansible-playbook`; the first one is on the `PATH` of the tests.
+    /// The `ansible-playbook` of each version. The first is on the `PATH` of the tests.
     ansibles: Vec<PathBuf>,
     /// A Python with fedmsg and fedora-messaging.
     python: Option<PathBuf>,
 }
 
-/// The steps of a run: how long each took, and which of them failed.
+/// The steps of a run: their durations, and the names of the failed steps.
 #[derive(Default)]
 struct Steps {
     timing: Timing,
@@ -60,7 +62,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// Takes a step, also after others failed.
+    /// Runs a step, and records its duration and whether it failed.
     fn take<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Option<T> {
         let done = self.timing.measure(name, step);
         done.map_err(|error| {
@@ -71,11 +73,13 @@ impl Steps {
     }
 }
 
-/// Installs what the tests need and runs them. A step that fails does not stop the next one.
+/// Installs the programs that the tests need, and runs the tests. After a failed step the next step still
+/// runs.
 ///
 /// # Errors
 ///
-/// If a program is missing and cannot be installed, or a step failed; the text names it.
+/// If a program is missing and cannot be installed, or if a step failed. The error names the program or the
+/// step.
 pub(crate) fn run(options: &Options) -> Result<()> {
     match options.area.as_deref() {
         None => run_all(options),
@@ -86,7 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn run_all(options: &Options) -> Result<()> {
     let mut steps = Steps::default();
     steps.take("formatting", check_formatting);
-    // The compiler and the installations wait for different things.
+    // The installation runs beside the compiler, because it mostly waits for the network.
     let installed = std::thread::scope(|scope| {
         let programs = scope.spawn(|| {
             Purpose::Test.prepare()?;
@@ -141,7 +145,7 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     Ok(programs)
 }
 
-/// Builds the tests. A build of the whole workspace also has the programs that tests start.
+/// Builds the tests. If the area is the whole workspace, this also builds the programs that tests start.
 fn build(area: &Area) -> Result<()> {
     let mut tests = nextest::command()?;
     tests.args(["run", "--no-run"]).args(area.packages());
@@ -150,16 +154,17 @@ fn build(area: &Area) -> Result<()> {
 
 /// Checks all packages of the workspace with clippy, benchmarks included.
 ///
-/// `cargo clippy` would compile every dependency in a mode of its own. Here clippy is the compiler of
-/// a build, which shares its dependencies with that of the tests. The tests run what rustc compiles:
-/// clippy-driver leaves out the checks of pointers.
+/// `cargo clippy` is not used, because it would compile every dependency a second time in its own mode.
+/// Instead `clippy-driver` replaces the compiler in a build of the tests, which shares the compiled
+/// dependencies. The tests themselves run programs that rustc compiled, because `clippy-driver` omits runtime
+/// checks of pointers.
 fn check_lints() -> Result<()> {
     let mut clippy = cargo();
     clippy.args(["test", "--no-run", "--workspace", "--all-targets"]);
     clippy.args(["--config", &format!("build.rustc-workspace-wrapper={CLIPPY:?}")]);
     clippy.env(CLIPPY_ARGS.0, CLIPPY_ARGS.1);
     show("checking with clippy", &mut clippy)
-        .context("if there is no `clippy-driver`: rustup component add clippy")
+        .context("clippy failed; if `clippy-driver` is missing, run `rustup component add clippy`")
 }
 
 fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Result<()> {
@@ -167,13 +172,14 @@ fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Re
     test.arg("run").args(area.packages());
     test.args(area.filter()).args(&options.nextest);
     if let Some(ansible) = programs.ansibles.first() {
-        let all = std::env::join_paths(&programs.ansibles).context("a path with a colon")?;
+        let all = std::env::join_paths(&programs.ansibles)
+            .context("the path of an `ansible-playbook` contains a colon")?;
         test.env("PATH", path_with(ansible)?).env(ANSIBLES, all);
     }
     if let Some(python) = &programs.python {
         test.env(PYTHON, python);
     }
-    // One broker serves all tests but those that harm theirs.
+    // All tests share one broker, except the tests that kill or block their broker.
     let rabbit = needs.rabbitmq.then(|| {
         say("starting RabbitMQ (about 10 s)");
         Rabbit::start()

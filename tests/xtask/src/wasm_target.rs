@@ -1,8 +1,7 @@
 //! The compiler for components: Rust for the target `wasm32-wasip2`.
 //!
-//! It is the first of these: our toolchain, if it has the target; our toolchain, if rustup can add
-//! the target; Debian's compiler, which compiles the standard library for the target from the
-//! packaged sources.
+//! The toolchain that runs this program is used if it has the target or rustup can add the target. Otherwise
+//! Debian's compiler is used, which compiles the standard library for the target from packaged sources.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -31,14 +30,14 @@ const CARGO_INSTALL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A compiler for components.
 #[derive(Debug)]
 pub(crate) enum WasmTarget {
-    /// The toolchain that built this program, which has the target.
+    /// The toolchain that runs this program. It has the target.
     Toolchain,
-    /// Debian's compiler, with these linkers.
+    /// Debian's compiler, and the linkers that it uses.
     Debian { component_linker: PathBuf, wasm_linker: PathBuf },
 }
 
 impl WasmTarget {
-    /// Returns the need for Debian packages. There is none if the toolchain has the target or
+    /// Returns the Debian packages that the compiler needs. Returns `None` if the toolchain has the target or
     /// rustup can add it.
     pub(crate) fn need() -> Option<Need> {
         // Without a network rustup takes minutes to fail, so it is run only once.
@@ -51,7 +50,7 @@ impl WasmTarget {
     ///
     /// # Errors
     ///
-    /// If there is none; the text says what to install.
+    /// If there is no compiler. The error says what to install.
     pub(crate) fn find_or_install() -> Result<Self> {
         let Some(need) = Self::need() else { return Ok(Self::Toolchain) };
         install::prepare(&[need])?;
@@ -68,8 +67,8 @@ impl WasmTarget {
         }
     }
 
-    /// Returns the command that builds a workspace of guests. All of them are built in the `target`
-    /// folder of the tasks, because they use the same libraries.
+    /// Returns the command that builds a workspace of guests. All workspaces share the `target` folder of the
+    /// tasks, because their guests use the same libraries.
     pub(crate) fn build_command(&self, workspace: &Path) -> Command {
         let target = repository::tasks().join("target");
         match self {
@@ -95,10 +94,10 @@ impl WasmTarget {
                 build.arg("--target-dir").arg(target);
                 build.env("RUSTC", debian_compiler::RUSTC);
                 build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-                // Allows `-Z` with a stable compiler. There is no other way to build a standard
-                // library for a target that has none.
+                // Allows `-Z` with a stable compiler. Only `-Z build-std` can build the standard library for
+                // a target that has none.
                 build.env("RUSTC_BOOTSTRAP", "1");
-                // Programs of the toolchain that runs this program must not be used.
+                // Hides the programs of other Rust toolchains, which must not be used.
                 build.env("PATH", "/usr/bin:/bin").env_remove("LD_LIBRARY_PATH");
                 build
             }
@@ -106,8 +105,8 @@ impl WasmTarget {
     }
 }
 
-/// Returns flags that remove the paths of crates on this machine from the components. A panic
-/// message contains its source path.
+/// Returns compiler flags that remove paths on this machine from the components. Without the flags a panic
+/// message would contain the path of its source file.
 fn without_paths() -> Vec<String> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -136,7 +135,8 @@ fn beside_cargo(program: &str) -> OsString {
     if cargo.is_absolute() && beside.is_file() { beside.into() } else { program.into() }
 }
 
-/// Adds the target to our toolchain if rustup exists and may do so. Returns whether it succeeded.
+/// Lets rustup add the target to the toolchain, if rustup exists and may install. Returns whether the
+/// toolchain has the target afterwards.
 fn rustup_adds_target() -> bool {
     if !rustup_may_install(env::var_os("RUSTUP_AUTO_INSTALL").as_deref())
         || on_path("rustup").is_none()
@@ -159,9 +159,9 @@ fn rustup_may_install(setting: Option<&OsStr>) -> bool {
     setting.is_none_or(|setting| setting != "0")
 }
 
-/// Returns the linker of our toolchain, or builds one if it has none.
+/// Returns the component linker of the toolchain, or builds it if the toolchain has none.
 ///
-/// The toolchains of rustup have the linker even without the target, and use it for this target.
+/// A toolchain of rustup contains the linker even if the target is not installed.
 fn component_linker() -> Result<PathBuf> {
     if let Some(linker) = component_linker_of_toolchain() {
         return Ok(linker);

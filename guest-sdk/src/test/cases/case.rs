@@ -1,4 +1,4 @@
-//! The file format of a case, and the comparison of a run with it.
+//! The file format of a case, and the comparison of a run with the expected result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -85,7 +85,7 @@ impl Case {
 }
 
 impl Expected {
-    /// Returns the differences between a run and this expectation, a few lines for each.
+    /// Returns a text with the differences between a run and the expected result. Empty if there are none.
     pub(super) fn differences(&self, run: &Run) -> String {
         let (outcome, reason) = match &run.result {
             Ok(()) => (Outcome::Success, None),
@@ -100,7 +100,7 @@ impl Expected {
                     .expect("writing to a string cannot fail");
             }
         };
-        // An unexpected outcome is shown with its reason, because the case does not name one.
+        // If the case has no `reason`, an unexpected outcome is shown together with its reason.
         match (&self.reason, reason) {
             (None, Some(reason)) if json!(self.outcome) != json!(outcome) => {
                 compare("outcome", json!(self.outcome), json!([outcome, reason]));
@@ -124,7 +124,7 @@ impl Expected {
     }
 }
 
-/// Returns a value on one line if it is short, else on several.
+/// Returns the JSON of a value, on one line if it is short, otherwise on several lines.
 fn shown(value: &Value) -> String {
     let line = value.to_string();
     if line.len() <= 80 { line } else { format!("{value:#}").replace('\n', "\n    ") }

@@ -1,4 +1,4 @@
-//! The broker: its address, its version, how we connect to it, and a time limit for each request.
+//! The broker: its address, its version, connecting to it, and the timeout of each request.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use tokio::net::TcpStream;
 use crate::error::AmqpError;
 use crate::tls::{self, TlsFiles};
 
-/// How long one request to the broker may take.
+/// Timeout of one request to the broker.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long connecting may take. There are no heartbeats yet, and a cable may be cut.
+/// Timeout for connecting. Heartbeats begin only after the connection is open, so this timeout detects a cut
+/// cable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The heartbeat interval in seconds, unless the URL sets one. A connection on which nothing arrived
-/// for two intervals is dead.
+/// Heartbeat interval in seconds, unless the URL sets another. A connection is lost if nothing arrives on it
+/// for two intervals.
 const HEARTBEAT_INTERVAL_S: u16 = 15;
 
-/// The address of a broker, and how to connect to it.
+/// The address of a broker, and the settings for connecting to it.
 #[derive(Clone, Debug)]
 pub struct Broker {
     uri: AMQPUri,
-    /// The address without user and password.
+    /// Address without user and password.
     name: String,
-    /// The files for TLS. Without them TLS is done by lapin, with the system's authorities.
+    /// Files for TLS. If there are none, lapin sets up TLS and trusts the system's authorities.
     tls: Option<TlsFiles>,
     client_properties: Vec<(ShortString, LongString)>,
 }
@@ -35,12 +36,14 @@ pub struct Broker {
 pub struct Version(pub u32, pub u32, pub u32);
 
 impl Broker {
-    /// Reads a URL: `amqp://user:password@host:port/vhost`, or `amqps://…`. An empty vhost stays empty.
+    /// Reads the URL of a broker: `amqp://user:password@host:port/vhost`, or `amqps://…`. An empty vhost
+    /// stays empty.
     pub fn new(url: &str) -> Result<Self, AmqpError> {
         Ok(Self::from_uri(parse(url)?))
     }
 
-    /// Reads a URL as the Python packages pika and fedora-messaging do: an empty vhost is `/`.
+    /// Reads the URL of a broker. An empty vhost means `/`, as in the Python packages pika and
+    /// fedora-messaging.
     pub fn with_default_vhost(url: &str) -> Result<Self, AmqpError> {
         let mut uri = parse(url)?;
         if uri.vhost.is_empty() {
@@ -49,8 +52,9 @@ impl Broker {
         Ok(Self::from_uri(uri))
     }
 
-    /// Sets the files for TLS. They are used for an `amqps` URL only. If they contain a client
-    /// certificate, we log in with it (AMQP's `EXTERNAL`), and the URL's user and password are not used.
+    /// Sets the files for TLS, which are used only if the URL begins with `amqps`. If the files contain a
+    /// client certificate, we log in with the certificate (AMQP's `EXTERNAL`) and ignore the user and
+    /// password of the URL.
     #[must_use]
     pub fn with_tls(mut self, files: &TlsFiles) -> Self {
         if self.uri.scheme == AMQPScheme::AMQPS {
@@ -62,8 +66,8 @@ impl Broker {
         self
     }
 
-    /// Adds a client property, which the broker's own tools show. A name that is too long for AMQP is an
-    /// error.
+    /// Adds a client property, which RabbitMQ's tools show with the connection. Returns an error if the name
+    /// is too long for AMQP.
     pub fn with_client_property(mut self, name: &str, value: &str) -> Result<Self, AmqpError> {
         let short = ShortString::try_new(name)
             .map_err(|error| self.invalid_settings(format!("client property `{name}`: {error}")))?;
@@ -88,7 +92,7 @@ impl Broker {
         &self.uri.vhost
     }
 
-    /// Connects. The broker's own tools show the connection with its `role`.
+    /// Connects to the broker. RabbitMQ's tools show `role` in the name of the connection.
     pub async fn connect(&self, role: &str) -> Result<Connection, AmqpError> {
         let name = LongString::from(format!("loopabull-host ({role})"));
         let mut properties = ConnectionProperties::default().with_connection_name(name);
@@ -113,11 +117,11 @@ impl Broker {
         }
     }
 
-    /// Asks the broker for its version. Returns `None` over TLS, or if the broker does not answer.
+    /// Asks the broker for its version. Returns `None` over TLS, and if the broker does not answer.
     ///
-    /// Starts a handshake on a connection of its own and goes no further than its first step (AMQP 0-9-1,
-    /// 1.4.2.1: `connection.start` contains the version among the server's properties). Lapin does not
-    /// expose it.
+    /// Lapin does not expose the version. So this function opens a connection of its own and reads only the
+    /// first frame of the handshake, `connection.start`. That frame contains the version (AMQP 0-9-1,
+    /// 1.4.2.1).
     pub async fn version(&self) -> Option<Version> {
         if self.uri.scheme != AMQPScheme::AMQP {
             return None;
@@ -139,7 +143,7 @@ impl Broker {
 
     /// Waits for one request to the broker, for at most [`STEP_TIMEOUT`].
     ///
-    /// `action` completes "cannot …" in the error.
+    /// `action` is the text after "cannot" in the error.
     pub async fn wait<T>(
         &self,
         action: &'static str,
@@ -164,7 +168,7 @@ impl Broker {
         }
     }
 
-    /// Returns lapin's error as one of this broker.
+    /// Returns the error for a request to this broker that failed in lapin.
     pub fn error(&self, action: &'static str, source: lapin::Error) -> AmqpError {
         AmqpError::Protocol { broker: self.name.clone(), action, source }
     }
@@ -187,11 +191,12 @@ impl Broker {
 
 fn parse(url: &str) -> Result<AMQPUri, AmqpError> {
     let mut uri: AMQPUri = url.parse().map_err(|reason: String| AmqpError::Protocol {
-        broker: "(not a URL)".to_owned(),
-        action: "read the URL",
+        broker: "(invalid URL)".to_owned(),
+        action: "parse the URL",
         source: std::io::Error::other(reason).into(),
     })?;
-    // Lapin reads an IPv6 address as no address, and connects to localhost.
+    // Lapin does not understand an IPv6 address in a URL, and connects to localhost instead. So we read the
+    // address ourselves.
     let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next());
     let host = authority.and_then(|authority| authority.rsplit_once('[')?.1.split_once(']'));
     if let Some((host, _)) = host {
@@ -206,7 +211,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Returns the field `version`, a long string, of the table of server properties.
+/// Returns the version in the first frame of a broker. It is the value of the field `version`, a long string.
 fn version_in(frame: &[u8]) -> Option<Version> {
     const FIELD: &[u8] = b"\x07versionS";
     let at = frame.windows(FIELD.len()).position(|window| window == FIELD)? + FIELD.len();

@@ -1,33 +1,33 @@
-//! Errors of the connection to a broker.
+//! Errors of operations on a broker.
 
 use crate::tls::TlsError;
 
-/// Why a broker did not do what it was asked.
+/// Error of an operation on a broker.
 #[derive(Debug, thiserror::Error)]
 pub enum AmqpError {
     #[error("RabbitMQ at `{broker}`: cannot {action}")]
     Protocol { broker: String, action: &'static str, source: lapin::Error },
     #[error("RabbitMQ at `{broker}`: cannot connect with TLS")]
     Tls { broker: String, source: Box<TlsError> },
-    #[error("RabbitMQ at `{broker}`: invalid settings: {reason}")]
+    #[error("invalid settings for RabbitMQ at `{broker}`: {reason}")]
     Settings { broker: String, reason: String },
     /// The broker cancels a consumer when its queue is deleted or the queue's node stops.
-    #[error("RabbitMQ at `{broker}`: the broker cancelled the consumer of queue `{queue}`")]
+    #[error("RabbitMQ at `{broker}` cancelled the consumer of queue `{queue}`")]
     ConsumerCancelled { broker: String, queue: String },
     #[error("RabbitMQ at `{broker}`: cannot {action}: no answer within {seconds} s")]
     Timeout { broker: String, action: &'static str, seconds: u64 },
-    #[error("RabbitMQ at `{broker}`: not connected: {reason}")]
+    #[error("not connected to RabbitMQ at `{broker}`: {reason}")]
     NotConnected { broker: String, reason: String },
     #[error("RabbitMQ at `{broker}`: cannot {action}: the connection was lost")]
     ConnectionLost { broker: String, action: &'static str },
-    #[error("RabbitMQ at `{broker}`: did not confirm the message for `{routing_key}`: {reason}")]
+    #[error("RabbitMQ at `{broker}` did not confirm the publish to `{routing_key}`: {reason}")]
     NotConfirmed { broker: String, routing_key: String, reason: String },
-    #[error("RabbitMQ at `{broker}`: refuses the message for `{routing_key}`: {reason}")]
+    #[error("RabbitMQ at `{broker}` refused the publish to `{routing_key}`: {reason}")]
     TooLarge { broker: String, routing_key: String, reason: String },
 }
 
 impl AmqpError {
-    /// Returns the AMQP reply code with which the broker refused something, if it did.
+    /// Returns the AMQP reply code of the error, if the broker sent one.
     pub fn reply_code(&self) -> Option<u16> {
         let Self::Protocol { source, .. } = self else { return None };
         match source.kind() {

@@ -1,7 +1,7 @@
 //! Publishing with confirms, over a pool of channels of one connection.
 //!
-//! Each publish has a channel to itself until its confirm arrives, because lapin can give one publish
-//! the confirm, or the return, of another publish on the same channel.
+//! Each publish has a channel for itself until its confirm arrives. If two publishes shared a channel, lapin
+//! could mix up their confirms and returned messages.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,19 +14,21 @@ use tokio::sync::Semaphore;
 
 use crate::broker::STEP_TIMEOUT;
 
-/// How many channels publish at the same time at most.
+/// Maximum number of publishes at the same time, each on its own channel.
 const MAX_CHANNELS: usize = 32;
-/// How often a blocked publish checks whether the broker reads from publishers again.
+/// Interval at which a blocked publish checks whether the broker accepts messages again.
 const BLOCKED_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a channel is used after the broker first refused a message on it. A channel that was told
-/// that a quorum queue is full does not learn that the limit was removed (seen on 3.10.8). Each new
-/// channel may put one message beyond a limit.
+/// Time for which a channel is used after the broker first refused a message on it.
+///
+/// If a quorum queue was full, the broker keeps refusing messages on that channel after the limit was removed
+/// (seen on 3.10.8). So the channel must be replaced. It is not replaced at once, because the broker may
+/// accept one message beyond the limit on each new channel.
 const REFUSED_CHANNEL_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A message to publish.
 #[derive(Debug)]
 pub struct Publication<'a> {
-    /// Empty for the default exchange, whose routing keys are queue names.
+    /// Name of the exchange. It is empty for the default exchange, whose routing keys are queue names.
     pub exchange: &'a str,
     pub routing_key: &'a str,
     pub body: &'a [u8],
@@ -34,23 +36,23 @@ pub struct Publication<'a> {
     pub options: BasicPublishOptions,
 }
 
-/// The result of a publish that the broker answered.
+/// The broker's answer to a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Published {
-    /// The broker took responsibility for the message.
+    /// The broker confirmed the message.
     Confirmed,
-    /// The message was mandatory and no queue is bound to its routing key.
+    /// The broker returned the message, because it was mandatory and no queue is bound to its routing key.
     Unroutable,
 }
 
-/// The publishing connection and its channels.
+/// The connection for publishing, and its channels.
 #[derive(Debug)]
 pub(crate) struct Publishers {
     connection: Connection,
-    /// Channels with confirms that are not in use.
+    /// Idle channels with confirms.
     idle: Mutex<Vec<ConfirmChannel>>,
     permits: Semaphore,
-    /// How many publishes have waited for a confirm longer than [`STEP_TIMEOUT`].
+    /// Number of publishes that have waited for their confirm longer than [`STEP_TIMEOUT`].
     stalled: AtomicUsize,
 }
 
@@ -58,7 +60,7 @@ pub(crate) struct Publishers {
 #[derive(Debug)]
 struct ConfirmChannel {
     channel: Channel,
-    /// When the broker first refused a message on it.
+    /// Time at which the broker first refused a message on the channel.
     refused_at: Option<Instant>,
 }
 
@@ -76,7 +78,7 @@ impl Publishers {
         self.connection.status().connected()
     }
 
-    /// Returns whether the broker has stopped reading from publishers.
+    /// Returns whether the broker blocks publishers because of an alarm.
     pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
@@ -91,7 +93,7 @@ impl Publishers {
         &self,
         publication: &Publication<'_>,
     ) -> lapin::Result<Confirmation> {
-        let _permit = self.permits.acquire().await.expect("it is never closed");
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
         while self.is_blocked() {
             tokio::time::sleep(BLOCKED_POLL_INTERVAL).await;
         }
@@ -116,8 +118,8 @@ impl Publishers {
         self.connection.close(200, ShortString::from("the session has ended")).await
     }
 
-    /// Returns an idle channel, or opens one. There is no time limit, as there is none for the confirm: a
-    /// broker with an alarm does not answer on this connection either.
+    /// Returns an idle channel, or opens a new channel. Opening has no timeout, because a broker with an
+    /// alarm does not answer on this connection before the alarm ends.
     async fn confirm_channel(&self) -> lapin::Result<ConfirmChannel> {
         let idle = self.idle.lock().pop();
         if let Some(idle) = idle.filter(|idle| idle.channel.status().connected()) {
@@ -125,7 +127,7 @@ impl Publishers {
             if idle.refused_at.is_none_or(is_fresh) {
                 return Ok(idle);
             }
-            let reason = ShortString::from("messages were refused on it for too long");
+            let reason = ShortString::from("messages were refused on this channel for too long");
             idle.channel.close(200, reason).await?;
         }
         let channel = self.connection.create_channel().await?;
@@ -140,7 +142,7 @@ async fn send(channel: &Channel, publication: &Publication<'_>) -> lapin::Result
     channel.basic_publish(exchange, key, *options, body, properties.clone()).await?.await
 }
 
-/// Counts a publish among the stalled ones until it is dropped.
+/// Counts one stalled publish, until this guard is dropped.
 struct Stalled<'a>(&'a AtomicUsize);
 
 impl<'a> Stalled<'a> {

@@ -1,9 +1,10 @@
-//! A session: one connection that publishes and one that consumes, from connecting to the first fault.
+//! A session: one connection for publishing and one for consuming, from connecting to the first fault.
 //!
-//! There are two connections because a broker that is short of memory or disk stops reading from
-//! publishers, while acknowledgements must still get through. Any fault of either connection ends the
-//! session, and no part of it is used again. Lapin's own recovery is not used: it forgets the prefetch
-//! and gives up.
+//! A broker that is short of memory or disk stops reading from connections that publish. With a second
+//! connection, acknowledgements still reach the broker.
+//!
+//! Any fault of either connection ends the session. A new session opens new connections and channels. Lapin's
+//! own recovery is not used, because it does not restore the prefetch and stops retrying.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use crate::broker::Broker;
 use crate::error::AmqpError;
 use crate::publishers::{Publication, Published, Publishers};
 
-/// How often the connections are checked.
+/// Interval at which the connections are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long closing the connections may take.
+/// Timeout for closing the connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The connections to a broker, from connecting to the first fault.
+/// Two connections to a broker, from connecting to the first fault.
 #[derive(Debug)]
 pub struct Session {
     generation: u64,
@@ -42,13 +43,13 @@ impl Session {
         })
     }
 
-    /// Returns the session's number, counted from 1. A delivery can be settled only in the session in
-    /// which it was received.
+    /// Returns the number of the session, counted from 1. A delivery can be settled only in the session that
+    /// received it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Returns whether both connections work, as far as we know.
+    /// Returns whether the session has not ended and both connections are open.
     pub fn is_up(&self) -> bool {
         !self.ended.is_cancelled()
             && self.publishers.is_connected()
@@ -65,9 +66,9 @@ impl Session {
         self.step("open a channel", self.consuming.create_channel()).await
     }
 
-    /// Waits for one request to the broker. A request that is not answered in time ends the session.
+    /// Waits for one request to the broker. A timeout ends the session.
     ///
-    /// `action` completes "cannot …" in the error.
+    /// `action` is the text after "cannot" in the error.
     pub async fn step<T>(
         &self,
         action: &'static str,
@@ -85,8 +86,9 @@ impl Session {
 
     /// Publishes a message and waits for the broker's confirm.
     ///
-    /// The wait is limited only by the session. A broker with an alarm accepts the message when the
-    /// alarm is over, so a caller that published it again meanwhile would duplicate it.
+    /// There is no timeout: the wait ends with the confirm or with the session. A broker with an alarm
+    /// confirms the message after the alarm. If a timeout made the caller publish the message again, the
+    /// message would be duplicated.
     pub async fn publish(&self, publication: &Publication<'_>) -> Result<Published, AmqpError> {
         let confirmation = tokio::select! {
             confirmation = self.publishers.publish(publication) => confirmation,
@@ -96,12 +98,12 @@ impl Session {
             (self.broker.name().to_owned(), publication.routing_key.to_owned());
         let reason = match confirmation {
             Ok(Confirmation::Ack(None)) => return Ok(Published::Confirmed),
-            // 312, "no route", is the only reason for which a mandatory message is returned.
+            // The broker returns a mandatory message only with the code 312, "no route".
             Ok(Confirmation::Ack(Some(_))) => return Ok(Published::Unroutable),
-            Ok(Confirmation::Nack(_)) => "it was refused".to_owned(),
-            Ok(Confirmation::NotRequested) => "confirms are off".to_owned(),
+            Ok(Confirmation::Nack(_)) => "the broker refused the message".to_owned(),
+            Ok(Confirmation::NotRequested) => "confirms are not enabled on the channel".to_owned(),
             Err(error) => match too_large(&error) {
-                // The broker closed the channel, and nothing else.
+                // The broker closed only this channel, so the session continues.
                 Some(reason) => return Err(AmqpError::TooLarge { broker, routing_key, reason }),
                 None => {
                     self.ended.cancel();
@@ -112,7 +114,7 @@ impl Session {
         Err(AmqpError::NotConfirmed { broker, routing_key, reason })
     }
 
-    /// Returns whether the broker has stopped reading from publishers.
+    /// Returns whether the broker blocks publishers because of an alarm.
     pub(crate) fn is_blocked(&self) -> bool {
         self.publishers.is_blocked()
     }
@@ -123,7 +125,7 @@ impl Session {
         self.publishers.is_stalled()
     }
 
-    /// Watches the connections and returns once the session has ended.
+    /// Checks the connections regularly, and returns when the session has ended.
     pub(crate) async fn watch(&self) {
         while self.is_up() {
             tokio::select! {
@@ -134,20 +136,20 @@ impl Session {
         self.ended.cancel();
     }
 
-    /// Closes the connections that are still open, for at most [`CLOSE_TIMEOUT`].
+    /// Closes the open connections. Gives up after [`CLOSE_TIMEOUT`].
     pub(crate) async fn close(&self) {
         let reason = ShortString::from("the session has ended");
         let both =
             async { tokio::join!(self.consuming.close(200, reason), self.publishers.close()) };
-        // The result does not matter: nothing of this session is used again.
+        // The result is ignored, because the connections of this session are not used again.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, both).await);
     }
 }
 
-/// Returns the broker's text if it refused a message that is larger than its `max_message_size`.
+/// Returns the broker's text if the broker refused a message because of its size.
 ///
-/// The broker then closes the channel with 406 (RabbitMQ, `rabbit_channel:check_msg_size`). The default is
-/// 16 MiB since 4.0 and was 128 MiB before.
+/// The broker closes the channel with the code 406 if a message exceeds `max_message_size` (RabbitMQ,
+/// `rabbit_channel:check_msg_size`). The default limit is 16 MiB since 4.0, and was 128 MiB before.
 fn too_large(error: &lapin::Error) -> Option<String> {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
     let is_size = matches!(refusal.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))

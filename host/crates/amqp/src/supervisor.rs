@@ -1,4 +1,4 @@
-//! The supervisor: keeps a session to a broker and reconnects indefinitely.
+//! The supervisor: keeps a session with a broker, and reconnects whenever the session ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use crate::error::AmqpError;
 use crate::error_chain::chain;
 use crate::session::Session;
 
-/// The back-off starts again after a session that lasted at least this long.
+/// Minimum duration of a session after which the back-off starts again with its shortest wait.
 const STABLE_SESSION_TIME: Duration = Duration::from_secs(30);
 
-/// Keeps a session to a broker and reconnects indefinitely.
+/// Keeps a session with a broker, and reconnects whenever the session ends.
 #[derive(Debug)]
 pub struct Supervisor {
     broker: Broker,
     state: watch::Receiver<State>,
-    /// Aborted when the supervisor is dropped.
+    /// Task that reconnects. Dropping the supervisor aborts the task.
     _task: JoinSet<()>,
 }
 
@@ -32,8 +32,8 @@ enum State {
 }
 
 impl Supervisor {
-    /// Connects to the broker, and keeps connecting again after that. An error of the first attempt is
-    /// returned.
+    /// Connects to the broker. Returns an error if the first attempt fails. After that, reconnects whenever
+    /// the session ends.
     pub async fn start(broker: Broker) -> Result<Self, AmqpError> {
         let first = Arc::new(Session::start(&broker, 1).await?);
         let (sender, state) = watch::channel(State::Up(Arc::clone(&first)));
@@ -42,7 +42,7 @@ impl Supervisor {
         Ok(Self { broker, state, _task: task })
     }
 
-    /// Returns the current session. Waits for one for at most [`STEP_TIMEOUT`].
+    /// Returns the current session. If there is none, waits for a new session for at most [`STEP_TIMEOUT`].
     pub async fn session(&self) -> Result<Arc<Session>, AmqpError> {
         let mut state = self.state.clone();
         let is_up = |state: &State| matches!(state, State::Up(session) if session.is_up());
@@ -59,22 +59,23 @@ impl Supervisor {
         Err(AmqpError::NotConnected { broker: self.broker.name().to_owned(), reason })
     }
 
-    /// Returns the current problem with the connections, if there is one.
+    /// Returns the current problem of the connections, if there is one.
     pub fn problem(&self) -> Option<String> {
         match &*self.state.borrow() {
             State::Down(reason) => Some(format!("not connected: {reason}")),
             State::Up(session) if session.is_blocked() => {
-                Some("accepts no messages: memory or disk alarm".to_owned())
+                Some("the broker accepts no messages: memory or disk alarm".to_owned())
             }
-            State::Up(session) if session.is_stalled() => {
-                Some(format!("has not confirmed a message for {} s", STEP_TIMEOUT.as_secs()))
-            }
+            State::Up(session) if session.is_stalled() => Some(format!(
+                "the broker has not confirmed a publish for {} s",
+                STEP_TIMEOUT.as_secs()
+            )),
             State::Up(_) => None,
         }
     }
 }
 
-/// Waits until a session ends, then starts the next one, indefinitely.
+/// Waits until the session ends, and then starts a new session. Repeats this until the task is aborted.
 async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch::Sender<State>) {
     let never = CancellationToken::new();
     let mut backoff = Backoff::default();
@@ -85,7 +86,7 @@ async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch:
         if since.elapsed() >= STABLE_SESSION_TIME {
             backoff.reset();
         }
-        tracing::warn!("RabbitMQ at `{}`: the connection was lost; reconnecting", broker.name());
+        tracing::warn!("the connection to RabbitMQ at `{}` was lost; reconnecting", broker.name());
         state.send_replace(State::Down("the connection was lost".to_owned()));
         session.close().await;
         session = loop {
@@ -96,14 +97,15 @@ async fn keep_connected(broker: Broker, mut session: Arc<Session>, state: watch:
                 Err(error) => {
                     let reason = chain(&error);
                     tracing::warn!("{reason}; retrying");
-                    // Each report of the reason names the broker itself.
+                    // Removes the name of the broker from the reason, because all users of the reason add the
+                    // name.
                     let prefix = format!("RabbitMQ at `{}`: ", broker.name());
                     let reason = reason.strip_prefix(&prefix).unwrap_or(&reason);
                     state.send_replace(State::Down(reason.to_owned()));
                 }
             }
         };
-        tracing::info!("RabbitMQ at `{}`: connected again", broker.name());
+        tracing::info!("reconnected to RabbitMQ at `{}`", broker.name());
         state.send_replace(State::Up(Arc::clone(&session)));
     }
 }

@@ -1,6 +1,6 @@
-//! TLS to a broker, with an authority and a client certificate from files, and readable errors.
+//! TLS to a broker: trusted authorities and a client certificate from files, and readable errors.
 //!
-//! Lapin's own TLS trusts the system's authorities in addition to the given ones, so we do the handshake
+//! Lapin's own TLS trusts the system's authorities in addition to the configured ones. So we do the handshake
 //! ourselves.
 
 use std::io;
@@ -17,22 +17,24 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use serde::Deserialize;
 
-/// How long we wait for the broker's reason after it rejected a connection.
+/// Time for which we wait for the broker's reason after the broker has rejected a connection.
 const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Files in PEM form. They are read at each connection, so a renewed certificate is used.
+/// Files in PEM format. Each connection reads the files again, so a renewed certificate is used.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
-    /// The only authorities that may have signed the broker's certificate. Default: those of the system.
+    /// File with the authorities that may sign the broker's certificate. Default: the authorities of the
+    /// system.
     pub ca_cert: Option<PathBuf>,
-    /// The key of `certfile`. With both, we log in with the certificate (AMQP's `EXTERNAL`), and the
-    /// URL's user and password are not used.
+    /// File with the private key of `certfile`. If both files are set, we log in with the certificate (AMQP's
+    /// `EXTERNAL`) and ignore the user and password of the URL.
     pub keyfile: Option<PathBuf>,
+    /// File with the client certificate.
     pub certfile: Option<PathBuf>,
 }
 
-/// Why TLS with a broker failed.
+/// The reason why TLS with a broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read the `{key}` file `{file}`")]
@@ -41,9 +43,9 @@ pub enum TlsError {
     NotPem { key: &'static str, file: PathBuf, what: &'static str },
     #[error("`{given}` is set without `{missing}`")]
     Incomplete { given: &'static str, missing: &'static str },
-    #[error("the key in `{keyfile}` and the certificate in `{certfile}` cannot be used")]
+    #[error("the key in `{keyfile}` and the certificate in `{certfile}` cannot be used together")]
     Identity { keyfile: PathBuf, certfile: PathBuf, source: rustls::Error },
-    #[error("this system has no authorities to verify `{host}` with")]
+    #[error("this system has no authorities to verify the certificate of `{host}`")]
     NoSystemAuthorities { host: String },
     #[error("the certificate of `{host}` is not signed by an authority in {authorities}")]
     UnknownAuthority { host: String, authorities: String },
@@ -55,24 +57,24 @@ pub enum TlsError {
     WrongName { host: String },
     #[error("`{host}` rejects the client certificate in `{certfile}`: {reason}")]
     ClientCertificateRejected { host: String, certfile: PathBuf, reason: &'static str },
-    #[error("`{host}` requires a client certificate, and no `certfile` is set")]
+    #[error("`{host}` requires a client certificate, but `certfile` is not set")]
     ClientCertificateRequired { host: String },
     #[error("the TLS handshake with `{host}` failed")]
     Other { host: String, source: rustls::Error },
 }
 
 impl TlsFiles {
-    /// Returns whether the files contain a client certificate.
+    /// Returns whether there is a client certificate with its key.
     pub(crate) fn has_identity(&self) -> bool {
         self.certfile.is_some() && self.keyfile.is_some()
     }
 
-    /// Reads the files.
+    /// Reads the files, and returns the TLS configuration for a connection to `host`.
     pub(crate) fn client_config(&self, host: &str) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
+            .expect("the provider supports the default TLS versions")
             .with_root_certificates(self.authorities(host)?);
         match (&self.certfile, &self.keyfile) {
             (None, None) => Ok(builder.with_no_client_auth()),
@@ -96,7 +98,7 @@ impl TlsFiles {
             Some(file) => certificates("ca_cert", file)?,
             None => rustls_native_certs::load_native_certs().certs,
         };
-        // A bundle may contain certificates that rustls cannot read.
+        // Certificates that rustls cannot read are skipped, because bundles may contain some.
         let (added, _) = store.add_parsable_certificates(found);
         match (&self.ca_cert, added) {
             (Some(file), 0) => {
@@ -108,7 +110,7 @@ impl TlsFiles {
         }
     }
 
-    /// Returns the TLS error behind a failed connection, if there is one.
+    /// Returns the TLS error that made a connection fail, if there is one.
     pub(crate) async fn explain(&self, uri: &AMQPUri, error: &lapin::Error) -> Option<TlsError> {
         let ErrorKind::IOError(error) = error.kind() else { return None };
         let authority = &uri.authority;
@@ -152,7 +154,8 @@ impl TlsFiles {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsError::WrongName { host }
             }
-            // An authority of the same name with another key leads to `BadSignature`.
+            // If the broker's authority has the same name as a trusted authority but another key, rustls
+            // returns `BadSignature`.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 let system = || "the system's list".to_owned();
                 let file = self.ca_cert.as_ref().map(|file| format!("`{}`", file.display()));
@@ -165,7 +168,7 @@ impl TlsFiles {
     }
 }
 
-/// Connects with exactly the authorities and the identity of `config`.
+/// Connects over TLS. Trusts only the authorities in `config`.
 pub(crate) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
@@ -187,10 +190,11 @@ pub(crate) async fn connect(
     .await
 }
 
-/// Connects again and returns the broker's reason for rejecting the connection.
+/// Connects again to read the broker's reason for rejecting a connection.
 ///
-/// Under TLS 1.3 a broker rejects a client certificate after the client has begun to send, and the reason
-/// is lost with the data that the broker did not read. So this connection sends nothing.
+/// Under TLS 1.3, a broker rejects the client certificate when the client has already sent data. The reason
+/// is then lost together with the data that the broker did not read. This connection sends no data after the
+/// handshake, so the reason arrives.
 fn read_rejection(address: (String, u16), config: ClientConfig) -> Option<rustls::Error> {
     let name = ServerName::try_from(address.0.clone()).ok()?;
     let mut connection = ClientConnection::new(Arc::new(config), name).ok()?;
@@ -239,8 +243,8 @@ fn open(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(file).map_err(|source| TlsError::Open { key, file: file.to_owned(), source })
 }
 
-/// Returns why a broker rejects a client certificate (RFC 8446, 6.2; RabbitMQ sends the alerts of Erlang's
-/// TLS).
+/// Returns the reason in a TLS alert for which the broker rejects a client certificate (RFC 8446, 6.2;
+/// RabbitMQ sends the alerts of Erlang's TLS). Returns `None` for other alerts.
 fn rejection(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired",

@@ -1,7 +1,7 @@
-//! The wait between two attempts at something outside this process that does not work.
+//! The back-off: the wait before the next attempt to use a server or a disk that does not work.
 //!
-//! It is a crate of its own so that the AMQP client, the queues and the host can share it without
-//! depending on each other.
+//! The back-off is a crate of its own. So the AMQP client, the queues and the host can share it and need not
+//! depend on each other.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT: Duration = Duration::from_secs(15);
 
-/// An exponential back-off with jitter. It never gives up.
+/// An exponential back-off with jitter. The number of attempts is not limited.
 ///
-/// The wait doubles after every attempt, up to 15 s. Each wait is shortened at random to between half
-/// of its length and all of it, so that clients that lost the same server do not reconnect together.
+/// The wait doubles after every attempt, up to 15 s. Each wait is shortened at random, to no less than half
+/// of its length. So clients that lost the same server do not all reconnect at the same moment.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    /// Waits until the next attempt is due, or until `stop` is cancelled.
+    /// Waits until the next attempt, or until `stop` is cancelled.
     pub async fn pause(&mut self, stop: &CancellationToken) {
         let wait = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
         tokio::select! {
@@ -30,7 +30,7 @@ impl Backoff {
         self.next = (self.next * 2).min(MAX_WAIT);
     }
 
-    /// Starts again with the shortest wait. Call it after an attempt succeeded.
+    /// Starts again with the shortest wait. Call this after a successful attempt.
     pub fn reset(&mut self) {
         *self = Self::default();
     }

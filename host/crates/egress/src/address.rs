@@ -1,12 +1,12 @@
-//! The distinction between public and other IP addresses.
+//! The decision whether an IP address is public.
 //!
-//! Owns the tables of address blocks that are not public (IANA's registries of special-purpose
-//! addresses, RFC 6890 and its successors). Knows nothing of grants and names: `resolver` asks it
-//! about each address of a name.
+//! Owns the tables of address blocks that are not public (IANA's registries of special-purpose addresses, RFC
+//! 6890 and its successors). Knows nothing of grants and names. The module `resolver` checks each address of
+//! a name here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 blocks that are not public: first address and prefix length.
+/// IPv4 blocks that are not public. Each item is the first address and the prefix length of a block.
 const NOT_PUBLIC_V4: [([u8; 4], u32); 17] = [
     ([0, 0, 0, 0], 8),          // this network
     ([10, 0, 0, 0], 8),         // private
@@ -27,7 +27,7 @@ const NOT_PUBLIC_V4: [([u8; 4], u32); 17] = [
     ([255, 255, 255, 255], 32), // broadcast
 ];
 
-/// Blocks inside 2000::/3 that are not public. Addresses outside of 2000::/3 are not public either:
+/// IPv6 blocks inside 2000::/3 that are not public. All addresses outside 2000::/3 are not public either:
 /// loopback, IPv4-compatible, unique local, link-local, site-local, multicast.
 const NOT_PUBLIC_V6: [([u16; 2], u32); 4] = [
     ([0x2001, 0x0000], 23), // protocol assignments, including Teredo, ORCHID and benchmarks
@@ -38,8 +38,8 @@ const NOT_PUBLIC_V6: [([u16; 2], u32); 4] = [
 
 /// Returns whether an address belongs to the public internet.
 ///
-/// An IPv4 address that is embedded in an IPv6 address is judged itself where the system or a NAT64
-/// gateway may translate it (`::ffff:0:0/96`, `64:ff9b::/96`).
+/// An IPv6 address may contain an IPv4 address to which the system or a NAT64 gateway translates the IPv6
+/// address (`::ffff:0:0/96`, `64:ff9b::/96`). In this case, the IPv4 address decides.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -65,7 +65,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         })
 }
 
-/// Returns the IPv4 address that an address with the well-known NAT64 prefix (RFC 6052) maps to.
+/// Returns the IPv4 address in an IPv6 address with the well-known NAT64 prefix (RFC 6052).
 fn nat64_target(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let is_nat64 = address.to_bits() >> 32 == 0x0064_ff9b_0000_0000_0000_0000;
     is_nat64.then(|| Ipv4Addr::from_bits(address.to_bits() as u32))

@@ -1,6 +1,6 @@
-//! The request body and the response body of an exchange, counted and limited while they stream.
+//! The request body and the response body of an exchange. Both are counted and limited while they stream.
 //!
-//! A body that exceeds its limit ends in an error, never as a shorter body that looks complete.
+//! A body that exceeds its limit ends in an error. A truncated body never looks complete.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -31,29 +31,29 @@ pub(crate) struct RequestBody<B> {
 
 /// The body of a response.
 ///
-/// It ends in an error if it is larger than the limit, if no data arrives within a timeout, if the
-/// whole exchange takes too long, or if the connection is closed or dropped early.
+/// The body ends in an error in these cases: it exceeds its limit, no data arrives within a timeout, the
+/// whole exchange takes too long, or the connection is closed or dropped early.
 #[derive(Debug)]
 pub struct ResponseBody {
-    /// `None` after the end and after an error.
+    /// `None` after the end of the body, and after an error.
     incoming: Option<Incoming>,
     origin: HttpOrigin,
     received: u64,
     limit: u64,
-    /// The timeout for the next piece, set while a reader waits.
+    /// Timeout for the next piece of data. Set while a reader waits for it.
     waiting: Option<Pin<Box<Sleep>>>,
     between_bytes: Duration,
     deadline: Pin<Box<Sleep>>,
     total: Duration,
     progress: Arc<Progress>,
-    /// Held until the end, so that the exchange counts as in progress.
+    /// Permit for one request in progress. Kept until the end of the body.
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<B: Body> RequestBody<B> {
-    /// Wraps a body.
+    /// Wraps a request body.
     ///
-    /// Fails if its length is known and is too large, or differs from `content-length`.
+    /// Fails if the length of the body is known, and exceeds the limit or differs from `content-length`.
     pub(crate) fn new(
         body: B,
         limit: u64,

@@ -1,7 +1,7 @@
 //! One connection for one exchange.
 //!
-//! Owns the steps from checked addresses to the head of a response: TCP, TLS, HTTP/1.1. It is given
-//! addresses, never names, and uses each connection once.
+//! Owns the steps from checked addresses to the head of a response: TCP, TLS, HTTP/1.1. Receives only
+//! addresses, never names. Uses each connection once.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -28,9 +28,9 @@ use crate::tls_roots::TlsRoots;
 
 /// A connection on which the response has begun.
 ///
-/// It must be polled to receive the response body and to send the rest of the request body. It is
-/// ready when both bodies are complete, when either is dropped, or when the time of the exchange is
-/// over. If it is dropped earlier, the response body ends in an error.
+/// Poll this future to receive the response body and to send the rest of the request body. The future is
+/// ready when both bodies are complete, when either body is dropped, or when the total timeout has expired.
+/// If the future is dropped before that, the response body ends in an error.
 #[must_use = "the response body arrives only while the connection is polled"]
 pub struct Connection(Pin<Box<dyn Future<Output = ()> + Send>>);
 
@@ -57,10 +57,10 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Connects to the first address that accepts, and establishes TLS if the scheme is `https`.
+/// Connects to the first address that accepts. Establishes TLS if the scheme is `https`.
 ///
-/// Each address gets an equal share of the remaining time, so that an unresponsive one leaves time
-/// for the next.
+/// The remaining time is divided equally among the remaining addresses, so that an address that does not
+/// answer leaves time for the others.
 pub(crate) async fn connect(
     origin: &HttpOrigin,
     addresses: &[SocketAddr],
@@ -94,8 +94,8 @@ async fn secure(
     stream: TcpStream,
     tls_roots: &TlsRoots,
 ) -> Result<Stream, SendError> {
-    // Without `TCP_NODELAY` a small request may wait for an acknowledgement. Failing to set it is
-    // harmless.
+    // Without `TCP_NODELAY`, a small request may wait for an acknowledgement. An error is ignored, because
+    // the connection also works without the option.
     stream.set_nodelay(true).ok();
     match origin.scheme {
         HttpScheme::Http => Ok(Either::Left(stream)),
@@ -103,10 +103,10 @@ async fn secure(
     }
 }
 
-/// Sends a request and waits for the head of its response.
+/// Sends a request, and waits for the head of its response.
 ///
-/// Returns the response, and the connection that must be polled for the bodies to continue; `None`
-/// if the connection is already closed.
+/// Returns the response and the connection, which must be polled to transfer the bodies. The second value is
+/// `None` if the connection is already closed.
 pub(crate) async fn send<B>(
     origin: &HttpOrigin,
     stream: Stream,
@@ -124,7 +124,7 @@ where
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
-        // Hyper panics if this is below 8 KiB.
+        // The minimum is 8 KiB, because hyper panics if the buffer is smaller.
         .max_buf_size(limits.header_bytes.max(8 * 1024))
         .handshake(TokioIo::new(stream))
         .await
@@ -134,7 +134,7 @@ where
     let response = tokio::select! {
         biased;
         response = &mut answer => (response, Some(connection)),
-        // However the connection ended, the response or its error is available now.
+        // When the connection ends, `answer` is ready with the response or with an error.
         _ = &mut connection => (answer.await, None),
     };
     let (response, connection) = (response.0.map_err(no_response)?, response.1);
@@ -144,7 +144,7 @@ where
     Ok((response, connection))
 }
 
-/// Returns the reason why a request has no response.
+/// Returns the error for a request that got no response.
 fn no_response(origin: &HttpOrigin, error: hyper::Error, limits: &EgressLimits) -> SendError {
     match error.source().and_then(|cause| cause.downcast_ref()) {
         Some(&RequestBodyError::TooLarge { limit }) => return SendError::RequestBodySize { limit },

@@ -1,8 +1,8 @@
 //! The reasons why a request was not sent or has no complete response.
 //!
-//! [`Denied`] lists the requests that the manifest and the limits forbid: nothing leaves this host.
-//! [`SendError`] covers every failure. The texts are stored in the record of the run, so any text
-//! that comes from a component or a server has a safe alphabet or is escaped.
+//! [`Denied`] is a request that the grants or the limits forbid, so nothing of it leaves this host.
+//! [`SendError`] is any failure. Both texts are stored in the record of the run. So text from a component or
+//! a server is escaped, unless its alphabet is safe.
 
 use std::error::Error;
 use std::io;
@@ -13,7 +13,7 @@ use loopabull_model::{AuthorityError, HttpHost, HttpOrigin};
 
 use crate::address;
 
-/// The reason why a request is not allowed. Nothing of it was sent.
+/// The reason why a request is denied. Nothing of the request was sent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Denied {
     #[error(
@@ -34,15 +34,15 @@ pub enum Denied {
     Target { target: String },
     #[error("method `{method}` is not allowed")]
     Method { method: String },
-    #[error("the path is longer than {limit} bytes")]
+    #[error("the path and query are longer than {limit} bytes")]
     UriTooLong { limit: usize },
-    #[error("the headers are larger than {limit} bytes")]
+    #[error("the request headers are larger than {limit} bytes")]
     HeaderBytes { limit: usize },
-    #[error("there are more than {limit} headers")]
+    #[error("the request has more than {limit} headers")]
     HeaderCount { limit: usize },
     #[error("header `content-length` is not a single number")]
     ContentLength,
-    #[error("the body is larger than {limit} bytes")]
+    #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
     #[error("a run may have at most {limit} requests in progress at once")]
     Concurrent { limit: u16 },
@@ -50,8 +50,8 @@ pub enum Denied {
     Requests { limit: u16 },
 }
 
-/// Returns a warning for an operator who is about to grant an origin: the address that a component
-/// asks for may belong to this machine or to the cloud's metadata service.
+/// Returns a warning for an operator who is about to grant an address that is not public. Such an address may
+/// belong to this machine or to the metadata service of a cloud.
 fn warning(origin: &HttpOrigin) -> &'static str {
     match origin.host {
         HttpHost::Address(address) if !address::is_public(address) => {
@@ -61,7 +61,7 @@ fn warning(origin: &HttpOrigin) -> &'static str {
     }
 }
 
-/// The reason why a request has no response, or a response has no complete body.
+/// The reason why a request has no response, or why a response has no complete body.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error(transparent)]
@@ -84,11 +84,11 @@ pub enum SendError {
     BetweenBytesTimeout { origin: HttpOrigin, limit: Duration },
     #[error("the exchange with `{origin}` did not finish within {limit:?}")]
     TotalTimeout { origin: HttpOrigin, limit: Duration },
-    /// The component did not finish the body that it was sending.
-    #[error("the body of the request was not completed")]
+    /// The component aborted the body, or the body failed a check after the response had begun.
+    #[error("the request body was not completed")]
     RequestBody { source: Box<dyn Error + Send + Sync> },
-    /// The size of the body was not known before it was sent.
-    #[error("the body of the request is larger than {limit} bytes")]
+    /// The body exceeded the limit while it was being sent. Its length was not known before.
+    #[error("the request body is larger than {limit} bytes")]
     RequestBodySize { limit: u64 },
     #[error("the length of the request body differs from its `content-length`")]
     RequestBodyLength,
@@ -100,12 +100,12 @@ pub enum SendError {
     Upgraded { origin: HttpOrigin },
     #[error("`{origin}` closed the connection before the end of the response")]
     Closed { origin: HttpOrigin, source: hyper::Error },
-    #[error("`{origin}` does not follow HTTP/1.1")]
+    #[error("the response of `{origin}` is not valid HTTP/1.1")]
     Protocol { origin: HttpOrigin, source: hyper::Error },
 }
 
 impl SendError {
-    /// Returns the reason why a response is incomplete.
+    /// Returns the error for a response that is missing or incomplete.
     pub(crate) fn from_broken_response(origin: &HttpOrigin, error: hyper::Error) -> Self {
         let cause = error.source().and_then(|cause| cause.downcast_ref()).map(io::Error::kind);
         let is_closed = error.is_incomplete_message()
@@ -125,19 +125,18 @@ impl SendError {
     }
 }
 
-/// The reason why the body of a request is incomplete or is refused.
+/// The reason why a request body is incomplete or is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestBodyError {
-    #[error("the component aborted it")]
+    #[error("the component aborted the body")]
     Component { source: Box<dyn Error + Send + Sync> },
-    #[error("it is larger than {limit} bytes")]
+    #[error("the body is larger than {limit} bytes")]
     TooLarge { limit: u64 },
-    #[error("its length differs from `content-length`")]
+    #[error("the length of the body differs from `content-length`")]
     Length,
 }
 
-/// Returns external text in a form that is safe in a message: escaped, and truncated after 80
-/// characters.
+/// Returns external text in a form that is safe in a message: escaped, and truncated after 80 characters.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = text.chars().take(80).collect::<String>().escape_default().to_string();
     if text.chars().nth(80).is_some() {

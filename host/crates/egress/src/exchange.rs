@@ -1,7 +1,7 @@
-//! The HTTP exchanges of a run, for its record.
+//! The HTTP exchanges of a run, for the record of the run.
 //!
-//! Owns the list of a run's exchanges, whose capacity is the number of requests that a run may make.
-//! While an exchange is in progress, the request and both bodies update its entry.
+//! Owns the list of exchanges. Its capacity is the number of requests that a run may make. While an exchange
+//! is in progress, the request and both bodies update its entry in the list.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,39 +12,38 @@ use loopabull_model::Reason;
 
 use crate::error::{self, Denied, RequestBodyError, SendError};
 
-/// The maximum length of a path in a record, in characters; a longer one is truncated and marked.
+/// Maximum length of a path in a record, in characters. A longer path is truncated and ends with `...`.
 const MAX_PATH: usize = 200;
 
 /// One request and its result.
 ///
-/// An exchange with neither status nor failure was aborted, by the end of the run or by the
-/// component.
+/// If an exchange has neither a status nor a failure, the component or the end of the run aborted it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exchange {
     pub method: String,
-    /// Scheme, host and port as the component wrote them, escaped.
+    /// Scheme, host and port, escaped, as the component wrote them.
     pub origin: String,
-    /// The path without its query, escaped and truncated after 200 characters.
+    /// The path without its query, escaped, and truncated after 200 characters.
     pub path: String,
     pub status: Option<u16>,
     pub failure: Option<ExchangeFailure>,
-    /// Bytes of the request body that were taken for sending.
+    /// Number of bytes of the request body that were passed to the connection.
     pub sent_bytes: u64,
-    /// Bytes of the response body that were read.
+    /// Number of bytes of the response body that were read.
     pub received_bytes: u64,
 }
 
 /// The reason why an exchange is incomplete.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExchangeFailure {
-    /// The request was not allowed. Nothing was sent.
+    /// The request was denied, and nothing was sent.
     Denied(Reason),
-    /// The exchange failed. It has a status if the response body failed.
+    /// The exchange failed. If only the response body failed, the exchange also has a status.
     Failed(Reason),
 }
 
 impl fmt::Display for Exchange {
-    /// Writes the exchange as one line for people.
+    /// Writes the exchange as one line for the operator.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}{}: ", self.method, self.origin, self.path)?;
         if let Some(status) = self.status {
@@ -68,7 +67,7 @@ pub(crate) struct Progress {
     path: String,
     status: OnceLock<u16>,
     failure: OnceLock<ExchangeFailure>,
-    /// Whether the exchange failed because of the request's own body.
+    /// Whether the exchange failed because of the request body.
     is_request_broken: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
@@ -87,7 +86,7 @@ impl ExchangeLog {
         Self { begun: AtomicUsize::new(0), exchanges }
     }
 
-    /// Records that a request begins. Fails if the run has made all of its requests.
+    /// Records that a request begins. Fails if the run has reached its limit of requests.
     pub(crate) fn begin(&self, head: &Parts) -> Result<Arc<Progress>, Denied> {
         let index = self.begun.fetch_add(1, Ordering::Relaxed);
         let Some(entry) = self.exchanges.get(index) else {
@@ -105,7 +104,7 @@ impl ExchangeLog {
             .collect()
     }
 
-    /// Returns how many requests were denied because the run had made all of its requests.
+    /// Returns the number of requests that were denied because the run had reached its limit of requests.
     pub(crate) fn over_limit(&self) -> usize {
         self.begun.load(Ordering::Relaxed).saturating_sub(self.exchanges.len())
     }
@@ -135,7 +134,7 @@ impl Progress {
         self.status.get_or_init(|| status);
     }
 
-    /// Records an error, unless there is an earlier one.
+    /// Records an error, unless an earlier error is recorded.
     pub(crate) fn fail(&self, error: &SendError) {
         self.failure.get_or_init(|| match error {
             SendError::Denied(denied) => ExchangeFailure::Denied(Reason::from(denied.to_string())),
@@ -143,12 +142,12 @@ impl Progress {
         });
     }
 
-    /// Records why the body of the request is incomplete. The later error of the connection says
-    /// less about it.
+    /// Records why the request body is incomplete. The connection reports a later error, which is less
+    /// precise.
     pub(crate) fn fail_request_body(&self, fault: &RequestBodyError) {
         self.is_request_broken.store(true, Ordering::Release);
         self.failure.get_or_init(|| {
-            let reason = format!("the body of the request was not completed: {fault}");
+            let reason = format!("the request body was not completed: {fault}");
             ExchangeFailure::Failed(Reason::from(reason))
         });
     }

@@ -1,8 +1,9 @@
-//! The headers of a request: which are sent, and how many.
+//! The headers of a request: a check of their number and size, and the removal of headers about the
+//! connection.
 //!
-//! The host sets `host`, `connection` and every other header about the connection, because it owns
-//! the connection. `content-length` may occur once at most, so that a proxy and a server cannot
-//! disagree about where a request ends (request smuggling).
+//! The host sets `host`, `connection` and all other headers about the connection, because the host owns the
+//! connection. A request may have at most one `content-length`. With two, a proxy and a server could disagree
+//! about the end of the request (request smuggling).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use loopabull_model::HttpOrigin;
@@ -10,7 +11,7 @@ use loopabull_model::HttpOrigin;
 use crate::error::Denied;
 use crate::limits::EgressLimits;
 
-/// Headers about the connection, which the host controls. `proxy-*` headers belong to them too.
+/// Headers about the connection, which only the host sets. All `proxy-*` headers are treated in the same way.
 const RESERVED: [HeaderName; 9] = [
     header::CONNECTION,
     header::HOST,
@@ -25,8 +26,8 @@ const RESERVED: [HeaderName; 9] = [
 
 /// Returns the headers to send, and the value of `content-length` in bytes.
 ///
-/// Headers about the connection are replaced by those of the host. Fails if there are too many
-/// headers, if they are too large, or if they do not name a single length.
+/// The component's headers about the connection are replaced with those of the host. Fails if the headers are
+/// too many or too large, or if `content-length` is invalid or exceeds the limit of the request body.
 pub(crate) fn check(
     asked: &HeaderMap,
     origin: &HttpOrigin,
@@ -44,7 +45,7 @@ pub(crate) fn check(
         return Err(Denied::BodyTooLarge { limit: limits.request_body_bytes });
     }
     let host = HeaderValue::from_str(&origin.authority())
-        .expect("an origin consists of letters, digits and a few ASCII signs");
+        .expect("an origin consists of printable ASCII characters");
     let mut sent = HeaderMap::with_capacity(asked.len() + 2);
     sent.append(header::HOST, host);
     sent.append(header::CONNECTION, HeaderValue::from_static("close"));
@@ -57,7 +58,7 @@ pub(crate) fn check(
     Ok((sent, length))
 }
 
-/// Returns whether the header `connection` names this header as hop-by-hop.
+/// Returns whether the header `connection` lists `name` as hop-by-hop.
 fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
         let mut named = value.as_bytes().split(|b| *b == b',');

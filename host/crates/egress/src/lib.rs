@@ -1,13 +1,12 @@
 //! Outgoing HTTP requests of components, checked against the grants of a manifest.
 //!
-//! A component's request arrives as the component wrote it. It leaves this host only if its origin
-//! is granted, only to an address that was checked, and over a connection that is used once. Each
-//! request looks its host name up once and connects to the addresses that were checked, so a DNS
-//! answer that changes between two look-ups has no effect. Redirects are not followed: they are
-//! returned to the component, whose next request is checked like the first.
+//! A request is sent only to a granted origin and to a checked address, over a connection that is used once.
+//! The host name is looked up once for each request, and the connection uses the addresses that were checked.
+//! So a second look-up cannot return another address. Redirects are not followed. They are returned to the
+//! component, whose next request is checked like the first.
 //!
-//! This crate knows nothing of wasmtime. The crate `wasm` calls [`RunEgress::send`] when a component
-//! sends a request, and stores [`RunEgress::exchanges`] with the run.
+//! Knows nothing of wasmtime. The crate `wasm` calls [`RunEgress::send`] when a component sends a request,
+//! and stores [`RunEgress::exchanges`] with the run.
 
 use std::sync::Arc;
 
@@ -39,20 +38,20 @@ pub use resolver::NameTable;
 pub use run::RunEgress;
 pub use tls_roots::{TlsRoots, TlsRootsError};
 
-/// The HTTP access of one task: its grants and limits. Cheap to clone.
+/// The HTTP access of one task, with its grants and limits. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Egress {
     policy: Arc<Policy>,
 }
 
 impl Egress {
-    /// Creates the egress of a task. Without grants every request is denied.
+    /// Creates the HTTP access of a task. If there are no grants, every request is denied.
     pub fn new(grants: Vec<HttpGrant>, limits: EgressLimits, tls_roots: TlsRoots) -> Self {
         let resolver = Resolver::System;
         Self { policy: Arc::new(Policy { grants, limits, tls_roots, resolver }) }
     }
 
-    /// Creates an egress that looks names up in `table` instead of asking the system.
+    /// Creates the HTTP access of a task, for a test. Names are looked up in `table` instead of the system.
     #[cfg(feature = "test-support")]
     pub fn with_names(
         grants: Vec<HttpGrant>,
@@ -64,7 +63,7 @@ impl Egress {
         Self { policy: Arc::new(Policy { grants, limits, tls_roots, resolver }) }
     }
 
-    /// Begins a run, which has its own count of requests.
+    /// Begins a run. Each run counts its own requests.
     pub fn begin_run(&self) -> RunEgress {
         RunEgress::new(Arc::clone(&self.policy))
     }

@@ -5,34 +5,34 @@ use std::time::Duration;
 /// The limits of each request and of a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EgressLimits {
-    /// The timeout for name look-up, connection and TLS handshake together. Default: 10 s.
+    /// Timeout for the name look-up, the connection and the TLS handshake together. Default: 10 s.
     pub connect: Duration,
-    /// The timeout from the connection to the head of the response; sending the request counts.
+    /// Timeout from the connection to the head of the response, including the time to send the request.
     /// Default: 30 s.
     pub first_byte: Duration,
-    /// The timeout for the next piece of the response body, while somebody reads it. Default: 30 s.
+    /// Timeout for the next piece of the response body, while a reader waits for it. Default: 30 s.
     pub between_bytes: Duration,
-    /// The timeout from the start of a request to the end of its response body. Default: 2 min.
+    /// Timeout from the start of a request to the end of its response body. Default: 2 min.
     pub total: Duration,
-    /// The maximum length of path and query, in bytes. Default: 8 KiB.
+    /// Maximum length of path and query together, in bytes. Default: 8 KiB.
     pub uri_bytes: usize,
-    /// The maximum size of the headers of a request or a response, names and values together, in
-    /// bytes. Default: 32 KiB.
+    /// Maximum size of all header names and values of a request or a response together, in bytes. Default: 32
+    /// KiB.
     pub header_bytes: usize,
-    /// The maximum number of headers of a request or a response. Default: 100.
+    /// Maximum number of headers of a request or a response. Default: 100.
     pub headers: usize,
-    /// The maximum size of a request body, in bytes. Default: 8 MiB.
+    /// Maximum size of a request body, in bytes. Default: 8 MiB.
     pub request_body_bytes: u64,
-    /// The maximum size of a response body, in bytes. Default: 8 MiB.
+    /// Maximum size of a response body, in bytes. Default: 8 MiB.
     pub response_body_bytes: u64,
-    /// The maximum number of requests of one run that are in progress at once. Default: 8.
+    /// Maximum number of requests of one run that are in progress at the same time. Default: 8.
     pub concurrent: u16,
-    /// The maximum number of requests of one run, including denied ones. Default: 100.
+    /// Maximum number of requests of one run, including denied requests. Default: 100.
     pub requests: u16,
 }
 
-/// The timeouts that a component asks for. `None`, or more than the limit, means the limit;
-/// `Duration::ZERO` expires at once.
+/// The timeouts that a component asks for. If a timeout is `None` or longer than the timeout in
+/// [`EgressLimits`], the timeout in [`EgressLimits`] applies. `Duration::ZERO` expires at once.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Timeouts {
     pub connect: Option<Duration>,
@@ -41,7 +41,7 @@ pub struct Timeouts {
 }
 
 impl EgressLimits {
-    /// Returns the limits, with the component's timeouts where those are shorter.
+    /// Returns the limits, with the component's timeouts where they are shorter.
     pub(crate) fn with(self, asked: Timeouts) -> Self {
         let shorter = |limit: Duration, asked: Option<Duration>| asked.unwrap_or(limit).min(limit);
         Self {

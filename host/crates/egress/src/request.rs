@@ -1,8 +1,8 @@
 //! The check of a request head before anything is sent.
 //!
-//! Owns the checks that need no network: origin, target and method, and through `headers` the rest.
-//! It does not pass the component's head on: it builds a new one from the checked parts, so that no
-//! unchecked part is sent.
+//! Owns the checks that need no network: origin, target and method. The module `headers` checks the headers.
+//! The component's head is not sent. A new head is built from the checked parts, so that no unchecked part is
+//! sent.
 
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
@@ -12,10 +12,10 @@ use crate::error::{self, Denied};
 use crate::headers;
 use crate::limits::EgressLimits;
 
-/// The maximum length of a method name, in bytes.
+/// Maximum length of a method name, in bytes.
 const MAX_METHOD: usize = 32;
 
-/// A request that may be sent.
+/// The head of a request that may be sent.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) head: Request<()>,
@@ -64,9 +64,9 @@ fn origin(uri: &Uri) -> Result<HttpOrigin, Denied> {
 
 /// Returns the target in origin form: `/path?query`.
 ///
-/// An absolute URL, `*` or an authority in the request line would direct a server or a proxy away
-/// from the checked origin. Newer versions of the crate `http` refuse most of these (GHSA-5qpp); this
-/// check does not rely on it.
+/// With an absolute URL, `*` or an authority in the request line, a server or a proxy could use another
+/// origin than the checked one. Newer versions of the crate `http` refuse most of these targets (GHSA-5qpp),
+/// but this check does not rely on the version.
 fn origin_form(written: &str, limit: usize) -> Result<Uri, Denied> {
     if written.len() > limit {
         return Err(Denied::UriTooLong { limit });
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(denied, Denied::UriTooLong { limit: 100 });
     }
 
-    /// Generates authorities that resemble the granted ones, and arbitrary texts.
+    /// Generates authorities that are similar to the granted ones, and arbitrary texts.
     fn authorities() -> impl Strategy<Value = String> {
         let near = prop::collection::vec(
             prop::sample::select(vec![

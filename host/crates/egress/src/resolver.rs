@@ -1,8 +1,8 @@
-//! The addresses of a host that a connection may use.
+//! The addresses to which a connection may be made.
 //!
-//! Owns the single look-up of a name and the check of each of its addresses. The connection uses
-//! exactly the returned addresses: no later code looks the name up again, so its addresses cannot
-//! change between check and connection.
+//! Owns the single look-up of a name and the check of its addresses. The connection uses the checked
+//! addresses, and the name is not looked up again. So the addresses cannot change between the check and the
+//! connection.
 
 #[cfg(feature = "test-support")]
 use std::fmt;
@@ -16,7 +16,7 @@ use loopabull_model::{HttpGrant, HttpHost, HttpOrigin};
 use crate::address;
 use crate::error::{Denied, SendError};
 
-/// The maximum number of addresses of a name that are tried.
+/// Maximum number of addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
 /// The source of name look-ups.
@@ -24,20 +24,20 @@ const MAX_ADDRESSES: usize = 8;
 pub(crate) enum Resolver {
     /// The resolver of the system: `/etc/hosts`, DNS and the other sources in `nsswitch.conf`.
     System,
-    /// A table that a test provides. It is asked once for each request.
+    /// A table that a test provides, with one look-up for each request.
     #[cfg(feature = "test-support")]
     Table(Arc<NameTable>),
 }
 
-/// A function that returns the addresses of a name, which is in lower case.
+/// A function that returns the addresses of a name. The name is in lower case.
 #[cfg(feature = "test-support")]
 pub type NameTable = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 impl Resolver {
-    /// Returns the addresses of the origin that are public or named by a grant, in the order of the
-    /// look-up, without duplicates.
+    /// Returns the addresses of the origin that are public or listed in a grant. Keeps the order of the
+    /// look-up, and removes duplicates.
     ///
-    /// Fails if the name is unknown or if none of its addresses is allowed.
+    /// Fails if the name is unknown, or if none of its addresses is allowed.
     pub(crate) async fn resolve(
         &self,
         origin: &HttpOrigin,

@@ -1,7 +1,8 @@
 //! The requests of one run.
 //!
-//! Owns the order in which checks and limits apply: count, head, look-up, connection, response. It
-//! starts with a request of the component and ends when the component reads the response.
+//! Owns the order of the checks: the number of requests, the head, the name look-up, the connection, the
+//! response. An exchange begins when the component sends a request, and ends when the component has read the
+//! response.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,8 +23,7 @@ use crate::limits::Timeouts;
 use crate::policy::Policy;
 use crate::request;
 
-/// The HTTP access of one run, and the record of its requests. Cheap to clone; clones share the
-/// counts.
+/// The HTTP access of one run, and the record of its requests. Cloning is cheap, and clones share the counts.
 #[derive(Clone, Debug)]
 pub struct RunEgress {
     policy: Arc<Policy>,
@@ -38,16 +38,16 @@ impl RunEgress {
         Self { policy, log, concurrent }
     }
 
-    /// Sends a request to the origin of its URI, if that origin is granted.
+    /// Sends a request to the origin in its URI, if the origin is granted.
     ///
-    /// Returns the response of the server, including redirects, and the connection that must be
-    /// polled together with its body. The body counts against `response_body_bytes` as it is read.
-    /// The request counts as in progress until the body has ended or is dropped.
+    /// Returns the response of the server, which may be a redirect, and the connection. Poll the connection
+    /// together with the response body. Bytes of the body count towards `response_body_bytes` when they are
+    /// read. The request counts as in progress until the body has ended or is dropped.
     ///
     /// # Errors
     ///
-    /// [`SendError::Denied`] if the request is not allowed; nothing is sent then. The other errors
-    /// say at which step the exchange failed.
+    /// Returns [`SendError::Denied`] if the request is not allowed, before anything is sent. Any other error
+    /// names the step that failed.
     pub async fn send<B>(
         &self,
         request: Request<B>,
@@ -67,13 +67,13 @@ impl RunEgress {
         result
     }
 
-    /// Returns the exchanges so far, in the order in which they began.
+    /// Returns the exchanges so far, in the order of their start.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.log.exchanges()
     }
 
-    /// Returns how many requests were denied because the run had made all of its requests. They are
-    /// not among the exchanges.
+    /// Returns the number of requests that were denied because the run had reached its limit of requests.
+    /// These requests are not among the exchanges.
     pub fn requests_over_limit(&self) -> usize {
         self.log.over_limit()
     }
@@ -133,7 +133,7 @@ impl RunEgress {
 
         let connection = Connection::new(async move {
             if let Some(rest) = rest {
-                // The response body reports the same error, so this one is dropped.
+                // The error is dropped, because the response body reports it as well.
                 timeout_at(deadline, rest).await.ok();
             }
         });
@@ -160,8 +160,8 @@ fn refused_body(error: RequestBodyError) -> SendError {
     }
 }
 
-/// Returns the instant `timeout` after `begin`, at most a year after it: a longer timeout could
-/// overflow.
+/// Returns the instant `timeout` after `begin`. Timeouts above a year are reduced to a year, because a longer
+/// timeout could overflow.
 fn later(begin: Instant, timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_hours(24 * 365);
     begin + timeout.min(YEAR)

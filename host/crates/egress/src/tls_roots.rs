@@ -1,8 +1,8 @@
 //! The TLS configuration for outgoing requests.
 //!
-//! Owns the trusted root certificates (those of the system, and optionally those of one file), the
-//! crypto provider (the same as for the queue's TLS), HTTP/1.1 and no client certificate. The
-//! configuration is loaded once and shared by all tasks.
+//! Owns the trusted root certificates, which are those of the system and those of an optional file. Uses the
+//! same crypto provider as the TLS of the queue, and HTTP/1.1, and has no client certificate. All tasks share
+//! one configuration, which is loaded once.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use loopabull_model::{HttpHost, HttpOrigin};
 
 use crate::error::SendError;
 
-/// The root certificates that server certificates are checked against. Cheap to clone.
+/// The root certificates with which server certificates are checked. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct TlsRoots {
     config: Arc<ClientConfig>,
@@ -30,19 +30,20 @@ pub struct TlsRoots {
 pub enum TlsRootsError {
     #[error("cannot read certificates from `{path}`")]
     Read { path: PathBuf, source: pem::Error },
-    #[error("`{path}` has no certificate")]
+    #[error("`{path}` contains no certificate")]
     Empty { path: PathBuf },
-    #[error("`{path}` has a certificate that cannot be used as a root")]
+    #[error("`{path}` contains a certificate that cannot be used as a root")]
     Root { path: PathBuf, source: rustls::Error },
     #[error("cannot configure TLS")]
     Provider { source: rustls::Error },
 }
 
 impl TlsRoots {
-    /// Loads the root certificates of the system, and those of the PEM file `extra`. Reads files.
+    /// Reads the root certificates of the system and of the PEM file `extra`.
     ///
-    /// System roots that cannot be read are skipped; without any root, no server is trusted. Fails if
-    /// the extra file cannot be read, has no certificate, or has one that cannot be a root.
+    /// System certificates that cannot be read are skipped. If there is no root certificate at all, no server
+    /// is trusted. Fails if `extra` cannot be read, contains no certificate, or contains a certificate that
+    /// cannot be a root.
     pub fn load(extra: Option<&Path>) -> Result<Self, TlsRootsError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -59,7 +60,8 @@ impl TlsRoots {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// Establishes TLS on a connection. The server certificate must be valid for the origin's host.
+    /// Establishes TLS on a connection. The certificate of the server must be valid for the host of the
+    /// origin.
     pub(crate) async fn secure(
         &self,
         origin: &HttpOrigin,

@@ -1,10 +1,9 @@
-//! The cost of the verification of one message, compared with the RSA operation in it and with the
-//! original.
+//! Benchmark: the cost of verifying one message, compared with its RSA operation and with the Python fedmsg.
 //!
-//! `cargo bench -p loopabull-fedmsg` needs a Python with fedmsg, which `cargo xtask test` installs.
-//! One run measures everything: our verification from frames to message, its parts, the RSA
-//! operation of the same library on the same bytes, and the original's `fedmsg.crypto.validate`,
-//! which parses no JSON here.
+//! `cargo bench -p loopabull-fedmsg` needs a Python with fedmsg, which `cargo xtask test` installs. One run
+//! measures all cases: our verification from frames to message, the parts of this verification, the RSA
+//! operation of the same library on the same bytes, and `fedmsg.crypto.validate`. The time of `validate` does
+//! not include parsing the JSON.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
 #![expect(clippy::print_stdout, reason = "criterion cannot compare these, so they are printed")]
 
@@ -27,12 +26,12 @@ mod fixture;
 
 use fixture::{Original, now, topic};
 
-/// The number of turns. In each turn all cases are measured. Turns are short, so that other load on
-/// the machine affects all cases alike.
+/// The number of turns. Each turn measures all cases. Turns are short, so that other load on the machine
+/// affects all cases alike.
 const TURNS: u32 = 200;
-/// The number of repetitions in a turn.
+/// The number of repetitions of each case in a turn.
 const ROUNDS: u32 = 500;
-/// The number of repetitions of the original in a turn. It takes about half a millisecond.
+/// The number of repetitions of the Python fedmsg in a turn. One repetition takes about half a millisecond.
 const ORIGINAL_ROUNDS: u32 = 10;
 
 fn main() {
@@ -103,8 +102,8 @@ fn each(mut run: impl FnMut()) -> Duration {
     (processor_time() - start) / ROUNDS
 }
 
-/// Returns the processor time of this thread, which does not depend on other load. The original
-/// reports its own in the same way.
+/// Returns the processor time of this thread, which does not depend on other load. The Python fedmsg reports
+/// its processor time too.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap()
@@ -115,7 +114,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Returns a body of two kilobytes without its credentials, in the form of a message about a build.
+/// Returns a body of two kilobytes in the form of a message about a build. The body is not signed yet.
 fn body() -> Value {
     let tasks: Vec<_> = (0..12)
         .map(|n| json!({"id": 21_600_000 + n, "method": "buildArch", "arch": "x86_64", "state": "CLOSED", "weight": 1.5}))
@@ -142,7 +141,7 @@ fn key(original: &Original) -> Vec<u8> {
     certificate.public_key().subject_public_key.data.to_vec()
 }
 
-/// Returns the signature of a body as bytes.
+/// Decodes the field `signature` of a signed body.
 fn signature(text: &str) -> Vec<u8> {
     let body: Value = serde_json::from_str(text).unwrap();
     let field = body["signature"].as_str().unwrap().replace('\n', "");

@@ -1,14 +1,14 @@
-//! Base64 as Python's `base64.b64decode` reads it.
+//! Base64, decoded as Python's `base64.b64decode` does.
 //!
-//! It skips characters outside the alphabet, and stops at the first padding that completes a group of
-//! four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Publishers rely on the
-//! former: their text is broken into lines.
+//! Characters outside the alphabet are skipped. Decoding stops at the first padding that completes a group of
+//! four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Skipping is necessary, because
+//! publishers break the base64 text into lines.
 
-/// The text is not base64: it has characters outside ASCII, or its last group is incomplete.
+/// The error for a text that is not base64: it has characters outside ASCII, or its last group is incomplete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NotBase64;
 
-/// Decodes a text.
+/// Decodes a base64 text.
 pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     if !text.is_ascii() {
         return Err(NotBase64);
@@ -42,7 +42,7 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     if count == 0 { Ok(out) } else { Err(NotBase64) }
 }
 
-/// The value of each byte; 64 and above for bytes outside the alphabet.
+/// The value of each byte; 64 or more for bytes outside the alphabet.
 const VALUES: [u8; 256] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut values = [u8::MAX; 256];

@@ -1,15 +1,14 @@
 //! Canonical JSON: the bytes that a fedmsg signature covers.
 //!
-//! Owns one promise: for every JSON text the result equals the output of Python's
-//! `json.dumps(json.loads(text), sort_keys=True, separators=(',', ':'))`, byte for byte (fedmsg,
-//! `fedmsg/encoding`), or is an error if Python has one. serde_json cannot do this: Python accepts `NaN`,
-//! keeps lone surrogates and the last of two equal keys, orders keys by code point and writes floats in
-//! its own way.
+//! Owns one guarantee: for every JSON text, the result equals the output of Python's
+//! `json.dumps(json.loads(text), sort_keys=True, separators=(',', ':'))` byte for byte (fedmsg,
+//! `fedmsg/encoding`). If Python raises an error, the result is an error. serde_json cannot be used: Python
+//! accepts `NaN` and lone surrogates, keeps the last of two equal keys, sorts keys by code point, and formats
+//! floats differently.
 //!
-//! Before it on the path of a message: the bytes of a body. After it: [`Envelope`](crate::Envelope),
-//! which reads the keys it knows from the [`Document`]. The modules depend on each other in this order:
-//! `parser`, `document`, `member`, then `string` and `number`, `reader`, and `quoted`, `float`, `output`,
-//! `error`, which depend on none.
+//! The input is the body of a message. [`Envelope`](crate::Envelope) reads its keys from the [`Document`].
+//! The modules depend on each other in this order: `parser`, `document`, `member`, then `string` and
+//! `number`, then `reader`. The modules `quoted`, `float`, `output` and `error` depend on no other module.
 
 mod document;
 mod error;
@@ -30,8 +29,8 @@ pub(crate) use parser::parse;
 
 /// Returns the canonical form of a JSON text.
 ///
-/// The result is ASCII. The depth is limited to [`MAX_DEPTH`](loopabull_model::MAX_DEPTH),
-/// where Python's own limit is about a thousand.
+/// The result is ASCII. The nesting depth is limited to [`MAX_DEPTH`](loopabull_model::MAX_DEPTH); Python's
+/// limit is about 1000.
 pub fn canonical_json(text: &str, credentials: Credentials) -> Result<String, JsonError> {
     Ok(parse(text)?.to_canonical(credentials).0)
 }

@@ -1,6 +1,6 @@
-//! The parts of a certificate that a chain of one CA and its leaf certificates needs.
+//! The parts of a certificate that are needed to check a chain of one CA and one leaf certificate.
 //!
-//! Knows ASN.1 and the signature algorithms; does not know which CA is trusted.
+//! Knows ASN.1 and the signature algorithms. Does not know which CA is trusted.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::SignatureError;
 
-/// The maximum length of a common name, in bytes: a host name has at most 253.
+/// The maximum length of a common name, in bytes. A host name has at most 253.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Parses the DER form of one certificate, with nothing after it.
+/// Parses the DER form of one certificate. Bytes after the certificate are an error.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SignatureError> {
     let unreadable = |reason| SignatureError::CertificateUnreadable { reason };
     let (rest, certificate) =
@@ -29,13 +29,13 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SignatureError> {
         return Err(unreadable("it has trailing bytes"));
     }
     if certificate.signature_algorithm != certificate.tbs_certificate.signature {
-        return Err(unreadable("it names two algorithms"));
+        return Err(unreadable("its two algorithm fields differ"));
     }
     check_extensions(certificate.extensions())?;
     Ok(certificate)
 }
 
-/// Refuses extensions that are repeated, that cannot be read, or that are critical and unknown to us.
+/// Refuses extensions that are repeated, that cannot be read, or that are critical and unknown.
 fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), SignatureError> {
     let unreadable = |reason| SignatureError::CertificateUnreadable { reason };
     let mut seen = HashSet::new();
@@ -43,7 +43,8 @@ fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), SignatureErr
         if !seen.insert(&extension.oid) {
             return Err(unreadable("it has an extension twice"));
         }
-        // The constraints by which a CA restricts the certificates below it are not in this list.
+        // The name and policy constraints of a CA are not in this list, because they are not applied. A
+        // certificate with such a critical extension is refused.
         let is_known = matches!(
             extension.parsed_extension(),
             ParsedExtension::KeyUsage(_)
@@ -79,9 +80,9 @@ pub(crate) fn rsa_key<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Result<&'a [u8]
     if is_rsa && is_whole { Ok(&info.subject_public_key.data) } else { Err(SignatureError::Key) }
 }
 
-/// Returns whether a key made a signature, or `None` for an algorithm that is not accepted.
+/// Returns true if `key` made the signature, false if not, or `None` if the algorithm is not accepted.
 ///
-/// MD5 is not accepted. aws-lc-rs has SHA-384 only for keys of at least 2048 bits.
+/// MD5 is not accepted. aws-lc-rs supports SHA-384 only for keys of at least 2048 bits.
 pub(crate) fn is_signed(
     algorithm: &AlgorithmIdentifier<'_>,
     key: &[u8],
@@ -98,7 +99,7 @@ pub(crate) fn is_signed(
     Some(UnparsedPublicKey::new(*verification, key).verify(content, signature).is_ok())
 }
 
-/// Returns the first common name of the subject, which is the one that fedmsg uses.
+/// Returns the first common name of the subject, which fedmsg uses too.
 pub(crate) fn common_name(certificate: &X509Certificate<'_>) -> Result<String, SignatureError> {
     let name = certificate.subject().iter_common_name().next();
     let name = name.ok_or(SignatureError::CommonNameMissing)?;
@@ -113,7 +114,7 @@ pub(crate) fn serial(raw: &[u8]) -> &[u8] {
     &raw[zeros..]
 }
 
-/// Returns the identification of the issuer, beyond its name, in a certificate or a CRL.
+/// Returns the fields that identify the issuer of a certificate or CRL, in addition to the issuer's name.
 pub(crate) fn issuer_hints(extensions: &[X509Extension<'_>]) -> IssuerHints {
     let hints = extensions.iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(hints) => Some(hints),
@@ -132,7 +133,7 @@ pub(crate) fn issuer_hints(extensions: &[X509Extension<'_>]) -> IssuerHints {
     }
 }
 
-/// The identification of an issuer beyond its name.
+/// The fields that identify an issuer, in addition to the issuer's name.
 #[derive(Debug, Default)]
 pub(crate) struct IssuerHints {
     pub(crate) key: Option<Vec<u8>>,

@@ -1,11 +1,10 @@
-//! The id of a message whose publisher gave it none: the hash of its content.
+//! The id of a message that was published without an id: the hash of its content.
 
 use loopabull_model::MessageId;
 use sha2::{Digest, Sha256};
 
-/// Returns the id of a message that has none of its own (old fedmsg, and other publishers), made of
-/// the parts of its text. The same bytes have the same id, so that a message that arrives twice can
-/// be recognized.
+/// Returns the id for a message without an id (from old versions of fedmsg, and from other publishers). The
+/// id is a hash of `parts`. Equal texts have equal ids, so a message that arrives twice is deduplicated.
 pub(crate) fn content_id(parts: &[&str]) -> MessageId {
     let mut digest = Sha256::new();
     for part in parts {

@@ -1,7 +1,7 @@
-//! Removes the additions that datagrepper (before 1.0) made to a message after it was signed.
+//! Removes the keys that datagrepper (before 1.0) added to a message after it was signed.
 //!
-//! This is `fix_datagrepper_message` of fedmsg's `fedmsg/crypto/utils.py`. It is for messages from a
-//! recording or from datagrepper, never for those of the bus.
+//! This is `fix_datagrepper_message` of fedmsg's `fedmsg/crypto/utils.py`. Use it for messages from a
+//! recording or from datagrepper, never for messages from the bus.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::canonical::parse;
 
 const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
 
-/// Returns the text of a body without the additions of datagrepper.
+/// Returns the text of a body without datagrepper's additions.
 ///
-/// Only a body with both `source_name` and `source_version` is changed: these two are removed, and so is
-/// an empty `headers`, and `timestamp` becomes a whole number. All else stays as it is written.
+/// Only a body with both `source_name` and `source_version` is changed: these two keys and an empty `headers`
+/// are removed, and `timestamp` becomes an integer. All other values stay as they are written.
 pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
     let document = parse(text)?;
     let Some(members) = document.members() else { return Ok(Cow::Borrowed(text)) };
@@ -31,7 +31,7 @@ pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
         out.push_str(document.key(member));
         out.push(':');
         match float(value) {
-            // With all digits, in any number; negative zero is written as zero.
+            // The format writes all digits of any number. Adding zero turns negative zero into zero.
             Some(number) if *key == *b"timestamp" => {
                 out.push_str(&format!("{:.0}", number.trunc() + 0.0));
             }
@@ -42,12 +42,12 @@ pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
     Ok(Cow::Owned(out))
 }
 
-/// Returns true if Python takes a value of canonical JSON for false.
+/// Returns true if Python treats a value of canonical JSON as false.
 fn is_empty(value: &str) -> bool {
     matches!(value, "null" | "false" | "0" | "0.0" | "-0.0" | "\"\"" | "[]" | "{}")
 }
 
-/// Returns a value of canonical JSON if it is a finite float.
+/// Returns a value of canonical JSON as a float, if it is a finite float.
 fn float(value: &str) -> Option<f64> {
     let number: f64 = value.parse().ok()?;
     (number.is_finite() && value.contains(['.', 'e'])).then_some(number)

@@ -1,8 +1,8 @@
 //! An envelope: a fedmsg message that is parsed and not yet verified.
 //!
-//! Wire form: two ZeroMQ frames, the topic and a JSON object in UTF-8
-//! (fedora-infra/fedmsg, `fedmsg/core.py`, `FedMsgContext.publish`).
-//! After it on the path of a message: [`Verifier::verify`](crate::Verifier::verify).
+//! On the wire, a message is two ZeroMQ frames: the topic, and a JSON object in UTF-8 (fedora-infra/fedmsg,
+//! `fedmsg/core.py`, `FedMsgContext.publish`). The envelope is passed to
+//! [`Verifier::verify`](crate::Verifier::verify).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,53 +19,53 @@ pub const MAX_BODY_BYTES: usize = 8 << 20;
 /// A fedmsg message that is parsed and not yet verified.
 #[derive(Debug)]
 pub struct Envelope {
-    /// The topic of the first frame.
+    /// Topic in the first frame.
     pub(crate) topic: Topic,
-    /// The whole JSON text of the second frame.
+    /// JSON text of the second frame.
     pub(crate) text: String,
     pub(crate) fields: Fields,
     pub(crate) signed: Signed,
 }
 
-/// The keys of a fedmsg body that we read. Other keys may have any value; a signature covers them too.
+/// The keys of a fedmsg body that the host reads. Other keys may have any value. A signature covers all keys.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) topic: Option<String>,
     pub(crate) msg_id: Option<String>,
-    /// Whole seconds, or with a fraction in old versions.
+    /// Seconds since 1970: an integer, or a float in old versions of fedmsg.
     pub(crate) timestamp: Option<serde_json::Number>,
     pub(crate) headers: Option<BTreeMap<String, Value>>,
-    /// The place of the payload in the text.
+    /// Byte range of the payload in the text.
     pub(crate) msg: Option<Range<usize>>,
     pub(crate) crypto: Field,
     pub(crate) signature: Field,
     pub(crate) certificate: Field,
 }
 
-/// A key that is used only if signatures are checked, and until then may have any value.
+/// A key that only the check of the signature reads. Without that check, the key may have any value.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) enum Field {
     #[default]
     Absent,
-    /// The place of the string in the text of the body, with its quotes and escapes.
+    /// Byte range of the string in the text of the body, including its quotes and escapes.
     Text(Range<usize>),
     NotText,
 }
 
-/// The text that a signature covers.
+/// The text that the signature covers.
 #[derive(Debug)]
 pub(crate) struct Signed {
-    /// The body without its credentials, in canonical JSON.
+    /// Body without `signature` and `certificate`, in canonical JSON.
     pub(crate) canonical: String,
-    /// The place of the payload in it.
+    /// Byte range of the payload in `canonical`.
     pub(crate) msg: Option<Range<usize>>,
 }
 
 impl Envelope {
     /// Parses a multipart message.
     ///
-    /// `count` is the number of frames that came. Of a message with more than two frames only the first
-    /// two need to be passed in, so that a source never has to keep the rest.
+    /// `count` is the number of frames that were received. If there are more than two frames, the caller
+    /// passes only the first two, so that it does not have to keep the others.
     pub fn parse(frames: &[&[u8]], count: usize) -> Result<Self, Rejection> {
         let &[topic, body] = frames else {
             return Err(Rejection::FrameCount { count });
@@ -77,7 +77,7 @@ impl Envelope {
         Self::from_parts(Topic::try_from(topic)?, body)
     }
 
-    /// Parses a body that came under this topic.
+    /// Parses a body that was received under this topic.
     pub(crate) fn from_parts(topic: Topic, body: &[u8]) -> Result<Self, Rejection> {
         if body.len() > MAX_BODY_BYTES {
             return Err(Rejection::BodyTooLarge { length: body.len(), limit: MAX_BODY_BYTES });
@@ -92,7 +92,7 @@ impl Envelope {
         Ok(Self { topic, text: text.to_owned(), fields, signed: Signed { canonical, msg } })
     }
 
-    /// Returns the topic under which the envelope came.
+    /// Returns the topic under which the envelope was received.
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
@@ -121,7 +121,7 @@ impl Fields {
                 "certificate" => fields.certificate = field,
                 _ => continue,
             }
-            // Each reader decides for itself which of two equal keys is meant.
+            // JSON readers differ in which of two equal keys they use, so a repeated key is refused.
             if *is_repeated {
                 return Err(Rejection::shape(&format!("duplicate field `{key}`")));
             }
@@ -130,11 +130,12 @@ impl Fields {
     }
 }
 
-/// Reads the whole text. Ordinary texts are read only once.
+/// Reads the whole text. Ordinary texts are parsed only once.
 fn read(text: &str) -> Result<Document<'_>, Rejection> {
     match canonical::parse(text) {
         Ok(document) if !document.is_odd => Ok(document),
-        // The body's own check names and refuses text that Python accepts and a task could not read.
+        // Python accepts some texts that tasks cannot read. `Body::parse` refuses such a text with its own
+        // reason.
         Ok(document) => Body::parse(text).map(|_| document).map_err(Rejection::from),
         Err(error) => {
             Body::parse(text)?;
@@ -175,7 +176,7 @@ mod tests {
         check(&[b"a.b"], "frame-count");
         check(&[b"a.b", GOOD, b""], "frame-count");
         let rejection = Envelope::parse(&[b"a.b", GOOD], 7).unwrap_err();
-        assert_eq!(rejection.to_string(), "message has 7 frames, fedmsg sends two");
+        assert_eq!(rejection.to_string(), "message has 7 frames, but a fedmsg message has two");
     }
 
     #[test]

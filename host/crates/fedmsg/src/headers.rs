@@ -1,4 +1,4 @@
-//! The headers of a message: names and texts, limited in size.
+//! The headers of a message: names and values of limited total size.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::Rejection;
 /// The maximum size of the names and values of all headers together, in bytes.
 pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// The maximum size of headers as they are written in JSON, in bytes: each byte that is allowed of
-/// their names and values, as an escape. A tree of them may take fifty times the memory, so this is
-/// checked before the tree is made.
+/// The maximum size of the headers as JSON text, in bytes. An escape has up to six bytes for one byte of a
+/// name or value. This limit is checked before the text is parsed, because the parsed tree can take fifty
+/// times as much memory as the text.
 const MAX_WRITTEN_BYTES: usize = 6 * MAX_HEADER_BYTES;
 
 /// Refuses headers whose JSON text is too long.
@@ -19,8 +19,7 @@ pub(crate) fn check_written(json: &str) -> Result<(), Rejection> {
     check_length(json.len(), MAX_WRITTEN_BYTES)
 }
 
-/// Returns the headers of a JSON object, in the order of their names. A value that is not a string
-/// becomes its JSON text.
+/// Returns the headers of a JSON object, sorted by name. A value that is not a string becomes its JSON text.
 pub(crate) fn from_tree(tree: Option<BTreeMap<String, Value>>) -> Vec<(String, String)> {
     let headers = tree.into_iter().flatten().map(|(name, value)| match value {
         Value::String(text) => (name, text),
@@ -29,7 +28,7 @@ pub(crate) fn from_tree(tree: Option<BTreeMap<String, Value>>) -> Vec<(String, S
     headers.collect()
 }
 
-/// Refuses headers whose names and values are too long together.
+/// Refuses headers whose names and values together are too long.
 pub(crate) fn check(headers: &[(String, String)]) -> Result<(), Rejection> {
     let length = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     check_length(length, MAX_HEADER_BYTES)

@@ -1,14 +1,14 @@
-//! PEM: base64 between two lines with a label.
+//! PEM: base64 text between a line `-----BEGIN LABEL-----` and a line `-----END LABEL-----`.
 
 use crate::base64;
 
 const DASHES: &str = "-----";
 
-/// Returns the bytes of the first block of a text, which must have one of these labels.
+/// Returns the content of the first PEM block of a text. The block must have one of `labels`.
 ///
-/// Text around the blocks is ignored, because openssl writes some before a certificate; so are all
-/// blocks after the first. A first block with another label is an error and never skipped, so that no
-/// two readers can take different blocks for the certificate.
+/// Text outside of the blocks is ignored, because openssl writes text before a certificate. Blocks after the
+/// first one are ignored too. If the first block has another label, the result is an error. The block is not
+/// skipped, because two readers could then use different blocks as the certificate.
 pub(crate) fn first(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, &'static str> {
     let text = str::from_utf8(text).map_err(|_| "it is not text")?;
     let mut lines = text.lines().map(str::trim_end);

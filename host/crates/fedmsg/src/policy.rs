@@ -1,8 +1,7 @@
 //! A routing policy: the signers that may publish each topic.
 //!
-//! This is fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`,
-//! `validate_policy`). It lists whole topics, no patterns, and signers by the common names of their
-//! certificates.
+//! This is fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`, `validate_policy`).
+//! The policy lists topics, not patterns. Signers are listed by the common names of their certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +9,13 @@ use loopabull_model::Topic;
 
 use crate::SignatureError;
 
-/// The treatment of a topic that the policy does not list.
+/// The rule for topics that the policy does not list.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Unlisted {
-    /// Every signer of the CA may publish it.
+    /// Every signer with a certificate of the CA may publish the topic.
     #[default]
     Accept,
-    /// No signer may publish it: fedmsg's `routing_nitpicky`.
+    /// No signer may publish the topic. This is fedmsg's `routing_nitpicky`.
     Refuse,
 }
 
@@ -28,8 +27,8 @@ pub struct RoutingPolicy {
 }
 
 impl RoutingPolicy {
-    /// Makes a policy from topics and the common names of their signers. A topic that is listed twice
-    /// has the signers of both lines.
+    /// Makes a policy from topics and the common names of their signers. If a topic is listed twice, the
+    /// signers of both lists may publish it.
     pub fn new(lines: impl IntoIterator<Item = (Topic, Vec<String>)>, unlisted: Unlisted) -> Self {
         let mut signers: BTreeMap<Topic, BTreeSet<String>> = BTreeMap::new();
         for (topic, names) in lines {

@@ -1,9 +1,8 @@
-//! The envelope of a recording: one message in a file, whose signature is to be checked.
+//! Reads a recording, one message in a file, as an envelope whose signature can be checked.
 //!
-//! Two forms are accepted: a whole fedmsg body (`{"topic", "msg", …}`), and the archive form of
-//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`), which has no signature.
-//! If the signature does not matter, [`trusted::from_recording`](crate::trusted::from_recording) makes
-//! the message directly.
+//! Two formats are accepted: a whole fedmsg body (`{"topic", "msg", …}`), and the archive format of
+//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`), which has no signature. If the
+//! signature is not to be checked, use [`trusted::from_recording`](crate::trusted::from_recording).
 
 use loopabull_model::{Body, BodyError, Topic};
 use serde::{Deserialize, Deserializer};
@@ -12,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{Envelope, Rejection, without_datagrepper};
 
-/// Parses a recorded message. A verifier then accepts or refuses its envelope like any other.
+/// Parses a recording into an envelope. A verifier then accepts or refuses the envelope.
 pub fn envelope_of_recording(bytes: &[u8]) -> Result<Envelope, Rejection> {
     let text = str::from_utf8(bytes).map_err(|_| Rejection::BodyNotUtf8)?;
     Body::parse(text)?;
@@ -50,7 +49,7 @@ struct Recording {
     body: Option<Box<RawValue>>,
 }
 
-/// Reads a value that is present even if it is `null`, where serde would return `None`.
+/// Reads a value that may be `null`. Serde's default would read `null` as a missing value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(deserializer).map(Some)
 }

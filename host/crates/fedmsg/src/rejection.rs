@@ -1,15 +1,15 @@
-//! The reasons why bytes from a source are not a message.
+//! The reasons why bytes from a source are not accepted as a message.
 
 use loopabull_model::{BodyError, MessageIdError, TopicError};
 
 use crate::SignatureError;
 
-/// The reason why bytes from a source are not a message.
+/// The reason why bytes from a source are not accepted as a message.
 ///
-/// The set is closed, so that each reason is a metric label. The texts never contain the body.
+/// The set of reasons is fixed, so that each reason can be a metric label. The texts never contain the body.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    #[error("message has {count} frames, fedmsg sends two")]
+    #[error("message has {count} frames, but a fedmsg message has two")]
     FrameCount { count: usize },
     #[error("topic frame is not UTF-8")]
     TopicNotUtf8,
@@ -25,7 +25,7 @@ pub enum Rejection {
     BodyShape { reason: String },
     #[error("headers have {length} bytes, the limit is {limit}")]
     HeadersTooLarge { length: usize, limit: usize },
-    #[error("envelope has topic `{envelope}`, body has another")]
+    #[error("body has another topic than its envelope, which has `{envelope}`")]
     TopicMismatch { envelope: String },
     #[error(transparent)]
     MessageId(#[from] MessageIdError),
@@ -39,7 +39,7 @@ impl Rejection {
         Self::BodyShape { reason: reason.to_owned() }
     }
 
-    /// Every reason that [`Rejection::reason`] returns; those of [`SignatureError`] come last.
+    /// All reasons that [`Rejection::reason`] returns. The reasons of [`SignatureError`] come last.
     pub const REASONS: [&'static str; 40] = [
         "frame-count",
         "topic-not-utf8",

@@ -2,17 +2,17 @@
 
 /// The reason why a signature is not accepted.
 ///
-/// The set is closed; each is a reason of [`Rejection`](crate::Rejection). Times are in seconds since
-/// 1970.
+/// The set of reasons is fixed, and each reason is also a reason of [`Rejection`](crate::Rejection). Times
+/// are in seconds since 1970.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SignatureError {
     #[error("body is not signed")]
     Unsigned,
-    #[error("body is signed by gpg, which is not accepted: it covers neither topic nor id")]
+    #[error("body is signed by gpg, but a gpg signature covers neither topic nor id")]
     Gpg,
-    #[error("body names a kind of signature that fedmsg does not have")]
+    #[error("body has an unknown kind of signature")]
     UnknownCrypto,
-    #[error("body has no topic, so no topic is signed")]
+    #[error("body has no topic, so its signature covers no topic")]
     TopicMissing,
     #[error("body has a certificate but no signature")]
     SignatureMissing,
@@ -32,38 +32,38 @@ pub enum SignatureError {
     CertificateForged,
     #[error("certificate has the unknown critical extension {oid}")]
     CriticalExtension { oid: String },
-    #[error("certificate is not valid before {from}")]
+    #[error("certificate is not valid before {from} (seconds since 1970)")]
     CertificateNotYetValid { from: i64 },
-    #[error("certificate expired at {until}")]
+    #[error("certificate expired at {until} (seconds since 1970)")]
     CertificateExpired { until: i64 },
     #[error("certificate is revoked")]
     CertificateRevoked,
-    #[error("the CA is not valid before {from}")]
+    #[error("the CA is not valid before {from} (seconds since 1970)")]
     CaNotYetValid { from: i64 },
-    #[error("the CA expired at {until}")]
+    #[error("the CA expired at {until} (seconds since 1970)")]
     CaExpired { until: i64 },
     #[error("the CA is revoked")]
     CaRevoked,
-    #[error("the CRL is not valid before {from}")]
+    #[error("the CRL is not valid before {from} (seconds since 1970)")]
     CrlNotYetValid { from: i64 },
-    #[error("the CRL expired at {until}")]
+    #[error("the CRL expired at {until} (seconds since 1970)")]
     CrlExpired { until: i64 },
-    #[error("certificate has a key that is not accepted: it must be RSA of 1024 to 8192 bits")]
+    #[error("certificate has a key that is not accepted: the key must be RSA of 1024 to 8192 bits")]
     Key,
     #[error("certificate has no common name")]
     CommonNameMissing,
-    #[error("certificate has a common name that cannot be printed")]
+    #[error("certificate has a common name that is empty, too long or not printable")]
     BadCommonName,
-    #[error("signature does not match this body and this certificate")]
+    #[error("signature was not made for this body with the key of this certificate")]
     SignatureWrong,
     #[error("signer `{signer}` may not publish topic `{topic}`")]
     SignerNotAllowed { signer: String, topic: String },
-    #[error("topic `{topic}` is not in the policy")]
+    #[error("topic `{topic}` is not in the routing policy")]
     TopicNotInPolicy { topic: String },
 }
 
 impl SignatureError {
-    /// Every reason that [`SignatureError::reason`] returns.
+    /// All reasons that [`SignatureError::reason`] returns.
     pub const REASONS: [&'static str; 27] = [
         "unsigned",
         "gpg-signature",

@@ -1,7 +1,7 @@
-//! The trusted CA, and its certificate revocation list (CRL).
+//! The trusted CA and its certificate revocation list (CRL).
 //!
-//! Made from the bytes of two files, which the host reads. To replace one, the host makes a new trust. Has
-//! no clock: the caller passes the time of each check.
+//! The host reads the CA file and the CRL file and passes their bytes. If a file changes, the host makes a
+//! new [`Trust`]. This module has no clock: the caller passes the time of each check.
 
 mod anchor;
 mod error;
@@ -14,17 +14,17 @@ use anchor::Anchor;
 pub use error::TrustError;
 use revocations::Revocations;
 
-/// The trusted CA, and its CRL.
+/// The trusted CA and its CRL.
 ///
-/// As in fedmsg, the CA signs the certificates of publishers directly, and the first certificate of a
-/// file is the CA.
+/// As in fedmsg, the CA signs the certificates of publishers directly. If a CA file has several certificates,
+/// the first one is used.
 #[derive(Debug)]
 pub struct Trust {
     anchor: Anchor,
     revocations: Option<Revocations>,
 }
 
-/// A certificate that was accepted, and the time for which that holds.
+/// A certificate that was accepted, with the time range in which it may be used.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) key: ParsedPublicKey,
@@ -40,8 +40,8 @@ impl Admitted {
 }
 
 impl Trust {
-    /// Makes a trust from the bytes of a CA certificate and of its CRL, if there is one; each in PEM or
-    /// DER. Expired files are not an error here: every message is refused until they are replaced.
+    /// Makes a `Trust` from the bytes of a CA certificate and, optionally, of its CRL. Each is in PEM or DER
+    /// form. Expired files are not an error here: every message is refused until the host replaces the files.
     pub fn new(ca: &[u8], crl: Option<&[u8]>) -> Result<Self, TrustError> {
         let ca = der(ca, &["CERTIFICATE", "X509 CERTIFICATE"])
             .map_err(|reason| TrustError::CaUnreadable { reason: reason.to_owned() })?;
@@ -52,8 +52,8 @@ impl Trust {
         Ok(Self { anchor, revocations })
     }
 
-    /// Returns the first second in which no signature is accepted any more: the end of the CA or of its
-    /// CRL, whichever comes first, in seconds since 1970.
+    /// Returns the first second in which no signature is accepted any more, in seconds since 1970. At this
+    /// time the CA or the CRL expires, whichever is first.
     pub fn valid_until(&self) -> i64 {
         self.span().1
     }
@@ -66,7 +66,7 @@ impl Trust {
         }
     }
 
-    /// Checks a certificate in DER.
+    /// Checks a certificate in DER form.
     pub(crate) fn admit(&self, der: &[u8], now: i64) -> Result<Admitted, SignatureError> {
         let leaf = certificate::parse(der)?;
         if !self.anchor.is_issuer(leaf.issuer().as_raw(), leaf.extensions()) {
@@ -97,14 +97,14 @@ impl Trust {
         }
         let signer = certificate::common_name(&leaf)?;
         let key = certificate::rsa_key(leaf.public_key())?;
-        // The one algorithm that fedmsg signs with (`fedmsg/crypto/x509_ng.py`).
+        // fedmsg signs only with RSA and SHA-1 (`fedmsg/crypto/x509_ng.py`).
         let key = ParsedPublicKey::new(&RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, key)
             .map_err(|_| SignatureError::Key)?;
         let (from, until) = self.span();
         Ok(Admitted { key, signer, from: from.max(leaf_from), until: until.min(leaf_until) })
     }
 
-    /// Checks the validity of the CA and its CRL.
+    /// Checks the validity periods of the CA and its CRL, and that the CRL does not revoke the CA.
     fn check_time(&self, now: i64) -> Result<(), SignatureError> {
         let (from, until) = self.anchor.validity;
         if now < from {
@@ -128,8 +128,8 @@ impl Trust {
     }
 }
 
-/// Returns the DER form of a file in PEM or DER.
+/// Returns the DER form of a file that is PEM or DER.
 fn der(bytes: &[u8], labels: &[&str]) -> Result<Vec<u8>, &'static str> {
-    // The first byte of an ASN.1 sequence; PEM is text.
+    // DER starts with the first byte of an ASN.1 sequence, which PEM text does not contain.
     if bytes.first() == Some(&0x30) { Ok(bytes.to_vec()) } else { pem::first(bytes, labels) }
 }

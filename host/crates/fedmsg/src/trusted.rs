@@ -1,9 +1,9 @@
 //! Messages from trusted sources: a JSON text becomes a message directly.
 //!
-//! Trusted are the broker of a fedora-messaging bus, the work queue, the archive, and the operator's
-//! own files. Nothing of them is signed, so there is no envelope and no verifier; every other check of
-//! a message is made all the same. Before it on the path of a message: a source, with the text and its
-//! AMQP properties. After it: the queue.
+//! The trusted sources are the broker of a fedora-messaging bus, the work queue, the archive, and the
+//! operator's own files. Messages from these sources are not signed, so they need no envelope and no
+//! verifier. All other checks of a message are made. A source passes in the text and its AMQP properties. The
+//! message goes to a queue.
 
 mod bus;
 mod integers;

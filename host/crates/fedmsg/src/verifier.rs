@@ -1,8 +1,8 @@
-//! The verifier: turns an envelope of fedmsg into a message, or refuses it.
+//! The verifier: turns a fedmsg envelope into a message, or refuses it.
 //!
-//! The one place where an envelope becomes a message. It checks the signature, unless the operator
-//! switched that off explicitly. Before it on the path of a message: [`Envelope::parse`]. After it: the
-//! routes.
+//! This is the only place where an envelope becomes a message. The verifier checks the signature, unless the
+//! operator has switched that check off. The envelopes come from [`Envelope::parse`]. The messages are then
+//! routed to tasks.
 
 use loopabull_model::{Body, Message, MessageId};
 
@@ -12,19 +12,19 @@ use crate::{Envelope, MAX_BODY_BYTES, Rejection, X509, headers};
 /// Decides which envelopes are accepted.
 #[derive(Debug)]
 pub enum Verifier {
-    /// Signatures are not checked: everyone who can reach the socket can start a task.
+    /// Do not check signatures. Everyone who can reach the socket can start a task.
     Off,
-    /// Each envelope must be signed by a certificate that is trusted and may publish the topic.
+    /// Require a signature by a trusted certificate whose signer may publish the topic.
     X509(Box<X509>),
 }
 
 impl Verifier {
-    /// Turns an envelope into a message, or refuses it. `now` is the time of the checks, in seconds
-    /// since 1970; `Off` ignores it.
+    /// Turns an envelope into a message, or refuses it. `now` is the current time in seconds since 1970;
+    /// `Off` ignores it.
     ///
-    /// The topic of the body must be the topic of the envelope. The bus filters by the second, and a
-    /// signature covers the first: if they differed, another task would start than the one that was
-    /// signed for.
+    /// The topic of the body must be the topic of the envelope. The bus filters by the topic of the envelope,
+    /// and the signature covers the topic of the body. If the two topics differed, a message could start a
+    /// task for a topic that its signer did not sign.
     pub fn verify(&self, envelope: Envelope, now: i64) -> Result<Message, Rejection> {
         let topic = envelope.fields.topic.as_deref();
         if topic.is_some_and(|inner| inner != envelope.topic.as_str()) {
@@ -35,12 +35,13 @@ impl Verifier {
             Self::X509(x509) => Some(x509.check(&envelope, now)?),
         };
         let Envelope { topic, text, fields, signed } = envelope;
-        // Characters outside ASCII take more bytes in the form that was signed.
+        // Canonical JSON escapes characters outside ASCII, so it may be longer than the text that was
+        // received.
         let length = signed.canonical.len();
         if signer.is_some() && length > MAX_BODY_BYTES {
             return Err(Rejection::BodyTooLarge { length, limit: MAX_BODY_BYTES });
         }
-        // A task gets the form that was signed, not another text that means the same.
+        // A task gets the canonical form, because the signature covers exactly these bytes.
         let (text, msg) = match signer {
             Some(_) => (signed.canonical, signed.msg),
             None => (text, fields.msg),

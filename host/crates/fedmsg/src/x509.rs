@@ -1,8 +1,8 @@
-//! The check of a signature by a certificate.
+//! Checks signatures with X.509 certificates.
 //!
-//! This is fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, by
-//! a certificate of the one CA that is not revoked. Accepted certificates are cached, so that a message
-//! costs one RSA operation, not two.
+//! This is fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, with a
+//! certificate that the CA has issued and not revoked. Accepted certificates are cached, so that a message
+//! costs one RSA operation instead of two.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,19 +11,19 @@ use crate::envelope::{Envelope, Field, Fields};
 use crate::trust::Admitted;
 use crate::{RoutingPolicy, SignatureError, Trust, base64, pem};
 
-/// The maximum size of a certificate, in bytes of its text. Real ones have three thousand.
+/// The maximum size of the PEM text of a certificate, in bytes. Real certificates have about 3000.
 const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
-/// The maximum number of bytes that one byte of a text takes in JSON: `\u000a`.
+/// The maximum number of bytes in JSON for one byte of text: `\u000a`.
 const MAX_ESCAPE_BYTES: usize = 6;
-/// The maximum size of the text of a cached certificate, in bytes.
+/// The maximum size of the text of a certificate that is cached, in bytes.
 const MAX_KNOWN_BYTES: usize = 8 << 10;
-/// The capacity of the cache, in certificates. Fedora had some sixty.
+/// The maximum number of certificates in the cache. Fedora had about sixty.
 const MAX_KNOWN: usize = 256;
 
-/// The check of signatures, by a trust and a policy.
+/// Checks signatures against a trusted CA and a routing policy.
 ///
-/// To replace either, make a new check. It starts with an empty cache, so it refuses certificates that
-/// were revoked in the meantime.
+/// If the CA, the CRL or the policy changes, make a new `X509`. A new `X509` has an empty cache, so
+/// certificates that were revoked since are refused.
 #[derive(Debug)]
 pub struct X509 {
     trust: Trust,
@@ -31,31 +31,31 @@ pub struct X509 {
     known: Mutex<Known>,
 }
 
-/// The cache of accepted certificates, with their texts as they are written in a body. The oldest is
-/// removed first.
+/// The cache of accepted certificates. The key is the text of the certificate as it is written in a body. The
+/// oldest certificate is removed first.
 #[derive(Debug, Default)]
 struct Known {
     by_end: HashMap<End, (Box<str>, Arc<Admitted>)>,
     order: VecDeque<End>,
 }
 
-/// The end of a text, where a certificate has its signature: no two texts have the same by chance, and
-/// it is hashed faster than the whole.
+/// The last bytes of the text of a certificate, which contain its signature. Two certificates do not have the
+/// same last bytes by chance. Hashing them is faster than hashing the whole text.
 type End = [u8; 64];
 
 impl X509 {
-    /// Makes a check from a trust and a policy.
+    /// Makes a check from a trusted CA and a routing policy.
     pub fn new(trust: Trust, policy: RoutingPolicy) -> Self {
         Self { trust, policy, known: Mutex::default() }
     }
 
-    /// Returns the trust.
+    /// Returns the trusted CA and its CRL.
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// Returns the signer of an envelope, if that signer may publish its topic. `now` is in seconds since
-    /// 1970. The caller checks that the topic of the body is the topic of the envelope.
+    /// Returns the signer of an envelope if this signer may publish the topic. `now` is in seconds since
+    /// 1970. The caller must check that body and envelope have the same topic.
     pub(crate) fn check(&self, envelope: &Envelope, now: i64) -> Result<String, SignatureError> {
         let Fields { topic, crypto, signature, certificate, .. } = &envelope.fields;
         check_kind(crypto, signature, certificate, &envelope.text)?;
@@ -78,7 +78,8 @@ impl X509 {
         if admitted.key.verify_sig(content, &signature).is_err() {
             return Err(SignatureError::SignatureWrong);
         }
-        // Only now: anyone with a copy of a certificate could fill the cache with other spellings of it.
+        // The certificate is cached only after its key has verified a signature. Otherwise anyone with a copy
+        // of a certificate could fill the cache with differently written copies of it.
         if !is_known {
             self.known(|known| known.insert(certificate, Arc::clone(&admitted)));
         }
@@ -86,13 +87,13 @@ impl X509 {
         Ok(admitted.signer.clone())
     }
 
-    /// Checks a certificate, given as it is written in a body.
+    /// Checks a certificate. `written` is the JSON string of the body.
     fn admit(&self, written: &str, now: i64) -> Result<Admitted, SignatureError> {
         let too_long = Err(SignatureError::CertificateUnreadable { reason: "it is too long" });
         if written.len() > MAX_CERTIFICATE_BYTES * MAX_ESCAPE_BYTES {
             return too_long;
         }
-        // The field holds the base64 of a PEM text, which is base64 itself.
+        // The field is the base64 text of a PEM text. PEM itself contains base64 too.
         let text = unquoted(written, "certificate")?;
         if text.len() > MAX_CERTIFICATE_BYTES {
             return too_long;
@@ -104,7 +105,7 @@ impl X509 {
     }
 
     fn known<T>(&self, use_it: impl FnOnce(&mut Known) -> T) -> T {
-        // A thread that panicked leaves no incomplete change in it.
+        // A panic leaves no incomplete change in the cache, so a poisoned lock is still usable.
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -132,7 +133,7 @@ impl Known {
     }
 }
 
-/// Chooses the back end as fedmsg does, and refuses all but `x509`.
+/// Determines the kind of signature as fedmsg does, and refuses every kind except `x509`.
 fn check_kind(
     crypto: &Field,
     signature: &Field,
@@ -146,7 +147,7 @@ fn check_kind(
             _ => Err(SignatureError::UnknownCrypto),
         },
         Field::NotText => Err(SignatureError::UnknownCrypto),
-        // Up to fedmsg 0.7.2 a body did not say how it was signed.
+        // Until fedmsg 0.7.2, bodies had no key `crypto`.
         Field::Absent => match (certificate, signature) {
             (Field::Absent, Field::Absent) => Err(SignatureError::Unsigned),
             (Field::Absent, _) => Err(SignatureError::Gpg),
@@ -155,7 +156,7 @@ fn check_kind(
     }
 }
 
-/// Returns a string as it is written in the body.
+/// Returns the JSON string of a field, with its quotes and escapes.
 fn written<'a>(
     field: &Field,
     key: &'static str,
@@ -168,7 +169,7 @@ fn written<'a>(
     }
 }
 
-/// Returns the string that a text in JSON stands for.
+/// Returns the value of a JSON string.
 fn unquoted(written: &str, key: &'static str) -> Result<String, SignatureError> {
     serde_json::from_str(written).map_err(|_| SignatureError::NotText { key })
 }

@@ -1,11 +1,11 @@
-//! A bus: another broker's topic exchange, consumed through a queue of ours on that broker.
+//! A bus: the topic exchange of another broker, which we consume through our queue on that broker.
 //!
-//! Owns the connection to that broker and reconnects indefinitely. Before it on the path of a message: the
-//! publishers on the bus. After it: the host's ingest, which acknowledges a delivery once its own queue
-//! has confirmed the entries made from it.
+//! Owns the connection to that broker, and reconnects whenever the connection is lost. The host's ingest
+//! receives the deliveries. Ingest acknowledges a delivery after the work queue has confirmed the entries
+//! made from it.
 //!
-//! A delivery that was not acknowledged is redelivered, so a message may arrive twice. None is lost if
-//! the queue [survives a disconnect](crate::BusQueue::survives_disconnect).
+//! An unacknowledged delivery is redelivered, so a message may arrive twice. No message is lost if the queue
+//! [survives a disconnect](crate::BusQueue::survives_disconnect).
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::connection::BusConnection;
 use crate::delivery::{BusDelivery, Settled};
 use crate::state::{BusLink, BusState};
 
-/// The back-off starts again after a connection that lasted at least this long.
+/// Minimum duration of a connection after which the back-off starts again with its shortest wait.
 const STABLE_CONNECTION_TIME: Duration = Duration::from_secs(30);
 
 /// A consumer of a bus.
@@ -31,12 +31,12 @@ pub struct Bus {
     state: watch::Receiver<BusState>,
     stop: CancellationToken,
     close: CancellationToken,
-    /// Aborted when the bus is dropped: the connection ends, and the broker requeues the deliveries that
-    /// were not settled.
+    /// The Tokio task that keeps the connection. Dropping the bus aborts the task and closes the connection.
+    /// The broker then requeues the unsettled deliveries.
     tasks: JoinSet<()>,
 }
 
-/// The task that keeps the connection.
+/// The state of the Tokio task that keeps the connection.
 struct Task {
     broker: Broker,
     config: BusConfig,
@@ -47,18 +47,18 @@ struct Task {
 }
 
 impl Bus {
-    /// Starts to consume. A broker that is away or refuses us is not an error here: we retry
-    /// indefinitely, and [`Bus::state`] shows the reason.
+    /// Starts to consume. Returns an error if the settings are invalid. If the broker is away or refuses the
+    /// connection, the bus retries, and [`Bus::state`] shows the reason.
     pub fn start(config: &BusConfig) -> Result<Self, AmqpError> {
         let broker = broker(config)?;
         let name = broker.name().to_owned();
         if !config.queue.survives_disconnect() {
             tracing::warn!(
-                "bus at `{name}`: messages that are published while we are not connected are lost, because \
+                "the bus at `{name}` loses messages while the host is not connected, because \
                  the queue is unnamed, exclusive or auto-deleted"
             );
         }
-        // Prefetched deliveries wait in lapin.
+        // One delivery is enough in this channel, because lapin's stream keeps the prefetched deliveries.
         let (sender, deliveries) = mpsc::channel(1);
         let (state_sender, state) = watch::channel(BusState::new());
         let (stop, close) = (CancellationToken::new(), CancellationToken::new());
@@ -80,12 +80,12 @@ impl Bus {
         &self.name
     }
 
-    /// Waits for the next delivery. Returns `None` once `stop` is cancelled or [`Bus::stop`] was called.
-    /// The future may be dropped at any time.
+    /// Waits for the next delivery. Returns `None` after `stop` is cancelled or [`Bus::stop`] was called. The
+    /// future may be dropped at any time.
     ///
     /// # Panics
     ///
-    /// Panics if the task of the bus panicked: a bus must not end silently.
+    /// Panics if the Tokio task of the bus has panicked, so that the bus does not end silently.
     pub async fn receive(&mut self, stop: &CancellationToken) -> Option<BusDelivery> {
         loop {
             let delivery = tokio::select! {
@@ -94,7 +94,7 @@ impl Bus {
                 delivery = self.deliveries.recv() => delivery,
             };
             match delivery {
-                // The broker redelivers a message whose connection is gone.
+                // The channel of this delivery is closed, so the broker redelivers the message.
                 Some(delivery) if !delivery.is_valid() => (),
                 Some(delivery) => return Some(delivery),
                 None if self.stop.is_cancelled() => return None,
@@ -108,7 +108,7 @@ impl Bus {
         }
     }
 
-    /// Returns the state of the bus and its future changes.
+    /// Returns the state of the bus, as a receiver that is notified of changes.
     pub fn state(&self) -> watch::Receiver<BusState> {
         self.state.clone()
     }
@@ -117,10 +117,11 @@ impl Bus {
     /// until the bus is closed or dropped.
     pub async fn stop(&mut self) {
         self.stop.cancel();
-        // We receive all that the task still sends, so that it does not wait for us.
+        // We receive until the Tokio task has dropped its sender, so that the task never waits for space in
+        // the channel.
         let requeue = async {
             while let Some(delivery) = self.deliveries.recv().await {
-                // In both cases the broker has the message again.
+                // With both results, the message is back in the queue on the broker.
                 match delivery.requeue().await {
                     Settled::Sent | Settled::ChannelGone => (),
                 }
@@ -151,7 +152,7 @@ impl Task {
                 Ok(mut connection) => {
                     let since = Instant::now();
                     tracing::info!(
-                        "bus at `{}`: consuming queue `{}`",
+                        "connected to the bus at `{}`; consuming queue `{}`",
                         self.broker.name(),
                         connection.queue
                     );
@@ -167,15 +168,15 @@ impl Task {
                 Err(reason) => reason,
             };
             let reason = chain(&reason);
-            tracing::warn!("bus: {reason}; retrying");
+            tracing::warn!("cannot consume the bus: {reason}; retrying");
             self.set(BusLink::Broken { reason });
             backoff.pause(&self.stop).await;
         }
         self.set(BusLink::Stopped);
     }
 
-    /// Forwards deliveries until the bus is stopped. Returns an error when the connection ends, also while
-    /// no delivery is being received.
+    /// Forwards deliveries until the bus is stopped. Returns an error when the connection ends, even if the
+    /// receiver of the deliveries is busy.
     async fn forward(&self, connection: &mut BusConnection) -> Result<(), AmqpError> {
         loop {
             let (queue, blocked) = (connection.queue.clone(), connection.blocked());
@@ -189,7 +190,7 @@ impl Task {
                 }
                 permit = self.deliveries.reserve() => permit,
             };
-            // The bus was dropped.
+            // An error means that the bus was dropped.
             let Ok(permit) = permit else { return Ok(()) };
             tokio::select! {
                 biased;
@@ -201,12 +202,12 @@ impl Task {
         }
     }
 
-    /// Stops consuming, and keeps the channel open until the bus is closed, so that received deliveries
-    /// can be settled.
+    /// Stops consuming. Keeps the channel open until the bus is closed, so that received deliveries can be
+    /// settled.
     async fn end(self, mut connection: BusConnection) {
         if let Err(error) = connection.stop().await {
-            // The broker requeues the prefetched deliveries when the channel closes.
-            tracing::warn!("bus: {}", chain(&error));
+            // We continue, because the broker requeues the prefetched deliveries when the channel closes.
+            tracing::warn!("cannot stop consuming the bus: {}", chain(&error));
         }
         self.set(BusLink::Stopped);
         let Self { deliveries, close, .. } = self;
@@ -220,7 +221,7 @@ impl Task {
     }
 }
 
-/// Returns the broker that the Python package would connect to with the same settings.
+/// Returns the broker to which the Python package would connect with the same settings.
 fn broker(config: &BusConfig) -> Result<Broker, AmqpError> {
     let mut broker = Broker::with_default_vhost(&config.amqp_url)?
         .with_tls(&config.tls)

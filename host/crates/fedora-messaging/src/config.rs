@@ -1,7 +1,7 @@
-//! The settings of a bus: its broker, our queue on it, and the queue's bindings.
+//! The settings of a bus: its broker, our queue on that broker, and the bindings of the queue.
 //!
-//! Knows nothing of connections. `python_config` reads a file of the Python package into the same
-//! settings.
+//! Knows nothing of connections. The module `python_config` reads the Python package's configuration file
+//! into these settings.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -9,34 +9,36 @@ use std::num::NonZeroU16;
 use loopabull_amqp::{Argument, TlsFiles};
 use serde::Deserialize;
 
-/// The default exchange of fedora-messaging.
+/// The exchange that fedora-messaging uses by default.
 const DEFAULT_EXCHANGE: &str = "amq.topic";
 
 /// The settings of a bus. The defaults are those of the Python package.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
-    /// `amqp://user:password@host:port/vhost` or `amqps://…`. The default vhost is `/`.
+    /// Address of the broker: `amqp://user:password@host:port/vhost`, or `amqps://…`. The default vhost is
+    /// `/`.
     pub amqp_url: String,
-    /// Used with an `amqps` URL only.
+    /// Files for TLS, used only if the address begins with `amqps`.
     pub tls: TlsFiles,
-    /// Properties that the broker's own tools show for the connection; `app` is the usual one.
+    /// Client properties, which RabbitMQ's tools show with the connection. Most clients set `app`.
     pub client_properties: BTreeMap<String, String>,
-    /// Expects the queue to exist instead of creating it, for a user who may not create queues.
+    /// Whether the queue must exist already. Use this for a user who has no permission to create queues.
     pub passive_declares: bool,
     pub queue: BusQueue,
-    /// The bindings, made at each connection. Default: all messages of `amq.topic`.
+    /// Bindings of the queue, declared at each connection. Default: all messages of `amq.topic`.
     pub bindings: Vec<Binding>,
-    /// How many unacknowledged deliveries the broker sends at most.
+    /// Maximum number of unacknowledged deliveries that the broker sends.
     pub prefetch: NonZeroU16,
 }
 
-/// The queue on the broker.
+/// Our queue on the broker.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BusQueue {
-    /// If empty, the broker chooses a new name at each connection, and messages that are published while
-    /// we are not connected are lost. Fedora's public broker requires a UUID.
+    /// Name of the queue. If the name is empty, the broker chooses a new name at each connection, and
+    /// messages published while we are not connected are lost. Fedora's public broker requires a UUID as the
+    /// name.
     pub name: String,
     #[serde(default = "enabled")]
     pub durable: bool,
@@ -74,7 +76,7 @@ impl Default for BusConfig {
 }
 
 impl Default for BusQueue {
-    /// A queue that the broker names.
+    /// Returns a queue whose name the broker chooses.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -97,7 +99,7 @@ impl Default for Binding {
 }
 
 impl BusQueue {
-    /// Returns whether the queue keeps the messages that are published while we are not connected.
+    /// Returns whether the queue keeps messages that are published while we are not connected.
     pub fn survives_disconnect(&self) -> bool {
         !self.name.is_empty() && !self.exclusive && !self.auto_delete
     }

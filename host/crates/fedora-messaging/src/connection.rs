@@ -1,7 +1,7 @@
-//! A connection of its own for the bus, with its channel and its consumer, which are lost together.
+//! The connection of a bus, with one channel and one consumer.
 //!
-//! Any fault of one of them ends all three, and the bus opens new ones from its configuration. Nothing is
-//! repaired, so no setting can be forgotten.
+//! A fault of the connection, the channel or the consumer ends all three. The bus then opens new ones from
+//! its configuration, so that all settings apply again.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use loopabull_amqp::{AmqpError, Broker, table_from_arguments};
 
 use crate::config::BusConfig;
 
-/// How often an idle connection is checked: a consumer stream of lapin does not end when its connection
-/// misses a heartbeat.
+/// Interval at which an idle connection is checked. If a connection misses its heartbeats, lapin does not end
+/// the stream of the consumer, so only this check finds the fault.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long closing the connection may take.
+/// Timeout for closing the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection with its channel and its consumer.
+/// A connection with one channel and one consumer.
 pub(crate) struct BusConnection {
     monitor: Monitor,
     stream: lapin::Consumer,
-    /// The queue's name on the broker.
+    /// Name of the queue on the broker.
     pub(crate) queue: String,
 }
 
-/// The connection and the channel, watched for faults.
+/// The connection and the channel, watched for faults and alarms.
 struct Monitor {
     broker: Broker,
     connection: Connection,
@@ -62,15 +62,15 @@ impl BusConnection {
         Ok(Self { monitor, stream, queue: queue.to_string() })
     }
 
-    /// Returns the reason of the broker's alarm, if it blocks publishers.
+    /// Returns the reason of the broker's alarm, if an alarm blocks publishers.
     pub(crate) fn blocked(&self) -> Option<String> {
         self.monitor.blocked.clone()
     }
 
-    /// Waits for the next delivery. Returns `None` if the broker's alarm changed. After an error the
-    /// connection cannot be used.
+    /// Waits for the next delivery. Returns `None` if an alarm of the broker began or ended. After an error,
+    /// the connection cannot be used any more.
     ///
-    /// The future may be dropped at any time: the stream keeps a delivery that it has not handed out.
+    /// The future may be dropped at any time: a delivery that it has not returned stays in the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<RawDelivery>, AmqpError> {
         let next = tokio::select! {
             biased;
@@ -87,13 +87,15 @@ impl BusConnection {
         }
     }
 
-    /// Waits until the broker's alarm changes. After an error the connection cannot be used.
+    /// Waits until an alarm of the broker begins or ends. After an error, the connection cannot be used any
+    /// more.
     pub(crate) async fn change(&mut self) -> Result<(), AmqpError> {
         let changed = self.monitor.change().await;
         changed.map_err(|error| self.reason(error))
     }
 
-    /// Returns the error at the end of the stream, after the prefetched deliveries, or else `otherwise`.
+    /// Returns the error at the end of the stream, which is more precise than `otherwise`. If the stream has
+    /// no error, returns `otherwise`. Drops the prefetched deliveries.
     fn reason(&mut self, otherwise: AmqpError) -> AmqpError {
         while let Some(Some(next)) = self.stream.next().now_or_never() {
             if let Err(source) = next {
@@ -103,7 +105,7 @@ impl BusConnection {
         otherwise
     }
 
-    /// Stops consuming and requeues the prefetched deliveries. The channel stays open, so that received
+    /// Stops consuming, and requeues the prefetched deliveries. The channel stays open, so that received
     /// deliveries can be settled.
     pub(crate) async fn stop(&mut self) -> Result<(), AmqpError> {
         let (broker, channel) = (&self.monitor.broker, &self.monitor.channel);
@@ -118,16 +120,17 @@ impl BusConnection {
         broker.wait("requeue the prefetched deliveries", drain).await
     }
 
-    /// Closes the connection. The broker requeues the deliveries that were not settled.
+    /// Closes the connection. The broker requeues the unsettled deliveries.
     pub(crate) async fn close(self) {
         let close = self.monitor.connection.close(200, ShortString::from("the bus is closed"));
-        // The result does not matter: nothing of this connection is used again.
+        // The result is ignored, because this connection is not used again.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, close).await);
     }
 }
 
 impl Monitor {
-    /// Waits until the broker blocks or unblocks publishers. An error means that the connection is lost.
+    /// Waits until the broker blocks or unblocks publishers. An error means that the connection or the
+    /// channel is lost.
     async fn change(&mut self) -> Result<(), AmqpError> {
         loop {
             tokio::select! {
@@ -175,8 +178,8 @@ async fn declare(
     Ok(declared.name().clone())
 }
 
-/// Binds the queue. The Python package also binds a queue that it did not create, and declaring an existing
-/// binding again is allowed.
+/// Binds the queue to its exchanges, even if the queue already existed. The Python package does the same.
+/// Declaring an existing binding again has no effect.
 async fn bind(
     broker: &Broker,
     channel: &Channel,

@@ -1,4 +1,4 @@
-//! A delivery of the bus: its content, and how it is settled.
+//! A delivery of a bus: its content, and the functions that settle the delivery.
 
 use std::borrow::Cow;
 
@@ -7,25 +7,26 @@ use lapin::message::Delivery as RawDelivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use loopabull_amqp::STEP_TIMEOUT;
 
-/// A delivery of the bus. If it is dropped without being settled, the broker redelivers it once its
-/// channel is gone.
+/// A delivery of a bus. If the delivery is dropped without being settled, the broker redelivers the message
+/// when the channel closes.
 #[derive(Debug)]
 pub struct BusDelivery {
     pub body: Vec<u8>,
-    /// The topic.
+    /// Routing key, which is the topic of the message.
     pub routing_key: String,
     pub exchange: String,
     pub message_id: Option<String>,
-    /// All headers: text, numbers and booleans as text, other values as JSON.
+    /// All headers. Strings, integers and booleans are plain text. All other values are JSON.
     pub headers: Vec<(String, String)>,
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
     pub priority: Option<u8>,
-    /// The property `timestamp`, in seconds since 1970. Fedora-messaging uses the header `sent-at`.
+    /// AMQP property `timestamp`, in seconds since 1970. Fedora-messaging uses the header `sent-at` instead.
     pub timestamp: Option<u64>,
-    /// The property `user-id`: the publisher's user, if set. The broker verifies it.
+    /// AMQP property `user-id`: the name of the publisher's user, if the publisher set it. The broker
+    /// verifies the name.
     pub user_id: Option<String>,
-    /// Whether it was delivered before, to us or to another consumer.
+    /// Whether the message was delivered before, to us or to another consumer.
     pub redelivered: bool,
     acker: Acker,
 }
@@ -34,13 +35,13 @@ pub struct BusDelivery {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Settled {
-    /// The acknowledgement, or the rejection, was sent to the broker.
+    /// The acknowledgement or the requeue was sent to the broker.
     Sent,
-    /// The delivery's channel is gone, so the broker redelivers the message.
+    /// The channel of the delivery is closed, so the broker redelivers the message.
     ChannelGone,
 }
 
-/// Why a body cannot be read as text.
+/// The reason why a body cannot be read as text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BusBodyError {
     #[error("the content encoding `{encoding}` is not supported")]
@@ -79,10 +80,10 @@ impl BusDelivery {
         header.map(|(_, value)| value.as_str())
     }
 
-    /// Returns the body as text, decoded from its content encoding. The default is UTF-8.
+    /// Returns the body as text, decoded from its content encoding. The default encoding is UTF-8.
     ///
-    /// The Python consumer accepts every encoding that Python has a codec for, and exits at one that it
-    /// does not know. We accept the three encodings that are in use for text on a bus.
+    /// The Python consumer accepts every encoding for which Python has a codec, and exits if the encoding is
+    /// unknown. We accept the encodings that are used for text on a bus: UTF-8, ASCII and Latin-1.
     pub fn text(&self) -> Result<Cow<'_, str>, BusBodyError> {
         let encoding = self.content_encoding.as_deref().unwrap_or("utf-8");
         let undecodable = |at| BusBodyError::Undecodable { encoding: encoding.to_owned(), at };
@@ -103,13 +104,13 @@ impl BusDelivery {
         }
     }
 
-    /// Acknowledges the delivery. Call it once the message is durable elsewhere.
+    /// Acknowledges the delivery. Call this after the message is stored durably elsewhere.
     pub async fn ack(self) -> Settled {
         self.settle(self.acker.ack(BasicAckOptions::default())).await
     }
 
-    /// Returns the message to its place in the queue. The broker delivers it to a consumer at once, so
-    /// this is for stopping, after [`Bus::stop`](crate::Bus::stop), and not for a retry.
+    /// Requeues the message at its position in the queue. The broker redelivers the message at once, so use
+    /// this function only after [`Bus::stop`](crate::Bus::stop), and not for a retry.
     pub async fn requeue(self) -> Settled {
         let options = BasicNackOptions { multiple: false, requeue: true };
         self.settle(self.acker.nack(options)).await
@@ -121,7 +122,8 @@ impl BusDelivery {
     }
 
     async fn settle(&self, send: impl Future<Output = lapin::Result<bool>>) -> Settled {
-        // Lapin returns `false` if the channel is gone, and an error if it goes meanwhile.
+        // Lapin returns `false` if the channel is closed, and an error if the channel closes during the call.
+        // We treat a timeout like a closed channel.
         match tokio::time::timeout(STEP_TIMEOUT, send).await {
             Ok(Ok(true)) => Settled::Sent,
             Ok(Ok(false) | Err(_)) | Err(_) => Settled::ChannelGone,

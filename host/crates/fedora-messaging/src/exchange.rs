@@ -1,8 +1,7 @@
-//! A topic exchange of a bus, to which the messages that tasks emit are published in the form of
-//! fedora-messaging.
+//! A topic exchange of a bus. Messages that tasks emit are published to it in the format of fedora-messaging.
 //!
-//! Does not create the exchange, which belongs to the bus. Before it on the path of a message: the outbox.
-//! After it: the consumers on the bus.
+//! Does not create the exchange, which belongs to the bus. The outbox of the host calls
+//! [`Exchange::publish`], and the consumers of the bus receive the messages.
 
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -21,8 +20,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Connects to the bus, and reconnects indefinitely after that. An exchange that does not exist is an
-    /// error.
+    /// Connects to the bus. Returns an error if the exchange does not exist. After that, reconnects whenever
+    /// the connection is lost.
     pub async fn connect(url: &str, name: &str) -> Result<Self, AmqpError> {
         let supervisor = Supervisor::start(Broker::new(url)?).await?;
         let session = supervisor.session().await?;
@@ -34,15 +33,17 @@ impl Exchange {
         Ok(Self { supervisor, name })
     }
 
-    /// Publishes a message with its topic as the routing key, and returns once the broker has confirmed it.
-    /// After an error it may be published again: its id stays the same.
+    /// Publishes a message with its topic as the routing key. Returns when the broker has confirmed the
+    /// publish.
+    ///
+    /// After an error, the caller may publish the message again. The message keeps its id.
     pub async fn publish(&self, message: &Message) -> Result<(), AmqpError> {
         let publication = Publication {
             exchange: &self.name,
             routing_key: message.topic.as_str(),
             body: message.body.as_str().as_bytes(),
             properties: properties(message),
-            // An exchange without a bound queue is not an error.
+            // The message is not mandatory, because the bus may have no queue for its topic.
             options: BasicPublishOptions::default(),
         };
         self.supervisor.session().await?.publish(&publication).await.map(|_| ())
@@ -54,12 +55,12 @@ impl Exchange {
     }
 }
 
-/// Returns the properties that consumers of fedora-messaging read (fedora-messaging 3.x,
+/// Returns the AMQP properties that consumers of fedora-messaging read (fedora-messaging 3.x,
 /// `Message._encode_routing_key` and `wire_format` in the project's documentation).
 fn properties(message: &Message) -> BasicProperties {
     let mut headers = FieldTable::default();
     let mut set = |name: &str, value: AMQPValue| {
-        // A header whose name is too long for AMQP is omitted rather than the message.
+        // A header whose name is too long for AMQP is omitted. The message is still published.
         if let Ok(name) = ShortString::try_new(name) {
             headers.insert(name, value);
         }

@@ -1,14 +1,14 @@
-//! A client of fedora-messaging: consumes a bus, which is a topic exchange of another broker, and
-//! publishes messages to one.
+//! A client of fedora-messaging. It consumes messages from a bus and publishes messages to a bus. A bus is a
+//! topic exchange on a broker of its own.
 //!
-//! Knows the form of fedora-messaging's queues, bindings, configuration file and message properties.
-//! Knows nothing of topics, schemas and JSON bodies.
+//! Knows the format of fedora-messaging's queues, bindings, configuration file and message properties. Knows
+//! nothing of topics, schemas and JSON bodies.
 //!
-//! Before [`Bus`] on the path of a message: the publishers on the bus. After it: the host's ingest.
-//! Before [`Exchange`]: the outbox. After it: the consumers on the bus.
+//! [`Bus`] receives messages from the publishers on the bus and passes them to the host's ingest.
+//! [`Exchange`] receives messages from the outbox and publishes them for the consumers on the bus.
 //!
-//! Modules, each using only those before it: `config`, `python_config`, `state`, `delivery`,
-//! `connection`, `bus`; and `exchange`, which uses none of them.
+//! The modules in order, each using only earlier ones: `config`, `python_config`, `state`, `delivery`,
+//! `connection`, `bus`. The module `exchange` uses none of them.
 
 mod bus;
 mod config;

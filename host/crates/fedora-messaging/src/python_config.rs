@@ -1,12 +1,16 @@
 //! The configuration file of the Python package, `/etc/fedora-messaging/config.toml`.
 //!
-//! The file is read as `fedora_messaging/config.py` of 3.9.1 reads it: a key in the file replaces the
-//! default as a whole, keys of the first level may be in upper case, and unknown keys are refused. The
-//! settings for callbacks, logging, publishing and exchanges (which a Python consumer does not declare
-//! either) are accepted and not used.
+//! The file has the same meaning as in `fedora_messaging/config.py` of version 3.9.1:
+//! - A key in the file replaces the whole default value of the key.
+//! - Keys of the first level may be in upper case.
+//! - Unknown keys are refused.
 //!
-//! We are stricter where the original fails later or loses messages: a value of the wrong type, a binding
-//! to a queue that is not configured, no queue at all, an unlimited prefetch.
+//! The settings for callbacks, logging, publishing and exchanges are accepted and not used. A Python consumer
+//! does not declare exchanges either.
+//!
+//! Some files are refused although the Python package accepts them, because the package later fails or loses
+//! messages: a value of the wrong type, a binding to a queue that is not configured, no queue at all, an
+//! unlimited prefetch.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -38,7 +42,8 @@ const UNUSED: &[&str] = &[
     "publish_priority",
     "topic_prefix",
 ];
-/// The client properties that identify the Python package. They cannot be set to other values.
+/// Client properties that identify the Python package. A file may set such a property only to a value that
+/// begins with this text.
 const RESERVED: &[(&str, &str)] = &[
     ("product", "Fedora Messaging with Pika"),
     ("information", "https://fedora-messaging.readthedocs.io/en/stable/"),
@@ -60,16 +65,16 @@ const URL_PARAMETERS: &[&str] = &[
     "tcp_options",
 ];
 
-/// Why a configuration file of the Python package cannot be used.
+/// The reason why a configuration file of the Python package cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PythonConfigError {
-    #[error("`{file}`, line {line}: invalid TOML: {reason}")]
+    #[error("invalid TOML in `{file}`, line {line}: {reason}")]
     Syntax { file: PathBuf, line: usize, reason: String },
-    #[error("`{key}` in `{file}`: {reason}")]
+    #[error("cannot use the key `{key}` in `{file}`: {reason}")]
     Key { file: PathBuf, key: String, reason: String },
 }
 
-/// A file while it is read.
+/// A configuration file while it is being read.
 struct File<'a> {
     path: &'a Path,
     keys: Table,
@@ -96,7 +101,8 @@ struct FileBinding {
     arguments: BTreeMap<String, Argument>,
 }
 
-/// The table `qos`, which replaces the default as a whole. Unlike the original we accept a part of it.
+/// The table `qos`. A missing key gets its default value. The Python package instead fails if one of the keys
+/// is missing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileQos {
@@ -107,8 +113,8 @@ struct FileQos {
 }
 
 impl BusConfig {
-    /// Reads the text of a configuration file of the Python package. Returns one bus for each of its
-    /// queues, because a Python consumer consumes all of them. `path` is used in errors.
+    /// Reads the text of a configuration file of the Python package. Returns one bus for each queue in the
+    /// file, because a Python consumer consumes all of them. `path` appears in errors.
     pub fn from_python_config(text: &str, path: &Path) -> Result<Vec<Self>, PythonConfigError> {
         let file = File::parse(text, path)?;
         file.check_unused()?;
@@ -164,13 +170,14 @@ impl<'a> File<'a> {
         let mut file = Self { path, keys: Table::new() };
         for (key, value) in parsed {
             if file.keys.insert(key.to_lowercase(), value).is_some() {
-                return Err(file.error(&key, "set twice, in upper and lower case"));
+                return Err(file.error(&key, "the key is set twice, in upper and lower case"));
             }
         }
         Ok(file)
     }
 
-    /// Refuses unknown keys, and checks the one that only the original uses.
+    /// Refuses unknown keys. Also checks the table `monitoring`, which the Python package checks and we do
+    /// not use.
     fn check_unused(&self) -> Result<(), PythonConfigError> {
         let is_known =
             |key: &&String| USED.contains(&key.as_str()) || UNUSED.contains(&key.as_str());
@@ -208,7 +215,9 @@ impl<'a> File<'a> {
             };
             match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
                 Some((_, original)) if value.starts_with(original) => (),
-                Some(_) => return Err(self.error(&key, "reserved")),
+                Some(_) => {
+                    return Err(self.error(&key, "the Python package reserves this property"));
+                }
                 None => drop(properties.insert(name, value)),
             }
         }
@@ -234,7 +243,7 @@ impl<'a> File<'a> {
             return Ok(BTreeMap::from([(name, queue)]));
         };
         if given.is_empty() {
-            return Err(self.error("queues", "contains no queue"));
+            return Err(self.error("queues", "the table contains no queue"));
         }
         let read = |(name, queue)| {
             let queue = self.convert(&format!("queues.{name}"), queue)?;
@@ -304,16 +313,19 @@ mod tests {
     fn errors_name_the_file_and_the_key() {
         check_refused(
             "a =",
-            "`/etc/c.toml`, line 1: invalid TOML: string values must be quoted, expected literal string",
+            "invalid TOML in `/etc/c.toml`, line 1: string values must be quoted, expected literal string",
         );
-        check_refused("amqp_uri = ''", "`amqp_uri` in `/etc/c.toml`: unknown key");
+        check_refused(
+            "amqp_uri = ''",
+            "cannot use the key `amqp_uri` in `/etc/c.toml`: unknown key",
+        );
         check_refused(
             "[queues.q]\ndurable = true",
-            "`queues.q` in `/etc/c.toml`: missing field `auto_delete`",
+            "cannot use the key `queues.q` in `/etc/c.toml`: missing field `auto_delete`",
         );
         check_refused(
             "[[bindings]]\nexchange = 'e'\nrouting_keys = 'a'",
-            "`bindings[0]` in `/etc/c.toml`: invalid type: string \"a\", expected a sequence",
+            "cannot use the key `bindings[0]` in `/etc/c.toml`: invalid type: string \"a\", expected a sequence",
         );
     }
 
@@ -321,8 +333,11 @@ mod tests {
     fn settings_that_would_lose_messages_are_refused() {
         check_refused(
             "[[bindings]]\nqueue = 'q'\nexchange = 'e'\nrouting_keys = []",
-            "`bindings[0].queue` in `/etc/c.toml`: there is no queue `q`",
+            "cannot use the key `bindings[0].queue` in `/etc/c.toml`: there is no queue `q`",
         );
-        check_refused("[queues]", "`queues` in `/etc/c.toml`: contains no queue");
+        check_refused(
+            "[queues]",
+            "cannot use the key `queues` in `/etc/c.toml`: the table contains no queue",
+        );
     }
 }

@@ -6,26 +6,27 @@ use std::time::SystemTime;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BusState {
     pub link: BusLink,
-    /// When this state began. A problem begins with its first error, even if the reason changes later.
+    /// Time at which this state began. If only the reason of a problem changes, this time stays the same.
     pub since: SystemTime,
-    /// How often the bus was consumed again after a problem.
+    /// Number of times that the bus was consumed again after a problem.
     pub reconnects: u64,
 }
 
-/// Whether the bus is consumed, and if not, why.
+/// Whether the bus is consumed, and if not, the reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BusLink {
     /// The first attempt to connect has not ended yet.
     Connecting,
     Consuming {
-        /// The queue's name on the broker.
+        /// Name of the queue on the broker.
         queue: String,
-        /// The reason of a memory or disk alarm: publishers are blocked, so no new messages arrive.
+        /// Reason of a memory or disk alarm of the broker. The alarm blocks publishers, so no new messages
+        /// arrive.
         blocked: Option<String>,
     },
-    /// The bus cannot be consumed, for a reason in one line. We keep retrying.
+    /// The bus cannot be consumed, for a reason in one line. The client keeps retrying.
     Broken { reason: String },
-    /// The bus was stopped by us.
+    /// The host has stopped the bus.
     Stopped,
 }
 
@@ -51,7 +52,7 @@ impl BusState {
         }
     }
 
-    /// Sets the link, and returns whether it changed.
+    /// Sets the link, and returns whether the link changed.
     pub(crate) fn set(&mut self, link: BusLink) -> bool {
         if self.link == link {
             return false;

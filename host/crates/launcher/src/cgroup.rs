@@ -1,9 +1,9 @@
 //! A control group for the program: version 2 of cgroups(7).
 //!
-//! With it, all processes that a program starts are killed at once, however fast it starts more, and
-//! where the machine counts processes in groups they are counted for this program alone. Owns where the
-//! group is created, and its files. Before it: the outer process, which creates and removes the group;
-//! after it: the program, which enters it before anything else.
+//! Killing the group kills all processes of the program at once, even if the program keeps starting new
+//! processes. If the controller `pids` is enabled, the group also limits the number of the program's
+//! processes. Owns the place of the group and its files. The outer process creates and removes the group. The
+//! program's process is in the group from its first step.
 
 use std::fs;
 use std::io;
@@ -16,18 +16,20 @@ use rustix::process::getpid;
 
 use crate::error::LayerError;
 
-/// The start of our groups' names, before the process id of the launcher that created one.
+/// The prefix of the name of a group. The process id of the launcher that created the group follows.
 const PREFIX: &str = "loopabull-launch-";
-/// The time limit for removing a group, and the interval of the attempts.
+/// The timeout for removing a group.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The interval between two attempts to remove a group.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// The attribute of a group that systemd delegates to a service, see systemd's CGROUP_DELEGATION.
+/// The extended attribute that systemd sets on a group that it delegates to a service (CGROUP_DELEGATION in
+/// the documentation of systemd).
 const DELEGATED: &str = "user.delegate";
 
 /// The control group of one program.
 pub(crate) struct Cgroup {
     path: PathBuf,
-    /// Held open, because the path does not exist in the program's root file system.
+    /// The opened folder of the group. The program's root file system does not contain the path.
     folder: OwnedFd,
     /// Whether the number of processes in the group is limited.
     pub(crate) is_counted: bool,
@@ -36,14 +38,14 @@ pub(crate) struct Cgroup {
 /// The control group of a launch, if it has one.
 pub(crate) enum Group {
     Created(Cgroup),
-    /// The group could not be created, for this reason.
+    /// The group could not be created. The text is the reason.
     Unavailable(String),
     /// The layer was left out.
     LeftOut,
 }
 
 impl Group {
-    /// Creates a group, if possible with this maximum number of processes.
+    /// Creates a group. The group limits the number of processes if the controller `pids` is enabled.
     pub(crate) fn create(max_processes: Option<u64>) -> Self {
         match Cgroup::create(max_processes) {
             Ok(group) => Self::Created(group),
@@ -51,7 +53,7 @@ impl Group {
         }
     }
 
-    /// Returns the group, if there is one.
+    /// Returns the group. `None` if no group was created.
     pub(crate) fn created(&self) -> Option<&Cgroup> {
         match self {
             Self::Created(group) => Some(group),
@@ -67,7 +69,7 @@ impl Cgroup {
         remove_orphans(&parent);
         let path = parent.join(format!("{PREFIX}{}", getpid().as_raw_nonzero()));
         let what = format!("create `{}`", path.display());
-        // A killed launcher with our process id may have left it.
+        // An earlier launcher that was killed may have left a group with our process id.
         fs::remove_dir(&path).ok();
         fs::create_dir(&path).map_err(LayerError::of(what.clone()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -75,10 +77,11 @@ impl Cgroup {
         let group = Self { folder, is_counted: false, path };
         if !group.path.join("cgroup.kill").exists() {
             fs::remove_dir(&group.path).ok();
-            let source = io::Error::other("this needs Linux 5.14");
+            let source = io::Error::other("the file `cgroup.kill` needs Linux 5.14");
             return Err(LayerError { what: "kill a control group".to_owned(), source });
         }
-        // The file exists if the parent group has the controller enabled for its children.
+        // `pids.max` exists only if the parent group enables the controller `pids`. Without the
+        // controller, the group does not limit processes.
         let limited = max_processes.map(|max| group.write("pids.max", &max.to_string()));
         Ok(Self { is_counted: limited.is_some_and(|limited| limited.is_ok()), ..group })
     }
@@ -88,7 +91,7 @@ impl Cgroup {
         self.write("cgroup.procs", "0")
     }
 
-    /// Kills all processes of the group, and returns whether there were any.
+    /// Kills all processes of the group. Returns whether the group still contains a process.
     pub(crate) fn kill(&self) -> io::Result<bool> {
         self.write("cgroup.kill", "1")?;
         let events = openat(&self.folder, "cgroup.events", OFlags::RDONLY, Mode::empty())?;
@@ -96,12 +99,12 @@ impl Cgroup {
         Ok(events.lines().any(|line| line == "populated 1"))
     }
 
-    /// Returns the descriptor of its folder.
+    /// Returns the file descriptor of the group's folder.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }
 
-    /// Kills the remaining processes of the group, and removes it.
+    /// Kills the remaining processes of the group, and removes the group.
     pub(crate) fn remove(&self) {
         let deadline = Instant::now() + REMOVAL_TIMEOUT;
         let is_left = || self.kill().unwrap_or(false) || fs::remove_dir(&self.path).is_err();
@@ -117,7 +120,7 @@ impl Cgroup {
     }
 }
 
-/// Returns the folder of the calling process's group.
+/// Returns the folder of the control group of the calling process.
 fn own_folder() -> io::Result<PathBuf> {
     let none = || io::Error::other("cgroups of version 2 are not mounted");
     let groups = fs::read_to_string("/proc/self/cgroup")?;
@@ -126,8 +129,9 @@ fn own_folder() -> io::Result<PathBuf> {
     mounts.lines().find_map(|line| folder_by(line, Path::new(group))).ok_or_else(none)
 }
 
-/// Reads a line of `/proc/self/mountinfo`, proc_pid_mountinfo(5), and returns the folder of the group
-/// if the line mounts it: `36 35 98:0 ROOT MOUNTPOINT OPTIONS [TAGS] - cgroup2 SOURCE OPTIONS`.
+/// Returns the folder of `group` if this line of `/proc/self/mountinfo` mounts a hierarchy that contains the
+/// group. The line has the form `36 35 98:0 ROOT MOUNTPOINT OPTIONS [TAGS] - cgroup2 SOURCE OPTIONS`
+/// (proc_pid_mountinfo(5)).
 fn folder_by(line: &str, group: &Path) -> Option<PathBuf> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3);
@@ -137,21 +141,21 @@ fn folder_by(line: &str, group: &Path) -> Option<PathBuf> {
     Some(if below.as_os_str().is_empty() { place.into() } else { Path::new(place).join(below) })
 }
 
-/// Returns the parent group if it is delegated to a service that runs in a subgroup of it
-/// (`DelegateSubgroup=` of systemd.resource-control(5)). Controllers can be enabled only there, because
-/// it contains no processes itself.
+/// Returns the parent group if systemd delegates it to the service of the daemon (`DelegateSubgroup=` in
+/// systemd.resource-control(5)). The daemon then runs in a subgroup, and the parent contains no processes.
+/// The kernel enables controllers only in a group without processes, so groups are created in the parent.
 fn delegated_parent(own: &Path) -> Option<PathBuf> {
     let parent = own.parent()?;
     let mut value = [0; 1];
     let is_delegated = getxattr(parent, DELEGATED, &mut value) == Ok(1) && value == *b"1";
     if is_delegated {
-        // This fails if the controller does not exist.
+        // The write fails if the controller `pids` does not exist. Then the group does not limit processes.
         fs::write(parent.join("cgroup.subtree_control"), "+pids").ok();
     }
     is_delegated.then(|| parent.to_owned())
 }
 
-/// Removes the groups of launchers that were killed.
+/// Removes the empty groups that killed launchers left behind.
 fn remove_orphans(parent: &Path) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries {

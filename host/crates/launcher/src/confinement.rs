@@ -1,10 +1,9 @@
 //! The description of a confined program, and its form as arguments.
 //!
-//! Owns the options of `loopabull-launch`: [`Confinement::to_args`] writes them and
-//! [`Confinement::from_args`] reads them, so that both ends agree by one file. Must not know how
-//! a layer is applied, nor the values of environment variables: every user of the machine can read
-//! arguments in /proc, so they contain only names. Before it: the daemon, which fills in a
-//! `Confinement`; after it: the supervisor.
+//! Owns the options of `loopabull-launch`. The daemon writes them with [`Confinement::to_args`], and the
+//! launcher reads them with [`Confinement::from_args`]. Must not know how a layer is applied. The options
+//! contain the names of environment variables but not their values, because every user of the machine can
+//! read the arguments of a process in `/proc`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,52 +32,53 @@ const REQUIRE: &str = "--require";
 const WITHOUT: &str = "--without";
 const DESCRIPTOR: &str = "--descriptor";
 
-/// The numbers that descriptors can have in the program. The launcher's own are higher.
+/// The numbers that passed-on file descriptors can have in the program. The launcher's own file descriptors
+/// have higher numbers.
 const DESCRIPTORS: Range<u32> = 3..sys::FAR.cast_unsigned();
 
-/// A program, and everything that it is granted.
+/// A program with its grants, limits and layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
     /// The working directory of the program.
     pub directory: PathBuf,
-    /// The home directory of the program's user in the file of users, in a private root file system.
-    /// Programs that do not read `HOME` find it there.
+    /// The home directory of the program's user in `/etc/passwd`, in a private root file system. Programs
+    /// that ignore `HOME` read `/etc/passwd`.
     pub home: Option<PathBuf>,
-    /// The directory that is mounted on `/tmp` and `/var/tmp` in a private root file system, except
-    /// where that would hide a grant.
+    /// The directory that is mounted on `/tmp` and `/var/tmp` in a private root file system. A mount that
+    /// would hide a granted path is left out.
     pub tmp: Option<PathBuf>,
-    /// The names of the environment variables that the program gets, with the launcher's values. A
-    /// variable that is not set is skipped.
+    /// The names of the environment variables that the program gets. [`Launch`](crate::Launch) contains the
+    /// values. A name without a value is skipped.
     pub environment: Vec<String>,
     /// The files that the program may use.
     pub files: Files,
-    /// The TCP ports that the program may connect to, at any address. It cannot bind a TCP port, but a
-    /// socket that listens without binding still gets a random one. UDP is not limited.
+    /// The TCP ports that the program may connect to, at any address. The program cannot bind a TCP port. A
+    /// socket that listens without binding still gets a random port. UDP is not limited.
     pub tcp: Vec<u16>,
-    /// The newest Landlock ABI that is used. It shows what would be in force on an older kernel.
+    /// The newest Landlock ABI that may be used. A lower number tries the sandbox as on an older kernel.
     pub landlock_abi: Option<u8>,
     /// The user that the program runs as. Only root can switch to another user.
     pub user: Option<User>,
-    /// The layers without which the program is not run, in addition to [`Layer::ALWAYS`].
+    /// The required layers, in addition to [`Layer::ALWAYS`]. The program is not run without these layers.
     pub required: BTreeSet<Layer>,
     /// The layers that are left out.
     pub without: BTreeSet<Layer>,
-    /// The numbers of the descriptors in the program, in the order in which the control socket
-    /// delivers them.
+    /// The numbers that the passed-on file descriptors have in the program, in the order in which the
+    /// control socket delivers the file descriptors.
     pub descriptors: Vec<u32>,
-    /// The resources that the program may use.
+    /// The limits on the resources of the program.
     pub limits: Limits,
     /// The absolute path of the program. `PATH` is not searched.
     pub program: PathBuf,
-    /// The program's arguments, without its own name.
+    /// The arguments of the program, without the program name.
     pub arguments: Vec<OsString>,
 }
 
-/// The files that a program may use: directory trees or single files, by their paths on the host.
+/// The files that a program may use. Each path names a file or a directory tree on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// Whether the files that programs need to run at all are granted: code, names, certificates and a
-    /// few devices.
+    /// Whether the files that most programs need are granted: code, names of users and hosts, certificates
+    /// and a few devices.
     pub system: bool,
     /// Paths that the program may read and execute.
     pub read: Vec<PathBuf>,
@@ -87,7 +87,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Returns all granted paths. Some may not exist.
+    /// Returns all granted paths, including paths that do not exist.
     pub fn all(&self) -> impl Iterator<Item = &Path> {
         let system = [system::READ, system::WRITE].into_iter().filter(|_| self.system).flatten();
         let own = self.read.iter().chain(&self.write).map(PathBuf::as_path);
@@ -101,9 +101,9 @@ impl Files {
 }
 
 impl Confinement {
-    /// Returns the arguments of `loopabull-launch` for this confinement, without its own name.
+    /// Returns the arguments of `loopabull-launch` for this confinement, without the program name.
     ///
-    /// [`Confinement::from_args`] reads them back to an equal confinement, unless it refuses them.
+    /// [`Confinement::from_args`] turns the arguments back into an equal confinement, or refuses them.
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args = vec![DIRECTORY.into(), self.directory.clone().into_os_string()];
         let mut push = |option: &str, value: OsString| args.extend([option.into(), value]);
@@ -148,12 +148,12 @@ impl Confinement {
         args
     }
 
-    /// Reads the launcher's arguments, without its own name.
+    /// Reads the arguments of `loopabull-launch`, without the program name.
     ///
     /// # Errors
     ///
-    /// Refuses everything that [`Confinement::to_args`] does not write, for example a program whose
-    /// path is not absolute.
+    /// If the arguments do not describe a valid confinement, for example if the path of the program is
+    /// relative.
     pub fn from_args(mut args: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut directory = None;
         let mut read = Self::empty();
@@ -175,7 +175,8 @@ impl Confinement {
         Ok(read)
     }
 
-    /// Returns a confinement without grants, and without program and directory.
+    /// Returns a confinement without grants, in which the paths of the program and the working directory are
+    /// empty.
     fn empty() -> Self {
         Self {
             directory: PathBuf::new(),
@@ -195,7 +196,7 @@ impl Confinement {
         }
     }
 
-    /// Reads one option, with its value from `args`.
+    /// Reads one option, and takes its value from `args`.
     fn read_option(
         &mut self,
         option: OsString,
@@ -229,8 +230,8 @@ impl Confinement {
         Ok(())
     }
 
-    /// Returns the source and target of each mount for the program's temporary files. A target that
-    /// would hide a grant is skipped.
+    /// Returns the source and target of each mount for the program's temporary files. A mount that would
+    /// hide a granted path is left out.
     pub(crate) fn tmp_mounts(&self) -> Vec<(&Path, &'static str)> {
         let Some(tmp) = &self.tmp else { return Vec::new() };
         let grants = || self.files.read.iter().chain(&self.files.write);
@@ -238,17 +239,17 @@ impl Confinement {
         system::TMP.iter().filter(is_free).map(|target| (tmp.as_path(), *target)).collect()
     }
 
-    /// Returns whether the program is not run without this layer.
+    /// Returns whether this layer is required, so that the program is not run without it.
     pub fn requires(&self, layer: Layer) -> bool {
         Layer::ALWAYS.contains(&layer) || self.required.contains(&layer)
     }
 
-    /// Returns whether this layer is requested.
+    /// Returns whether the launcher tries to apply this layer. `false` if `--without` names the layer.
     pub(crate) fn wants(&self, layer: Layer) -> bool {
         !self.without.contains(&layer)
     }
 
-    /// Returns the maximum number of processes, if that layer is requested.
+    /// Returns the maximum number of processes. `None` if there is no limit or the layer is left out.
     pub(crate) fn max_processes(&self) -> Option<u64> {
         self.limits.processes.filter(|_| self.wants(Layer::Processes))
     }

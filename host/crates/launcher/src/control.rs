@@ -1,11 +1,12 @@
-//! The control socket: a plan and descriptors come in, a report goes out.
+//! The control socket, on which the launcher receives its plan and sends its report.
 //!
-//! Owns the form of the plan: a length of four bytes, big-endian, then the arguments of the launcher,
-//! each ended by a nul byte, as in `/proc/PID/cmdline`; then the same with the environment variables of
-//! the program, as in `/proc/PID/environ`. These variables are never in the environment of the launcher
-//! itself, which has privileges that a variable could misuse. The descriptors for the program travel
-//! with the first byte. The lines of a [`Report`] go back. When the other end closes the socket, the
-//! program is killed. Before it: the daemon; after it: `main`.
+//! Owns the encoding of the plan, which has two parts. The first part contains the arguments of the
+//! launcher, in the format of `/proc/PID/cmdline`. The second part contains the environment variables of the
+//! program, in the format of `/proc/PID/environ`. Before each part comes its length in four bytes,
+//! big-endian. The file descriptors for the program are attached to the first byte of the plan. The
+//! environment of the launcher itself never contains the variables of the program, because some variables
+//! could change how the privileged launcher behaves. The launcher sends each [`Report`] as a line. When the
+//! daemon closes its end of the socket, the program is killed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,23 +34,23 @@ pub type Environment = BTreeMap<String, OsString>;
 pub struct Plan {
     /// The arguments of the launcher.
     pub arguments: Vec<OsString>,
-    /// The environment variables that the program may get.
+    /// The environment variables of which the program gets those that the arguments name.
     pub environment: Environment,
-    /// The descriptors for the program.
+    /// The file descriptors for the program.
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// The maximum number of descriptors in a plan.
+/// The maximum number of file descriptors in a plan.
 const MAX_DESCRIPTORS: usize = 4;
-/// The maximum size of the arguments, and of the environment variables, in bytes.
+/// The maximum size of each part of a plan, in bytes.
 const MAX_BLOCK_BYTES: usize = 4 << 20;
 
-/// Sends a plan to a launcher that was started with `--control`. The descriptors are in the order of
+/// Sends a plan to a launcher that was started with `--control`. The file descriptors are in the order of
 /// [`Confinement::descriptors`].
 ///
 /// # Errors
 ///
-/// If sending fails, or the length of the plan does not fit into four bytes.
+/// If sending fails, or if the length of a part does not fit into four bytes.
 pub fn send_plan(
     socket: &UnixStream,
     confinement: &Confinement,
@@ -77,16 +78,16 @@ fn block(words: impl IntoIterator<Item = OsString>) -> io::Result<Vec<u8>> {
     Ok([&length.to_be_bytes()[..], &bytes].concat())
 }
 
-/// Sends bytes, with descriptors attached to the first byte.
+/// Sends bytes, with file descriptors attached to the first byte.
 ///
 /// # Errors
 ///
-/// If sending fails, or there are too many descriptors.
+/// If sending fails, or if there are more than four file descriptors.
 pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::Error::other("too many descriptors"));
+        return Err(io::Error::other("too many file descriptors in one plan"));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
     let mut socket = socket;
@@ -97,12 +98,12 @@ pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
 pub struct Control(UnixStream);
 
 impl Control {
-    /// Takes over the socket with which this process was started, and reads the plan from it. Puts
-    /// `/dev/null` in the socket's place, which may be standard input.
+    /// Takes over the socket that this process inherited as file descriptor `number`, and reads the plan.
+    /// `/dev/null` replaces the socket as `number`, which may be standard input.
     ///
     /// # Errors
     ///
-    /// If the descriptor is not open, or no complete plan arrives on it.
+    /// If the file descriptor is not open, or if no complete plan arrives on the socket.
     pub fn open(number: u32) -> Result<(Self, Plan), LaunchError> {
         let open = || {
             let control = Self::new(sys::inherited(number)?);
@@ -147,7 +148,7 @@ impl Control {
     fn read_words(&self, length: [u8; 4]) -> io::Result<Vec<OsString>> {
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
         if length > MAX_BLOCK_BYTES {
-            return Err(io::Error::other("the plan is too long"));
+            return Err(io::Error::other("a part of the plan is longer than 4 MiB"));
         }
         let mut words = vec![0; length];
         (&self.0).read_exact(&mut words)?;
@@ -155,7 +156,7 @@ impl Control {
         Ok(words.map(|word| OsString::from_vec(word[..word.len() - 1].to_vec())).collect())
     }
 
-    /// Writes a line. An error is ignored: it means that the daemon is gone.
+    /// Writes a line of the report. A write error means that the daemon has ended, and is ignored.
     pub(crate) fn report(&self, report: &Report) {
         (&self.0).write_all(format!("{report}\n").as_bytes()).ok();
     }

@@ -1,7 +1,7 @@
 //! The reasons why a program was not run.
 //!
-//! Owns [`LaunchError`], its text and its exit code. Must not know how a step is done. Before it: the
-//! module whose step failed; after it: the outer process, which reports the error.
+//! Owns [`LaunchError`], its text and its exit code. Must not know how a step is done. A module returns the
+//! error of its failed step, and the supervisor reports the error.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::exit;
 use crate::layer::Layer;
 
-/// A step of a launch. Its text completes "cannot ...".
+/// A step of a launch. Its `Display` text completes a sentence that begins with "cannot".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Encode the program's arguments and environment variables for the kernel.
@@ -21,15 +21,15 @@ pub enum Step {
     Plan,
     /// Create or watch a process of the launcher or of the program.
     Process,
-    /// Apply a layer; `what` names the part of it that failed.
+    /// Apply a layer. `what` names the part of the layer that failed.
     Layer { layer: Layer, what: String },
-    /// Apply a layer that is required and that this machine does not offer.
+    /// Apply a required layer that this machine does not support.
     RequiredLayer { layer: Layer },
     /// Enter the working directory of the program.
     Directory(PathBuf),
     /// Create a process group, and a session if possible.
     Session,
-    /// Pass on the named descriptors and close all others.
+    /// Pass on the named file descriptors and close all others.
     Descriptors,
     /// Block signals, or unblock them and reset SIGPIPE for the program.
     Signals,
@@ -40,37 +40,37 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text => write!(f, "pass on arguments and environment variables"),
+            Self::Text => write!(f, "pass on the arguments and environment variables"),
             Self::Plan => write!(f, "read the plan from the control socket"),
-            Self::Process => write!(f, "start or watch a process"),
+            Self::Process => write!(f, "start or supervise a process"),
             Self::Layer { layer, what } => write!(f, "apply layer `{layer}`: cannot {what}"),
             Self::RequiredLayer { layer } => write!(f, "apply required layer `{layer}`"),
             Self::Directory(path) => write!(f, "enter directory `{}`", path.display()),
             Self::Session => write!(f, "create a process group"),
-            Self::Descriptors => write!(f, "pass on or close descriptors"),
-            Self::Signals => write!(f, "set up signals"),
+            Self::Descriptors => write!(f, "pass on or close file descriptors"),
+            Self::Signals => write!(f, "set up the signals"),
             Self::Program(path) => write!(f, "execute `{}`", path.display()),
         }
     }
 }
 
-/// A step that failed, and the kernel's reason.
+/// A failed step, with the reason.
 #[derive(Debug, Error)]
 #[error("cannot {step}")]
 pub struct LaunchError {
     /// The step that failed.
     pub step: Step,
-    /// The reason, usually in the kernel's words.
+    /// The reason of the failure, usually an error of a system call.
     pub source: io::Error,
 }
 
 impl LaunchError {
-    /// Returns a function for `map_err` that names the failed step.
+    /// Returns a function for `map_err` that makes the error of this step.
     pub(crate) fn at<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> Self {
         move |source| Self { step, source: source.into() }
     }
 
-    /// Returns a function for `map_err` that names the failed part of a layer.
+    /// Returns a function for `map_err` that makes the error of a part of a layer.
     pub(crate) fn in_layer<E>(layer: Layer, what: &str) -> impl FnOnce(E) -> Self + use<E>
     where
         E: Into<io::Error>,
@@ -78,7 +78,7 @@ impl LaunchError {
         Self::at(Step::Layer { layer, what: what.to_owned() })
     }
 
-    /// Returns the code of [`exit`] with which the launcher ends.
+    /// Returns the exit code of the launcher for this error, one of [`exit`].
     pub fn exit_code(&self) -> u8 {
         match &self.step {
             Step::Program(_) if self.source.kind() == io::ErrorKind::NotFound => exit::NOT_FOUND,
@@ -88,7 +88,8 @@ impl LaunchError {
     }
 }
 
-/// A failed part of a layer, in a module that does not know whether the layer is required.
+/// A failed part of a layer. The caller decides whether the failure matters, because only required layers
+/// must be applied.
 #[derive(Debug, Error)]
 #[error("cannot {what}")]
 pub(crate) struct LayerError {
@@ -97,24 +98,25 @@ pub(crate) struct LayerError {
 }
 
 impl LayerError {
-    /// Returns a function for `map_err`; `what` completes "cannot ...".
+    /// Returns a function for `map_err` that makes this error. `what` completes a sentence that begins with
+    /// "cannot".
     pub(crate) fn of<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         let what = what.into();
         move |source| Self { what, source: source.into() }
     }
 
-    /// Returns the error of the launch if the program must not run without this layer.
+    /// Turns the error into the error of a launch, for a layer that is required.
     pub(crate) fn in_layer(self, layer: Layer) -> LaunchError {
         LaunchError { step: Step::Layer { layer, what: self.what }, source: self.source }
     }
 
-    /// Returns error and reason in one line for a report.
+    /// Returns the text of the error and its reason, for the detail in a report.
     pub(crate) fn detail(&self) -> String {
         format!("{self}: {}", self.source)
     }
 }
 
-/// Returns the reason why a grant is refused whose path contains a symbolic link.
+/// Returns the error for a granted path that contains a symbolic link.
 pub(crate) fn symlink_in_grant() -> io::Error {
     io::Error::other("the path contains a symbolic link; grant its target instead")
 }

@@ -1,13 +1,13 @@
 //! The exit codes of `loopabull-launch`, with the same meaning as those of env(1) and nohup(1).
 //!
-//! Owns the numbers. Must not know how they arise. Before it: `main`, which ends with one; after it:
-//! the daemon, which maps them to an outcome. The program may end with the same numbers for reasons of
-//! its own; only the launcher's line on standard error distinguishes the two.
+//! Owns the numbers. Must not know the causes of the errors. The program may end with the same numbers for
+//! its own reasons. If the launcher itself fails, the launcher also reports the reason: on the control
+//! socket, or as a line on standard error.
 
-/// The arguments are wrong; no layer was applied and the program was not run.
+/// The arguments are wrong. No layer was applied, and the program was not run.
 pub const USAGE: u8 = 64;
 
-/// A layer could not be applied, so the program was not run: it never runs partly confined.
+/// A layer could not be applied, or another step of the launch failed. The program was not run.
 pub const LAYER_FAILED: u8 = 125;
 
 /// The program was found, but cannot be executed.

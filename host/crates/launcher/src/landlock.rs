@@ -1,14 +1,14 @@
-//! Files, TCP ports, signals and sockets, by Landlock.
+//! Restricts files, TCP ports, signals and sockets with Landlock.
 //!
-//! Owns one ruleset for all of them. Files need ABI 3 (Linux 6.2), because earlier ones let a program
-//! truncate a file that it may not write; ports need ABI 4 (6.7), scopes 6 (6.12), and sockets in the
-//! file system 9 (7.1), see landlock(7). A feature that the kernel lacks is reported, never skipped in
-//! silence. Before it: the pipeline; after it: the kernel.
+//! Owns the Landlock ruleset, which contains all four restrictions. The restriction of files needs ABI 3
+//! (Linux 6.2), because earlier ABIs let a program truncate a file that it may not write. Ports need ABI 4
+//! (Linux 6.7), scopes need ABI 6 (Linux 6.12), and sockets in the file system need ABI 9 (Linux 7.1); see
+//! landlock(7). A feature that the kernel lacks is always reported.
 //!
-//! Landlock checks ports when a socket is connected and when it is bound. `listen` on an unbound socket
-//! gives it a random port without a check. A filter of system calls cannot prevent that: it sees only
-//! the number of a descriptor, which may also be a socket in the file system, as ssh needs to share a
-//! connection.
+//! Landlock checks a port when a socket is connected or bound. When a program calls `listen` on an unbound
+//! TCP socket, the socket gets a random port without a check. A filter of system calls cannot prevent this.
+//! The filter only sees the number of the file descriptor, and must allow `listen` for sockets in the file
+//! system, on which ssh shares its connections.
 
 use std::fs::File;
 use std::io;
@@ -30,7 +30,7 @@ use crate::report::LayerState;
 use crate::rootfs::RootFilesystem;
 use crate::system;
 
-/// The newest ABI whose access rights have been reviewed for this module.
+/// The newest Landlock ABI that this module uses. The access rights of newer ABIs were not reviewed.
 const REVIEWED: ABI = ABI::V9;
 
 impl From<RulesetError> for LayerError {
@@ -39,7 +39,7 @@ impl From<RulesetError> for LayerError {
     }
 }
 
-/// Confines the calling thread. Returns the state of each layer with a detail.
+/// Applies the Landlock ruleset to the calling thread. Returns each layer with its state and a detail.
 pub(crate) fn confine(
     confinement: &Confinement,
     root: RootFilesystem,
@@ -56,7 +56,8 @@ pub(crate) fn confine(
     Ok(layer_states(confinement, effective_abi(&status).min(max_abi)))
 }
 
-/// Creates a ruleset that denies everything it handles. Layers that were left out are not handled.
+/// Creates a ruleset without rules, which denies all kinds of access that it handles. The ruleset does not
+/// handle layers that were left out.
 fn create_ruleset(confinement: &Confinement, abi: ABI) -> Result<RulesetCreated, LayerError> {
     let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let mut ruleset =
@@ -126,7 +127,7 @@ fn effective_abi(status: &RestrictionStatus) -> i32 {
     }
 }
 
-/// Returns which layers this ABI covers.
+/// Returns the state of each layer under this ABI, with a detail.
 fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, LayerState, String)> {
     let layers = [(Layer::Files, 3), (Layer::Tcp, 4), (Layer::Scopes, 6), (Layer::Sockets, 9)];
     let state = |(layer, needed)| {
@@ -142,7 +143,7 @@ fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, LayerState, 
 }
 
 fn unsupported() -> LayerError {
-    let source = io::Error::other("this needs Landlock of Linux 6.2 or later, switched on");
+    let source = io::Error::other("the kernel must be Linux 6.2 or later, with Landlock enabled");
     LayerError { what: "confine files".to_owned(), source }
 }
 
@@ -150,7 +151,7 @@ fn cannot_grant<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> LayerError
     LayerError::of(format!("grant `{}`", path.display()))
 }
 
-/// Allows a path of the system, following symbolic links.
+/// Allows access to a path of the system. Symbolic links are followed.
 fn allow(
     ruleset: RulesetCreated,
     path: &Path,
@@ -160,8 +161,8 @@ fn allow(
     allow_opened(ruleset, path, &opened.map_err(cannot_grant(path))?, rights)
 }
 
-/// Allows a path that was granted by name. A symbolic link on the way is refused, because anyone who
-/// may write there could redirect it.
+/// Allows access to a path from `--read` or `--write`. A path that contains a symbolic link is refused,
+/// because anyone who may replace the link could redirect the grant.
 fn allow_named(
     ruleset: RulesetCreated,
     path: &Path,
@@ -185,7 +186,7 @@ fn allow_opened(
     rights: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, LayerError> {
     let is_dir = descriptor.metadata().map_err(cannot_grant(path))?.is_dir();
-    // A rule for a file must not contain rights that only a directory has.
+    // The kernel refuses a rule for a file if the rule contains rights that only directories have.
     let rights = if is_dir { rights } else { rights & AccessFs::from_file(REVIEWED) };
     Ok(ruleset.add_rule(PathBeneath::new(descriptor, rights))?)
 }

@@ -1,22 +1,22 @@
 //! The layers of a confinement.
 //!
-//! Owns their names. Must not know how a layer is applied. Before it: the options that require a layer
-//! or leave it out; after it: the modules that apply one, and the report.
+//! Owns the names of the layers. Must not know how a layer is applied. Options use the names to require a
+//! layer or to leave it out, and reports use them to show the state of a layer.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A part of a confinement that a kernel may lack or a machine may forbid.
+/// A layer of a confinement. A kernel may lack a layer, and a machine may forbid it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Layer {
-    /// Private processes, mounts, shared memory and message queues, and a root file system that
-    /// contains only what was granted.
+    /// Private process ids, mounts, shared memory and message queues, and a root file system that contains
+    /// only granted paths.
     Namespaces,
-    /// A private control group, whose processes are all killed together.
+    /// A private control group, through which all processes are killed at once.
     Cgroup,
-    /// Another user. Only root can switch to one.
+    /// Another user than that of the launcher. Only root can switch to another user.
     User,
-    /// No capability, and no way to gain one by executing a file.
+    /// No capabilities, and no way to gain capabilities by executing a file.
     Capabilities,
     /// No new privileges from setuid programs.
     NewPrivileges,
@@ -24,21 +24,21 @@ pub enum Layer {
     Limits,
     /// A maximum number of processes.
     Processes,
-    /// No access to files that were not granted.
+    /// Access to granted files only.
     Files,
-    /// No connection to TCP ports that were not granted, and no binding of a TCP port. A socket that
-    /// listens without binding still gets a random port. UDP is not limited.
+    /// Connections to granted TCP ports only, and no binding of TCP ports. A socket that listens without
+    /// binding still gets a random port. UDP is not limited.
     Tcp,
-    /// No signals to processes outside, and no connections to their abstract sockets.
+    /// No signals to processes outside of the sandbox, and no connections to their abstract sockets.
     Scopes,
-    /// No connection to sockets in the file system that were not granted.
+    /// Connections to granted sockets in the file system only.
     Sockets,
-    /// No system call that a well-meaning program does not need.
+    /// No system calls that ordinary programs do not need.
     Syscalls,
 }
 
 impl Layer {
-    /// Every layer, in the order in which they come into force.
+    /// All layers, in the order in which they are applied.
     pub const ALL: [Self; 12] = [
         Self::Namespaces,
         Self::Cgroup,
@@ -54,7 +54,7 @@ impl Layer {
         Self::Syscalls,
     ];
 
-    /// The layers that every program gets.
+    /// The layers that are required for every program.
     pub const ALWAYS: [Self; 4] = [Self::NewPrivileges, Self::Limits, Self::Files, Self::Syscalls];
 
     /// Returns the name that options and reports use.

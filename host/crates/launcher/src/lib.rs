@@ -1,16 +1,17 @@
-//! The confined start of one program: the library half of `loopabull-launch`.
+//! Starts one program in a sandbox: the library part of the program `loopabull-launch`.
 //!
-//! The daemon has many threads, and between `fork` and `exec` such a process may hardly call anything.
-//! So it confines nothing there. It sends a [`Confinement`] to `loopabull-launch`, and that program,
-//! small and single-threaded, builds a root file system for the program, applies every layer, and
-//! supervises the program until none of its processes is left.
+//! The daemon has many threads. A process with several threads may call almost no functions between `fork`
+//! and `exec`, so the daemon cannot set up a sandbox there. Instead the daemon starts `loopabull-launch`,
+//! which is small and single-threaded, and sends a [`Confinement`] to the launcher. The launcher builds a
+//! root file system for the program, applies each layer, and supervises the program until all of its
+//! processes have ended.
 //!
-//! Owns the description of a confinement, its form as arguments, and the order of the layers. Must not
-//! know what a playbook, a task or a message is. Before it: the daemon's spawn. After it: the program.
+//! Owns the description of a confinement, its form as arguments, and the order of the layers. Must not know
+//! playbooks, tasks or messages.
 //!
-//! Modules import only from later ones in this order: `supervisor` → `pipeline` → `landlock` →
-//! `rootfs` → {`cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` → {`error`,
-//! `limits`, `privileges`, `processes`, `report`, `system`, `usage`} → {`exit`, `layer`, `sys`}.
+//! A module imports only modules further right in this list: `supervisor` → `pipeline` → `landlock` →
+//! `rootfs` → {`cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` →
+//! {`error`, `limits`, `privileges`, `processes`, `report`, `system`, `usage`} → {`exit`, `layer`, `sys`}.
 
 mod cgroup;
 mod confinement;

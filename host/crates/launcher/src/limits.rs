@@ -1,36 +1,34 @@
-//! The limits on a program's use of resources.
+//! The limits on the resources of a program.
 //!
-//! Owns the set of limits and the names of their options. Must not know how they are set. Before it:
-//! the arguments; after it: the pipeline, which sets the limits.
+//! Owns the set of limits and the names of their options. Must not know how a limit is set: the pipeline sets
+//! the limits.
 
-/// The resources that the program may use.
+/// The limits on the resources of the program.
 ///
-/// These are the kernel's resource limits, see getrlimit(2): each applies to every process by itself,
-/// not to the program and its children together, and none ever raises an inherited limit. Without a
-/// value the inherited limit stays. Core dumps are always off.
+/// Except for `processes`, each limit applies to every process separately (getrlimit(2)). A limit never
+/// raises an inherited limit. Without a value, the inherited limit applies. Core dumps are always off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum number of open descriptors.
+    /// Maximum number of open file descriptors.
     pub open_files: Option<u64>,
-    /// Maximum size of a file that is written, in bytes.
+    /// Maximum size of a written file, in bytes.
     pub file_size: Option<u64>,
-    /// Processor time in seconds, after which the process is killed.
+    /// Maximum processor time, in seconds. A process that exceeds this time is killed.
     pub cpu_seconds: Option<u64>,
-    /// Maximum address space in bytes.
+    /// Maximum size of the address space, in bytes.
     pub memory: Option<u64>,
-    /// Maximum number of processes of the program, if its control group counts them. Otherwise it is
-    /// the maximum for the program's user, including processes outside, and the kernel does not apply
-    /// it to root.
+    /// Maximum number of processes of the program, if a control group counts them. Otherwise the kernel
+    /// counts all processes of the program's user, and does not apply the limit to root.
     pub processes: Option<u64>,
 }
 
 impl Limits {
-    /// Returns limits that change nothing.
+    /// Returns limits without values, so that all inherited limits apply.
     pub fn none() -> Self {
         Self { open_files: None, file_size: None, cpu_seconds: None, memory: None, processes: None }
     }
 
-    /// Returns the options that set these limits.
+    /// Returns the name and the value of each option that sets one of these limits.
     pub(crate) fn options(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let limits = [
             ("--limit-open-files", self.open_files),
@@ -42,7 +40,7 @@ impl Limits {
         limits.into_iter().filter_map(|(option, limit)| Some((option, limit?)))
     }
 
-    /// Returns an option's name and the field that takes its value, if it is an option of a limit.
+    /// Returns the name of an option and the field for its value. `None` if the option sets no limit.
     pub(crate) fn slot(&mut self, option: &str) -> Option<(&'static str, &mut Option<u64>)> {
         Some(match option {
             "--limit-open-files" => ("--limit-open-files", &mut self.open_files),

@@ -1,8 +1,8 @@
-//! `loopabull-launch`: reads its arguments, or a plan, and runs the program.
+//! `loopabull-launch`: reads its arguments or a plan, and runs the program in a sandbox.
 //!
-//! Owns the printed texts: the help, the plan, and the one line that says why the program was not run.
-//! Must not know how a layer works. Before it: the daemon, or a person who tries a confinement by hand;
-//! after it: the supervisor.
+//! Owns the printed texts: the help, the plan, and the line with the reason why the program was not run. Must
+//! not know how a layer works. The daemon starts this program, or a person tries a confinement with it. The
+//! supervisor then runs the program.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,78 +18,84 @@ Usage: loopabull-launch [--report] --directory DIR [OPTIONS] -- PROGRAM [ARGUMEN
        loopabull-launch --print-plan --directory DIR [OPTIONS] -- PROGRAM [ARGUMENT...]
        loopabull-launch --control N
 
-The daemon runs each playbook through this program. It builds a root file system
-that contains only what OPTIONS grant, drops all privileges, runs PROGRAM in it,
-supervises it, and kills the processes that it leaves behind. If a required layer
-is not available, PROGRAM is not run; any other missing layer is reported.
+The daemon runs each playbook through loopabull-launch. loopabull-launch builds a
+root file system that contains only the granted files, drops all privileges, runs
+PROGRAM, supervises PROGRAM, and kills the processes that PROGRAM leaves behind.
+If a required layer is not available, PROGRAM is not run. A missing layer that is
+not required is reported, and PROGRAM is run without it.
 
-PROGRAM is an absolute path; PATH is not searched. It always runs with:
+PROGRAM is an absolute path; PATH is not searched. PROGRAM always runs with:
   - its own process group and session, umask 077, no core dumps, no blocked
     signals, and the default action of SIGPIPE
-  - no open descriptors except standard input, output and error
+  - no open file descriptors except standard input, output and error, and those
+    passed on with --descriptor
   - no capabilities, and no way to gain privileges: sudo and su have no effect
-  - no access to files that were not granted
-  - no connections to TCP ports that were not granted. It cannot bind a TCP port;
-    listening without binding still works, on a random port. UDP is not limited
+  - access to granted files only
+  - connections to granted TCP ports only. PROGRAM cannot bind a TCP port. It can
+    still listen on a random port, without binding. UDP is not limited
 
 Options:
-  --directory DIR        run in the working directory DIR (required)
+  --directory DIR        run PROGRAM in the working directory DIR (required)
   --env NAME             pass on the environment variable NAME, if it is set
-                         (repeatable). No other variable is passed on. A value
-                         is never an argument, because all users can read those
+                         (repeatable). No other variable is passed on. The value
+                         comes from the environment and is not an argument,
+                         because all users can read arguments
   --home DIR             in a private root file system, set the home directory of
-                         PROGRAM's user in /etc/passwd
+                         PROGRAM's user in /etc/passwd to DIR
   --tmp DIR              in a private root file system, mount DIR, writable, on
                          /tmp and /var/tmp
-  --system               grant the files that programs need to run at all: /usr,
-                         names of users and hosts, certificates, a few devices,
-                         /dev/shm
-  --read PATH            grant reading and executing a file or directory tree
+  --system               grant the files that most programs need: /usr, names of
+                         users and hosts, certificates, a few devices, /dev/shm
+  --read PATH            grant reading and executing of a file or directory tree
                          (repeatable)
-  --write PATH           grant writing too (repeatable)
+  --write PATH           grant reading, executing and writing of a file or
+                         directory tree (repeatable)
   --tcp PORT             allow connections to this TCP port, at any address
                          (repeatable)
-  --landlock-abi N       use no Landlock feature newer than ABI N, to see what
-                         would be enforced on an older kernel
+  --landlock-abi N       use only Landlock features up to ABI N, to try the
+                         sandbox as on an older kernel
   --user UID:GID         run as this user and group; only root can do this
   --require LAYER        do not run PROGRAM without this layer (repeatable)
   --without LAYER        leave this layer out (repeatable)
-  --descriptor N         pass on a descriptor from the control socket, as number N
-                         (repeatable)
-  --limit-open-files N   maximum number of open descriptors
-  --limit-file-size N    maximum size of a file that is written, in bytes
-  --limit-cpu-seconds N  processor time in seconds, then the process is killed
-  --limit-memory N       maximum address space in bytes
-  --limit-processes N    maximum number of processes of PROGRAM if a control group
-                         counts them, otherwise of its user
-  --report               as the first argument: report the state of each layer,
-                         and the end of PROGRAM, on standard error
-  --print-plan           as the first argument: print the plan and run nothing
+  --descriptor N         pass on a file descriptor that was received on the
+                         control socket, as number N (repeatable)
+  --limit-open-files N   maximum number of open file descriptors
+  --limit-file-size N    maximum size of a written file, in bytes
+  --limit-cpu-seconds N  maximum processor time in seconds. A process that
+                         exceeds this time is killed
+  --limit-memory N       maximum size of the address space, in bytes
+  --limit-processes N    maximum number of processes: of PROGRAM if a control
+                         group counts them, otherwise of PROGRAM's user
+  --report               as the first argument: write the state of each layer and
+                         the end of PROGRAM to standard error
+  --print-plan           as the first argument: print the plan, do not run PROGRAM
   --control N            as the only argument: read the plan from the socket with
-                         descriptor N, report there, and kill everything when its
-                         other end is closed
+                         file descriptor N and write the report to the socket.
+                         When the other end of the socket is closed, all processes
+                         of PROGRAM are killed
   --help, --version      as the first argument: print this help, or the version
 
-A limit applies to each process separately, and never raises an inherited limit.
-Without an option, the inherited limit stays.
+The limits apply to each process separately, except --limit-processes. An option
+never raises an inherited limit. Without the option, the inherited limit applies.
 
 Layers: namespaces, cgroup, user, capabilities, new-privileges, limits, processes,
 files, tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,
 syscalls.
 
-SIGTERM, SIGINT or SIGHUP stops PROGRAM: its process group gets SIGTERM. A second
-signal, half a second later or more, kills everything.
+On SIGTERM, SIGINT or SIGHUP, loopabull-launch sends SIGTERM to the process group
+of PROGRAM. On another signal, half a second later or more, it kills all processes
+of PROGRAM.
 
 Exit codes if PROGRAM was not run:
    64  the arguments are wrong
-  125  a layer could not be applied
+  125  a layer could not be applied, or another step before PROGRAM failed
   126  PROGRAM was found, but cannot be executed
   127  PROGRAM, or the interpreter that its first line names, was not found
-Otherwise the exit code is PROGRAM's own, or 128 plus the number of the signal that
-ended it. PROGRAM may use the same codes itself; only if it was not run, the line
-\"loopabull-launch: cannot ...\" is printed on standard error.
+The reason is then printed on standard error, after \"loopabull-launch: \".
+If PROGRAM was run, the exit code is that of PROGRAM, or 128 plus the number of the
+signal that ended PROGRAM. PROGRAM may use the codes above itself.
 
-Example: show what a program can see.
+Example: show the environment and the files that a program can see.
   loopabull-launch --report --directory /usr --system --env HOME -- \\
       /bin/sh -c 'env; ls /; cat /etc/shadow'
 ";
@@ -113,7 +119,7 @@ fn main() -> ExitCode {
 fn by_hand(args: impl Iterator<Item = OsString>, reporter: Reporter) -> ExitCode {
     match Confinement::from_args(args) {
         Ok(confinement) => {
-            // A name that is not UTF-8 cannot be the value of an option.
+            // `--env` takes only names in UTF-8, so variables with other names are dropped.
             let variables = env::vars_os();
             let variables = variables.filter_map(|(name, v)| Some((name.into_string().ok()?, v)));
             run(Launch {
@@ -160,7 +166,7 @@ fn misused(reporter: &Reporter, error: &UsageError) -> ExitCode {
     exit::USAGE.into()
 }
 
-/// Prints the plan: a line for each argument and each layer.
+/// Prints the plan, with one line for each argument and each layer.
 fn print_plan(confinement: &Confinement) -> ExitCode {
     let mut text = String::new();
     for argument in confinement.to_args() {

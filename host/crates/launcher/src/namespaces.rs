@@ -1,7 +1,7 @@
 //! The namespaces of the program.
 //!
-//! Decides which namespaces are created and how a new user namespace knows the caller. Before it: the
-//! outer process, which creates them; after it: the inner process, which runs in them.
+//! Decides which namespaces are created, and maps the user in a new user namespace. The outer process creates
+//! the namespaces, and the inner process runs in them.
 
 use std::fs;
 
@@ -14,15 +14,16 @@ use crate::privileges::User;
 /// The user namespace in which the program runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum UserNamespace {
-    /// The one in which the launcher was started.
+    /// The user namespace of the launcher.
     Inherited,
-    /// A new one, with only this user and group. The kernel counts its processes separately.
+    /// A new user namespace that contains only this user and group. The kernel counts the processes in the
+    /// namespace separately.
     New(User),
 }
 
 impl UserNamespace {
-    /// Returns the user namespace that creating other namespaces requires. A process without the
-    /// privilege to create them needs a new user namespace, in which it has every privilege.
+    /// Returns the user namespace in which this process may create other namespaces. A process without
+    /// CAP_SYS_ADMIN needs a new user namespace, in which it has all capabilities.
     pub(crate) fn needed() -> Self {
         let is_privileged =
             capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
@@ -32,7 +33,7 @@ impl UserNamespace {
         Self::New(User { uid: geteuid().as_raw(), gid: getegid().as_raw() })
     }
 
-    /// Returns the flags of clone(2) for this and the other namespaces.
+    /// Returns the flags of clone(2) that create this user namespace and the other namespaces.
     pub(crate) fn clone_flags(self) -> libc::c_int {
         let others = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
         match self {
@@ -41,7 +42,8 @@ impl UserNamespace {
         }
     }
 
-    /// Maps the user and group of a new user namespace to themselves. The caller is its first process.
+    /// Maps the user and the group in a new user namespace to the same ids outside. The caller must be the
+    /// first process of the namespace.
     pub(crate) fn map_ids(self) -> Result<(), LayerError> {
         let Self::New(User { uid, gid }) = self else { return Ok(()) };
         let writes = [

@@ -1,8 +1,7 @@
-//! The layers that the program's process applies to itself, in their order.
+//! Applies the layers to the program's process, and then executes the program.
 //!
-//! Owns the order. Must not know how arguments are written, nor how the process is supervised. Before
-//! it: the inner process, which has forked this one and built its root file system; after it: the
-//! program.
+//! Owns the order of the layers. Must not know the options, nor how the process is supervised. The inner
+//! process has built the root file system and forked the program's process, which runs this module.
 
 use std::convert::Infallible;
 use std::env;
@@ -33,26 +32,26 @@ use crate::rootfs::RootFilesystem;
 use crate::sys::{self, Image};
 use crate::syscalls;
 
-/// Only the owner has access to files that the program creates.
+/// The umask of the program. Only the owner has access to files that the program creates.
 const UMASK: Mode = Mode::from_raw_mode(0o077);
 
-/// How the program's process gets into its control group.
+/// The way in which the program's process enters its control group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum GroupEntry {
-    /// The kernel created the process in the group.
+    /// The kernel has created the process in the group.
     AtFork,
-    /// The process has to move itself.
+    /// The process moves itself into the group.
     ByItself,
 }
 
-/// The surroundings in which the program's process begins.
+/// The input of the program's process.
 pub(crate) struct Start<'a> {
     pub(crate) confinement: &'a Confinement,
     pub(crate) reporter: &'a Reporter,
     pub(crate) image: &'a Image,
-    /// The descriptors for the program, in the order of [`Confinement::descriptors`].
+    /// The file descriptors for the program, in the order of [`Confinement::descriptors`].
     pub(crate) descriptors: &'a [OwnedFd],
-    /// The inner process, which supervises this one.
+    /// The process id of the inner process, which supervises the program's process.
     pub(crate) parent: Pid,
     pub(crate) group: &'a Group,
     pub(crate) group_entry: GroupEntry,
@@ -60,14 +59,14 @@ pub(crate) struct Start<'a> {
     pub(crate) user_namespace: UserNamespace,
 }
 
-/// Lays out the program for execve(2). This comes before all layers, because it allocates memory, which
-/// a limit may forbid.
+/// Prepares the arguments of execve(2). This step comes before all layers, because the limit on
+/// the address space could make a later allocation fail.
 pub(crate) fn prepare(
     confinement: &Confinement,
     variables: &Environment,
 ) -> Result<Image, LaunchError> {
     let program = confinement.program.as_os_str();
-    // The first argument of a program is its own name.
+    // By convention, the first argument of a program is its name.
     let arguments = std::iter::once(program.to_owned())
         .chain(confinement.arguments.iter().cloned())
         .map(to_c_string)
@@ -78,11 +77,11 @@ pub(crate) fn prepare(
         .map_err(LaunchError::at(Step::Text))
 }
 
-/// Applies every layer to the calling process and becomes the program. Returns only on failure.
+/// Applies each layer to the calling process and executes the program. Returns only on failure.
 ///
 /// # Errors
 ///
-/// Names the first step that failed; later steps were not tried.
+/// The error of the first failed step. Later steps are not tried.
 pub(crate) fn become_program(start: &Start<'_>) -> Result<Infallible, LaunchError> {
     let confinement = start.confinement;
     let process_limit = start.enter_group()?;
@@ -96,24 +95,25 @@ pub(crate) fn become_program(start: &Start<'_>) -> Result<Infallible, LaunchErro
     start.confine_files()?;
     pass_descriptors(start.descriptors, &confinement.descriptors)
         .map_err(LaunchError::at(Step::Descriptors))?;
-    // This comes late: with SIGPIPE at its default, a report to a closed standard error kills us.
+    // SIGPIPE is reset after most reports. With its default action, a report to a closed standard error
+    // would kill this process.
     sys::reset_signals().map_err(LaunchError::at(Step::Signals))?;
     start.filter_syscalls()?;
     let reason = start.image.execute();
     Err(LaunchError::at(Step::Program(confinement.program.clone()))(reason))
 }
 
-/// The limit on processes that is in force before the kernel's resource limits.
+/// Whether the control group limits the number of processes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ProcessLimit {
-    /// The control group counts the program's processes.
+    /// The control group limits the number of the program's processes.
     ByGroup,
-    /// Nothing counts them yet.
+    /// The control group does not limit processes, so a resource limit of the kernel must.
     Missing,
 }
 
 impl Start<'_> {
-    /// Enters the control group, and returns whether that limits the number of processes.
+    /// Enters the control group. Returns whether the group limits the number of processes.
     fn enter_group(&self) -> Result<ProcessLimit, LaunchError> {
         let group = match self.group {
             Group::Created(group) => group,
@@ -139,7 +139,7 @@ impl Start<'_> {
     fn limit_resources(&self) -> Result<(), LaunchError> {
         let limits = &self.confinement.limits;
         let resources = [
-            // A core dump would write the program's secrets to a file.
+            // Core dumps are disabled, because a core dump would write secrets of the program to a file.
             (Resource::Core, "core dumps", Some(0)),
             (Resource::Nofile, "open files", limits.open_files),
             (Resource::Fsize, "file size", limits.file_size),
@@ -166,7 +166,7 @@ impl Start<'_> {
         };
         let for_program = format!("at most {max} in this program");
         if in_force == ProcessLimit::ByGroup {
-            // The kernel's resource limit would count the processes of all programs of this user.
+            // The group is sufficient. RLIMIT_NPROC would count all processes of the user, so it is not set.
             self.reporter.layer(Layer::Processes, LayerState::Active, for_program);
             return Ok(());
         }
@@ -212,13 +212,14 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Makes the kernel kill this process when the inner process dies, so that it never runs without
-    /// supervision. This comes after the change of user, which resets the death signal.
+    /// Makes the kernel kill this process when the inner process dies, so that the program never runs without
+    /// supervision. The kernel resets this setting when the user changes, so this step comes after the layer
+    /// `user`.
     fn die_with_parent(&self) -> Result<(), LaunchError> {
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(LaunchError::at(Step::Process))?;
         if getppid().is_some_and(|parent| parent != self.parent) {
-            let reason = io::Error::other("the supervising process has died");
+            let reason = io::Error::other("the supervising process of the launcher has died");
             return Err(LaunchError::at(Step::Process)(reason));
         }
         Ok(())
@@ -241,7 +242,8 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Installs the filters last, because they apply to the launcher's own calls too.
+    /// Installs the filters of system calls. This is the last step before `execve`, because the filters also
+    /// apply to the calls of this process.
     fn filter_syscalls(&self) -> Result<(), LaunchError> {
         let filters = syscalls::filters()
             .map_err(io::Error::other)
@@ -259,7 +261,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Reports a layer that is not in force, or fails if that layer is required.
+    /// Reports that a layer is degraded. Returns an error instead if the layer is required.
     fn degraded(&self, layer: Layer, detail: String) -> Result<(), LaunchError> {
         if self.confinement.requires(layer) {
             let step = Step::RequiredLayer { layer };
@@ -270,28 +272,30 @@ impl Start<'_> {
     }
 }
 
-/// Makes the calling process the leader of a new process group and session. If it leads a group
-/// already, the kernel refuses a new session, and the group is enough.
+/// Makes the calling process the leader of a new process group and a new session. If the process already
+/// leads a group, the kernel refuses a new session. The process then keeps its group, which is sufficient.
 fn lead_process_group() -> io::Result<()> {
     match setsid() {
-        // The kernel returns the same error if another process is still in a group with our number, so
-        // we check the group and do not rely on the error.
+        // The kernel also returns EPERM if another process is in a group with our process id. The error is
+        // therefore ignored only if this process leads its group.
         Err(error) if getpgrp() != getpid() => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Lowers both the soft and the hard limit, so that the program cannot raise it again. A lower hard
-/// limit stays: no limit is ever raised, not even for root.
+/// Lowers the soft and the hard limit of a resource, so that the program cannot raise the limit again. If the
+/// hard limit is already lower, it stays: a limit is never raised, not even for root.
 fn lower_limit(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     let hard = getrlimit(resource).maximum;
     let limit = Some(hard.map_or(limit, |hard| limit.min(hard)));
     setrlimit(resource, Rlimit { current: limit, maximum: limit })
 }
 
-/// Gives the descriptors their numbers, and closes all others beyond the first three on execution.
+/// Gives the file descriptors their numbers in the program. All other file descriptors above 2 are closed by
+/// `execve`.
 fn pass_descriptors(descriptors: &[OwnedFd], numbers: &[u32]) -> io::Result<()> {
-    // They are first moved beyond all numbers that can be asked for, so that none overwrites another.
+    // The file descriptors are first moved above all possible target numbers. Otherwise one could overwrite
+    // another.
     let moved = descriptors.iter().map(|descriptor| fcntl_dupfd_cloexec(descriptor, sys::FAR));
     let moved = moved.collect::<Result<Vec<_>, _>>()?;
     sys::close_descriptors_on_execute()?;
@@ -301,8 +305,8 @@ fn pass_descriptors(descriptors: &[OwnedFd], numbers: &[u32]) -> io::Result<()> 
     Ok(())
 }
 
-/// Builds the environment from the named variables alone. Each name counts once: if the environment had
-/// two entries of one name, some programs would take the first and some the last.
+/// Builds the environment from the named variables only. A repeated name gets one entry, because programs
+/// disagree on which of two entries with the same name is valid.
 fn environment(names: &[String], variables: &Environment) -> io::Result<Vec<CString>> {
     let mut names: Vec<&String> = names.iter().collect();
     names.sort_unstable();

@@ -1,8 +1,8 @@
 //! Capabilities and the user.
 //!
-//! Decides how a process gives them up for good. Root without capabilities still owns root's files, so a
-//! daemon that runs as root should name a user for its programs. Before it: the pipeline; after it: the
-//! kernel.
+//! Decides how a process permanently gives up its capabilities and changes its user. Root without
+//! capabilities still owns root's files. A daemon that runs as root should therefore name another user for
+//! its programs.
 
 use std::io;
 
@@ -14,18 +14,20 @@ use rustix::thread::{
     set_capabilities_secure_bits, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-/// A user and a group, by their numbers.
+/// A user and a group, by their ids.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct User {
+    /// The user id.
     pub uid: u32,
+    /// The group id.
     pub gid: u32,
 }
 
-/// Empties the bounding set and sets the secure bits, so that executing a file never gives a
-/// capability, not even to root.
+/// Empties the bounding set and sets the secure bits, so that a process never gains a capability by executing
+/// a file, not even as root.
 ///
-/// Does nothing if the process may not change its own capabilities. Then no-new-privileges keeps files
-/// from giving any.
+/// Does nothing if the process may not change its bounding set. In that case the layer `new-privileges` keeps
+/// the process from gaining capabilities.
 pub(crate) fn bound_capabilities() -> io::Result<()> {
     if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
@@ -41,7 +43,7 @@ pub(crate) fn bound_capabilities() -> io::Result<()> {
 fn empty_bounding_set() -> Result<(), Errno> {
     for number in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
-            // The first number that is not a capability of this kernel.
+            // The kernel does not know this number, so it knows no higher number either.
             Err(Errno::INVAL) => return Ok(()),
             result => result?,
         }
@@ -49,17 +51,17 @@ fn empty_bounding_set() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Becomes the user, with its own group and no supplementary groups.
+/// Changes the user and the group of the calling process, and removes all supplementary groups.
 pub(crate) fn become_user(user: User) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    // These calls change one thread, and this process has only one.
+    // These calls change only the calling thread. This process has only one thread.
     set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     Ok(())
 }
 
-/// Gives up all capabilities that the process holds.
+/// Gives up all capabilities of the calling process.
 pub(crate) fn drop_capabilities() -> io::Result<()> {
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();

@@ -1,7 +1,7 @@
-//! The descendants of the calling process, by `/proc`.
+//! Finds and kills the descendants of the calling process.
 //!
-//! Decides how they are found, and killed without hitting another process. Before it: the inner process;
-//! after it: the kernel.
+//! Decides how descendants are found in `/proc`, and how a descendant is killed even though the kernel reuses
+//! process ids.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,10 +9,10 @@ use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-/// Returns all descendants of the calling process that have not ended, direct and indirect.
+/// Returns all running descendants of the calling process, direct and indirect.
 ///
-/// May miss a process that is being created at the same time, so a caller that kills them must ask
-/// again.
+/// The result may lack a process that is created at the same time. A caller that kills all descendants must
+/// therefore repeat the call until the result is empty.
 ///
 /// # Errors
 ///
@@ -27,8 +27,8 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     }
     let own = getpid().as_raw_nonzero().get();
     let is_ours = |mut pid: i32| {
-        // The kernel may reuse process ids while we read, which could form a loop. No real chain is longer
-        // than the number of processes.
+        // The kernel may reuse process ids while `/proc` is read, so the parents could form a loop. The
+        // search ends after as many steps as there are processes.
         for _ in 0..=parents.len() {
             match parents.get(&pid) {
                 Some(stat) if stat.parent == own => return true,
@@ -42,9 +42,10 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
-/// Kills a process if it is a descendant of the caller, and returns whether it was.
+/// Kills a process if it is a descendant of the caller. Returns whether the process got the signal.
 pub(crate) fn kill(pid: Pid) -> bool {
-    // The process id may have been reused. A pidfd always refers to one process.
+    // Another process may have this process id by now. A pidfd always refers to the same process, so the
+    // pidfd is opened before the check.
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     is_descendant(pid) && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
@@ -58,7 +59,7 @@ fn is_descendant(pid: Pid) -> bool {
     ancestor == own
 }
 
-/// The fields of `/proc/PID/stat` that are used here, proc_pid_stat(5).
+/// The fields of `/proc/PID/stat` that this module uses (proc_pid_stat(5)).
 #[derive(Debug, Eq, PartialEq)]
 struct Stat {
     parent: i32,
@@ -67,17 +68,17 @@ struct Stat {
 
 impl Stat {
     fn of(pid: i32) -> Option<Self> {
-        // The name of a process may be any bytes.
+        // The file contains the name of the process, which may be invalid UTF-8.
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&String::from_utf8_lossy(&stat))
     }
 
-    /// Reads `PID (NAME) STATE PPID ...`, where the name may contain anything.
+    /// Parses `PID (NAME) STATE PPID ...`. NAME may contain spaces and parentheses.
     fn parse(stat: &str) -> Option<Self> {
         let (_, rest) = stat.rsplit_once(") ")?;
         let words: Vec<&str> = rest.split(' ').collect();
         let has_ended = matches!(*words.first()?, "Z" | "X");
-        // The first thread may have ended while others still run.
+        // If only the first thread has ended, the state is "Z" although other threads run.
         let threads: u32 = words.get(17)?.parse().ok()?;
         Some(Self { parent: words.get(1)?.parse().ok()?, is_alive: !has_ended || threads > 1 })
     }
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn only_descendants_are_killed() {
-        // The process that runs the tests, and process 1.
+        // The process that runs the tests and process 1 are not descendants.
         for pid in [rustix::process::getppid(), Some(Pid::INIT)] {
             assert!(!kill(pid.unwrap()));
         }

@@ -1,7 +1,7 @@
-//! The report: one line for each layer, and lines about the end of the program.
+//! The report of the launcher: one line for each layer, and lines about the end of the program.
 //!
-//! Owns the form of the lines, for both ends. Must not know where they are written. Before it: the
-//! modules that apply layers; after it: the reader of the report, a person or the daemon.
+//! Owns the format of the lines, for writing and for parsing. Must not know where the lines are written. The
+//! launcher writes the report, and a person or the daemon reads it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use crate::layer::Layer;
 /// The state of a layer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LayerState {
-    /// The layer is in force.
+    /// The layer is applied.
     Active,
-    /// The layer is missing or incomplete, and was not required.
+    /// The layer is not required, and is missing or incomplete.
     Degraded,
     /// The layer was not requested.
     Off,
@@ -22,15 +22,15 @@ pub enum LayerState {
 /// One line of the report that the launcher writes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
-    /// The state of a layer, with a few words of detail.
+    /// The state of a layer, with a short explanation.
     Layer { layer: Layer, state: LayerState, detail: String },
-    /// The program was not run, for this reason.
+    /// The program was not run. `code` is the exit code of the launcher.
     Failed { code: u8, reason: String },
-    /// The program ended by itself.
+    /// The program exited with this status.
     Exited { status: i32 },
-    /// A signal ended the program.
+    /// This signal ended the program.
     Signalled { signal: i32 },
-    /// This many other processes were left when the program had ended, and were killed.
+    /// The launcher killed this number of processes that the program had left behind.
     Killed { count: usize },
 }
 
@@ -45,7 +45,7 @@ impl LayerState {
 }
 
 impl fmt::Display for Report {
-    /// Writes one line without its line break.
+    /// Writes the line without a line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Layer { layer, state, detail } => {
@@ -89,8 +89,8 @@ impl FromStr for Report {
     }
 }
 
-/// Replaces control characters. A path may contain a line break, and the reader of the report must not
-/// take the rest of it for another line.
+/// Replaces control characters by `?`. A path may contain a line break, and a reader would take the text
+/// after the line break for another line of the report.
 pub(crate) fn one_line(text: &str) -> String {
     text.replace(char::is_control, "?")
 }

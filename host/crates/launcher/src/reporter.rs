@@ -1,7 +1,7 @@
 //! The destination of the report.
 //!
-//! Owns where its lines go. Must not know what leads to them. Before it: both processes of the
-//! supervisor and the pipeline; after it: standard error or the control socket.
+//! Owns the choice between standard error and the control socket. Must not know the reasons for a line. The
+//! supervisor and the pipeline write the report through this module.
 
 use std::io::{self, Write};
 
@@ -12,11 +12,11 @@ use crate::report::{LayerState, Report, one_line};
 
 /// The destination of the lines of a report.
 pub enum Reporter {
-    /// No report; only a failure is written, to standard error.
+    /// No report is written. The reason of a failure is still written to standard error.
     None,
-    /// Standard error, for a person.
+    /// The report is written to standard error, for a person.
     Stderr,
-    /// The control socket, for the daemon.
+    /// The report is sent on the control socket, to the daemon.
     Control(Control),
 }
 
@@ -35,17 +35,18 @@ impl Reporter {
         self.write(&Report::Layer { layer, state, detail: detail.into() });
     }
 
-    /// Reports why the program was not run. Without a control socket the reason is always written to
-    /// standard error.
+    /// Reports the reason why the program was not run. Without a control socket, the reason is always written
+    /// to standard error.
     pub fn fail(&self, code: u8, reason: String) {
         if !matches!(self, Self::Control(_)) {
-            // If standard error is closed, the exit code is still right; that of a panic would not be.
+            // `eprintln!` would panic if standard error is closed, and change the exit code. The error is
+            // ignored instead.
             writeln!(io::stderr(), "loopabull-launch: {}", one_line(&reason)).ok();
         }
         self.write(&Report::Failed { code, reason });
     }
 
-    /// Reports a failed launch, and returns the exit code for it.
+    /// Reports a failed launch. Returns the exit code of the launcher.
     pub fn fail_launch(&self, error: &LaunchError) -> u8 {
         let code = error.exit_code();
         self.fail(code, format!("{error}: {}", error.source));

@@ -1,10 +1,10 @@
-//! A private root file system that contains only what was granted.
+//! Builds a private root file system that contains only granted paths.
 //!
-//! Owns the mounts that the first process of the namespaces makes. Everything granted is mounted at the
-//! path that it has outside, so that no path changes its meaning, and symbolic links on the way are
-//! created again. Anything else does not exist there: no socket of a container engine or an agent,
-//! whether or not this kernel's Landlock covers sockets. Before it: the inner process, in its own
-//! namespaces; after it: the program's own layers.
+//! Owns the mounts. Each granted path is mounted at the same path as on the host, so that all paths stay
+//! valid. Symbolic links in granted system paths are created again. No other paths exist in it. In
+//! particular, sockets of container engines and agents are missing, even if the kernel's Landlock cannot
+//! restrict sockets. The inner process builds the root file system in its own namespaces. The program's
+//! process then applies its layers there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CStr, OsString};
@@ -26,40 +26,41 @@ use crate::privileges::User;
 use crate::sys::{self, MountAccess};
 use crate::system;
 
-/// The mount point of the new root until it becomes the root. It must exist on every machine.
+/// The temporary mount point of the new root. The directory must exist on every machine.
 const STAGING: &str = "/tmp";
-/// The mount point of the old root until all mounts are done.
+/// The mount point of the old root. The old root is unmounted after all mounts are done.
 const OLD_ROOT: &str = "/.old";
-/// The maximum number of symbolic links in one path, as in Linux itself, see path_resolution(7).
+/// The maximum number of symbolic links in one path, which is also Linux's limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// The options of `/dev/shm`; all processes of a program share its size.
+/// The mount options of `/dev/shm`. All processes of the program share its size.
 const SHARED_MEMORY: &CStr = c"mode=1777,size=256m";
-/// The file of users, and the number of fields in a line of it.
+/// The file with the users of the machine.
 const USERS: &str = "/etc/passwd";
+/// The number of fields in a line of `/etc/passwd`.
 const FIELDS: usize = 7;
-/// The options of `/dev/pts`: private terminals, which every user there may create.
+/// The mount options of `/dev/pts`: a private set of pseudo-terminals, which every user may create.
 const TERMINALS: &CStr = c"newinstance,ptmxmode=0666,mode=620";
 
 /// The root file system in which the program runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RootFilesystem {
-    /// The one of the host, in which everything is visible.
+    /// The root file system of the host, in which all files are visible.
     Host,
-    /// A private one, which contains only what was granted.
+    /// A private root file system, which contains only granted paths.
     Private,
 }
 
-/// Builds the root file system, and returns which one the program has. The caller is the first process
-/// of its namespaces.
+/// Builds the root file system of the program. Returns whether it is private or that of the host. The caller
+/// must be the first process of its namespaces.
 pub(crate) fn build(confinement: &Confinement) -> Result<RootFilesystem, LayerError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(LayerError::of("make mounts private"))?;
     if confinement.files.grants_everything() {
-        // The root itself is granted, so only the file systems about processes are replaced.
+        // The whole file system is granted. Only `/proc` and `/dev/shm` must be private to the program.
         mount_proc_and_shm()?;
         return Ok(RootFilesystem::Host);
     }
-    // The program must be able to enter the directories made here, whichever user it is.
+    // The program may run as another user, who must be able to enter the directories that are created here.
     umask(Mode::from_raw_mode(0o022));
     enter_new_root()?;
     mount_grants(confinement)?;
@@ -85,7 +86,8 @@ fn mount_grants(confinement: &Confinement) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// Mounts everything that is the program's own and not the host's.
+/// Mounts the private parts of the root file system: temporary directories, terminals, processes and shared
+/// memory. Writes `/etc/passwd` if the confinement sets a home directory.
 fn mount_own(confinement: &Confinement) -> Result<(), LayerError> {
     for place in ["/proc", "/dev/shm", "/dev/pts", "/tmp", "/var/tmp"] {
         fs::create_dir_all(place).map_err(LayerError::of(format!("create `{place}`")))?;
@@ -115,13 +117,13 @@ fn leave_old_root() -> Result<(), LayerError> {
 /// The kind of a grant.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Grant {
-    /// A path of the system: symbolic links are followed, and created again.
+    /// A path of the system. Symbolic links in the path are followed, and created again.
     System,
     Read,
     Write,
 }
 
-/// Returns all grants, each tree before the paths in it.
+/// Returns all granted paths with the kind of their grants. A directory comes before the paths in it.
 fn grants(confinement: &Confinement) -> BTreeMap<PathBuf, Grant> {
     let files = &confinement.files;
     let is_replaced = |path: &&str| confinement.home.is_some() && *path == USERS;
@@ -133,7 +135,7 @@ fn grants(confinement: &Confinement) -> BTreeMap<PathBuf, Grant> {
     system.chain(read).chain(write).collect()
 }
 
-/// Writes the file of users, passwd(5), with this home directory for the program's user.
+/// Writes a copy of `/etc/passwd`, in which the program's user has this home directory (passwd(5)).
 fn write_users(user: Option<User>, home: &Path) -> io::Result<()> {
     let User { uid, gid } =
         user.unwrap_or_else(|| User { uid: geteuid().as_raw(), gid: getegid().as_raw() });
@@ -160,7 +162,7 @@ fn write_users(user: Option<User>, home: &Path) -> io::Result<()> {
     fs::write(USERS, text)
 }
 
-/// Mounts `/proc` and `/dev/shm`, which show only the program's own processes and shared memory.
+/// Mounts a private `/proc` and `/dev/shm`, which contain only the program's processes and shared memory.
 fn mount_proc_and_shm() -> Result<(), LayerError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None).map_err(LayerError::of("mount `/proc`"))?;
@@ -171,15 +173,15 @@ fn mount_tmpfs(place: &str, options: &CStr) -> rustix::io::Result<()> {
     mount("tmpfs", place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options))
 }
 
-/// A root file system that is being filled.
+/// The new root file system while the grants are mounted.
 struct Tree {
-    /// The paths that are mounted, free of symbolic links.
+    /// The mounted paths, with symbolic links resolved.
     mounted: BTreeSet<PathBuf>,
 }
 
 impl Tree {
-    /// Makes a path mean the same in the new root as in the old one. A path that does not exist is
-    /// skipped.
+    /// Creates a path of the old root in the new root: its directories, its symbolic links, and a mount of
+    /// its end. A missing path is skipped.
     fn expose(&mut self, path: &Path, grant: Grant) -> io::Result<()> {
         let mut remaining: VecDeque<OsString> = components(path).collect();
         let mut here = PathBuf::from("/");
@@ -190,7 +192,7 @@ impl Tree {
                 continue;
             }
             let next = here.join(&component);
-            // The program has its own mounts there.
+            // `/proc` and `/dev/shm` are mounted privately later, so nothing is mounted there.
             if next == Path::new("/proc") || next == Path::new("/dev/shm") {
                 return Ok(());
             }
@@ -222,11 +224,11 @@ impl Tree {
         Ok(())
     }
 
-    /// Creates a symbolic link of the old root in the new one, and returns its target. `links` is the
-    /// number of links on the path so far.
+    /// Copies a symbolic link from the old root to the new root, and returns its target. `links` is the
+    /// number of links found in the path so far.
     fn copy_link(&self, place: &Path, grant: Grant, links: usize) -> io::Result<PathBuf> {
         if grant != Grant::System {
-            // Anyone who may write there could redirect it.
+            // Anyone who may replace the link could redirect the grant.
             return Err(error::symlink_in_grant());
         }
         if links > MAX_LINKS {
@@ -239,12 +241,13 @@ impl Tree {
         Ok(target)
     }
 
-    /// Mounts the end of a granted path, unless it is part of a mounted tree already.
+    /// Mounts the file or directory at the end of a granted path. A path in an already mounted tree is not
+    /// mounted again, unless the grant allows writing.
     fn expose_end(&mut self, place: &Path, is_dir: bool, grant: Grant) -> io::Result<()> {
-        // A device can be written although its file is read-only.
+        // A read-only mount is sufficient for a device, because it does not prevent writing to the device.
         let access = if grant == Grant::Write { MountAccess::Write } else { MountAccess::Read };
         if self.is_mounted(place) {
-            // A writable path in a read-only tree needs a mount of its own.
+            // The mounted tree may be read-only, so a path that may be written gets its own mount.
             return if grant == Grant::Write { self.bind(place, access) } else { Ok(()) };
         }
         if is_dir {
@@ -267,7 +270,7 @@ impl Tree {
     }
 }
 
-/// Returns the path in the old root.
+/// Returns the path at which the old root contains `path`.
 fn old(path: &Path) -> PathBuf {
     Path::new(OLD_ROOT).join(path.strip_prefix("/").unwrap_or(path))
 }

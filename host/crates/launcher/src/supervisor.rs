@@ -1,15 +1,15 @@
 //! The two processes between the daemon and the program.
 //!
-//! The daemon starts the outer process, which receives signals and notices when the daemon is gone. The
-//! inner process is the first of the program's namespaces, or, without namespaces, the one that adopts
-//! the program's orphans. It builds the root file system, starts the program, and kills everything that
-//! the program leaves behind. Owns which process waits for which. Before it: `main`; after it: the
-//! pipeline, in a third process.
+//! The daemon starts the outer process, which receives signals and detects the end of the daemon. The inner
+//! process is the first process in the program's namespaces. Without namespaces, the inner process is the
+//! child subreaper, which adopts orphans of the program. The inner process builds the root file system,
+//! starts the program, and kills all processes that the program leaves behind. A third process runs the
+//! pipeline and becomes the program.
 //!
-//! SIGTERM, SIGINT or SIGHUP stops the program: its process group gets SIGTERM. A second signal, half a
-//! second later or more, kills all its processes; an earlier one counts as the same signal, because some
-//! senders signal both the launcher and its process group. When the other end of the control socket is
-//! closed, everything is killed at once.
+//! On SIGTERM, SIGINT or SIGHUP, the process group of the program gets SIGTERM. A second signal, half a
+//! second later or more, kills all processes of the program. An earlier second signal is ignored, because
+//! some senders signal both the launcher and its process group. When the other end of the control socket is
+//! closed, all processes are killed at once.
 
 mod inner;
 mod outer;

@@ -1,8 +1,7 @@
-//! The system calls for which neither the standard library nor rustix has a suitable function.
+//! The system calls for which the standard library and rustix have no suitable function.
 //!
-//! Owns all `unsafe` code of this crate, each call behind a function that cannot be misused. Must not
-//! know in which order, or for what purpose, they are called. Before it: the supervisor and the
-//! pipeline; after it: the kernel.
+//! Owns all `unsafe` code of this crate. Each call is wrapped in a safe function. Must not know the order or
+//! the purpose of the calls. The supervisor and the pipeline call these functions.
 
 #![expect(unsafe_code, reason = "libc declares every call unsafe")]
 
@@ -16,18 +15,18 @@ use std::ptr;
 
 use rustix::process::Pid;
 
-/// The first descriptor that is not standard input, output or error.
+/// The number of the first file descriptor after standard input, output and error.
 const FIRST_OTHER_DESCRIPTOR: libc::c_uint = 3;
 
-/// The lowest number for descriptors that wait for their number in the program: it is higher than all
-/// such numbers, so that none overwrites another.
+/// The lowest temporary number of file descriptors for the program. All numbers that a file descriptor can
+/// have in the program are lower, so that no file descriptor overwrites another.
 pub(crate) const FAR: libc::c_int = 20;
 /// The lowest number for the control socket.
 const FARTHER: libc::c_int = 40;
 
-/// A program with its arguments and environment, laid out as execve(2) takes them.
+/// A program with its arguments and environment, in the memory layout that execve(2) takes.
 ///
-/// This is done in advance, so that [`Image::execute`] allocates nothing.
+/// The memory is allocated in advance, so that [`Image::execute`] allocates nothing.
 pub(crate) struct Image {
     program: CString,
     arguments: Strings,
@@ -35,7 +34,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Lays out a program. The first argument is its own name.
+    /// Prepares a program for execution. The first argument is the name of the program.
     pub(crate) fn new(
         program: CString,
         arguments: Vec<CString>,
@@ -44,7 +43,7 @@ impl Image {
         Self { program, arguments: Strings::new(arguments), environment: Strings::new(environment) }
     }
 
-    /// Becomes the program. Returns only on failure, with the reason.
+    /// Replaces the calling process by the program. Returns only on failure, with the error.
     pub(crate) fn execute(&self) -> io::Error {
         // SAFETY: `program` is nul-terminated, and `Strings` keeps both arrays ended by a null
         // pointer and the strings that they point to alive, unchanged, as long as `self`.
@@ -59,11 +58,11 @@ impl Image {
     }
 }
 
-/// An array of pointers, ended by a null pointer, and the strings it points to.
+/// An array of pointers to strings, which ends with a null pointer, and the strings themselves.
 struct Strings {
     pointers: Vec<*const libc::c_char>,
-    // Never read: it keeps what `pointers` points to. A `CString` has its bytes on the heap, so
-    // they stay where they are when this struct is moved.
+    // This field is never read. The field keeps the strings alive to which `pointers` points. A `CString` has
+    // its bytes on the heap, so the bytes do not move when this struct is moved.
     _owned: Vec<CString>,
 }
 
@@ -74,10 +73,10 @@ impl Strings {
     }
 }
 
-/// Marks every descriptor beyond the first three to be closed when the program is executed. Until then
-/// they stay valid for their owners in this process. Needs Linux 5.11.
+/// Marks all file descriptors above 2 as close-on-exec. The file descriptors stay open until the program is
+/// executed. Needs Linux 5.11.
 pub(crate) fn close_descriptors_on_execute() -> io::Result<()> {
-    // We call it by number, because not every libc that we build for has the function.
+    // The call is made by its number, because some supported C libraries have no function for it.
     // SAFETY: close_range takes numbers only, and with CLOSE_RANGE_CLOEXEC closes nothing here.
     let result = unsafe {
         libc::syscall(
@@ -93,8 +92,8 @@ pub(crate) fn close_descriptors_on_execute() -> io::Result<()> {
     Ok(())
 }
 
-/// Unblocks all signals, and resets SIGPIPE to its default. Both settings survive `execve`. Rust's
-/// start-up code ignores SIGPIPE, and many programs do not expect to inherit that.
+/// Unblocks all signals, and resets SIGPIPE to its default action. Both settings survive `execve`. Rust's
+/// start-up code ignores SIGPIPE, but many programs rely on its default action.
 pub(crate) fn reset_signals() -> io::Result<()> {
     // SAFETY: SIG_DFL installs no code of ours.
     if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
@@ -107,11 +106,10 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) })
 }
 
-/// Forks as fork(2) does, with these new namespaces for the child (flags of clone(2)). Returns the
-/// child's process id in the parent, and nothing in the child.
+/// Forks the process like fork(2). The child is in new namespaces, which are named by flags of clone(2).
+/// Returns the child's process id in the parent, and `None` in the child.
 ///
-/// Only for a process with one thread: a lock that another thread holds would be held forever in the
-/// child.
+/// The process must have only one thread. A lock that another thread holds would stay locked in the child.
 pub(crate) fn fork(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
     let flags = libc::c_ulong::from((namespaces | libc::SIGCHLD).cast_unsigned());
     let none: libc::c_ulong = 0;
@@ -124,10 +122,10 @@ pub(crate) fn fork(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))
 }
 
-/// Forks as [`fork`] does, with the child in this control group from its beginning. Needs Linux 5.7.
-/// To move a process into a group later takes the kernel milliseconds.
+/// Forks the process like [`fork`], with the child in this control group from its start. Needs Linux 5.7.
+/// This is faster than moving the child into the group later, which takes the kernel milliseconds.
 pub(crate) fn fork_into(group: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
-    // For glibc, the libc crate declares this constant as a c_int, which is too small for it.
+    // The libc crate declares this constant as a `c_int` for glibc, which is too small for its value.
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let arguments = libc::clone_args {
         flags: CLONE_INTO_CGROUP,
@@ -152,8 +150,8 @@ pub(crate) fn fork_into(group: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))
 }
 
-/// Blocks the signals that stop the launcher, SIGCHLD, and SIGUSR1, which its processes send to each
-/// other. Returns a descriptor from which they are read, signalfd(2).
+/// Blocks the signals that stop the launcher, SIGCHLD, and SIGUSR1, which the outer process sends to the
+/// inner process. Returns a file descriptor from which these signals are read (signalfd(2)).
 pub(crate) fn block_signals() -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set it is given, and that set outlives the call.
@@ -176,14 +174,13 @@ pub(crate) fn block_signals() -> io::Result<OwnedFd> {
 /// The access that a mount allows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MountAccess {
-    /// Reading only. Nothing can be changed, including modes and times; setuid programs give no
-    /// privileges.
+    /// Reading only. File contents, modes and times cannot be changed. Setuid programs give no privileges.
     Read,
     /// Reading and writing. Setuid programs give no privileges, and devices do not work.
     Write,
 }
 
-/// Restricts a mount and all mounts below it (mount_setattr(2), Linux 5.12).
+/// Restricts a mount and all mounts below it with mount_setattr(2). Needs Linux 5.12.
 pub(crate) fn restrict_mount(place: &Path, access: MountAccess) -> io::Result<()> {
     let place = CString::new(place.as_os_str().as_bytes())?;
     let set = match access {
@@ -209,7 +206,7 @@ pub(crate) fn restrict_mount(place: &Path, access: MountAccess) -> io::Result<()
     Ok(())
 }
 
-/// Gives a descriptor another number, under which it stays open across `execve`.
+/// Copies a file descriptor to another number. The copy stays open across `execve`.
 pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::Result<()> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
     // SAFETY: dup2 takes numbers. It closes a descriptor that had this number before; nothing in this
@@ -217,11 +214,11 @@ pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::R
     check(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })
 }
 
-/// Returns a copy, under a high number, of a descriptor with which this process was started.
+/// Returns a copy of an inherited file descriptor. The copy has a high number.
 ///
 /// # Errors
 ///
-/// If no descriptor with this number is open.
+/// If no file descriptor with this number is open.
 pub(crate) fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
     // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and returns a new descriptor.

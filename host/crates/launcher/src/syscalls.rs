@@ -1,11 +1,10 @@
 //! The filters of system calls.
 //!
-//! Owns the lists and the filters. Denied calls fail with EPERM, as they would for a user without
-//! privileges; `clone3` and the x32 calls of x86-64 fail with ENOSYS, so that libraries fall back to
-//! calls that can be filtered; a call of another architecture kills the process. Only the kinds of
-//! sockets that a play needs can be created, and the two ways around Landlock's port checks are closed:
-//! MPTCP, and data in the first packet, which connects without `connect`. Before it: the pipeline, as
-//! the last layer; after it: nothing that we do except `execve`.
+//! Owns the lists of calls and the filters. A denied call fails with EPERM, as for a user without privileges.
+//! `clone3` and the x32 calls of x86-64 fail with ENOSYS, so that libraries fall back to calls that can be
+//! filtered. A call of another architecture kills the process. Only the kinds of sockets that playbooks need
+//! can be created. Two ways around Landlock's port checks are denied: MPTCP, and TCP Fast Open, which
+//! connects without `connect`. The pipeline installs the filters as the last layer before `execve`.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +13,12 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// The denied calls: debugging, keys, mounts and namespaces, modules, the clock, the kernel's own
-/// interfaces, and calls that bypass the checks of other layers.
+/// The denied calls, which concern debugging, keys, mounts, namespaces, kernel modules, the clock and other
+/// parts of the kernel, or bypass the checks of other layers.
 ///
-/// The calls of Linux up to 6.18 were reviewed. Some newer ones stay allowed because they do the same
-/// as older calls that are allowed: `statmount` and `listmount` read what `/proc` shows, the calls on
-/// extended attributes and `file_setattr` change what a file's owner may change, and
+/// The calls of Linux up to 6.18 were reviewed. Some newer calls are allowed because they give no more access
+/// than older allowed calls. `statmount` and `listmount` read information that `/proc` also shows. The calls
+/// for extended attributes and `file_setattr` change attributes that the owner of a file may change anyway.
 /// `lsm_set_self_attr` changes only its caller.
 const DENIED: &[i64] = &[
     libc::SYS_acct,
@@ -73,8 +72,8 @@ const DENIED: &[i64] = &[
     libc::SYS_iopl,
 ];
 
-/// `open_tree` and `mount_setattr` in one call, since Linux 6.15. Calls from 424 on have the same number
-/// on every architecture.
+/// The number of `open_tree_attr`, which does `open_tree` and `mount_setattr` in one call since Linux 6.15.
+/// Calls with numbers from 424 on have the same number on every architecture.
 const OPEN_TREE_ATTR: i64 = 467;
 
 /// The flags of `clone` that create namespaces. `unshare` and `clone3` are denied entirely.
@@ -86,21 +85,22 @@ const NAMESPACES: i64 = (libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS) as i64;
 
-/// The address families of allowed sockets: files, the internet, and netlink, which the C library uses
-/// to find the addresses of this machine.
+/// The allowed address families of sockets: Unix, IPv4, IPv6, and netlink, with which the C library finds the
+/// addresses of this machine.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// The allowed protocols: the default one, TCP, UDP and those of `ping`. Others bypass Landlock's port
-/// checks: MPTCP, SMC, SCTP.
+/// The allowed protocols of sockets: the default protocol, TCP, UDP, and the protocols of `ping`. Landlock
+/// does not check the ports of other protocols such as MPTCP, SMC and SCTP, so other protocols are denied.
 const PROTOCOLS: [i32; 5] =
     [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
 
-/// Calls that can change other processes of the same user, including the launcher's, and the number of
-/// the argument that names the process. 0 is allowed: it means the caller, or its process group, which
-/// contains only processes of the program.
+/// The calls that can change other processes of the same user, for example those of the launcher. The second
+/// number is the index of the argument that names the process. The value 0 is allowed, because it means the
+/// caller or its process group, which contains only processes of the program.
 ///
-/// A process that names itself by its process id is refused too, because a filter cannot know that id.
-/// `pthread_setaffinity_np` and `pthread_setschedparam` do that; Python, Ansible and ssh do not.
+/// A call in which a process names itself by its process id is denied too, because a filter does not know the
+/// process id. `pthread_setaffinity_np` and `pthread_setschedparam` make such calls. Python, Ansible and ssh
+/// do not.
 const PROCESS_CALLS: [(i64, u8); 7] = [
     (libc::SYS_ioprio_set, 1),
     (libc::SYS_prlimit64, 0),
@@ -111,17 +111,18 @@ const PROCESS_CALLS: [(i64, u8); 7] = [
     (libc::SYS_setpriority, 1),
 ];
 
-/// Calls of [`PROCESS_CALLS`] that can change all processes of a user, where 0 means the caller's user,
-/// and the value of the first argument that selects this: IOPRIO_WHO_USER of ioprio_set(2), PRIO_USER
-/// of setpriority(2).
+/// The calls of [`PROCESS_CALLS`] that can change all processes of a user. The second number is the value of
+/// the first argument that selects a user: IOPRIO_WHO_USER of ioprio_set(2), and PRIO_USER of setpriority(2).
+/// With this value, a process argument of 0 means the user of the caller, so the calls are denied.
 const USER_CALLS: [(i64, u64); 2] =
     [(libc::SYS_ioprio_set, 3), (libc::SYS_setpriority, libc::PRIO_USER as u64)];
 
-/// Requests of `ioctl` that put input into a terminal as if its user had typed it (ioctl_tty(2)).
+/// The requests of `ioctl` that insert input into a terminal as if its user had typed it (ioctl_tty(2)).
 const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, TIOCLINUX];
 const TIOCLINUX: u64 = 0x541c;
 
-/// Calls that connect if MSG_FASTOPEN is set (tcp(7)), and the number of the argument with the flags.
+/// The calls that connect a socket if the flag MSG_FASTOPEN is set (tcp(7)), with the index of the argument
+/// that contains the flags.
 const SEND_CALLS: [(i64, u8); 3] =
     [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
 
@@ -132,7 +133,7 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "riscv64")]
 const ARCHITECTURE: TargetArch = TargetArch::riscv64;
 
-/// Returns the filters. They can be installed in any order.
+/// Returns the filters of system calls. The order in which they are installed does not matter.
 pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
     let always = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
     let mut denied: BTreeMap<i64, Vec<_>> = always(DENIED);
@@ -167,13 +168,15 @@ fn filter(
     Ok(BpfProgram::try_from(filter)?)
 }
 
-/// Returns one rule for each namespace, because a rule can match set bits, but not any of several bits.
+/// Returns one rule for each flag that creates a namespace. A single rule could only match calls with all of
+/// the flags.
 fn namespace_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let bits = (0..i64::BITS).map(|bit| 1_u64 << bit).filter(|bit| NAMESPACES as u64 & bit != 0);
     bits.map(|bit| rule(&[(0, SeccompCmpOp::MaskedEq(bit), bit)])).collect()
 }
 
-/// Returns rules that match sockets of families and protocols that are not allowed.
+/// Returns two rules. One matches sockets of address families that are not allowed, the second matches
+/// protocols that are not allowed.
 fn socket_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let number = |number: i32| u64::from(number.cast_unsigned());
     let others = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, number(family)));
@@ -181,17 +184,19 @@ fn socket_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     Ok(vec![rule(&others)?, rule(&protocols)?])
 }
 
-/// Returns a rule that matches if all conditions do: argument, comparison, value.
+/// Returns a rule that matches if all conditions match. A condition consists of the index of an argument, a
+/// comparison and a value.
 fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompiler::Error> {
     let conditions = conditions.iter().map(|(argument, comparison, value)| {
-        // All of these arguments are of type int, so their upper half may contain anything.
+        // All compared arguments have the C type `int`. Their upper 32 bits are undefined, so only the lower
+        // 32 bits are compared.
         SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, comparison.clone(), *value)
     });
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// Returns a filter that denies the x32 calls: those of x86-64 and some more, with a bit set in their
-/// number (`__X32_SYSCALL_BIT` of the kernel's `asm/unistd.h`).
+/// Returns a filter that denies the x32 calls of x86-64. Their numbers have the bit `__X32_SYSCALL_BIT` of
+/// the kernel's `asm/unistd.h`.
 fn x32_filter() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;

@@ -1,10 +1,11 @@
-//! The paths that programs need to run at all: `--system`.
+//! The paths that the option `--system` grants, which most programs need.
 //!
-//! Owns the lists. They suit a Python program that speaks ssh, on Debian and Fedora: code, names of
-//! users and hosts, certificates and time zones, but no password file, host keys, logs, home directories
-//! or sockets. Paths that do not exist are skipped. Must not know how a path is granted.
+//! Owns the lists of paths. The paths are sufficient for a Python program that uses ssh, on Debian and
+//! Fedora. The lists contain code, names of users and hosts, certificates and time zones. The lists do not
+//! contain password hashes, host keys, logs, home directories or sockets. Missing paths are skipped. Must not
+//! know how a path is granted.
 
-/// Directory trees and files that the program may read and execute.
+/// The directory trees and files that the program may read and execute.
 pub(crate) const READ: &[&str] = &[
     "/usr",
     "/bin",
@@ -68,13 +69,13 @@ pub(crate) const READ: &[&str] = &[
     "/sys",
 ];
 
-/// Devices and shared memory that the program may write. Python keeps its locks between processes in
-/// `/dev/shm`.
+/// The devices and the shared memory that the program may write. The locks of Python's `multiprocessing` are
+/// in `/dev/shm`.
 pub(crate) const WRITE: &[&str] = &["/dev/full", "/dev/null", "/dev/shm", "/dev/tty", "/dev/zero"];
 
 /// The mount points for the program's own temporary files, in a private root file system.
 pub(crate) const TMP: &[&str] = &["/tmp", "/var/tmp"];
 
-/// Pseudo-terminals, on which `ssh` asks for a password. They are granted only in a private root file
-/// system, where they are the program's own; outside they belong to everybody.
+/// The pseudo-terminals, on which `ssh` asks for a password. These paths are granted only in a private root
+/// file system, which has its own pseudo-terminals. Those of the host belong to other processes too.
 pub(crate) const PRIVATE_WRITE: &[&str] = &["/dev/ptmx", "/dev/pts"];

@@ -1,6 +1,7 @@
-//! The guarantees in the launcher's help, seen from inside a program that it starts.
+//! Tests of the guarantees in the launcher's help text.
 //!
-//! These tests run the real launcher with real programs, and do not depend on its implementation.
+//! Each test starts a real program through the real launcher. The tests do not use the launcher's code,
+//! except its options.
 
 #![expect(
     clippy::disallowed_methods,
@@ -42,7 +43,7 @@ fn launcher(confinement: &Confinement) -> Command {
     command
 }
 
-/// Runs the launcher from a shell that first executes `setup`.
+/// Returns a command that runs the launcher from a shell. The shell first executes `setup`.
 fn launcher_after(setup: &str, confinement: &Confinement) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), LAUNCHER]);
@@ -51,13 +52,13 @@ fn launcher_after(setup: &str, confinement: &Confinement) -> Command {
 }
 
 fn output(mut command: Command) -> Output {
-    command.output().expect("the launcher was built")
+    command.output().expect("the launcher can be started")
 }
 
 fn stdout(command: Command) -> String {
     let output = output(command);
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("these programs print text")
+    String::from_utf8(output.stdout).expect("the program prints UTF-8")
 }
 
 fn refused(command: Command, code: u8, message: &str) {
@@ -68,18 +69,18 @@ fn refused(command: Command, code: u8, message: &str) {
     assert_eq!(output.stdout, b"");
 }
 
-/// Returns the field `name` of /proc/self/status.
+/// Returns the value of the field `name` in the text of `/proc/self/status`.
 fn status_field(status: &str, name: &str) -> String {
     let prefix = format!("{name}:");
     let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
     line.expect("the kernel prints this field").trim().into()
 }
 
-/// Returns the soft and the hard limit in /proc/self/limits.
+/// Returns the soft and the hard limit with this name in the text of `/proc/self/limits`.
 fn limit(limits: &str, name: &str) -> (String, String) {
     let line = limits.lines().find_map(|line| line.strip_prefix(name));
-    let mut words = line.expect("the kernel prints it").split_whitespace();
-    let mut word = || words.next().expect("two numbers in each line").to_owned();
+    let mut words = line.expect("the kernel prints this limit").split_whitespace();
+    let mut word = || words.next().expect("each line has two limits").to_owned();
     (word(), word())
 }
 
@@ -87,7 +88,7 @@ fn both(limit: &str) -> (String, String) {
     (limit.into(), limit.into())
 }
 
-/// Returns the process id, process group and session in /proc/self/stat.
+/// Returns the process id, the process group and the session in the text of `/proc/self/stat`.
 fn ids(stat: &str) -> [String; 3] {
     let words: Vec<&str> = stat.split(' ').collect();
     [words[0], words[4], words[5]].map(str::to_owned)
@@ -122,7 +123,7 @@ fn a_variable_that_is_not_set_is_skipped() {
 fn descriptors_beyond_the_first_three_are_closed() {
     let confinement = confined("/bin/ls", &["/proc/self/fd"]);
     let command = launcher_after("exec 9</etc/passwd 5>&1", &confinement);
-    // Descriptor 3 is the directory that ls itself reads.
+    // File descriptor 3 is the directory that `ls` itself reads.
     assert_eq!(stdout(command), "0\n1\n2\n3\n");
 }
 
@@ -175,7 +176,7 @@ fn a_program_leads_its_own_process_group_and_session() {
 #[test]
 fn a_program_that_dies_by_a_signal_has_the_exit_code_that_shells_report() {
     let mut command = launcher(&confined("/bin/sh", &["-c", "kill -9 $$"]));
-    let status = command.status().expect("the launcher was built");
+    let status = command.status().expect("the launcher can be started");
     assert_eq!(status.code(), Some(128 + 9));
 }
 
@@ -187,13 +188,13 @@ fn signal_masks_and_ignored_signals_are_reset() {
     let status = stdout(command);
     assert_eq!(status_field(&status, "SigBlk"), "0000000000000000");
     let ignored = u64::from_str_radix(&status_field(&status, "SigIgn"), 16);
-    assert_eq!(ignored.expect("a mask in hexadecimal") & (1 << 12), 0);
+    assert_eq!(ignored.expect("the kernel prints the mask in hexadecimal") & (1 << 12), 0);
 }
 
 #[test]
 fn the_program_runs_in_the_given_working_directory() {
-    let directory = tempfile::tempdir().expect("a temporary directory can be made");
-    let directory = directory.path().canonicalize().expect("it was just made");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
+    let directory = directory.path().canonicalize().expect("the directory was just created");
     let mut confinement = confined("/bin/sh", &["-c", "pwd -P"]);
     confinement.directory.clone_from(&directory);
     confinement.files.read.push(directory.clone());
@@ -226,10 +227,10 @@ fn a_missing_program_is_reported_as_not_found() {
 
 #[test]
 fn a_file_without_execute_permission_cannot_be_executed() {
-    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
     let program = directory.path().join("program");
-    fs::write(&program, "#!/bin/sh\n").expect("the directory is ours");
-    let program = program.to_str().expect("temporary names are text");
+    fs::write(&program, "#!/bin/sh\n").expect("the directory is writable");
+    let program = program.to_str().expect("the path is UTF-8");
     let mut confinement = confined(program, &[]);
     confinement.files.read.push(directory.path().to_owned());
     refused(
@@ -269,7 +270,11 @@ fn a_number_that_is_not_a_user_or_group_id_is_bad_usage() {
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
         let mut confinement = confined("/bin/true", &[]);
         confinement.user = Some(User { uid, gid });
-        refused(launcher(&confinement), exit::USAGE, "`4294967295` is not a user or group id");
+        refused(
+            launcher(&confinement),
+            exit::USAGE,
+            "`4294967295` is not a valid user or group id",
+        );
     }
 }
 
@@ -306,7 +311,7 @@ fn the_help_names_every_option_layer_and_exit_code() {
         ..confined("/bin/true", &[])
     };
     for argument in confinement.to_args() {
-        let argument = argument.to_str().expect("all of these are text");
+        let argument = argument.to_str().expect("the arguments are UTF-8");
         if argument.starts_with("--") {
             assert!(help.contains(argument), "{argument}");
         }

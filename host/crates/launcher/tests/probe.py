@@ -1,18 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""Attempts things that a sandbox forbids and things that it allows, and prints the results.
+"""Attempts actions that a sandbox forbids and actions that it allows, and prints the results.
 
-It runs as a program (it prints a table, or JSON with --json), from a shell task, and as an Ansible
-module: the word WANT_JSON makes Ansible pass the path of a JSON file of arguments. The inputs, all
-optional, are one JSON object: the file named by the first argument, the text in LOOPABULL_PROBE,
-or standard input.
+The probe runs as a program, from a shell task, or as an Ansible module. The program prints a table, or JSON
+with --json. Ansible passes the path of a JSON file with arguments, because this text contains the word
+WANT_JSON. The input is one JSON object, and all of its keys are optional. It is read from the file that the
+first argument names, from the variable LOOPABULL_PROBE, or from standard input.
 
-Verdicts: `allowed`; `denied`; `limited` (a resource limit stopped it); `absent` (the target does not
-exist); `untried` (an input is missing); `info` (a fact, not judged). "reached, EINVAL" means that the
-call had meaningless arguments, and that the kernel refused them only after its check of privileges.
-Every attempt except those marked `here` runs in its own child, so that a filter that kills, or an
-attempt that succeeds, does not affect the others. As root without a sandbox the probe does no harm.
-System call numbers are those of x86_64.
+Verdicts: `allowed`; `denied`; `limited` (a resource limit stopped the attempt); `absent` (the target does
+not exist); `untried` (an input is missing); `info` (a fact without a judgement). "reached, EINVAL" means
+that the kernel's check of privileges allowed the call, and that the kernel then refused its meaningless
+arguments. Each attempt runs in its own child process, except those marked `here`. Therefore an attempt that
+is killed, or that succeeds, does not affect other attempts. The probe does no harm as root without a
+sandbox. The numbers of system calls are those of x86_64.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ LIBC.syscall.restype = ctypes.c_long
 KNOWN_NUMBERS = os.uname().machine == "x86_64" and struct.calcsize("P") == 8
 NULL = ctypes.c_void_p(0)
 NOT_THERE = {errno.ENOENT, errno.ESRCH, errno.ENXIO, errno.ENOTDIR, errno.ECONNREFUSED}
-# The errors of a kernel that was built without a feature, and of a filter that hides one.
+# The errors of a kernel that was built without a feature, or of a filter that makes a feature look absent.
 NOT_BUILT = {errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 ATTEMPTS = []
 
@@ -120,7 +120,7 @@ def judge_in_child(function, reached, given):
     if not os.WIFSIGNALED(status):
         return "untried", "no answer"
     killer = signal.Signals(os.WTERMSIG(status))
-    # Only the 32-bit call can end in a fault, on a kernel without such calls.
+    # Only the attempt "32-bit call" can end with SIGSEGV, on a kernel without 32-bit calls.
     verdict = {signal.SIGALRM: "untried", signal.SIGSEGV: "absent"}.get(killer, "denied")
     return verdict, "killed by " + killer.name
 
@@ -385,7 +385,7 @@ all_of("processes", {
         os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
     "read the victim's limits": lambda i: resource.prlimit(
         victim(i), resource.RLIMIT_NOFILE) and None,
-    # PTRACE_SEIZE does not stop the victim, and ends with this child.
+    # PTRACE_SEIZE does not stop the victim. The tracing ends when this child process ends.
     "trace the victim": lambda i: call(101, 0x4206, victim(i), 0, 0) and None,
     "pidfd_open the victim": lambda i: os.pidfd_open(victim(i)) and None,
 })
@@ -406,7 +406,7 @@ def _(i):
 
 @attempt("processes", "set the victim's scheduling attributes")
 def _(i):
-    os.sched_getscheduler(victim(i))  # fails if the victim is not there
+    os.sched_getscheduler(victim(i))  # raises an error if the victim does not exist
     keep_all = 0x18  # SCHED_FLAG_KEEP_POLICY and SCHED_FLAG_KEEP_PARAMS
     call(314, victim(i), struct.pack("IIQiIQQQ", 48, 0, keep_all, 0, 0, 0, 0, 0), 0)
 
@@ -418,15 +418,14 @@ def _(i):
 
 
 def of_all_of_the_user(function):
-    # Outside a sandbox the processes of the user may have different values, which this would
-    # change.
+    # Outside a sandbox, `function` would change other processes of the user, so it is not called there.
     return function() if filtered() else ("untried", "outside a sandbox")
 
 
 all_of("processes", {
     "set the user's priority": lambda i: of_all_of_the_user(lambda: os.setpriority(
         os.PRIO_USER, 0, os.getpriority(os.PRIO_USER, 0))),
-    # IOPRIO_WHO_USER, IOPRIO_CLASS_NONE
+    # The arguments mean IOPRIO_WHO_USER and IOPRIO_CLASS_NONE.
     "set the user's disk priority": lambda i: of_all_of_the_user(
         lambda: call(251, 3, 0, 0) and None),
 })
@@ -462,24 +461,24 @@ def _(i):
 
 AT_CWD = -100
 HANDLE = struct.pack("Ii8x", 8, 1)
-PERF = struct.pack("IIQQQQQQQ", 1, 64, 9, 0, 0, 0, 0x61, 0, 0)  # the dummy event, without the kernel
+PERF = struct.pack("IIQQQQQQQ", 1, 64, 9, 0, 0, 0, 0x61, 0, 0)  # the dummy event, excluding the kernel
 MAP = struct.pack("IIII", 2, 4, 4, 1) + bytes(56)
 E = errno
 
-# Name, number, arguments, and the errors that come after the check of privileges. No call may have
-# an effect that outlives the child.
+# Each entry has the name, the number and the arguments of a call, and the errors that the kernel returns only
+# after its check of privileges. No call may have an effect that outlasts the child process.
 for name, number, arguments, reached in [
     ("keyctl", 250, [9999], [E.EOPNOTSUPP]),
     ("add_key", 248, [NULL, NULL, NULL, 0, -1], [E.EFAULT]),
     ("unshare a user namespace", 272, [0x10000000], []),
     ("unshare a mount namespace", 272, [0x00020000], []),
-    ("mount", 165, [NULL, b"/", NULL, 0x1000, NULL], [E.EINVAL]),  # MS_BIND of nothing
+    ("mount", 165, [NULL, b"/", NULL, 0x1000, NULL], [E.EINVAL]),  # MS_BIND without a source
     ("umount2", 166, [b"/", 6], [E.EINVAL]),  # MNT_EXPIRE with MNT_DETACH
     ("pivot_root", 155, [b"/", b"/"], [E.EBUSY, E.EINVAL]),
     ("chroot", 161, [b"/"], []),
     ("fsopen", 430, [NULL, 0], [E.EFAULT]),
     ("open_tree", 428, [AT_CWD, NULL, 1], [E.EFAULT]),  # OPEN_TREE_CLONE
-    ("open_tree_attr", 467, [AT_CWD, b"/", 0, NULL, 0], []),  # without a copy, changes nothing
+    ("open_tree_attr", 467, [AT_CWD, b"/", 0, NULL, 0], []),  # no OPEN_TREE_CLONE, so it changes nothing
     ("move_mount", 429, [-1, NULL, -1, NULL, 0], [E.EFAULT, E.EBADF]),
     ("mount_setattr", 442, [AT_CWD, b"/", 0, bytes(32), 32], []),  # changes nothing
     ("bpf", 321, [0, MAP, len(MAP)], []),
@@ -493,7 +492,7 @@ for name, number, arguments, reached in [
     ("swapon", 167, [NULL, 0], [E.EFAULT]),
     ("acct", 163, [1], [E.EFAULT]),
     ("quotactl", 179, [0x80000200, NULL, 0, NULL], [E.ENODEV]),
-    ("settimeofday", 164, [NULL, NULL], []),  # to no time
+    ("settimeofday", 164, [NULL, NULL], []),  # a null pointer, so it sets no time
     ("sethostname", 170, [NULL, -1], [E.EINVAL]),
     ("syslog", 103, [10, NULL, 0], []),
     ("iopl", 172, [3], []),
@@ -527,7 +526,7 @@ def _(i):
 
 @attempt("privileges", "vhangup")
 def _(i):
-    os.setsid()  # a new session has no terminal to hang up
+    os.setsid()  # a new session has no terminal, so none is hung up
     call(153)
 
 
@@ -546,12 +545,12 @@ def _(i):
             fcntl.ioctl(terminal, 0x540E, 0)  # TIOCSCTTY
     except OSError:
         terminal = os.open("/dev/null", os.O_RDONLY)
-    call(16, terminal, 0x5412, NULL)  # without a character
+    call(16, terminal, 0x5412, NULL)  # a null pointer, so no character is inserted
 
 
 @attempt("privileges", "32-bit call")
 def _(i):
-    call(39)  # raises an error on other machines
+    call(39)  # raises an error on machines other than x86_64
     try:
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError as error:
@@ -780,7 +779,7 @@ def leave(i):
                 with open(path + ".new", "w") as file:
                     file.write(str(os.getpid()))
                 os.rename(path + ".new", path)
-                time.sleep(300)  # with standard output open
+                time.sleep(300)  # keeps standard output open
         finally:
             os._exit(0)
     os.waitpid(pid, 0)

@@ -1,8 +1,8 @@
-//! Attempts to escape from the sandbox: `probe.py` makes some 120 of them, and each must end with
-//! the verdict in the table.
+//! Tests that compare attempts to escape from the sandbox with a table of expected verdicts.
 //!
-//! The tables cover several Landlock ABIs, and the attempts are made as on a kernel of each. A line
-//! is `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` if a newer ABI changes the verdict.
+//! `probe.py` makes about 120 attempts. The attempts are repeated for each Landlock ABI, as on a kernel with
+//! that ABI. A line of a table is `VERDICT: NAME`, or `VERDICT, from ABI VERDICT: NAME` if a newer ABI
+//! changes the verdict.
 
 #![expect(
     clippy::disallowed_methods,
@@ -26,13 +26,13 @@ use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
-/// The user `nobody` of Debian and Fedora.
+/// The user id of `nobody` on Debian and Fedora.
 const NOBODY: u32 = 65534;
 
 /// The Landlock ABIs that the tables cover.
 const ABIS: std::ops::RangeInclusive<u8> = 3..=7;
 
-/// Everything that the probe tries to reach: files, sockets and a process, which belong to `owner`.
+/// The targets of the attempts: files, sockets and a process outside of the sandbox.
 struct Outside {
     folder: tempfile::TempDir,
     victim: Child,
@@ -138,7 +138,8 @@ impl Outside {
         }
     }
 
-    /// Runs the probe. Returns the verdicts by name, and the reported detail of the layer `files`.
+    /// Runs the probe in a sandbox. Returns the verdicts by the names of the attempts, and the detail that
+    /// the launcher reported for the layer `files`.
     fn probe(
         &self,
         user: Option<u32>,
@@ -176,7 +177,7 @@ impl Drop for Outside {
     }
 }
 
-/// Reads a line of a table. Returns the name, and the verdict for each ABI.
+/// Parses a line of a table. Returns the name of the attempt, and its verdict for each ABI.
 fn verdicts(line: &str) -> (String, Vec<&str>) {
     let (said, name) = line.split_once(": ").unwrap();
     let mut parts = said.split(", from ");
@@ -188,7 +189,7 @@ fn verdicts(line: &str) -> (String, Vec<&str>) {
     (name.to_owned(), ABIS.map(|abi| at(abi).map_or(first, |(_, verdict)| verdict)).collect())
 }
 
-/// Writes the line that [`verdicts`] reads.
+/// Formats a line of a table, the inverse of [`verdicts`].
 fn line(name: &str, verdicts: &[String]) -> String {
     let mut line = verdicts[0].clone();
     for (abi, pair) in ABIS.skip(1).zip(verdicts.windows(2)) {
@@ -199,8 +200,7 @@ fn line(name: &str, verdicts: &[String]) -> String {
     format!("{line}: {name}")
 }
 
-/// Runs the probe as on a kernel of each ABI, up to the newest one that this kernel has, and
-/// compares the verdicts with the table.
+/// Runs the probe for each ABI of this kernel, and compares the verdicts with the table.
 fn check(table: &str, user: Option<u32>, without: &[Layer]) {
     let outside = Outside::new(user.unwrap_or(geteuid().as_raw()));
     let expected: BTreeMap<_, _> = table.lines().map(verdicts).collect();
@@ -232,20 +232,20 @@ fn check(table: &str, user: Option<u32>, without: &[Layer]) {
 
 #[test]
 fn another_user_in_a_private_root_filesystem_has_the_access_in_the_table() {
-    assert!(geteuid().is_root(), "only root can start a program as somebody else");
+    assert!(geteuid().is_root(), "this test must run as root, to start a program as another user");
     check(include_str!("probe/rootfs.txt"), Some(NOBODY), &[]);
 }
 
-/// On a machine without namespaces, only Landlock and the filters protect.
+/// On a machine without namespaces, only Landlock and the filters of system calls restrict the program.
 #[test]
 fn another_user_without_namespaces_has_the_access_in_the_table() {
-    assert!(geteuid().is_root(), "only root can start a program as somebody else");
+    assert!(geteuid().is_root(), "this test must run as root, to start a program as another user");
     check(include_str!("probe/without-namespaces.txt"), Some(NOBODY), &[Layer::Namespaces]);
 }
 
-/// Root has no capabilities here, but owns root's files.
+/// In the sandbox root has no capabilities, but still owns root's files.
 #[test]
 fn root_in_a_private_root_filesystem_has_the_access_in_the_table() {
-    assert!(geteuid().is_root(), "only root can be root");
+    assert!(geteuid().is_root(), "this test must run as root");
     check(include_str!("probe/root.txt"), None, &[]);
 }

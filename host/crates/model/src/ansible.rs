@@ -1,7 +1,7 @@
 //! The options of a playbook: the `[ansible]` table of its manifest.
 //!
-//! Owns the keys and their defaults. Paths are relative to the directory of the playbooks; the host opens
-//! them.
+//! Owns the keys and their defaults. File names are relative to the directory of the playbooks. The crate
+//! `playbook` opens the files.
 
 use serde::{Deserialize, Deserializer};
 
@@ -9,65 +9,66 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnsibleOptions {
-    /// The inventory: a file or directory beside the playbooks, or hosts, each followed by a comma.
-    /// Default: `inventory` beside the playbooks, or only this machine.
+    /// Inventory: a file or directory beside the playbooks, or host names, each followed by a comma. Default:
+    /// `inventory` beside the playbooks. If that file does not exist, the inventory is only this machine.
     pub inventory: Option<String>,
-    /// The configuration of Ansible, a file beside the playbooks. Default: `ansible.cfg`, if there is
-    /// one.
+    /// Configuration file of Ansible, beside the playbooks. Default: `ansible.cfg`, if that file exists.
     pub config: Option<String>,
-    /// Only plays and tasks with one of these tags are run.
+    /// Tags to run: if the list is not empty, Ansible runs only plays and tasks with one of these tags.
     pub tags: Vec<String>,
-    /// Plays and tasks with one of these tags are not run.
+    /// Tags to skip: Ansible does not run plays and tasks with one of these tags.
     pub skip_tags: Vec<String>,
-    /// Ansible's check mode: changes are reported, but not made.
+    /// Ansible's check mode: the playbook reports changes, but does not make them.
     pub check_mode: bool,
-    /// Tasks run as another user, root by default, on the managed machines.
+    /// Privilege escalation (`--become`): tasks run as another user on the managed machines, by default as
+    /// root.
     pub r#become: Option<Become>,
-    /// The name of the secret that decrypts vaults.
+    /// Name of the secret with the password of Ansible vaults.
     pub vault_password: Option<String>,
-    /// The name of the secret that is the private key for ssh.
+    /// Name of the secret with the private key for ssh.
     pub private_key: Option<String>,
-    /// The variables in which the message is passed.
+    /// Variables in which the playbook receives the message.
     pub variables: Variables,
-    /// The way Ansible is started. Default: the configuration of the host.
+    /// Way to start Ansible. Default: the host's configuration.
     pub start: Option<Start>,
-    /// Layers of the confinement without which the playbook is not run; `check` lists their names.
+    /// Confinement layers that the playbook needs. If a layer is not available, the run does not start. The
+    /// command `check` lists the names of all layers.
     pub require: Vec<String>,
 }
 
 /// The machines on which tasks may run as another user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Become {
-    /// Other machines. On this machine no process gains privileges: the launcher rules that out before it
-    /// starts Ansible.
+    /// Machines other than this one. On this machine the launcher sets no-new-privileges before it starts
+    /// Ansible, so no process gains privileges here.
     Remote,
 }
 
-/// The variables in which a message is passed to a playbook.
+/// The variables in which a playbook receives the message.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variables {
     /// Two variables, `msg` and `loopabull`.
     #[default]
     Message,
-    /// These two, and a variable for each key of the body. This is for playbooks that cannot be changed: the
-    /// sender of a message chooses names of variables of the play.
+    /// The variables `msg` and `loopabull`, and one variable for each key of the body. Use this value only
+    /// for playbooks that cannot be changed: the sender of a message then chooses names of Ansible variables.
     TopLevel,
 }
 
-/// The way Ansible is started.
+/// The way to start Ansible.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// From a process that has Ansible imported, if that is possible; otherwise cold.
+    /// Fork a process that has already imported Ansible. If no such process is available, start cold.
     #[default]
     Warm,
-    /// As a new process, `ansible-playbook`, for each run.
+    /// Start a new `ansible-playbook` process for each run.
     Cold,
 }
 
 impl AnsibleOptions {
-    /// Returns the names of the secrets that the playbook needs and the manifest does not grant.
+    /// Returns the names of the secrets that these options name and that the manifest does not grant.
     pub fn missing_secrets(&self, is_granted: impl Fn(&str) -> bool) -> Vec<&str> {
         let named = self.vault_password.iter().chain(&self.private_key).map(String::as_str);
         named.filter(|name| !is_granted(name)).collect()
@@ -79,10 +80,12 @@ impl<'de> Deserialize<'de> for Become {
         match String::deserialize(deserializer)?.as_str() {
             "remote" => Ok(Self::Remote),
             "local" => Err(serde::de::Error::custom(
-                "`local` cannot work: on this machine a playbook gains no new privileges, not even by \
+                "`become` cannot be `local`: on this machine a playbook gains no new privileges, not even by \
                  sudo or su; use `remote`",
             )),
-            other => Err(serde::de::Error::custom(format!("it must be `remote`, not `{other}`"))),
+            other => {
+                Err(serde::de::Error::custom(format!("`become` must be `remote`, not `{other}`")))
+            }
         }
     }
 }

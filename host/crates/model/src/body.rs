@@ -1,7 +1,7 @@
-//! The body of a message: JSON text that was checked once.
+//! The body of a message: JSON text that passed all checks.
 //!
-//! Owns the promise that every task can read the text: it is JSON, it is not nested too deeply, and
-//! every string is Unicode. Keeps the text as it came, so that numbers keep their digits.
+//! Owns the guarantee that every task can read the text: the text is JSON, its nesting depth is limited, and
+//! every string is Unicode. The text is kept unchanged, so that numbers keep all their digits.
 
 mod error;
 mod scan;
@@ -21,46 +21,46 @@ use scan::Surrogates;
 pub struct Body(Box<RawValue>);
 
 impl Body {
-    /// Checks a JSON text and keeps it.
+    /// Checks a JSON text and makes a body of it.
     pub fn parse(text: &str) -> Result<Self, BodyError> {
         Self::check(text)?;
         serde_json::from_str(text).map(Self).map_err(BodyError::from)
     }
 
-    /// Checks a value whose syntax serde_json has checked while it read a JSON text, and keeps it.
-    /// The text is not parsed again.
+    /// Makes a body of a raw value without parsing its text again. Checks everything except the JSON syntax.
     ///
-    /// A raw value must come from a JSON text: serde_json does not check the syntax of one that is
-    /// made from another format, or from a `Value`.
+    /// The raw value must come from serde_json's parser for JSON text, which has checked the syntax. A raw
+    /// value made from another format, or from a `Value`, has no checked syntax.
     pub fn from_raw(raw: Box<RawValue>) -> Result<Self, BodyError> {
         Self::check(raw.get())?;
         Ok(Self(raw))
     }
 
-    /// Checks the depth, the surrogates and the reserved keys of a JSON text, but not its syntax:
-    /// the caller parses the text anyway, for example for its members.
+    /// Checks the depth, the surrogates and the reserved keys of a JSON text, but not its syntax. Use this if
+    /// the caller parses the text anyway, for example to read its members.
     pub fn check(text: &str) -> Result<(), BodyError> {
-        // `RawValue` alone only skims the text: it accepts lone surrogates, which are not Unicode.
+        // `RawValue` accepts lone surrogates, which are not Unicode. So a text that may have one is parsed as
+        // a `Value`.
         if !scan::is_harmless(text) && scan::scan(text)?.surrogates == Surrogates::Possible {
             serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
         }
         Ok(())
     }
 
-    /// Returns the JSON text, without surrounding space.
+    /// Returns the JSON text, without leading and trailing whitespace.
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
 
-    /// Returns the body as a tree.
+    /// Returns the body as a parsed tree.
     pub fn to_value(&self) -> Value {
-        serde_json::from_str(self.as_str()).expect("a body was parsed when it was made")
+        serde_json::from_str(self.as_str()).expect("every body is valid JSON")
     }
 
-    /// Returns true if arrays and objects are nested deeper than so many levels.
+    /// Returns true if arrays and objects are nested more than `levels` deep.
     pub fn is_deeper_than(&self, levels: usize) -> bool {
         let text = self.as_str();
-        // Most bodies have so few brackets that they need no scan.
+        // The number of brackets is an upper bound of the depth, and it decides most cases without a scan.
         scan::openings(text) > levels && scan::scan(text).is_ok_and(|scan| scan.depth > levels)
     }
 }
@@ -74,7 +74,7 @@ impl PartialEq for Body {
 impl Eq for Body {}
 
 impl fmt::Debug for Body {
-    /// Writes only the length: bodies do not belong in logs.
+    /// Writes only the length, because bodies must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({} bytes)", self.as_str().len())
     }
@@ -82,7 +82,8 @@ impl fmt::Debug for Body {
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Other formats make raw values without a check of the syntax, so the text is parsed again.
+        // Serde may read another format than JSON. Then the syntax of the raw value was not checked, so the
+        // text is parsed again.
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Self::parse(raw.get()).map_err(serde::de::Error::custom)
     }

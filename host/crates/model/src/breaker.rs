@@ -1,6 +1,6 @@
 //! The circuit breaker of a task, which pauses the task after repeated failures.
 //!
-//! Owns the rule and the count. Has no clock: the caller passes the times.
+//! Owns the policy and the count of failures. Has no clock: the caller passes the time of each outcome.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use serde::Deserialize;
 use crate::Outcome;
 use crate::duration::duration;
 
-/// The rule by which a task is paused automatically.
+/// The policy of a circuit breaker: the failures that pause a task automatically.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerPolicy {
-    /// Number of failures in a row that pause the task; 0 switches the breaker off. Default 10.
+    /// Number of consecutive failures that pause the task. 0 switches the breaker off. Default: 10.
     pub failures: u32,
-    /// Time within which these failures must happen. Default 10 min.
+    /// Time window: the task is paused if all these failures happen within it. Default: 10 min.
     #[serde(deserialize_with = "duration")]
     pub window: Duration,
 }
 
-/// The count of the failures in a row of one task.
+/// The consecutive failures of one task.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// The times of the newest failures, since a moment that the caller chooses.
+    /// Times of the newest failures, measured from a fixed moment that the caller chooses.
     failures: VecDeque<Duration>,
 }
 
 impl Breaker {
-    /// Counts an outcome. Returns true if the task is to be paused. A rejected message is neither a failure
-    /// of the task nor a success.
+    /// Counts the outcome of a run. Returns true if the task must be paused now. A success clears the count.
+    /// A rejected message does not change the count.
     pub fn count(&mut self, policy: &BreakerPolicy, outcome: &Outcome, now: Duration) -> bool {
         if outcome.is_success() {
             self.failures.clear();
@@ -63,7 +63,8 @@ impl Default for BreakerPolicy {
 mod tests {
     use super::*;
 
-    /// Checks when the breaker trips: `x` fails, `.` succeeds, `r` rejects, one each second.
+    /// Checks after which outcomes the breaker trips. Each letter is one outcome, one second after the
+    /// previous one: `x` is a failure, `.` a success, `r` a rejected message.
     fn check(failures: u32, window: u64, outcomes: &str, expected: &[usize]) {
         let policy = BreakerPolicy { failures, window: Duration::from_secs(window) };
         let mut breaker = Breaker::default();

@@ -1,7 +1,7 @@
-//! The ceiling: the maximum that any manifest of this host may grant.
+//! The ceiling: the maximum that any manifest on this host may grant.
 //!
-//! The authors of tasks write manifests, and the operator of the host writes the ceiling. Without a ceiling
-//! for a kind of grant, manifests may grant anything of it.
+//! The authors of tasks write manifests, and the operator of the host writes the ceiling. If the ceiling does
+//! not set a kind of grant, manifests may grant anything of that kind.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -12,34 +12,35 @@ use serde::Deserialize;
 use crate::duration::some_duration;
 use crate::{HttpGrant, Limits, Manifest, SecretSource, TaskKind, TopicPattern};
 
-/// The maximum that a manifest may grant. A key that is not set is no limit; an empty list allows none.
+/// The maximum that a manifest may grant. A key that is not set is no limit; an empty list allows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ceiling {
-    /// Directories beneath which granted directories must be.
+    /// Directories that may be granted, including their subdirectories.
     pub dirs: Option<Vec<PathBuf>>,
-    /// Origins that may be granted, with their allowed addresses.
+    /// Origins that may be granted. A grant must be equal to one of these, with the same addresses.
     pub http: Option<Vec<HttpGrant>>,
-    /// Directories beneath which files of secrets must be. If set, the daemon's environment is forbidden
-    /// as a source; credentials stay allowed, because systemd passes only those of the unit file.
+    /// Directories whose files may be used as secrets. If this key is set, the daemon's environment variables
+    /// are forbidden as secrets. Credentials stay allowed, because systemd passes only the credentials of the
+    /// unit file.
     pub secret_dirs: Option<Vec<PathBuf>>,
     /// TCP ports that may be granted.
     pub tcp: Option<Vec<u16>>,
-    /// Directories beneath which sockets of ssh agents must be.
+    /// Directories whose ssh agent sockets may be granted.
     pub ssh_agents: Option<Vec<PathBuf>>,
-    /// Topics to which messages may be sent.
+    /// Topics to which tasks may be allowed to send messages.
     pub emit: Option<Vec<TopicPattern>>,
     /// Maximum size of the state of one task.
     pub state: Option<ByteSize>,
-    /// Maximum memory of a run.
+    /// Maximum memory of one run.
     pub memory: Option<ByteSize>,
-    /// Maximum time of a run.
+    /// Maximum timeout of one run.
     #[serde(deserialize_with = "some_duration")]
     pub timeout: Option<Duration>,
 }
 
 impl Ceiling {
-    /// Returns the grants of a manifest that exceed the ceiling, one phrase for each.
+    /// Returns the grants of a manifest that exceed the ceiling, one clause for each.
     pub fn excess(&self, manifest: &Manifest) -> Vec<String> {
         let grants = &manifest.grants;
         let mut excess = Vec::new();
@@ -72,7 +73,7 @@ impl Ceiling {
         if let (Some(allowed), Some(socket)) = (&self.ssh_agents, &grants.ssh_agent)
             && !is_beneath(socket, allowed)
         {
-            refuse(format!("the agent at `{}`", socket.display()));
+            refuse(format!("the ssh agent at `{}`", socket.display()));
         }
         if let Some(allowed) = &self.emit {
             let is_allowed = |pattern: &TopicPattern| allowed.iter().any(|a| a.covers(pattern));
@@ -101,10 +102,11 @@ impl Ceiling {
 }
 
 impl Manifest {
-    /// Sets the limits that the manifest leaves out: to the ceiling, if it is below the default.
+    /// Sets the timeout and the memory if the manifest leaves them out: to the default or to the ceiling,
+    /// whichever is lower. The default memory of a playbook is not known here, so the memory of a playbook is
+    /// set to the ceiling.
     ///
-    /// A limit that the manifest sets above the ceiling is not lowered; it is an excess, see
-    /// [`Ceiling::excess`].
+    /// A limit that the manifest sets above the ceiling is not lowered. [`Ceiling::excess`] reports it.
     pub fn apply_ceiling(&mut self, kind: TaskKind, ceiling: &Ceiling) {
         if let Some(most) = ceiling.timeout {
             self.limits.timeout.get_or_insert(most.min(Limits::default_timeout(kind)));
@@ -118,9 +120,9 @@ impl Manifest {
     }
 }
 
-/// Returns true if a path is one of the directories or beneath one, by its components: a path with
-/// `..` is beneath none. Symbolic links are the responsibility of those who may make them in an
-/// allowed directory.
+/// Returns true if a path is one of the directories or is inside one. The path is compared by its components,
+/// and a path with `..` is never inside. Symbolic links are not resolved, so everyone who can create a
+/// symbolic link inside an allowed directory is trusted.
 fn is_beneath(path: &Path, directories: &[PathBuf]) -> bool {
     path.is_absolute()
         && !path.components().any(|part| part == Component::ParentDir)
@@ -179,7 +181,7 @@ mod tests {
         check("tcp = [443]", "grants.tcp = [80]", &["connections to TCP port 80"]);
         let agent = "grants.ssh_agent = '/run/a/agent'";
         check("ssh_agents = ['/run/a']", agent, &[]);
-        check("ssh_agents = []", agent, &["the agent at `/run/a/agent`"]);
+        check("ssh_agents = []", agent, &["the ssh agent at `/run/a/agent`"]);
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
         check_applied("timeout = '1h'", Playbook, "", "limits.timeout = '15m'");
         check_applied("memory = '16MiB'", Component, "", "limits.memory = '16MiB'");
         check_applied("memory = '1GiB'", Component, "", "limits.memory = '64MiB'");
-        // The default of a playbook is the host's, so only its ceiling is known here.
+        // The host's configuration sets the default memory of playbooks, so only the ceiling is known here.
         check_applied("memory = '2GiB'", Playbook, "", "limits.memory = '2GiB'");
         let own = "limits.timeout = '5m'\nlimits.memory = '32MiB'";
         for kind in [Component, Playbook] {

@@ -5,17 +5,17 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// Reads a duration that is longer than zero.
+/// Reads a duration. Zero is an error.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let duration = humantime::parse_duration(&text).map_err(D::Error::custom)?;
     if duration.is_zero() {
-        return Err(D::Error::custom("it must be longer than zero"));
+        return Err(D::Error::custom("a duration must be longer than zero"));
     }
     Ok(duration)
 }
 
-/// Reads the duration of an optional key.
+/// Reads a duration for an optional key. Zero is an error.
 pub(crate) fn some_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {

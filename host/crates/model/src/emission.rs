@@ -1,15 +1,15 @@
 //! An emission: a message that a task sends.
 //!
-//! It becomes a [`Message`] when the run that made it succeeds. Its id is derived from the entry of the run
-//! and from the place of the emission among the others of the run, so that a repetition, after a crash or
-//! on another host, gives the same message.
+//! An emission becomes a [`Message`] when its run succeeds. The id of the message is derived from the entry
+//! of the run and from the place of the emission in the run. If the run is repeated, after a crash or on
+//! another host, the messages have the same ids.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{Body, Entry, Message, MessageId, TaskName, Topic};
 
-/// A message that a task wants to send.
+/// A message that a task asks the host to send.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Emission {
     pub topic: Topic,
@@ -18,23 +18,24 @@ pub struct Emission {
 }
 
 impl Emission {
-    /// The prefix of our own headers; a task may not set such headers.
+    /// The prefix of the host's own headers. A task must not set such headers.
     pub const HEADER_PREFIX: &str = "loopabull-";
-    /// The header with the name of the task that sent a message.
+    /// The header with the name of the task that sent the message.
     const SENT_BY: &str = "loopabull-sent-by";
-    /// The header with the number of hops: of messages in the chain that led to this one.
+    /// The header with the number of hops: the number of messages of tasks in the chain that ends with this
+    /// message.
     const HOPS: &str = "loopabull-hops";
-    /// The maximum number of hops. It ends a loop of tasks that send to each other.
+    /// The maximum number of hops. This limit ends a loop of tasks that send messages to each other.
     pub const MAX_HOPS: u32 = 16;
 
-    /// Returns the number of hops of a message; 0 if it comes from a bus.
+    /// Returns the number of hops of a message; 0 for a message from a bus.
     pub fn hops(message: &Message) -> u32 {
         let header = message.headers.iter().rfind(|(name, _)| name == Self::HOPS);
         header.and_then(|(_, hops)| hops.parse().ok()).unwrap_or(0)
     }
 
-    /// Makes the message of the emission at this place, counted from 0, of a run on this entry. `sent_at`
-    /// is in seconds since 1970.
+    /// Makes the message that the host sends. `entry` is the entry of the run, `place` is the place of the
+    /// emission in the run, counted from 0, and `sent_at` is in seconds since 1970.
     pub fn into_message(self, entry: &Entry, place: usize, sent_at: i64) -> Message {
         let hops = Self::hops(&entry.message).saturating_add(1);
         let ours = [
@@ -62,7 +63,8 @@ fn emitted_id(entry: &Entry, place: usize) -> MessageId {
     }
     let digest = digest.finalize();
     let hex = hex::encode(&digest[..16]);
-    MessageId::try_from(format!("emitted-{hex}")).expect("letters, digits and dashes")
+    MessageId::try_from(format!("emitted-{hex}"))
+        .expect("`emitted-` and hexadecimal digits are a message id")
 }
 
 #[cfg(test)]

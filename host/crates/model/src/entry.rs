@@ -15,7 +15,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Makes the entry of a message for a task that wants it.
+    /// Makes the entry of a message for a task.
     pub fn new(id: EntryId, task: &Task, message: &Message) -> Self {
         let (queue, task) = (task.manifest.queue.clone(), task.name.clone());
         Self { id, queue, task, message: message.clone() }
@@ -24,21 +24,21 @@ impl Entry {
 
 /// The id of an entry, which stays the same when the entry is published or delivered again.
 ///
-/// Entries with the same id are deduplicated, so an entry may be published again if it is uncertain
-/// whether the queue has it. The id of the message cannot serve: the publisher chooses it, and may
-/// choose it twice.
+/// Queues deduplicate entries by this id. So an entry can be published again if it is uncertain whether the
+/// queue has it. The id of the message cannot be used for this: the publisher chooses message ids, and may
+/// choose the same id twice.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct EntryId(String);
 
 impl EntryId {
-    /// Makes the id of an entry from a text, which is not checked.
+    /// Makes an id of a text without checking it.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Derives the id of an entry that may have to be made from the same message again, after a crash.
-    /// The same task, message id, topic and body, byte by byte, give the same id.
+    /// Derives the id of an entry from its task and from the message's id, topic and body, byte by byte. An
+    /// entry that is made again after a crash has the same id.
     pub fn derived(message: &Message, task: &TaskName) -> Self {
         let mut digest = Sha256::new();
         for part in
@@ -51,8 +51,8 @@ impl EntryId {
         Self(hex::encode(&digest[..16]))
     }
 
-    /// Returns the id for requeueing this entry: a dead letter that is returned to its queue starts from
-    /// the first attempt, and must not be deduplicated against the entry that had its runs.
+    /// Returns the new id with which this entry is requeued from the dead letters. The new id starts at the
+    /// first attempt, and is not deduplicated against the runs of the old id.
     pub fn requeued(&self) -> Self {
         let (first, life) = match self.0.rsplit_once('~') {
             Some((first, life)) => (first, life.parse().unwrap_or(1_u64)),
@@ -61,7 +61,7 @@ impl EntryId {
         Self(format!("{first}~{}", life.saturating_add(1)))
     }
 
-    /// Returns true if a text from outside can be an id: 1 to 100 letters, digits, `-` and `~`.
+    /// Returns true if a text is a valid id: 1 to 100 letters, digits, `-` and `~`.
     pub fn is_valid(text: &str) -> bool {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '~');
         (1..=100).contains(&text.len()) && text.chars().all(fits)

@@ -1,7 +1,7 @@
-//! Grants: the resources that a task may use beyond those that every task has.
+//! Grants: the resources that a manifest allows its task, beyond those of every task.
 //!
-//! Owns the `[grants]` table of a manifest and its text for people. Opens no file, reads no secret and
-//! makes no connection: the runner does. A resource that is not named here is not granted.
+//! Owns the `[grants]` table of a manifest and its description for people. Opens no file, reads no secret and
+//! makes no connection: the runners do that. A resource that has no key here cannot be granted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,21 +16,21 @@ use crate::{HttpGrant, TaskKind, TopicPattern};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grants {
-    /// Directories of this machine.
+    /// Directories of this machine that the task may use.
     pub dirs: Vec<DirGrant>,
-    /// Origins that it may call: scheme, host and port.
+    /// Origins (scheme, host and port) to which a component may send HTTP requests.
     pub http: Vec<HttpGrant>,
-    /// Environment variables, with their values.
+    /// Environment variables and their values.
     pub env: BTreeMap<String, String>,
-    /// The sources of secrets, by the names that the task uses.
+    /// Sources of secrets, by the name under which the task reads each secret.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Topics to which it may send messages.
+    /// Topics to which a component may send messages.
     pub emit: Vec<TopicPattern>,
-    /// Maximum size of its state on this host, keys and values together, in bytes.
+    /// Maximum size of the task's state on this host, in bytes. Keys and values are counted.
     pub state: Option<ByteSize>,
-    /// TCP ports that a playbook may connect to, beside 22, at any address.
+    /// TCP ports that a playbook may connect to at any address. Port 22 is always allowed.
     pub tcp: Vec<u16>,
-    /// The socket of an ssh agent whose keys a playbook may use.
+    /// Socket of an ssh agent whose keys a playbook may use.
     pub ssh_agent: Option<PathBuf>,
 }
 
@@ -38,17 +38,17 @@ pub struct Grants {
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirGrant {
-    /// The path on this machine.
+    /// Path of the directory on this machine.
     pub host: PathBuf,
-    /// The path that a component sees, for example `/mirror`. Default: the path on this machine, which a
-    /// playbook always sees.
+    /// Path at which a component sees the directory, for example `/mirror`. Default: the path on this
+    /// machine. A playbook always sees the path on this machine.
     pub guest: Option<String>,
     #[serde(default)]
     pub access: Access,
 }
 
 impl DirGrant {
-    /// Returns the path that the task sees.
+    /// Returns the path at which the task sees the directory.
     pub fn guest(&self) -> String {
         self.guest.clone().unwrap_or_else(|| self.host.display().to_string())
     }
@@ -63,15 +63,15 @@ pub enum Access {
     ReadWrite,
 }
 
-/// The source of a secret. It is read when the task is loaded.
+/// The source of a secret. The host reads the secret when it loads the task.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
-    /// A file. A newline at its end is not part of the secret.
+    /// A file. If its content ends with a newline, that newline is not part of the secret.
     File(PathBuf),
     /// A credential that systemd passes to the daemon (`LoadCredential=`).
     Credential(String),
-    /// A variable of the daemon's own environment.
+    /// An environment variable of the daemon.
     Env(String),
 }
 
@@ -81,8 +81,9 @@ impl Grants {
         *self == Self::default()
     }
 
-    /// Returns the grants for a person, one line each. Values of secrets are not known here; those of
-    /// environment variables are in the manifest for everyone to read.
+    /// Returns a description of each grant, one line each. The lines contain the values of environment
+    /// variables, which are no secret because the manifest has them. The lines never contain the values of
+    /// secrets.
     pub fn lines(&self) -> Vec<String> {
         let dirs = self.dirs.iter().map(|dir| {
             let verb = match dir.access {
@@ -99,15 +100,16 @@ impl Grants {
         let secrets =
             self.secrets.iter().map(|(name, source)| format!("know the secret {name}, {source}"));
         let emit = self.emit.iter().map(|pattern| format!("send messages to {pattern}"));
-        let state = self.state.iter().map(|size| format!("remember {size}"));
+        let state = self.state.iter().map(|size| format!("store up to {size} of state"));
         let tcp = self.tcp.iter().map(|port| format!("connect to TCP port {port} anywhere"));
         let agent = self.ssh_agent.iter();
-        let agent = agent.map(|path| format!("use the keys of the agent at {}", path.display()));
+        let agent =
+            agent.map(|path| format!("use the keys of the ssh agent at {}", path.display()));
         let kept = emit.chain(state);
         dirs.chain(http).chain(tcp).chain(env).chain(secrets).chain(agent).chain(kept).collect()
     }
 
-    /// Returns the grants that this kind of task cannot use, one phrase for each.
+    /// Returns the grants that a task of this kind cannot use, one clause for each.
     pub fn misplaced(&self, kind: TaskKind) -> Vec<String> {
         let only_for = |name: &str, other: TaskKind| format!("`grants.{name}` is for {other}s");
         match kind {
@@ -134,7 +136,7 @@ impl Grants {
         }
     }
 
-    /// Returns the kinds of grants, for a table: `http, emit`.
+    /// Returns the kinds of grants that are set, for a table: `http, emit`.
     pub fn kinds(&self) -> Vec<&'static str> {
         let kinds = [
             ("dirs", !self.dirs.is_empty()),
@@ -199,7 +201,7 @@ mod tests {
             "know the secret b, from the credential token",
             "know the secret c, from the variable TOKEN",
             "send messages to org.example.#",
-            "remember 1.0 MiB",
+            "store up to 1.0 MiB of state",
         ];
         assert_eq!(grants.lines(), expected);
         assert_eq!(grants.kinds(), ["dirs", "http", "env", "secrets", "emit", "state"]);

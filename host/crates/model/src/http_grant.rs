@@ -1,7 +1,7 @@
-//! A grant of HTTP requests: an origin, and its addresses that are not public.
+//! A grant of HTTP requests: an origin, and the non-public addresses that are allowed for its host.
 //!
-//! Owns the form of a grant in TOML. The crate `egress` decides whether a request is granted, and resolves
-//! names.
+//! Owns the form of the grant in TOML. The crate `egress` resolves host names and decides whether a request
+//! is granted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -13,18 +13,18 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 
 use crate::http_origin::{AuthorityError, HttpHost, HttpOrigin, HttpScheme};
 
-/// One origin that a component may send requests to.
+/// One origin to which a component may send requests.
 ///
-/// In a manifest a text, `"https://src.fedoraproject.org"`, or a table,
+/// In a manifest the grant is a string, `"https://src.fedoraproject.org"`, or a table,
 /// `{ url = "http://pagure.internal:8080", addresses = ["10.1.2.3", "fd00::/8"] }`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpGrant {
     pub origin: HttpOrigin,
-    /// Addresses of the host that are allowed although they are not public.
+    /// Non-public addresses to which requests to the host may connect.
     pub addresses: Vec<AddressBlock>,
 }
 
-/// One address, or a block of them: `10.1.2.3` or `fd00::/8`.
+/// One address, such as `10.1.2.3`, or a block of addresses, such as `fd00::/8`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AddressBlock(IpNet);
 
@@ -39,7 +39,7 @@ pub enum HttpGrantError {
     Query { url: String },
     #[error("`{url}` is not an origin: it has a fragment")]
     Fragment { url: String },
-    #[error("`{url}` is not an origin: it has a path; every path of a host is granted")]
+    #[error("`{url}` is not an origin: it has a path, but a grant is for all paths of its host")]
     Path { url: String },
     #[error("`{block}` is neither an address nor a block of addresses such as 10.0.0.0/8")]
     Block { block: String },
@@ -48,7 +48,7 @@ pub enum HttpGrantError {
 }
 
 impl HttpGrant {
-    /// Returns true if the grant names this address: by a block, or because the host is this address.
+    /// Returns true if the grant lists this address, or if the host of its origin is this address.
     pub fn names(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.origin.host == HttpHost::Address(address)
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for HttpGrant {
     }
 }
 
-/// Reads either form, so that an error is about the form that was used.
+/// Reads a string or a table. An error message describes the form that the manifest uses.
 struct GrantVisitor;
 
 #[derive(Deserialize)]
@@ -134,7 +134,7 @@ impl<'de> Visitor<'de> for GrantVisitor {
 }
 
 impl AddressBlock {
-    /// Returns true if the address is in the block. An IPv4 address inside an IPv6 one counts as IPv4.
+    /// Returns true if the address is in the block. An IPv4-mapped IPv6 address is compared as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -149,7 +149,8 @@ impl FromStr for AddressBlock {
             return Ok(Self(IpNet::from(address.to_canonical())));
         }
         let net: IpNet = text.parse().map_err(|_| HttpGrantError::Block { block: block() })?;
-        // Addresses are compared in their IPv4 form, so a block of mapped ones would contain none.
+        // Addresses are compared in their IPv4 form, so a block of IPv4-mapped addresses would match no
+        // address. Such a block is refused.
         if net.addr().to_canonical() != net.addr() {
             return Err(HttpGrantError::Block { block: block() });
         }
@@ -236,7 +237,7 @@ mod tests {
         );
         check_error("'a:80'", "must start with http://");
         check_error("'https://u:p@a'", "`https://u:p@a` is not an origin: it has a user before");
-        check_error("'https://a/b'", "it has a path; every path of a host is granted");
+        check_error("'https://a/b'", "it has a path, but a grant is for all paths of its host");
         check_error("'https://a?b'", "it has a query");
         check_error("'https://a/#b'", "it has a fragment");
         check_error("'https://*.a'", "it");

@@ -1,7 +1,7 @@
 //! The origin of an HTTP request: scheme, host and port.
 //!
-//! Owns the one strict parser of an authority. It reads both the grants of manifests and the requests of
-//! components, so that equal origins compare as equal. Does not resolve names: the crate `egress` does.
+//! Owns the only parser of an authority (`HOST:PORT`). Manifests and the requests of components use the same
+//! parser, so that equal origins compare as equal. Does not resolve host names; the crate `egress` does that.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,10 +16,10 @@ pub enum HttpScheme {
 /// The host of an origin.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum HttpHost {
-    /// A name of ASCII letters, digits, `-` and `_` between dots, in lower case, at most 253
-    /// characters, without a dot at its end.
+    /// A host name in lower case: dot-separated labels of ASCII letters, digits, `-` and `_`. A name has at
+    /// most 253 characters and no trailing dot.
     Name(String),
-    /// An address that was written as such. An IPv4 address inside an IPv6 one is kept as IPv4.
+    /// An IP address. An IPv4-mapped IPv6 address is stored as IPv4.
     Address(IpAddr),
 }
 
@@ -60,7 +60,7 @@ pub enum AuthorityError {
 const MAX_NAME: usize = 253;
 
 impl HttpScheme {
-    /// Returns the port that applies if none is written.
+    /// Returns the port of a URL that names no port.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -96,8 +96,8 @@ impl fmt::Display for HttpHost {
 impl HttpOrigin {
     /// Parses an authority: `HOST` or `HOST:PORT`, with IPv6 addresses in brackets.
     ///
-    /// Nothing is corrected: users, trailing dots, empty ports, ports with leading zeros and other ways to
-    /// write an IPv4 address (`127.1`, `0x7f.1`) are errors.
+    /// The parser corrects nothing. Errors are: a user, a trailing dot, an empty port, a port with leading
+    /// zeros, and unusual forms of an IPv4 address (`127.1`, `0x7f.1`).
     pub fn parse(scheme: HttpScheme, authority: &str) -> Result<Self, AuthorityError> {
         if authority.is_empty() {
             return Err(AuthorityError::Empty);
@@ -127,7 +127,7 @@ impl HttpOrigin {
         Ok(Self { scheme, host, port })
     }
 
-    /// Returns host and port in the form of the header `Host`: without the default port of the scheme.
+    /// Returns host and port as in the header `Host`: the default port of the scheme is left out.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() {
             self.host.to_string()
@@ -166,7 +166,8 @@ fn host_of(host: &str) -> Result<HttpHost, AuthorityError> {
     }
     let name = host.to_ascii_lowercase();
     let last = name.rsplit('.').next().unwrap_or_default();
-    // Resolvers read these as IPv4 addresses: `127.1`, `2130706433`, `0x7f000001`.
+    // Resolvers read such names as IPv4 addresses (`127.1`, `2130706433`, `0x7f000001`), so only the usual
+    // form is accepted.
     if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
         let address: Ipv4Addr = name.parse().map_err(|_| AuthorityError::Number)?;
         return Ok(HttpHost::Address(IpAddr::V4(address)));

@@ -1,8 +1,8 @@
-//! The words of loopabull-host: messages, the tasks that want them, the outcomes of attempts and the
+//! The data types of loopabull-host: messages, tasks and their manifests, the outcomes of attempts and the
 //! settlements of deliveries.
 //!
-//! Everything here is pure: no I/O, no clock, no runtime. Every other crate may use it; it uses none of
-//! them.
+//! This crate has no I/O, no clock and no async runtime. Every other crate of the host may use this crate.
+//! This crate uses no other crate of the host.
 
 mod ansible;
 mod body;

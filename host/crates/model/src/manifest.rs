@@ -1,6 +1,6 @@
 //! A manifest: `NAME.toml` beside `NAME.wasm` or `NAME.yml`.
 //!
-//! Owns the keys and their defaults. Parses text; the catalog opens the file.
+//! Owns the keys of a manifest and their defaults. Parses text. The host reads the files.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use crate::{AnsibleOptions, BreakerPolicy, Grants, Limits, QueueName, RetryPolic
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Manifest {
-    /// The topics that the task wants; without it the name of the task is the topic.
+    /// Topics that the task wants. Default: the name of the task.
     pub topics: Option<Vec<TopicPattern>>,
-    /// The queue in which its entries wait. Default: `workers`.
+    /// Queue in which the task's entries wait. Default: `workers`.
     pub queue: QueueName,
     pub limits: Limits,
     pub retry: RetryPolicy,
     pub breaker: BreakerPolicy,
-    /// Plain values that the task may ask for.
+    /// Configuration values that the task can read.
     pub config: BTreeMap<String, String>,
-    /// The resources that the task may use beyond its log, its configuration, a clock and random numbers.
+    /// Resources that the task may use, beyond its log, its configuration, a clock and random numbers.
     pub grants: Grants,
-    /// The options of `ansible-playbook`, for a playbook.
+    /// Options of `ansible-playbook`. Only for playbooks.
     pub ansible: AnsibleOptions,
 }
 
@@ -38,8 +38,8 @@ impl Manifest {
         toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))
     }
 
-    /// Returns the topics and the queue of a text that is not a valid manifest, as far as they can be
-    /// read: a mistake elsewhere in it must not lose messages.
+    /// Reads only the topics and the queue of a manifest that has an error. Messages for the task are then
+    /// still queued, so that an error in another key loses no message.
     pub fn salvage(text: &str) -> Self {
         let table: toml::Table = toml::from_str(text).unwrap_or_default();
         let topics = table.get("topics").and_then(|topics| topics.clone().try_into().ok());

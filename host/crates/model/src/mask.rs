@@ -1,29 +1,30 @@
-//! A mask over secrets: the output of a task is kept without them.
+//! A mask, which removes the secrets of a task from the records of its runs.
 //!
-//! Secrets are found by value: a secret is replaced if it appears as it is, as one of its long lines, or as
-//! JSON, Python or a shell write it. A task that intends to give a secret away can still spell it
-//! otherwise; the mask prevents accidents.
+//! The mask searches for the values of secrets. The mask finds a secret as it is, each long line of a secret,
+//! and a secret as JSON, Python or a shell write it. The mask prevents accidents. A task that intends to
+//! disclose a secret can still encode the secret in another way.
 
 use std::collections::BTreeMap;
 
-/// The replacement of a secret.
+/// The text that replaces a secret.
 const MARK: &str = "[secret]";
-/// The minimum length, in bytes, of a line that is masked by itself, if the secret has several lines (a
-/// private key, for example).
+/// The minimum length of a line, in bytes, to be masked on its own. Long lines are masked for secrets of
+/// several lines, such as private keys.
 const LONG_LINE: usize = 10;
 
 /// The secrets of a task, to be masked in all records of its runs.
 #[derive(Clone, Default)]
 pub struct Mask {
-    /// The names of secrets with the texts to find, the longest first.
+    /// Name of a secret and a text to find, for each form of each secret; the longest text comes first.
     patterns: Vec<(String, String)>,
 }
 
 impl Mask {
-    /// The minimum length of a secret, in bytes: a shorter one would mask half of every text.
+    /// The minimum length of a secret, in bytes. A shorter text is not masked, because it occurs in ordinary
+    /// text.
     pub const MIN_BYTES: usize = 6;
 
-    /// Makes a mask of these secrets, given by their names.
+    /// Makes a mask for these secrets, given by name.
     pub fn new(secrets: &BTreeMap<String, String>) -> Self {
         let mut patterns = Vec::new();
         for (name, secret) in secrets {
@@ -48,8 +49,8 @@ impl Mask {
         text
     }
 
-    /// Returns a text that was cut at its end with every secret replaced, and also the beginning of a
-    /// secret at its end.
+    /// Returns a text that was cut at its end, with every secret replaced. If the text ends with the
+    /// beginning of a secret, that part is replaced too.
     pub fn cut_text(&self, text: &str) -> String {
         let mut text = self.text(text);
         let ends_with_start = |pattern: &String, text: &str| {
@@ -78,7 +79,7 @@ impl Mask {
 fn written(secret: &str) -> [String; 5] {
     let json = serde_json::Value::from(secret).to_string();
     let json = json[1..json.len() - 1].to_owned();
-    // Python takes double quotes only if there are single ones and no double ones in it.
+    // Python uses double quotes only for strings that contain single quotes and no double quotes.
     let python = json.replace("\\\"", "\"");
     let other_python = python.replace('\'', "\\'");
     let shell = secret.replace('\'', r#"'"'"'"#);

@@ -1,7 +1,8 @@
 //! A message, as a task receives it.
 //!
-//! Two places make one from the wire: the verifier of fedmsg, and the readers of trusted sources. Serde
-//! reads it back from our own queue. Knows neither bus nor queue.
+//! Only two places make a message from received bytes: the verifier of fedmsg, and the readers of trusted
+//! sources. Serde reads messages back from the host's own queue. The code here knows neither buses nor
+//! queues.
 
 use std::fmt;
 
@@ -9,30 +10,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Body, Topic};
 
-/// A message that was accepted from its source.
+/// A message that was accepted from a source.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Message {
-    /// The publisher's id, stable over redeliveries.
+    /// Publisher's id of the message, the same in each redelivery.
     pub id: MessageId,
-    /// The topic, by which tasks are chosen.
+    /// Topic, by which the tasks for the message are chosen.
     pub topic: Topic,
-    /// Names and values in the order of the wire.
+    /// Headers: names and values in the order in which they were received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// The time of sending that the publisher gives, in seconds since 1970.
+    /// Time at which the publisher says that it sent the message, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<i64>,
-    /// The common name of the signer, if a signature was checked.
+    /// Common name of the signer's certificate, if the signature was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// The payload.
+    /// Payload of the message.
     pub body: Body,
 }
 
 impl Message {
-    /// Makes a message of an envelope that the verifier accepted. Only the verifier calls this.
+    /// Makes a message of an envelope that the verifier accepted. Only the verifier calls this function.
     pub fn from_verified(
         id: MessageId,
         topic: Topic,
@@ -44,8 +45,8 @@ impl Message {
         Self { id, topic, headers, sent_at, signer, body }
     }
 
-    /// Makes a message that came from a trusted source and has no signer. Only the readers of
-    /// trusted sources call this.
+    /// Makes a message of a trusted source, without a signer. Only the readers of trusted sources call this
+    /// function.
     pub fn from_trusted(
         id: MessageId,
         topic: Topic,
@@ -59,8 +60,8 @@ impl Message {
 
 /// The id that a publisher gave to a message.
 ///
-/// One to 200 printable ASCII characters without space, so that it fits into a log line, an AMQP
-/// property and a table.
+/// The id has 1 to 200 printable ASCII characters and no space, so that it can be written to a log line, an
+/// AMQP property and a table.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MessageId(String);
@@ -68,7 +69,7 @@ pub struct MessageId(String);
 /// The reason why a text is not a message id.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MessageIdError {
-    #[error("message id has {length} bytes, it must have 1 to {limit}", limit = MessageId::MAX_BYTES)]
+    #[error("message id has {length} bytes, but must have 1 to {limit}", limit = MessageId::MAX_BYTES)]
     Length { length: usize },
     #[error("message id has the forbidden character {character:?}")]
     ForbiddenCharacter { character: char },

@@ -1,4 +1,4 @@
-//! The outcome of an attempt. A task that fails is an outcome, never an error of ours.
+//! The outcome of an attempt. A failed task is an outcome, never an error of the host.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,28 +16,30 @@ pub enum Outcome {
     /// The task asks for another attempt.
     Retry {
         reason: Reason,
-        /// The delay that it asks for, if it does.
+        /// Delay that the task asks for, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Duration>,
     },
-    /// The task rejects the message: no attempt will succeed.
+    /// The task rejects the message, because no attempt can succeed.
     Reject { reason: Reason },
     /// The component trapped.
     Trap { reason: Reason },
-    /// The playbook ended with an exit status other than 0, or by a signal; or the component called
-    /// `exit`, with any status, before it had answered.
+    /// The playbook ended with an exit status other than 0 or by a signal, or the component called `exit`
+    /// before it returned a result.
     Exit { status: Reason },
-    /// Ansible cannot read the playbook, or a file that it names. Another attempt would not help.
+    /// Ansible cannot read the playbook or a file that the playbook names. Another attempt would fail in the
+    /// same way.
     Unreadable { reason: Reason },
     /// The task exceeded a limit.
     Limit { exceeded: Exceeded },
-    /// The task could not be started, because of a problem of ours or of the machine, not of the message.
+    /// The task did not start, or the host could not answer one of its calls, because of a problem of the
+    /// host or the machine.
     NotStarted { reason: Reason },
-    /// The task was not started, and never will be for this entry.
+    /// The entry was refused without a run, because its attempts are used up or its runs killed the daemon.
     Refused { reason: Reason },
     /// The run was cancelled because the daemon stops.
     Cancelled,
-    /// Another run of the task changed the state that this one had read. The attempt does not count.
+    /// Another run of the task changed the state that this run had read. The attempt does not count.
     Conflict { key: Reason },
 }
 
@@ -45,11 +47,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "limit", rename_all = "kebab-case")]
 pub enum Exceeded {
-    /// The wall-clock time.
+    /// Wall-clock time of the run.
     Deadline { allowed: Duration },
-    /// The memory, in bytes.
+    /// Memory of the run, in bytes.
     Memory { allowed: u64, wanted: u64 },
-    /// A number of things.
+    /// Number of things of one kind.
     Count { what: Counted, allowed: u64, wanted: u64 },
 }
 
@@ -67,11 +69,11 @@ pub enum Counted {
     StateKeys,
     /// Bytes in one call to the host.
     CallBytes,
-    /// Handles of the host that the run holds at once: streams, timers, files.
+    /// Handles to host resources (streams, timers, files) that the run holds at the same time.
     Handles,
-    /// HTTP requests.
+    /// HTTP requests of the run.
     Requests,
-    /// Random bytes that the run asks for at once.
+    /// Random bytes that the run requests in one call.
     RandomBytes,
 }
 
@@ -82,16 +84,16 @@ impl Counted {
             Self::EmittedBytes => "bytes of messages sent",
             Self::StateBytes => "bytes of state",
             Self::StateKeys => "keys of state",
-            Self::CallBytes => "bytes in one call of the host",
+            Self::CallBytes => "bytes in one call to the host",
             Self::Handles => "handles",
             Self::Requests => "HTTP requests",
-            Self::RandomBytes => "random bytes at once",
+            Self::RandomBytes => "random bytes in one call",
         }
     }
 }
 
 impl Outcome {
-    /// Every name that [`Outcome::name`] returns.
+    /// All names that [`Outcome::name`] returns.
     pub const NAMES: [&'static str; 13] = [
         "success",
         "retry",
@@ -132,8 +134,8 @@ impl Outcome {
         matches!(self, Self::Success)
     }
 
-    /// Returns true if the task failed. A task that rejects a message has done its work, and one that was
-    /// refused, cancelled or in conflict had no chance.
+    /// Returns true if the task failed. A task that rejects a message has not failed. Neither has a task
+    /// whose run was refused, was cancelled or had a conflict.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
             && self.is_attempt()
@@ -146,7 +148,7 @@ impl Outcome {
 }
 
 impl fmt::Display for Outcome {
-    /// Writes the outcome with its reason, for a person.
+    /// Writes the outcome and its reason for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success | Self::Cancelled => f.write_str(self.name()),
@@ -161,13 +163,13 @@ impl fmt::Display for Outcome {
                 write!(f, "deadline: still running after {}", humantime::format_duration(*allowed))
             }
             Self::Limit { exceeded: Exceeded::Memory { allowed, wanted } } => {
-                write!(f, "memory: wanted {wanted} bytes of {allowed} allowed")
+                write!(f, "memory: wanted {wanted} bytes, at most {allowed} allowed")
             }
             Self::Limit { exceeded: Exceeded::Count { what, allowed, wanted } } => {
-                write!(f, "limit: wanted {wanted} {} of {allowed} allowed", what.as_str())
+                write!(f, "limit: {wanted} {}, at most {allowed} allowed", what.as_str())
             }
             Self::Conflict { key } => {
-                write!(f, "conflict: another run changed the state `{key}` meanwhile")
+                write!(f, "conflict: another run changed the state key `{key}` during this run")
             }
         }
     }

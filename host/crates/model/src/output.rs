@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Output {
     pub text: String,
-    /// The number of bytes beyond the limit, which were dropped.
+    /// Number of bytes beyond the limit, which were dropped.
     pub dropped: u64,
 }
 
-/// Collects the output of a task up to a limit, and counts the rest. A task with too much output neither
-/// fails nor fills our memory.
+/// Collects the output of a task up to a limit and counts the bytes beyond it. A task with too much output
+/// does not fail, and does not fill the memory of the host.
 #[derive(Clone, Debug)]
 pub struct Capture {
     bytes: Vec<u8>,
@@ -20,19 +20,19 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Makes a capture that keeps so many bytes.
+    /// Makes a capture that keeps at most `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self { bytes: Vec::new(), limit: usize::try_from(limit).unwrap_or(usize::MAX), dropped: 0 }
     }
 
-    /// Keeps the bytes that fit and counts the rest.
+    /// Keeps the bytes that fit and counts the others.
     pub fn push(&mut self, bytes: &[u8]) {
         let taken = bytes.len().min(self.limit - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..taken]);
         self.dropped += (bytes.len() - taken) as u64;
     }
 
-    /// Returns the text so far. Bytes that are not UTF-8 are replaced.
+    /// Returns the text collected so far. Bytes that are not UTF-8 are replaced.
     pub fn to_output(&self) -> Output {
         let text = String::from_utf8_lossy(&self.bytes).into_owned();
         Output { text, dropped: self.dropped }

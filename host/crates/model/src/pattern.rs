@@ -1,8 +1,8 @@
 //! A topic pattern: the topics that a task wants.
 //!
-//! AMQP's topic-exchange rules (AMQP 0-9-1, section 3.1.3.3): `*` stands for exactly one word,
-//! `#` for any number of words, none included. A wildcard is a whole word: `a*` is refused,
-//! because AMQP would take it literally and nobody means that.
+//! The rules are those of AMQP topic exchanges (AMQP 0-9-1, section 3.1.3.3): `*` matches exactly one word,
+//! and `#` matches any number of words, also none. A wildcard must be a whole word. `a*` is refused, because
+//! AMQP would match it literally, which is never the intention.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Topic;
 use crate::topic::is_word_character;
 
-/// A pattern over topics, for example `org.fedoraproject.*.buildsys.#`.
+/// A pattern for topics, for example `org.fedoraproject.*.buildsys.#`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TopicPattern(Vec<Word>);
@@ -37,11 +37,10 @@ enum Word {
 }
 
 impl TopicPattern {
-    /// Returns true if the topic matches.
+    /// Returns true if the pattern matches the topic.
     pub fn matches(&self, topic: &Topic) -> bool {
-        // `reachable[i]`: the first `i` words of the pattern can stand for the words so far.
-        // A table instead of recursion: patterns come from files, and `#.#.#.#` must not take exponential
-        // time.
+        // `reachable[i]` is true if the first `i` words of the pattern match the words of the topic so far.
+        // Recursion would take exponential time for patterns such as `#.#.#.#`, which come from files.
         let mut reachable = vec![false; self.0.len() + 1];
         reachable[0] = true;
         self.spread_over_any(&mut reachable);
@@ -62,11 +61,11 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
-    /// Returns true if this pattern matches every topic that `other` matches. It may return false for
-    /// equivalent patterns (`#.*` and `*.#`), but never true wrongly.
+    /// Returns true if this pattern matches every topic that `other` matches. The result can be false for
+    /// equivalent patterns (`#.*` and `*.#`), but is never true wrongly.
     pub fn covers(&self, other: &Self) -> bool {
-        // As in `matches`, with the words of the other pattern for the words of a topic: `*` there
-        // is a word that only a wildcard takes, `#` one that only `#` takes.
+        // The same algorithm as in `matches`, with the words of `other` instead of a topic. A `*` of `other`
+        // is matched only by a wildcard, and a `#` of `other` only by `#`.
         let mut reachable = vec![false; self.0.len() + 1];
         reachable[0] = true;
         self.spread_over_any(&mut reachable);
@@ -85,7 +84,7 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
-    /// Returns the topic if the pattern has no wildcard and so matches exactly one.
+    /// Returns the topic that the pattern matches, if the pattern has no wildcard.
     pub fn as_topic(&self) -> Option<Topic> {
         Topic::try_from(self.to_string()).ok()
     }
@@ -173,7 +172,7 @@ mod tests {
         assert_eq!(pattern.matches(&topic), expected, "{pattern} against {topic}");
     }
 
-    /// The definition, in its plainest and slowest form.
+    /// The definition in its simplest and slowest form.
     fn matches_by_definition(pattern: &[&str], topic: &[&str]) -> bool {
         match (pattern.split_first(), topic.split_first()) {
             (None, None) => true,

@@ -1,6 +1,6 @@
-//! A pause: the thing that is paused, the reason, and the time since when.
+//! A pause: its target, its reason and its start time.
 //!
-//! Owns the forms in which a pause is written. Keeps no list of pauses: the host does.
+//! Owns the text forms of a pause. Keeps no list of pauses; the host does that.
 
 use std::fmt;
 
@@ -8,26 +8,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{QueueName, TaskName};
 
-/// A thing that can be paused.
+/// A task, a queue or a worker that can be paused.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
 pub enum Target {
     Task(TaskName),
     Queue(QueueName),
-    /// A worker of the running daemon, counted from 1.
+    /// Worker of the running daemon, counted from 1.
     Worker(u32),
 }
 
-/// The reason and the beginning of a pause.
+/// The reason and the start time of a pause.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Pause {
     pub reason: String,
-    /// Milliseconds since 1970.
+    /// Start time, in milliseconds since 1970.
     pub since_ms: i64,
 }
 
 impl Target {
-    /// Returns the target of this kind and name, as [`Target::kind`] and [`Target::name`] write them.
+    /// Returns the target with this kind and name, as [`Target::kind`] and [`Target::name`] return them.
     pub fn from_parts(kind: &str, name: String) -> Option<Self> {
         match kind {
             "task" => TaskName::try_from(name).ok().map(Self::Task),
@@ -37,7 +37,7 @@ impl Target {
         }
     }
 
-    /// Returns the word for its kind.
+    /// Returns the word for the kind of the target.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Task(_) => "task",

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a queue: 1 to 40 letters, digits, `-` and `_`.
 ///
-/// Dots are not allowed: the names of auxiliary queues on a broker begin with the name and a dot
-/// (`workers.dead`).
+/// Dots are not allowed: the host's auxiliary queues on the broker are named after the queue, with a dot and
+/// a suffix (`workers.dead`).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);
@@ -30,7 +30,7 @@ impl QueueName {
 }
 
 impl Default for QueueName {
-    /// The queue of every task whose manifest names none: `workers`.
+    /// Returns `workers`, the queue of every task whose manifest names no queue.
     fn default() -> Self {
         Self("workers".to_owned())
     }

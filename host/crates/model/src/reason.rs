@@ -1,20 +1,19 @@
-//! A reason for an outcome, in one safe line.
+//! The reason for an outcome, as one safe line.
 //!
-//! Most reasons contain text of a task, so this is the border where such text becomes safe for a log line,
-//! a table and a terminal.
+//! Most reasons contain text of a task. Here such text becomes safe for a log line, a table and a terminal.
 
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// A reason: one line of at most [`Reason::MAX_CHARS`] characters, without control characters and without
-/// those that change the direction of writing.
+/// A reason: one line of at most [`Reason::MAX_CHARS`] characters. Control characters and characters that
+/// change the writing direction are escaped.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(from = "String", into = "String")]
 pub struct Reason(String);
 
 impl Reason {
-    /// The maximum length, in characters; the rest is cut and marked.
+    /// The maximum length, in characters. A longer text is cut and ends with `…`.
     pub const MAX_CHARS: usize = 1000;
 
     /// Returns the reason as text.
@@ -33,7 +32,8 @@ impl From<&str> for Reason {
                 break;
             }
             if is_harmful(character) {
-                write!(line, "{}", character.escape_default()).expect("a string takes everything");
+                write!(line, "{}", character.escape_default())
+                    .expect("writing to a string cannot fail");
             } else {
                 line.push(character);
             }
@@ -60,8 +60,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Returns true if a character could forge a line or reverse one (Unicode's bidirectional controls,
-/// UAX #9, and its line and paragraph separators).
+/// Returns true if a character could start a new line or change the writing direction in a log or a terminal.
+/// These are control characters, Unicode's bidirectional controls (UAX #9), and its line and paragraph
+/// separators.
 pub fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

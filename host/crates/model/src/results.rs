@@ -1,6 +1,6 @@
-//! The results of a playbook, as its callback plugin reports them.
+//! The results of a playbook, as the callback plugin reports them.
 //!
-//! Owns the limits of what is kept. No result is ever parsed from text for people.
+//! Owns the limits on the results that are kept. No result is parsed from Ansible's output for people.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::Reason;
 
-/// The results of a playbook, by host.
+/// The results of a playbook.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Results {
-    /// The results by host, of the first [`Results::MAX_HOSTS`] hosts.
+    /// Results by host, for the first [`Results::MAX_HOSTS`] hosts.
     pub hosts: BTreeMap<String, HostResults>,
     /// The first [`Results::MAX_FAILURES`] failures, in order.
     pub failures: Vec<TaskFailure>,
-    /// The first [`Results::MAX_WARNINGS`] warnings of Ansible, once each.
+    /// The first [`Results::MAX_WARNINGS`] different warnings of Ansible.
     pub warnings: Vec<Reason>,
     /// True if the plugin reported the end of the play.
     pub is_complete: bool,
-    /// The number of reports that were not kept.
+    /// Number of reports that were dropped, because of a limit or because they cannot be parsed.
     pub dropped: u64,
 }
 
-/// The numbers of tasks on a host, by their results.
+/// The number of tasks on a host, by result.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct HostResults {
@@ -36,15 +36,15 @@ pub struct HostResults {
     pub ignored: u64,
 }
 
-/// A task that failed on a host, or a host that could not be reached for it.
+/// A task that failed on a host, or a host that was unreachable.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct TaskFailure {
     pub host: Reason,
     pub task: Reason,
-    /// The module, for example `ansible.builtin.command`.
+    /// Module of the task, for example `ansible.builtin.command`.
     pub action: Reason,
     pub message: Reason,
-    /// True if the host could not be reached.
+    /// True if the host was unreachable.
     pub is_unreachable: bool,
 }
 
@@ -53,7 +53,7 @@ impl Results {
     pub const MAX_FAILURES: usize = 20;
     pub const MAX_WARNINGS: usize = 20;
 
-    /// Returns true if hosts could not be reached and no task failed.
+    /// Returns true if at least one host was unreachable and no task failed.
     pub fn is_only_unreachable(&self) -> bool {
         let mut unreachable = false;
         for host in self.hosts.values() {
@@ -65,37 +65,37 @@ impl Results {
         unreachable
     }
 
-    /// Returns the last failure in words: the one that stopped the play.
+    /// Returns a description of the last failure, which is the failure that stopped the play.
     pub fn last_failure(&self) -> Option<String> {
         let TaskFailure { host, task, message, .. } = self.failures.last()?;
         Some(format!("task `{task}` on {host}: {message}"))
     }
 }
 
-/// The report of a playbook's run, beside its outcome.
+/// The report of a playbook run, in addition to the outcome.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 pub struct PlaybookReport {
-    /// Its results; none if the callback plugin reported nothing.
+    /// Results of the playbook; `None` if the callback plugin reported nothing.
     pub results: Option<Results>,
-    /// The layers of its confinement.
+    /// State of each confinement layer during the run.
     pub layers: Vec<LayerReport>,
-    /// The number of processes that it left behind and that were killed.
+    /// Number of processes that the playbook left behind and that the host killed.
     pub killed: u64,
-    /// The reason why it was started cold; none if it was started from a process that had Ansible
-    /// imported.
+    /// Reason for a cold start; `None` if the run was started from a process that had already imported
+    /// Ansible.
     pub cold: Option<String>,
 }
 
-/// The state of a layer of the confinement during a run.
+/// The state of a confinement layer during a run.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct LayerReport {
     pub layer: String,
     pub state: LayerState,
-    /// The reason in a few words.
+    /// Short explanation of the state.
     pub detail: Reason,
 }
 
-/// Whether a layer of the confinement is in force.
+/// Whether a confinement layer was active.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
@@ -105,7 +105,7 @@ pub enum LayerState {
 }
 
 impl LayerState {
-    /// Returns the word for it.
+    /// Returns the word for the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -116,7 +116,7 @@ impl LayerState {
 }
 
 impl PlaybookReport {
-    /// Returns the layers that were wanted and are not in force.
+    /// Returns the layers that were requested and were not active.
     pub fn degraded(&self) -> impl Iterator<Item = &LayerReport> {
         self.layers.iter().filter(|layer| layer.state == LayerState::Degraded)
     }

@@ -1,7 +1,7 @@
 //! The retry policy of a task: whether and when a failed message is retried.
 //!
-//! Owns the back-off and the decision from outcome and attempt. Has neither a clock nor random numbers:
-//! the caller passes the random number that spreads the delays.
+//! Owns the back-off, and the decision that follows from outcome and attempt. Has neither a clock nor random
+//! numbers: the caller passes the random number for the jitter.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{Outcome, Reason, Settlement};
 
-/// The maximum random part by which a delay is longer than configured, so that messages that failed
-/// together are not redelivered together.
+/// The maximum jitter, as a fraction of the configured delay. The jitter makes delays longer, so that
+/// messages that failed together are not redelivered together.
 pub const JITTER: f64 = 0.2;
 
-/// The treatment of messages on which a task fails.
+/// The policy for messages on which a task fails.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// The reaction to a failure. Default: another attempt.
+    /// Reaction to a failure. Default: retry.
     pub on_failure: OnFailure,
-    /// Number of attempts before a message is dead-lettered, at most 50. Default: one more than there
-    /// are pauses.
+    /// Number of attempts before a message is dead-lettered, at most 50. Default: one more than the number of
+    /// `pauses`.
     #[serde(deserialize_with = "attempts")]
     max_attempts: Option<NonZeroU32>,
-    /// Delays after the first, the second … attempt; the last one serves all further attempts.
+    /// Delays after the first, the second … attempt. The last delay is used for all further attempts.
     /// Default: 10 s, 1 min, 10 min, 1 h.
     #[serde(deserialize_with = "pauses")]
     pauses: Vec<Duration>,
@@ -34,51 +34,53 @@ pub struct RetryPolicy {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Retry after a delay; dead-letter the message after the last attempt.
+    /// Retry the message after a delay. Dead-letter the message after the last attempt.
     #[default]
     Retry,
     /// Dead-letter the message at once.
     DeadLetter,
-    /// Dead-letter the message at once, and pause the worker that ran it until it is resumed by hand.
+    /// Dead-letter the message at once, and pause the worker that ran the task until an operator resumes it.
     StopWorker,
 }
 
 impl RetryPolicy {
     /// The maximum number of attempts of a message.
     pub const MAX_ATTEMPTS: u32 = 50;
-    /// The number of times that a daemon may die during a run of an entry before the entry is refused.
+    /// The number of daemon crashes during runs of an entry after which the entry is refused.
     pub const MAX_CRASHES: u32 = 3;
-    /// The minimum delay: no message is retried at once.
+    /// The minimum delay before a retry.
     pub const MIN_DELAY: Duration = Duration::from_millis(100);
-    /// The maximum delay, also of those that a task asks for.
+    /// The maximum delay before a retry, also if the task asks for a longer delay.
     pub const MAX_DELAY: Duration = Duration::from_hours(7 * 24);
 
-    /// Returns the number of attempts that a message has.
+    /// Returns the number of attempts that a message gets.
     pub fn max_attempts(&self) -> u32 {
         let by_pauses = u32::try_from(self.pauses.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.max_attempts.map_or(by_pauses.min(Self::MAX_ATTEMPTS), NonZeroU32::get)
     }
 
-    /// Returns the reason why an attempt must not start, if there is one: the daemon died during several
-    /// runs of the entry, or the entry had more attempts under an earlier policy.
+    /// Returns a reason if an attempt must not start: the daemon died during several runs of the entry, or
+    /// the entry had more attempts under an earlier policy than this policy allows.
     ///
-    /// Runs that ended with their daemon are counted apart from the attempts, because most of them did
-    /// nothing wrong.
+    /// `crashes` counts the runs during which the daemon died. Such runs are not counted as attempts, because
+    /// most of them did not cause the crash.
     pub fn refuse(&self, attempt: u32, crashes: u32) -> Option<Reason> {
         let max = self.max_attempts();
         if crashes >= Self::MAX_CRASHES {
-            return Some(format!("its daemon died {crashes} times while it was run").into());
+            return Some(
+                format!("the daemon died {crashes} times during a run of this entry").into(),
+            );
         }
-        (attempt > max).then(|| format!("it has had {max} attempts, which are all").into())
+        (attempt > max).then(|| format!("all {max} attempts of this entry are used").into())
     }
 
-    /// Decides the settlement of a delivery whose attempt, counted from 1, had this outcome. `chance` is
-    /// a random number from 0 to 1, which makes the delay up to [`JITTER`] longer.
+    /// Decides the settlement of a delivery from the outcome of its attempt. Attempts are counted from 1.
+    /// `chance` is a random number from 0 to 1, which makes the delay longer by up to [`JITTER`].
     pub fn decide(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Settlement {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::Requeue { after: Duration::ZERO },
-            // The other run has finished. The random delay keeps two runs from meeting again.
+            // The random delay prevents two runs from conflicting again at the same moment.
             Outcome::Conflict { .. } => {
                 let after = Self::MIN_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::Requeue { after }
@@ -87,7 +89,7 @@ impl RetryPolicy {
                 Settlement::dead_letter(outcome.to_string())
             }
             _ if self.on_failure != OnFailure::Retry => Settlement::dead_letter(format!(
-                "{outcome} (attempt {attempt}; its task is not tried again)"
+                "{outcome} (attempt {attempt}; the retry policy allows no retry)"
             )),
             _ if attempt >= self.max_attempts() => {
                 Settlement::dead_letter(format!("{outcome} (attempt {attempt}, the last)"))
@@ -96,7 +98,7 @@ impl RetryPolicy {
         }
     }
 
-    /// Returns true if the worker is paused after this outcome.
+    /// Returns true if the worker must be paused after this outcome.
     pub fn stops_worker(&self, outcome: &Outcome) -> bool {
         self.on_failure == OnFailure::StopWorker && outcome.is_failure()
     }
@@ -125,7 +127,7 @@ fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZero
     let attempts = NonZeroU32::deserialize(deserializer)?;
     let limit = RetryPolicy::MAX_ATTEMPTS;
     if attempts.get() > limit {
-        let reason = format!("max_attempts must be 1 to {limit}, {attempts} is not");
+        let reason = format!("max_attempts must be 1 to {limit}, not {attempts}");
         return Err(serde::de::Error::custom(reason));
     }
     Ok(Some(attempts))
@@ -142,7 +144,7 @@ fn pauses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D
         }
         let (shortest, longest) =
             (humantime::format_duration(shortest), humantime::format_duration(longest));
-        Err(D::Error::custom(format!("a pause must be {shortest} to {longest}, `{text}` is not")))
+        Err(D::Error::custom(format!("a pause must be {shortest} to {longest}, not `{text}`")))
     };
     texts.iter().map(pause).collect()
 }
@@ -231,9 +233,9 @@ mod tests {
         let policy = RetryPolicy::default();
         assert_eq!(policy.refuse(5, 2), None);
         let reason = policy.refuse(1, 3).unwrap();
-        assert_eq!(reason.as_str(), "its daemon died 3 times while it was run");
+        assert_eq!(reason.as_str(), "the daemon died 3 times during a run of this entry");
         let reason = policy.refuse(6, 0).unwrap();
-        assert_eq!(reason.as_str(), "it has had 5 attempts, which are all");
+        assert_eq!(reason.as_str(), "all 5 attempts of this entry are used");
     }
 
     #[test]
@@ -250,13 +252,13 @@ mod tests {
     #[test]
     fn a_delay_of_zero_is_refused() {
         let error = toml::from_str::<RetryPolicy>("pauses = ['0s']").unwrap_err().to_string();
-        assert!(error.contains("a pause must be 100ms to 7days, `0s` is not"), "{error}");
+        assert!(error.contains("a pause must be 100ms to 7days, not `0s`"), "{error}");
     }
 
     #[test]
     fn attempts_have_a_limit() {
         let error = toml::from_str::<RetryPolicy>("max_attempts = 51").unwrap_err().to_string();
-        assert!(error.contains("max_attempts must be 1 to 50, 51 is not"), "{error}");
+        assert!(error.contains("max_attempts must be 1 to 50, not 51"), "{error}");
     }
 
     proptest! {

@@ -1,13 +1,13 @@
-//! The routes: a table from topics to the tasks that want them.
+//! The routing table: from topics to the tasks that want them.
 //!
-//! The table is built in one place and never changed afterwards, so that it can be replaced as a whole.
+//! The table does not change after it is built. A reload replaces the whole table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::{Task, TaskName, Topic, TopicPattern};
 
-/// The table from topics to tasks.
+/// The routing table, from topics to tasks.
 #[derive(Debug, Default)]
 pub struct Routes {
     tasks: HashMap<TaskName, Arc<Task>>,
@@ -16,13 +16,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Builds the table. Of two tasks with the same name the later one counts; the catalog offers one.
+    /// Builds the table. If two tasks have the same name, the table has only the later one.
     pub fn build(tasks: impl IntoIterator<Item = Task>) -> Self {
         let mut routes = Self::default();
         for task in tasks {
             routes.tasks.insert(task.name.clone(), Arc::new(task));
         }
-        // Sorted by name, so that the tasks of a topic are always queued in the same order.
+        // The tasks are sorted by name, so that the entries of a message are always queued in the same order.
         let mut tasks: Vec<_> = routes.tasks.values().cloned().collect();
         tasks.sort_by(|a, b| a.name.cmp(&b.name));
         for task in tasks {
@@ -36,7 +36,7 @@ impl Routes {
         routes
     }
 
-    /// Returns the tasks that want the topic, each once, sorted by name.
+    /// Returns the tasks that want the topic, without duplicates and sorted by name.
     pub fn resolve(&self, topic: &Topic) -> Vec<Arc<Task>> {
         let exact = self.exact.get(topic).into_iter().flatten();
         let wildcard = self.wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
@@ -46,14 +46,14 @@ impl Routes {
         tasks
     }
 
-    /// Returns all topics that tasks want, sorted; none if a task wants a pattern with wildcards.
+    /// Returns all topics that tasks want, sorted. Returns `None` if a task wants a pattern with wildcards.
     pub fn literal_topics(&self) -> Option<Vec<&Topic>> {
         let mut topics: Vec<_> = self.exact.keys().collect();
         topics.sort_unstable();
         self.wildcard.is_empty().then_some(topics)
     }
 
-    /// Returns the task of this name.
+    /// Returns the task with this name.
     pub fn task(&self, name: &TaskName) -> Option<&Arc<Task>> {
         self.tasks.get(name)
     }

@@ -15,12 +15,12 @@ use crate::{
 pub struct Attempt {
     pub outcome: Outcome,
     pub output: Output,
-    /// The notes of the task about itself, in its order.
+    /// Notes that the task wrote about the run, in order.
     pub notes: Vec<(String, String)>,
     pub usage: Usage,
-    /// The changes that it makes outside itself. Empty unless it succeeded.
+    /// Effects of the run: state changes and sent messages. Empty unless the outcome is success.
     pub effects: Effects,
-    /// The report of a playbook.
+    /// Report of the playbook; `None` for a component.
     pub playbook: Option<PlaybookReport>,
 }
 
@@ -47,22 +47,22 @@ pub struct Run {
     pub topic: Topic,
     pub task: TaskName,
     pub kind: TaskKind,
-    /// Counted from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// The worker that ran it, counted from 1.
+    /// Number of the worker that ran the task, counted from 1.
     pub worker: u32,
-    /// Milliseconds since 1970.
+    /// Start time, in milliseconds since 1970.
     pub started_at_ms: i64,
     pub duration: Duration,
     pub outcome: Outcome,
     pub output: Output,
     pub notes: Vec<(String, String)>,
-    /// The grants of the task, one line each.
+    /// Grants of the task, one line each.
     pub grants: Vec<String>,
     pub usage: Usage,
-    /// The messages that it sent.
+    /// Messages that the run sent.
     pub emitted: Vec<Emitted>,
-    /// The report of a playbook.
+    /// Report of the playbook; `None` for a component.
     pub playbook: Option<PlaybookReport>,
 }
 
@@ -72,7 +72,8 @@ pub struct Run {
 pub struct RunId(String);
 
 impl RunId {
-    /// Makes the id of a run from a text, which is not checked: the journal finds a run of this id or none.
+    /// Makes an id of a text. The text is not checked, because the journal simply finds no run for an invalid
+    /// id.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

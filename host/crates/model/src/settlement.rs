@@ -1,6 +1,6 @@
 //! The settlement of a delivery.
 //!
-//! The retry policy and the worker decide it, and the queue carries it out.
+//! The retry policy or the worker decides the settlement, and the queue carries it out.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use crate::Reason;
 /// The settlement of a delivery.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Settlement {
-    /// The entry is done and leaves the queue.
+    /// The entry is acknowledged and leaves the queue.
     Ack,
     /// The entry is redelivered after a back-off, as the next attempt.
     Retry { after: Duration },
-    /// The entry is dead-lettered, for a person to look at.
+    /// The entry is dead-lettered. An operator decides whether to requeue or drop it.
     DeadLetter {
         reason: Reason,
-        /// The end of the output of its last run, if there was one.
+        /// End of the output of the last run; empty without a run.
         output: String,
     },
-    /// The entry is returned to the queue and redelivered after a delay; the attempt does not count.
+    /// The entry is returned to its queue and redelivered after a delay. The attempt does not count.
     Requeue { after: Duration },
-    /// The entry is held until its task is resumed; the attempt does not count.
+    /// The entry is held until its task is resumed. The attempt does not count.
     Hold,
 }
 
@@ -31,7 +31,7 @@ impl Settlement {
         Self::DeadLetter { reason: reason.into(), output: String::new() }
     }
 
-    /// Returns the word for logs.
+    /// Returns the word for log lines.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Ack => "done",

@@ -1,4 +1,4 @@
-//! A task: something that can be run for a topic.
+//! A task: a component or a playbook, with its manifest.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::topic::is_word_character;
 use crate::{Limits, Manifest, TaskKind, Topic, TopicPattern};
 
-/// Something that can be run for a topic, with its manifest.
+/// A component or a playbook that runs for messages, with its manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     pub name: TaskName,
@@ -16,10 +16,10 @@ pub struct Task {
     pub manifest: Manifest,
 }
 
-/// The name of a task: the name of its file without the ending.
+/// The name of a task: its file name without the extension.
 ///
-/// Letters, digits and `-_+~:@.`, without a dot or a dash at the start. A topic can therefore be a
-/// name, and a name is never a path, a hidden file or a command-line option.
+/// The name has ASCII letters, digits and `-_+~:@.`, and does not start with a dot or a dash. So a topic can
+/// be a task name, and a task name is never a path, a hidden file or a command-line option.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskName(String);
@@ -32,9 +32,10 @@ pub struct TaskNameError {
 }
 
 impl Task {
-    /// Returns the topics that the task wants: those of its manifest, else its own name.
+    /// Returns the topics that the task wants: the topics of its manifest or, by default, its own name.
     ///
-    /// Empty if the manifest names none and the name is not a topic: such a task is never run.
+    /// The result is empty if the manifest has no topics and the name is not a valid topic. Then the task
+    /// never runs.
     pub fn patterns(&self) -> Vec<TopicPattern> {
         match &self.manifest.topics {
             Some(topics) => topics.clone(),
@@ -44,19 +45,19 @@ impl Task {
         }
     }
 
-    /// Returns the maximum time of one run.
+    /// Returns the timeout of one run.
     pub fn timeout(&self) -> Duration {
         self.manifest.limits.timeout.unwrap_or_else(|| Limits::default_timeout(self.kind))
     }
 
-    /// Returns the maximum memory of one run of a component, in bytes.
+    /// Returns the memory limit of one run of a component, in bytes.
     pub fn memory(&self) -> u64 {
         self.manifest.limits.memory.unwrap_or(Limits::COMPONENT_MEMORY).as_u64()
     }
 }
 
 impl TaskName {
-    /// The maximum length of a name, in bytes: with an ending it must still be a file name.
+    /// The maximum length of a name, in bytes. With an extension, the name must still fit into a file name.
     pub const MAX_BYTES: usize = 200;
 
     /// Returns the name as text.

@@ -1,7 +1,7 @@
 //! A topic: the dotted routing key of a message.
 //!
-//! Owns the alphabet. Every `Topic` has been checked against it, so other code can print, match and
-//! compare topics without a check. A topic is never used as a path.
+//! Owns the alphabet of topics. Every `Topic` consists of these characters, so other code can print, match
+//! and compare topics without checks. A topic is never used as a path.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// A dotted routing key, for example `org.fedoraproject.prod.buildsys.build.state.change`.
 ///
-/// One to 255 bytes (AMQP's limit of a routing key), words of ASCII letters, digits and
-/// `-`, `_`, `+`, `~`, `:`, `@`, joined by single dots.
+/// A topic has 1 to 255 bytes, the limit of an AMQP routing key. A topic consists of words joined by single
+/// dots. Words consist of ASCII letters, digits and `-`, `_`, `+`, `~`, `:`, `@`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Topic(String);
@@ -29,7 +29,7 @@ pub enum TopicError {
 }
 
 impl Topic {
-    /// The maximum length of a topic, in bytes: AMQP 0-9-1 has routing keys as short strings.
+    /// The maximum length of a topic, in bytes. AMQP 0-9-1 encodes routing keys as short strings.
     pub const MAX_BYTES: usize = 255;
 
     /// Returns the topic as text.

@@ -1,4 +1,4 @@
-//! The resources that a run used, and its exchanges with others.
+//! The resources that a run used, and the messages that it sent.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,15 +8,15 @@ use crate::{MessageId, Topic};
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Usage {
-    /// The peak size of its linear memories and tables together, in bytes.
+    /// Maximum size of all linear memories and tables together, in bytes.
     pub memory: u64,
-    /// The number of its calls to the host, WASI included.
+    /// Number of calls from the guest to the host, including WASI calls.
     pub host_calls: u64,
-    /// The HTTP exchanges in their order, one line each.
+    /// HTTP exchanges in order, one line each.
     pub requests: Vec<String>,
 }
 
-/// A message that was sent because of a run.
+/// A message that a run sent.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Emitted {
     pub id: MessageId,

@@ -1,4 +1,4 @@
-//! Checks before any message: whether Ansible can read a playbook, and which layers this machine holds.
+//! Checks that need no message: the syntax of a playbook, and the confinement layers of this machine.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::report::record;
 use crate::secrets::Secrets;
 use crate::watch::Limits;
 
-/// How much of the output is kept about a playbook that Ansible cannot read, in bytes.
+/// The maximum size of the stored output of a check, in bytes.
 const CHECK_OUTPUT: u64 = 16 << 10;
-/// How long the program that tries the layers may take.
+/// The timeout of the program with which the layers are tried.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lets Ansible read a playbook without running it.
+/// Checks the syntax of a playbook with `ansible-playbook --syntax-check`.
 pub(crate) async fn check(
     host: &Host,
     task: &Task,
@@ -39,7 +39,7 @@ pub(crate) async fn check(
     }
 }
 
-/// Tries the confinement of playbooks on a program that does nothing.
+/// Runs `/bin/true` in the sandbox of playbooks, and returns the state of each layer.
 pub(crate) async fn try_layers(host: &Host) -> Result<Vec<LayerReport>, CheckError> {
     let name = format!("layers-{}", std::process::id());
     let secrets = Secrets::default();
@@ -52,7 +52,7 @@ pub(crate) async fn try_layers(host: &Host) -> Result<Vec<LayerReport>, CheckErr
     }
 }
 
-/// Runs a plan in a folder of its own, and removes the folder.
+/// Creates a folder, runs the plan made for it, and removes the folder.
 async fn run(
     host: &Host,
     name: &str,

@@ -1,28 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 """A warm Ansible controller: imports Ansible once, and forks a process for each run.
 
-It is started as `PYTHON controller.py` with the environment of a run, as a child of process 1 of a PID
-namespace of its own (LOOPABULL_PRIVATE_PIDS=1), and with a stream socket as the descriptor whose number
-is in LOOPABULL_CONTROL_FD. The socket carries JSON objects, one a line. `<` comes from the daemon, `>`
-goes to it:
+The daemon starts the controller through the launcher, as `PYTHON controller.py` with the environment of a
+run. The controller is a child of process 1 of its own PID namespace (LOOPABULL_PRIVATE_PIDS=1). It talks to
+the daemon over a stream socket; LOOPABULL_CONTROL_FD contains the number of the socket's file descriptor.
+Each line on the socket is a JSON object. In this list, the daemon sends the lines with `<`, and the
+controller sends the lines with `>`:
 
   > {"ready": {"ansible": "2.14.18", "python": "3.11.2", "guard": "landlock", "watch": [PATH...]}}
-      If one of the paths changes, appears or disappears, this controller is out of date. Without the
-      guard "landlock", which needs Linux 6.12, a run of the same user can kill the controller.
+      Ansible is imported. If a path in `watch` changes, appears or disappears, the controller is out of
+      date. Without the guard "landlock", which needs Linux 6.12, a run of the same user can kill the
+      controller.
   < {"run": {"arguments": [TEXT...], "directory": PATH}}
-      Its first byte carries standard output, standard error and the results by SCM_RIGHTS. In the run,
-      the results have the number of our socket, and LOOPABULL_RESULTS_FD names it.
+      Prepares a run. The file descriptors for standard output, standard error and the results are attached
+      to the first byte of this line (SCM_RIGHTS). In the process of the run, the descriptor for the results
+      has the number that the control socket has here, and LOOPABULL_RESULTS_FD contains that number.
   > {"taken": {}}
-  < {"go": true}          The run is forked now, and not before.
-  > {"ended": {"exit": 2, "killed": 3, "spent": ""}}, or "signal": 9 instead of the exit status
-      `killed` counts the processes that the run left behind, which are all gone now. `spent` names
-      everything that the run changed for the next one; if it is not empty, the controller ends.
-  < {"stop": true}        Sends SIGTERM to the process group of the run.
-  < {"kill": true}        Sends SIGKILL to everything.
+      The run is accepted. Its process is not forked yet.
+  < {"go": true}
+      Forks the process of the run.
+  > {"ended": {"exit": 2, "killed": 3, "spent": ""}}
+      All processes of the run have ended. If a signal ended the run, `"signal": 9` replaces `exit`. `killed`
+      is the number of processes that the run left behind and that were killed. `spent` names everything
+      that the run changed in this process or its namespaces. If `spent` is not empty, the controller exits.
+  < {"stop": true}
+      Sends SIGTERM to the process group of the run.
+  < {"kill": true}
+      Sends SIGKILL to all processes of the run.
 
-There is one run at a time. When the socket is closed, everything is killed. If the controller ends
-without a message during a run, that run is lost. The controller itself never holds the state of a run:
-it has imported the modules that runs import, and has read files that belong to Ansible itself.
+The controller has one run at a time. When the daemon closes the socket, the controller kills the run and
+exits. If the controller exits during a run without sending `ended`, the daemon treats the run as lost. The
+controller itself never reads the message or the playbook of a run. It only imports modules that runs import,
+and reads files that belong to Ansible.
 """
 
 import ast
@@ -51,27 +60,29 @@ import tempfile
 import time
 import types
 
-# Packages whose plugins are imported, because they import further modules.
+# The packages under `ansible.plugins` whose plugins are imported, so that the modules that those plugins
+# import are loaded too.
 PLUGINS = (
     "action become cache callback connection filter inventory lookup shell strategy test vars"
 ).split()
-# Importing this plugin only prints that it is deprecated.
+# A plugin that is not imported, because its import only prints a deprecation warning.
 DEPRECATED = "ansible.plugins.cache.base"
-# Importing this package loads a plugin, and there may be another one of its name beside a playbook.
+# A package that loads a plugin when it is imported. Each run must import the package itself, because a
+# plugin of the same name may be beside the playbook.
 LOADING = "ansible.plugins.inventory"
-# Other modules that a small play imports.
+# Further modules that even a small play imports.
 ALSO = (
     "ansible.executor.discovery ansible.executor.process.worker ansible.modules"
     " ansible.playbook.handler_task_include ansible.playbook.role_include"
     " ansible.plugins.doc_fragments ansible.utils.shlex multiprocessing.popen_fork"
     " multiprocessing.pool pty urllib.request"
 ).split()
-# How many seconds processes may take to end after SIGKILL.
+# The timeout, in seconds, for processes to end after SIGKILL.
 KILL_TIMEOUT = 5
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SET_DUMPABLE, SET_NAME, SET_NO_NEW_PRIVS = 4, 15, 38
-# See linux/landlock.h. The system calls have the same numbers on x86_64 and aarch64.
+# The system calls and constants of linux/landlock.h. The numbers are the same on x86_64 and aarch64.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 GET_VERSION, PATH_BENEATH, REFER, SCOPE_SIGNAL = 1, 1, 1 << 13, 1 << 1
 
@@ -82,7 +93,8 @@ def main():
     script = find_script()
     os.umask(0o077)
     imported = {}
-    # Exit functions are called in reverse order, so this one is called last.
+    # Python calls exit functions in reverse order of registration. `skip_teardown` must be called last, so
+    # it is registered first.
     atexit.register(skip_teardown, imported)
     known = set(sys.modules)
     messages = import_ansible()
@@ -94,12 +106,12 @@ def main():
     guard = kind_of_guard()
     send_ready(control, guard, script)
     run, descriptors = serve(control)
-    # From here on this process is a run.
+    # Only the forked process of a run gets here.
     separate(control, descriptors, guard, script)
     os.environ["LOOPABULL_RESULTS_FD"] = str(control.number)
     reset_process_state(run, locks)
     imported.update((name, sys.modules[name]) for name in set(sys.modules) - known)
-    # This reference is never released.
+    # Python must not destroy this dictionary at exit, so its reference is never released.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(imported))
     os.write(2, messages)
     sys.argv = [script, *run["arguments"]]
@@ -109,14 +121,14 @@ def main():
 def check_namespace():
     private = os.environ.pop("LOOPABULL_PRIVATE_PIDS", "") == "1"
     if not private or os.getppid() != 1 or other_processes():
-        sys.exit("the controller is not alone with process 1 in a PID namespace")
+        sys.exit("the controller must run alone with process 1 in its own PID namespace")
 
 
 def find_script():
-    """Returns the path of `ansible-playbook`, and makes its directory the first of `sys.path`."""
-    script = shutil.which("ansible-playbook") or sys.exit("no `ansible-playbook` on the PATH")
+    """Returns the path of `ansible-playbook`, and makes its directory the first entry of `sys.path`."""
+    script = shutil.which("ansible-playbook") or sys.exit("cannot find `ansible-playbook` on the PATH")
     with open(script, "rb") as file:
-        # This raises an error if the file is not Python.
+        # `compile` raises an error if the file is not a Python script.
         compile(file.read(), script, "exec")
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))
@@ -124,20 +136,20 @@ def find_script():
 
 
 def skip_teardown(imported):
-    """Keeps Python from destroying, at the end of a run, the modules that the controller imported.
+    """Removes the modules in `imported` from `sys.modules`, so that Python does not destroy them at exit.
 
-    Destroying them would write to each of their memory pages, which takes longer than a small play.
-    Everything that the run itself has imported and made is destroyed as usual.
+    A run shares the memory pages of these modules with the controller. Destroying the modules would copy
+    each page, which takes longer than a small play. Python still destroys the objects of the run itself.
     """
     for name in imported:
         sys.modules.pop(name, None)
 
 
-# The conversation with the daemon
+# Messages from and to the daemon
 
 
 class Control:
-    """The socket of the daemon."""
+    """The control socket, which is connected to the daemon."""
 
     def __init__(self, number):
         self.number = number
@@ -147,7 +159,7 @@ class Control:
         self.descriptors = []
 
     def send(self, **message):
-        # If the daemon is gone, the next receive() finds the end of the socket.
+        # If the daemon has closed the socket, the error is ignored here and the next receive() exits.
         with contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
@@ -155,7 +167,7 @@ class Control:
         return b"\n" in self.text
 
     def receive(self):
-        """Returns the next message. At the end of the socket it kills everything and exits."""
+        """Returns the next message. If the daemon has closed the socket, kills the run and exits."""
         while not self.has_line():
             data, descriptors = b"", []
             with contextlib.suppress(ConnectionError):
@@ -183,7 +195,7 @@ def send_ready(control, guard, script):
 
 
 def watched_paths(script):
-    """Returns the paths whose change makes this controller differ from a new `ansible-playbook`."""
+    """Returns the paths whose changes make this controller differ from a new `ansible-playbook`."""
     from ansible import constants, release
 
     paths = [script, sys.executable, __file__, release.__file__, "/etc/localtime", *sys.path[1:]]
@@ -196,19 +208,20 @@ def watched_paths(script):
 
 
 def serve(control):
-    """Serves the daemon. Returns only in the process of a run, with the run and its descriptors."""
+    """Handles messages from the daemon. Returns in the forked process of a run, with the run and its
+    file descriptors."""
     before = visible_state()
     while True:
         message = control.receive()
         if "run" not in message:
-            # It is for a run that has ended in the meantime.
+            # The message is a "stop" or "kill" for a run that has just ended.
             continue
         run, descriptors, control.descriptors = message["run"], control.descriptors, []
         if len(descriptors) != 3:
-            sys.exit(f"a run needs three descriptors, and has {len(descriptors)}")
+            sys.exit(f"a run needs 3 file descriptors, but {len(descriptors)} were received")
         control.send(taken={})
         if "go" not in control.receive():
-            # The daemon has given up and starts the run in another way.
+            # The daemon has withdrawn the run.
             close_all(descriptors)
             continue
         child = os.fork()
@@ -228,17 +241,17 @@ def close_all(descriptors):
 
 
 def changes_since(before):
-    """Returns the names of everything that differs from an earlier visible_state()."""
+    """Returns the names of the values that differ from `before`, an earlier visible_state()."""
     try:
         after = visible_state()
     except Exception as error:
-        # The run has ended all the same, and the daemon must know.
+        # The daemon must still get `ended`. The error makes the two states differ, so the controller exits.
         after = {"the visible state": str(error)}
     return [name for name in {**before, **after} if before.get(name) != after.get(name)]
 
 
 def visible_state():
-    """Returns everything that a run can change in this process, or leave in its namespaces."""
+    """Returns the values that a run can change in this process or in its namespaces, by name."""
     limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     found = {name: resource.getrlimit(getattr(resource, name)) for name in limits}
     found["the processors"] = os.sched_getaffinity(0)
@@ -260,7 +273,8 @@ def visible_state():
 
 
 def import_ansible():
-    """Imports Ansible. Returns what it printed on standard error, which each run prints again."""
+    """Imports Ansible. Returns the text that the import printed on standard error. Each run prints the
+    text again."""
     saved = os.dup(2)
     with open(os.memfd_create("messages"), "w+b") as messages:
         os.dup2(messages.fileno(), 2)
@@ -280,11 +294,11 @@ def import_ansible():
 
 
 def import_plugins():
-    """Imports plugins, because they import further modules, and forgets the plugins themselves.
+    """Imports plugins to load the modules that they import, and then removes the plugins again.
 
-    A plugin is in `sys.modules` under a name without its directory, where it would hide a plugin of the
-    same name beside a playbook. So each run finds these names as they were after the import of
-    `ansible.cli.playbook`, and finds loaders and a configuration that know no plugin.
+    The name of a plugin in `sys.modules` does not contain its directory. An imported plugin would therefore
+    hide a plugin of the same name beside a playbook. After this function, `sys.modules` contains no plugins
+    beyond those that `ansible.cli.playbook` imports, and Ansible's plugin caches are empty.
     """
     from ansible.plugins import loader
 
@@ -297,7 +311,8 @@ def import_plugins():
     ]
     names = [name for _, _, name in plugins if name != DEPRECATED]
     for name in names + ALSO:
-        # It may need a package that is not installed, or belong to another version of Ansible.
+        # The import fails if the module needs a package that is not installed, or if this version of
+        # Ansible does not contain the module.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     keep_options(plugins)
@@ -307,21 +322,21 @@ def import_plugins():
             vars(sys.modules[package]).pop(module, None)
             del sys.modules[name]
     if any([*loader.MODULE_CACHE.values(), *loader.PATH_CACHE.values()]):
-        sys.exit("plugins are loaded")
+        sys.exit("cannot remove the imported plugins from the caches of Ansible")
 
 
 # Patches of Ansible
 #
-# Each of the three makes Ansible skip work whose result is the same in each run. Each is skipped if this
-# version of Ansible does not have the names that it needs: then each run does that work itself. They were
-# measured on one machine, as CPU time of one run with one command.
+# Each of the three patches makes Ansible skip work that has the same result in every run. A patch is not
+# applied if this version of Ansible lacks a function or attribute that the patch uses. Each run then does the
+# work itself. The times below are CPU times of one run with one command, measured on one machine.
 
 
 def keep_options(plugins):
     """Patch 1: the options of Ansible's own plugins are parsed once.
 
-    Reason: a loader parses the YAML documentation of each plugin that it loads, to find its options:
-    30 ms in 2.14 and 2.16, 80 ms in 2.19.
+    Reason: a plugin loader parses the YAML documentation of each plugin to find its options. This takes
+    30 ms per run in Ansible 2.14 and 2.16, and 80 ms in 2.19.
     Versions: `PluginLoader._load_config_defs` and the other names are the same in 2.14, 2.16 and 2.19.
     """
     from ansible import constants
@@ -346,7 +361,8 @@ def keep_options(plugins):
     def load(self, name, module, path):
         kind = loader.get_plugin_class(self.class_name)
         known = constants.config.has_configuration_definition(kind, name)
-        # A fragment can describe options, and there may be another one of its name beside a playbook.
+        # Documentation fragments can describe options too. `_extra_dirs` contains directories of fragments
+        # beside the playbook, which may replace Ansible's. Then the options are parsed again.
         found = options.get((kind, name, path))
         if found and not known and not loader.fragment_loader._extra_dirs:
             constants.config.initialize_plugin_configuration_definitions(kind, name, found)
@@ -357,7 +373,7 @@ def keep_options(plugins):
 
 
 def read_options(plugins):
-    """Returns the options of plugins by kind, name and file. Leaves no trace in Ansible's caches."""
+    """Returns the options of plugins by kind, name and file. Empties Ansible's caches afterwards."""
     from ansible import constants
     from ansible.plugins import loader
 
@@ -375,11 +391,11 @@ def read_options(plugins):
 
 
 def keep_routes():
-    """Patch 2: the file that says which plugins of Ansible itself have moved is parsed once.
+    """Patch 2: `ansible_builtin_runtime.yml`, which lists moved plugins, is parsed once.
 
-    Reason: parsing this YAML file takes 170 to 210 ms.
+    Reason: parsing this YAML file takes 170 to 210 ms per run.
     Versions: `_collection_finder._meta_yml_to_dict` is the same in 2.14, 2.16 and 2.19. In 2.14 and 2.15
-    the import of Ansible has parsed the file already, and nothing is patched.
+    the import of Ansible parses the file, so the patch is not applied.
     """
     from ansible.utils.collection_loader import _collection_finder
 
@@ -395,19 +411,19 @@ def keep_routes():
     routes = [original(text, ("ansible.builtin", "runtime.yml"))]
 
     def read(data, content):
-        # It is returned only once, because the caller may change it.
+        # The parsed value is returned only once, because the caller may change it.
         return routes.pop() if routes and data == text else original(data, content)
 
     _collection_finder._meta_yml_to_dict = read
 
 
 def keep_parsed_modules():
-    """Patch 3: the source files that most modules include are parsed once.
+    """Patch 3: the source files in `module_utils` are parsed once.
 
-    Reason: Ansible parses each file of `module_utils` that a module includes, to find further imports:
-    110 ms in 2.14, 170 ms in 2.16 and 2.19.
-    Versions: in 2.14, 2.16 and 2.19 functions of `module_common` call the builtin `compile` for that. A
-    global of that name in the module hides the builtin.
+    Reason: Ansible parses each file of `module_utils` that a module includes, to find further imports.
+    This takes 110 ms per run in Ansible 2.14, and 170 ms in 2.16 and 2.19.
+    Versions: in 2.14, 2.16 and 2.19 functions of `module_common` parse the files with the builtin `compile`.
+    The patch defines a global `compile` in `module_common`, which hides the builtin.
     """
     from ansible.executor import module_common
 
@@ -429,18 +445,20 @@ def keep_parsed_modules():
     module_common.compile = compile_
 
 
-# The border between the controller and its runs
+# The separation of the controller from its runs
 
 
 def release_shared():
-    """Releases everything that a run would share. Returns the locks, which each run makes again."""
+    """Releases the resources that runs must not share with the controller. Returns the locks of
+    `multiprocessing`, which each run creates again."""
     from ansible import constants
 
     shutil.rmtree(constants.DEFAULT_LOCAL_TMP)
     for handler in logging.root.handlers:
-        # It opens its file again when it has something to write.
+        # A handler opens its file again when it writes the next line.
         handler.close()
-    # Locks of multiprocessing are in shared memory, and a killed process does not release its lock.
+    # Locks of `multiprocessing` are in shared memory. A killed run would not release a lock, so each run gets
+    # its own locks.
     kinds = multiprocessing.synchronize.Lock, multiprocessing.synchronize.RLock
     locks = [one for one in gc.get_objects() if isinstance(one, kinds)]
     for lock in locks:
@@ -449,14 +467,14 @@ def release_shared():
 
 
 def check_unshared(control):
-    """Ends this process if a run could use something in it to change it."""
+    """Exits if a run would share memory, file descriptors or a thread with this process."""
     with open("/proc/self/maps") as file:
         memory = [line for line in file if line.split()[1].startswith("rw-s")]
     listed = {int(name) for name in os.listdir("/proc/self/fd")}
-    # One of them belonged to the listing itself and is closed by now.
+    # `listdir` also lists the file descriptor that it uses itself. That file descriptor is closed now.
     descriptors = {one for one in listed if is_open(one)} - {0, 1, 2, control.number}
     if memory or descriptors or len(os.listdir("/proc/self/task")) > 1:
-        sys.exit(f"a run would share memory {memory}, descriptors {descriptors} or a thread")
+        sys.exit(f"a run would share memory {memory}, file descriptors {descriptors} or a thread")
 
 
 def is_open(descriptor):
@@ -464,7 +482,7 @@ def is_open(descriptor):
 
 
 def separate(control, descriptors, guard, script):
-    """Separates a run from the controller: from its descriptors, its session and its name."""
+    """Gives the process of a run its own session, file descriptors and process name."""
     os.setsid()
     control.socket.detach()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -483,7 +501,7 @@ def separate(control, descriptors, guard, script):
 
 
 def reset_process_state(run, locks):
-    """Renews everything that differs between processes that import Ansible."""
+    """Sets the values that a new process of Ansible would not share with another process."""
     from ansible import constants
 
     os.umask(0o077)
@@ -493,7 +511,8 @@ def reset_process_state(run, locks):
     multiprocessing.current_process().authkey = os.urandom(32)
     for lock in locks:
         lock.__init__(ctx=multiprocessing.get_context("fork"))
-    # The identifiers of tasks begin with a random number, which this module takes when it is imported.
+    # `ansible.utils.vars` chooses a random number when it is imported, and the ids of tasks begin with that
+    # number. The module is imported again, so that each run has its own ids.
     importlib.reload(sys.modules["ansible.utils.vars"])
     importlib.invalidate_caches()
     constants.DEFAULT_LOCAL_TMP = constants.config.get_config_value("DEFAULT_LOCAL_TMP")
@@ -503,7 +522,8 @@ def reset_process_state(run, locks):
 
 
 def wait_for_run(control, child):
-    """Waits until a run has ended, kills the processes that it left, and returns how it ended."""
+    """Waits until a run has ended, and kills the processes that the run left behind. Returns the exit
+    status or the signal, and the number of killed processes."""
     killed = set()
     ended = os.pidfd_open(child)
     while control.has_line() or ended not in select.select([ended, control.socket], [], [])[0]:
@@ -512,7 +532,7 @@ def wait_for_run(control, child):
             try:
                 os.killpg(child, signal.SIGTERM)
             except ProcessLookupError:
-                # It is not the leader of its process group yet.
+                # The process of the run has not created its process group yet.
                 os.kill(child, signal.SIGTERM)
         elif "kill" in message:
             killed |= kill_all()
@@ -520,19 +540,19 @@ def wait_for_run(control, child):
             sys.exit(f"unexpected message during a run: {message}")
     os.close(ended)
     killed |= kill_all()
-    # The child is reaped last, so that no other process gets its number.
+    # The child is reaped last. Until then no other process can get its process id.
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     how = {"exit": code} if code >= 0 else {"signal": -code}
     return {**how, "killed": len(killed - {child})}
 
 
 def kill_all():
-    """Kills all other processes, and returns their numbers."""
+    """Kills all processes except process 1 and this one. Returns their process ids."""
     killed = set()
     deadline = time.monotonic() + KILL_TIMEOUT
     while found := other_processes():
         if time.monotonic() > deadline:
-            sys.exit(f"processes do not end after SIGKILL: {sorted(found)}")
+            sys.exit(f"these processes did not end after SIGKILL: {sorted(found)}")
         killed |= found
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
@@ -541,13 +561,14 @@ def kill_all():
 
 
 def other_processes():
-    """Returns the processes other than process 1 and this one that have not ended."""
+    """Returns the ids of the running processes, except process 1 and this one."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in (1, os.getpid()):
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b") ")[2].split()
-                # The first thread may have ended before others: proc_pid_stat(5), num_threads.
+                # If the first thread has ended, the state is "Z" although other threads run. Field 20 is
+                # the number of threads (proc_pid_stat(5)).
                 if fields[0] not in (b"Z", b"X") or int(fields[17]) > 1:
                     found.add(int(name))
     return found
@@ -564,8 +585,9 @@ def kind_of_guard():
 
 
 def enter_domain():
-    """Enters a Landlock domain that only forbids signalling and tracing processes outside of it."""
-    # Without a rule, Landlock denies linking and renaming across directories.
+    """Enters a Landlock domain, which forbids signalling and tracing processes outside of the domain."""
+    # Every Landlock domain forbids links and renames across directories unless a rule allows them, so the
+    # rule allows them everywhere.
     attributes = struct.pack("QQQ", REFER, 0, SCOPE_SIGNAL)
     ruleset = call(CREATE_RULESET, attributes, len(attributes), 0)
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
 //! The environment variables of a playbook.
 //!
-//! Decides which variables the daemon sets and which a manifest may set. Before it: the manifest; after it:
-//! the launcher, which passes on nothing else.
+//! Decides which variables the daemon sets and which a manifest may set. The launcher passes these
+//! variables to the playbook, and no others.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use loopabull_model::Manifest;
 use crate::folder::{CREDENTIALS, HOME, TMP};
 use crate::installed;
 
-/// The descriptor for the results of the callback plugin.
+/// The number of the file descriptor on which the callback plugin writes results.
 pub(crate) const RESULTS: u32 = 3;
-/// The maximum length of the directory of ssh's control sockets, so that the path of a socket fits:
-/// sun_path of unix(7) has 108 bytes, and ssh adds 17 while it makes one.
+/// The maximum length, in bytes, of the path of the directory for ssh's control sockets. A socket path has
+/// at most 108 bytes (`sun_path` of unix(7)). ssh appends 17 bytes while it creates a socket, and 12 bytes
+/// are reserved for the name of the socket.
 const MAX_SOCKET_DIR: usize = 108 - 17 - 12;
-/// Variables that the daemon sets. A manifest must not set them.
+/// The variables that only the daemon may set. A manifest that sets such a variable is refused.
 const OURS: [&str; 9] = [
     "PATH",
     "HOME",
@@ -30,10 +31,10 @@ const OURS: [&str; 9] = [
     "SSH_AUTH_SOCK",
 ];
 
-/// The paths that go into an environment.
+/// The paths from which the environment of a run is built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paths<'a> {
-    /// `ansible-playbook`.
+    /// The path of `ansible-playbook`.
     pub(crate) ansible: &'a Path,
     /// The directory of our programs for Ansible.
     pub(crate) programs: &'a Path,
@@ -43,8 +44,8 @@ pub(crate) struct Paths<'a> {
     pub(crate) folder: &'a Path,
 }
 
-/// Returns the whole environment of a playbook. Its home is in the folder of the run, so that everything
-/// that Ansible keeps under `~` is removed with it.
+/// Returns the complete environment of a playbook. `HOME` is in the folder of the run, so that the files
+/// that Ansible creates under `~` are removed together with the folder.
 pub(crate) fn environment(
     manifest: &Manifest,
     paths: Paths<'_>,
@@ -64,7 +65,7 @@ pub(crate) fn environment(
     set("LANG", "C.UTF-8".into());
     set("ANSIBLE_HOME", home.join("ansible").into());
     set("ANSIBLE_LOCAL_TEMP", home.join("ansible/tmp").into());
-    // The shell of each managed host expands it: on this host, `HOME` is in the folder.
+    // The shell of each managed host expands `$HOME`. On this host `$HOME` is in the folder of the run.
     set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
     set("ANSIBLE_NOCOLOR", "1".into());
     set("ANSIBLE_RETRY_FILES_ENABLED", "0".into());
@@ -88,8 +89,9 @@ pub(crate) fn environment(
     environment
 }
 
-/// Returns the options of ssh. OpenSSH takes `~` from the user database and not from `HOME`, so each path
-/// is given. Known hosts come from the file `known_hosts` beside the playbooks and from the system.
+/// Returns the variables that configure ssh. OpenSSH takes `~` from the user database and ignores `HOME`,
+/// so the options name each file by its full path. ssh reads known hosts from the file `known_hosts` in the
+/// playbooks directory and from the file of the system.
 fn ssh(playbooks: &Path, home: &Path) -> [(&'static str, OsString); 2] {
     let sockets = home.join("cp");
     let sharing = match sockets.as_os_str().len() <= MAX_SOCKET_DIR {
@@ -101,7 +103,7 @@ fn ssh(playbooks: &Path, home: &Path) -> [(&'static str, OsString); 2] {
     [("ANSIBLE_SSH_ARGS", arguments.into()), ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.into())]
 }
 
-/// Tells whether the daemon sets a variable.
+/// Returns whether only the daemon may set this variable.
 pub(crate) fn is_ours(name: &str) -> bool {
     OURS.contains(&name)
 }

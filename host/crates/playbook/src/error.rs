@@ -1,6 +1,6 @@
 //! The errors of this crate.
 //!
-//! A playbook that fails is an outcome and not an error. These are the failures of the machine and of
+//! A playbook that fails is an outcome and not an error. An error here is a failure of this machine or of
 //! its configuration.
 
 use std::error::Error;
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use loopabull_model::Outcome;
 
-/// Why no playbook can be started on this machine.
+/// The reason why this machine cannot run any playbook.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaybookError {
     #[error("cannot open the playbooks directory `{path}`")]
     Folder { path: PathBuf, source: io::Error },
-    #[error("cannot make the directory `{path}`")]
+    #[error("cannot create directory `{path}`")]
     Runs { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Plugin { path: PathBuf, source: io::Error },
     #[error(
-        "no playbook can use the state directory `{path}`: its path has a colon or a line feed"
+        "playbooks cannot use the state directory `{path}`: its path has a colon or a line feed"
     )]
     StatePath { path: PathBuf },
-    #[error("`ansible-playbook` is not on the PATH")]
+    #[error("cannot find `ansible-playbook` in the directories of `PATH`")]
     NoAnsible,
     #[error("cannot find the launcher `{path}`")]
     NoLauncher { path: PathBuf },
@@ -31,14 +31,14 @@ pub enum PlaybookError {
     NoUser { name: String },
     #[error("cannot look up the user `{name}` under `[playbook]`")]
     UserLookup { name: String, source: io::Error },
-    #[error("`{name}` under `[playbook]` is not a layer of a confinement")]
+    #[error("`{name}` under `[playbook]` is not the name of a confinement layer")]
     NoLayer { name: String },
 }
 
-/// Why one playbook cannot be started.
+/// The reason why one playbook cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot make the directory `{path}`")]
+    #[error("cannot create directory `{path}`")]
     MakeDir { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Write { path: PathBuf, source: io::Error },
@@ -50,17 +50,17 @@ pub enum StartError {
     Outside { name: String },
     #[error("cannot find `{name}` in the playbooks directory")]
     Missing { name: String, source: io::Error },
-    #[error("`{path}` is not a socket of an ssh agent")]
+    #[error("the ssh agent `{path}` is not a socket")]
     NoAgent { path: PathBuf },
-    #[error("`{name}` is not a layer of a confinement")]
+    #[error("`{name}` is not the name of a confinement layer")]
     NoLayer { name: String },
-    #[error("`{path}` is not a Python program")]
+    #[error("cannot start a controller, because `{path}` is not a Python program")]
     NotPython { path: PathBuf },
     #[error("cannot start `{path}`")]
     Launch { path: PathBuf, source: io::Error },
 }
 
-/// Why a check of playbooks failed.
+/// The reason why a check of a playbook or of the layers failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error(transparent)]
@@ -71,32 +71,34 @@ pub enum CheckError {
     Layers { outcome: Outcome },
 }
 
-/// Why a controller cannot be used.
+/// The reason why a controller cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControllerError {
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("cannot make a socket or a pipe")]
+    #[error("cannot create a socket or a pipe for the controller")]
     Pipe(#[source] io::Error),
-    #[error("cannot send a command")]
+    #[error("cannot send a command to the controller")]
     Send(#[source] io::Error),
-    #[error("cannot receive a reply")]
+    #[error("cannot receive a reply from the controller")]
     Receive(#[source] io::Error),
-    #[error("its process has ended")]
+    #[error("the controller process has ended")]
     Ended,
-    #[error("cannot parse its reply `{reply}`")]
+    #[error("cannot parse the reply `{reply}` of the controller")]
     Parse { reply: String, source: serde_json::Error },
-    #[error("its reply was not expected")]
+    #[error("the controller sent a reply of an unexpected kind")]
     Unexpected,
-    #[error("the launcher did not report its layers")]
+    #[error("the launcher did not report the state of the layers")]
     NoLayers,
-    #[error("a run could kill it, which only Linux 6.12 and later can prevent")]
+    #[error(
+        "a playbook could kill the controller, because this kernel lacks Landlock ABI 6 (Linux 6.12)"
+    )]
     Unguarded,
-    #[error("it is not ready after {}", humantime::format_duration(*timeout))]
+    #[error("the controller was not ready within {}", humantime::format_duration(*timeout))]
     NotReady { timeout: Duration },
-    #[error("it did not accept the run within {}", humantime::format_duration(*timeout))]
+    #[error("the controller did not accept the run within {}", humantime::format_duration(*timeout))]
     NotTaken { timeout: Duration },
-    #[error("the deadline of the run passed before it was ready")]
+    #[error("the timeout of the run expired before the controller was ready")]
     Deadline,
     #[error("the daemon is stopping")]
     Cancelled,
@@ -104,46 +106,50 @@ pub(crate) enum ControllerError {
     NotUtf8 { path: PathBuf },
 }
 
-/// Why the end of a run could not be observed.
+/// The reason why the daemon does not know how a run ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LostError {
-    #[error("cannot wait for the launcher")]
+    #[error("cannot wait for the end of the launcher")]
     Launcher(#[source] io::Error),
-    #[error("the controller of the run was lost")]
+    #[error("lost the controller of the run")]
     Controller(#[from] ControllerError),
 }
 
-/// Why a message cannot be given to a playbook.
+/// The reason why a message cannot be written as variables of a playbook.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum VariablesError {
-    #[error("a key of the message has {length} characters, playbooks take at most {max}")]
+    #[error("a key of the message has {length} characters, but the limit for playbooks is {max}")]
     KeyTooLong { length: usize, max: usize },
-    #[error("a number of the message has {length} digits, playbooks take at most {max}")]
+    #[error("a number of the message has {length} digits, but the limit for playbooks is {max}")]
     NumberTooLong { length: usize, max: usize },
     #[error("a number of the message is too large for a float: {digits}")]
     NumberTooLarge { digits: String },
-    #[error("the key `{key}` of the body must not be a variable: Ansible has a meaning for it")]
+    #[error(
+        "the key `{key}` of the body cannot become a variable, because Ansible reserves this name"
+    )]
     Reserved { key: String },
 }
 
 impl PlaybookError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator: how to resolve this error.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Folder { .. } => "make it, or name another one with `--playbooks`",
+            Self::Folder { .. } => "create the directory, or name another one with `--playbooks`",
             Self::Runs { .. } | Self::Plugin { .. } => {
                 "check the owner and the free space of the state directory"
             }
-            Self::StatePath { .. } => "name another one with `--state`",
+            Self::StatePath { .. } => "name another state directory with `--state`",
             Self::NoAnsible => {
-                "install it (`apt-get install ansible-core`), or set `ansible_playbook` under \
+                "install Ansible (`apt-get install ansible-core`), or set `ansible_playbook` under \
                  `[playbook]`"
             }
             Self::NoLauncher { .. } => {
-                "build it with `cargo build -p loopabull-launcher`, or set `launcher` under \
+                "build the launcher with `cargo build -p loopabull-launcher`, or set `launcher` under \
                  `[playbook]`"
             }
-            Self::NoUser { .. } => "make it with `useradd --system`, or name one as `UID:GID`",
+            Self::NoUser { .. } => {
+                "create the user with `useradd --system`, or name a user as `UID:GID`"
+            }
             Self::UserLookup { .. } => {
                 "check the name services (`getent passwd NAME`), or name the user as `UID:GID`"
             }

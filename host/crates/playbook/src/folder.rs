@@ -1,8 +1,8 @@
 //! The folder of one run: its input, its home and its temporary files.
 //!
-//! Decides who may see and change what. `home` and `tmp` belong to the playbook. `given` holds the message
-//! and the secrets, which the playbook may only read. The folder itself belongs to the daemon alone, so
-//! that nobody can replace one of the three.
+//! Decides the owner and the mode of each directory. `home` and `tmp` belong to the user of the playbook.
+//! `given` contains the message and the secrets, which the playbook may only read. The folder itself belongs
+//! to the daemon's user, so that a playbook cannot replace any of the three directories.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -16,30 +16,30 @@ use rustix::fs::IFlags;
 use crate::error::StartError;
 use crate::secrets::Secrets;
 
-/// Home and working directory of a playbook, in the folder of its run.
+/// The home and working directory of a playbook, in the folder of its run.
 pub(crate) const HOME: &str = "home";
 /// The directory that a playbook sees as `/tmp`.
 pub(crate) const TMP: &str = "tmp";
-/// The directory that a playbook may only read.
+/// The directory with the input of a playbook, which the playbook may only read.
 pub(crate) const GIVEN: &str = "given";
-/// The directory of its secrets, a file each.
+/// The directory with one file for each secret of a playbook.
 pub(crate) const CREDENTIALS: &str = "given/credentials";
 
-/// The maximum size of all names of a file's extended attributes together, in bytes (xattr(7)).
+/// The maximum total size of the names of a file's extended attributes, in bytes (xattr(7)).
 const XATTR_LIST_MAX: usize = 64 << 10;
 
-/// A folder that is removed with everything in it.
+/// The folder of one run. Removing the folder removes everything in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     user: Option<User>,
 }
 
-/// The extended attributes and flags of a directory.
+/// The names of the extended attributes of a directory, and its flags.
 #[derive(Debug, Eq, PartialEq)]
 struct Marks {
     attributes: BTreeSet<Vec<u8>>,
-    /// `None` if its filesystem has no flags.
+    /// The flags. `None` if the filesystem does not support flags.
     flags: Option<IFlags>,
 }
 
@@ -54,8 +54,8 @@ impl Marks {
     }
 }
 
-/// Makes the directory in which folders are made, and returns its canonical path. If playbooks run as
-/// another user, that user can pass through it.
+/// Creates the directory for the folders of all runs, and returns its canonical path. If playbooks run as
+/// another user, that user may enter the directory but not list it.
 pub(crate) fn make_parent(path: &Path, user: Option<User>) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     if user.is_some() {
@@ -64,14 +64,14 @@ pub(crate) fn make_parent(path: &Path, user: Option<User>) -> io::Result<PathBuf
     path.canonicalize()
 }
 
-/// Removes the folder of a run, even if its playbook made directories unreadable. No process may run in
-/// it any more.
+/// Removes the folder of a run, even if its playbook made directories unreadable. All processes of the run
+/// must have ended.
 ///
 /// # Errors
 ///
-/// If something in it cannot be removed. A folder that does not exist is no error.
+/// If a file or directory in the folder cannot be removed. A missing folder is not an error.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    // The secrets go first, before anything can fail.
+    // The secrets are removed first, so that an error in another directory does not leave them behind.
     drop(fs::remove_dir_all(path.join(GIVEN)));
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -83,7 +83,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the owner all permissions for every directory of a tree. Follows no symbolic link.
+/// Gives the owner all permissions for every directory in a tree. Does not follow symbolic links.
 fn make_removable(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(path)? {
@@ -96,7 +96,7 @@ fn make_removable(path: &Path) -> io::Result<()> {
 }
 
 impl Folder {
-    /// Makes a folder, which must not exist yet.
+    /// Creates the folder of a run, which must not exist yet.
     pub(crate) fn make(path: &Path, user: Option<User>) -> Result<Self, StartError> {
         let folder = Self { path: path.to_owned(), user };
         for own in [path.to_owned(), path.join(GIVEN)] {
@@ -115,7 +115,7 @@ impl Folder {
         &self.path
     }
 
-    /// Writes a file that only the playbook can read, and returns its path.
+    /// Writes a new file that only the user of the playbook can read. Returns the path of the file.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, StartError> {
         let path = self.path.join(name);
         let written = (|| {
@@ -133,35 +133,35 @@ impl Folder {
         }
     }
 
-    /// Writes the values of secrets, a file each.
+    /// Writes each secret to a file of its own.
     pub(crate) fn write_secrets(&self, secrets: &Secrets) -> Result<(), StartError> {
         if !secrets.values().is_empty() {
             self.make_dir(&self.path.join(CREDENTIALS))?;
         }
         for (name, value) in secrets.values() {
-            // A secret is kept without the line feed at the end of its file, but OpenSSH needs it at
-            // the end of a private key.
+            // The daemon stores a secret without its final line feed. OpenSSH rejects a private key
+            // without one, so a secret of several lines gets its line feed back.
             let end = if value.contains('\n') { "\n" } else { "" };
             self.write(&format!("{CREDENTIALS}/{name}"), &format!("{value}{end}"))?;
         }
         Ok(())
     }
 
-    /// Removes the folder. The playbook left only temporary files there; the journal has its output.
-    /// The tree may be large, so this does not block the current thread.
+    /// Removes the folder, which contains only temporary files: the journal stores the output of the
+    /// playbook. The tree may be large, so a thread for blocking calls removes it.
     pub(crate) async fn remove(self) {
         let path = self.path.clone();
         let removed = tokio::task::spawn_blocking(move || remove_tree(&path)).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!("cannot remove `{}`: {error}", self.path.display());
+            tracing::warn!("cannot remove the folder `{}` of a run: {error}", self.path.display());
         }
     }
 
-    /// Removes everything that a run left in the folder, so that it is as it was made.
+    /// Removes everything that a run left in the folder, so that the folder is empty for the next run.
     ///
     /// # Errors
     ///
-    /// If that is not possible. The folder must not be used again then.
+    /// If something cannot be removed or reset. After an error the folder must not be used for another run.
     pub(crate) async fn empty(&self) -> io::Result<()> {
         let folder = self.clone();
         let emptied = tokio::task::spawn_blocking(move || {
@@ -172,9 +172,11 @@ impl Folder {
                 let theirs = folder.path.join(theirs);
                 fs::set_permissions(&theirs, Permissions::from_mode(0o700))?;
                 folder.give(&theirs)?;
-                // New files would inherit an access control list or a flag.
+                // An access control list or a flag on the directory would apply to files of the next run.
                 if Marks::of(&theirs)? != Marks::of(&folder.path.join(GIVEN))? {
-                    return Err(io::Error::other("a directory has extended attributes or flags"));
+                    return Err(io::Error::other(
+                        "a playbook set extended attributes or flags on its directory",
+                    ));
                 }
             }
             Ok(())
@@ -182,8 +184,8 @@ impl Folder {
         emptied.await.map_err(io::Error::other)?
     }
 
-    /// Removes everything in a directory but keeps the directory itself, because it is mounted in the
-    /// root filesystem of a controller.
+    /// Removes everything in a directory. The directory itself must stay, because it is mounted in the root
+    /// filesystem of a controller.
     fn empty_dir(&self, path: &Path) -> io::Result<()> {
         fs::set_permissions(path, self.mode())?;
         for entry in fs::read_dir(path)? {
@@ -202,7 +204,8 @@ impl Folder {
             .map_err(|source| StartError::MakeDir { path: path.to_owned(), source })
     }
 
-    /// Returns the mode of the daemon's own directories: another user can pass through them.
+    /// Returns the mode of directories that belong to the daemon. If playbooks run as another user, that
+    /// user may enter the directories but not list them.
     fn mode(&self) -> Permissions {
         Permissions::from_mode(if self.user.is_some() { 0o711 } else { 0o700 })
     }
@@ -262,6 +265,6 @@ mod tests {
         let error = folder.write("missing/x", "").unwrap_err().to_string();
         assert_eq!(error, format!("cannot write `{}`", folder.path().join("missing/x").display()));
         let error = Folder::make(folder.path(), None).unwrap_err().to_string();
-        assert_eq!(error, format!("cannot make the directory `{}`", folder.path().display()));
+        assert_eq!(error, format!("cannot create directory `{}`", folder.path().display()));
     }
 }

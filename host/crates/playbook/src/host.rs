@@ -1,7 +1,7 @@
-//! Everything that all playbooks of this machine share.
+//! The objects that all runs on this machine share.
 //!
-//! Owns the directory of the runs and the path of the launcher. Before it: the settings; after it: each
-//! run and each check.
+//! Owns the planner, the path of the launcher and the directory for the folders of the runs. Created once
+//! from the settings, and used by each run and each check.
 
 use std::path::PathBuf;
 
@@ -12,17 +12,18 @@ use crate::plan::{LaunchPlan, Planner};
 use crate::process::Process;
 use crate::settings::Settings;
 
-/// The planner, the launcher and the directory of the runs.
+/// The planner, the path of the launcher, and the directory for the folders of the runs.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) planner: Planner,
     pub(crate) launcher: PathBuf,
-    /// Each run gets a folder of its own in it.
+    /// The directory in which each run gets its own folder.
     runs: PathBuf,
 }
 
 impl Host {
-    /// Finds everything that is needed to start playbooks.
+    /// Finds Ansible, the user of playbooks and the launcher, and creates the directory for the folders of
+    /// the runs.
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let planner = Planner::open(settings)?;
         let runs = folder::make_parent(&settings.runs, planner.user())
@@ -37,7 +38,7 @@ impl Host {
         Ok(Self { planner, launcher, runs })
     }
 
-    /// Makes the folder of a run, which must not exist yet.
+    /// Creates the folder of a run, which must not exist yet.
     pub(crate) fn make_folder(&self, name: &str) -> Result<Folder, StartError> {
         Folder::make(&self.runs.join(name), self.planner.user())
     }

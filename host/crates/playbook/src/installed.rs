@@ -1,6 +1,7 @@
-//! The programs on this machine: Ansible, its Python, and our own programs for Ansible.
+//! The programs on this machine: Ansible, its Python interpreter, and our own programs for Ansible.
 //!
-//! Decides how they are found, and the files that Ansible needs from us.
+//! Decides how Ansible and Python are found, and writes our callback plugin, controller and inventory to
+//! the state directory.
 
 use std::fs;
 use std::io::Write;
@@ -8,30 +9,31 @@ use std::path::{Path, PathBuf};
 
 use crate::error::PlaybookError;
 
-/// The directory of the callback plugin, beneath `ansible` in the state directory. It has no other file,
-/// because Ansible loads every plugin in it.
+/// The directory of the callback plugin, in `ansible` in the state directory. Ansible loads every file in
+/// this directory as a plugin, so the directory must not contain other files.
 pub(crate) const PLUGINS: &str = "callback";
-/// The program of controllers, beneath `ansible` in the state directory.
+/// The Python program that a controller runs, in `ansible` in the state directory.
 pub(crate) const CONTROLLER: &str = "controller.py";
-/// The inventory with this machine alone, as Ansible has it without an inventory: it does not use ssh, and
-/// it uses Ansible's own Python (Ansible documentation, "Implicit localhost").
+/// The inventory that contains only this machine. Like Ansible's implicit localhost (Ansible documentation,
+/// "Implicit localhost"), it uses no ssh and runs modules with Ansible's own Python.
 pub(crate) const INVENTORY: &str = "localhost.yml";
-/// Our files and their texts.
+/// The files that we write for Ansible, with their contents.
 const PROGRAMS: [(&str, &str); 3] = [
     ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
     (CONTROLLER, include_str!("controller.py")),
     (INVENTORY, include_str!("localhost.yml")),
 ];
 
-/// A Python that the first line of a program names.
+/// The Python interpreter that the first line of a script names.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Python {
     pub(crate) path: PathBuf,
-    /// The rest of the line, which is one argument (execve(2)).
+    /// The rest of the line, which the kernel passes to the interpreter as one argument (execve(2)).
     pub(crate) option: Option<String>,
 }
 
-/// Writes our programs to a directory that playbooks can read. Returns its canonical path.
+/// Writes our programs to a directory that playbooks can read. Returns the canonical path of the
+/// directory.
 pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
     for (name, text) in PROGRAMS {
         let file = folder.join(name);
@@ -51,7 +53,8 @@ pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
     folder.canonicalize().map_err(cannot)
 }
 
-/// Returns the Python that the first line of a program names. `None` if it names something else.
+/// Returns the Python interpreter that the first line of a script names. `None` if the line names no
+/// Python.
 pub(crate) fn interpreter(program: &Path) -> Option<Python> {
     let text = fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
@@ -64,8 +67,8 @@ pub(crate) fn interpreter(program: &Path) -> Option<Python> {
     is_python.then_some(Python { path, option })
 }
 
-/// Returns the directories of callback plugins that a configuration of Ansible names. The environment
-/// variable for our own directory overrides them, so they must be added to it.
+/// Returns the directories in `callback_plugins` of an Ansible configuration file. Our environment variable
+/// `ANSIBLE_CALLBACK_PLUGINS` overrides this setting, so the variable must contain these directories too.
 pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(config).unwrap_or_default();
     let beside = config.parent().unwrap_or(Path::new("/"));
@@ -80,9 +83,11 @@ pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
     paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
 }
 
-/// Returns the trees in which Ansible and its Python are installed, if they are not part of the system.
+/// Returns the directory trees in which Ansible and its Python are installed. Trees of the system are left
+/// out, because every playbook may read the system's directories anyway.
 pub(crate) fn trees(ansible: &Path) -> Vec<PathBuf> {
-    // A `bin` may be in the home of a user: only a tree with a Python is taken whole.
+    // The parent of `bin` may be a user's home. The whole tree is granted only if the tree contains a Python
+    // installation; otherwise only the program is granted.
     let is_python = |tree: &Path| {
         let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
         tree.join("pyvenv.cfg").is_file()
@@ -105,8 +110,8 @@ pub(crate) fn trees(ansible: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the path of a program without symbolic links in its directories. The program itself may be a
-/// link, and may depend on the name that it is called by.
+/// Returns the path of a program with the symbolic links in its directories resolved. The last component
+/// may still be a link, because the program may depend on the name by which it is called.
 pub(crate) fn without_links(program: &Path) -> PathBuf {
     let real = program.parent().and_then(|folder| folder.canonicalize().ok());
     match (real, program.file_name()) {
@@ -124,8 +129,8 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Returns the path of a program next to the running executable, or one directory up: the executable of a
-/// test is in `deps`.
+/// Returns the path of a program beside the running executable. If the program is missing there, the parent
+/// directory is searched, because the executable of a test is in the subdirectory `deps`.
 pub(crate) fn next_to_executable(program: &str) -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     let mut folders = executable.ancestors().skip(1).take(2).map(|folder| folder.join(program));

@@ -1,21 +1,23 @@
-//! Runs Ansible playbooks: `ansible-playbook` behind the launcher, confined to its own folder.
+//! Runs Ansible playbooks: starts `ansible-playbook` through the launcher, in a sandbox.
 //!
-//! Owns a run of a playbook as the daemon sees it: its folder, its plan, its process, its results and its
-//! record. This is the only crate that starts processes. A playbook is opened beneath the playbooks
-//! directory by the name that the daemon itself listed. The message is in a file of the run's own folder,
-//! and no part of it is on the command line or in the environment. The output of Ansible is kept for
-//! people and never parsed: its callback plugin sends the results. Must not know queues, the journal or
-//! the daemon's configuration. Before it on the path of a message: the worker; after it: the launcher.
+//! Owns the folder, the plan, the process, the results and the record of each run. This is the only crate
+//! that starts processes. The file name of a playbook comes from the daemon's list of tasks, never from a
+//! message. The message is in a file in the folder of the run. No part of the message is on the command
+//! line or in the environment. The output of Ansible is stored for people and never parsed. Our callback
+//! plugin for Ansible reports the results as JSON. This crate must not know queues, the journal or the
+//! daemon's configuration. The worker calls this crate, and this crate starts the launcher.
 //!
-//! A module imports only modules of the lines below its own:
+//! A module imports only modules from lower lines of this list:
 //!
-//! - `run`: one message for one playbook; `check`: checks before any message
+//! - `run`: runs one playbook for one message; `check`: checks playbooks and layers without a message
 //! - `host`: everything that all runs share; `warm`: the pool of controllers
-//! - `process`: one launcher; `report`: the record of a run
-//! - `watch`: a run until its end
-//! - `results`: the lines of the callback plugin; `plan`, `objections`: a manifest becomes a confinement
-//! - `environment`, `playbook_dir`: variables of a process; files beside the playbooks
-//! - `folder`, `installed`, `user`, `variables`: files of a run, programs, the variables of a play
+//! - `process`: one launcher process; `report`: makes the record of a run
+//! - `watch`: reads the output of a run and waits for its end
+//! - `results`: parses the results of the callback plugin; `plan`, `objections`: turn a manifest into a
+//!   confinement, or say why that is impossible
+//! - `environment`: the environment variables of a run; `playbook_dir`: the files beside the playbooks
+//! - `folder`: the files of a run; `installed`: Ansible and Python; `user`: the user of playbooks;
+//!   `variables`: the extra variables of a run
 //! - `secrets`, `settings`, `yaml`
 //! - `error`
 
@@ -57,32 +59,34 @@ use host::Host;
 use run::Runner;
 use warm::Controllers;
 
-/// Runs playbooks.
+/// The runner of playbooks.
 #[derive(Debug)]
 pub struct Playbooks(Runner);
 
 impl Playbooks {
-    /// Finds everything that is needed to start playbooks, and makes the directory of the runs.
+    /// Finds Ansible, the launcher and the user of playbooks, and creates the directory for the folders of
+    /// the runs.
     ///
     /// # Errors
     ///
-    /// If a directory, a program, a user or a layer of the settings cannot be used.
+    /// If a directory, a program, a user or a layer in `settings` cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let host = Host::open(settings)?;
         let controllers = Controllers::new(settings);
         Ok(Self(Runner { host, controllers, start: settings.start }))
     }
 
-    /// Runs a playbook on one message. Every failure is an outcome. `cancel` ends the run early.
+    /// Runs a playbook on one message. Every failure is an outcome of the returned attempt. Cancelling
+    /// `cancel` ends the run early.
     pub async fn run(&self, call: Call<'_>, cancel: &CancellationToken) -> Attempt {
         self.0.run(call, cancel).await
     }
 
-    /// Lets Ansible read a playbook without running it.
+    /// Checks the syntax of a playbook with `ansible-playbook --syntax-check`, without running it.
     ///
     /// # Errors
     ///
-    /// If Ansible cannot be started, or cannot read the playbook.
+    /// If Ansible cannot be started, or reports an error in the playbook.
     pub async fn check(
         &self,
         task: &Task,
@@ -92,29 +96,29 @@ impl Playbooks {
         check::check(&self.0.host, task, secrets, timeout).await
     }
 
-    /// Tries the confinement of playbooks on a program that does nothing. Returns the state of each layer
-    /// on this machine.
+    /// Runs `/bin/true` in the sandbox of playbooks. Returns the state of each confinement layer on this
+    /// machine.
     ///
     /// # Errors
     ///
-    /// If the program cannot be started, or a layer is missing that is always needed or that the settings
-    /// require.
+    /// If the program cannot be started, or if a required layer is missing. Some layers are always
+    /// required, others only if the settings require them.
     pub async fn try_layers(&self) -> Result<Vec<LayerReport>, CheckError> {
         check::try_layers(&self.0.host).await
     }
 
-    /// Ends the controllers that waited too long for a run or are out of date.
+    /// Ends each idle controller that exceeds the idle timeout or is out of date.
     pub async fn expire(&self) {
         self.0.controllers.expire().await;
     }
 
-    /// Ends all controllers. From now on every run is a cold one.
+    /// Ends all idle controllers. Later runs start `ansible-playbook` as a new process.
     pub async fn close(&self) {
         self.0.controllers.close().await;
     }
 
-    /// Tells whether a playbook seems to use `become` on this machine, where nobody gets new privileges.
-    /// It is a hint for a person.
+    /// Returns whether a playbook seems to use `become` on this machine, where the sandbox forbids new
+    /// privileges. The answer is a guess from the text of the playbook, to warn the operator.
     pub fn becomes_here(&self, task: &Task) -> bool {
         self.0.host.planner.becomes_here(task)
     }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 """Reports the results of a play to the daemon that started ansible-playbook, as JSON lines over a pipe.
 
-The number of the inherited descriptor is in LOOPABULL_RESULTS_FD; without it the plugin is off.
-A play must never fail or behave differently because of this plugin.
+LOOPABULL_RESULTS_FD contains the number of the pipe's file descriptor. If the variable is not set, the
+plugin is disabled. The plugin must never make a play fail or behave differently.
 """
 
 import ctypes
@@ -30,7 +30,8 @@ FORMAT = 1
 HIDDEN = "hidden by no_log"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Limits of a report: the first three in characters, the others in number.
+# The maximum length of a name, a message and a warning in characters, and the maximum number of results and
+# warnings in a run, and of items in the message of a loop.
 NAME = 300
 MESSAGE = 2000
 WARNING = 500
@@ -42,16 +43,18 @@ COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ign
 
 
 def cut(value, limit):
-    """Returns `value` as a plain str of at most `limit` characters; a cut one ends in an ellipsis."""
+    """Returns `value` as a plain str of at most `limit` characters. A truncated str ends in an ellipsis."""
     if not isinstance(value, str):
         value = json.dumps(few(value), ensure_ascii=False)
-    # It is sliced first, by str itself, because the value may be huge or of a subclass of str.
+    # The value is sliced before it is searched, because it may be huge. `str.__getitem__` is called directly,
+    # because a subclass of str may override slicing.
     head = SURROGATE.sub("\ufffd", str.__getitem__(value, slice(limit + 1)))
     return head if len(head) <= limit else head[: limit - 1] + "…"
 
 
 def few(value, depth=2):
-    """Returns a small copy of any `value` that json can write: few entries, short, not deep."""
+    """Returns a small copy of `value` that can be written as JSON: with few entries, short texts and few
+    levels."""
     if isinstance(value, str):
         return cut(value, NAME)
     if value is None or isinstance(value, (bool, float)):
@@ -67,19 +70,19 @@ def few(value, depth=2):
 
 
 def last_line(value):
-    """Returns the last line of a text. Returns an empty string for anything else."""
+    """Returns the last line of a text, or an empty string if `value` is not a text."""
     if not isinstance(value, str):
         return ""
     return str.__getitem__(value, slice(-MESSAGE, None)).strip().rpartition("\n")[2]
 
 
 def hidden(data):
-    """Tells whether no_log forbids reporting any part of a result, even items that are not censored."""
+    """Returns whether `no_log` forbids reporting a result. Then its items are not reported either."""
     return "censored" in data or bool(data.get("_ansible_no_log"))
 
 
 def reason(data):
-    """Returns why a module failed: its own message, and the last line of its standard error."""
+    """Returns the reason why a module failed: its message, and the last line of its standard error."""
     if hidden(data):
         return HIDDEN
     text = data.get("msg") or data.get("reason")
@@ -89,7 +92,8 @@ def reason(data):
 
 
 def failed(item):
-    """Tells whether an entry of a result is a failed item of a loop: 2.21 only has its exception."""
+    """Returns whether an entry of a result is a failed item of a loop. In Ansible 2.21 a failed item may
+    have the key `exception` but not the key `failed`."""
     if not isinstance(item, Mapping) or "ansible_loop_var" not in item:
         return False
     mark = item.get("failed_when_result", item.get("failed", "exception" in item))
@@ -97,7 +101,7 @@ def failed(item):
 
 
 def message(data):
-    """Returns why a task failed; for a loop, why its first failed items did."""
+    """Returns the reason why a task failed. For a loop, returns the reasons of its first failed items."""
     items = data.get("results")
     items = filter(failed, items if isinstance(items, (list, tuple)) else ())
     reasons = [reason(item) for item in itertools.islice(items, ITEMS)]
@@ -105,19 +109,21 @@ def message(data):
 
 
 def part(result, name):
-    """Returns a part of a task result. It is a public attribute only since ansible-core 2.19."""
+    """Returns an attribute of a task result. Before ansible-core 2.19 its name begins with `_`."""
     return getattr(result, name) if hasattr(result, name) else getattr(result, "_" + name)
 
 
 def action_name(task):
-    """Returns the full name of the task's action. Before 2.19 Ansible does not resolve its includes."""
+    """Returns the full name of the task's action. Before 2.19 Ansible does not resolve the names of its own
+    include actions."""
     written = task.action
     builtin = written if "." in written else "ansible.builtin." + written
     return task.resolved_action or builtin
 
 
 def harmless(hook):
-    """Makes `hook` report its exceptions instead: only the type, because the text may be secret."""
+    """Makes `hook` report an exception instead of raising it. Only the type of the exception is reported,
+    because its text may contain a secret."""
 
     @functools.wraps(hook)
     def run(self, *args, **kwargs):
@@ -130,7 +136,7 @@ def harmless(hook):
 
 
 class CallbackModule(CallbackBase):
-    """Reports the start, every task's result on every host, warnings, and the recap."""
+    """Reports the start of Ansible, each task's result on each host, warnings, and the recap."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -149,12 +155,13 @@ class CallbackModule(CallbackBase):
         except (KeyError, ValueError, OverflowError, OSError):
             self._stop()
         protect_process()
-        # Ansible's forks would keep the pipe open and pass it to the code that they run.
+        # Processes that Ansible forks must not have the pipe, because they run code of modules and would
+        # keep the pipe open. The plugin therefore closes the pipe in each forked process.
         os.register_at_fork(after_in_child=self._stop)
         self._send(event="start", format=FORMAT, ansible=__version__)
 
     def _send(self, **event):
-        """Writes one line. After a failed write, nothing is written any more."""
+        """Writes one line. A failed write disables the plugin."""
         if self._fd is None:
             return
         line = json.dumps(event).encode("ascii") + b"\n"
@@ -165,7 +172,7 @@ class CallbackModule(CallbackBase):
             self._stop()
 
     def _stop(self):
-        """Stops all reports."""
+        """Disables the plugin and closes the pipe."""
         fd, self._fd, self.disabled = self._fd, None, True
         if fd is not None:
             os.close(fd)
@@ -176,7 +183,7 @@ class CallbackModule(CallbackBase):
             self._send(event="problem", text=text)
 
     def _report_warnings(self, data):
-        """Reports the warnings of a module, each text once in a run."""
+        """Reports the warnings of a module. Each text is reported once in a run."""
         for key in ("warnings", "deprecations"):
             entries = data.get(key)
             for entry in entries if isinstance(entries, (list, tuple)) else ():
@@ -208,7 +215,7 @@ class CallbackModule(CallbackBase):
             event["message"] = HIDDEN if secret else message(data)
         self._send(**event)
 
-    # A polled task also ends in one of these four hooks, so the async hooks would only repeat it.
+    # An async task that is polled also ends in one of these four hooks, so the plugin needs no async hooks.
 
     @harmless
     def v2_runner_on_ok(self, result):
@@ -247,19 +254,20 @@ class CallbackModule(CallbackBase):
 
 
 def protect_process():
-    """Protects the memory of this process, and its descriptors in /proc, from the play's processes.
+    """Protects this process from other processes of the same user.
 
-    A process of the same user could write to the pipe there. See proc(5) and PR_SET_DUMPABLE in
-    prctl(2).
+    Such a process could read the memory of this process, or write to the pipe through `/proc/PID/fd`.
+    PR_SET_DUMPABLE of prctl(2) makes the kernel refuse both.
     """
     set_dumpable = 4
     ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
 
 
 def take_descriptor():
-    """Moves the inherited descriptor to a number that no module or other child inherits, and returns it.
+    """Replaces the inherited file descriptor by a copy that child processes do not inherit. Returns it.
 
-    A descriptor that is not inheritable belongs to Ansible, so the number is not meant for us.
+    A descriptor that is not inheritable was opened by Ansible itself. Then the number in the environment is
+    wrong, and an error is raised.
     """
     fd = int(os.environ.pop(DESCRIPTOR))
     if fd <= 2 or not os.get_inheritable(fd):

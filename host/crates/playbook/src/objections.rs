@@ -1,26 +1,28 @@
-//! The settings of a manifest that no playbook can get.
+//! The check of a manifest for settings that are impossible for a playbook.
 
 use loopabull_launcher::Layer;
 use loopabull_model::Manifest;
 
 use crate::environment::is_ours;
 
-/// A setting of a manifest that a playbook cannot get.
+/// A setting of a manifest that is impossible for a playbook.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Objection {
-    #[error("`ansible` names the secret `{name}`, which is not under `[grants.secrets]`")]
+    #[error("`[ansible]` names the secret `{name}`, which is missing under `[grants.secrets]`")]
     SecretNotGranted { name: String },
-    #[error("`{name}` is not a layer of a confinement")]
+    #[error("`{name}` is not the name of a confinement layer")]
     NoLayer { name: String },
-    #[error("`{name}` is not a valid name of an environment variable, or its value is not valid")]
+    #[error("the environment variable `{name}` has an invalid name or value")]
     BadVariable { name: String },
-    #[error("the daemon sets the environment variable `{name}`")]
+    #[error(
+        "a manifest must not set the environment variable `{name}`, because the daemon sets it"
+    )]
     OurVariable { name: String },
-    #[error("the name of the secret `{name}` cannot be the name of a file")]
+    #[error("the name of the secret `{name}` cannot be used as a file name")]
     BadSecretName { name: String },
 }
 
-/// Returns everything in a manifest that a playbook cannot get.
+/// Returns all settings of a manifest that are impossible for a playbook.
 pub fn objections(manifest: &Manifest) -> Vec<Objection> {
     let is_granted = |name: &str| manifest.grants.secrets.contains_key(name);
     let missing = manifest.ansible.missing_secrets(is_granted).into_iter();
@@ -55,11 +57,11 @@ mod tests {
             secrets = { '../x' = { env = 'X' } }";
         let objections = objections(&Manifest::parse(text).unwrap());
         let expected = [
-            "`ansible` names the secret `v`, which is not under `[grants.secrets]`",
-            "`walls` is not a layer of a confinement",
-            "`A=B` is not a valid name of an environment variable, or its value is not valid",
-            "the daemon sets the environment variable `HOME`",
-            "the name of the secret `../x` cannot be the name of a file",
+            "`[ansible]` names the secret `v`, which is missing under `[grants.secrets]`",
+            "`walls` is not the name of a confinement layer",
+            "the environment variable `A=B` has an invalid name or value",
+            "a manifest must not set the environment variable `HOME`, because the daemon sets it",
+            "the name of the secret `../x` cannot be used as a file name",
         ];
         assert_eq!(objections.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }

@@ -1,7 +1,7 @@
 //! The plan of a run: program, arguments, environment, files, ports and limits.
 //!
-//! Decides how the manifest of a playbook becomes a [`Confinement`]. Before it: the manifest, checked
-//! against the ceiling; after it: the launcher.
+//! Decides how the manifest of a playbook becomes a [`Confinement`]. The manifest has been checked against
+//! the ceiling before. The launcher receives the plan.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -21,37 +21,38 @@ use crate::user;
 
 /// The TCP port that every playbook may connect to.
 const SSH: u16 = 22;
-/// How many processes a playbook may have, if its manifest does not say.
+/// The default maximum number of processes of a playbook.
 const PROCESSES: u64 = 512;
-/// How many descriptors each process may have: enough for many hosts, and still the soft limit that
-/// programs with `select` rely on.
+/// The default maximum number of open file descriptors of each process. 1024 is enough for many hosts, and
+/// programs that call `select` cannot handle higher descriptor numbers.
 const OPEN_FILES: u64 = 1024;
-/// The address space of each process of a playbook in bytes, if its manifest does not say.
+/// The default maximum size of the address space of each process of a playbook, in bytes.
 pub const MEMORY: u64 = 1 << 30;
-/// The maximum size of a file that a playbook writes in bytes, if its manifest does not say.
+/// The default maximum size of a file that a playbook writes, in bytes.
 const FILE_SIZE: u64 = 1 << 30;
-/// The descriptor of a controller's commands. In a run it is that of the results.
+/// The number of the file descriptor on which a controller receives commands. In the process of a run, the
+/// descriptor for the results has the same number.
 const CONTROL: u32 = RESULTS;
-/// Stands for the folder of a run where any folder will do.
+/// The placeholder for the folder of a run in [`Planner::key`], where the real folder must not matter.
 const ANY_FOLDER: &str = "/folder";
 
-/// Plans runs: knows the Ansible of this machine and everything that all playbooks have in common.
+/// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
 #[derive(Debug)]
 pub(crate) struct Planner {
     playbooks: PlaybookDir,
     ansible: PathBuf,
-    /// The trees of Ansible and its Python, outside the system's directories.
+    /// The directory trees of Ansible and its Python that are outside the system's directories.
     installed: Vec<PathBuf>,
     /// The directory of our programs for Ansible.
     programs: PathBuf,
-    /// The interpreter of `ansible-playbook`, if that is a Python.
+    /// The Python interpreter of `ansible-playbook`. `None` if the program is not a Python script.
     python: Option<Python>,
     user: Option<User>,
     required: BTreeSet<Layer>,
     without: BTreeSet<Layer>,
 }
 
-/// A program for the launcher.
+/// A program that the launcher starts, with its confinement and its environment variables.
 #[derive(Debug)]
 pub(crate) struct LaunchPlan {
     pub(crate) confinement: Confinement,
@@ -59,11 +60,12 @@ pub(crate) struct LaunchPlan {
 }
 
 impl Planner {
-    /// Finds Ansible, writes our programs for it, and looks up the user and the layers.
+    /// Finds Ansible, writes our programs for Ansible, and looks up the user and the layers.
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let playbooks = PlaybookDir::open(&settings.playbooks)?;
         let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
-        // Ansible cannot write these bytes in a list of paths, nor passwd(5) in a home.
+        // A colon separates the paths in Ansible's settings. Neither character may be part of a home
+        // directory in passwd(5).
         if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
             return Err(PlaybookError::StatePath { path: state });
         }
@@ -91,17 +93,18 @@ impl Planner {
         })
     }
 
-    /// Returns the user that playbooks run as, if it is not the daemon's own.
+    /// Returns the user that playbooks run as. `None` means the user of the daemon.
     pub(crate) fn user(&self) -> Option<User> {
         self.user
     }
 
-    /// Tells whether a playbook seems to use `become` on this machine.
+    /// Returns whether a playbook seems to use `become` on this machine.
     pub(crate) fn becomes_here(&self, task: &Task) -> bool {
         self.playbooks.becomes_here(task)
     }
 
-    /// Returns the arguments of `ansible-playbook` for a task, in the folder of its run.
+    /// Returns the arguments of `ansible-playbook` for a task. `folder` is the folder of the run, and `more`
+    /// are arguments that come before the path of the playbook.
     pub(crate) fn arguments(
         &self,
         task: &Task,
@@ -115,7 +118,7 @@ impl Planner {
         Ok(arguments)
     }
 
-    /// Plans `ansible-playbook` for a task, in the folder of its run.
+    /// Plans a run of `ansible-playbook` for a task. `folder` is the folder of the run.
     pub(crate) fn playbook(
         &self,
         task: &Task,
@@ -127,12 +130,12 @@ impl Planner {
         Ok(LaunchPlan { confinement, environment })
     }
 
-    /// Tells whether a controller can be started: whether `ansible-playbook` is a Python program.
+    /// Returns whether `ansible-playbook` is a Python program. Otherwise no controller can be started.
     pub(crate) fn has_python(&self) -> bool {
         self.python.is_some()
     }
 
-    /// Plans a controller that can run a task in this folder.
+    /// Plans a controller that can run a task. `folder` is the folder of the controller.
     pub(crate) fn controller(&self, task: &Task, folder: &Path) -> Result<LaunchPlan, StartError> {
         let python = self.python.clone();
         let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
@@ -147,18 +150,18 @@ impl Planner {
         confinement.environment = environment.keys().cloned().collect();
         confinement.program = python.path;
         confinement.descriptors = vec![CONTROL];
-        // In namespaces of its own the controller can tell the processes of a run from all others.
+        // In its own PID namespace, the controller can find and kill all processes of a run.
         confinement.required.insert(Layer::Namespaces);
         Ok(LaunchPlan { confinement, environment })
     }
 
-    /// Returns a text that is equal for all runs that one controller can serve.
+    /// Returns the key of a task's controller. One controller can serve all runs that have the same key.
     pub(crate) fn key(&self, task: &Task) -> Result<String, StartError> {
         let plan = self.playbook(task, Path::new(ANY_FOLDER), Vec::new())?;
         Ok(format!("{:?} {:?}", plan.confinement, plan.environment))
     }
 
-    /// Plans a program that does nothing, with the confinement that all playbooks have in common.
+    /// Plans `/bin/true` with the confinement layers of playbooks, to try the layers on this machine.
     pub(crate) fn trial(&self, folder: &Path) -> LaunchPlan {
         let home = folder.join(HOME);
         let confinement = Confinement {
@@ -210,7 +213,8 @@ impl Planner {
             let layer = name.parse().map_err(|()| StartError::NoLayer { name: name.clone() })?;
             required.insert(layer);
         }
-        // A grant or a limit is only true while its layer is in force.
+        // Without its layer, a grant of ports or a limit on processes would have no effect. Such a manifest
+        // therefore requires the layer.
         if !grants.tcp.is_empty() {
             required.insert(Layer::Tcp);
         }
@@ -249,7 +253,7 @@ impl Planner {
         folder: &Path,
     ) -> Result<Vec<OsString>, StartError> {
         let inventory = self.playbooks.inventory(options.inventory.as_deref())?;
-        // Without an inventory there is only this machine, and no ssh.
+        // Without an inventory file the playbook may use only this machine, without ssh.
         let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
         let mut all: Vec<OsString> = vec!["--inventory".into(), inventory.into()];
         for (option, tags) in [("--tags", &options.tags), ("--skip-tags", &options.skip_tags)] {

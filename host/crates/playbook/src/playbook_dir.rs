@@ -1,7 +1,8 @@
-//! The directory of the playbooks, with the inventory and the configuration beside them.
+//! The directory of the playbooks, which also contains the inventory and Ansible's configuration.
 //!
-//! Decides how a file is found there: beneath a directory that was opened once, by the name that the daemon
-//! itself listed or that a manifest names. No part of a message is ever part of a name.
+//! Decides how a file in the directory is found. The directory is opened once, and files outside of it
+//! cannot be opened. A file name comes from the daemon's list of tasks or from a manifest. No part of a
+//! message is ever part of a file name.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -19,7 +20,7 @@ pub(crate) struct PlaybookDir {
 }
 
 impl PlaybookDir {
-    /// Opens the directory.
+    /// Opens the directory of the playbooks.
     pub(crate) fn open(path: &Path) -> Result<Self, PlaybookError> {
         let cannot = |source| PlaybookError::Folder { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(cannot)?;
@@ -42,8 +43,8 @@ impl PlaybookDir {
         }
     }
 
-    /// Returns the inventory that a manifest names: a list of hosts with a comma, or a file. Without a
-    /// name it is the file or directory `inventory`, if there is one.
+    /// Returns the inventory that a manifest names: a comma-separated list of hosts, or the path of a file.
+    /// If the manifest names none, returns the path of `inventory` in the directory, if that exists.
     pub(crate) fn inventory(&self, named: Option<&str>) -> Result<Option<PathBuf>, StartError> {
         match named {
             Some(hosts) if hosts.contains(',') => Ok(Some(hosts.into())),
@@ -52,7 +53,8 @@ impl PlaybookDir {
         }
     }
 
-    /// Returns the configuration of Ansible that a manifest names, or `ansible.cfg` if there is one.
+    /// Returns the path of the Ansible configuration file that a manifest names. If the manifest names none,
+    /// returns the path of `ansible.cfg` in the directory, if that exists.
     pub(crate) fn ansible_config(
         &self,
         named: Option<&str>,
@@ -63,9 +65,9 @@ impl PlaybookDir {
         }
     }
 
-    /// Tells whether a playbook seems to use `become` on this machine, where nobody gets new
-    /// privileges. It only searches the text of the playbook for words, as a hint for a person;
-    /// nothing else depends on it.
+    /// Returns whether a playbook seems to use `become` on this machine, where the sandbox forbids new
+    /// privileges. The answer is a guess from words in the text of the playbook, and only serves to warn
+    /// the operator.
     pub(crate) fn becomes_here(&self, task: &Task) -> bool {
         let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
         let has = |key: &str, values: &[&str]| {
@@ -79,7 +81,7 @@ impl PlaybookDir {
             && (has("connection", &["local"]) || has("hosts", &["localhost", "127.0.0.1"]))
     }
 
-    /// Returns the path of a file in the directory, which must exist.
+    /// Returns the path of a file in the directory. The file must exist.
     fn find(&self, name: &str) -> Result<PathBuf, StartError> {
         let is_plain =
             Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));

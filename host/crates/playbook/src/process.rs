@@ -1,8 +1,8 @@
-//! A program behind the launcher: started, watched, stopped.
+//! Starts, watches and stops a program through the launcher.
 //!
-//! Owns the life of one launcher. The launcher kills everything that its program leaves behind, and it
-//! ends by itself when this process is gone. So this module waits for the launcher, whose own
-//! descriptors the program cannot hold open.
+//! Owns one launcher process from its start to its end. The launcher kills all processes that its program
+//! leaves behind, and kills the program if the daemon dies. A run has therefore ended when the launcher has
+//! ended.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -23,25 +23,25 @@ use crate::watch::{End, EndRequest, Limits, Pipes, READ_TIMEOUT, Running, watch}
 /// The maximum size of the launcher's reports, in bytes.
 const MAX_REPORTS: usize = 64 << 10;
 
-/// A program that was started.
+/// A program that was started through the launcher.
 #[derive(Debug)]
 pub(crate) struct Process {
     launcher: Launcher,
     pipes: Pipes,
 }
 
-/// A launcher that was started.
+/// A launcher process that was started.
 #[derive(Debug)]
 struct Launcher {
     child: Child,
-    /// Brings the reports. The launcher ends when this is dropped.
+    /// The control socket, on which the launcher sends its reports. Dropping the socket ends the launcher.
     control: UnixStream,
     reports: Vec<u8>,
 }
 
 impl Process {
-    /// Starts a program through the launcher. It gets a pipe for results if the plan has a number for
-    /// one.
+    /// Starts a program through the launcher. If the plan passes on a file descriptor, the program gets a
+    /// pipe for results there.
     pub(crate) fn start(launcher: &Path, plan: &LaunchPlan) -> Result<Self, StartError> {
         let (pipes, ends) = Pipes::make()
             .map_err(|source| StartError::Launch { path: launcher.to_owned(), source })?;
@@ -52,7 +52,7 @@ impl Process {
         Ok(Self { launcher: Launcher { child, control, reports: Vec::new() }, pipes })
     }
 
-    /// Watches the program until it and everything that it started has ended.
+    /// Watches the program until all of its processes have ended.
     pub(crate) async fn watch(self, limits: Limits<'_>, cancel: &CancellationToken) -> End {
         let Self { mut launcher, pipes } = self;
         let end = watch(&mut launcher, pipes, limits, cancel).await;
@@ -77,12 +77,12 @@ impl Running for Launcher {
         status.map(drop).map_err(LostError::Launcher)
     }
 
-    /// Sends SIGTERM: the first one makes the launcher pass it on to the program, the second one makes
-    /// it kill everything.
+    /// Sends SIGTERM to the launcher. On the first SIGTERM the launcher stops the program. On the second
+    /// SIGTERM it kills all processes of the program.
     fn ask(&mut self, _: EndRequest) -> Result<(), LostError> {
         let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
-            tracing::trace!("cannot signal the launcher: {error}");
+            tracing::trace!("cannot send SIGTERM to the launcher: {error}");
         }
         Ok(())
     }
@@ -92,8 +92,8 @@ impl Running for Launcher {
     }
 }
 
-/// Starts the launcher and sends it its plan. The returned socket brings its reports; dropping it ends
-/// the launcher and its program.
+/// Starts the launcher and sends the plan to it. The launcher sends its reports on the returned socket.
+/// Dropping the socket ends the launcher and its program.
 pub(crate) fn launch(
     launcher: &Path,
     plan: &LaunchPlan,
@@ -117,8 +117,8 @@ pub(crate) fn launch(
     Ok((child, UnixStream::from_std(ours).map_err(cannot)?))
 }
 
-/// Reads the reports of the launcher to their end. If this is dropped, it keeps the part that it has
-/// read.
+/// Reads the reports of the launcher until the socket closes. If the future is dropped, `reports` keeps the
+/// bytes that were read.
 async fn read_reports(control: &mut UnixStream, reports: &mut Vec<u8>) {
     let mut buffer = vec![0; 1 << 10];
     while let Ok(count @ 1..) = control.read(&mut buffer).await {

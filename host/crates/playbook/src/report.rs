@@ -1,7 +1,7 @@
 //! The record of a run.
 //!
-//! Decides how the end of a process becomes an [`Attempt`]: its outcome, its masked output and its
-//! [`PlaybookReport`]. Before it: the watched process; after it: the journal.
+//! Decides how the end of a process becomes an [`Attempt`] with an outcome, the masked output and a
+//! [`PlaybookReport`]. The journal stores the attempt.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::error::chain;
 use crate::secrets::Secrets;
 use crate::watch::{Cause, End};
 
-/// The exit status of Ansible for a playbook that it cannot parse, and for unreachable hosts, about
-/// which it reports results (seen in 2.14 to 2.21).
+/// The exit status of Ansible 2.14 to 2.21 for a playbook that it cannot parse. Unreachable hosts cause the
+/// same status, but then the callback plugin has reported results.
 const UNREADABLE: i32 = 4;
 
-/// Why a run did not use a controller.
+/// The reason why a run did not use a controller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ColdReason {
-    /// The manifest or the configuration asks for it.
+    /// The manifest or the configuration asks for cold starts.
     Asked,
-    /// Nothing like it was run lately: a controller would not pay.
+    /// No run with the same key was started recently, so starting a controller is not worth its cost.
     First,
-    /// No controller could be started here.
+    /// No controller could be started.
     NoController,
-    /// The controller did not take the run.
+    /// The run could not be handed over to the controller.
     Refused,
 }
 
 impl ColdReason {
-    /// Returns the word for a label.
+    /// Returns the name of the reason in records and metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Asked => "asked",
@@ -43,8 +43,7 @@ impl ColdReason {
     }
 }
 
-/// Makes the record of a run that has ended. `timeout` is the time that the run was
-/// allowed.
+/// Makes the record of a run that has ended. `timeout` is the timeout that the run had.
 pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt {
     let mut playbook = PlaybookReport::default();
     let mut failed = None;
@@ -63,14 +62,14 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
     }
     let outcome = match (end.cause, failed) {
         (_, Some((exit::USAGE, reason))) => {
-            not_started(format!("the launcher does not understand its plan: {reason}"))
+            not_started(format!("the launcher rejected its plan: {reason}"))
         }
         (_, Some((_, reason))) => not_started(reason),
         (Ok(Cause::Deadline), _) => {
             Outcome::Limit { exceeded: Exceeded::Deadline { allowed: timeout } }
         }
         (Ok(Cause::Cancelled), _) => Outcome::Cancelled,
-        // It was started and may have done all its work, so it counts as a run.
+        // The program was started and may have done all its work, so the outcome is not `NotStarted`.
         (Err(error), _) => Outcome::Exit { status: chain(&error).into() },
         (Ok(Cause::ByItself), _) => match exited {
             Some(Report::Exited { status: 0 }) => Outcome::Success,

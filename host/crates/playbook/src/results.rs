@@ -1,7 +1,7 @@
-//! Reads the results that the callback plugin sends, a JSON object on each line.
+//! Reads the results that the callback plugin sends, as one JSON object on each line.
 //!
-//! Decides how much of them is kept. The plugin runs in the same process as the playbook's own plugins, so
-//! its lines are untrusted input: lines that do not parse are counted and skipped.
+//! Decides how many results are kept. The callback plugin runs in the same process as the playbook's own
+//! plugins, so its lines are untrusted input. A line that does not parse is counted and skipped.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use loopabull_model::{HostResults, Mask, Reason, Results, TaskFailure};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The maximum length of a line, in bytes.
+/// The maximum length of a line of the callback plugin, in bytes.
 const MAX_LINE: usize = 1 << 20;
-/// The end of a text that the plugin has cut.
+/// The character with which the callback plugin ends a text that it has truncated.
 const CUT: &str = "…";
 /// The maximum length of the name of a host, in characters.
 const MAX_HOST: usize = 300;
 
-/// A line of the plugin.
+/// A line of the callback plugin.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Line {
@@ -42,7 +42,7 @@ enum Line {
         #[serde(default)]
         results_dropped: u64,
     },
-    /// A play found none of its hosts in the inventory. Ansible does not call that a failure.
+    /// A play found none of its hosts in the inventory. Ansible does not treat this as a failure.
     NoHosts,
     #[serde(other)]
     Other,
@@ -57,23 +57,23 @@ enum Status {
     Skipped,
 }
 
-/// Reads the lines of the plugin.
+/// The reader of the callback plugin's lines.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     mask: &'a Mask,
     results: Option<Results>,
     line: Vec<u8>,
-    /// The line is too long, and the rest of it is skipped.
+    /// Whether the current line is too long. The rest of a line that is too long is skipped.
     is_too_long: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// Makes a reader that masks secrets.
+    /// Creates a reader that masks secrets in the results.
     pub(crate) fn new(mask: &'a Mask) -> Self {
         Self { mask, results: None, line: Vec::new(), is_too_long: false }
     }
 
-    /// Reads a stream to its end.
+    /// Reads lines from a stream until the stream ends.
     pub(crate) async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the results, if any line had one.
+    /// Returns the results. `None` if no line had a result.
     pub(crate) fn into_results(self) -> Option<Results> {
         self.results
     }
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     fn add(&mut self, line: Line) {
-        // The line for the start of Ansible is not a result.
+        // Lines of other kinds, for example about the start of Ansible, are not results.
         if matches!(line, Line::Other) {
             return;
         }
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
                 });
             }
             Line::Warning { text } => warn(results, masked(mask, &text)),
-            Line::NoHosts => warn(results, "a play found no host".into()),
+            Line::NoHosts => warn(results, "a play matched no host".into()),
             Line::Recap { hosts, results_dropped } => {
                 let known = hosts.len().min(Results::MAX_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Keeps a warning, once.
+/// Keeps a warning. A repeated warning is kept once.
 fn warn(results: &mut Results, text: Reason) {
     if results.warnings.contains(&text) {
         return;
@@ -158,7 +158,7 @@ fn warn(results: &mut Results, text: Reason) {
     results.warnings.push(text);
 }
 
-/// Counts a result as Ansible's own recap does, in case that the play ends without one.
+/// Counts a result by the rules of Ansible's recap. The counts are used if the run ends without a recap.
 fn count(results: &mut Results, host: String, status: Status, changed: bool, ignored: bool) {
     if !results.hosts.contains_key(&host) && results.hosts.len() == Results::MAX_HOSTS {
         results.dropped += 1;
@@ -178,14 +178,14 @@ fn count(results: &mut Results, host: String, status: Status, changed: bool, ign
     counts.changed += u64::from(changed);
 }
 
-/// Returns the name of a host, made safe for a table.
+/// Returns the masked and shortened name of a host, with control characters escaped.
 fn name(mask: &Mask, host: &str) -> String {
     let host: String = mask.text(host).chars().take(MAX_HOST).collect();
     Reason::from(host).as_str().to_owned()
 }
 
-/// Masks secrets before the text is cut. If the plugin has cut it, only the beginning of a secret may be
-/// there.
+/// Masks the secrets in a text, and then limits its length. If the callback plugin has truncated the text, a
+/// secret at its end may be incomplete and is masked too.
 fn masked(mask: &Mask, text: &str) -> Reason {
     match text.strip_suffix(CUT) {
         Some(text) => (mask.cut_text(text) + CUT).into(),
@@ -200,7 +200,7 @@ mod tests {
     fn read(text: &str) -> Option<Results> {
         let mask = Mask::new(&[("s".to_owned(), "hunter2-hunter2".to_owned())].into());
         let mut reader = Reader::new(&mask);
-        // In pieces, as from a pipe.
+        // The text arrives in pieces, as from a pipe.
         for piece in text.as_bytes().chunks(7) {
             reader.push(piece);
         }

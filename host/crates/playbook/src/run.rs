@@ -1,7 +1,8 @@
-//! The runner: one message for one playbook.
+//! Runs one playbook for one message.
 //!
-//! Decides whether a run is a warm one, in a controller, or a cold one, and what happens when a controller
-//! fails. Before it: the worker; after it: the record of the run.
+//! Decides whether a run is warm or cold, and what happens when a controller fails. A warm run is forked from
+//! a controller, a process that has imported Ansible already. A cold run starts `ansible-playbook` as a new
+//! process. The worker calls this module and records the returned attempt.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -26,22 +27,22 @@ pub struct Call<'a> {
     pub secrets: Arc<Secrets>,
     pub message: &'a Message,
     pub run_id: &'a RunId,
-    /// Counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
-    /// How long the run may take.
+    /// The timeout of the run.
     pub timeout: Duration,
 }
 
-/// Runs playbooks.
+/// The runner of playbooks.
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub(crate) host: Host,
     pub(crate) controllers: Controllers,
-    /// How Ansible is started if a manifest does not say.
+    /// The kind of start, warm or cold, for manifests that do not name one.
     pub(crate) start: Start,
 }
 
-/// A call with its variables and limits.
+/// A call with the text of its variables file and its limits.
 #[derive(Clone, Copy, Debug)]
 struct Request<'a> {
     call: &'a Call<'a>,
@@ -69,7 +70,7 @@ impl Runner {
         let (end, cold) = match self.run_warm(request, cancel).await {
             Ok(end) => (end, None),
             Err(reason) => {
-                // The time that was spent on a controller counts.
+                // The time already spent on a controller is part of the timeout.
                 let left = limits.timeout.saturating_sub(started.elapsed());
                 let request = Request { limits: Limits { timeout: left, ..limits }, ..request };
                 match self.run_cold(request, cancel).await {
@@ -85,7 +86,7 @@ impl Runner {
         attempt
     }
 
-    /// Runs a playbook in a controller. If it returns a reason, nothing was run.
+    /// Runs a playbook in a controller. An error is the reason why the playbook was not run.
     async fn run_warm(
         &self,
         request: Request<'_>,
@@ -110,7 +111,10 @@ impl Runner {
                 let started = self.start_controller(task, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
-                    tracing::warn!("no controller for task `{name}`: {}", chain(&error));
+                    tracing::warn!(
+                        "cannot start a controller for task `{name}`: {}",
+                        chain(&error)
+                    );
                     ColdReason::NoController
                 })?
             }
@@ -141,7 +145,7 @@ impl Runner {
         }
     }
 
-    /// Starts a controller, which must not take longer than the run itself may.
+    /// Starts a controller. The start may take at most as long as the run itself.
     async fn start_controller(
         &self,
         task: &Task,
@@ -167,7 +171,7 @@ impl Runner {
         started
     }
 
-    /// Runs `ansible-playbook` itself.
+    /// Runs a playbook in a new process of `ansible-playbook`.
     async fn run_cold(
         &self,
         request: Request<'_>,
@@ -187,7 +191,8 @@ impl Runner {
         end
     }
 
-    /// Writes secrets and variables into the folder of a run. Returns the arguments of Ansible.
+    /// Writes the secrets and the variables to files in the folder of a run. Returns the arguments of
+    /// `ansible-playbook`.
     fn prepare(&self, request: Request<'_>, folder: &Folder) -> Result<Vec<OsString>, StartError> {
         folder.write_secrets(&request.call.secrets)?;
         let file = folder.write("given/message.yml", request.variables)?;

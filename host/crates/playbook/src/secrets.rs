@@ -1,12 +1,13 @@
 //! The secrets of a task.
 //!
-//! Owns their values and the mask that hides them. The values go into files of a run, and nowhere else.
+//! Owns the values of the secrets, and the mask that removes the values from output. The values are written
+//! to files in the folder of a run, and nowhere else.
 
 use std::collections::BTreeMap;
 
 use loopabull_model::Mask;
 
-/// The values of a task's secrets, and the mask that hides them.
+/// The values of a task's secrets, and the mask that removes the values from output.
 #[derive(Debug, Default)]
 pub struct Secrets {
     values: BTreeMap<String, String>,
@@ -14,17 +15,17 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Takes the values by their names.
+    /// Creates the secrets from a map of names to values.
     pub fn new(values: BTreeMap<String, String>) -> Self {
         Self { mask: Mask::new(&values), values }
     }
 
-    /// Returns the names and the values.
+    /// Returns the values by the names of the secrets.
     pub(crate) fn values(&self) -> &BTreeMap<String, String> {
         &self.values
     }
 
-    /// Returns the mask for everything that is kept of a run.
+    /// Returns the mask for the stored output and results of a run.
     pub(crate) fn mask(&self) -> &Mask {
         &self.mask
     }

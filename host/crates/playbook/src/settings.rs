@@ -1,4 +1,4 @@
-//! The settings of playbooks, as the configuration of the daemon fills them in.
+//! The settings that all playbooks share. The daemon fills them in from its configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,34 +8,36 @@ use loopabull_model::Start;
 /// The directories, programs and limits that all playbooks share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The directory of the playbooks and the files beside them.
+    /// The directory of the playbooks, with the inventory and other files that they use.
     pub playbooks: PathBuf,
-    /// The state directory, which must exist. The programs for Ansible are written to `ansible` in it.
+    /// The state directory, which must exist. Our programs for Ansible are written to its subdirectory
+    /// `ansible`.
     pub state: PathBuf,
-    /// The directory in the state directory in which each run gets a directory of its own.
+    /// The directory in which each run gets its own folder.
     pub runs: PathBuf,
-    /// `loopabull-launch`. Default: beside the running executable.
+    /// The path of `loopabull-launch`. Default: the program beside the running executable.
     pub launcher: Option<PathBuf>,
-    /// `ansible-playbook`. Default: found on `PATH`.
+    /// The path of `ansible-playbook`. Default: the program found in the directories of `PATH`.
     pub ansible_playbook: Option<PathBuf>,
-    /// The user of playbooks, by name or as `UID:GID`. Default: the user of this process.
+    /// The user that playbooks run as, by name or as `UID:GID`. Default: the user of this process.
     pub user: Option<String>,
-    /// Names of confinement layers without which no playbook is run.
+    /// The names of the confinement layers that are required. No playbook is run without these layers.
     pub require: Vec<String>,
-    /// Names of confinement layers that are left out.
+    /// The names of the confinement layers that are left out.
     pub without: Vec<String>,
-    /// How Ansible is started if a manifest does not say.
+    /// The kind of start, warm or cold, for manifests that do not name one.
     pub start: Start,
-    /// The maximum number of runs of one controller. Default: 200.
+    /// The maximum number of runs that one controller serves. Default: 200.
     pub controller_runs: Option<u32>,
-    /// How long an idle controller is kept. Default: 10 minutes.
+    /// The time after which an idle controller is ended. Default: 10 minutes.
     pub controller_idle: Option<Duration>,
-    /// The maximum number of concurrent runs, and so of idle controllers.
+    /// The maximum number of concurrent runs, which is also the maximum number of idle controllers.
     pub slots: usize,
 }
 
 impl Settings {
-    /// Returns settings for these directories, with the default for everything else.
+    /// Returns settings with these directories and the default of every other setting. `runs` is the name of
+    /// a directory in the state directory.
     pub fn new(playbooks: PathBuf, state: PathBuf, runs: &str) -> Self {
         Self {
             playbooks,

@@ -5,8 +5,8 @@ use nix::errno::Errno;
 
 use crate::error::PlaybookError;
 
-/// Finds a user by its name, or takes it from `UID:GID`. A name is looked up by the name services of
-/// the machine (nsswitch.conf(5)), so that users of LDAP and sssd are found too.
+/// Returns the user with this name, or the user in the form `UID:GID`. Names are looked up through the name
+/// services of the machine (nsswitch.conf(5)), so that users from LDAP and sssd are found too.
 pub(crate) fn find(name: &str) -> Result<User, PlaybookError> {
     let unknown = || PlaybookError::NoUser { name: name.to_owned() };
     if let Some((uid, gid)) = name.split_once(':') {
@@ -15,7 +15,7 @@ pub(crate) fn find(name: &str) -> Result<User, PlaybookError> {
     }
     match nix::unistd::User::from_name(name) {
         Ok(Some(user)) => Ok(User { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
-        // Some name services return one of these for a user that does not exist (getpwnam(3)).
+        // Some name services return ENOENT or ESRCH for a user that does not exist (getpwnam(3)).
         Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => Err(unknown()),
         Err(error) => {
             Err(PlaybookError::UserLookup { name: name.to_owned(), source: error.into() })

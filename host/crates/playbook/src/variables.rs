@@ -1,8 +1,8 @@
-//! The variables of a playbook: a message as a YAML file.
+//! The variables of a playbook: a YAML file with the message, for `--extra-vars` of Ansible.
 //!
-//! Decides which variables there are. The body is only in the variable `msg`: nothing of a message is at the
-//! top level, where it could set a connection or override a variable of the play, unless a manifest asks
-//! for that. Before it: the message; after it: `--extra-vars` of Ansible.
+//! Decides which variables a playbook gets. By default the body is only in the variable `msg`. A key of the
+//! body becomes a variable of its own only if the manifest asks for that, because a top-level variable can
+//! change connections or override variables of the play.
 
 use loopabull_model::Message;
 use serde_json::{Map, Value};
@@ -10,31 +10,31 @@ use serde_json::{Map, Value};
 use crate::error::VariablesError;
 use crate::yaml::{self, MAX_KEY};
 
-/// Facts about the run that go beside the message.
+/// The facts about the run that the variables contain in addition to the message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunFacts<'a> {
     pub run_id: &'a str,
     pub attempt: u32,
 }
 
-/// Returns the text of the variables file: `msg` is the body, `loopabull` is everything else about the
-/// message.
+/// Returns the text of the variables file. The variable `msg` is the body of the message. The variable
+/// `loopabull` contains its other parts and the facts about the run.
 ///
 /// # Errors
 ///
-/// If a key or a number of the message is too large for Ansible.
+/// If a key or a number in the message is too large for Ansible.
 pub(crate) fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, VariablesError> {
     let body = message.body.to_value();
     write_file([("msg", &body), ("loopabull", &about(message, facts))])
 }
 
-/// Returns the same with the keys of the body as variables too, as the first loopabull had it. The sender
-/// of a message then names variables of the play, so names with a meaning for Ansible are refused. Keys
-/// that cannot be variables are only in `msg`.
+/// Returns the text of a variables file in which each key of the body is a variable too, as in Fedora's
+/// loopabull. The sender of the message chooses these names, so a message with a name that Ansible reserves
+/// is refused. Keys that are not valid variable names are only in `msg`.
 ///
 /// # Errors
 ///
-/// Those of [`write`], and if a key has a meaning for Ansible.
+/// The errors of [`write`], and an error if Ansible reserves the name of a key.
 pub(crate) fn write_top_level(
     message: &Message,
     facts: RunFacts<'_>,
@@ -51,7 +51,8 @@ pub(crate) fn write_top_level(
     write_file(variables)
 }
 
-/// Returns everything about a message except its body.
+/// Returns the value of the variable `loopabull`: the parts of the message except the body, and the facts
+/// about the run.
 fn about(message: &Message, facts: RunFacts<'_>) -> Value {
     let mut about = Map::new();
     let mut set = |key: &str, value: Value| about.insert(key.to_owned(), value);
@@ -78,7 +79,7 @@ fn write_file<'a>(
     Ok(text)
 }
 
-/// Tells whether a name is a valid variable name (Ansible documentation, "Creating valid variable
+/// Returns whether a name is a valid variable name (Ansible documentation, "Creating valid variable
 /// names").
 fn is_variable(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -87,8 +88,9 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(is_word)
 }
 
-/// Tells whether a variable of this name changes how Ansible connects, becomes another user or finds
-/// files: all that begin with `ansible_`, and the special variables of its documentation.
+/// Returns whether a variable with this name changes how Ansible connects, becomes another user or finds
+/// files. These are the names with a prefix that Ansible reserves, and the special variables of its
+/// documentation.
 fn is_reserved(name: &str) -> bool {
     const SPECIAL: &[&str] = &[
         "become",

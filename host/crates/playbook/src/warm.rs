@@ -1,10 +1,11 @@
-//! Warm starts: the pool of processes that keep Ansible imported and fork for each run.
+//! Warm starts: the pool of controllers, which are processes that have imported Ansible.
 //!
-//! Importing Ansible is most of the cost of a small playbook. A controller (`controller.py`) is started
-//! once, in the same confinement as the runs that it forks, and has one run at a time. It serves one
-//! set of grants, environment and configuration; its folder is emptied between runs, and it kills
-//! everything that a run leaves behind. If anything is wrong with a controller, it is ended and the run
-//! is a cold one: controllers make runs faster and change nothing else.
+//! A small playbook spends most of its time on importing Ansible. A controller (`controller.py`) imports
+//! Ansible once and then forks a process for each run, one run at a time. The controller is in the same
+//! sandbox as its runs, so it only serves runs with equal grants, environment and configuration. After each
+//! run the controller kills all processes that the run left behind, and the daemon empties the folder. If a
+//! controller fails, it is ended. If the run was not forked yet, `ansible-playbook` is then started as a new
+//! process. A warm start gives a run no other rights or results than a cold start.
 
 mod controller;
 mod protocol;
@@ -18,24 +19,24 @@ use crate::settings::Settings;
 
 pub(crate) use controller::{Controller, Ran, Reuse};
 
-/// The default maximum of runs of one controller, so that a leak in a library stays small.
+/// The default maximum number of runs of one controller. This number limits the effect of a memory leak.
 const MAX_RUNS: u32 = 200;
-/// By default, how long a controller waits for another run before it is ended, and how long a task
-/// counts as one that is run frequently.
+/// The default time after which an idle controller is ended, and the maximum time between two runs
+/// with the same key for which a controller is started.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
-/// How long no controller is started after one could not be started.
+/// The time for which no controller is started after a failed start.
 const PAUSE: Duration = Duration::from_mins(1);
-/// How many keys of single runs are remembered before old ones are removed.
+/// The number of remembered keys above which old keys are removed.
 const MAX_LAST_RUNS: usize = 1000;
 
-/// The controllers that wait for a run.
+/// The pool of idle controllers.
 #[derive(Debug)]
 pub(crate) struct Controllers {
     idle: Mutex<Vec<Controller>>,
-    /// When something was last run, by its key.
+    /// The time of the last run of each key.
     last_runs: Mutex<HashMap<String, Instant>>,
     next_number: AtomicU32,
-    /// How many controllers may wait. 0 after [`Self::close`].
+    /// The maximum number of idle controllers. 0 after [`Self::close`].
     capacity: AtomicUsize,
     max_runs: u32,
     idle_timeout: Duration,
@@ -43,7 +44,7 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// Makes an empty pool.
+    /// Creates an empty pool.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             idle: Mutex::default(),
@@ -56,18 +57,19 @@ impl Controllers {
         }
     }
 
-    /// Lets no controller be started for a while, after one could not be started.
+    /// Prevents new controllers for one minute. Called after a failed start.
     pub(crate) fn pause(&self) {
         *lock(&self.paused_until) = Some(Instant::now() + PAUSE);
     }
 
-    /// Tells whether no controller is to be started, for now or ever again.
+    /// Returns whether new controllers are prevented: the pool is paused or closed.
     pub(crate) fn is_paused(&self) -> bool {
         let is_closed = self.capacity.load(Ordering::Relaxed) == 0;
         is_closed || lock(&self.paused_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Ends all controllers that wait. From now on none is started and none waits.
+    /// Ends all idle controllers and closes the pool. A closed pool prevents new controllers and keeps no
+    /// idle ones.
     pub(crate) async fn close(&self) {
         self.capacity.store(0, Ordering::Relaxed);
         let all = std::mem::take(&mut *lock(&self.idle));
@@ -76,12 +78,12 @@ impl Controllers {
         }
     }
 
-    /// Returns a name for the folder of another controller.
+    /// Returns an unused name for the folder of a new controller.
     pub(crate) fn next_name(&self) -> String {
         format!("warm-{}", self.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Takes a controller that waits, has this key and is not out of date.
+    /// Takes an idle controller with this key from the pool. Ends expired and outdated controllers first.
     pub(crate) async fn take(&self, key: &str) -> Option<Controller> {
         self.expire().await;
         let mut idle = lock(&self.idle);
@@ -89,7 +91,8 @@ impl Controllers {
         Some(idle.swap_remove(index))
     }
 
-    /// Notes a run with this key. Tells whether there was one recently, so that a controller pays.
+    /// Records a run with this key. Returns whether the previous run with the key was recent, so that
+    /// starting a controller is worth its cost.
     pub(crate) fn is_frequent(&self, key: &str) -> bool {
         let mut last_runs = lock(&self.last_runs);
         if last_runs.len() > MAX_LAST_RUNS {
@@ -99,8 +102,8 @@ impl Controllers {
         last.is_some_and(|last| last.elapsed() < self.idle_timeout)
     }
 
-    /// Lets a controller wait for another run, unless it has reached its maximum. If too many wait then,
-    /// the one that waits longest is ended.
+    /// Puts a controller into the pool. Ends the controller instead if it has served its maximum number of
+    /// runs. If the pool then has too many controllers, the longest idle controller is ended.
     pub(crate) async fn put(&self, mut controller: Controller) {
         if controller.runs() >= self.max_runs {
             return controller.end().await;
@@ -120,7 +123,7 @@ impl Controllers {
         }
     }
 
-    /// Ends the controllers that waited too long or are out of date.
+    /// Ends each idle controller that exceeds the idle timeout or is out of date.
     pub(crate) async fn expire(&self) {
         let is_expired = |one: &mut Controller| {
             one.idle_since().elapsed() >= self.idle_timeout || one.is_outdated()

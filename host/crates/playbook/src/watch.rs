@@ -1,7 +1,7 @@
-//! Watches a run: reads its pipes, waits for its end, and ends it at its deadline.
+//! Watches a run: reads its pipes, waits for its end, and ends the run when its timeout expires.
 //!
-//! Owns the order of those steps, for a cold run ([`crate::process`]) and a warm one
-//! ([`crate::warm`]) alike. Must not know how a run is started or signalled.
+//! Owns the order of these steps, which is the same for cold runs ([`crate::process`]) and warm runs
+//! ([`crate::warm`]). Must not know how a run is started or signalled.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -17,20 +17,20 @@ use tokio_util::sync::CancellationToken;
 use crate::error::LostError;
 use crate::results::Reader;
 
-/// How long a run may go on after it was asked to stop, before it is killed.
+/// The time after SIGTERM after which a run is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to kill everything that a run started.
+/// The timeout for killing all processes of a run.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long pipes are read after the end of a run; nothing should hold them open.
+/// The time for which open pipes are still read after the end of a run.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits<'a> {
     pub(crate) timeout: Duration,
-    /// How much of the output is kept, in bytes.
+    /// The maximum size of the stored output, in bytes.
     pub(crate) output: u64,
-    /// Hides secrets in the results.
+    /// The mask for the secrets in the results.
     pub(crate) mask: &'a Mask,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Pipes {
     results: Receiver,
 }
 
-/// The writing ends of a run's pipes, for the run.
+/// The writing ends of a run's pipes, which the process of the run gets.
 #[derive(Debug)]
 pub(crate) struct PipeEnds {
     pub(crate) stdout: OwnedFd,
@@ -50,7 +50,7 @@ pub(crate) struct PipeEnds {
     pub(crate) results: OwnedFd,
 }
 
-/// Why a run ended.
+/// The reason why a run ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Cause {
     ByItself,
@@ -58,47 +58,47 @@ pub(crate) enum Cause {
     Cancelled,
 }
 
-/// How a run is asked to end.
+/// A request to end a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum EndRequest {
-    /// SIGTERM for the program.
+    /// Send SIGTERM to the program.
     Stop,
-    /// SIGKILL for the program and everything that it started.
+    /// Kill all processes of the run.
     Kill,
 }
 
 /// Everything that is known about a run that has ended.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// Why it ended. The error says why its end could not be observed.
+    /// The reason why the run ended. An error means that the daemon does not know how the run ended.
     pub(crate) cause: Result<Cause, LostError>,
-    /// The reports of the launcher, which [`watch`] leaves to its caller.
+    /// The reports of the launcher. [`watch`] leaves this field empty, and its caller fills it in.
     pub(crate) reports: Vec<Report>,
     pub(crate) results: Option<Results>,
     pub(crate) output: Output,
 }
 
-/// Something that runs and can be ended.
+/// A run that can be waited for and ended.
 pub(crate) trait Running {
-    /// Waits for the end. The future may be dropped, and this called again.
+    /// Waits for the end of the run. The future may be dropped, and the function called again.
     async fn wait(&mut self) -> Result<(), LostError>;
 
-    /// Asks the run to end.
+    /// Sends a request to end the run, without waiting for the end.
     fn ask(&mut self, request: EndRequest) -> Result<(), LostError>;
 
-    /// Kills a run that did not end when it was asked to.
+    /// Kills a run that ended after neither request.
     async fn abandon(&mut self) -> Result<(), LostError>;
 }
 
 impl End {
-    /// Returns the end of a run about which nothing is known.
+    /// Returns the end of a run whose process was lost.
     pub(crate) fn lost(error: LostError) -> Self {
         Self { cause: Err(error), reports: Vec::new(), results: None, output: Output::default() }
     }
 }
 
 impl Pipes {
-    /// Makes the pipes of a run.
+    /// Creates the pipes of a run.
     pub(crate) fn make() -> std::io::Result<(Self, PipeEnds)> {
         let pipe = || {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -111,7 +111,8 @@ impl Pipes {
     }
 }
 
-/// Reads the pipes of a run until it ends, and ends it at its deadline or when it is cancelled.
+/// Reads the pipes of a run until the run ends. Ends the run when its timeout expires or `cancel` is
+/// cancelled.
 pub(crate) async fn watch(
     running: &mut impl Running,
     mut pipes: Pipes,
@@ -135,7 +136,7 @@ pub(crate) async fn watch(
                 drop(tokio::time::timeout(READ_TIMEOUT, read).await);
                 cause
             }
-            // The pipes may end first, and the run take a moment more.
+            // The pipes can be closed a moment before the run ends.
             () = &mut read => end.await,
         }
     };
@@ -143,7 +144,8 @@ pub(crate) async fn watch(
     End { cause, reports: Vec::new(), results: reader.into_results(), output }
 }
 
-/// Waits for the end, and brings it about if it does not come in time.
+/// Waits for the end of a run. When the timeout expires or `cancel` is cancelled, asks the run to stop, then
+/// kills it.
 async fn wait(
     running: &mut impl Running,
     timeout: Duration,
@@ -163,7 +165,7 @@ async fn wait(
     running.abandon().await.map(|()| cause)
 }
 
-/// Reads a stream to its end.
+/// Reads a stream into `capture` until the stream ends.
 async fn drain(stream: &mut (impl AsyncRead + Unpin), capture: &Mutex<Capture>) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -177,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// A run that ends when it is asked in this way, and keeps its pipes open until then.
+    /// A fake run that ends at the request `ends_at`, and keeps its pipes open until then.
     #[derive(Debug, Default)]
     struct Fake {
         ends_at: Option<EndRequest>,

@@ -1,16 +1,16 @@
-//! YAML for Ansible, with each string that could be a template marked `!unsafe`.
+//! Writes YAML for Ansible, in which each string that could be a template has the tag `!unsafe`.
 //!
-//! Ansible takes strings in extra variables for templates and runs the Jinja in them, in every version
-//! from 2.14 to 2.21 that was tried. `!unsafe` on each single scalar is the one form that all of them
-//! respect; on a mapping it loses the data before 2.19. Keys are marked too, because a play that loops
-//! over them makes values of them.
-//! Since 2.19 a marked scalar is read as if it had no quotes, so that `!unsafe "5"` is a number and
-//! `!unsafe "="` an error (ansible-core, `_internal/_yaml/_constructor.py`). Strings that would become
-//! something else are not marked: they are numbers, times and a few words, and none of them is a template
-//! or an expression with a name.
+//! Ansible 2.14 to 2.21 evaluates Jinja templates in the strings of extra variables. A string with the tag
+//! `!unsafe` is not evaluated. Before Ansible 2.19 the tag on a mapping loses the data, so each string gets
+//! its own tag. Keys get the tag too, because a play can loop over keys and use them as values.
 //!
-//! The file is YAML and never JSON (it starts with `---`), so that `__ansible_vault` and
-//! `__ansible_unsafe` stay plain keys. It is pure ASCII: everything else is an escape of YAML 1.1.
+//! Since Ansible 2.19 a string with the tag is read as if it had no quotes: `!unsafe "5"` is a number, and
+//! `!unsafe "="` is an error (ansible-core, `_internal/_yaml/_constructor.py`). Strings that would change
+//! their type in this way are written without the tag. These strings are numbers, times and a few words, and
+//! none of them can be a template.
+//!
+//! The file starts with `---`, so that Ansible reads it as YAML and not as JSON. In JSON, `__ansible_vault`
+//! and `__ansible_unsafe` would be special keys. All characters outside ASCII are written as escapes.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -20,12 +20,12 @@ use serde_json::{Number, Value};
 
 use crate::error::VariablesError;
 
-/// The maximum length of a key, in characters. YAML 1.1 allows longer ones only in another form.
+/// The maximum length of a key, in characters. YAML 1.1 allows 1024 characters in a key without `?`.
 pub(crate) const MAX_KEY: usize = 1000;
-/// The maximum number of digits. Python refuses to parse integers with more than 4300.
+/// The maximum number of digits of a number. Python refuses to parse integers with more than 4300 digits.
 const MAX_DIGITS: usize = 4000;
 
-/// Writes a value in one line.
+/// Writes a value on one line.
 pub(crate) fn write_value(text: &mut String, value: &Value) -> Result<(), VariablesError> {
     match value {
         Value::Null => text.push_str("null"),
@@ -48,8 +48,8 @@ pub(crate) fn write_value(text: &mut String, value: &Value) -> Result<(), Variab
                 if length > MAX_KEY {
                     return Err(VariablesError::KeyTooLong { length, max: MAX_KEY });
                 }
-                // The explicit form, because an implicit key has a maximum of 1024 characters, and
-                // its escapes can be ten times as long as the key.
+                // An escape has up to ten characters, so a key could exceed the 1024 characters that YAML
+                // allows without `?`. Keys are therefore written with `?`.
                 text.push_str("? ");
                 write_marked(text, key);
                 text.push_str(" : ");
@@ -61,11 +61,11 @@ pub(crate) fn write_value(text: &mut String, value: &Value) -> Result<(), Variab
     Ok(())
 }
 
-/// Matches texts that are not strings in YAML 1.1 if they have no quotes: the patterns of PyYAML's
-/// `resolver.py`, which ignore a line feed at the end.
+/// Matches texts that YAML 1.1 does not read as strings if they have no quotes. The patterns come from
+/// PyYAML's `resolver.py`, which ignore a line feed at the end of the text.
 static NO_STRING: LazyLock<Regex> = LazyLock::new(|| {
     let patterns = [
-        // Null, keys with a meaning, and indicators that are not allowed alone.
+        // Null, the special keys `<<` and `=`, and indicators that are an error without further text.
         r"~|null|Null|NULL||<<|=|[!&*]",
         "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
         r"[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+",
@@ -78,11 +78,12 @@ static NO_STRING: LazyLock<Regex> = LazyLock::new(|| {
             r"(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9][0-9]?(?::[0-9]{2})?))?",
         ),
     ];
-    Regex::new(&format!(r"^(?:{})\n?$", patterns.join("|"))).expect("the patterns are fixed")
+    Regex::new(&format!(r"^(?:{})\n?$", patterns.join("|")))
+        .expect("the patterns are constant and valid")
 });
 
-/// Writes a number with all its digits. `1e5` is a string in YAML 1.1: a float needs a dot, and its
-/// exponent needs a sign.
+/// Writes a number with all its digits. In YAML 1.1 a float needs a dot, and its exponent needs a sign, so
+/// `1e5` is written as `1.0e+5`.
 fn write_number(text: &mut String, number: &Number) -> Result<(), VariablesError> {
     let digits = number.as_str();
     if digits.len() > MAX_DIGITS {
@@ -104,13 +105,13 @@ fn write_number(text: &mut String, number: &Number) -> Result<(), VariablesError
     Ok(())
 }
 
-/// Writes a string of a message, marked unless the mark would make something else of it.
+/// Writes a string of a message. The string gets the tag `!unsafe`, unless the tag would change its type.
 fn write_marked(text: &mut String, string: &str) {
     text.push_str(if NO_STRING.is_match(string) { "" } else { "!unsafe " });
     write_string(text, string);
 }
 
-/// Writes a string in double quotes.
+/// Writes a string in double quotes, with characters outside printable ASCII as escapes.
 pub(crate) fn write_string(text: &mut String, string: &str) {
     text.push('"');
     for character in string.chars() {
@@ -125,7 +126,7 @@ pub(crate) fn write_string(text: &mut String, string: &str) {
             _ if code <= 0xffff => write!(text, "\\u{code:04x}"),
             _ => write!(text, "\\U{code:08x}"),
         };
-        written.expect("a string takes everything");
+        written.expect("writing to a string cannot fail");
     }
     text.push('"');
 }

@@ -1,4 +1,4 @@
-//! The clock: milliseconds since 1970, as both backends store them.
+//! The clock of both backends, in milliseconds since 1970.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

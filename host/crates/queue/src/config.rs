@@ -1,4 +1,4 @@
-//! The settings of the queues: the backend, and the queues in it.
+//! The settings of the queues: the backend that stores the queues, and the list of queues.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub struct Config {
     pub queues: Vec<QueueConfig>,
 }
 
-/// Where the queues are stored.
+/// The backend that stores the queues.
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// A SQLite file on this machine.
@@ -25,15 +25,15 @@ pub enum Backend {
 /// The settings of the RabbitMQ backend.
 #[derive(Clone, Debug)]
 pub struct RabbitMqConfig {
-    /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
+    /// Address of the broker: `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub url: String,
-    /// How many unsettled deliveries the broker sends to a worker at most. 1 fits slow tasks; components
-    /// gain from more.
+    /// Maximum number of unsettled deliveries that the broker sends to one worker. Use 1 for slow tasks. A
+    /// higher prefetch makes components faster.
     pub prefetch: u16,
-    /// The broker's HTTP API, `http://user:password@host:15672`, if it may be asked for acknowledgement
-    /// timeouts.
+    /// Address of the broker's HTTP API, `http://user:password@host:15672`. If set, the host asks the API for
+    /// acknowledgement timeouts.
     pub management: Option<String>,
-    /// The broker's acknowledgement timeout, if the operator configured it here.
+    /// Acknowledgement timeout of the broker, if the operator set it in the host's configuration.
     pub ack_timeout: Option<Duration>,
 }
 
@@ -41,14 +41,15 @@ pub struct RabbitMqConfig {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QueueConfig {
     pub name: QueueName,
-    /// Whether only one worker of all hosts consumes the queue at a time.
+    /// Whether at most one worker, of all workers on all hosts, consumes the queue at a time.
     pub exclusive_order: bool,
-    /// The tasks that use the queue, as far as we know.
+    /// Tasks that are known to use the queue. The RabbitMQ backend looks for held entries of these tasks when
+    /// it connects.
     pub tasks: Vec<TaskName>,
 }
 
 impl QueueConfig {
-    /// Returns the default settings of a queue.
+    /// Returns the settings of a queue without exclusive order and without known tasks.
     pub fn new(name: QueueName) -> Self {
         Self { name, exclusive_order: false, tasks: Vec::new() }
     }

@@ -1,43 +1,43 @@
-//! A dead letter: its content, why it was dead-lettered, and an operator's verdict on it.
+//! A dead letter: its content, the reason for the dead-lettering, and an operator's verdict.
 
 use loopabull_model::{EntryId, Message, QueueName, TaskName};
 use serde::{Deserialize, Serialize};
 
-/// How many bytes of a run's output a dead letter keeps. The broker stores it in a header, and all headers
-/// together must fit into one frame of 128 KiB.
+/// Number of bytes of a run's output that a dead letter keeps. RabbitMQ stores the output in a header, and
+/// all headers of a message must fit into one frame of 128 KiB.
 pub const MAX_OUTPUT: usize = 4 << 10;
-/// How many earlier deaths a dead letter keeps.
+/// Number of records of earlier dead-letterings that a dead letter keeps.
 pub(crate) const MAX_HISTORY: usize = 10;
 
-/// A dead-lettered entry, or an external message that was dead-lettered.
+/// A dead-lettered entry or external message.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetter {
     pub id: EntryId,
     pub queue: QueueName,
-    /// `None` if it cannot be read.
+    /// Task of the entry. `None` if the task cannot be read, and for an external message.
     pub task: Option<TaskName>,
-    /// The message, or why it cannot be read.
+    /// Message of the entry, or the reason why the message cannot be read.
     #[serde(serialize_with = "message_or_text")]
     pub message: Result<Message, String>,
-    /// The bytes as they arrived.
+    /// Body of the message in the queue, byte for byte.
     #[serde(skip)]
     pub body: Vec<u8>,
     pub death: DeathRecord,
-    /// The end of its last run's output.
+    /// End of the output of the entry's last run.
     pub output: String,
-    /// Its earlier deaths, the oldest first.
+    /// Records of earlier dead-letterings, the oldest first.
     pub history: Vec<DeathRecord>,
 }
 
-/// Why and when an entry became a dead letter.
+/// The record of one dead-lettering: its reason and its time.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct DeathRecord {
     pub reason: String,
-    /// How many attempts the entry had.
+    /// Number of attempts before the dead-lettering.
     pub attempts: u32,
-    /// When the entry was first published, in milliseconds since 1970; 0 if unknown.
+    /// Time at which the entry was first published, in milliseconds since 1970; 0 if unknown.
     pub queued_at_ms: i64,
-    /// When it became a dead letter, in milliseconds since 1970; 0 if unknown.
+    /// Time at which the entry became a dead letter, in milliseconds since 1970; 0 if unknown.
     pub died_at_ms: i64,
 }
 
@@ -46,19 +46,20 @@ pub struct DeathRecord {
 pub enum Verdict {
     /// The dead letter stays.
     Keep,
-    /// The dead letter returns to its queue, with all its attempts.
+    /// The dead letter returns to its queue as a new entry, whose attempts are counted from 1 again.
     Requeue,
     /// The dead letter is deleted.
     Drop,
 }
 
-/// Returns the end of a text, of at most [`MAX_OUTPUT`] bytes.
+/// Returns the end of a text: at most [`MAX_OUTPUT`] bytes, and only whole characters.
 pub(crate) fn tail(text: &str) -> &str {
     let start = text.len().saturating_sub(MAX_OUTPUT);
     &text[text.ceil_char_boundary(start)..]
 }
 
-/// Returns the history with another death added, and the oldest ones removed beyond the limit.
+/// Returns the history with `death` added. If the history exceeds [`MAX_HISTORY`], the oldest records are
+/// removed.
 pub(crate) fn with_death(mut history: Vec<DeathRecord>, death: DeathRecord) -> Vec<DeathRecord> {
     history.push(death);
     let surplus = history.len().saturating_sub(MAX_HISTORY);

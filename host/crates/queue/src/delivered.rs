@@ -1,30 +1,32 @@
-//! The content of a delivery, without the claim that its backend adds.
+//! The content of a delivery, without the backend's claim.
 
 use loopabull_model::{Entry, Settlement};
 
 use crate::dead_letter::DeathRecord;
 
-/// How often an entry is delivered without being settled before it becomes a dead letter.
+/// Number of unsettled deliveries after which an entry becomes a dead letter.
 ///
-/// RabbitMQ counts the deliveries that ended with their connection, also of prefetched entries that no
-/// task ever saw. So the limit is far beyond what a retry policy allows: we count the attempts ourselves.
+/// If a connection is lost, RabbitMQ also counts the deliveries of its prefetched entries, although no task
+/// has received them. So the limit is much higher than the number of attempts in any retry policy. The host
+/// counts attempts itself.
 pub(crate) const DELIVERY_LIMIT: u32 = 100;
 
 /// An entry that was delivered to a worker for one attempt.
 #[derive(Debug)]
 pub struct DeliveredEntry {
     pub entry: Entry,
-    /// The number of this attempt, counted from 1, as far as the queue knows: the number of settled
-    /// attempts plus one. A worker that knows of attempts that were cut off sets it higher.
+    /// Number of this attempt, counted from 1. The queue sets the number of settled attempts plus one. The
+    /// worker raises the number if the journal has attempts that a crash interrupted.
     pub attempt: u32,
-    /// When the entry was first published, in milliseconds since 1970.
+    /// Time at which the entry was first published, in milliseconds since 1970.
     pub queued_at_ms: i64,
-    /// Its earlier deaths, if it was requeued from the dead letters.
+    /// Records of earlier dead-letterings, if the entry was requeued from the dead letters.
     pub(crate) history: Vec<DeathRecord>,
 }
 
 impl DeliveredEntry {
-    /// Returns the number of attempts that count once the delivery is settled.
+    /// Returns the number of attempts that count after the settlement. A requeued or held delivery does not
+    /// count.
     pub(crate) fn attempts_after(&self, settlement: &Settlement) -> u32 {
         match settlement {
             Settlement::Requeue { .. } | Settlement::Hold => self.attempt.saturating_sub(1),

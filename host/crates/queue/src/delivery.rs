@@ -1,4 +1,4 @@
-//! A delivery: an entry with its backend's claim, which settles it.
+//! A delivery: an entry, and the backend's claim with which the delivery is settled.
 
 use std::ops::{Deref, DerefMut};
 
@@ -12,22 +12,23 @@ use crate::{embedded, rabbitmq};
 /// A message that a worker receives from a queue.
 #[derive(Debug)]
 pub enum Received {
-    /// An entry, for one attempt.
+    /// An entry, delivered for one attempt.
     Delivery(Delivery),
-    /// A message that another program published to the queue. Only RabbitMQ delivers such messages.
+    /// A message that another program published to the queue. Only the RabbitMQ backend delivers external
+    /// messages.
     External(External),
 }
 
-/// An entry that was delivered to a worker for one attempt, with the claim on it.
+/// An entry that was delivered to a worker for one attempt, and the claim that settles the delivery.
 ///
-/// Gives access to the [`DeliveredEntry`] by dereferencing.
+/// Dereferences to the [`DeliveredEntry`].
 #[derive(Debug)]
 pub struct Delivery {
     delivered: DeliveredEntry,
     claim: Claim,
 }
 
-/// A delivery as its backend identifies it.
+/// The claim on a delivery: what the backend needs to settle the delivery.
 #[derive(Debug)]
 pub(crate) enum Claim {
     Embedded(embedded::Claim),
@@ -39,10 +40,14 @@ impl Delivery {
         Self { delivered, claim }
     }
 
-    /// Settles the delivery. Returns once that is durable.
+    /// Settles the delivery.
     ///
-    /// After [`QueueError::LostClaim`] there is nothing left to settle: the entry will be redelivered.
-    /// After another error the call may be repeated.
+    /// The embedded backend returns when the settlement is on disk. RabbitMQ does not confirm
+    /// acknowledgements, so it may redeliver a settled entry if the connection is lost right after the
+    /// settlement.
+    ///
+    /// After [`QueueError::LostClaim`] the delivery cannot be settled any more, and the entry is redelivered.
+    /// After any other error, the caller may call `settle` again.
     pub async fn settle(&self, settlement: &Settlement) -> Result<(), QueueError> {
         match &self.claim {
             Claim::Embedded(claim) => claim.settle(&self.delivered, settlement).await,

@@ -1,20 +1,22 @@
-//! The number of entries in a queue, by their state.
+//! The number of entries in a queue, by state.
 
 use std::time::Duration;
 
-/// The number of entries in a queue, by their state.
+/// The number of entries in a queue, by state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Depth {
-    /// Entries that wait for a worker.
+    /// Number of entries that wait for a worker.
     pub waiting: u64,
-    /// Entries that wait for their next attempt.
+    /// Number of entries that wait for their next attempt.
     pub delayed: u64,
-    /// Entries that wait for their task to be resumed.
+    /// Number of entries that wait for their paused task to be resumed.
     pub held: u64,
-    /// Entries that were delivered and are not settled. Unknown to a client of RabbitMQ.
+    /// Number of delivered entries that are not settled. `None` for RabbitMQ, which does not report this
+    /// number to clients.
     pub claimed: Option<u64>,
-    /// Dead letters.
+    /// Number of dead letters.
     pub dead: u64,
-    /// How long the oldest waiting entry has been in the queue. Unknown to a client of RabbitMQ.
+    /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, and for RabbitMQ,
+    /// which does not report this time to clients.
     pub oldest: Option<Duration>,
 }

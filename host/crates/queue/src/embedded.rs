@@ -1,7 +1,7 @@
 //! The embedded queues: a SQLite file for one machine.
 //!
-//! Owns the lock that makes one process the only consumer of the file. `rows` contains the schema and the
-//! statements. Other processes may publish to the file and inspect it meanwhile.
+//! Owns the lock that makes one process the only consumer of the file. Other processes can still publish to
+//! the file and inspect it. The module `rows` contains the schema and the SQL statements.
 
 mod claim;
 mod rows;
@@ -25,16 +25,16 @@ use crate::error::QueueError;
 
 pub(crate) use claim::Claim;
 
-/// How often an idle worker checks for entries of other processes.
+/// Interval at which an idle worker looks for entries that other processes have published.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Queues in a SQLite file.
+/// The queues in a SQLite file.
 #[derive(Debug)]
 pub struct Embedded {
     file: PathBuf,
     store: Arc<Store>,
     published: Arc<Notify>,
-    /// The lock file: locked by the first `consume`, until the queues are dropped.
+    /// Lock file. The first `consume` locks the file. The lock ends when the queues are dropped.
     lock: OnceCell<File>,
 }
 
@@ -61,7 +61,8 @@ impl Embedded {
     }
 
     pub(crate) async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
-        // Later consumers wait here until the first one is done: their claims must not be requeued.
+        // The first call requeues all claimed entries. Other calls wait until the first call has finished, so
+        // that their new claims are not requeued.
         self.lock.get_or_try_init(|| self.take_over()).await?;
         let (store, published) = (Arc::clone(&self.store), Arc::clone(&self.published));
         Ok(Consumer { queue: queue.clone(), store, published })
@@ -139,8 +140,8 @@ impl Embedded {
         Ok(depth)
     }
 
-    /// Makes this process the only consumer of the file, and requeues the entries that an earlier process
-    /// had claimed: that process is gone, because we have the lock.
+    /// Makes this process the only consumer of the file, and requeues all claimed entries. The process that
+    /// claimed them has ended, because the lock was free.
     async fn take_over(&self) -> Result<File, QueueError> {
         let name = self.file.with_extension("lock");
         let error = |source| QueueError::Lock { file: name.clone(), source };
@@ -172,7 +173,7 @@ impl Consumer {
                 let claim = Claim::new(row, &self.store, &self.published);
                 return Ok(Some((delivered, claim)));
             }
-            // All three may be dropped at any time: nothing is claimed while we wait.
+            // Each of the three futures may be dropped, because nothing is claimed during the wait.
             tokio::select! {
                 () = self.published.notified() => (),
                 () = tokio::time::sleep(POLL_INTERVAL) => (),

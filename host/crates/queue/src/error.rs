@@ -1,14 +1,14 @@
-//! Errors of the queues themselves. The failure of a task is not among them.
+//! Errors of the queues. The failure of a task is not a queue error.
 
 use std::path::PathBuf;
 
 use loopabull_amqp::AmqpError;
 use loopabull_store::StoreError;
 
-/// Why a queue did not do what it was asked.
+/// Error of an operation on the queues.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    #[error("cannot use the queue file")]
+    #[error("cannot use the file of the embedded queues")]
     Store(#[from] StoreError),
     #[error("another process consumes the queue file `{file}`")]
     Locked { file: PathBuf },
@@ -17,15 +17,15 @@ pub enum QueueError {
     #[error(transparent)]
     Amqp(#[from] AmqpError),
     #[error(
-        "RabbitMQ at `{broker}`: queue `{queue}` was declared without an exclusive order: {reason}"
+        "queue `{queue}` in RabbitMQ at `{broker}` was declared without `exclusive_order`: {reason}"
     )]
     NotExclusive { broker: String, queue: String, reason: String },
-    #[error("the claim on the delivery of message `{message}` is lost")]
+    #[error("the delivery of message `{message}` can no longer be settled and is redelivered")]
     LostClaim { message: String },
 }
 
 impl QueueError {
-    /// Returns whether the queue will never accept the message, so that a retry is useless.
+    /// Returns whether a retry is useless because the queue will never accept the message.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Amqp(AmqpError::TooLarge { .. }))
     }

@@ -1,16 +1,18 @@
-//! The durable work queues: one entry for each message and task.
+//! The durable work queues. A queue has one entry for each message and task.
 //!
-//! There are two backends behind one interface, held to the same behaviour by one conformance suite
-//! (`tests/queues/conformance.rs`): a SQLite file for one machine, and RabbitMQ for several.
+//! Two backends implement the queues: a SQLite file for one machine, and RabbitMQ for several machines. The
+//! same conformance suite, `tests/queues/conformance.rs`, tests both backends.
 //!
-//! Both backends guarantee: an entry for which `publish` returned is on disk. It leaves its queue only
-//! when its delivery is settled, or by an operator's verdict on a dead letter. An entry that was received
-//! and not settled, because this process died, is redelivered.
+//! Both backends guarantee:
+//! - An entry is on disk when `publish` returns.
+//! - An entry leaves its queue only when a worker settles its delivery, or when an operator requeues or drops
+//!   its dead letter.
+//! - A delivery that was not settled when the process died is redelivered.
 //!
-//! Before it on the path of a message: ingest. After it: the worker.
+//! Ingest publishes entries to the queues, and workers receive the entries.
 //!
-//! Modules, each using only those before it: `clock`, `config`, `depth`, `dead_letter`, `delivered`,
-//! `error`, the backends `embedded` and `rabbitmq`, `delivery`, `queues`.
+//! The modules in order, each using only earlier ones: `clock`, `config`, `depth`, `dead_letter`,
+//! `delivered`, `error`, the backends `embedded` and `rabbitmq`, `delivery`, `queues`.
 
 mod clock;
 mod config;

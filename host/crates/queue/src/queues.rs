@@ -1,4 +1,4 @@
-//! The queues and their consumers, in either backend.
+//! The queues and their consumers, for both backends.
 
 use loopabull_model::{Entry, QueueName, TaskName};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ pub enum Queues {
     RabbitMq(rabbitmq::RabbitMq),
 }
 
-/// A worker's consumer of one queue.
+/// A consumer of one queue, for one worker.
 #[derive(Debug)]
 pub enum Consumer {
     Embedded(embedded::Consumer),
@@ -26,7 +26,7 @@ pub enum Consumer {
 }
 
 impl Queues {
-    /// Opens the queues, and creates those that are missing.
+    /// Opens the queues, and creates missing queues.
     pub async fn open(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
             Backend::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
@@ -36,7 +36,7 @@ impl Queues {
         }
     }
 
-    /// Opens the queues to look at them. Declares no queue on RabbitMQ.
+    /// Opens the queues for a command that inspects them. Does not create queues in RabbitMQ.
     pub async fn inspect(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
             Backend::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
@@ -46,10 +46,11 @@ impl Queues {
         }
     }
 
-    /// Publishes an entry to its queue. Returns once it is durable: on disk, or confirmed by the broker.
+    /// Publishes an entry to its queue. Returns when the entry is on disk, or when RabbitMQ has confirmed the
+    /// publish.
     ///
-    /// After an error the entry may or may not be in the queue. It may be published again with the same
-    /// id, and is then run once.
+    /// After an error, the entry may or may not be in the queue. The caller may publish the entry again with
+    /// the same id, because entries with equal ids are deduplicated.
     pub async fn publish(&self, entry: &Entry) -> Result<(), QueueError> {
         match self {
             Self::Embedded(queues) => queues.publish(entry).await,
@@ -57,8 +58,10 @@ impl Queues {
         }
     }
 
-    /// Returns a new consumer of a queue. The first consumer of an embedded file makes this process its
-    /// only consumer, and requeues the entries that an earlier process received and did not settle.
+    /// Returns a new consumer of a queue.
+    ///
+    /// With the embedded backend, the first call makes this process the only consumer of the file. It also
+    /// requeues the entries that an earlier process received and did not settle.
     pub async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
         match self {
             Self::Embedded(queues) => queues.consume(queue).await.map(Consumer::Embedded),
@@ -66,8 +69,11 @@ impl Queues {
         }
     }
 
-    /// Delivers the held entries of the tasks that are awake before the entries that came later, in all
-    /// queues. Call it repeatedly: one worker may hold an entry while another releases its task.
+    /// Releases the held entries of all tasks for which `is_awake` returns true, in all queues. The held
+    /// entries are delivered before later entries.
+    ///
+    /// Call this function repeatedly, because a worker may hold another entry of a task right after its
+    /// release.
     pub async fn release(&self, is_awake: impl Fn(&TaskName) -> bool) -> Result<(), QueueError> {
         match self {
             Self::Embedded(queues) => queues.release(is_awake).await,
@@ -75,8 +81,8 @@ impl Queues {
         }
     }
 
-    /// Passes each dead letter of a queue to `judge` and carries out its verdict. Returns how many dead
-    /// letters were requeued or dropped.
+    /// Passes each dead letter of a queue to `judge` and carries out the verdict. Returns the number of dead
+    /// letters that were requeued or dropped.
     pub async fn judge_dead_letters(
         &self,
         queue: &QueueName,
@@ -88,7 +94,7 @@ impl Queues {
         }
     }
 
-    /// Returns the current problem that keeps the queues from working, if there is one.
+    /// Returns the current problem of the queues, if there is one.
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Embedded(_) => None,
@@ -96,7 +102,7 @@ impl Queues {
         }
     }
 
-    /// Returns the number of entries in a queue, by their state.
+    /// Returns the number of entries in a queue, by state.
     pub async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
         match self {
             Self::Embedded(queues) => queues.depth(queue).await,
@@ -104,7 +110,7 @@ impl Queues {
         }
     }
 
-    /// Returns how long the broker waits for an acknowledgement; `None` if there is no limit.
+    /// Returns the acknowledgement timeout of a queue; `None` if deliveries may stay unsettled for ever.
     pub async fn ack_timeout(&self, queue: &QueueName) -> Option<AckTimeout> {
         match self {
             Self::Embedded(_) => None,
@@ -114,11 +120,11 @@ impl Queues {
 }
 
 impl Consumer {
-    /// Waits for the next delivery. Returns `None` once `stop` is cancelled. A lost connection or queue
-    /// is restored meanwhile.
+    /// Waits for the next delivery. Returns `None` after `stop` is cancelled. While waiting, restores a lost
+    /// connection or a deleted queue.
     ///
-    /// Do not drop the future before it is ready; cancel `stop` instead. Dropping it does not undo a
-    /// claim that is being written to disk.
+    /// To stop waiting, cancel `stop`; do not drop the future. If the future is dropped while the embedded
+    /// backend writes a claim, the claimed entry is redelivered only after the process has restarted.
     pub async fn receive(
         &mut self,
         stop: &CancellationToken,
@@ -141,8 +147,8 @@ impl Consumer {
         }
     }
 
-    /// Stops receiving. Call it before the last delivery is settled: a broker that gets the
-    /// acknowledgement first sends the next entry.
+    /// Stops receiving. Call `stop` before you settle the last delivery, because RabbitMQ answers each
+    /// acknowledgement with the next entry.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {
             Self::Embedded(_) => Ok(()),
@@ -150,8 +156,8 @@ impl Consumer {
         }
     }
 
-    /// Closes the consumer, after its last delivery was settled. A consumer that is only dropped ends
-    /// too, but out of order: other consumers may receive later entries before the prefetched ones.
+    /// Closes the consumer. Call `close` after the last delivery is settled. If a consumer is dropped without
+    /// `close`, its prefetched entries may be redelivered after later entries.
     pub async fn close(self) -> Result<(), QueueError> {
         match self {
             Self::Embedded(_) => Ok(()),

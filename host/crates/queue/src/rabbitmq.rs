@@ -1,12 +1,13 @@
 //! The queues in RabbitMQ.
 //!
-//! An entry moves between queues of the broker by copying: the copy is published and confirmed, and only
-//! then the old one is acknowledged. A crash between the two duplicates the entry and never loses it.
+//! To move an entry to another queue, the host publishes a copy, waits for its confirm, and then acknowledges
+//! the original. A crash between these steps may duplicate the entry, but it does not lose it.
 //!
-//! Each worker has a channel of its own, so that a fault of one delivery does not affect others.
+//! Each worker has its own channel. RabbitMQ closes a channel on an error, so an error of one worker does not
+//! affect the deliveries of the others.
 //!
-//! Modules, each using only those before it: `topology` (the queues on the broker), `headers`,
-//! `outgoing`, `incoming` (the form of an entry), `declaration`, `held`, `shared`, `claim`, `external`,
+//! The modules in order, each using only earlier ones: `topology` (the queues on the broker), `headers`,
+//! `outgoing` and `incoming` (the format of an entry), `declaration`, `held`, `shared`, `claim`, `external`,
 //! `release`, `consumer`, `dead_letters`, `plan`, `ack_timeout`.
 
 mod ack_timeout;
@@ -50,7 +51,7 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Connects, and creates the queues that are missing.
+    /// Connects to the broker, and creates missing queues.
     pub(crate) async fn open(
         settings: &RabbitMqConfig,
         queues: &[QueueConfig],
@@ -65,7 +66,7 @@ impl RabbitMq {
         Ok(rabbitmq)
     }
 
-    /// Connects, and creates no queue.
+    /// Connects to the broker without creating queues.
     pub(crate) async fn connect(
         settings: &RabbitMqConfig,
         queues: &[QueueConfig],

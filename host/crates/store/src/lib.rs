@@ -1,12 +1,12 @@
-//! A SQLite file behind a writer thread, with group commit.
+//! A SQLite file with one writer thread and group commit.
 //!
-//! Owns the settings of a database file (WAL, `synchronous=FULL`, a busy timeout for commands that
-//! open the file from other processes), and the guarantee that a change is confirmed only when it is
-//! on disk. Knows nothing of the content: the queue and the journal provide their own SQL.
+//! Owns the settings of the file: WAL, `synchronous=FULL`, and a busy timeout, because other processes may
+//! also open the file. Guarantees that a confirmed change is on disk. Knows nothing of the content: the queue
+//! and the journal have their own SQL.
 //!
-//! Callers pass closures. The thread takes all waiting closures, up to `MAX_GROUP`, runs them in one
-//! transaction, commits once, and only then answers each caller. A hundred publishers thus share the
-//! cost of one `fsync`.
+//! Callers pass closures to the thread. The thread takes all waiting closures, up to `MAX_GROUP`, and runs
+//! them in one transaction. After the commit, it answers each caller. So a hundred publishers share the cost
+//! of one `fsync`.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -16,16 +16,16 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-/// The maximum number of changes that share a commit.
+/// Maximum number of changes in one commit.
 const MAX_GROUP: usize = 256;
 
-/// The capacity of the channel to the thread. Callers wait while it is full.
+/// Capacity of the channel to the thread. While the channel is full, callers wait.
 const MAX_WAITING: usize = 4096;
 
-/// The interval at which a caller retries while the channel is full.
+/// Interval at which a caller retries while the channel is full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a change waits for another process that has locked the file.
+/// Time for which a change waits if another process has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A SQLite file and the thread that writes to it.
@@ -55,17 +55,16 @@ pub enum StoreError {
     Gone { path: PathBuf },
 }
 
-/// Runs a change and holds its result until the commit has succeeded or failed. `None` means that the
-/// transaction could not begin: the change does not run, and its caller gets the error.
+/// A change that waits for the thread. The thread calls it in a transaction and keeps the answer until the
+/// commit. If the transaction cannot begin, the argument is `None`: the change does not run, and its caller
+/// gets the error.
 type Change = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
-/// Sends the result to the caller. The argument is the result of the commit.
+/// Sends the result of a change to the caller. The argument is the result of the commit.
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 impl Store {
-    /// Opens a file, and creates it with `schema` if it has no tables.
-    ///
-    /// `schema` holds SQL statements; `version` is stored in the file. A file with another version is
-    /// refused.
+    /// Opens a file. If the file has no tables, creates them with the SQL statements in `schema`, and stores
+    /// `version` in the file. A file with another version is refused.
     pub fn open(path: &Path, schema: &str, version: i32) -> Result<Self, StoreError> {
         let cannot = |source| StoreError::Open { path: path.to_owned(), source };
         let connection = connect(path).map_err(cannot)?;
@@ -82,9 +81,9 @@ impl Store {
         Ok(Self { changes: Some(changes), thread: Some(thread), path: path.to_owned() })
     }
 
-    /// Runs a change and returns its result once it is on disk.
+    /// Runs a change, and returns its result when the change is on disk.
     ///
-    /// A failed change is rolled back alone; the other changes of its group are committed.
+    /// If a change fails, only this change is rolled back. The other changes of its group are committed.
     pub async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -103,7 +102,8 @@ impl Store {
                         Err(StoreError::Commit { path, reason })
                     }
                 };
-                // The caller may have been cancelled; the change is committed nevertheless.
+                // The result is ignored, because the caller may have been cancelled. The change is committed
+                // nevertheless.
                 drop(sender.send(result));
             })
         });
@@ -119,8 +119,8 @@ impl Store {
         receiver.await.map_err(|_| self.gone())?
     }
 
-    /// Runs a query on a separate connection. It sees committed data only, and neither waits for
-    /// changes nor delays them.
+    /// Runs a query on a separate connection. The query sees only committed data. It does not wait for
+    /// changes, and changes do not wait for it.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -160,7 +160,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Creates the schema in a file without tables. Returns the version of the file.
+/// Creates the schema if the file has no tables. Returns the version of the file.
 fn initialize(connection: &Connection, schema: &str, version: i32) -> rusqlite::Result<i32> {
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
     if count("SELECT count(*) FROM sqlite_schema")? == 0 {
@@ -174,13 +174,13 @@ fn initialize(connection: &Connection, schema: &str, version: i32) -> rusqlite::
 fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(MAX_GROUP);
     while let Ok(first) = waiting.recv() {
-        // IMMEDIATE takes the write lock at once, so that no change reads data that is outdated when
-        // it writes.
+        // IMMEDIATE takes the write lock at the start. Otherwise a change could read data that another
+        // process changes before the write.
         let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 answers.push(first(Some(&transaction)));
-                // SQLite rolls a transaction back by itself when the disk is full. A later change
-                // would then be committed at once, although its caller gets an error.
+                // If the disk is full, SQLite rolls the transaction back by itself. A later change would then
+                // run without a transaction and be committed at once, although its caller gets an error.
                 while answers.len() < MAX_GROUP
                     && !transaction.is_autocommit()
                     && let Ok(change) = waiting.try_recv()
@@ -265,8 +265,8 @@ mod tests {
         assert_eq!(stores[0].read(count).await.unwrap(), 100);
     }
 
-    /// A crash may leave any part of the last transaction on disk. The file must open again with all
-    /// earlier transactions, and with the last one completely or not at all.
+    /// A crash may leave any part of the last transaction on disk. The file must then open with all earlier
+    /// transactions, and with the last transaction either complete or absent.
     #[tokio::test]
     async fn a_file_truncated_at_any_byte_of_its_last_transaction_opens_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -293,7 +293,7 @@ mod tests {
         };
         for length in before..log.len() {
             let rows = rows_after_truncation(length);
-            assert_eq!(rows, 10 + 1, "{length} of {} bytes", log.len());
+            assert_eq!(rows, 10 + 1, "log truncated to {length} of {} bytes", log.len());
         }
         assert_eq!(rows_after_truncation(log.len()), 11 + 1);
     }

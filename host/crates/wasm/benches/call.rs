@@ -1,9 +1,9 @@
-//! The cost of one call of a component, and of its steps.
+//! Benchmark: the cost of one call of a component, and of each step of the call.
 //!
-//! `cargo bench -p loopabull-wasm` runs it, after `cargo tasks`. It measures, all in one run: a
-//! fresh instance for each message, as in the product, compared with the same native function and
-//! with a reused instance; the steps of a call; loading from the cache compared with compiling; and
-//! the memory of live instances.
+//! `cargo bench -p loopabull-wasm` runs this benchmark, after `cargo tasks`. One run measures all of: calls
+//! with a fresh instance for each message, as in the product; the same functions compiled natively; calls of
+//! a reused instance; the steps of a call; loading from the cache and compiling; and the memory of live
+//! instances.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
 #![expect(clippy::print_stdout, reason = "criterion cannot measure memory, so it is printed")]
 
@@ -21,7 +21,8 @@ use loopabull_task::test;
 use loopabull_wasm::{Call, Component, ComponentRunner, EgressSetup, Setup, Source, bench_support};
 use tokio::runtime::Runtime;
 
-// Their tests are compiled too, but not run.
+// Two example tasks are compiled natively into this benchmark. The tests of these tasks are compiled too, but
+// not run.
 #[path = "../../../../tasks/greet/src/lib.rs"]
 #[allow(unused_imports, dead_code, private_interfaces, reason = "a crate of its own elsewhere")]
 mod greeting;
@@ -32,10 +33,10 @@ mod retirement;
 use greeting::greet;
 use retirement::block_retired;
 
-/// The number of live instances over which the memory of one is averaged.
+/// The number of live instances from which the average memory of an instance is measured.
 const LIVE: u32 = 500;
 
-/// A task with a message for it.
+/// A task and a message for it.
 struct Case {
     name: &'static str,
     component: Component,
@@ -72,7 +73,7 @@ const GREETING_TOPIC: &str = "org.example.prod.greeting.new";
 const GREETING: &str = r#"{"from":"Ada","text":"good morning"}"#;
 const PUSH_TOPIC: &str = "org.fedoraproject.prod.git.receive";
 
-/// A push of 1 KiB that retires nothing.
+/// Returns the body of a message about a git push. The body has 1 KiB, and no file in it retires a package.
 fn push() -> String {
     let body = |summary: &str| {
         format!(
@@ -86,7 +87,7 @@ fn push() -> String {
 fn runner(instances: u32, cache: Option<&Path>) -> ComponentRunner {
     let egress =
         EgressSetup { limits: EgressLimits::default(), tls_roots: TlsRoots::load(None).unwrap() };
-    // No directory can be created below a device file, so this runner has no usable cache.
+    // No directory can be created below a device file, so this runner cannot use a cache.
     let cache = cache.unwrap_or(Path::new("/dev/null/cache")).to_owned();
     ComponentRunner::new(&Setup { instances, cache, egress }).unwrap()
 }
@@ -107,7 +108,7 @@ fn case(
     Case { name, component: component.unwrap(), message }
 }
 
-/// Loads an example task of the repository, with a message for it.
+/// Loads an example task of the repository and makes a message for it.
 fn example(runner: &ComponentRunner, name: &'static str, topic: &str, msg: &str) -> Case {
     let tasks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tasks");
     let wasm = std::fs::read(tasks.join(format!("{name}.wasm")))
@@ -128,7 +129,7 @@ fn call(message: &Message) -> Call<'_> {
     }
 }
 
-/// Measures a whole call as in the product: create a store and an instance, call it, drop
+/// Measures a whole call as in the product: creates a store and an instance, calls the instance, and drops
 /// everything.
 fn fresh(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner, case: &Case) {
     criterion.bench_function(&format!("fresh/{}", case.name), |bencher| {
@@ -155,7 +156,7 @@ fn parts(criterion: &mut Criterion, runtime: &Runtime, runner: &ComponentRunner,
     });
 }
 
-/// Measures the same functions, compiled natively.
+/// Measures the native versions of the same functions.
 fn native(criterion: &mut Criterion, push: &str) {
     criterion.bench_function("native/greet", |bencher| {
         bencher.iter(|| test::message(GREETING_TOPIC, black_box(GREETING)).run(greet));
@@ -183,7 +184,7 @@ fn load(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Prints how much memory a live instance adds to the process, after one message.
+/// Prints how much memory each live instance adds to the process after one message.
 fn measure_memory(runtime: &Runtime, cases: &[Case]) {
     for case in cases {
         let runner = runner(LIVE, None);

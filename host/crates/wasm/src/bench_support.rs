@@ -1,7 +1,7 @@
-//! The steps of a call, one by one, for the benchmark: what each costs, and what a call would cost
-//! without a fresh instance.
+//! The steps of a call as separate functions, for the benchmark. The benchmark measures the cost of each
+//! step, and the cost of a call that reuses an instance.
 //!
-//! The product does not use this module. It runs a component with [`ComponentRunner::run`].
+//! The product does not use this module. The product runs components with [`ComponentRunner::run`].
 
 use wasmtime::Store;
 
@@ -10,28 +10,28 @@ use crate::bindings::loopabull::task::types::Message;
 use crate::host::Host;
 use crate::{Call, Component, ComponentRunner, run};
 
-/// A live instance with the message that it handles.
+/// A live instance and the message that it handles.
 pub struct Instance {
     store: Store<Host>,
     task: Granted,
     message: Message,
 }
 
-/// Creates a store with all limits of a run, and drops it.
+/// Creates a store with all limits of a run, and drops the store.
 ///
 /// # Panics
 ///
-/// If a granted directory no longer exists.
+/// Panics if a granted directory no longer exists.
 pub fn store(runner: &ComponentRunner, component: &Component, call: &Call<'_>) {
     let engine = &runner.engine.wasmtime;
     drop(run::store(engine, &component.capabilities, call).expect("the grants can be applied"));
 }
 
-/// Creates an instance in a store of its own.
+/// Creates an instance in a new store.
 ///
 /// # Panics
 ///
-/// If the pool has no free slot.
+/// Panics if the pool has no free slot.
 pub async fn instantiate(
     runner: &ComponentRunner,
     component: &Component,
@@ -45,13 +45,14 @@ pub async fn instantiate(
 }
 
 impl Instance {
-    /// Handles the message once more, in the same instance.
+    /// Calls the instance with the message once more.
     ///
     /// # Panics
     ///
-    /// If the task does not succeed.
+    /// Panics if the task does not succeed.
     pub async fn handle(&mut self) {
-        // The host counts down the bytes that a run passes to it; this run is repeated without end.
+        // The store limits the bytes that one run may pass to the host. Many calls share this store, so the
+        // limit is reset.
         self.store.set_hostcall_fuel(usize::MAX);
         let handler = self.task.loopabull_task_handler();
         let result = handler.call_handle(&mut self.store, &self.message).await;

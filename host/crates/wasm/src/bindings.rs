@@ -1,7 +1,7 @@
 //! The bindings that wasmtime generates from `wit/task.wit`.
 //!
-//! The world is `granted`, which has everything that a manifest can grant. A component that imports
-//! less fits it too. `inspect.rs` decides earlier which imports a component may have.
+//! The world is `granted`, which has all imports that a manifest can grant. A component with fewer imports
+//! fits this world too. Before that, `inspect.rs` checks which imports the component may have.
 #![allow(unreachable_pub, reason = "generated code")]
 
 wasmtime::component::bindgen!({

@@ -1,9 +1,8 @@
-//! The cache of compiled components: a directory that only this user can write.
+//! The cache of compiled components, in a directory that only this user can write.
 //!
-//! It contains machine code that will run in this process, so every file is authenticated with this
-//! host's key. A file name identifies the component, the engine and its settings; the HMAC at the
-//! start of the file covers name and content. An invalid file is treated as missing, and the
-//! component is compiled again.
+//! The cache contains machine code that will run in this process, so each file is authenticated with a key of
+//! this host. The name of a file identifies the component, the engine and the engine's settings. The file
+//! starts with an HMAC of its name and content. An invalid file is ignored, and the component is recompiled.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -20,10 +19,10 @@ type HmacSha256 = Hmac<Sha256>;
 
 const HMAC_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
-/// The maximum size of a file that is read, in bytes. Machine code is about three times as large as
-/// its component.
+/// The maximum size of a cache file that is read, in bytes. Machine code is about three times as large as its
+/// component.
 const MAX_FILE: u64 = 512 << 20;
-/// The maximum number of compiled components; the least recently used are removed first.
+/// The maximum number of compiled components. Beyond this limit, the least recently used files are removed.
 const MAX_FILES: usize = 200;
 /// The maximum size of all compiled components together, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
@@ -35,19 +34,19 @@ pub(crate) struct Cache {
     key: [u8; KEY_BYTES],
 }
 
-/// The reason why the cache, or a file in it, cannot be used.
+/// The reason why the cache or one of its files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CacheError {
-    #[error("cannot use the cache `{path}`")]
+    #[error("cannot use the component cache at `{path}`")]
     Io { path: PathBuf, source: io::Error },
-    #[error("the cache `{path}` is not a directory that only this user can write")]
+    #[error("the component cache `{path}` is not a directory that only this user can write")]
     Shared { path: PathBuf },
-    #[error("this host did not write the cache file `{path}`")]
+    #[error("the cache file `{path}` was not written by this host")]
     BadHmac { path: PathBuf },
 }
 
 impl Cache {
-    /// Opens the cache, and creates it if it does not exist.
+    /// Opens the cache directory. Creates the directory if it does not exist.
     pub(crate) fn open(folder: &Path) -> Result<Self, CacheError> {
         let cannot = |source| CacheError::Io { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
@@ -60,7 +59,8 @@ impl Cache {
         Ok(Self { folder: folder.to_owned(), key })
     }
 
-    /// Returns the machine code that this host stored under a name, or `None` if there is none.
+    /// Returns the machine code that this host stored under a name, or `None` if the cache does not have the
+    /// name.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Vec<u8>>, CacheError> {
         let path = self.folder.join(name);
         let cannot = |source| CacheError::Io { path: path.clone(), source };
@@ -81,13 +81,13 @@ impl Cache {
         let code = bytes.split_off(HMAC_BYTES);
         let verified = self.hmac(name, &code).verify_slice(&bytes);
         verified.map_err(|_| CacheError::BadHmac { path: path.clone() })?;
-        // The modification time records the last use. If it cannot be set, the file is only removed
+        // The modification time records the last use. If setting the time fails, the file is only evicted
         // earlier.
         drop(file.set_modified(SystemTime::now()));
         Ok(Some(code))
     }
 
-    /// Stores machine code under a name, atomically, and removes the least recently used files beyond
+    /// Stores machine code under a name atomically. Then removes the least recently used files that exceed
     /// the limits.
     pub(crate) fn store(&self, name: &str, code: &[u8]) -> Result<(), CacheError> {
         let path = self.folder.join(name);
@@ -128,7 +128,7 @@ impl Cache {
     }
 }
 
-/// Returns the file name for the machine code of a component.
+/// Returns the name of the cache file for a component.
 pub(crate) fn name(component: &[u8], engine: &wasmtime::Engine) -> String {
     let mut settings = Sha256Hasher(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut settings);
@@ -138,7 +138,7 @@ pub(crate) fn name(component: &[u8], engine: &wasmtime::Engine) -> String {
     format!("{}.cwasm", hex::encode(digest.finalize()))
 }
 
-/// Hashes a value with SHA-256 that only implements [`Hash`].
+/// A hasher that computes SHA-256 for values that only implement [`Hash`].
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {
@@ -147,16 +147,16 @@ impl Hasher for Sha256Hasher {
     }
 
     fn finish(&self) -> u64 {
-        unreachable!("only the whole digest is used")
+        unreachable!("the digest is read instead of `finish`")
     }
 }
 
-/// Returns the key of this host, and creates one if there is none.
+/// Returns the key of this host. Creates the key if it does not exist.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if !path.exists() {
-        let folder = path.parent().expect("the key is in the cache");
-        // `tempfile` creates a file that only its owner can read. If another process creates the key
-        // first, its key is used.
+        let folder = path.parent().expect("the key file has a parent directory");
+        // `tempfile` creates a file that only its owner can read. If another process creates the key file
+        // first, the key of that process is used.
         let mut part = tempfile::NamedTempFile::new_in(folder)?;
         part.write_all(&random()?)?;
         part.as_file().sync_all()?;

@@ -1,4 +1,4 @@
-//! The input of one run: the message and the limits that its task sets.
+//! The input of one run: the message, and the limits of the run.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use loopabull_model::{Message, RunId};
 
-/// Reads the value of a key from a task's state. The error is one clause.
+/// Reads the value of a key from the state of a task. An error is one clause of text.
 pub type ReadState = Arc<
     dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<Option<Vec<u8>>, String>> + Send>>
         + Send
         + Sync,
 >;
 
-/// One message for one component, with the limits of this run.
+/// The input of one run: a message for a component, and the limits of the run.
 #[derive(Clone)]
 pub struct Call<'a> {
     pub message: &'a Message,
     pub run_id: RunId,
-    /// Counted from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// The maximum wall-clock time of the run.
+    /// Maximum wall-clock time of the run.
     pub timeout: Duration,
-    /// The maximum size of all linear memories and tables together, in bytes.
+    /// Maximum size of all linear memories and tables together, in bytes.
     pub memory: u64,
-    /// The maximum size of the captured output, in bytes; the rest is counted and dropped.
+    /// Maximum size of the output that is kept, in bytes. Output beyond it is counted and dropped.
     pub output: u64,
-    /// Reads the state of the task. It is called only if the manifest grants state.
+    /// Function that reads the state of the task. Only runs with a grant for state call the function.
     pub state: ReadState,
 }

@@ -1,7 +1,7 @@
-//! The capabilities of one task, opened once when it is loaded.
+//! The capabilities of one task, which are opened when the task is loaded.
 //!
-//! They derive from the manifest's grants and from the secrets that the host read for them. No part
-//! of a message affects them.
+//! The capabilities are derived from the grants of the manifest and from the secrets that the host has read.
+//! No part of a message influences them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
@@ -22,7 +22,7 @@ pub(crate) struct Capabilities {
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) mask: Mask,
     pub(crate) emit: Vec<TopicPattern>,
-    /// The maximum size of the task's state, in bytes.
+    /// Maximum size of the task's state, in bytes.
     pub(crate) state: u64,
     pub(crate) egress: Option<Egress>,
     env: Vec<(String, String)>,
@@ -48,8 +48,8 @@ pub enum GrantError {
 }
 
 impl Capabilities {
-    /// Opens the granted directories and prepares the egress. A directory stays the same one even if
-    /// its path is replaced later.
+    /// Opens the granted directories and prepares the HTTP access. If the path of a directory is replaced
+    /// later, the task still uses the directory that was opened.
     pub(crate) fn open(
         manifest: &Manifest,
         secrets: BTreeMap<String, String>,
@@ -78,8 +78,8 @@ impl Capabilities {
             return Err(GrantError::Variable { name: name.escape_debug().to_string() });
         }
         let open_egress = || {
-            let EgressSetup { limits, trust } = egress;
-            Egress::new(http.clone(), *limits, trust.clone())
+            let EgressSetup { limits, tls_roots } = egress;
+            Egress::new(http.clone(), *limits, tls_roots.clone())
         };
         let egress = (!http.is_empty()).then(open_egress);
         Ok(Self {
@@ -100,8 +100,8 @@ impl Capabilities {
             wasi.env(name, value);
         }
         for OpenDir { dir, guest, perms } in &self.dirs {
-            // The descriptor leads to the directory that was opened at load, even if its path has
-            // changed since.
+            // This path leads to the directory that was opened at load, even if the granted path is now
+            // another directory.
             let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
             wasi.preopened_dir(path, guest, *perms)?;
         }

@@ -1,23 +1,23 @@
-//! The clock that interrupts guests.
+//! The clock that interrupts running guests.
 //!
-//! Owns the thread that advances the engine's epoch while guests run. It does not know the deadlines
-//! of the guests: each run checks its own deadline whenever it is interrupted.
+//! Owns the thread that increments the engine's epoch while guests run. The clock does not know the deadlines
+//! of runs: each run checks its own deadline when it is interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a running guest is interrupted, to check its deadline and to let other tasks run.
+/// Interval at which a running guest is interrupted, to check its deadline and to let other runs continue.
 const EPOCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Advances the epoch of an engine as long as a guest runs.
+/// Increments the epoch of an engine while at least one guest runs.
 pub(crate) struct Clock {
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Keeps the clock ticking until it is dropped.
+/// Guard that keeps the clock running until the guard is dropped.
 pub(crate) struct Ticking<'a>(&'a Clock);
 
 #[derive(Default)]
@@ -36,8 +36,8 @@ impl Clock {
         Ok(Self { state, thread: Some(thread) })
     }
 
-    /// Starts the clock, if it is not running, and keeps it running until the returned guard is
-    /// dropped.
+    /// Starts the clock if it is not running. The clock runs until the returned guard and all other guards
+    /// are dropped.
     pub(crate) fn start_ticking(&self) -> Ticking<'_> {
         if self.state.running.fetch_add(1, Ordering::SeqCst) == 0 {
             self.unpark();
@@ -72,7 +72,8 @@ impl State {
     fn run(&self, engine: &wasmtime::Engine) {
         while !self.stopped.load(Ordering::SeqCst) {
             if self.running.load(Ordering::SeqCst) == 0 {
-                // An idle daemon must not wake up a hundred times per second.
+                // Without a running guest the thread sleeps, so that an idle daemon does not wake up 100
+                // times per second.
                 std::thread::park();
             } else {
                 std::thread::sleep(EPOCH_INTERVAL);

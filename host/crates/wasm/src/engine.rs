@@ -1,4 +1,4 @@
-//! The engine: wasmtime with this project's profile, the linker, and the compilation of components.
+//! The engine: wasmtime with the settings of `profile`, the linker, and the compilation of components.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -21,14 +21,14 @@ use crate::host::Host;
 use crate::inspect::LoadError;
 use crate::{native, profile};
 
-/// The maximum time for compiling one component. The largest components in practice, an interpreter
-/// with its library, take a tenth of it on an idle small machine and more on a busy one.
+/// The maximum time for compiling one component. The largest real components (an interpreter with its
+/// library) take a tenth of this time on a small idle machine, and more on a busy machine.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The interface whose function is called for a message.
+/// The interface whose function `handle` is called for each message.
 const HANDLER: &str = "loopabull:task/handler@0.1.0";
 
-/// The stack size of the thread that compiles, in bytes: enough for the deepest types that `inspect`
+/// The stack size of the compiling thread, in bytes. This size is enough for the deepest types that `inspect`
 /// accepts.
 const COMPILE_STACK: usize = 16 << 20;
 
@@ -46,7 +46,7 @@ pub struct EngineError {
     reason: String,
 }
 
-/// wasmtime, configured for tasks.
+/// wasmtime with the settings for tasks, the clock, the linker and the cache.
 pub(crate) struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) clock: Clock,
@@ -57,12 +57,12 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn start(instances: u32, cache: &Path) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError { reason: format!("{error:#}") };
-        // Without a cache the daemon still works; it only starts more slowly.
+        // The daemon works without a cache, but starts more slowly.
         let cache = match Cache::open(cache) {
             Ok(cache) => Some(cache),
             Err(error) => {
                 let error = wasmtime::Error::new(error);
-                tracing::warn!("{error:#}; components are compiled at each start");
+                tracing::warn!("{error:#}; compiling all components at each start");
                 None
             }
         };
@@ -73,8 +73,7 @@ impl Engine {
         Ok(Self { wasmtime: engine, clock, linker, cache })
     }
 
-    /// Prepares a component for running, from the cache if possible. `bytes` must have passed
-    /// `inspect`.
+    /// Loads a component from the cache, or compiles it. `bytes` must have passed `inspect::check`.
     pub(crate) fn load(&self, bytes: &[u8]) -> Result<(GrantedPre<Host>, Source), LoadError> {
         let name = cache::name(bytes, &self.wasmtime);
         let (component, source) = match self.find(&name) {
@@ -93,13 +92,15 @@ impl Engine {
         let code = match self.cache.as_ref()?.find(name) {
             Ok(found) => found?,
             Err(error) => {
-                tracing::warn!("{error}; compiling the component again");
+                tracing::warn!("{error}; ignoring the cached compiled component and recompiling");
                 return None;
             }
         };
         native::load(&self.wasmtime, &code)
             .inspect_err(|error| {
-                tracing::warn!("cannot load `{name}`: {error:#}; compiling the component again");
+                tracing::warn!(
+                    "cannot load the cached compiled component `{name}`: {error:#}; recompiling"
+                );
             })
             .ok()
     }
@@ -107,8 +108,7 @@ impl Engine {
     fn compile(&self, bytes: &[u8], name: &str) -> Result<Component, LoadError> {
         let (sender, receiver) = mpsc::channel();
         let (engine, owned) = (self.wasmtime.clone(), bytes.to_vec());
-        // A compilation cannot be cancelled. If it takes too long, the thread continues and its result
-        // is dropped.
+        // A compilation cannot be cancelled. After a timeout the thread continues, and its result is dropped.
         std::thread::Builder::new()
             .name("compile".to_owned())
             .stack_size(COMPILE_STACK)
@@ -135,10 +135,10 @@ impl Engine {
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     Granted::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
-    // Clocks, random numbers, standard streams and the stream types that they use.
+    // This call links clocks, random numbers, standard streams, and their stream types.
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
-    // A guest's standard library imports these at its start. Without a grant they are empty: no
-    // variables, arguments, terminals or directories. `wasi:sockets` is not linked at all.
+    // The standard library of a guest imports these interfaces when it starts. Without a grant they provide
+    // no variables, no arguments, no terminals and no directories. `wasi:sockets` is never linked.
     let linked = &mut linker;
     cli::environment::add_to_linker::<_, WasiCli>(linked, Host::cli)?;
     cli::exit::add_to_linker::<_, WasiCli>(linked, Host::cli)?;
@@ -155,8 +155,8 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
     Ok(linker)
 }
 
-/// Checks the type of the exported function at load. The generated bindings check it only when an
-/// instance is created, which would be at the first message.
+/// Checks the type of the exported function when the component is loaded. The generated bindings would check
+/// the type only when an instance is created, at the first message.
 fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
     let component = pre.component();
     let found = component
@@ -166,7 +166,7 @@ fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
         Some((ComponentItem::ComponentFunc(handle), _)) => handle
             .typecheck::<(&Message,), (Result<(), Failure>,)>(&pre.instance_type())
             .context("`handle` has another type"),
-        // The bindings report a missing export.
+        // If the export is missing, the bindings return an error.
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
-//! The host's side of one run: the implementation of a task's imports.
+//! The host's side of one run: the functions that a component imports.
 //!
-//! Every number that a guest chooses is limited where it arrives. Exceeding a limit ends the run with
-//! [`LimitExceeded`], so that no run succeeds with only part of its effects.
+//! Each function limits the sizes and counts that the guest passes to it. A guest that exceeds a limit ends
+//! with [`LimitExceeded`], so that no run succeeds with only a part of its effects.
 
 mod emit;
 mod state;
@@ -23,9 +23,9 @@ use crate::limiter::Limiter;
 use crate::limits::{MAX_RANDOM_BYTES, MAX_RESOURCES};
 use crate::streams::Streams;
 
-/// The maximum number of notes of a run; further ones are dropped.
+/// The maximum number of notes of a run. Further notes are dropped.
 const MAX_NOTES: usize = 32;
-/// The maximum length of a note's key or value, in characters; longer ones are truncated.
+/// The maximum length of the key and of the value of a note, in characters. Longer texts are truncated.
 const MAX_NOTE_CHARS: usize = 1000;
 
 /// The state of one run.
@@ -33,7 +33,7 @@ pub(crate) struct Host {
     pub(crate) limiter: Limiter,
     pub(crate) output: Streams,
     pub(crate) notes: Vec<(String, String)>,
-    /// The pause before the next attempt that the guest asked for.
+    /// Delay before the next attempt, if the guest asked for one.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) emitted: Vec<Emission>,
     pub(crate) state: StateChanges,
@@ -50,14 +50,14 @@ pub(crate) struct Host {
     table: ResourceTable,
 }
 
-/// Ends a run that exceeded a limit.
+/// Error that ends a run because the guest exceeded a limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the run exceeded a limit")]
 pub(crate) struct LimitExceeded(pub(crate) Exceeded);
 
-/// Ends a run because the host failed to answer one of its calls.
+/// Error that ends a run because the host failed to answer a call of the guest.
 #[derive(Debug, thiserror::Error)]
-#[error("the host cannot answer a call of the run: {0}")]
+#[error("the host cannot answer a call of the guest: {0}")]
 pub(crate) struct HostFailed(pub(crate) String);
 
 impl Host {
@@ -95,13 +95,13 @@ impl Host {
 }
 
 impl Host {
-    /// Returns the HTTP exchanges so far, one per line.
+    /// Returns the HTTP exchanges of the run so far, one line each.
     pub(crate) fn requests(&self) -> Vec<String> {
         let EgressHooks(Some(egress)) = &self.hooks else { return Vec::new() };
         let mut lines: Vec<_> = egress.exchanges().iter().map(ToString::to_string).collect();
         let over_limit = egress.requests_over_limit();
         if over_limit > 0 {
-            lines.push(format!("{over_limit} more requests were denied"));
+            lines.push(format!("{over_limit} requests beyond the limit were denied"));
         }
         lines
     }
@@ -141,8 +141,8 @@ impl context::Host for Host {
 
     fn note(&mut self, key: String, value: String) {
         if self.notes.len() < MAX_NOTES {
-            // Secrets are masked before newlines are removed and the text is truncated: a changed
-            // secret would not be recognised.
+            // Secrets are masked before newlines are removed and the text is truncated, because a changed
+            // secret would not be found.
             let masked = |text: &str| printable(&self.capabilities.mask.text(text));
             self.notes.push((masked(&key), masked(&value)));
         }
@@ -178,7 +178,7 @@ impl secrets::Host for Host {
     }
 }
 
-/// Returns text without harmful characters, truncated to the length of a note.
+/// Returns a text without harmful characters, truncated to the maximum length of a note.
 fn printable(text: &str) -> String {
     text.chars().filter(|&c| !is_harmful(c)).take(MAX_NOTE_CHARS).collect()
 }

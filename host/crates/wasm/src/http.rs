@@ -1,13 +1,14 @@
-//! The import `wasi:http`: requests go through the egress of the task, and are denied without one.
+//! The import `wasi:http`. Requests go through the egress of the task. A task without an HTTP grant has no
+//! egress, so its requests are denied.
 //!
-//! Knows how wasmtime passes a request on and which error a guest receives. The egress decides what is
-//! granted.
+//! Translates between the requests and errors of wasmtime and of the crate `egress`. The egress decides which
+//! requests are granted.
 
 use http_body_util::BodyExt;
 use loopabull_egress::{Denied, ResponseBody, RunEgress, SendError, Timeouts};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-/// The HTTP access of a run; `None` if its task has no HTTP grant.
+/// HTTP access of a run; `None` if the task has no HTTP grant.
 pub(crate) struct EgressHooks(pub(crate) Option<RunEgress>);
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -41,13 +42,13 @@ impl WasiHttpHooks for EgressHooks {
         })
     }
 
-    /// Returns false: the egress sets the header `host`, from the granted origin.
+    /// Returns false, because the egress sets the header `host` from the granted origin.
     fn set_host_header(&mut self) -> bool {
         false
     }
 }
 
-/// Returns the error for the guest. The record of the run has the full error.
+/// Returns the error that the guest receives. The record of the run has the full error.
 fn to_wasi_error(error: SendError) -> Error {
     match error {
         SendError::Denied(Denied::Address { .. }) => Error::DestinationIpProhibited,

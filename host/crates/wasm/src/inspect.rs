@@ -1,77 +1,77 @@
-//! The imports and exports of a component, read from its bytes before anything is compiled.
+//! Checks the imports and exports of a component before the component is compiled.
 //!
-//! Owns the explanation for an operator whose component cannot be loaded: what it imports, which grant
-//! is missing, and the line to add. It runs before the linker, whose errors say less.
+//! Owns the errors for the operator: the refused import, the missing grant, and the line to add to the
+//! manifest. These checks run before the linker, whose error messages are less specific.
 
 use loopabull_model::{Grants, Reason};
 use wasmparser::{ComponentType, Parser, Payload};
 
 use crate::capabilities::GrantError;
 
-/// The version of the world that this host provides. All 0.1.x versions are compatible.
+/// The version of the WIT world that this host provides. All 0.1.x versions are compatible.
 const VERSION: &str = "0.1.0";
 const HANDLER: &str = "loopabull:task/handler";
-/// The maximum length of an import or export name in a message, in characters.
+/// The maximum length of an import or export name in an error message, in characters.
 const MAX_NAME: usize = 200;
 /// The maximum nesting depth of components. Build tools wrap exports in one or two components.
 const MAX_DEPTH: usize = 8;
 /// The maximum number of imports and exports of a component.
 const MAX_NAMES: usize = 1000;
-/// The maximum number of types inside other types. Readers, wasmparser included, recurse into them
-/// and would overflow their stack.
+/// The maximum number of nested types. wasmparser and other readers recurse into nested types, and more of
+/// them would overflow the stack.
 const MAX_NESTED_TYPES: usize = 1000;
 
 /// The reason why a component cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("it is not a component: {reason}")]
+    #[error("the file is not a component: {reason}")]
     NotComponent { reason: String },
-    #[error("it is a WebAssembly module, not a component")]
+    #[error("the file is a WebAssembly module, not a component")]
     Module,
-    #[error("it has {bytes} bytes; the limit is {limit}")]
+    #[error("the component has {bytes} bytes, the limit is {limit}")]
     TooLarge { bytes: u64, limit: u64 },
-    #[error("it cannot be compiled: {reason}")]
+    #[error("the component cannot be compiled: {reason}")]
     NotCompiled { reason: Reason },
-    #[error("compiling it took longer than {seconds} s")]
+    #[error("compiling the component took longer than {seconds} s")]
     TooSlow { seconds: u64 },
-    #[error("it does not export `{HANDLER}@{VERSION}`, so it is not a task")]
+    #[error("the component does not export `{HANDLER}@{VERSION}`, so it is not a task")]
     NoHandler,
-    #[error("it exports `{found}`, but this host supports version {VERSION}")]
+    #[error("the component exports `{found}`, but this host supports version {VERSION}")]
     OtherVersion { found: String },
-    #[error("it imports `{import}`, which needs the grant `{grant}`")]
+    #[error("the component imports `{import}`, which needs the grant `{grant}`")]
     NotGranted { import: String, grant: &'static str, line: &'static str },
-    #[error("it imports `{import}`, but sockets cannot be granted to a task")]
+    #[error("the component imports `{import}`, but sockets cannot be granted to a task")]
     Sockets { import: String },
-    #[error("it imports `{import}`, but this host supports version {has}")]
+    #[error("the component imports `{import}`, but this host supports version {has}")]
     ImportVersion { import: String, has: &'static str },
-    #[error("it imports `{import}`, which this host does not provide")]
+    #[error("the component imports `{import}`, which this host does not provide")]
     UnknownImport { import: String },
-    #[error("it contains components that define resources")]
+    #[error("the component contains components that define resources")]
     Composed,
     #[error(
-        "it has more than {MAX_NAMES} imports and exports, or components nested deeper than \
-         {MAX_DEPTH}"
+        "the component has more than {MAX_NAMES} imports and exports, or components nested deeper than \
+         {MAX_DEPTH} levels"
     )]
     TooComplex,
-    #[error("it has more than {MAX_NESTED_TYPES} nested types")]
+    #[error("the component has more than {MAX_NESTED_TYPES} nested types")]
     NestedTypes,
     #[error(transparent)]
     Grant(#[from] GrantError),
-    #[error("it does not fit the world `loopabull:task/granted@{VERSION}`: {reason}")]
+    #[error("the component does not fit the world `loopabull:task/granted@{VERSION}`: {reason}")]
     World { reason: Reason },
 }
 
 impl LoadError {
-    /// Returns a suggestion for the operator, if there is one.
+    /// Returns advice for the operator, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Module | Self::NoHandler => {
-                Some("build it with `#[task]` for the target wasm32-wasip2".to_owned())
+                Some("build the component with `#[task]` for the target wasm32-wasip2".to_owned())
             }
-            Self::NotGranted { line, .. } => Some(format!("add to its manifest: {line}")),
+            Self::NotGranted { line, .. } => Some(format!("add to the task's manifest: {line}")),
             Self::Sockets { .. } => Some("send HTTP requests with `wasi:http` instead".to_owned()),
             Self::OtherVersion { .. } | Self::ImportVersion { .. } | Self::World { .. } => {
-                Some("build it with the SDK of this host's version".to_owned())
+                Some("build the component with the SDK of this host's version".to_owned())
             }
             Self::Composed => Some("deploy each part as a separate task".to_owned()),
             _ => None,
@@ -86,7 +86,7 @@ struct Names {
     exports: Vec<String>,
 }
 
-/// Checks that a component is a task and imports only what its manifest grants.
+/// Checks that a component is a task, and that it imports only what the manifest of the task grants.
 pub(crate) fn check(bytes: &[u8], grants: &Grants) -> Result<(), LoadError> {
     let names = names(bytes)?;
     let handler = names.exports.iter().find(|name| interface(name) == HANDLER);
@@ -144,8 +144,8 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
             needs("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
         }
         _ if package == "wasi:sockets" => Err(LoadError::Sockets { import: name }),
-        // A guest's standard library imports these at its start. Without a grant they provide no
-        // directory and no environment variable.
+        // The standard library of a guest imports these interfaces when it starts. Without a grant they
+        // provide no directory and no environment variable, so they are allowed.
         _ if matches!(
             package,
             "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem"
@@ -157,20 +157,20 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
     }
 }
 
-/// Reads the names of imports and exports.
+/// Reads the names of the imports and exports.
 ///
-/// Refuses nested components that define resources: they could pass borrowed handles to each other,
-/// which was a vulnerability (GHSA-6fr9). Nested components that pass only values are allowed, because
+/// Refuses nested components that define resources. Such components could pass borrowed handles to each
+/// other, which was a vulnerability in wasmtime (GHSA-6fr9). Other nested components are allowed, because
 /// some build tools produce them.
 fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     let not_component = |error: wasmparser::BinaryReaderError| {
-        // The first line names the problem; the others dump bytes.
+        // The first line describes the problem. The other lines are a dump of bytes.
         let reason = error.message().lines().next().unwrap_or_default();
         let reason = reason.split(" - expected").next().unwrap_or_default().to_owned();
         LoadError::NotComponent { reason }
     };
     let mut names = Names::default();
-    // The number of components and modules that enclose the current payload.
+    // Number of components and modules around the current payload.
     let mut depth = 0_usize;
     let mut nested_types = 0;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -218,10 +218,10 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     Ok(names)
 }
 
-/// Returns an upper bound for the number of nested types in a type section.
+/// Returns an upper bound of the number of nested types in a type section.
 ///
-/// It counts each byte that declares a type followed by one that begins a component or instance type.
-/// Names and numbers may contain the same bytes, so the count may be too high but never too low.
+/// Counts each byte that declares a type and is followed by a byte that begins a component type or instance
+/// type. Names and numbers may contain the same bytes, so the count may be too high, but is never too low.
 fn count_nested_types(section: &[u8]) -> usize {
     section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count()
 }
@@ -235,8 +235,7 @@ fn is_track(name: &str, track: &str) -> bool {
     name.split_once('@').is_some_and(|(_, version)| version.starts_with(track))
 }
 
-/// Returns a name that is safe in a message: truncated, and without characters that could forge a
-/// line.
+/// Returns a name for an error message: truncated, and without characters that could start a new line.
 fn printable(name: &str) -> String {
     name.chars().filter(|&c| !loopabull_model::is_harmful(c)).take(MAX_NAME).collect()
 }

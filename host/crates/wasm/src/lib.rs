@@ -1,11 +1,11 @@
 //! Compiles and runs components: WebAssembly that exports `loopabull:task/handler`.
 //!
-//! This is the only crate that uses wasmtime. A component is inspected, compiled once and cached; it
-//! runs in a fresh instance for every message. It can use a clock, random numbers, its log, its
-//! configuration, and what its manifest grants. Its time and memory are limited. However a run ends,
-//! its result is an [`Attempt`].
+//! This is the only crate that uses wasmtime. A component is checked, compiled once and cached. Each message
+//! gets a fresh instance of the component. An instance can use a clock, random numbers, its log, its
+//! configuration, and the grants of its manifest. The time and memory of an instance are limited. The result
+//! of each run is an [`Attempt`], also after a trap or a timeout.
 //!
-//! The host's runner comes before it on the path of a message and receives the result.
+//! The runner of the host calls this crate with a message, and receives the result.
 
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
@@ -51,12 +51,12 @@ pub struct ComponentRunner {
     slots: Semaphore,
 }
 
-/// A compiled and checked component with its grants.
+/// A compiled and checked component with its capabilities.
 #[derive(Clone)]
 pub struct Component {
     pre: bindings::GrantedPre<host::Host>,
     capabilities: Arc<capabilities::Capabilities>,
-    /// The origin of its machine code.
+    /// Origin of the component's machine code.
     pub source: Source,
 }
 
@@ -69,11 +69,11 @@ impl ComponentRunner {
         Ok(Self { engine, egress: setup.egress.clone(), slots })
     }
 
-    /// Checks that a component imports only what its manifest grants, and prepares it for running.
+    /// Checks that a component imports only what its manifest grants, and compiles it or loads it from the
+    /// cache.
     ///
-    /// This takes tens of milliseconds, and seconds for large components, so it is done when tasks
-    /// are loaded and never for a message. `secrets` holds the values of the secrets that the manifest
-    /// grants, by name.
+    /// Compiling takes tens of milliseconds, and seconds for large components. So a component is loaded with
+    /// the tasks, and never for a message. `secrets` has the values of the granted secrets, by name.
     pub fn load(
         &self,
         bytes: &[u8],

@@ -1,18 +1,19 @@
-//! The memory limit of a run: all linear memories and tables of a component together.
+//! The memory limit of a run: the sum of all linear memories and tables of a component.
 //!
-//! wasmtime's own `StoreLimits` checks each memory alone, and a component may have many.
+//! wasmtime's `StoreLimits` limits each memory separately. A component can have several memories, so they are
+//! added up here.
 
 use wasmtime::ResourceLimiter;
 
-/// The size of a table element on the host, in bytes: a pointer.
+/// The size of a table element in the host's memory, in bytes. An element is a pointer.
 const ELEMENT_BYTES: u64 = 8;
 
-/// Counts the memory of a guest, and refuses growth beyond its limit.
+/// Counts the memory of a guest, and refuses to let it grow beyond its limit.
 pub(crate) struct Limiter {
     pub(crate) allowed: u64,
-    /// The memory that the guest holds. A memory never shrinks, so this is also the maximum.
+    /// Memory that the guest holds now, in bytes. Memories never shrink, so this is also the maximum.
     pub(crate) held: u64,
-    /// The memory that the guest would hold after the last growth that was refused.
+    /// Memory that the guest would have held after the last refused growth, in bytes.
     pub(crate) refused: Option<u64>,
 }
 
@@ -22,7 +23,8 @@ impl Limiter {
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: u64) -> bool {
-        // The memory's own maximum refuses this growth, so it neither counts nor exceeds our limit.
+        // wasmtime refuses this growth, because of the maximum in the component. So the growth is not counted
+        // and does not exceed the run's limit.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }

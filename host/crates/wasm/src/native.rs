@@ -1,13 +1,13 @@
 //! Loads cached machine code as a component.
 //!
-//! This file holds the only `unsafe` call of the crate.
+//! This file has the only `unsafe` call of the crate.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// Loads a component from machine code that this host compiled and authenticated.
 ///
-/// wasmtime itself refuses machine code of another version or of other settings.
+/// wasmtime refuses machine code that was compiled by another version or with other settings.
 #[expect(
     unsafe_code,
     reason = "wasmtime cannot check the origin of machine code; the cache checks it"

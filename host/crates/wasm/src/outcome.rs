@@ -1,4 +1,4 @@
-//! The outcome of a run, derived from the error with which wasmtime ended it.
+//! Derives the outcome of a run from the error with which wasmtime ended the run.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ const MAX_FRAMES: usize = 20;
 /// The maximum length of a function name in a backtrace, in characters.
 const MAX_NAME: usize = 200;
 
-/// Raised inside the guest when the run has reached its deadline.
+/// Error that ends the guest when the run has reached its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("the run has reached its deadline")]
 pub(crate) struct DeadlinePassed;
 
-/// Returns the outcome of a run that ended with an error. `reason` converts text of the guest.
+/// Returns the outcome of a run that ended with an error. `reason` masks the secrets in text of the guest.
 pub(crate) fn of_error(
     error: &wasmtime::Error,
     host: &Host,
@@ -40,7 +40,8 @@ pub(crate) fn of_error(
         let status = format!("exit status {status} before it returned a result");
         return Outcome::Exit { status: status.into() };
     }
-    // A guest that is refused memory usually aborts. The refused growth explains more than the trap.
+    // A guest whose memory growth is refused usually aborts. The refused growth explains the failure better
+    // than the trap, so the outcome names the memory limit.
     if let Some(wanted) = host.limiter.refused {
         let allowed = host.limiter.allowed;
         return Outcome::Limit { exceeded: Exceeded::Memory { allowed, wanted } };
@@ -55,7 +56,7 @@ pub(crate) fn deadline_passed(allowed: Duration) -> Outcome {
     Outcome::Limit { exceeded: Exceeded::Deadline { allowed } }
 }
 
-/// Returns the names of the functions that were active when a guest trapped, one per line.
+/// Returns the names of the functions that were active when the guest trapped, one per line.
 pub(crate) fn backtrace(error: &wasmtime::Error) -> Option<String> {
     if !error.is::<Trap>() {
         return None;
@@ -73,10 +74,10 @@ pub(crate) fn backtrace(error: &wasmtime::Error) -> Option<String> {
     (!frames.is_empty()).then_some(text)
 }
 
-/// Returns the limit that wasmtime enforced, if the error is about one.
+/// Returns the limit that wasmtime enforced, if the error is about such a limit.
 ///
-/// wasmtime has no types for most of these errors, so their texts are compared. Tests with guests that
-/// exceed each limit cover the texts.
+/// wasmtime has no types for most of these errors, so their texts are compared. In the tests, guests exceed
+/// each limit, so a changed text is noticed.
 fn exceeded_count(error: &wasmtime::Error) -> Option<Exceeded> {
     let texts: Vec<String> = error.chain().map(ToString::to_string).collect();
     let contains = |part: &str| texts.iter().any(|text| text.contains(part));
@@ -95,10 +96,10 @@ fn exceeded_count(error: &wasmtime::Error) -> Option<Exceeded> {
     None
 }
 
-/// Returns why the guest trapped.
+/// Returns the reason for a trap.
 ///
-/// A Rust guest that panics traps with `unreachable`. Its panic message is at the end of its standard
-/// error, in the line after the one that names the place.
+/// A Rust guest that panics traps with `unreachable`. The panic message is at the end of standard error: a
+/// line with the place of the panic, then a line with the message.
 fn trap_reason(error: &wasmtime::Error, stderr_tail: &str) -> String {
     let mut lines = stderr_tail.lines();
     let mut panic = None;
@@ -114,8 +115,8 @@ fn trap_reason(error: &wasmtime::Error, stderr_tail: &str) -> String {
     }
 }
 
-/// Returns the part of a line that says where a thread panicked. Earlier output of the guest on the
-/// same line is skipped.
+/// Returns the part of a line that says where a thread panicked. Output of the guest before that part is
+/// skipped.
 fn panic_place(line: &str) -> Option<&str> {
     let at = line.rfind("panicked at")?;
     let start = line[..at].rfind("thread '").unwrap_or(at);

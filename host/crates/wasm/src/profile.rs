@@ -1,33 +1,33 @@
-//! The engine's profile: the wasmtime features that are enabled, and the size of the instance pool.
+//! The engine's profile: the enabled wasmtime features and the size of the instance pool.
 //!
-//! The profile is small on purpose: no garbage collector, no threads, no component-model async. Most
-//! of wasmtime's advisories of the last year are about features that are disabled here.
+//! Only few features are enabled: no garbage collector, no threads, no component-model async. Most of the
+//! last year's advisories for wasmtime concern features that are disabled here.
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// The maximum size of one linear memory, in bytes. A manifest may not ask for more.
+/// The maximum size of one linear memory, in bytes. A manifest may not set a higher limit.
 pub const MAX_MEMORY: u64 = 1 << 30;
-/// The maximum number of core modules in a component. Rust needs 3 or 4, Python and JavaScript more.
+/// The maximum number of core modules in a component. Rust needs 3 or 4; Python and JavaScript need more.
 pub(crate) const MAX_CORE_INSTANCES: u32 = 64;
-/// The maximum number of linear memories of a component.
+/// The maximum number of linear memories in a component.
 pub(crate) const MAX_MEMORIES: u32 = 4;
-/// The maximum number of tables of a component.
+/// The maximum number of tables in a component.
 pub(crate) const MAX_TABLES: u32 = 64;
-/// The maximum number of elements of a table.
+/// The maximum number of elements in a table.
 const TABLE_ELEMENTS: usize = 100_000;
 
-/// How many bytes of a linear memory are zeroed and kept resident after a run; the rest is returned to
-/// the system. The value fits the 64 KiB stack that the SDK's template asks for: the memory that most
-/// tasks touch lies below it. A larger value slows down every run, because all of it is zeroed.
+/// Number of bytes at the start of a linear memory that are zeroed and stay resident after a run. The rest is
+/// returned to the system. The SDK's template sets a stack of 64 KiB, so most tasks use only memory below
+/// this limit. A larger value makes every run slower, because all these bytes are zeroed.
 const KEEP_RESIDENT: usize = 128 << 10;
 
-/// Returns the settings for this number of concurrent instances.
+/// Returns the engine's settings for this number of concurrent instances.
 pub(crate) fn config(instances: u32) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .wasm_component_model(true)
-        // wasmtime refuses a combination in which only some of these four are off.
+        // wasmtime accepts these four settings only if all of them are off.
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false)
@@ -54,8 +54,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(16 << 10);
-    // `pagemap_scan` and protection keys stay off, which is the default: in this version the first can
-    // leave swapped-out pages of the previous instance (fixed in 50.0.0), and the second has lost its
-    // key before.
+    // `pagemap_scan` and protection keys stay off, which is the default. In this version of wasmtime,
+    // `pagemap_scan` can leave swapped-out pages of the previous instance (fixed in 50.0.0). Protection keys
+    // had a bug in the past in which the key was lost.
     pool
 }

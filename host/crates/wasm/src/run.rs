@@ -1,6 +1,6 @@
-//! One run of a component: a fresh store, one call and its outcome.
+//! One run of a component: a fresh store, one call, and the outcome.
 //!
-//! The store is always dropped: after success, a trap, an exceeded limit and a timeout alike.
+//! The store is dropped after every run: after success, a trap, an exceeded limit or a timeout.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use crate::host::Host;
 use crate::limits::{MAX_CALL_BYTES, MAX_RESOURCES};
 use crate::outcome::{self, DeadlinePassed};
 
-/// How long a run may exceed its deadline before it is dropped. The epoch ends a guest that computes;
-/// this limit ends a guest that waits inside a call of the host.
+/// Time by which a run may exceed its deadline before the run is dropped. Epoch interruption ends a guest
+/// that computes. This timeout ends a guest that waits inside a call to the host.
 const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(
@@ -37,7 +37,7 @@ pub(crate) async fn run(
     let result = tokio::time::timeout(timeout, handle(&mut store, pre, &call)).await;
     let host = store.into_data();
     let mut backtrace = None;
-    // Secrets are masked before the text is truncated: part of a secret would not be recognised.
+    // Secrets are masked before the text is truncated, because a truncated secret would not be found.
     let reason = |text: String| Reason::from(capabilities.mask.text(&text));
     let outcome = match result {
         Ok(Ok(Ok(()))) => Outcome::Success,
@@ -54,7 +54,7 @@ pub(crate) async fn run(
     attempt(host, capabilities, outcome, backtrace)
 }
 
-/// Creates the store of a run, with all of its limits.
+/// Creates the store of a run, with all limits of the run.
 pub(crate) fn store(
     engine: &wasmtime::Engine,
     capabilities: &Arc<Capabilities>,
@@ -90,7 +90,7 @@ async fn handle(
     task.loopabull_task_handler().call_handle(store, &message(call)).await
 }
 
-/// Returns the message of a call in the form that a guest receives.
+/// Returns the message of a call in the form that the guest receives.
 pub(crate) fn message(call: &Call<'_>) -> Message {
     Message {
         id: call.message.id.to_string(),
@@ -100,7 +100,7 @@ pub(crate) fn message(call: &Call<'_>) -> Message {
     }
 }
 
-/// Returns the record of a run, with all secrets masked.
+/// Returns the result of a run, with all secrets masked.
 fn attempt(
     host: Host,
     capabilities: &Capabilities,

@@ -1,17 +1,17 @@
-//! The configuration of a runner.
+//! The configuration of a component runner.
 
 use std::path::PathBuf;
 
 use loopabull_egress::{EgressLimits, TlsRoots};
 
-/// The configuration of a runner.
+/// The configuration of a component runner.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The maximum number of components that run at once; further runs wait. Address space, not
-    /// memory, is reserved for all of them.
+    /// Maximum number of components that run at the same time. Further runs wait. The pool reserves address
+    /// space, not memory, for this number of components.
     pub instances: u32,
-    /// The directory for compiled components. If it cannot be used, components are compiled at each
-    /// start.
+    /// Directory for compiled components. If the directory cannot be used, all components are compiled at
+    /// each start.
     pub cache: PathBuf,
     pub egress: EgressSetup,
 }
@@ -20,6 +20,6 @@ pub struct Setup {
 #[derive(Clone, Debug)]
 pub struct EgressSetup {
     pub limits: EgressLimits,
-    /// The root certificates that server certificates are checked against.
+    /// Root certificates against which the certificates of HTTPS servers are checked.
     pub tls_roots: TlsRoots,
 }

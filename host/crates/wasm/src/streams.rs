@@ -1,7 +1,7 @@
-//! The output of a guest: standard output, standard error and log lines, in one text of limited size.
+//! The output of a guest: standard output, standard error and log lines, as one text of limited size.
 //!
-//! wasmtime's own pipes would end the run when they are full, and its buffered stream grew without
-//! bound under empty writes (GHSA-5m8g).
+//! The streams of wasmtime are not used: a full pipe of wasmtime ends the run, and wasmtime's buffered stream
+//! grew without limit with empty writes (GHSA-5m8g).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// The maximum number of bytes that a guest may write at once.
+/// The maximum number of bytes that a guest may write in one call.
 const MAX_WRITE_BYTES: usize = 64 << 10;
-/// How many bytes of the end of standard error are stored separately. A panic message comes last, when
-/// a verbose guest has already used up its output limit.
+/// Number of bytes at the end of standard error that are kept separately. A panic message comes last, and a
+/// guest with much output may have used up its output limit by then.
 const STDERR_TAIL_BYTES: usize = 4 << 10;
 
 /// The output of one run. Clones write to the same text.
@@ -38,7 +38,7 @@ impl Streams {
         Self { captured: Arc::new(Mutex::new(captured)), is_error: false }
     }
 
-    /// Returns the standard error of the same output.
+    /// Returns the standard error stream of the same output.
     pub(crate) fn as_error(&self) -> Self {
         Self { captured: Arc::clone(&self.captured), is_error: true }
     }

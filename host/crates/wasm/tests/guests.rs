@@ -1,7 +1,7 @@
-//! Well-behaved and failing guests, and the outcomes of their runs.
+//! Tests of well-behaved and failing guests, and of the outcomes of their runs.
 //!
-//! Each guest is a WAT text around one function body, so this suite needs no WebAssembly toolchain.
-//! Tasks written in Rust are tested with the example tasks.
+//! Each guest is a WAT text with one function body, so these tests need no WebAssembly toolchain. Tasks that
+//! are written in Rust are tested with the example tasks.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use loopabull_wasm::{Call, Component, ComponentRunner, LoadError};
 #[path = "hostile/test_runner.rs"]
 mod test_runner;
 
-/// The timeout of runs. Only guests that never end use all of it.
+/// The timeout of runs. Only guests that never end use all of this time.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Returns a component whose `handle` has this body.
+/// Returns a component whose function `handle` has this body.
 ///
-/// Its eight parameters are pointer and length of id, topic, headers and body. Its result is the
-/// address of a `result<_, failure>`: address 0 holds `ok`, 96 `reject("no good")`, 128
-/// `retry("no good")`. Address 64 holds the text `no good`.
+/// The eight parameters are pointer and length of id, topic, headers and body. The result is the address of a
+/// `result<_, failure>`: address 0 has `ok`, address 96 `reject("no good")`, and address 128
+/// `retry("no good")`. Address 64 has the text `no good`.
 fn guest(body: &str) -> String {
     include_str!("guests/guest.wat").replace("BODY", body)
 }
@@ -58,7 +58,7 @@ async fn run_wat(wat: &str, timeout: Duration) -> Attempt {
     let message = message();
     let call = call(&message, timeout);
     let attempt = runner.run(&component, call.clone()).await;
-    // The next message gets a fresh instance, so the outcome is the same whatever the guest did.
+    // Each message gets a fresh instance, so a second run has the same outcome.
     let again = runner.run(&component, call).await;
     assert_eq!(attempt.outcome, again.outcome);
     attempt
@@ -116,7 +116,7 @@ async fn an_endless_loop_does_not_block_other_runs() {
     let load = |body: &str| load(&runner, &guest(body)).ok().unwrap();
     let (looping, good) = (load("(loop $l br $l) unreachable"), load("i32.const 0"));
     let message = message();
-    // Both runs share one thread, so the loop must yield for the other run to end first.
+    // Both runs share one thread. The other run can end only if the endless loop yields.
     let endless = runner.run(&looping, call(&message, Duration::from_secs(60)));
     let other = runner.run(&good, call(&message, Duration::from_secs(60)));
     tokio::select! {
@@ -128,7 +128,7 @@ async fn an_endless_loop_does_not_block_other_runs() {
 
 #[tokio::test]
 async fn endless_memory_growth_exceeds_its_limit() {
-    // The guest starts with one page of 64 KiB, may have 1 MiB, and traps when a growth is refused.
+    // The guest starts with one page of 64 KiB. The guest may use 1 MiB, and traps when a growth is refused.
     let body = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
                 unreachable";
     let exceeded = Exceeded::Memory { allowed: 1 << 20, wanted: (1 << 20) + (64 << 10) };

@@ -1,4 +1,4 @@
-//! Components that are refused at load, with the error and the hint that the operator sees.
+//! Tests of components that are refused at load, with the error and the hint that the operator sees.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
@@ -25,25 +25,25 @@ fn check(wat: &str, expected: &str) {
     assert_eq!(load_error(wat, ""), expected);
 }
 
-/// Returns a task that imports an empty interface of this name.
+/// Returns a task that imports an empty interface with this name.
 fn importing(name: &str) -> String {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     guest.replacen("(component", &format!("(component (import \"{name}\" (instance))"), 1)
 }
 
 fn check_import(name: &str, expected: &str) {
-    check(&importing(name), &format!("it imports `{name}`, {expected}"));
+    check(&importing(name), &format!("the component imports `{name}`, {expected}"));
 }
 
 #[test]
 fn a_file_that_is_not_a_component_is_refused() {
     let error = |bytes: &[u8]| load(bytes, "").unwrap_err().to_string();
-    assert!(error(b"").starts_with("it is not a component"), "{}", error(b""));
-    assert!(error(b"\0asm garbage").starts_with("it is not a component"));
+    assert!(error(b"").starts_with("the file is not a component"), "{}", error(b""));
+    assert!(error(b"\0asm garbage").starts_with("the file is not a component"));
     check(
         "(module)",
-        "it is a WebAssembly module, not a component; \
-         build it with `#[task]` for the target wasm32-wasip2",
+        "the file is a WebAssembly module, not a component; \
+         build the component with `#[task]` for the target wasm32-wasip2",
     );
 }
 
@@ -51,8 +51,8 @@ fn a_file_that_is_not_a_component_is_refused() {
 fn a_component_without_a_handler_is_refused() {
     check(
         "(component)",
-        "it does not export `loopabull:task/handler@0.1.0`, so it is not a task; \
-         build it with `#[task]` for the target wasm32-wasip2",
+        "the component does not export `loopabull:task/handler@0.1.0`, so it is not a task; \
+         build the component with `#[task]` for the target wasm32-wasip2",
     );
 }
 
@@ -73,7 +73,8 @@ fn a_missing_grant_is_named_with_the_line_to_add() {
         ),
     ];
     for (import, grant, line) in grants {
-        let expected = format!("which needs the grant `{grant}`; add to its manifest: {line}");
+        let expected =
+            format!("which needs the grant `{grant}`; add to the task's manifest: {line}");
         check_import(import, &expected);
     }
 }
@@ -94,7 +95,7 @@ fn sockets_cannot_be_granted() {
 
 #[test]
 fn an_import_of_another_version_is_refused() {
-    let hint = "; build it with the SDK of this host's version";
+    let hint = "; build the component with the SDK of this host's version";
     check_import(
         "loopabull:task/log@0.2.0",
         &format!("but this host supports version 0.1.0{hint}"),
@@ -114,8 +115,8 @@ fn a_handler_of_another_version_is_refused() {
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");
     check(
         &guest.replace("loopabull:task/handler@0.1.0", "loopabull:task/handler@0.2.0"),
-        "it exports `loopabull:task/handler@0.2.0`, but this host supports version 0.1.0; \
-         build it with the SDK of this host's version",
+        "the component exports `loopabull:task/handler@0.2.0`, but this host supports version 0.1.0; \
+         build the component with the SDK of this host's version",
     );
 }
 
@@ -137,8 +138,7 @@ fn a_handler_of_another_type_is_refused() {
             (export "loopabull:task/handler@0.1.0" (instance $h)))"#,
         "",
     );
-    let expected =
-        "it does not fit the world `loopabull:task/granted@0.1.0`: `handle` has another type:";
+    let expected = "the component does not fit the world `loopabull:task/granted@0.1.0`: `handle` has another type:";
     assert!(error.starts_with(expected), "{error}");
 }
 
@@ -150,7 +150,7 @@ fn nested_components_that_define_resources_are_refused() {
     };
     check(
         &inside("(type (resource (rep i32)))"),
-        "it contains components that define resources; deploy each part as a separate task",
+        "the component contains components that define resources; deploy each part as a separate task",
     );
     load(&wat::parse_str(inside("(core module)")).unwrap(), "").unwrap();
 }
@@ -158,14 +158,14 @@ fn nested_components_that_define_resources_are_refused() {
 #[test]
 fn deep_nesting_and_many_exports_are_refused() {
     let deep = format!("{}{}", "(component ".repeat(12), ")".repeat(12));
-    let expected = "it has more than 1000 imports and exports, or components nested deeper than 8";
+    let expected = "the component has more than 1000 imports and exports, or components nested deeper than 8 levels";
     check(&deep, expected);
     let exports: String = (0..1001).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
     check(&format!("(component (instance $h) {exports})"), expected);
 }
 
-/// Returns the start of a component with instance types nested this deep. It is assembled from
-/// bytes, because no tool would write it.
+/// Returns the start of a component with instance types nested this deep. The bytes are assembled by hand,
+/// because no tool writes such a component.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut body = vec![1];
     for _ in 0..depth {
@@ -195,9 +195,9 @@ fn deeply_nested_types_are_refused() {
     };
     // wasmtime accepts this depth, so the error is about the missing export.
     assert!(error(999).ends_with("does not have export `handle`"), "{}", error(999));
-    assert_eq!(error(1_000), "it has more than 1000 nested types");
-    assert_eq!(error(1_000_000), "it has more than 1000 nested types");
-    // Lists of lists are refused by wasmtime itself.
+    assert_eq!(error(1_000), "the component has more than 1000 nested types");
+    assert_eq!(error(1_000_000), "the component has more than 1000 nested types");
+    // wasmtime itself refuses lists of lists that are nested too deep.
     let mut lists = String::from("(type $l0 (list u8))");
     for n in 1..10_000 {
         lists += &format!("(type $l{n} (list $l{}))", n - 1);
@@ -217,7 +217,7 @@ fn deeply_nested_types_are_refused() {
 fn a_hundred_thousand_exports_are_refused() {
     let exports: String =
         (0..100_000).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
-    let expected = "it has more than 1000 imports and exports, or components nested deeper than 8";
+    let expected = "the component has more than 1000 imports and exports, or components nested deeper than 8 levels";
     check(&format!("(component (instance $h) {exports})"), expected);
     // The exports may also belong to an exported instance instead of the component itself.
     let exports: String =
@@ -229,7 +229,7 @@ fn a_hundred_thousand_exports_are_refused() {
     );
     check(
         &wat,
-        "it cannot be compiled: failed to parse WebAssembly module: \
+        "the component cannot be compiled: failed to parse WebAssembly module: \
          instantiation exports size is out of bounds (at offset 0x1ce)",
     );
 }
@@ -243,7 +243,7 @@ fn control_characters_in_names_are_escaped_in_errors() {
         .replace("(instantiate $m)", "(instantiate $m (with \"env\" (instance)))");
     check(
         &wat,
-        "it cannot be compiled: failed to parse WebAssembly module: module instantiation argument \
+        "the component cannot be compiled: failed to parse WebAssembly module: module instantiation argument \
          `env` does not export an item named `evil\\n\\u{1b}[31m\\u{202e}` (at offset 0x194)",
     );
 }

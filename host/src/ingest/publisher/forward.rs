@@ -1,7 +1,7 @@
-//! Forwarding: publishes the entries of the spool, in order for each queue.
+//! Forwarding: publishes the entries in the spool, in order for each queue.
 //!
-//! A queue that accepts nothing delays no other queue. Every daemon forwards, also one without
-//! sources, because an earlier daemon may have left entries in the spool.
+//! An unavailable queue does not delay other queues. A daemon without sources also forwards the
+//! spool, because an earlier daemon may have left entries in it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::error::chain;
 use crate::ingest::publisher::{Accepted, Publisher};
 use crate::ingest::spool::Line;
 
-/// How soon the file is read again for an entry that is about to be written to it.
+/// Interval at which the file is reread while an entry is counted but not written yet.
 const WRITE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The result of forwarding the first entries of a queue.
 struct Batch {
-    /// How many entries were removed from the spool.
+    /// Number of entries that were removed from the spool.
     removed: u64,
-    /// Why the next entry was not published, if it was not.
+    /// Error of the next entry, if its publish failed.
     failure: Option<QueueError>,
 }
 
 impl Publisher {
-    /// Publishes the entries of the spool until the daemon drains.
+    /// Publishes the entries in the spool until the daemon drains.
     pub(in crate::ingest) async fn forward(&self) {
         self.metrics.set_spool(self.spool.depth());
         let (mut running, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
@@ -40,18 +40,20 @@ impl Publisher {
             tokio::select! {
                 () = self.spool.filled() => (),
                 Some(queue) = running.next() => drop(busy.remove(&queue)),
-                // An entry that was published and not removed is published again under the same id.
+                // Dropping a batch is safe: an entry that was published but not removed is
+                // published again with the same id.
                 () = self.drain.cancelled() => return,
             }
         }
     }
 
-    /// Publishes the entries of one queue until none is left. Returns the queue.
+    /// Publishes the entries of one queue until the spool contains no more of them. Returns the
+    /// queue.
     async fn forward_queue(&self, queue: String) -> String {
         let mut backoff = Backoff::default();
         while self.spool.contains(&queue) {
             let failure = match self.forward_batch(&queue).await {
-                // An entry is counted, but not in the file yet.
+                // An entry is counted but not in the file yet, so the file is reread.
                 Ok(Batch { removed: 0, failure: None }) => {
                     tokio::time::sleep(WRITE_INTERVAL).await;
                     continue;
@@ -59,7 +61,9 @@ impl Publisher {
                 Ok(Batch { removed, failure }) => {
                     if removed > 0 {
                         self.metrics.set_spool(self.spool.depth());
-                        tracing::info!("{removed} entries left the spool for queue `{queue}`");
+                        tracing::info!(
+                            "removed {removed} entries of queue `{queue}` from the spool"
+                        );
                         self.resolve_problem();
                         backoff.reset();
                     }
@@ -89,7 +93,8 @@ impl Publisher {
             }
         }
         let removed = self.spool.remove(queue, &lines[..results.len()]).await?;
-        // Counted after the removal: an entry that stays in the file is published again.
+        // Entries are counted after their removal, because an entry that stays in the file is
+        // published again.
         for (line, accepted) in lines.iter().zip(results) {
             match &line.entry {
                 Some(entry) => self.count(entry, accepted),
@@ -101,16 +106,16 @@ impl Publisher {
         Ok(Batch { removed, failure })
     }
 
-    /// Publishes one entry. An error means that it has to be tried again.
+    /// Publishes one entry. After an error, the entry stays in the spool and is retried.
     async fn forward_line(&self, line: &Line) -> Result<Accepted, QueueError> {
         let Some(entry) = &line.entry else {
-            self.log_loss(&line.id, "its entry in the spool cannot be read");
+            self.log_loss(&line.id, "the entry in the spool cannot be parsed");
             return Ok(Accepted::Lost);
         };
         match self.queues.publish(entry).await {
             Ok(()) => Ok(Accepted::Queued),
             Err(error) if error.is_permanent() => {
-                // While the daemon stops it stays in the spool.
+                // If the daemon stops first, the entry stays in the spool.
                 self.quarantine(entry, &error).await.map_err(|_stopping| error)
             }
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Each result of an entry: what is stored, and that it is counted once.
+//! Tests of the publisher: where each entry is stored, and that it is counted once.
 
 use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{EntryId, Manifest, Message, Task, TaskKind};
@@ -9,12 +9,13 @@ use super::*;
 
 pub(in crate::ingest) const TOPIC: &str = "org.example.hello";
 
-/// Returns a publisher with an embedded queue, and room for `spool` and `quarantine` bytes.
+/// Returns a publisher with an embedded queue. The limits of the spool and the quarantine are in
+/// bytes.
 async fn publisher(folder: &TempDir, spool: u64, quarantine: u64) -> Publisher {
     publisher_with(folder, spool, quarantine, &Arc::default()).await
 }
 
-/// The same with the metrics of the caller.
+/// Like `publisher`, with metrics of the caller.
 pub(in crate::ingest) async fn publisher_with(
     folder: &TempDir,
     spool: u64,
@@ -48,7 +49,7 @@ pub(in crate::ingest) fn message(id: &str) -> Message {
     Verifier::Off.verify(envelope, 0).unwrap()
 }
 
-/// Makes each publish fail, until [`repair_queue`].
+/// Makes every publish fail, until [`repair_queue`] is called.
 pub(in crate::ingest) fn break_queue(folder: &TempDir) {
     change(folder, "queue.db", "ALTER TABLE entries RENAME TO away");
 }
@@ -94,7 +95,7 @@ pub(in crate::ingest) fn counts(metrics: &Metrics) -> Counts {
     }
 }
 
-/// Forwards until the spool is empty.
+/// Runs the forwarding until the spool is empty.
 async fn forward_all(publisher: &Publisher) {
     let is_empty = async {
         while publisher.spool.depth() != (0, 0) {
@@ -102,7 +103,7 @@ async fn forward_all(publisher: &Publisher) {
         }
     };
     tokio::select! {
-        () = publisher.forward() => panic!("it forwards until the daemon drains"),
+        () = publisher.forward() => panic!("forwarding ended before the daemon drains"),
         ended = tokio::time::timeout(Duration::from_secs(30), is_empty) => ended.unwrap(),
     }
 }
@@ -122,7 +123,7 @@ async fn a_spooled_entry_counts_as_published_only_when_it_is_forwarded() {
     let publisher = publisher(&folder, 10_000, 10_000).await;
     break_queue(&folder);
     assert_eq!(publisher.publish(&entry("1")).await, Accepted::Spooled);
-    // It does not overtake the first, which is still in the spool.
+    // The second entry must not overtake the first, which is still in the spool.
     repair_queue(&folder);
     assert_eq!(publisher.publish(&entry("2")).await, Accepted::Spooled);
     assert_eq!(counts(&publisher.metrics), Counts { spooled: 2, ..NONE });

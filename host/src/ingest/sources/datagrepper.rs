@@ -1,12 +1,15 @@
-//! Catching up: asks datagrepper, the archive of the bus, for messages that were missed.
+//! The datagrepper source: fetches missed messages from datagrepper, the archive of the bus.
 //!
-//! A PUB/SUB socket gives no second chance. So after each connect the time before it is searched, and
-//! again a little later, because the archive lags behind. A search has a fixed end, so that its pages
-//! do not move, runs oldest first, and begins a little early, because duplicates are recognised.
+//! A fedmsg publisher does not repeat messages that a subscriber missed. So each connect is
+//! followed by a catch-up: a search of the archive for the time since the last complete time. The
+//! archive lags behind the bus, so the catch-up is repeated once after the overlap. A search has a
+//! fixed end and returns the oldest messages first, so that its pages do not shift. A search begins
+//! early, because duplicates are dropped.
 //!
-//! The archive keeps no signatures, so its TLS connection is trusted instead. A topic that the routing
-//! policy reserves for certain signers is not accepted from it. Before it on the path of a message:
-//! datagrepper's `/v2/search` (fedora-infra/datagrepper, `app.py`); after it: the ingest path.
+//! The archive stores no signatures, so its TLS connection is trusted instead. A message is
+//! rejected if the routing policy reserves its topic for certain signers. Before this source on the
+//! path of a message: datagrepper's `/v2/search` (fedora-infra/datagrepper, `app.py`). After it:
+//! the ingest path.
 
 mod client;
 mod progress;
@@ -37,15 +40,16 @@ use crate::observe::activity::{Activity, Link};
 use crate::observe::metrics::{BySource, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
-/// The number of consecutive unreadable answers after which smaller pages are requested.
+/// Number of consecutive unreadable responses after which smaller pages are requested.
 const MAX_UNREADABLE: u32 = 3;
-/// The pause after the configured number of consecutive pages.
+/// Pause after the configured number of consecutive pages.
 const PAGES_PAUSE: Duration = Duration::from_mins(1);
-/// The maximum size of all topics in the URL, in bytes. If they have more, all topics are requested.
+/// Maximum total size of the topics in the URL, in bytes. If the topics are larger, all topics are
+/// requested.
 const MAX_FILTER_BYTES: usize = 4 << 10;
-/// The metrics label of a message that the archive has and cannot deliver.
+/// Metrics label of a message that the archive cannot deliver.
 const UNREADABLE: &str = "archive-unreadable";
-/// The metrics label of a message whose topic is reserved for certain signers.
+/// Metrics label of a message whose topic is reserved for certain signers.
 const UNSIGNED: &str = "unsigned";
 
 /// The archive as a source.
@@ -63,17 +67,17 @@ pub(super) struct Datagrepper {
     drain: CancellationToken,
 }
 
-/// Why the archive cannot be used.
+/// The reason why the archive cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DatagrepperError {
-    #[error("cannot use the URL of datagrepper `{url}`")]
+    #[error("cannot use the datagrepper URL `{url}`")]
     Url { url: String, source: UrlError },
     #[error(transparent)]
     Progress(#[from] ProgressError),
 }
 
 impl DatagrepperError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Url { source, .. } => Some(source.hint()),
@@ -83,11 +87,11 @@ impl DatagrepperError {
 }
 
 impl Datagrepper {
-    /// Reads the progress of earlier daemons.
+    /// Creates the source, and reads the progress that earlier daemons saved.
     ///
     /// # Errors
     ///
-    /// If the URL is invalid, or the file cannot be read.
+    /// If the URL is invalid, or the progress file cannot be read.
     pub(super) fn open(
         settings: &config::Datagrepper,
         config: &Config,
@@ -128,7 +132,7 @@ impl Datagrepper {
     pub(super) async fn run(mut self) {
         let drain = self.drain.clone();
         tokio::select! {
-            // A page that is dropped is requested again by the next daemon.
+            // Dropping a page in progress is safe, because the next daemon requests the page again.
             Stopping = self.follow() => (),
             () = drain.cancelled() => (),
         }
@@ -153,7 +157,8 @@ impl Datagrepper {
         }
     }
 
-    /// Searches the time that was missed.
+    /// Searches the archive for missed messages. First finishes the search that is in progress, if
+    /// there is one.
     async fn catch_up(&mut self) -> Result<(), Stopping> {
         if let Some(search) = self.progress.under_way.clone() {
             self.search(search).await?;
@@ -181,7 +186,7 @@ impl Datagrepper {
                     self.activity.set_link(self.name(), Link::Lost(error));
                     if unreadable >= MAX_UNREADABLE {
                         unreadable = 0;
-                        // If another search works, the fault is in this page.
+                        // If another search succeeds, the problem is in this page.
                         if self.client.page(&Search::of_nothing()).await.is_ok() {
                             backoff.reset();
                             self.shrink_or_skip(&mut search);
@@ -198,7 +203,7 @@ impl Datagrepper {
             for message in &raw_messages {
                 self.accept(message).await?;
             }
-            tracing::info!("catching up: page {} of {pages}, {total} messages", search.page);
+            tracing::info!("catch-up: page {} of {pages}, {total} messages in total", search.page);
             if search.page >= pages {
                 self.progress.complete(search.end);
                 self.progress.under_way = None;
@@ -210,17 +215,18 @@ impl Datagrepper {
             self.save();
             consecutive += 1;
             if consecutive >= self.settings.pages {
-                tracing::warn!("catching up pauses for a minute after {consecutive} pages");
+                tracing::warn!("pausing the catch-up for a minute after {consecutive} pages");
                 tokio::time::sleep(PAGES_PAUSE).await;
                 consecutive = 0;
             }
         }
     }
 
-    /// Replaces a page that cannot be read by smaller ones, or skips the one message in it.
+    /// Requests smaller pages in place of an unreadable page. Skips the message if the page has
+    /// only one.
     fn shrink_or_skip(&mut self, search: &mut Search) {
         if !search.shrink() {
-            tracing::error!("skipped message {} of `{}`", search.page, self.name());
+            tracing::error!("skipped unreadable message {} of `{}`", search.page, self.name());
             self.path.count_rejection(UNREADABLE);
             search.page += 1;
         }
@@ -228,7 +234,7 @@ impl Datagrepper {
         self.save();
     }
 
-    /// Accepts a message of a page as if it had come on the bus.
+    /// Accepts a message of a page like a message from the bus.
     async fn accept(&self, message: &RawValue) -> Result<(), Stopping> {
         self.activity.receive(self.name());
         let message = trusted::from_recording(message.get().as_bytes());
@@ -255,7 +261,8 @@ impl Datagrepper {
         }
     }
 
-    /// Returns the topics to search. None means all: datagrepper does not search patterns.
+    /// Returns the topics to search. An empty list means all topics, because datagrepper cannot
+    /// search for patterns.
     fn topics(&self) -> Vec<String> {
         let topics: Vec<_> = if self.settings.topics.is_empty() {
             let catalog = self.catalog.get();
@@ -270,7 +277,7 @@ impl Datagrepper {
 
     fn save(&self) {
         if let Err(error) = self.progress.write(&self.file) {
-            tracing::error!("cannot write `{}`: {error}", self.file.display());
+            tracing::error!("cannot write the progress file `{}`: {error}", self.file.display());
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The fedmsg source: ZeroMQ SUB sockets in a thread of their own, and a part that verifies.
+//! The fedmsg source: a thread that receives envelopes from ZeroMQ, and a part that verifies the
+//! envelopes.
 //!
-//! Owns the verification of envelopes, with the verifier that is in force at that moment. Before it on
-//! the path of a message: the thread, which receives and parses. After it: the ingest path.
+//! Owns the verification of envelopes, which uses the current verifier. Before this part on the
+//! path of a message: the thread, which receives and parses envelopes. After it: the ingest path.
 
 mod endpoint;
 mod thread;
@@ -22,7 +23,7 @@ pub(super) use thread::{Connections, FedmsgError, Received, start};
 
 /// The part of the source that verifies envelopes.
 pub(super) struct FedmsgSource {
-    /// The verifier in force. It is replaced when the signers are read again.
+    /// Current verifier. It is replaced when the CA and CRL files are reread.
     pub verifier: watch::Receiver<Arc<Verifier>>,
     pub path: Arc<IngestPath>,
     pub activity: Arc<Activity>,
@@ -34,11 +35,11 @@ impl FedmsgSource {
     /// Accepts the envelopes that the thread receives, until the daemon drains.
     pub(super) async fn run(self, mut receiver: mpsc::Receiver<Received>) {
         loop {
-            // `recv` loses nothing when it is dropped.
+            // `recv` loses no envelope when it is dropped.
             let received = tokio::select! {
                 received = receiver.recv() => received,
                 () = self.drain.cancelled(), if !receiver.is_closed() => {
-                    // The envelopes that the thread has handed over are still accepted.
+                    // Envelopes that are already in the channel are still accepted.
                     receiver.close();
                     continue;
                 }

@@ -1,9 +1,9 @@
-//! The source of a fedora-messaging bus: AMQP, the topic exchange of another broker.
+//! The fedora-messaging source, which consumes a bus over AMQP.
 //!
-//! Decides when a delivery is acknowledged: when its entries are stored here, or when it is quarantined
-//! because it is not a message. Until then its broker keeps it. Signatures are not checked: the
-//! broker's TLS, users and topic permissions are trusted. Before it on the path of a message: [`Bus`];
-//! after it: the ingest path.
+//! Decides when a delivery is acknowledged: when its entries are stored, or when it is quarantined
+//! because it is not a valid message. Until then, the broker of the bus keeps the delivery.
+//! Signatures are not checked: the TLS connection, users and topic permissions of the broker are
+//! trusted. Before this source on the path of a message: [`Bus`]. After it: the ingest path.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::ingest::quarantine::{Stopping, Unusable};
 use crate::observe::activity::{Activity, Link};
 use crate::observe::metrics::{BySource, Metrics};
 
-/// The metrics label of this source.
+/// Metrics label of this source.
 const SOURCE: &str = "fedora-messaging";
 
 /// A fedora-messaging bus as a source.
 pub(super) struct BusSource {
-    /// The names of its broker and its queue, as the status shows them.
+    /// Name of the source in the status: the broker and the queue.
     pub name: String,
     pub path: Arc<IngestPath>,
     pub activity: Arc<Activity>,
@@ -42,7 +42,8 @@ impl BusSource {
         };
         tokio::select! {
             () = accept => (),
-            // Beside it, so that the state is reported also while a message waits for the queue.
+            // The state is reported concurrently, so that it is current while a message waits for
+            // its queue.
             () = self.report(state) => (),
         }
         bus.stop().await;
@@ -56,15 +57,16 @@ impl BusSource {
             Ok(message) => self.path.accept_kept(&self.name, &message).await,
             Err((reason, why)) => self.reject(&delivery, reason, &why).await,
         };
-        // An unacknowledged delivery is redelivered when our connection ends with the daemon.
+        // The daemon is stopping. The broker redelivers the unacknowledged delivery after the
+        // connection ends.
         let Ok(()) = accepted else { return };
         match delivery.ack().await {
-            // A delivery whose acknowledgement is lost is redelivered and deduplicated.
+            // If the acknowledgement is lost, the delivery is redelivered and deduplicated.
             Settled::Sent | Settled::ChannelGone => (),
         }
     }
 
-    /// Quarantines a delivery that is not a message.
+    /// Quarantines a delivery that is not a valid message.
     async fn reject(
         &self,
         delivery: &BusDelivery,
@@ -82,7 +84,7 @@ impl BusSource {
         self.path.reject_delivery(reason, &unusable).await
     }
 
-    /// Reports the state of the connection for as long as it is polled.
+    /// Reports the state of the connection. Never returns.
     async fn report(&self, mut state: watch::Receiver<BusState>) {
         while state.changed().await.is_ok() {
             let state = state.borrow_and_update().clone();
@@ -94,12 +96,13 @@ impl BusSource {
             self.metrics.count_link(&self.name, &link);
             self.activity.set_link(&self.name, link);
         }
-        // The bus has ended; the other branch still accepts the deliveries that it has received.
+        // The bus has ended. The other branch of `select!` still accepts the deliveries that were
+        // received before.
         std::future::pending().await
     }
 }
 
-/// Makes a message of a delivery. An error has the metrics label and a sentence.
+/// Parses the message of a delivery. An error consists of a metrics label and a description.
 fn message(delivery: &BusDelivery) -> Result<Message, (&'static str, String)> {
     let text = delivery.text().map_err(|error| ("bad-encoding", error.to_string()))?;
     let properties = Properties {

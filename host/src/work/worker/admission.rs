@@ -1,4 +1,4 @@
-//! The admission of a delivery: whether its task may run now.
+//! The admission of a delivery, which decides whether its task may run now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,21 @@ use crate::tasks::catalog::Catalog;
 use crate::work::in_progress::{EntriesInProgress, EntryInProgress};
 use crate::work::pauses::Pauses;
 
-/// How long a redelivered entry waits that is still in progress here.
+/// Delay of a redelivered entry that this daemon is still processing.
 const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
 
 /// Admits deliveries.
 pub(crate) struct Admission {
     pub pauses: Arc<Pauses>,
     pub in_progress: EntriesInProgress,
-    /// The fate of messages whose task is refused.
+    /// Treatment of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
     pub drain: CancellationToken,
 }
 
 impl Admission {
-    /// Marks an entry as in progress, or returns the settlement of a delivery that may not run now.
+    /// Marks an entry as in progress. If its task must not run now, returns the settlement of the
+    /// delivery instead.
     pub(super) fn admit(
         &self,
         catalog: &Catalog,
@@ -44,7 +45,8 @@ impl Admission {
                 }
             });
         }
-        // A broker that took back our claim delivers the entry again while it runs.
+        // The broker redelivers an entry if our claim on it is lost. If the entry is still being
+        // processed here, the second delivery is requeued.
         self.in_progress.start(&entry.id).ok_or_else(|| {
             let id = &entry.message.id;
             tracing::warn!(message.id = %id, "message {id} is already in progress");

@@ -1,7 +1,7 @@
 //! An attempt: one run of a task on one delivery, recorded in the journal.
 //!
-//! Owns the order run → record, and the repetition of a run that conflicted with another run of its
-//! task. Does not know how a delivery is settled.
+//! Owns the order of an attempt: the run first, then its record. Repeats a run that conflicted with
+//! another run of its task. Does not know how a delivery is settled.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ pub(crate) struct Attempts {
     pub journal: Arc<Journal>,
     pub task_locks: TaskLocks,
     pub metrics: Arc<Metrics>,
-    /// Cancelled when runs in progress must end.
+    /// Token that cancels the runs in progress.
     pub cancel: CancellationToken,
 }
 
@@ -38,13 +38,13 @@ pub(super) struct Planned<'a> {
     /// The task of the delivery, if it is loaded.
     pub task: Option<&'a Task>,
     pub policy: &'a RetryPolicy,
-    /// How many daemons died while they ran the entry.
+    /// Number of daemons that died while they ran the entry.
     pub crashes: u32,
 }
 
 impl Attempts {
-    /// Runs a task and records the run; returns the run as it was recorded. If another run changed the
-    /// state that this one had read, it is repeated with no other run of the task beside it.
+    /// Runs a task, records the run, and returns the recorded run. If the run conflicts with
+    /// another run of the task, repeats it while no other run of the task is in progress.
     pub(super) async fn run_and_record(
         &self,
         retries: &Retries,
@@ -67,7 +67,7 @@ impl Attempts {
         self.run_once(retries, planned).await
     }
 
-    /// Logs and counts a run, of a task that is loaded or not.
+    /// Logs and counts a run. `task` is none if the task is not loaded.
     pub(super) fn report(&self, run: &Run, task: Option<&Task>, settlement: &Settlement) {
         log(run, settlement);
         self.metrics.count_run(run, task);
@@ -116,7 +116,8 @@ impl Attempts {
         Record { run, message: message.clone(), sends, state: attempt.effects.state }
     }
 
-    /// Runs the task, unless its policy allows no attempt any more.
+    /// Runs the task. If the retry policy allows no further attempt, returns the outcome `Refused`
+    /// instead.
     async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
         if let Some(reason) = planned.policy.refuse(attempt, planned.crashes) {

@@ -1,9 +1,10 @@
 //! One delivery, from its admission to its settlement.
 //!
-//! Owns the order begin → run → record → decide → send → settle: nothing runs before the journal has
-//! its beginning, and nothing is settled before the journal has its run.
+//! Owns the order: begin, run, record, decide, send, settle. A run starts only after its beginning
+//! is in the journal. A delivery is settled only after its run is in the journal.
 //!
-//! Before it on the path of a message: the worker, which received it. After it: [`Settler`].
+//! Before this step on the path of a message: the worker, which received the delivery. After it:
+//! [`Settler`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,9 @@ use crate::work::worker::attempt::{Attempts, Planned};
 use crate::work::worker::retry::Retries;
 use crate::work::worker::settle::Settler;
 
-/// How long an entry waits that was running when two daemons died, shortened at random by up to a half,
-/// so that it does not run beside the other entries that were running. Each further death adds as
-/// much again.
+/// Delay of an entry that was running when two daemons died. Each further crash makes the delay
+/// longer by this time. The delay is shortened at random by up to a half, so that the entries that
+/// were running do not run at the same time again.
 const CRASH_DELAY: Duration = Duration::from_secs(5);
 
 /// Processes the deliveries of all workers.
@@ -42,15 +43,15 @@ pub(crate) struct Deliveries {
     pub activity: Arc<Activity>,
 }
 
-/// The decision about a delivery.
+/// The decision about a delivery: its settlement, and whether the worker stops.
 struct Decided {
     settlement: Settlement,
-    /// Why the worker stops, if it does.
+    /// Reason why the worker stops, if it does.
     stop: Option<Reason>,
 }
 
 impl Deliveries {
-    /// Processes one delivery of a worker, up to its settlement.
+    /// Processes one delivery of a worker, including its settlement.
     pub(super) async fn process(
         &self,
         retries: &Retries,
@@ -63,7 +64,8 @@ impl Deliveries {
         };
         let Decided { settlement, stop } = decided?;
         if retries.drain.is_cancelled() {
-            // A broker that receives the settlement first sends the next delivery.
+            // The consumer is stopped first. Otherwise the broker would send the next delivery
+            // after the settlement.
             retries.close(consumer.stop()).await;
         }
         let settled = self.settler.settle(retries, &delivery, &settlement).await;
@@ -73,14 +75,15 @@ impl Deliveries {
         Ok(settled?)
     }
 
-    /// Decides about a delivery: begins its attempt, runs and records it, and sends its messages.
+    /// Begins the attempt of a delivery, runs and records it, sends its messages, and returns the
+    /// decision.
     async fn decide(
         &self,
         retries: &Retries,
         delivery: &mut Delivery,
     ) -> Result<Decided, WorkError> {
         let entry = &delivery.entry;
-        // The whole attempt uses one version of all tasks.
+        // The whole attempt uses this catalog, and so one version of all tasks.
         let catalog = self.catalog.get();
         let _in_progress = match self.admission.admit(&catalog, entry) {
             Ok(in_progress) => in_progress,
@@ -106,22 +109,24 @@ impl Deliveries {
                 tracing::info!(
                     message.id = %id,
                     task.name = %entry.task,
-                    "message {id} already had its run, settled without another",
+                    "message {id} already had its run and is settled without another run",
                 );
-                // Sending its messages may be the only step that is missing.
+                // The daemon may have died after the run was recorded and before its messages were
+                // sent. They are sent now.
                 self.send(retries, entry).await?;
                 Ok(Decided::without_run(Settlement::Ack))
             }
             Begun::Ended { outcome, attempt, output } => {
                 let decided = Decided::after_run(entry, &policy, &outcome, attempt, output);
-                // The queue may know fewer attempts than the journal.
+                // The queue may have counted fewer attempts than the journal, so the count of the
+                // journal is used.
                 delivery.attempt = attempt;
                 Ok(decided)
             }
         }
     }
 
-    /// Runs an attempt and records it, decides, and sends the messages of the run.
+    /// Runs and records an attempt, decides about the delivery, and sends the messages of the run.
     async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Decided, WorkError> {
         let Planned { delivery, task, policy, .. } = *planned;
         let run = self.attempts.run_and_record(retries, planned).await?;
@@ -149,7 +154,7 @@ impl Decided {
         Self { settlement, stop: None }
     }
 
-    /// Decides by the outcome of an attempt. A dead letter keeps the output of its last run.
+    /// Returns the decision after an attempt. A dead letter contains the output of its last run.
     fn after_run(
         entry: &Entry,
         policy: &RetryPolicy,

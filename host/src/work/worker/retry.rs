@@ -1,8 +1,8 @@
-//! Retries of what a worker has to do before it may receive its next delivery.
+//! Retries of the operations that a worker must finish before it receives its next delivery.
 //!
-//! An operation on a queue or the journal is repeated with back-off until it succeeds or the daemon
-//! drains: an entry that is not settled then is redelivered after the restart. Meanwhile the worker is
-//! reported as not ready.
+//! An operation on a queue, the journal or the outbox is retried with back-off until it succeeds or
+//! the daemon drains. An entry that is not settled by then is redelivered after the restart. While
+//! an operation fails, `/readyz` reports a problem of the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tokio_util::sync::CancellationToken;
 use crate::error::chain;
 use crate::observe::health::{Condition, Health, Need, Part};
 
-/// How long a consumer may take to stop or to close.
+/// Time limit for a consumer to stop or to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The retries of one worker.
 pub(crate) struct Retries {
-    /// The number of the worker, counted from 1.
+    /// Number of the worker, counted from 1.
     pub worker: u32,
     pub health: Arc<Health>,
     pub drain: CancellationToken,
 }
 
-/// The retries of one operation. Dropping it resolves the reported problem.
+/// The retries of one operation. Dropping them resolves the reported problem.
 pub(super) struct Retry<'a> {
     condition: Condition<'a>,
     retries: &'a Retries,
@@ -32,7 +32,7 @@ pub(super) struct Retry<'a> {
 }
 
 impl Retries {
-    /// Repeats an operation until it succeeds. Returns its last error if the daemon drains.
+    /// Repeats an operation until it succeeds. If the daemon drains, returns the last error.
     pub(super) async fn run<T, E, F>(
         &self,
         need: Need,
@@ -51,26 +51,28 @@ impl Retries {
         }
     }
 
-    /// Starts the retries of an operation, which has not failed yet.
+    /// Returns the retries for an operation that is about to begin.
     pub(super) fn start(&self, need: Need) -> Retry<'_> {
         let condition = self.health.condition(Part::WorkerNeeds(self.worker, need));
         Retry { condition, retries: self, backoff: Backoff::default() }
     }
 
-    /// Stops or closes a consumer, but does not wait long: a broker notices by itself that a consumer
-    /// is gone.
+    /// Stops or closes a consumer. An error or a timeout is only logged, because the broker notices
+    /// a closed consumer by itself.
     pub(super) async fn close(&self, close: impl Future<Output = Result<(), QueueError>>) {
         let worker = self.worker;
         match tokio::time::timeout(CLOSE_TIMEOUT, close).await {
             Ok(Ok(())) => (),
-            Ok(Err(error)) => tracing::warn!(worker.number = worker, "{}", chain(error)),
-            Err(_) => tracing::warn!(worker.number = worker, "the broker does not answer"),
+            Ok(Err(error)) => {
+                tracing::warn!(worker.number = worker, "cannot stop a consumer: {}", chain(error))
+            }
+            Err(_) => tracing::warn!(worker.number = worker, "stopping a consumer timed out"),
         }
     }
 }
 
 impl Retry<'_> {
-    /// Reports an error and waits before the next try. Returns the error if the daemon drains.
+    /// Reports an error and waits before the next attempt. Returns the error if the daemon drains.
     pub(super) async fn wait<E>(&mut self, error: E) -> Result<(), E>
     where
         E: std::error::Error + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The settlement of a delivery.
+//! Settles deliveries, with retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::observe::health::Need;
 use crate::observe::metrics::Metrics;
 use crate::work::worker::retry::Retries;
 
-/// How long a settlement may take once all runs are cancelled.
+/// Time limit for a settlement after all runs are cancelled.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settles deliveries.
@@ -21,8 +21,8 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    /// Settles a delivery, with retries. A lost claim ends the retries: the queue redelivers the entry,
-    /// and the journal recognises it.
+    /// Settles a delivery, with retries. A lost claim ends the retries, because the queue
+    /// redelivers the entry and the journal recognizes it.
     pub(super) async fn settle(
         &self,
         retries: &Retries,
@@ -31,8 +31,8 @@ impl Settler {
     ) -> Result<(), QueueError> {
         let mut retry = retries.start(Need::Queue);
         loop {
-            // Dropped only when the daemon must end: an unsettled entry is redelivered, and the journal
-            // recognises it.
+            // A settlement is dropped only when the daemon must stop. The entry is then
+            // redelivered, and the journal recognizes it.
             let settled = tokio::select! {
                 settled = delivery.settle(settlement) => settled,
                 () = self.timeout() => return Ok(()),
@@ -41,15 +41,18 @@ impl Settler {
             if matches!(error, QueueError::LostClaim { .. }) {
                 self.metrics.lost_claims.inc();
                 let worker = retries.worker;
-                tracing::warn!(worker.number = worker, "{error}; the journal recognises it");
+                tracing::warn!(
+                    worker.number = worker,
+                    "{error}; the journal will recognize the redelivered entry"
+                );
                 return Ok(());
             }
             retry.wait(error).await?;
         }
     }
 
-    /// Returns some time after all runs were cancelled: a broker that answers at once still gets the
-    /// settlement.
+    /// Waits until all runs are cancelled, and then for [`SETTLE_TIMEOUT`]. In that time, a
+    /// responsive broker still receives the settlement.
     async fn timeout(&self) {
         self.cancel.cancelled().await;
         tokio::time::sleep(SETTLE_TIMEOUT).await;

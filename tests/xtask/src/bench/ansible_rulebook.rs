@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::install;
 use crate::java::Java;
 
-/// ansible-rulebook, with its Python and its Java. It starts the `ansible-playbook` of the setup,
-/// as the other systems do. Its own Python environment has no Ansible.
+/// The Python environment and the Java runtime of ansible-rulebook. The environment has no Ansible, so
+/// ansible-rulebook starts the same `ansible-playbook` as the other systems.
 pub(super) struct AnsibleRulebook {
     pub(super) python: PathBuf,
     pub(super) java: Java,

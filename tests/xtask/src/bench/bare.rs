@@ -1,4 +1,4 @@
-//! The baseline of the comparison: five `ansible-playbook` at a time, without a queue.
+//! The baseline of the comparison: five processes `ansible-playbook` at a time, without a queue.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(super) fn measure(setup: &Setup) -> Result<Sample> {
     let cannot = || format!("cannot write `{}`", folder.display());
     let list = write_variables(&folder, setup.messages).with_context(cannot)?;
     let mut xargs = command("xargs");
-    // Each playbook has its own session, as in the other cases.
+    // Each playbook gets its own session, as in the other cases.
     xargs.arg(format!("-P{WORKERS}")).args(["-n1", SETSID]).arg(&setup.ansible_playbook);
     xargs.args(["-i", "localhost,"]).arg(playbook(&folder)).arg("-e");
     xargs.env("ANSIBLE_CONFIG", folder.join("ansible.cfg"));

@@ -1,9 +1,9 @@
 """Publishes each non-empty line on standard input as a persistent message with a publisher confirm.
-Answers each empty line with the number of messages that wait in the queue. It does this itself,
-because `rabbitmqctl` would take a second of processor time for each answer.
+Answers each empty line with the number of messages that wait in the queue. `rabbitmqctl` is not used for
+this, because it takes a second of processor time for each answer.
 
-The arguments are the URL of the broker, the durable queue, which is declared and bound here, the
-exchange, and the routing key.
+The arguments are the URL of the broker, the durable queue, the exchange, and the routing key. The script also
+declares and binds the queue.
 """
 
 import sys
@@ -15,7 +15,7 @@ url, queue, exchange, key = sys.argv[1:]
 
 def main():
     parameters = pika.URLParameters(url)
-    # The connection answers no heartbeats while the program waits for a line.
+    # Heartbeats are off, because the program cannot answer them while it waits for a line.
     parameters.heartbeat = 0
     channel = pika.BlockingConnection(parameters).channel()
     channel.queue_declare(queue=queue, durable=True)

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// A system that runs a playbook for each message, or a part of one.
+/// A system that runs a playbook for each message, or a part of such a system.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Case {
     /// `ansible-playbook`, started by `xargs -P5`, without a queue
@@ -21,7 +21,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    /// Returns its name in the table.
+    /// Returns the name of the case in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare: `xargs -P5 -n1 ansible-playbook`",
@@ -33,7 +33,7 @@ impl Case {
         }
     }
 
-    /// Returns its short name, which is also the name of its folder.
+    /// Returns the short name of the case, which is also the name of its folder.
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::Bare => "bare",
@@ -45,7 +45,7 @@ impl Case {
         }
     }
 
-    /// Returns whether it runs our programs.
+    /// Returns whether the case runs programs of this repository.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Cold | Self::Warm | Self::Launcher)
     }

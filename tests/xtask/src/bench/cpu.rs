@@ -1,5 +1,5 @@
-//! The processor time of the child processes that have been waited for, including that of the
-//! children for which they have waited themselves.
+//! The processor time of child processes that have ended and been waited for. It includes the time of their
+//! own child processes for which they have waited.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{command, output};
 
-/// The clock of the children's processor time.
+/// Reads the processor time of the child processes.
 pub(super) struct Cpu {
     ticks_per_second: u32,
 }

@@ -5,7 +5,7 @@
 pub(super) struct Figures(Vec<f64>);
 
 impl Figures {
-    /// Returns the median. Of an even number of rounds it is the mean of the two in the middle.
+    /// Returns the median. For an even number of rounds, this is the mean of the two results in the middle.
     pub(super) fn median(&self) -> Option<f64> {
         let (half, odd) = (self.0.len() / 2, self.0.len() % 2 == 1);
         let upper = *self.0.get(half)?;

@@ -9,11 +9,11 @@ use super::case::Case;
 use super::setup::{Sample, Setup};
 use crate::command::command;
 
-/// The number of runs in the mean.
+/// The number of runs from which the mean is computed.
 const RUNS: u32 = 100;
 const PROGRAM: &str = "/bin/true";
 
-/// Runs the program with the launcher and without it, in turns, and returns the mean difference.
+/// Runs the program with and without the launcher in turns, and returns the mean difference.
 pub(super) fn measure(setup: &Setup) -> Result<Sample> {
     let folder = setup.folder(Case::Launcher)?;
     let mut bare = command(PROGRAM);
@@ -47,7 +47,7 @@ impl Took {
         program.stdin(Stdio::null()).stdout(Stdio::null());
         let status = program.status().with_context(|| format!("cannot start {program:?}"))?;
         self.wall += start.elapsed();
-        ensure!(status.success(), "{program:?}: {status}");
+        ensure!(status.success(), "{program:?} ended with {status}");
         self.cpu += setup.cpu.children()?.saturating_sub(cpu_before);
         Ok(())
     }

@@ -28,7 +28,7 @@ struct Broker {
 /// Runs the playbook for each message.
 pub(super) fn measure(setup: &Setup) -> Result<Sample> {
     let folder = setup.folder(Case::Loopabull)?;
-    // The broker is started here, so that it is no load for the other cases.
+    // The broker is started only for this case, so that it does not slow down the other cases.
     let rabbit = Rabbit::start();
     let vhost = rabbit.vhost();
     let loopabull = PythonLoopabull {
@@ -57,8 +57,8 @@ pub(super) fn measure(setup: &Setup) -> Result<Sample> {
         workers.start(&loopabull.worker(), Stdio::null(), log)?;
     }
     workers.work_until(setup.limit(), &setup.interrupt, |workers| {
-        // The length of the queue does not include unacknowledged messages, of which some may have
-        // no playbook yet. So successful playbooks are counted as well.
+        // The length of the queue does not include unacknowledged messages. Some of these may not have
+        // started a playbook yet, so successful playbooks are counted as well.
         Ok(broker.count()? == 0
             && workers.logs().map(successes).sum::<u32>() >= setup.messages
             && workers.count_children() == 0)
@@ -95,23 +95,25 @@ impl Broker {
     fn publish(&mut self, messages: u32) -> Result<u64> {
         for number in 0..messages {
             writeln!(self.requests, "{}", message(number))
-                .context("the publisher does not read")?;
+                .context("the publisher does not read its input")?;
         }
         self.count()
     }
 
     /// Returns the number of messages that wait in the queue.
     fn count(&mut self) -> Result<u64> {
-        writeln!(self.requests).context("the publisher does not read")?;
+        writeln!(self.requests).context("the publisher does not read its input")?;
         let mut line = String::new();
         self.answers.read_line(&mut line).context("the publisher does not answer")?;
-        line.trim().parse().with_context(|| format!("not a number: `{}`", line.trim()))
+        line.trim().parse().with_context(|| {
+            format!("the publisher answered `{}` instead of a number", line.trim())
+        })
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // Both fail only if the process has ended by itself.
+        // Both calls fail only if the process has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }

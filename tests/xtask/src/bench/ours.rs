@@ -1,6 +1,6 @@
 //! The measurement of loopabull-host with its embedded queue.
 //!
-//! The status is requested from the daemon's HTTP server. Ten processes `loopabull-host status` per
+//! The status is requested from the daemon's HTTP server, because ten processes `loopabull-host status` per
 //! second would change the result.
 
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Host {
     fn write_files(&self, setup: &Setup, case: Case) -> std::io::Result<PathBuf> {
         fs::create_dir(self.folder.join("tasks"))?;
         let ansible = setup.ansible_playbook.display().to_string();
-        // The configuration has the same two values, `cold` and `warm`.
+        // The short names `cold` and `warm` of the cases are also the values of the setting `start`.
         let toml =
             format!("[playbook]\nansible_playbook = {ansible:?}\nstart = {:?}\n", case.slug());
         fs::write(self.folder.join("host.toml"), toml)?;
@@ -77,15 +77,16 @@ impl Host {
         status::unsettled(&serde_json::from_str(&text).ok()?)
     }
 
-    /// Returns an error unless each message had one successful run. Otherwise returns the counts of
-    /// cold and warm starts.
+    /// Returns the counts of cold and warm starts. Returns an error if a message does not have exactly one
+    /// successful run.
     fn judge(&self, messages: u32) -> Result<Option<String>> {
-        // The limit is higher than the expected number, so that repeated runs are included.
+        // The limit is twice the expected number, so that repeated runs are listed too.
         let limit = messages.saturating_mul(2).to_string();
         let runs = output(self.command().args(["runs", "list", "--json", "--limit", &limit]))?;
         let (mut count, mut succeeded, mut starts) = (0, 0, BTreeMap::<String, u32>::new());
         for line in runs.lines() {
-            let run: Value = serde_json::from_str(line).context("a run is not JSON")?;
+            let run: Value =
+                serde_json::from_str(line).context("a line of `runs list` is not JSON")?;
             count += 1;
             succeeded += u32::from(run["outcome"]["outcome"] == "success");
             *starts.entry(start_of(&run)).or_default() += 1;

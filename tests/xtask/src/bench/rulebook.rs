@@ -1,8 +1,8 @@
 //! The measurement of ansible-rulebook with its action `run_playbook`, five at a time, and messages
 //! from a file.
 //!
-//! It has no queue. As in the other cases, all messages exist when it is started. It does not end
-//! by itself when they are done, so it is stopped.
+//! ansible-rulebook has no queue. As in the other cases, all messages exist before it is started. It does not
+//! end by itself after the last playbook, so it is stopped.
 
 use std::fs;
 use std::io;
@@ -20,13 +20,14 @@ use crate::command::{command, path_with};
 /// The source of the messages. The built-in source for files parses YAML, which takes 4 ms for each
 /// message.
 const SOURCE: &str = include_str!("source.py");
-/// A module that logs an error about a missing collection at each start, because it searches this
-/// collection for its own filters first.
+/// A module of ansible-rulebook that logs an error at each start, because it first searches an optional
+/// collection for its filters. This error is ignored.
 const COLLECTIONS: &str = "ansible_rulebook.collection";
 
 /// Runs the playbook for each message.
 pub(super) fn measure(setup: &Setup) -> Result<Sample> {
-    let peer = setup.rulebook.as_ref().expect("it is installed before it is measured");
+    let peer =
+        setup.rulebook.as_ref().expect("ansible-rulebook is installed before it is measured");
     let folder = setup.folder(Case::Rulebook)?;
     write_files(&folder, setup.messages)
         .with_context(|| format!("cannot write `{}`", folder.display()))?;
@@ -40,7 +41,7 @@ pub(super) fn measure(setup: &Setup) -> Result<Sample> {
     workers.start(&rulebook, Stdio::null(), log.clone())?;
     workers.work_until(setup.limit(), &setup.interrupt, |_| {
         let count = succeeded(&read(&log)?, &log)?;
-        // Each run has a folder there from its start until it has ended completely.
+        // Each run has a folder in the temporary folder from its start until it has ended completely.
         let is_running = !is_empty(&temporary(&folder))?;
         if is_running {
             began.get_or_insert_with(|| start.elapsed());
@@ -50,7 +51,11 @@ pub(super) fn measure(setup: &Setup) -> Result<Sample> {
     watch.is_done();
     workers.stop()?;
     let count = succeeded(&read(&log)?, &log)?;
-    ensure!(count == setup.messages, "{} messages, but {count} playbooks", setup.messages);
+    ensure!(
+        count == setup.messages,
+        "{} messages, but {count} successful playbooks",
+        setup.messages
+    );
     let sample = watch.read(setup.messages)?;
     let began = began.unwrap_or_default().as_secs_f64();
     let note = format!("Java {}, {began:.1} s to the first playbook", peer.java.version);
@@ -90,15 +95,16 @@ fn rulebook(folder: &Path) -> String {
 
 fn worker(folder: &Path, python: &Path) -> Command {
     let mut worker = command(python);
-    // The output is unbuffered, so that the log has a playbook's last line as soon as it has ended.
+    // The output is unbuffered, so that the last line of a playbook is in the log as soon as the playbook
+    // ends.
     worker.args(["-u", "-W", "ignore"]).arg(python.with_file_name("ansible-rulebook"));
     worker.arg("--rulebook").arg(folder.join("rulebook.yml"));
     worker.arg("--inventory").arg(folder.join("inventory"));
     worker.arg("--source-dir").arg(folder.join("sources"));
     worker.args(["--execution-strategy", "parallel", "-m", &WORKERS.to_string()]);
     worker.env("ANSIBLE_CONFIG", folder.join("ansible.cfg"));
-    // ansible-rulebook gives its playbooks a terminal. In the other cases there are no colours
-    // either.
+    // ansible-rulebook gives its playbooks a terminal, on which Ansible would use colours. The other cases
+    // have no colours.
     worker.env("ANSIBLE_NOCOLOR", "1");
     worker.env("TMPDIR", temporary(folder));
     worker
@@ -119,8 +125,8 @@ fn is_empty(folder: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
-/// Counts the successful playbooks. It is an error if a playbook failed, or if an error was logged,
-/// because ansible-rulebook itself continues in these cases.
+/// Counts the successful playbooks. Returns an error if a playbook failed or an error was logged, because
+/// ansible-rulebook itself continues in these cases.
 fn succeeded(text: &str, log: &Path) -> Result<u32> {
     let ends = Ends::read(text);
     if let Some(error) = error_in(text) {
@@ -130,7 +136,7 @@ fn succeeded(text: &str, log: &Path) -> Result<u32> {
     Ok(ends.succeeded)
 }
 
-/// The numbers of playbooks that have ended, from Ansible's recap lines.
+/// The numbers of playbooks that have ended, read from Ansible's recap lines.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Ends {
     succeeded: u32,
@@ -138,8 +144,8 @@ struct Ends {
 }
 
 impl Ends {
-    /// Reads a log into which five threads write. Each writes such a line and its line feed
-    /// separately, so one line may contain two of them.
+    /// Reads a log into which five threads write. A thread writes a recap line and its line feed separately,
+    /// so one line of the log may contain two recap lines.
     fn read(log: &str) -> Self {
         let mut ends = Self::default();
         for end in log.split(" : ok=").skip(1) {
@@ -153,7 +159,7 @@ impl Ends {
     }
 }
 
-/// Returns the module that logged an error, if one did.
+/// Returns the first module that logged an error, except [`COLLECTIONS`].
 fn error_in(log: &str) -> Option<&str> {
     let errors = log.match_indices(" - ERROR - ");
     let mut modules = errors.filter_map(|(at, _)| log[..at].rsplit(" - ").next());

@@ -18,7 +18,7 @@ pub(super) const TOPIC: &str = "org.example.prod.bench.run";
 /// The number of playbooks that run at a time.
 pub(super) const WORKERS: usize = 5;
 
-/// The playbook of all cases. Each sets the variable `msg`.
+/// The playbook of all cases. Each case sets the variable `msg`.
 const PLAYBOOK: &str = "\
 - hosts: localhost
   connection: local
@@ -27,31 +27,31 @@ const PLAYBOOK: &str = "\
     - debug: {var: msg}
 ";
 
-/// The settings of all rounds.
+/// The settings and programs of all rounds.
 pub(super) struct Setup {
     /// The number of playbooks in a round.
     pub(super) messages: u32,
     /// The real `ansible-playbook`.
     pub(super) ansible_playbook: PathBuf,
-    /// The folder of our programs. Empty if none of them is measured.
+    /// The folder of `loopabull-host` and `loopabull-launch`. Empty if neither of them is measured.
     pub(super) binaries: PathBuf,
-    /// A Python with loopabull. Empty if loopabull is not measured.
+    /// A Python that has the Python loopabull. Empty if loopabull is not measured.
     pub(super) python: PathBuf,
-    /// `None` if it is not measured.
+    /// The programs of ansible-rulebook. `None` if ansible-rulebook is not measured.
     pub(super) rulebook: Option<AnsibleRulebook>,
     pub(super) interrupt: Interrupt,
     pub(super) cpu: Cpu,
 }
 
-/// The result of one round: the mean time of a run.
+/// The result of one round: the mean duration and the mean processor time of a run.
 pub(super) struct Sample {
     pub(super) seconds: f64,
     pub(super) cpu_seconds: f64,
-    /// A note for the reader.
+    /// A note for the text below the table.
     pub(super) note: Option<String>,
 }
 
-/// A stopwatch for the time and for the children's processor time. It starts before the workers.
+/// A stopwatch for the duration and the processor time of a round. It is started before the workers.
 pub(super) struct Watch<'a> {
     cpu: &'a Cpu,
     start: Instant,
@@ -63,7 +63,7 @@ impl Setup {
     /// Creates an empty folder for a round, with the playbook.
     pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
         let folder = repository::target().join("bench").join(case.slug());
-        let cannot = || format!("cannot make a fresh `{}`", folder.display());
+        let cannot = || format!("cannot create the empty folder `{}`", folder.display());
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(cannot)?;
         }
@@ -85,12 +85,12 @@ impl Setup {
 }
 
 impl Watch<'_> {
-    /// Stops the clock, because the work is done.
+    /// Stops the clock when the last playbook is done.
     pub(super) fn is_done(&mut self) {
         self.took = self.start.elapsed();
     }
 
-    /// Returns the result. Call it once all workers have been waited for.
+    /// Returns the result. All workers must have been waited for.
     pub(super) fn read(self, runs: u32) -> Result<Sample> {
         let cpu = self.cpu.children()?.saturating_sub(self.cpu_before);
         let runs = f64::from(runs);

@@ -1,6 +1,7 @@
 """A source for ansible-rulebook. It emits each message of a file, which has one JSON text per line.
 
-Then it waits forever. If it ended, ansible-rulebook would end before it has run all messages.
+After the last message the source waits for ever. If it ended, ansible-rulebook would end before all playbooks
+have run.
 """
 
 import asyncio

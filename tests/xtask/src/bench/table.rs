@@ -23,7 +23,7 @@ before the measurement. The clock runs until the last playbook is done, and incl
 the workers. The processor time is that of all processes that were started for the playbooks,
 including the daemon or the workers, until the last one ended. It does not include RabbitMQ.";
 
-/// Everything that was measured.
+/// The results of all rounds.
 pub(super) struct Table {
     rows: Vec<(Case, Vec<Sample>)>,
 }

@@ -1,8 +1,8 @@
 //! The processes that are measured, and the wait until their work is done.
 //!
 //! Each process has its own session. The kernel may divide processor time among sessions
-//! (`kernel.sched_autogroup_enabled`), and our launcher creates one for each playbook. On a machine
-//! with other load, five sessions would get more time than one.
+//! (`kernel.sched_autogroup_enabled`), and `loopabull-launch` creates a session for each playbook. On a
+//! machine with other load, a system with five sessions would get more time than a system with one session.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::command::{command, spawn, tail, terminate, wait};
 use crate::interrupt::Interrupt;
 
-/// The program that runs another one in a new session.
+/// The command that runs a program in a new session.
 pub(super) const SETSID: &str = "setsid";
 /// The interval between checks whether the work is done.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts another process with this input. Its output is written to this file.
+    /// Starts a worker process with this input. Its output is written to `log`.
     pub(super) fn start(&mut self, worker: &Command, input: Stdio, log: PathBuf) -> Result<()> {
         let cannot = || format!("cannot write `{}`", log.display());
         let out = File::create(&log).with_context(cannot)?;
@@ -53,7 +53,7 @@ impl Workers {
         self.children.iter().map(|(_, log)| log.as_path())
     }
 
-    /// Waits until a condition is true. It is an error if a worker ends earlier.
+    /// Waits until a condition is true. Returns an error if a worker ends earlier.
     pub(super) fn work_until(
         &mut self,
         limit: Duration,
@@ -106,7 +106,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         for (child, _) in &mut self.children {
-            // These fail only if the worker has ended by itself, or has no session yet.
+            // These calls fail only if the worker has already ended or has no session yet.
             kill_process_group(Pid::from_child(child), Signal::KILL).unwrap_or_default();
             drop(child.kill());
             drop(child.wait());
@@ -114,8 +114,8 @@ impl Drop for Workers {
     }
 }
 
-/// Returns the same command in a new session. `setsid` executes the program in its place, so the
-/// process id stays the same.
+/// Returns the same command in a new session. `setsid` replaces itself by the program, so the process id
+/// stays the same.
 fn in_session(worker: &Command) -> Command {
     let mut session = command(SETSID);
     session.arg(worker.get_program()).args(worker.get_args());

@@ -1,4 +1,4 @@
-//! The daemon of the demo. It is started, watched and stopped as by an operator.
+//! The daemon of the demo. The demo starts, watches and stops it as an operator would.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use ureq::Agent;
 use crate::command::{command, output, spawn, tail, terminate, wait};
 use crate::repository;
 
-/// The limit of the list of runs. The demo has fewer, including all attempts.
+/// The maximum number of listed runs. The demo has fewer runs, including all attempts.
 const RUNS: &str = "1000";
 /// The time limit for the daemon to finish its runs.
 const GRACE: Duration = Duration::from_secs(45);
@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The settings of the daemon.
 pub(crate) struct Setup {
-    /// A fresh folder for its state and its log.
+    /// An empty folder for the state and the log of the daemon.
     pub(crate) folder: PathBuf,
     pub(crate) playbooks: PathBuf,
     /// The endpoint from which the daemon receives messages.
@@ -37,7 +37,7 @@ pub(crate) struct Setup {
 
 /// A running daemon. It is stopped on drop.
 pub(crate) struct Daemon {
-    /// `None` once it has ended.
+    /// The process of the daemon. `None` once the daemon has ended.
     child: Option<Child>,
     folder: PathBuf,
     listen: String,
@@ -47,7 +47,7 @@ pub(crate) struct Daemon {
 /// The status that the daemon reports.
 pub(crate) struct Status {
     pub(crate) waiting: u64,
-    /// `None` if the queue is in a broker.
+    /// Number of claimed entries. `None` if the queue is in RabbitMQ.
     pub(crate) claimed: Option<u64>,
     pub(crate) dead: u64,
     pub(crate) accepted: u64,
@@ -65,7 +65,8 @@ pub(crate) struct Run {
     pub(crate) succeeded: bool,
 }
 
-/// The components that the demo runs. The others call servers and need tokens for this.
+/// The components that the demo runs. The other components are left out, because they call servers and need
+/// tokens.
 const PLAYED: [&str; 2] = ["block-retired", "greet"];
 
 impl Daemon {
@@ -143,7 +144,9 @@ impl Daemon {
 
     /// Prints the table of runs.
     pub(crate) fn print_runs(&self) -> Result<()> {
-        let status = spawn(&mut self.list_runs())?.wait().context("cannot wait for the table")?;
+        let status = spawn(&mut self.list_runs())?
+            .wait()
+            .context("cannot wait for `loopabull-host runs list`")?;
         ensure!(status.success(), "cannot list the runs: {status}");
         Ok(())
     }
@@ -157,7 +160,7 @@ impl Daemon {
         format!("{program} runs list --state {}", relative(&self.state()))
     }
 
-    /// Returns an error if the daemon has ended by itself; the text has the end of its log.
+    /// Returns an error if the daemon has ended by itself. The error contains the end of the log.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         let child = self.child.as_mut().context("the daemon has been stopped")?;
         if let Some(status) = child.try_wait().context("cannot check the daemon")? {
@@ -185,7 +188,7 @@ impl Daemon {
         let path = self.state().join("daemon.json");
         loop {
             self.check_alive()?;
-            // An incomplete file is read again.
+            // A file that is not complete yet is read again.
             let written = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
             let written: Value = written.unwrap_or_default();
             if let Some(listen) = written["listen"].as_str() {
@@ -219,7 +222,7 @@ impl Drop for Daemon {
 impl Run {
     fn parse(line: &str) -> Result<Self> {
         let run: Value =
-            serde_json::from_str(line).with_context(|| format!("not a run: `{line}`"))?;
+            serde_json::from_str(line).with_context(|| format!("a run is not JSON: `{line}`"))?;
         let text = |key: &str| {
             let text = run[key].as_str().map(str::to_owned);
             text.with_context(|| format!("a run without `{key}`: `{line}`"))
@@ -235,7 +238,7 @@ impl Run {
 
 fn host() -> Command {
     let mut host = command(repository::binaries().join("loopabull-host"));
-    // Only the command line of the demo selects the queue.
+    // Only the options of the demo select the queue, not this environment variable.
     host.env_remove("LOOPABULL_AMQP_URL");
     host
 }

@@ -1,4 +1,4 @@
-//! The messages of the demo. They are invented, and have the form of fedmsg.
+//! The messages of the demo. They are invented and have the form of fedmsg messages.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -91,12 +91,12 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Returns whether a run in the journal is this one.
+    /// Returns whether a run in the journal is the expected run.
     pub(crate) fn is(&self, run: &Run) -> bool {
         run.message_id == self.message_id && run.task == self.task && run.kind == self.kind
     }
 
-    /// Returns the run as the journal records it.
+    /// Returns the expected run as the journal records it.
     #[cfg(test)]
     pub(crate) fn succeed(&self) -> Run {
         Run {
@@ -182,7 +182,7 @@ fn push(package: &str, summary: &str) -> Value {
     })
 }
 
-/// Returns the year of a time in seconds since 1970. Around New Year it is wrong by some hours.
+/// Returns the year of a time in seconds since 1970. The result may be wrong within some hours of New Year.
 fn year(seconds: u64) -> u64 {
     const SECONDS_PER_YEAR: u64 = 31_556_952;
     1970 + seconds / SECONDS_PER_YEAR

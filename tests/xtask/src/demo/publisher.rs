@@ -11,7 +11,7 @@ use crate::interrupt::Interrupt;
 /// The time limit of one wait for a subscription, in milliseconds.
 const TICK: i32 = 100;
 
-/// A publisher that can read the subscriptions. To subscribers it is an ordinary PUB socket.
+/// A publisher that can also read subscriptions. For a subscriber it behaves like a PUB socket.
 pub(crate) struct Publisher {
     socket: Socket,
     endpoint: String,
@@ -38,8 +38,7 @@ impl Publisher {
         &self.endpoint
     }
 
-    /// Waits until all topics of a script are subscribed to. Messages that are sent earlier are
-    /// lost.
+    /// Waits until all topics of a script are subscribed to, because messages that are sent earlier are lost.
     pub(crate) fn wait_for_subscriber(
         &self,
         script: &Script,
@@ -55,7 +54,7 @@ impl Publisher {
             ensure!(!interrupt.is_set(), "interrupted");
             ensure!(Instant::now() < deadline, "the daemon did not subscribe to the messages");
             match self.socket.recv_bytes(0) {
-                // In ZMTP, 1 and a prefix is a subscription, and 0 and a prefix cancels it.
+                // In ZMTP, a subscription is the byte 1 and a prefix. The byte 0 and a prefix cancel it.
                 Ok(message) if message.first() == Some(&1) => prefixes.push(message[1..].to_vec()),
                 Ok(_) | Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => (),
                 Err(error) => return Err(anyhow!(error).context("cannot receive subscriptions")),

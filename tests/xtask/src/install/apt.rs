@@ -1,4 +1,4 @@
-//! Debian packages, installed and upgraded by apt.
+//! The installation and upgrade of Debian packages by apt.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use anyhow::Result;
 
 use crate::command::{command, on_path, run_slowly, say};
 
-/// For the package lists, over a slow line.
+/// The time limit for an update of the package lists over a slow network.
 const UPDATE_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// For all packages that the tests need, over a slow line.
+/// The time limit for an installation of all packages over a slow network.
 const INSTALL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// Installs packages, and keeps their services from being started: the tests start servers of their
-/// own.
+/// The shell script that installs packages. It prevents Debian from starting the services of the packages,
+/// because the tests start their own servers.
 const INSTALL: &str = r#"
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -30,17 +30,17 @@ pub(super) fn is_there() -> bool {
     on_path("apt-get").is_some()
 }
 
-/// Returns whether we may install packages.
+/// Returns whether this process can install packages: it must be root, and apt must exist.
 pub(super) fn may_install() -> bool {
     rustix::process::geteuid().is_root() && is_there()
 }
 
-/// Installs packages in one call; those that are installed are upgraded. The package lists are
+/// Installs packages in one call of apt, which also upgrades installed packages. The package lists are
 /// updated before the first installation.
 ///
 /// # Errors
 ///
-/// If apt fails; the text names the log.
+/// If apt fails. The error names the log.
 pub(super) fn install(packages: &[&str], takes: Duration) -> Result<()> {
     static UPDATE: Once = Once::new();
     UPDATE.call_once(update);
@@ -50,14 +50,14 @@ pub(super) fn install(packages: &[&str], takes: Duration) -> Result<()> {
     run_slowly(&format!("installing {}", packages.join(", ")), takes, &mut install, INSTALL_LIMIT)
 }
 
-/// Updates the package lists. A failure is only shown: one source of several may be unreachable, and
-/// the others may have all that is needed.
+/// Updates the package lists. A failure is only printed, because the sources that can be reached may have all
+/// needed packages.
 fn update() {
     let mut update = command("apt-get");
-    // Otherwise apt reports success although it kept an old list.
+    // Without this option apt reports success even if it could not update a list.
     update.args(["update", "-o", "APT::Update::Error-Mode=any"]);
     let takes = Duration::from_secs(10);
     if let Err(error) = run_slowly("updating the package lists", takes, &mut update, UPDATE_LIMIT) {
-        say(&format!("{error:#}; going on with the lists as they are"));
+        say(&format!("{error:#}; continuing with the old package lists"));
     }
 }

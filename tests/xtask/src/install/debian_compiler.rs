@@ -11,7 +11,7 @@ pub(crate) const RUSTC: &str = "/usr/bin/rustc";
 pub(crate) const CARGO: &str = "/usr/bin/cargo";
 pub(crate) const LIBC: &str = "/usr/lib/wasm32-wasi";
 
-/// Returns the newest linker for WebAssembly.
+/// Returns the path of the newest installed linker for WebAssembly.
 pub(crate) fn wasm_linker() -> Option<PathBuf> {
     let folder = Path::new("/usr/bin");
     let entries = fs::read_dir(folder).ok()?.flatten();
@@ -19,7 +19,8 @@ pub(crate) fn wasm_linker() -> Option<PathBuf> {
     newest_wasm_linker(names).map(|name| folder.join(name))
 }
 
-/// Returns the version of the sources, which are in a folder such as `/usr/src/rustc-1.96.0`.
+/// Returns the version of the sources of the standard library, from the name of their folder, for example
+/// `/usr/src/rustc-1.96.0`.
 pub(super) fn sources_version() -> Option<Version> {
     let sysroot = output(command(RUSTC).args(["--print", "sysroot"]).env_remove("LD_LIBRARY_PATH"));
     let library = Path::new(&sysroot.ok()?).join("lib/rustlib/src/rust/library");
@@ -28,7 +29,7 @@ pub(super) fn sources_version() -> Option<Version> {
     Version::find(name.strip_prefix("rustc-")?)
 }
 
-/// Returns the version of the package, since the library itself does not tell.
+/// Returns the version of the package `wasi-libc`, because the library itself does not contain its version.
 pub(super) fn libc_version() -> Option<Version> {
     if !Path::new(LIBC).join("libc.a").is_file() {
         return None;
@@ -38,7 +39,7 @@ pub(super) fn libc_version() -> Option<Version> {
     Version::find(&output(&mut query).ok()?)
 }
 
-/// Returns the `wasm-ld-NN` with the largest number, else `wasm-ld`.
+/// Returns the `wasm-ld-NN` with the largest number, or `wasm-ld` if there is no other.
 fn newest_wasm_linker(names: impl Iterator<Item = String>) -> Option<String> {
     let version = |name: &str| match name.strip_prefix("wasm-ld")? {
         "" => Some(0),

@@ -1,5 +1,5 @@
-//! The needs of commands, and their installation: all that is missing in one call of apt, or in one
-//! line for a user who may not install.
+//! The programs that commands need, and their installation. All missing packages are installed in one call of
+//! apt. A user without root gets one line that names all of them.
 
 use anyhow::{Result, bail, ensure};
 
@@ -7,12 +7,12 @@ use crate::command::{on_path, say};
 use crate::install::apt;
 use crate::install::requirement::{self, Requirement, Unmet};
 
-/// Something that a command needs and Debian packages.
+/// A program that a command needs and that Debian packages provide.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Need {
     /// `ansible-playbook`, from Debian or from PyPI
     Ansible,
-    /// The compiler for components, where rustup has none
+    /// Debian's compiler for components, if rustup provides none
     DebianCompiler,
     Java,
     /// `ip`
@@ -22,7 +22,7 @@ pub(crate) enum Need {
     /// `python3` with `venv`
     Python,
     RabbitMq,
-    /// A server and a client
+    /// The server and the client of ssh
     Ssh,
 }
 
@@ -43,21 +43,21 @@ impl Need {
         }
     }
 
-    /// Returns whether apt has to install it.
+    /// Returns whether only apt can install the program. Ansible can also be installed from PyPI.
     fn is_required(self) -> bool {
         self != Self::Ansible
     }
 }
 
-/// Makes sure of all that a command needs.
+/// Installs everything that a command needs and that is missing.
 ///
-/// Without Ansible this succeeds, too: PyPI has it, and `install::ansible_playbook` takes it from
-/// there or says that it is missing.
+/// This succeeds even if Ansible is still missing, because `install::ansible_playbook` can install Ansible
+/// from PyPI.
 ///
 /// # Errors
 ///
-/// If something is missing or too old and cannot be installed; the text names all of it and what to
-/// do.
+/// If a program is missing or too old, and cannot be installed. The error names all such programs and says
+/// what to do.
 pub(crate) fn prepare(needs: &[Need]) -> Result<()> {
     let (required, optional): (Vec<Need>, Vec<Need>) =
         needs.iter().partition(|need| need.is_required());
@@ -71,7 +71,7 @@ pub(crate) fn prepare(needs: &[Need]) -> Result<()> {
     }
     match install(&all) {
         Err(error) if optional.is_empty() => return Err(error),
-        // The optional package may be what this distribution does not have.
+        // The distribution may lack the optional package, so the required packages are installed without it.
         Err(error) => {
             say(&format!("{error:#}"));
             if !required.is_empty() {
@@ -86,13 +86,13 @@ pub(crate) fn prepare(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the line for a user who may not install `needs`.
+/// Returns the instructions for a user who cannot install the missing packages of `needs`.
 pub(super) fn missing(needs: &[Need]) -> String {
     let unmet = requirement::unmet(&requirements(needs));
     by_hand(&unmet, apt::is_there(), on_path("rustup").is_some())
 }
 
-/// Returns the requirements of all needs, each once.
+/// Returns the requirements of all needs without duplicates.
 fn requirements(needs: &[Need]) -> Vec<&'static Requirement> {
     let mut requirements: Vec<&'static Requirement> = Vec::new();
     for requirement in needs.iter().flat_map(|need| need.requirements()) {
@@ -103,7 +103,7 @@ fn requirements(needs: &[Need]) -> Vec<&'static Requirement> {
     requirements
 }
 
-/// Returns what apt has to install for these needs.
+/// Returns the requirements that apt has to install for these needs.
 fn unmet(needs: &[Need]) -> Vec<Unmet> {
     let from_pypi = !apt::may_install() && requirement::PYTHON.is_met();
     let needs: Vec<Need> =
@@ -116,13 +116,15 @@ fn install(unmet: &[Unmet]) -> Result<()> {
     apt::install(&requirement::packages(unmet), takes)
 }
 
-/// Says what to do as root.
+/// Returns the missing packages and the command that root has to run.
 fn by_hand(unmet: &[Unmet], has_apt: bool, has_rustup: bool) -> String {
     let (what, packages) = (requirement::describe(unmet), requirement::packages(unmet).join(" "));
     let mut text = if has_apt {
         format!("{what}; run as root: apt-get update && apt-get install {packages}")
     } else {
-        format!("{what}; these are packages of Debian, install what corresponds to them here")
+        format!(
+            "{what}; these are Debian packages, install the corresponding packages of this distribution"
+        )
     };
     let needs_rustc = packages.contains(requirement::RUSTC.packages[0]);
     if has_rustup && needs_rustc {
@@ -131,7 +133,7 @@ fn by_hand(unmet: &[Unmet], has_apt: bool, has_rustup: bool) -> String {
     text
 }
 
-/// Says what to do about packages that do not suffice although apt has installed them.
+/// Returns the error for packages that are missing or too old although apt has installed them.
 fn still(unmet: &[Unmet]) -> String {
     format!(
         "after the installation still {}; `apt-cache policy {}` shows the versions that the \
@@ -166,7 +168,10 @@ mod tests {
              too old: rabbitmq-server 3.8.9 (needed: 3.10 or newer); run as root: \
              apt-get update && apt-get install openssh-server openssh-client rabbitmq-server"
         );
-        assert!(by_hand(&unmet, false, true).ends_with("install what corresponds to them here"));
+        assert!(
+            by_hand(&unmet, false, true)
+                .ends_with("install the corresponding packages of this distribution")
+        );
     }
 
     #[test]

@@ -10,22 +10,22 @@ use crate::command::{command, run_slowly};
 use crate::install::need::{Need, prepare};
 use crate::repository;
 
-/// For packages from npm, over a slow line.
+/// The time limit for an installation from npm over a slow network.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Makes sure of packages from npm and returns their folder of programs.
+/// Installs packages from npm if they are missing, and returns the folder of their programs.
 ///
 /// # Errors
 ///
-/// If npm is missing and cannot be installed, or it fails.
+/// If npm fails, or is missing and cannot be installed.
 pub(super) fn packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = repository::target().join(name);
     let programs = folder.join("node_modules/.bin");
-    // Written last: it says that the folder is complete, and of what.
+    // This file is written last. It lists the packages of a complete folder.
     let marker = folder.join("packages.txt");
     let wanted = packages.join("\n") + "\n";
-    let cannot = || format!("cannot make a fresh `{}`", folder.display());
-    // The programs are scripts, which look for `node` on the `PATH`.
+    let cannot = || format!("cannot create the empty folder `{}`", folder.display());
+    // The programs are scripts that `node` runs, so `node` must be on the `PATH` even if they are installed.
     prepare(&[Need::Node])?;
     if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
         return Ok(programs);

@@ -10,18 +10,19 @@ use crate::command::{command, output, run_slowly};
 use crate::install::need::{Need, prepare};
 use crate::repository;
 
-/// For a package from PyPI, over a slow line.
+/// The time limit for an installation from PyPI over a slow network.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Makes sure of a Python environment with these packages and returns its folder of programs.
+/// Creates a Python environment with these packages if it does not exist, and returns the folder of its
+/// programs.
 ///
 /// # Errors
 ///
-/// If Python is missing and cannot be installed, or pip fails.
+/// If pip fails, or Python is missing and cannot be installed.
 pub(super) fn environment(python: &str, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = repository::target().join(name);
     let programs = folder.join("bin");
-    // Written last: it says that the environment is complete, and of what.
+    // This file is written last. It lists the packages of a complete environment.
     let marker = folder.join("requirements.txt");
     let wanted = packages.join("\n") + "\n";
     if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) && starts(&programs) {
@@ -40,9 +41,9 @@ pub(super) fn environment(python: &str, name: &str, packages: &[&str]) -> Result
     Ok(programs)
 }
 
-/// Returns whether the environment's Python runs: an upgrade of the system may have removed it. A
-/// script in `bin` names its Python by an absolute path, so an environment that was moved or copied
-/// does not count either.
+/// Returns whether an environment can be used. Its Python must run, because an upgrade of the system may have
+/// removed that Python. Its scripts must contain the path of this environment. Otherwise the environment was
+/// moved or copied, and the scripts would start another Python.
 fn starts(programs: &Path) -> bool {
     let python = programs.join("python");
     let pip = fs::read_to_string(programs.join("pip")).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The table of requirements: Debian packages, and how to tell whether a machine has what they bring.
+//! The table of requirements: Debian packages, and checks whether a machine already has their programs.
 //!
-//! A check looks for the program and not for the package, so that whatever is there already is
-//! used, wherever it comes from. The same package names hold in Debian 12 and 13.
+//! A check looks for the program, not for the package. So a program that was installed in another way is used
+//! too. The package names are the same in Debian 12 and 13.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ use crate::install::debian_compiler;
 use crate::install::version::Version;
 use crate::java::Java;
 
-/// Something that commands need and Debian packages.
+/// A program or library that commands need and that Debian packages provide.
 pub(super) struct Requirement {
-    /// The packages that bring it. Messages name the first one.
+    /// The packages that provide it. An error about an old version names the first package.
     pub(super) packages: &'static [&'static str],
     pub(super) check: Check,
-    /// How long its installation may take: seen on two busy cores with a fast network.
+    /// The estimated duration of the installation, measured on two busy cores with a fast network.
     pub(super) takes: Duration,
 }
 
-/// How to tell whether a requirement is met.
+/// The check whether a requirement is met.
 pub(super) enum Check {
-    /// It is there or it is not.
+    /// The requirement is met if this function returns true.
     Present(fn() -> bool),
-    /// It has a version; the oldest that works is given.
+    /// The requirement is met if the function returns this version or a newer one.
     AtLeast(&'static str, fn() -> Option<Version>),
 }
 
-/// The answer to a check.
+/// The result of a check.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum State {
     Met,
@@ -48,11 +48,11 @@ const RABBITMQ_PLUGINS: &str = "/usr/lib/rabbitmq/lib";
 const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const DEBIAN_ANSIBLE: &str = "/usr/bin/ansible-playbook";
 
-/// The oldest Ansible with which the host was tried (`host/src/variables.rs`).
+/// The oldest version of Ansible with which the host was tested.
 const ANSIBLE_MINIMUM: &str = "2.14";
 /// The `rust-version` of the root `Cargo.toml`, which all guests share.
 const RUST_MINIMUM: &str = env!("CARGO_PKG_RUST_VERSION");
-/// The oldest Java that ansible-rulebook takes.
+/// The oldest version of Java that ansible-rulebook supports.
 pub(super) const JAVA_MINIMUM: u32 = 17;
 
 pub(super) static ANSIBLE: Requirement = Requirement {
@@ -67,7 +67,7 @@ pub(super) static RABBITMQ: Requirement = Requirement {
     takes: Duration::from_secs(90),
 };
 
-/// With the `venv` of the first `python3` on the `PATH`. ansible-core 2.16 takes Python 3.10.
+/// The first `python3` on the `PATH`, with its module `venv`. ansible-core 2.16 needs Python 3.10.
 pub(super) static PYTHON: Requirement = Requirement {
     packages: &["python3-venv"],
     check: Check::AtLeast("3.10", || {
@@ -77,7 +77,7 @@ pub(super) static PYTHON: Requirement = Requirement {
     takes: Duration::from_secs(30),
 };
 
-/// With a test node that is taken out of its network.
+/// `ip`, for tests that cut a node off from its network.
 pub(super) static NETWORK_TOOLS: Requirement = Requirement {
     packages: &["iproute2"],
     check: Check::Present(|| {
@@ -86,14 +86,14 @@ pub(super) static NETWORK_TOOLS: Requirement = Requirement {
     takes: Duration::from_secs(5),
 };
 
-/// The server is not started.
+/// The server and the client of ssh. The server is not started.
 pub(super) static SSH: Requirement = Requirement {
     packages: &["openssh-server", "openssh-client"],
     check: Check::Present(|| Path::new("/usr/sbin/sshd").exists() && on_path("ssh").is_some()),
     takes: Duration::from_secs(15),
 };
 
-/// For the tools of JavaScript tasks, whose package asks for this version.
+/// `npm` and `node`, for componentize-qjs, whose package requires this version of Node.js.
 pub(super) static NODE: Requirement = Requirement {
     packages: &["npm"],
     check: Check::AtLeast("18", || {
@@ -122,21 +122,21 @@ pub(super) static CARGO: Requirement = Requirement {
     takes: Duration::from_secs(10),
 };
 
-/// The sources of the standard library, which is compiled for components.
+/// The sources of Rust's standard library, which Debian's compiler compiles for components.
 pub(super) static RUST_SOURCES: Requirement = Requirement {
     packages: &["rust-web-src"],
     check: Check::AtLeast(RUST_MINIMUM, debian_compiler::sources_version),
     takes: Duration::from_secs(40),
 };
 
-/// The oldest that was tried.
+/// The linker for WebAssembly. Version 19 is the oldest that was tested.
 pub(super) static LINKER: Requirement = Requirement {
     packages: &["lld-19"],
     check: Check::AtLeast("19", || version_of(debian_compiler::wasm_linker()?)),
     takes: Duration::from_secs(30),
 };
 
-/// The oldest that was tried, that of Debian 12.
+/// The C library of WASI. The version of Debian 12 is the oldest that was tested.
 pub(super) static WASI_LIBC: Requirement = Requirement {
     packages: &["wasi-libc"],
     check: Check::AtLeast("0.0~git20220510", debian_compiler::libc_version),
@@ -144,7 +144,7 @@ pub(super) static WASI_LIBC: Requirement = Requirement {
 };
 
 impl Requirement {
-    /// Looks whether the requirement is met now.
+    /// Checks whether the requirement is met now.
     pub(super) fn state(&self) -> State {
         match &self.check {
             Check::Present(is_there) => decide(None, is_there().then_some(None)),
@@ -157,14 +157,14 @@ impl Requirement {
     }
 }
 
-/// Returns those that are not met.
+/// Returns the requirements that are not met.
 pub(super) fn unmet(requirements: &[&'static Requirement]) -> Vec<Unmet> {
     let states = requirements.iter().map(|&requirement| (requirement, requirement.state()));
     let unmet = states.filter(|(_, state)| *state != State::Met);
     unmet.map(|(requirement, state)| Unmet { requirement, state }).collect()
 }
 
-/// Names everything that is not met: `missing: a, b; too old: c 1.0 (needed: 2.0 or newer)`.
+/// Returns a text that names all unmet requirements: `missing: a, b; too old: c 1.0 (needed: 2.0 or newer)`.
 pub(super) fn describe(unmet: &[Unmet]) -> String {
     let missing = unmet.iter().filter(|unmet| unmet.state == State::Missing);
     let missing: Vec<&str> =
@@ -184,13 +184,13 @@ pub(super) fn describe(unmet: &[Unmet]) -> String {
     parts.map(|(what, names)| format!("{what}: {names}")).collect::<Vec<_>>().join("; ")
 }
 
-/// Returns the packages to install, each once.
+/// Returns the packages of all unmet requirements.
 pub(super) fn packages(unmet: &[Unmet]) -> Vec<&'static str> {
     unmet.iter().flat_map(|unmet| unmet.requirement.packages).copied().collect()
 }
 
-/// Returns the `ansible-playbook` that is used: the first on the `PATH` that is new enough, else
-/// Debian's.
+/// Returns the `ansible-playbook` to use: the first on the `PATH`, or Debian's if the first is not new
+/// enough.
 pub(super) fn ansible_playbook() -> Option<PathBuf> {
     let minimum = Version::find(ANSIBLE_MINIMUM)?;
     let version = |program: &PathBuf| version_of(program);
@@ -206,7 +206,7 @@ fn newest(programs: impl Iterator<Item = PathBuf>) -> Option<Version> {
     programs.filter_map(version_of).max()
 }
 
-/// Reads the version from the name of a directory: asking the server takes seconds.
+/// Reads the version of RabbitMQ from the name of a directory, because the server takes seconds to answer.
 fn rabbitmq_version() -> Option<Version> {
     if !Path::new(RABBITMQ_SERVER).exists() {
         return None;
@@ -216,12 +216,13 @@ fn rabbitmq_version() -> Option<Version> {
     names.filter_map(|name| Version::find(name.strip_prefix("rabbitmq_server-")?)).max()
 }
 
-/// Asks a program for its version.
+/// Returns the version that a program prints.
 fn version_of(program: impl AsRef<Path>) -> Option<Version> {
     Version::find(&output(command(program.as_ref()).arg("--version")).ok()?)
 }
 
-/// Decides by the minimum and by what was found, which may have no version.
+/// Returns the state of a requirement. `found` is `None` if the program is missing, and `Some(None)` if it
+/// exists and has no known version.
 fn decide(minimum: Option<&'static str>, found: Option<Option<Version>>) -> State {
     match (found, minimum) {
         (None, _) => State::Missing,

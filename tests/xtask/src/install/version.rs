@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A version: numbers, of which the first one counts most.
+/// A version. Versions are compared number by number, from the first number on.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     text: String,
@@ -14,8 +14,8 @@ impl Version {
     /// Finds the first version in a text, as programs and dpkg print it: `rustc 1.96.0 (…)`,
     /// `ansible-playbook [core 2.14.18]`, `1:19.1.7-3~deb12u1`.
     ///
-    /// A version is a word that begins with a digit. The epoch and the revision of a Debian package
-    /// are no part of it.
+    /// A version is a word that begins with a digit. The epoch and the revision of a Debian package are not
+    /// part of the version.
     pub(crate) fn find(text: &str) -> Option<Self> {
         let words = text.split_whitespace();
         let words = words.map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
@@ -29,7 +29,7 @@ impl Version {
         };
         let upstream = upstream.split(['-', '+']).next()?;
         let numbers = upstream.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
-        // A number that is too large is the hash of a commit, which comes last.
+        // A number that is too large is part of a commit hash. The hash comes last, so the rest is ignored.
         let numbers: Vec<u64> = numbers.map_while(|run| run.parse().ok()).collect();
         (!numbers.is_empty()).then(|| Self { text: upstream.to_owned(), numbers })
     }
@@ -42,7 +42,7 @@ impl fmt::Display for Version {
 }
 
 impl Ord for Version {
-    /// Compares number by number; `2.14` is `2.14.0`.
+    /// Compares number by number. `2.14` equals `2.14.0`.
     fn cmp(&self, other: &Self) -> Ordering {
         let number = |version: &Self, at| version.numbers.get(at).copied().unwrap_or(0);
         let length = self.numbers.len().max(other.numbers.len());

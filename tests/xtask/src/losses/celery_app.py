@@ -1,9 +1,9 @@
-"""The Celery application of `cargo xtask losses`: one task, which does the same as the replacement
-of ansible-playbook.
+"""The Celery application of `cargo xtask losses`. Its only task writes the same log as the replacement of
+ansible-playbook and takes as long.
 
-LOSSES_BROKER is the URL of the broker, and LOSSES_LOG is the file to write to. LOSSES_ACKS is
-"early" (Celery's default: a message is acknowledged before its task runs) or "late" (it is
-acknowledged after its task, and requeued if the process dies). LOSSES_QUEUE is "classic" (the
+LOSSES_BROKER is the URL of the broker, and LOSSES_LOG is the path of the log. LOSSES_ACKS is "early" (Celery's
+default: a message is acknowledged before its task runs) or "late" (a message is acknowledged after its task,
+and requeued if the process dies). LOSSES_QUEUE is "classic" (the
 default) or "quorum".
 All other settings are Celery's defaults, except that the publisher waits for publisher confirms.
 """

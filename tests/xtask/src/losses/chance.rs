@@ -1,4 +1,4 @@
-//! Random numbers from a seed. The same seed gives the same moments to every system.
+//! Random numbers from a seed. With the same seed, the faults strike every system at the same moments.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! The worker host of a round: the processes that run on one machine in practice, and their kill.
+//! The worker host of a round: the processes that would run on one machine in practice.
 //!
-//! A process belongs to the host if its working directory is the host's or below it. Each worker is
-//! started there, and its descendants stay there. If a machine fails, its tasks and workers all
-//! end, so a kill takes all of them.
+//! A process belongs to the host if its working directory is the folder of the host or below it. Each worker
+//! is started in this folder, and its descendants stay in it. If a machine fails, all its workers and tasks
+//! end, so a kill of the host kills all of them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,7 +51,8 @@ impl Host {
         Ok(())
     }
 
-    /// Starts workers that ended by themselves again, after a pause. Returns how many have ended.
+    /// Restarts workers that have ended by themselves, after a delay. Returns the number of workers that have
+    /// ended since the last call.
     pub(super) fn supervise(&mut self) -> Result<usize> {
         let mut ended = 0;
         for worker in &mut self.workers {
@@ -73,8 +74,8 @@ impl Host {
     /// Kills every process of the host with SIGKILL, and waits until all have ended.
     pub(super) fn kill(&mut self) -> Result<()> {
         let start = Instant::now();
-        // The search precedes the first kill. Otherwise a task could finish during the search after
-        // its worker was killed, which is impossible if a machine fails.
+        // Finds all processes before the first kill. Otherwise a task could finish after its worker was
+        // killed, which is impossible if a machine fails.
         let mut left = self.processes()?;
         for child in self.workers.iter().filter_map(|worker| worker.child.as_ref()) {
             unless_gone(kill_process_group(Pid::from_child(child), Signal::KILL))?;
@@ -83,7 +84,7 @@ impl Host {
             for process in left {
                 unless_gone(kill_process(process, Signal::KILL))?;
             }
-            ensure!(start.elapsed() < GONE, "a process does not end by SIGKILL");
+            ensure!(start.elapsed() < GONE, "a process of the host did not end after SIGKILL");
             std::thread::sleep(TICK);
             left = self.processes()?;
         }
@@ -121,7 +122,7 @@ impl Drop for Host {
     }
 }
 
-/// Ignores that a process ended before it was killed.
+/// Returns success if the process had ended before it was killed.
 fn unless_gone(killed: Result<(), Errno>) -> Result<()> {
     match killed {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

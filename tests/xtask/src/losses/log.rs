@@ -1,4 +1,4 @@
-//! The growing log of the tasks.
+//! The log of the tasks, which is read while it grows.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 /// A log that is read while it grows.
 pub(super) struct TaskLog {
     lines: BufReader<File>,
-    /// The beginning of an incomplete line.
+    /// The part of the last line that has been read. Empty if the line was complete.
     rest: String,
     started: u64,
     ended: u64,
@@ -55,7 +55,7 @@ impl TaskLog {
         self.grown.elapsed()
     }
 
-    /// Records an activity that the log does not show.
+    /// Restarts the time that [`TaskLog::quiet`] returns, because of an activity that is not in the log.
     pub(super) fn wake(&mut self) {
         self.grown = Instant::now();
     }

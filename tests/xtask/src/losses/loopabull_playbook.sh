@@ -1,8 +1,8 @@
 #!/bin/bash
-# Adapts the Python loopabull to the recorder. The message's id is the only `m-NUMBER` in the file
-# of variables. The script rewrites this file in the form of loopabull-host, and then executes the
-# recorder. Loopabull does not know the number of an attempt, so it is always 1. Called as SCRIPT
-# PLAYBOOK.yml -e @FILE.
+# Makes the recorder usable for the Python loopabull. The script is called as SCRIPT PLAYBOOK.yml -e @FILE. It
+# finds the id of the message, which is the only `m-NUMBER` in the file of variables. It rewrites this file in
+# the form of loopabull-host and then executes the recorder. The attempt is always 1, because loopabull does
+# not count attempts.
 for argument; do
     case $argument in
     @*) file=${argument#@} ;;

@@ -5,34 +5,34 @@ use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 
-/// A fault strikes up to this many milliseconds after the start of the task for which it was drawn.
+/// The maximum delay in milliseconds between the drawn start of a task and the fault.
 const LATER: u64 = 60;
-/// The interval between faults that are not drawn.
+/// The interval between the faults of [`Moments::EverySecond`].
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The moments of the faults of a round.
 #[derive(Debug)]
 pub(super) enum Moments {
-    /// Each fault strikes once the drawn number of tasks has been started.
+    /// Each fault strikes after a number of task starts that was drawn at random.
     Drawn { chance: Chance, left: VecDeque<u64> },
-    /// A fault strikes every second until this number of tasks has been started.
+    /// A fault strikes every second until `until` tasks have been started.
     EverySecond { last: Instant, until: u64 },
 }
 
 impl Moments {
-    /// Draws `count` moments, each of which is the start of one of `tasks` tasks.
+    /// Draws `count` moments at random. Each moment is the start of one of `tasks` tasks.
     pub(super) fn draw(seed: u64, count: usize, tasks: u64) -> Self {
         let mut chance = Chance::new(seed);
         let left = chance.row(count, last(tasks)).into();
         Self::Drawn { chance, left }
     }
 
-    /// Returns a moment for every second, in a round of this number of tasks.
+    /// Returns a moment for every second of a round with this number of tasks.
     pub(super) fn every_second(tasks: u64) -> Self {
         Self::EverySecond { last: Instant::now(), until: last(tasks) }
     }
 
-    /// Returns whether no more faults strike, once `started` tasks have been started.
+    /// Returns whether all faults have struck, given that `started` tasks have been started.
     pub(super) fn are_over(&self, started: u64) -> bool {
         match self {
             Self::Drawn { left, .. } => left.is_empty(),
@@ -40,7 +40,7 @@ impl Moments {
         }
     }
 
-    /// Takes the next moment if it has been reached. Returns the delay until the fault strikes.
+    /// Removes the next moment if it has been reached, and returns the delay until its fault strikes.
     pub(super) fn take(&mut self, started: u64) -> Option<Duration> {
         match self {
             Self::Drawn { chance, left } => {
@@ -55,8 +55,8 @@ impl Moments {
     }
 }
 
-/// Returns the latest moment. It is before the last messages, so that each fault affects some
-/// tasks.
+/// Returns the latest possible moment of a fault, as a number of started tasks. After this moment a tenth of
+/// the tasks still has to start, so that each fault can affect some tasks.
 fn last(tasks: u64) -> u64 {
     (tasks * 9 / 10).max(1)
 }

@@ -13,8 +13,8 @@ use super::load::{TOPIC, WORKERS};
 use crate::command::{command, output};
 use crate::status;
 
-/// The manifest. It differs from the defaults by a shorter pause before a retry, and by the
-/// breaker, which is off because the repeatedly killed task is not faulty.
+/// The manifest. It shortens the delay before a retry. It also switches the circuit breaker off, because the
+/// task fails only by being killed.
 const MANIFEST: &str = "\
 [retry]
 pauses = [\"100ms\"]
@@ -28,7 +28,7 @@ failures = 0
 pub(super) struct Ours {
     program: PathBuf,
     folder: PathBuf,
-    /// If `None`, the queue is embedded.
+    /// The URL of RabbitMQ. `None` for the embedded queue.
     amqp_url: Option<String>,
 }
 
@@ -42,11 +42,13 @@ impl Ours {
     pub(super) fn write_files(&self, ansible: &Path) -> io::Result<()> {
         let playbooks = self.folder.join("playbooks");
         fs::write(playbooks.join(format!("{TOPIC}.yml")), "- hosts: all\n")?;
-        // The replacement of `ansible-playbook` writes its log there.
+        // The replacement of `ansible-playbook` writes its log into its own folder, so this folder is
+        // granted.
         let log = ansible.parent().unwrap_or(Path::new("/")).display().to_string();
         let grant = format!("[[grants.dirs]]\nhost = {log:?}\naccess = \"read-write\"\n");
         fs::write(playbooks.join(format!("{TOPIC}.toml")), format!("{MANIFEST}\n{grant}"))?;
-        // It may kill the daemon, and must be able to see it for this.
+        // The layers `namespaces` and `scopes` would hide the daemon from the replacement of
+        // `ansible-playbook`, which may have to kill the daemon.
         let toml = format!(
             "[playbook]\nansible_playbook = {:?}\nwithout = [\"namespaces\", \"scopes\"]\n",
             ansible.display().to_string()
@@ -71,7 +73,7 @@ impl Ours {
     /// Returns the number of unsettled messages in the embedded queue, if the daemon reports it.
     pub(super) fn unsettled(&self) -> Option<u64> {
         let mut status = self.command();
-        // The command fails if the daemon has a problem, but it prints the status nevertheless.
+        // The exit status is ignored: if the daemon has a problem, the command prints the status and fails.
         let status = status.args(["status", "--json"]).stdin(Stdio::null()).output().ok()?;
         let status: Value = serde_json::from_slice(&status.stdout).ok()?;
         status::unsettled(&status)
@@ -84,7 +86,10 @@ impl Ours {
             let letter: Value = serde_json::from_str(line).context("a dead letter is not JSON")?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let (id, reason) = (text(&letter["message"]["id"]), text(&letter["death"]["reason"]));
-            ensure!(!id.is_empty() && !reason.is_empty(), "not a dead letter: {line}");
+            ensure!(
+                !id.is_empty() && !reason.is_empty(),
+                "a dead letter has no message id or no reason: {line}"
+            );
             Ok((id, reason))
         };
         letters.lines().map(read).collect()

@@ -1,9 +1,9 @@
 """Publishes a persistent message for each id on standard input. Prints `attempted ID` before it
-publishes, and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not published
-again, because each id is one message.
+publishes, and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not published again,
+because each id must be published only once.
 
-The arguments are the URL of the broker, the durable queue, which is also declared and bound here so
-that it exists before the first message, the exchange, and the routing key.
+The arguments are the URL of the broker, the durable queue, the exchange, and the routing key. The script also
+declares and binds the queue, so that the queue exists before the first message.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Sends a task to Celery for each id on standard input. Prints `attempted ID` before it publishes,
-and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not sent again, because
-each id is one message.
+and `confirmed ID` once the broker has confirmed. Unconfirmed messages are not sent again, because each id
+must be sent only once.
 """
 
 import sys

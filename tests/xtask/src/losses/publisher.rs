@@ -1,5 +1,5 @@
-//! The publisher of a round. It is not part of the worker host, so no kill affects it. It records
-//! attempts and confirmations in a ledger.
+//! The publisher of a round. It is not part of the worker host, so a kill of the host does not affect it. It
+//! records attempts and confirmations in a ledger.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,14 +14,15 @@ use loopabull_testbed::oracle::Ledger;
 use super::load::TOPIC;
 use crate::command::{spawn, wait};
 
-/// The time limit for the last messages.
+/// The time limit for the publisher to end after the last message.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// The publisher of the messages of a round.
 pub(super) enum Publisher {
-    /// `loopabull-host inject -`, run once for each batch. Its last line confirms the whole batch.
+    /// `loopabull-host inject -`, which runs once for each batch. Its output confirms the whole batch or
+    /// nothing.
     Inject { command: Command, ledger: Ledger },
-    /// A script that reads ids and writes the ledger itself.
+    /// A script that reads ids and prints the ledger.
     Script(Script),
 }
 
@@ -59,9 +60,10 @@ impl Publisher {
                 Ok(())
             }
             Self::Script(script) => {
-                let pipe = script.ids.as_mut().context("the publisher is finished")?;
+                let pipe =
+                    script.ids.as_mut().context("the input of the publisher is already closed")?;
                 let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
-                pipe.write_all(lines.as_bytes()).context("the publisher does not read")
+                pipe.write_all(lines.as_bytes()).context("the publisher does not read its input")
             }
         }
     }
@@ -95,7 +97,7 @@ fn inject(command: &mut Command, ids: &[String]) -> Result<bool> {
             )
         })
         .collect();
-    // If the process ends before it has read everything, its exit status shows it.
+    // A write error is ignored, because a process that ends early also has a bad exit status.
     if let Some(mut pipe) = child.stdin.take() {
         drop(pipe.write_all(bodies.as_bytes()));
     }

@@ -21,14 +21,15 @@ use crate::progress::Progress;
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The interval between checks of the log and the workers.
 const TICK: Duration = Duration::from_millis(2);
-/// The number of messages that are handed to the publisher at a time.
+/// The number of messages that the publisher gets at a time.
 const BATCH: u64 = 20;
 /// The number of messages that may be published ahead of the started tasks, so that messages are
 /// published during the whole round.
 const AHEAD: u64 = 300;
 /// The duration of a memory alarm.
 const ALARM: Duration = Duration::from_secs(2);
-/// The time without a started task after which the round continues. Lost messages never start.
+/// The time without a started task after which the round stops waiting for tasks to start. Lost messages
+/// never start.
 const STALLED: Duration = Duration::from_secs(60);
 /// The time without activity after which a system with an empty queue counts as idle.
 const QUIET: Duration = Duration::from_secs(8);
@@ -48,7 +49,7 @@ pub(super) struct Plan {
 pub(super) struct Round {
     pub(super) verdict: Verdict,
     pub(super) kills: usize,
-    /// Notes that the reader needs to judge the numbers.
+    /// Notes for the text below the table.
     pub(super) notes: Vec<String>,
 }
 
@@ -56,14 +57,14 @@ pub(super) struct Round {
 #[derive(Default)]
 struct Shared {
     started: AtomicU64,
-    /// Whether the publisher must wait, because the broker is down. A message that is just being
-    /// published is not held back.
+    /// Whether the publisher must wait, because the broker is down. A publish that has already begun is not
+    /// interrupted.
     wait: AtomicBool,
     stop: AtomicBool,
 }
 
 impl Shared {
-    /// Stops and starts the broker with `cycle`. No new messages are published meanwhile.
+    /// Calls `cycle`, which stops and starts the broker. No new messages are published during the call.
     fn without_broker(&self, cycle: impl FnOnce()) {
         self.wait.store(true, Ordering::Relaxed);
         cycle();
@@ -71,7 +72,7 @@ impl Shared {
     }
 }
 
-/// Stops the publisher when the faults are over, even after an error.
+/// Stops the publisher on drop: after the last fault, and also after an error.
 struct StopFeeding<'a>(&'a Shared);
 
 impl Drop for StopFeeding<'_> {
@@ -129,7 +130,7 @@ pub(super) fn play(
 }
 
 impl Play<'_> {
-    /// Lets the fault strike at the moments of the plan, until all messages are published.
+    /// Lets the fault strike at all moments of the plan, and returns once all messages are published too.
     fn strike_again_and_again(
         &mut self,
         plan: &Plan,
@@ -147,7 +148,8 @@ impl Play<'_> {
                 std::thread::sleep(later);
                 self.strike(shared)?;
             } else if is_published() && self.log.quiet() > STALLED {
-                self.notes.push("the last faults were left out, as no task was started".into());
+                self.notes
+                    .push("the last faults were left out, because no task was started".into());
                 return Ok(());
             }
         }
@@ -181,7 +183,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits until no message waits and no task runs. A stuck system is started again.
+    /// Waits until no message waits and no task runs. A stuck system is restarted.
     fn wait_until_idle(&mut self) -> Result<()> {
         let mut restarts = 0;
         let mut asked = Instant::now();
@@ -200,11 +202,15 @@ impl Play<'_> {
             }
             let unsettled = unsettled.map_or("unknown".into(), |count| count.to_string());
             if restarts == RESTARTS {
-                self.notes.push(format!("{unsettled} still queued or unacknowledged at the end"));
+                self.notes.push(format!(
+                    "{unsettled} messages were still queued or unacknowledged at the end"
+                ));
                 return Ok(());
             }
             restarts += 1;
-            self.notes.push(format!("stuck with {unsettled} unsettled and started again"));
+            self.notes.push(format!(
+                "the system was stuck with {unsettled} unsettled messages and was restarted"
+            ));
             for paused in self.setup.resume()? {
                 self.notes.push(format!("{paused} was paused and resumed"));
             }
@@ -242,8 +248,8 @@ impl Play<'_> {
             .extend(reasons.iter().map(|(reason, n)| format!("{n} dead letters: `{reason}`")));
         let verdict = self.setup.judge(dead.into_keys())?;
         for (ids, what) in [
-            (&verdict.overlapping, "ran twice at the same time"),
-            (&verdict.unexpected, "ran but were never published"),
+            (&verdict.overlapping, "messages ran twice at the same time"),
+            (&verdict.unexpected, "messages ran but were never published"),
         ] {
             if !ids.is_empty() {
                 self.notes.push(format!("{} {what}", ids.len()));

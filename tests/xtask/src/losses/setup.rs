@@ -1,7 +1,7 @@
 //! The setup of a round: a new folder with the files of a system, and a vhost of the broker.
 //!
-//! `host/` is the working directory of all processes that a kill ends. The logs, the replacement of
-//! `ansible-playbook` and the configuration are outside it.
+//! The subfolder `host/` is the working directory of all processes that a kill of the host ends. The logs,
+//! the replacement of `ansible-playbook` and the configuration are outside this subfolder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -35,9 +35,9 @@ const SCRIPTS: [(&str, &str); 3] = [
 
 /// The programs of all systems.
 pub(super) struct Programs {
-    /// The folder of `loopabull-host`.
+    /// The folder of `loopabull-host` and `loopabull-launch`.
     pub(super) binaries: PathBuf,
-    /// A Python with the other systems.
+    /// A Python interpreter with the Python loopabull and Celery.
     pub(super) python: PathBuf,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Setup<'a> {
         programs: &'a Programs,
         rabbit: &'a Rabbit,
     ) -> Result<Self> {
-        let cannot = || format!("cannot make a fresh `{}`", folder.display());
+        let cannot = || format!("cannot create the empty folder `{}`", folder.display());
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(cannot)?;
         }
@@ -121,11 +121,11 @@ impl<'a> Setup<'a> {
         }
     }
 
-    /// Returns the number of messages that wait or run, if it is known.
+    /// Returns the number of messages that wait or run, or `None` if the number is unknown.
     pub(super) fn unsettled(&self) -> Option<u64> {
         match self.system {
             System::HostEmbedded => self.ours.unsettled(),
-            // A delayed message is in another queue, whose name begins with that of its queue.
+            // A delayed message is in a delay queue, whose name begins with the name of the work queue.
             System::HostRabbit => {
                 self.queued(|name| name.starts_with("workers") && name != "workers.dead")
             }
@@ -147,10 +147,10 @@ impl<'a> Setup<'a> {
         if self.system.is_ours() { self.ours.dead_letters() } else { Ok(BTreeMap::new()) }
     }
 
-    /// Returns the verdict on the messages, of which these are dead letters.
+    /// Returns the verdict on the messages. `dead` are the ids of the dead letters.
     pub(super) fn judge(&self, dead: impl IntoIterator<Item = String>) -> Result<Verdict> {
         let oracle = Oracle::read(&self.ledger(), &self.task_log(), dead);
-        // Each system has its own limit of attempts, so it is not checked.
+        // The systems have different limits of attempts, so the limit is not checked.
         Ok(oracle.context("cannot judge the logs")?.check(u32::MAX))
     }
 

@@ -35,7 +35,7 @@ pub(crate) enum Fault {
 }
 
 impl System {
-    /// Returns its name in the table.
+    /// Returns the name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::HostRabbit => "loopabull-host, RabbitMQ",
@@ -72,14 +72,14 @@ impl System {
         }
     }
 
-    /// Returns whether it is loopabull-host.
+    /// Returns whether the system is loopabull-host.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::HostRabbit | Self::HostEmbedded)
     }
 }
 
 impl Fault {
-    /// Returns its name in the table.
+    /// Returns the name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Host => "kill -9 of the worker host",

@@ -78,12 +78,12 @@ fn build(
         run(&format!("building the component of {name}"), &mut make, LIMIT)?;
         replace(&made, &place).with_context(|| format!("cannot copy `{}`", made.display()))?;
     }
-    say(&format!("in tasks/: {}", names.join(", ")));
+    say(&format!("up to date in tasks/: {}", names.join(", ")));
     Ok(())
 }
 
-/// Returns the command for a Python task. `--stub-wasi` removes the import of `wasi:sockets`, which
-/// Python's library needs and the host does not provide. It removes all other imports of WASI too.
+/// Returns the command for a Python task. Python's standard library imports `wasi:sockets`, which the host
+/// does not provide. `--stub-wasi` removes this import and all other imports of WASI.
 fn componentize_python(tool: &Path, source: &Path, made: &Path) -> Command {
     let mut build = command(tool);
     build.args(["--wit-path", "wit", "--world", "task", "componentize", "app", "--stub-wasi"]);
@@ -118,8 +118,8 @@ fn is_fresh(component: &Path, made_of: &[PathBuf]) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the time of the last change of a file, or of any file in a folder. The time of the
-/// folder itself counts too, because it shows that a file was removed.
+/// Returns the time of the last change of a file, or of any file in a folder. The time of the folder itself
+/// counts too, because it changes when a file is removed.
 fn newest(path: &Path) -> std::io::Result<SystemTime> {
     let metadata = fs::metadata(path)?;
     let mut newest = metadata.modified()?;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Copies a file atomically. A daemon that reads it meanwhile sees the old component or the new
-/// one.
+/// Copies a file atomically. A daemon that reads the file at the same time sees the old component or the new
+/// one, never a part of it.
 pub(super) fn replace(from: &Path, to: &Path) -> std::io::Result<()> {
     let part = to.with_extension(format!("wasm.{}.part", std::process::id()));
     fs::copy(from, &part)?;

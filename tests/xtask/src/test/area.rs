@@ -1,4 +1,4 @@
-//! A part of the tests: a crate, or some of the tests of the whole daemon.
+//! A part of the tests: the tests of one crate, or some tests of whole daemons.
 
 use std::ffi::OsString;
 
@@ -8,16 +8,16 @@ use crate::install::Need;
 use crate::repository;
 use crate::wasm_target::WasmTarget;
 
-/// The package whose test `it` starts whole daemons.
+/// The package with the tests of whole daemons.
 const HOST: &str = "loopabull-host";
 
-/// A choice of tests.
+/// A selection of tests.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Area {
     All,
     /// The tests of one package.
     Package(String),
-    /// The tests of whole daemons whose name has this in it.
+    /// The tests of whole daemons whose name contains this text.
     Daemon(String),
 }
 
@@ -40,7 +40,7 @@ impl Needs {
     pub(super) const ALL: Self =
         Self { rabbitmq: true, ansible: true, python: true, network: true, components: true };
 
-    /// Returns the Debian packages among them.
+    /// Returns the needed programs that Debian packages provide.
     pub(super) fn list(self) -> Vec<Need> {
         let mut list = Vec::new();
         list.extend(self.rabbitmq.then_some(Need::RabbitMq));
@@ -58,14 +58,17 @@ impl Needs {
 }
 
 impl Area {
-    /// Finds the area of this name: a package, by its name without `loopabull-`, else tests of
-    /// whole daemons.
+    /// Returns the area with this name. The name of a package, without `loopabull-`, selects the tests of
+    /// that package. Another name selects the tests of whole daemons whose name contains it.
     ///
     /// # Errors
     ///
     /// If the name is empty.
     pub(super) fn find(name: &str) -> Result<Self> {
-        ensure!(!name.is_empty(), "name an area, for example `queue` or `reload`");
+        ensure!(
+            !name.is_empty(),
+            "the name of the area is empty; use for example `queue` or `reload`"
+        );
         let package = match name {
             "host" | "it" => return Ok(Self::Daemon(String::new())),
             "sdk" | "guest-sdk" | "task" => Some("loopabull-task"),
@@ -88,7 +91,7 @@ impl Area {
         Ok(Self::Daemon(name.to_owned()))
     }
 
-    /// Returns what its tests need.
+    /// Returns the programs and components that the tests of the area need.
     pub(super) fn needs(&self) -> Needs {
         let Self::Package(package) = self else { return Needs::ALL };
         match package.as_str() {
@@ -104,16 +107,17 @@ impl Area {
         }
     }
 
-    /// Returns the arguments of cargo that choose the packages.
+    /// Returns the arguments of cargo that select the packages.
     pub(super) fn packages(&self) -> Vec<OsString> {
         match self {
-            // Built as in a full run: other features would build the dependencies once more.
+            // The whole workspace is built, as in a full run. A build of fewer packages could need the
+            // dependencies with other features and compile them again.
             Self::All | Self::Daemon(_) => vec!["--workspace".into()],
             Self::Package(package) => vec!["--package".into(), package.into()],
         }
     }
 
-    /// Returns the arguments of nextest that choose the tests.
+    /// Returns the arguments of nextest that select the tests.
     pub(super) fn filter(&self) -> Vec<OsString> {
         match self {
             Self::Daemon(name) if name.is_empty() => vec![format!("-Epackage({HOST})").into()],

@@ -1,4 +1,4 @@
-//! Names that resolve to addresses which the grant does not cover.
+//! Names with addresses that the grant does not cover.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -52,8 +52,8 @@ async fn the_denial_names_the_address_and_the_grant_to_add() {
 
 #[tokio::test]
 async fn the_connection_uses_the_checked_address_of_a_name_that_changes() {
-    // Two servers use the same port of two addresses: the first look-up returns one address, later
-    // look-ups the other.
+    // Two servers use the same port on two addresses. The first look-up returns the address of one server,
+    // and later look-ups return the address of the other.
     let checked = Server::start_at("127.0.0.2:0".parse().unwrap(), None, |wire| {
         wire.write_all(OK.as_bytes()).unwrap();
     });
@@ -87,7 +87,7 @@ async fn only_allowed_addresses_of_a_name_are_tried() {
         Server::start_at(SocketAddr::new("127.0.0.1".parse().unwrap(), port), None, |wire| {
             wire.write_all(OK.as_bytes()).unwrap();
         });
-    // No server listens on 127.0.0.3, so the next address is tried.
+    // No server listens on 127.0.0.3, so the connection uses the next allowed address.
     let (names, _) = answers(&[&["127.0.0.1", "127.0.0.3", "127.0.0.2"]]);
     let url = format!("http://name.example:{port}");
     let granted = grants(&format!("{{ url = '{url}', addresses = ['127.0.0.2', '127.0.0.3'] }}"));

@@ -1,4 +1,4 @@
-//! Large, incomplete and malformed heads and bodies.
+//! Heads and bodies that are too large, incomplete or malformed.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use loopabull_egress::{Denied, EgressLimits, ExchangeFailure, SendError, Timeout
 
 use crate::test_server::{Server, get, run, run_with, send, until_closed};
 
-/// A body of this number of pieces that does not declare its length.
+/// A body with this number of pieces, whose length is not declared.
 struct Pieces(usize);
 
 impl Body for Pieces {
@@ -176,7 +176,7 @@ async fn a_request_body_that_fails_after_the_response_began_is_reported() {
     let (body, ()) = tokio::join!(response.into_body().collect(), connection);
     let error = body.unwrap_err();
     assert!(matches!(error, SendError::RequestBody { .. }), "{error:?}");
-    let expected = "the body of the request was not completed: it is larger than 5 bytes";
+    let expected = "the request body was not completed: the body is larger than 5 bytes";
     let failure = run.exchanges()[0].failure.clone();
     assert_eq!(failure, Some(ExchangeFailure::Failed(expected.into())));
 }

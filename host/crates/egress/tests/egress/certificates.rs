@@ -1,4 +1,4 @@
-//! TLS: a server needs a certificate for its name from a trusted root.
+//! TLS: the certificate of a server must be for its name and from a trusted root.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn trusting(root: &CertifiedIssuer<'static, KeyPair>) -> TlsRoots {
     TlsRoots::load(Some(file.path())).unwrap()
 }
 
-/// Begins a run that is granted this server under its name.
+/// Begins a run that may send requests to this server, and returns the URL with the server's name.
 fn run(server: &Server, tls_roots: TlsRoots) -> (RunEgress, String) {
     let (names, _) = answers(&[&["127.0.0.1"]]);
     let url = format!("https://pagure.internal:{}", server.address.port());
@@ -106,7 +106,7 @@ async fn a_stalled_tls_handshake_exceeds_the_connect_timeout() {
 #[tokio::test]
 async fn a_truncated_body_over_tls_is_an_error() {
     let root = root();
-    // The end of the connection is the end of the body, but there is no TLS close notification.
+    // The body ends with the connection, but the server sends no TLS close notification.
     let server = server(&root, "pagure.internal", "HTTP/1.1 200 OK\r\n\r\nhello");
     let (run, url) = run(&server, trusting(&root));
     let error = get(&run, &url).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Requests to real servers on this machine: granted, denied and failing ones.
+//! Requests to real servers on this machine: granted requests, denied requests, and failures.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod addresses;

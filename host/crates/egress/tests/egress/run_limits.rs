@@ -1,4 +1,4 @@
-//! Limits on the number of requests of a run, in total and at once.
+//! The limits on the number of requests of a run, in total and at the same time.
 
 use bytes::Bytes;
 use http::Request;
@@ -67,7 +67,7 @@ async fn an_aborted_request_does_not_count_as_in_progress() {
             }
         });
         tokio::select! {
-            _ = &mut waiting => panic!("the server does not answer"),
+            _ = &mut waiting => panic!("the request ended although the server does not answer"),
             connected = connected => connected.unwrap(),
         }
     }

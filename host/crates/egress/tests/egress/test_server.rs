@@ -1,4 +1,4 @@
-//! A server with scripted answers, and functions that send requests to it through an egress.
+//! A server with scripted answers, and functions that send requests to the server.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use loopabull_model::HttpGrant;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::Deserialize;
 
-/// The time limit for each step of a test.
+/// Timeout of each step of a test.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server connection: plain TCP or TLS.
@@ -23,7 +23,7 @@ pub(crate) trait Wire: Read + Write {}
 
 impl<T: Read + Write> Wire for T {}
 
-/// A threaded server that counts its connections and returns the heads of their requests.
+/// A server that counts its connections and returns the heads of the requests that it received.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -31,8 +31,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port of 127.0.0.1. `answer` gets the connection once the head of a
-    /// request was read.
+    /// Starts a server on a free port of 127.0.0.1. For each connection, the server reads the head of the
+    /// request and then calls `answer`.
     pub(crate) fn start(answer: impl Fn(&mut dyn Wire) + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), None, answer)
     }
@@ -91,7 +91,7 @@ fn serve(
         let mut byte = [0];
         match wire.read(&mut byte) {
             Ok(1) => head.push(byte[0]),
-            // The handshake failed, or the client closed without a request.
+            // The TLS handshake failed, or the client closed the connection without a request.
             _ => return,
         }
     }
@@ -110,7 +110,7 @@ struct Grants {
     http: Vec<HttpGrant>,
 }
 
-/// Parses grants, written as in a manifest.
+/// Parses grants that are written as in a manifest.
 pub(crate) fn grants(list: &str) -> Vec<HttpGrant> {
     toml::from_str::<Grants>(&format!("http = [{list}]")).unwrap().http
 }
@@ -120,7 +120,7 @@ pub(crate) fn tls_roots() -> TlsRoots {
     TLS_ROOTS.clone()
 }
 
-/// Begins a run with these grants.
+/// Begins a run with the grants in `list`.
 pub(crate) fn run(list: &str) -> RunEgress {
     run_with(list, EgressLimits::default())
 }
@@ -129,8 +129,8 @@ pub(crate) fn run_with(list: &str, limits: EgressLimits) -> RunEgress {
     Egress::new(grants(list), limits, tls_roots()).begin_run()
 }
 
-/// Returns a table that answers each look-up with the next list, repeating the last one, and a
-/// counter of the look-ups.
+/// Returns a table for name look-ups, and a counter of the look-ups. Each look-up returns the next list, and
+/// the last list is repeated.
 pub(crate) fn answers(lists: &[&[&str]]) -> (Arc<NameTable>, Arc<AtomicUsize>) {
     let lists: Vec<Vec<IpAddr>> =
         lists.iter().map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).collect();
@@ -172,8 +172,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // This timeout is far below the default one for a whole exchange, so a shorter one has expired
-    // if the exchange ends.
+    // This timeout is shorter than the default total timeout. So a test that expects a shorter timeout cannot
+    // pass by waiting for the default one.
     let exchange = async {
         let (response, connection) = run.send(request, timeouts).await?;
         let (head, body) = response.into_parts();

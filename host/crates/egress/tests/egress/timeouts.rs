@@ -1,4 +1,4 @@
-//! Timeouts of each step of an exchange.
+//! The timeout of each step of an exchange.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Any text has a canonical form or an error, and what is canonical stays as it is.
+//! For any text, `canonical_json` returns a canonical form or an error, and the canonical form of a canonical
+//! text is the same text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,9 +9,10 @@ fuzz_target!(|text: &str| {
     let Ok(canonical) = canonical_json(text, Credentials::Kept) else { return };
     assert!(canonical.is_ascii());
     assert_eq!(canonical_json(&canonical, Credentials::Kept).as_ref(), Ok(&canonical));
-    let signed = canonical_json(text, Credentials::LeftOut).expect("both forms or none");
+    let signed =
+        canonical_json(text, Credentials::LeftOut).expect("the form with credentials exists");
     assert!(signed.len() <= canonical.len());
     assert_eq!(canonical_json(&signed, Credentials::LeftOut).as_ref(), Ok(&signed));
-    let stored = without_datagrepper(text).expect("it is JSON");
-    canonical_json(&stored, Credentials::Kept).expect("it still is");
+    let stored = without_datagrepper(text).expect("the text is JSON");
+    canonical_json(&stored, Credentials::Kept).expect("the result is JSON");
 });

@@ -1,5 +1,5 @@
-//! Any bytes are a message or a rejection, with signatures checked and not, as from a bus, as a
-//! recording, and as a certificate of their own.
+//! Any bytes become a message or a rejection, and never a panic. The bytes are parsed as the body of a
+//! message, as a recording, and as a CA file or a CRL. Signatures are checked and not checked.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -9,17 +9,17 @@ use loopabull_fedmsg::{
     Envelope, Rejection, RoutingPolicy, Trust, Verifier, X509, envelope_of_recording,
 };
 
-/// Within the time of the certificates of the corpus.
+/// A time at which the certificates of the corpus are valid.
 const NOW: i64 = 1_795_779_000;
 
 static X509: LazyLock<Verifier> = LazyLock::new(|| {
     let trust = Trust::new(include_bytes!("../ca.crt"), Some(include_bytes!("../crl.pem")));
-    let trust = trust.expect("they are our own");
+    let trust = trust.expect("the CA and the CRL are valid");
     Verifier::X509(Box::new(X509::new(trust, RoutingPolicy::default())))
 });
 
 fuzz_target!(|body: &[u8]| {
-    // A trust of hostile bytes is an operator's own mistake, and no reason to panic either.
+    // The operator chooses the CA and the CRL. Invalid files must not panic either.
     drop(Trust::new(body, Some(body)));
     drop(Trust::new(include_bytes!("../ca.crt"), Some(body)));
     let frames: [&[u8]; 2] = [b"org.example.prod.thing.done", body];

@@ -1,7 +1,8 @@
-//! A JSON text that was parsed, on its way to the canonical form.
+//! A parsed JSON text, from which the canonical form is made.
 //!
-//! The parser writes everything in the order of the text, and notes the objects whose members are not in
-//! canonical order. Copying the output sorts them, so that each byte is moved once at any depth.
+//! The parser writes all values in the order of the text, and records the objects whose members are not in
+//! canonical order. The members are sorted while the output is copied, so that each byte is moved only once
+//! at any depth.
 
 use std::ops::Range;
 
@@ -13,37 +14,38 @@ const CREDENTIALS: [&[u8]; 2] = [b"signature", b"certificate"];
 /// Whether the keys `signature` and `certificate` of the outermost object are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Credentials {
-    /// They are written like all other keys.
+    /// Write these keys like all other keys.
     Kept,
-    /// They are left out, as a verifier does.
+    /// Omit these keys, because the signature does not cover them.
     LeftOut,
 }
 
-/// A JSON text that was parsed to its end, with Python's leniencies.
+/// A JSON text that was parsed to its end, with all extensions of JSON that Python accepts.
 #[derive(Debug)]
 pub(crate) struct Document<'a> {
-    /// The canonical form, except for the order of members.
+    /// Canonical form, except for the order of members.
     pub(super) out: String,
-    /// The members of the outermost object, in canonical order.
+    /// Members of the outermost object, in canonical order.
     pub(super) members: Vec<Member<'a>>,
-    /// The other objects whose members are not in canonical order, sorted by where they begin.
+    /// Other objects whose members are not in canonical order, sorted by their start in the output.
     pub(super) unordered: Vec<Unordered>,
-    /// True if serde_json must not read the text, or may not be able to: it has `NaN` or the like, a lone
-    /// surrogate, or a string that may begin like serde_json's reserved keys.
+    /// True if the text needs a check by serde_json: it has `NaN` or an infinity, a lone surrogate, or a
+    /// string that may start with a reserved key of serde_json.
     pub(crate) is_odd: bool,
 }
 
 /// An object whose members are not in canonical order.
 #[derive(Debug)]
 pub(super) struct Unordered {
-    /// The place of the object in the output, braces included.
+    /// Byte range of the object in the output, including its braces.
     pub(super) written: Range<usize>,
-    /// The places of the members that are kept, in canonical order.
+    /// Byte ranges of its members in the output, in canonical order and without repeated keys.
     pub(super) members: Vec<Range<usize>>,
 }
 
 impl<'a> Document<'a> {
-    /// Returns the members of the outermost object in canonical order, or none for anything else.
+    /// Returns the members of the outermost object in canonical order, or `None` if the text is not an
+    /// object.
     pub(crate) fn members(&self) -> Option<&[Member<'a>]> {
         self.out.starts_with('{').then_some(&self.members)
     }
@@ -53,12 +55,12 @@ impl<'a> Document<'a> {
         &self.out[member.written.start..member.value - ":".len()]
     }
 
-    /// Returns the value of a member in canonical form, except for the order of members in it.
+    /// Returns the value of a member in canonical form, except for the order of members inside the value.
     pub(crate) fn value(&self, member: &Member<'_>) -> &str {
         &self.out[member.value..member.written.end]
     }
 
-    /// Returns the canonical form, and the place in it of the value of the outermost `msg`.
+    /// Returns the canonical form, and the byte range of the outermost `msg` value in the canonical form.
     pub(crate) fn to_canonical(&self, credentials: Credentials) -> (String, Option<Range<usize>>) {
         let mut to = String::with_capacity(self.out.len());
         let mut msg = None;
@@ -86,8 +88,8 @@ impl<'a> Document<'a> {
         (to, msg)
     }
 
-    /// Appends a part of the output with the members of each object sorted. The recursion is bounded by the
-    /// depth that the parser accepted.
+    /// Appends a part of the output, with the members of each object sorted. The recursion is limited by the
+    /// maximum nesting depth of the parser.
     fn append(&self, part: Range<usize>, to: &mut String) {
         let mut at = part.start;
         while let Some(object) = self.unordered_from(at)

@@ -1,6 +1,6 @@
 //! The reasons why a text has no canonical form.
 
-/// The maximum number of digits of an integer: Python's own limit since 3.11 (`sys.int_info`).
+/// The maximum number of digits of an integer, which is Python's default limit since 3.11 (`sys.int_info`).
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
 /// The reason why a text has no canonical form.

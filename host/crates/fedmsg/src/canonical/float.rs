@@ -1,13 +1,13 @@
-//! A float as Python's `repr` writes it.
+//! Writes a float as Python's `repr` does.
 //!
-//! It has the shortest digits that read back as the same number; of two such the nearer one; of two
-//! equally near the even one. Rust's own formatting does not promise that, and zmij does. The place of
-//! the point and the form of an exponent are Python's own (CPython, `Python/pystrtod.c`, format code
-//! `r`).
+//! Python writes the fewest digits that read back as the same float. If several numbers have so few digits,
+//! Python writes the nearest number; of two equally near numbers, the even one. zmij guarantees this, Rust's
+//! own formatting does not. The position of the point and the form of the exponent are Python's (CPython,
+//! `Python/pystrtod.c`, format code `r`).
 
 use std::iter::repeat_n;
 
-/// Appends a float. It has no exponent from 1e-4 up to below 1e16.
+/// Appends a float. Floats from 1e-4 to below 1e16 have no exponent.
 pub(super) fn write(number: f64, out: &mut String) {
     if !number.is_finite() {
         let name = match (number.is_nan(), number > 0.0) {
@@ -51,8 +51,8 @@ pub(super) fn write(number: f64, out: &mut String) {
     }
 }
 
-/// Returns the digits of a positive number, without leading and trailing zeros, and the number of digits
-/// before the point.
+/// Returns the digits of a positive number without leading and trailing zeros, and the position of the
+/// decimal point in these digits. The position can be negative or beyond the last digit.
 fn decimal(text: &str) -> (String, i32) {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let exponent: i32 = exponent.parse().expect("an exponent is a number");

@@ -8,24 +8,24 @@ use super::quoted::Quoted;
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     pub(crate) key: Quoted<'a>,
-    /// The place of the value in the text that was parsed.
+    /// Byte range of the value in the parsed text.
     pub(crate) span: Range<usize>,
-    /// The place of key and value in the output.
+    /// Byte range of key and value in the output.
     pub(super) written: Range<usize>,
-    /// The start of the value in the output.
+    /// Start of the value in the output.
     pub(super) value: usize,
-    /// True if the same key came before it and was dropped.
+    /// True if the object had the same key before, and that earlier member was dropped.
     pub(crate) is_repeated: bool,
 }
 
-/// Returns true if members are in canonical order, each key once.
+/// Returns true if the members are in canonical order and have no repeated key.
 pub(super) fn is_ordered(members: &[Member<'_>]) -> bool {
     members.windows(2).all(|pair| pair[0].key.is_before(pair[1].key))
 }
 
-/// Sorts members into canonical order; of equal keys the last one is kept.
+/// Sorts members into canonical order. Of members with the same key, only the last one is kept.
 pub(super) fn order(members: &mut Vec<Member<'_>>) {
-    // The sort is stable: equal keys stay in the order of the text.
+    // The sort is stable, so members with the same key stay in the order of the text.
     members.sort_by_cached_key(|member| member.key.decoded());
     members.dedup_by(|later, kept| {
         let is_same = later.key.decoded() == kept.key.decoded();

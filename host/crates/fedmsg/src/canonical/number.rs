@@ -4,7 +4,7 @@ use super::error::{JsonError, MAX_INTEGER_DIGITS};
 use super::float;
 use super::reader::Reader;
 
-/// Two decimal numbers with at most so many digits are never the same float (`DBL_DIG` of C).
+/// Different decimal numbers with at most this many digits are always different floats (`DBL_DIG` in C).
 const DISTINCT_DIGITS: usize = 15;
 
 impl Reader<'_> {
@@ -14,7 +14,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a number, or `-Infinity`.
+    /// Reads a number or `-Infinity`.
     pub(super) fn number(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         let is_negative = self.peek() == Some(b'-');
@@ -41,7 +41,7 @@ impl Reader<'_> {
         let number = &self.text[start..self.at];
         if self.at > whole {
             if !is_shortest(number) {
-                let float = number.parse().expect("the grammar of JSON's floats is within Rust's");
+                let float = number.parse().expect("Rust parses every JSON number");
                 float::write(float, self.out.instead(start, self.at));
             }
             return Ok(());
@@ -56,11 +56,12 @@ impl Reader<'_> {
     }
 }
 
-/// Returns true if a float is certainly written as Python writes it.
+/// Returns true if Python writes the float with exactly these characters. The result may be false although
+/// Python does.
 ///
-/// No other number of so few digits reads back as the same float, so these are the shortest digits that
-/// do, unless a zero was added to them. The number is also neither so small nor so large that Python
-/// would write an exponent.
+/// No other number with at most [`DISTINCT_DIGITS`] digits is the same float. So the digits are the shortest
+/// ones, unless the number ends with an unnecessary zero. Numbers for which Python would write an exponent
+/// are excluded too.
 fn is_shortest(number: &str) -> bool {
     let Some((whole, fraction)) = number.split_once('.') else { return false };
     let is_decimal = fraction.bytes().all(|byte| byte.is_ascii_digit());

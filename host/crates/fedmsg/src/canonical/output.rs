@@ -1,14 +1,14 @@
-//! The canonical text as it grows.
+//! The canonical text while it is being written.
 //!
-//! Most of a text that came from Python is canonical already. Such parts are only passed over at first,
-//! and copied in one piece when a part follows that has to change.
+//! Most parts of a text that Python wrote are canonical already. The output does not copy such parts at once.
+//! Adjacent parts are copied in one piece when a part follows that must be changed.
 
-/// A canonical text that grows while its source is read from start to end.
+/// A canonical text that is written while its source is read from start to end.
 pub(super) struct Output<'a> {
     source: &'a str,
-    /// The canonical form of the source up to `from`.
+    /// Canonical form of the source up to `from`.
     written: String,
-    /// From here on the source was passed over but not copied yet.
+    /// Position in the source from which text was read and not copied yet.
     from: usize,
 }
 
@@ -17,25 +17,25 @@ impl<'a> Output<'a> {
         Self { source, written: String::with_capacity(source.len()), from: 0 }
     }
 
-    /// Returns the length of the output when the source was passed over up to `at`.
+    /// Returns the length of the output when the source was read up to `at`.
     pub(super) fn length(&self, at: usize) -> usize {
         self.written.len() + at - self.from
     }
 
-    /// Replaces the part of the source from `start` up to `end`: returns the output up to it, to which the
-    /// caller appends the replacement.
+    /// Replaces the part of the source from `start` to `end`. Returns the output, to which the caller appends
+    /// the replacement.
     pub(super) fn instead(&mut self, start: usize, end: usize) -> &mut String {
         self.written.push_str(&self.source[self.from..start]);
         self.from = end;
         &mut self.written
     }
 
-    /// Leaves out the part of the source from `start` up to `end`.
+    /// Omits the part of the source from `start` to `end`.
     pub(super) fn leave_out(&mut self, start: usize, end: usize) {
         self.instead(start, end);
     }
 
-    /// Returns the whole output when the source was passed over to its end.
+    /// Returns the whole output. The source must have been read to its end.
     pub(super) fn finish(mut self) -> String {
         self.written.push_str(&self.source[self.from..]);
         self.written

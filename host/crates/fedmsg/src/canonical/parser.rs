@@ -1,7 +1,7 @@
-//! Reads JSON as Python's `json.loads` does, with its leniencies, and writes it as `json.dumps` does.
+//! Reads JSON as Python's `json.loads` does, and writes the text as `json.dumps` does.
 //!
-//! Both happen in one pass, without a tree: a value is written while it is read. Only the sorting of
-//! members has to wait: the parser notes their places, and [`Document`] moves them.
+//! Reading and writing are one pass without a tree: a value is written while it is read. Members are sorted
+//! later: the parser records their byte ranges, and [`Document`] sorts them.
 
 use loopabull_model::MAX_DEPTH;
 
@@ -10,7 +10,7 @@ use super::error::JsonError;
 use super::member::{Member, is_ordered, order};
 use super::reader::Reader;
 
-/// The number of members that are open at once in most real messages, about.
+/// The number of members for which space is reserved. Most real messages have fewer open members at a time.
 const USUAL_MEMBERS: usize = 32;
 
 /// Parses a text to its end.
@@ -28,23 +28,23 @@ pub(crate) fn parse(text: &str) -> Result<Document<'_>, JsonError> {
         return Err(parser.reader.syntax("there is more than one value"));
     }
     let Parser { reader, members, mut unordered, .. } = parser;
-    // An object ends after the objects in it.
+    // Inner objects end before outer ones, so the list is sorted by the start of each object.
     unordered.sort_by_key(|object| object.written.start);
     Ok(Document { out: reader.out.finish(), members, unordered, is_odd: reader.is_odd })
 }
 
-/// Reads one text.
+/// The state of the parser for one text.
 struct Parser<'a> {
     reader: Reader<'a>,
     depth: usize,
-    /// The members of the objects that are not at their end, those of the outer objects first.
+    /// Members of all objects that have not ended yet, the members of outer objects first.
     members: Vec<Member<'a>>,
-    /// The objects whose members are not in canonical order, in the order of their ends.
+    /// Objects whose members are not in canonical order, in the order in which the objects end.
     unordered: Vec<Unordered>,
 }
 
 impl<'a> Parser<'a> {
-    /// Reads a value. The recursion is bounded by the limit of the depth.
+    /// Reads a value. The recursion is limited by [`MAX_DEPTH`].
     fn value(&mut self) -> Result<(), JsonError> {
         match self.reader.peek() {
             Some(b'"') => self.reader.string().map(drop),
@@ -70,8 +70,8 @@ impl<'a> Parser<'a> {
         self.depth -= 1;
     }
 
-    /// Reads the comma after a member, and returns true; or returns false at the closing bracket, which is
-    /// not read.
+    /// Returns true after it has read the comma between two members. Returns false at the closing bracket,
+    /// which is left unread.
     fn goes_on(&mut self, end: u8) -> Result<bool, JsonError> {
         self.reader.space();
         match self.reader.peek() {
@@ -109,7 +109,7 @@ impl<'a> Parser<'a> {
         if !is_ordered(&self.members[outer..]) {
             self.order(outer);
         }
-        // The members of the outermost object become the document's.
+        // The members of the outermost object stay in the list, because `Document` needs them.
         if self.depth > 1 {
             self.members.truncate(outer);
         }
@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Puts the members of an object, those from `outer` on, into order.
+    /// Sorts the members of one object, which are the members from index `outer` on.
     fn order(&mut self, outer: usize) {
         let mut members = self.members.split_off(outer);
         let start = members[0].written.start - "{".len();

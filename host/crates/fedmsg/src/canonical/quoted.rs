@@ -1,17 +1,17 @@
-//! A string as it is written in a text, and the order of strings.
+//! A JSON string as it is written in a text, and the order of such strings.
 
 use std::borrow::Cow;
 
-/// The text between the quotes of a string that was read.
+/// The text between the quotes of a JSON string.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted<'a> {
     pub(super) raw: &'a str,
-    /// Whether it is printable ASCII without escapes.
+    /// True if the string is printable ASCII without escapes.
     pub(super) is_plain: bool,
 }
 
 impl<'a> Quoted<'a> {
-    /// Returns true if the string comes before another in the order of code points.
+    /// Returns true if this string comes before `other` in the order of code points.
     pub(super) fn is_before(self, other: Self) -> bool {
         match self.is_plain && other.is_plain {
             true => self.raw < other.raw,
@@ -19,8 +19,8 @@ impl<'a> Quoted<'a> {
         }
     }
 
-    /// Returns the string in WTF-8: UTF-8, in which a lone surrogate is encoded like any other code
-    /// point. The order of the bytes is then the order of the code points.
+    /// Returns the string in WTF-8, which is UTF-8 with lone surrogates encoded like other code points. So
+    /// the order of the bytes is the order of the code points.
     pub(crate) fn decoded(self) -> Cow<'a, [u8]> {
         match self.is_plain {
             true => Cow::Borrowed(self.raw.as_bytes()),
@@ -29,7 +29,7 @@ impl<'a> Quoted<'a> {
     }
 }
 
-/// Returns the string that a text between quotes stands for, in WTF-8.
+/// Decodes the text between the quotes of a JSON string into WTF-8.
 fn decode(raw: &str) -> Vec<u8> {
     let mut units = Vec::with_capacity(raw.len());
     let mut characters = raw.chars();
@@ -59,7 +59,7 @@ fn decode(raw: &str) -> Vec<u8> {
             Ok(character) => {
                 out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            // A lone surrogate: always three bytes.
+            // WTF-8 encodes a lone surrogate in three bytes.
             Err(lone) => {
                 let unit = lone.unpaired_surrogate();
                 let tail = |shift: u16| 0x80 | (unit >> shift & 0x3f) as u8;

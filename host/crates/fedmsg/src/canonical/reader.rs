@@ -1,17 +1,17 @@
-//! The place in a text that is being read, and the canonical text as it grows.
+//! The position in the text that is being read, and the canonical text written so far.
 //!
-//! Reads space and names; [`string`](super::string) and [`number`](super::number) teach it the other
-//! scalars. Knows no arrays and objects: these are the parser's.
+//! Reads whitespace and names. The modules [`string`](super::string) and [`number`](super::number) read the
+//! other scalars. Arrays and objects are read by the parser.
 
 use super::error::JsonError;
 use super::output::Output;
 
-/// Reads the scalars of one text, and writes them in canonical form.
+/// Reads the scalars of one text and writes them in canonical form.
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
     pub(super) out: Output<'a>,
-    /// Set if serde_json must not, or may not, read the text: see [`Document`](super::Document).
+    /// True if serde_json must check the text: see [`Document`](super::Document).
     pub(super) is_odd: bool,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
-    /// Passes over space, which is not written.
+    /// Skips whitespace, which is not written.
     #[inline]
     pub(super) fn space(&mut self) {
         let start = self.at;
@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads `null`, `true`, `false`, or one of Python's names for numbers that are not finite.
+    /// Reads `null`, `true`, `false`, or one of Python's names for infinite numbers and `NaN`.
     pub(super) fn name(&mut self) -> Result<(), JsonError> {
         let (name, is_number) = match self.peek() {
             Some(b'n') => ("null", false),

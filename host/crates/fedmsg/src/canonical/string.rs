@@ -1,4 +1,4 @@
-//! Reads strings as Python has them: code points, which may be lone surrogates.
+//! Reads strings as Python does: sequences of code points, which may include lone surrogates.
 
 use super::error::JsonError;
 use super::quoted::Quoted;
@@ -7,11 +7,11 @@ use super::reader::Reader;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl<'a> Reader<'a> {
-    /// Reads a string.
+    /// Reads a string, including its quotes.
     pub(super) fn string(&mut self) -> Result<Quoted<'a>, JsonError> {
         self.at += 1;
         let start = self.at;
-        // serde_json's reserved keys begin with a dollar sign; callers of serde_json check them closer.
+        // serde_json's reserved keys begin with a dollar sign. The caller checks such a text again.
         self.is_odd |= self.peek() == Some(b'$');
         let mut is_plain = true;
         loop {
@@ -29,7 +29,7 @@ impl<'a> Reader<'a> {
         Ok(Quoted { raw: &self.text[start..self.at - 1], is_plain })
     }
 
-    /// Reads a character that is not ASCII, or `DEL`.
+    /// Reads a character outside ASCII, or `DEL`.
     fn other_character(&mut self) {
         let Some(character) = self.text[self.at..].chars().next() else { return };
         let start = self.at;
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads `\uXXXX`, or a pair of them that is one character.
+    /// Reads `\uXXXX`, or two of these escapes that are a surrogate pair.
     fn escaped_character(&mut self) -> Result<(), JsonError> {
         let Some(unit) = self.unit() else {
             return Err(self.syntax("an escape needs four hexadecimal digits"));
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns the UTF-16 code unit that is escaped here.
+    /// Returns the UTF-16 code unit of the escape at the current position.
     fn unit(&self) -> Option<u16> {
         let digits = self.rest().strip_prefix(b"\\u")?.get(..4)?;
         digits.iter().try_fold(0, |unit, &digit| {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Writes the code unit that is escaped here as Python does.
+    /// Writes the escape at the current position as Python does. `unit` is its UTF-16 code unit.
     fn rewrite(&mut self, unit: u16) {
         let start = self.at;
         self.at += r"\uXXXX".len();
@@ -93,7 +93,7 @@ fn is_low(unit: u16) -> bool {
     (0xdc00..0xe000).contains(&unit)
 }
 
-/// Appends a UTF-16 code unit as a string of canonical JSON has it.
+/// Appends a UTF-16 code unit as canonical JSON writes it.
 fn write_unit(unit: u16, out: &mut String) {
     let letter = match unit {
         0x22 => '"',
@@ -113,8 +113,8 @@ fn write_unit(unit: u16, out: &mut String) {
     out.extend(['\\', letter]);
 }
 
-/// Returns the number of bytes that are copied, up to the first that is not. Most strings are a word or
-/// two long, so a function call would cost as much as the work.
+/// Returns the number of leading bytes that are copied unchanged. The function is inlined, because most
+/// strings are so short that a call would cost as much as the work.
 #[inline]
 fn plain_length(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks();
@@ -128,9 +128,9 @@ fn plain_length(bytes: &[u8]) -> usize {
     words.len() * 8 + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Marks the bytes that are not copied, all eight at once: sets the highest bit of each byte that is not
-/// printable ASCII, or is a quote or a backslash. Bytes above the lowest such byte may be marked too,
-/// because a carry goes up.
+/// Marks the bytes that are not copied unchanged, eight at a time: sets the highest bit of each byte that is
+/// not printable ASCII, is a quote or is a backslash. Because of carries, a byte above the lowest marked byte
+/// may be marked wrongly, so callers use only the lowest mark.
 fn special(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let below = |word: u64, limit: u64| word.wrapping_sub(EACH * limit) & !word;

@@ -7,7 +7,7 @@ use x509_parser::x509::AlgorithmIdentifier;
 use super::error::TrustError;
 use crate::certificate::{self, IssuerHints};
 
-/// The parts of a CA certificate that the checks need.
+/// The parts of the CA certificate that are needed to check other certificates.
 #[derive(Debug)]
 pub(super) struct Anchor {
     name: Vec<u8>,
@@ -15,7 +15,7 @@ pub(super) struct Anchor {
     key_identifier: Option<Vec<u8>>,
     signs_crls: bool,
     pub(super) serial: Vec<u8>,
-    /// The first second of validity, and the first second after it.
+    /// First second of the validity period, and first second after it.
     pub(super) validity: (i64, i64),
 }
 
@@ -53,8 +53,8 @@ impl Anchor {
         })
     }
 
-    /// Returns true if a certificate or a CRL with this issuer and these extensions names this CA. Names
-    /// are compared byte by byte.
+    /// Returns true if a certificate or CRL with this issuer and these extensions names this CA as its
+    /// issuer. Names are compared byte by byte.
     pub(super) fn is_issuer(&self, name: &[u8], extensions: &[X509Extension<'_>]) -> bool {
         let IssuerHints { key, serial, name: also } = certificate::issuer_hints(extensions);
         let is_key = match (&key, &self.key_identifier) {
@@ -65,7 +65,7 @@ impl Anchor {
         name == self.name && is_key && is_serial && also.is_none_or(|name| name == self.name)
     }
 
-    /// Returns whether this CA made a signature, or `None` for an algorithm that is not accepted.
+    /// Returns true if this CA made the signature, false if not, or `None` if the algorithm is not accepted.
     pub(super) fn has_signed(
         &self,
         algorithm: &AlgorithmIdentifier<'_>,

@@ -5,14 +5,14 @@
 pub enum TrustError {
     #[error("the CA's certificate cannot be read: {reason}")]
     CaUnreadable { reason: String },
-    #[error("the CA's certificate is not of a CA that signs by itself: {reason}")]
+    #[error("the CA's certificate is not a self-signed CA certificate: {reason}")]
     NotACa { reason: &'static str },
     #[error("the CRL cannot be read: {reason}")]
     CrlUnreadable { reason: &'static str },
-    #[error("the CRL is not of this CA")]
+    #[error("the CRL was not issued by this CA")]
     CrlOfOther,
-    #[error("the CRL is not signed by this CA, or by an algorithm that is not accepted")]
+    #[error("the CRL has no signature of this CA with an accepted algorithm")]
     CrlForged,
-    #[error("the CRL has the unknown extension {oid}")]
+    #[error("the CRL has the unsupported extension {oid}")]
     CrlExtension { oid: String },
 }

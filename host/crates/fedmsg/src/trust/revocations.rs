@@ -11,20 +11,20 @@ use super::error::TrustError;
 use crate::certificate;
 
 /// The extensions of a CRL that lists only some certificates, or only the changes since another CRL:
-/// `deltaCRLIndicator` and `issuingDistributionPoint`.
+/// `deltaCRLIndicator` and `issuingDistributionPoint`. Such a CRL is refused.
 const PARTIAL: [&str; 2] = ["2.5.29.27", "2.5.29.28"];
 
-/// The serial numbers of a CRL.
+/// The revoked serial numbers and the validity period of a CRL.
 #[derive(Debug)]
 pub(super) struct Revocations {
     serials: HashSet<Vec<u8>>,
-    /// The first second of validity, and the first second after it. A CRL without a time of its next
-    /// update has no end, as in OpenSSL.
+    /// First second of the validity period, and first second after it. A CRL without a time for its next
+    /// update never expires, as in OpenSSL.
     pub(super) validity: (i64, i64),
 }
 
 impl Revocations {
-    /// Parses a CRL of this CA.
+    /// Parses a CRL and checks that this CA issued it.
     pub(super) fn parse(der: &[u8], anchor: &Anchor) -> Result<Self, TrustError> {
         let unreadable = |reason| TrustError::CrlUnreadable { reason };
         let (rest, crl) = CertificateRevocationList::from_der(der)
@@ -33,7 +33,7 @@ impl Revocations {
             return Err(unreadable("it has trailing bytes"));
         }
         if crl.signature_algorithm != crl.tbs_cert_list.signature {
-            return Err(unreadable("it names two algorithms"));
+            return Err(unreadable("its two algorithm fields differ"));
         }
         if !anchor.is_issuer(crl.issuer().as_raw(), crl.extensions()) || !anchor.signs_crls() {
             return Err(TrustError::CrlOfOther);
@@ -59,7 +59,7 @@ impl Revocations {
     }
 }
 
-/// Refuses extensions that could make an entry mean anything else than that its certificate is revoked.
+/// Refuses extensions that could change the meaning of a CRL or of one of its entries.
 fn check(extensions: &[X509Extension<'_>]) -> Result<(), TrustError> {
     for extension in extensions {
         let oid = extension.oid.to_id_string();

@@ -1,7 +1,7 @@
-//! The form of fedora-messaging: the body is the payload, and the topic is the routing key.
+//! Messages in the format of fedora-messaging: the body is the payload, and the routing key is the topic.
 //!
-//! This is as lenient as its Python consumer: the id, the schema and the severity may be missing, and
-//! the content type may be any. A message that the Python consumer would drop is refused with a reason,
+//! This module accepts as much as the Python consumer: the id, the schema and the severity may be missing,
+//! and any content type is allowed. A message that the Python consumer would drop is refused with a reason,
 //! so that the host can keep it.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use super::message::{Parts, Properties, check_size};
 use crate::Rejection;
 use crate::content_id::content_id;
 
-/// The deepest nesting of a payload: one level less than a whole fedmsg body may have, so that both
-/// buses deliver the same payloads.
+/// The maximum nesting depth of a payload. This is one level less than the maximum for a whole fedmsg body,
+/// so that both buses deliver the same payloads.
 const MAX_PAYLOAD_DEPTH: usize = MAX_DEPTH - 1;
 
 /// Makes a message of a payload, which must be a JSON object. `sent_at` is in seconds since 1970.
 ///
-/// Headers that begin with `x-` are left out. They are the broker's, such as `x-death` and
-/// `x-delivery-count`, and differ between deliveries of the same message.
+/// Headers that begin with `x-` are omitted. The broker sets such headers (`x-death`, `x-delivery-count`),
+/// and they differ between deliveries of the same message.
 pub fn from_bus(
     body: &str,
     properties: Properties<'_>,
@@ -37,7 +37,7 @@ pub fn from_bus(
         return Err(BodyError::TooDeep.into());
     }
     refuse_long_integers(body)?;
-    // Of equal names the last one counts.
+    // If two headers have the same name, the last one is used.
     let headers = properties.headers.iter().filter(|(name, _)| !name.starts_with("x-"));
     let headers: BTreeMap<&String, &String> = headers.map(|(name, value)| (name, value)).collect();
     let parts = Parts {
@@ -50,15 +50,17 @@ pub fn from_bus(
     parts.into_message(|parts| id_of_payload(&parts.topic, &headers, sent_at, body))
 }
 
-/// Returns the id of a payload that has none. The text that is hashed must stay as it is: a message
-/// keeps its id over an upgrade.
+/// Returns the id of a message that has none. The hashed text must not change in later versions, because a
+/// message must keep its id when the host is upgraded.
 fn id_of_payload(
     topic: &Topic,
     headers: &BTreeMap<&String, &String>,
     sent_at: Option<i64>,
     body: &str,
 ) -> MessageId {
-    let json = |value: serde_json::Result<String>| value.expect("texts and numbers are JSON");
+    let json = |value: serde_json::Result<String>| {
+        value.expect("strings and numbers can be written as JSON")
+    };
     let topic = json(serde_json::to_string(topic));
     let headers = json(serde_json::to_string(headers));
     let sent_at = json(serde_json::to_string(&sent_at));
@@ -99,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_payload_is_a_message_of_its_routing_key_and_stays_as_it_came() {
-        // A payload that looks like another form is a payload all the same: the broker checked the key.
+        // A payload that looks like a fedmsg body is treated as a payload, because the broker has checked
+        // only the routing key.
         let body = r#"{"topic": "x.y", "msg": {"n":1.50}, "msg_id": "other", "i": 1}"#;
         let message = message(&format!(" {body}\n"), "a.b", Some("m-1")).unwrap();
         assert_eq!((message.id.as_str(), message.topic.as_str()), ("m-1", "a.b"));
@@ -147,7 +150,7 @@ mod tests {
         assert_eq!(rejection.reason(), "headers-too-large");
     }
 
-    /// Makes the message of a fedmsg envelope around the payload, by a verifier that checks nothing.
+    /// Makes the message of a fedmsg envelope around the payload, with a verifier that checks no signature.
     fn through_envelope(
         body: &str,
         id: Option<&str>,

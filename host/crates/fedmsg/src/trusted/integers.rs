@@ -1,28 +1,28 @@
-//! The limit of an integer's digits.
+//! The limit on the digits of an integer.
 //!
-//! Python refuses to read longer ones, so no playbook could; and what a bus refuses must not come in
-//! by another source.
+//! Python refuses to read longer integers, so no playbook could read them. The fedmsg source refuses such
+//! integers, so trusted sources refuse them too.
 
 use loopabull_model::BodyError;
 
 use crate::Rejection;
 use crate::canonical::{MAX_INTEGER_DIGITS, canonical_json};
 
-/// Refuses a JSON text that has an integer with too many digits. The digits of floats do not count.
+/// Refuses a JSON text that has an integer with too many digits. Floats are not limited.
 pub(super) fn refuse_long_integers(text: &str) -> Result<(), Rejection> {
     if !has_long_run(text.as_bytes()) {
         return Ok(());
     }
-    // The digits may stand in a string or in a float, which only a parser can tell.
+    // The digits may be in a string or in a float, so the text is parsed.
     let not_json = |error: crate::JsonError| BodyError::NotJson { reason: error.to_string() };
     canonical_json(text, crate::Credentials::Kept).map_err(not_json)?;
     Ok(())
 }
 
-/// Returns true if there are more digits in a row than an integer may have.
+/// Returns true if the text has more consecutive digits than an integer may have.
 ///
-/// A longer run covers at least one of the places that are one more than the limit apart, so only
-/// these and what is around them are looked at.
+/// The function inspects one byte in every `MAX_INTEGER_DIGITS + 1`. A run of digits that is too long covers
+/// at least one of these bytes, so the digits around each of them are counted.
 fn has_long_run(text: &[u8]) -> bool {
     let is_digit = |byte: &&u8| byte.is_ascii_digit();
     (MAX_INTEGER_DIGITS..text.len()).step_by(MAX_INTEGER_DIGITS + 1).any(|place| {

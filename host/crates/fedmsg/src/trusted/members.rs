@@ -1,4 +1,4 @@
-//! The members of the outermost object of a text, read in one pass.
+//! The members of the outermost object of a JSON text, read in one pass.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,38 +10,38 @@ use serde_json::value::RawValue;
 
 use crate::Rejection;
 
-/// The members of an object, with their values as they are written.
+/// The members of an object. The values are kept as JSON text.
 #[derive(Debug)]
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    /// Reads a text to its end. It must be an object, and pass all checks of a [`Body`].
+    /// Reads a text to its end. The text must be an object and pass all checks of a [`Body`].
     pub(super) fn read(text: &'a str) -> Result<Self, Rejection> {
         Body::check(text)?;
         serde_json::from_str(text).map_err(|error| match Body::parse(text) {
             Ok(_) => Rejection::shape(&error.to_string()),
-            // The form is the lesser fault of a text that is not JSON.
+            // The text is not JSON, so that error is reported instead of the wrong form.
             Err(error) => error.into(),
         })
     }
 
-    /// Returns the value of a key; of equal keys the last one counts.
+    /// Returns the value of a key. If the key is repeated, the last value is returned.
     pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(found, _)| found == key).map(|(_, value)| *value)
     }
 
-    /// Returns true if there is such a key.
+    /// Returns true if the object has this key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// Returns true if there are exactly these keys, however often each.
+    /// Returns true if the object has all of these keys and no other key. Repeated keys are allowed.
     pub(super) fn has_only(&self, keys: &[&str]) -> bool {
         keys.iter().all(|key| self.has(key)) && self.0.iter().all(|(key, _)| keys.contains(&&**key))
     }
 
-    /// Refuses an object that has one of these keys twice: each reader decides for itself which of
-    /// the two is meant.
+    /// Refuses an object that has one of these keys twice. JSON readers differ in which of two equal keys
+    /// they use.
     pub(super) fn refuse_repeated(&self, keys: &[&str]) -> Result<(), Rejection> {
         let is_repeated =
             |key: &&&str| self.0.iter().filter(|(found, _)| found == **key).count() > 1;
@@ -51,7 +51,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Returns the value of a key that must be there.
+    /// Returns the value of a required key.
     pub(super) fn required<T: Deserialize<'a>>(&self, key: &str) -> Result<T, Rejection> {
         let value = self.get(key);
         parse(key, value.ok_or_else(|| Rejection::shape(&format!("missing field `{key}`")))?)
@@ -76,7 +76,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 struct MembersVisitor;
 
-/// A key, borrowed from the text if it has no escapes.
+/// A key, borrowed from the text if the key has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -1,4 +1,4 @@
-//! The one place where the text of a trusted source becomes a [`Message`].
+//! The only place where the text of a trusted source becomes a [`Message`].
 
 use loopabull_model::{Body, Message, MessageId, Topic};
 
@@ -7,15 +7,15 @@ use crate::{MAX_BODY_BYTES, Rejection, headers};
 /// The AMQP properties of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Properties<'a> {
-    /// The routing key, if it may be a topic: not if it is the name of a queue.
+    /// Routing key, or `None` if the routing key is the name of a queue and so cannot be a topic.
     pub topic: Option<&'a str>,
     pub message_id: Option<&'a str>,
     pub headers: &'a [(String, String)],
 }
 
-/// The parts of a message, which are read from one of the forms of a trusted source.
+/// The parts of a message, which were read from one of the formats of trusted sources.
 pub(super) struct Parts<'a> {
-    /// The id that the publisher gave.
+    /// Publisher's id of the message.
     pub(super) id: Option<&'a str>,
     pub(super) topic: Topic,
     pub(super) headers: Vec<(String, String)>,
@@ -24,7 +24,7 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Makes the message, or refuses it. `content_id` is called if the publisher gave no id.
+    /// Makes the message, or refuses it. `content_id` makes the id if the publisher gave none.
     pub(super) fn into_message(
         self,
         content_id: impl FnOnce(&Self) -> MessageId,
@@ -38,7 +38,7 @@ impl Parts<'_> {
     }
 }
 
-/// Refuses a text that is too large.
+/// Refuses a text that is larger than the maximum size of a body.
 pub(super) fn check_size(text: &str) -> Result<(), Rejection> {
     let (length, limit) = (text.len(), MAX_BODY_BYTES);
     if length > limit { Err(Rejection::BodyTooLarge { length, limit }) } else { Ok(()) }

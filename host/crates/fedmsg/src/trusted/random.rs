@@ -1,8 +1,8 @@
-//! Random texts for the property tests: objects that are messages, almost messages, and no JSON.
+//! Random texts for the property tests: valid messages, almost valid messages, and texts that are not JSON.
 
 use proptest::prelude::*;
 
-/// Returns JSON values, more often than not; some of them are long or nested to the limit.
+/// Returns texts that are JSON values in most cases. Some are long or nested to the limit.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         200 => prop::sample::select(vec![
@@ -39,7 +39,7 @@ fn object(
     prop::collection::vec(member, count).prop_map(|members| format!("{{{}}}", members.join(",")))
 }
 
-/// Returns texts that may be a payload.
+/// Returns texts of which some are valid payloads.
 pub(super) fn json_text() -> impl Strategy<Value = String> {
     let keys = prop::sample::select(vec!["a", "b", "topic", "\\u0061", "$", "é"]);
     prop_oneof![
@@ -53,9 +53,9 @@ pub(super) fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// Returns texts that may be a recording.
+/// Returns texts of which some are valid recordings.
 pub(super) fn recording() -> impl Strategy<Value = String> {
-    // Most keys have a value of their own form, so that many recordings are accepted.
+    // Most keys have a value of the right type, so that many recordings are accepted.
     let text = |text: &str| Just(text.to_owned());
     let member = prop_oneof![
         6 => prop_oneof![9 => text("\"topic\":\"a.b\""), 1 => value().prop_map(|v| format!("\"topic\":{v}"))],

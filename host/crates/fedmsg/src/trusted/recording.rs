@@ -1,6 +1,6 @@
-//! A recording: one message in a file or in the archive, as people keep and exchange them.
+//! A recording: one message in a file or in the archive.
 //!
-//! Two forms are read: a whole fedmsg body (`{"topic", "msg", …}`), and the archive form of
+//! Two formats are read: a whole fedmsg body (`{"topic", "msg", …}`), and the archive format of
 //! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
 
 use std::borrow::Cow;
@@ -16,13 +16,13 @@ use super::message::{Parts, check_size};
 use crate::content_id::content_id;
 use crate::{Rejection, headers, without_datagrepper};
 
-/// Makes a message of a recording. Its signature, if it has one, is not checked.
+/// Makes a message of a recording. If the recording has a signature, it is not checked.
 pub fn from_recording(bytes: &[u8]) -> Result<Message, Rejection> {
     let text = str::from_utf8(bytes).map_err(|_| Rejection::BodyNotUtf8)?;
     from_members(text, &Members::read(text)?)
 }
 
-/// Makes a message of a recording whose members were read.
+/// Makes a message of a recording whose members are already read.
 pub(super) fn from_members(text: &str, members: &Members<'_>) -> Result<Message, Rejection> {
     members.refuse_repeated(&["topic", "id", "headers", "msg", "body"])?;
     let topic: String = members.required("topic")?;
@@ -55,7 +55,7 @@ fn from_fedmsg_form(
     if let Some(written) = members.get("headers") {
         headers::check_written(written.get())?;
     }
-    // The text without the additions has each key once.
+    // `without_datagrepper` has already removed repeated keys.
     if !is_stored {
         members.refuse_repeated(&["msg_id", "timestamp", "crypto", "signature", "certificate"])?;
     }
@@ -78,7 +78,8 @@ fn from_archive_form(
     headers: Option<BTreeMap<String, Value>>,
     body: &RawValue,
 ) -> Result<Message, Rejection> {
-    // Different archives write the same message differently. In one form, it has one id.
+    // Archives format the same message differently. The body is normalized, so that the message has the same
+    // id.
     let shape = |error: serde_json::Error| Rejection::shape(&error.to_string());
     let tree: Value = serde_json::from_str(body.get()).map_err(shape)?;
     let body = Body::from_raw(to_raw_value(&tree).map_err(shape)?)?;
@@ -94,10 +95,10 @@ fn from_archive_form(
     parts.into_message(|parts| id_of_archived(&parts.topic, &written_headers, &parts.body))
 }
 
-/// Returns the id of an archived message that has none. The text that is hashed must stay as it is:
-/// a message keeps its id over an upgrade.
+/// Returns the id of an archived message that has none. The hashed text must not change in later versions,
+/// because a message must keep its id when the host is upgraded.
 fn id_of_archived(topic: &Topic, headers: &str, body: &Body) -> MessageId {
-    let topic = serde_json::to_string(topic).expect("a topic is JSON");
+    let topic = serde_json::to_string(topic).expect("a topic can be written as JSON");
     let before = [r#"{"headers":"#, headers, r#","msg":"#].concat();
     content_id(&[&before, body.as_str(), r#","msg_id":null,"topic":"#, &topic, "}"])
 }
@@ -135,14 +136,14 @@ mod tests {
         let id = |text: &str| from_recording(text.as_bytes()).unwrap().id.to_string();
         let fedmsg = r#"{"topic":"a.b","msg":1}"#;
         assert_eq!(id(fedmsg), content_id(&[fedmsg]).to_string());
-        // Archives differ in the order of keys and in space.
+        // Archives differ in the order of keys and in whitespace.
         let archived = r#"{"topic":"a.b","body":{"b":1,"a":1.50}}"#;
         assert_eq!(id(archived), id(r#"{"body": {"a":1.50, "b":1}, "topic":"a.b", "queue":"q"}"#));
         assert_eq!(
             id(archived),
             "sha256:d2d00162c29035de45435e7b83ee8ed18fb0835ef940a009a5c5b413d9865973"
         );
-        // datagrepper's additions are not a part of the message.
+        // The keys that datagrepper added are not hashed.
         let stored = r#"{"msg":1,"source_name":"d","source_version":"1","topic":"a.b"}"#;
         assert_eq!(id(stored), content_id(&[r#"{"msg":1,"topic":"a.b"}"#]).to_string());
     }
@@ -194,7 +195,8 @@ mod tests {
         fn a_recording_is_the_message_of_an_unchecked_envelope(
             text in crate::trusted::random::recording(),
         ) {
-            // serde reads the members of an envelope's recording from an array too.
+            // `envelope_of_recording` also accepts an array of members, because serde does. `from_recording`
+            // does not.
             prop_assume!(!text.trim_start().starts_with('['));
             let found = from_recording(text.as_bytes());
             let expected = envelope_of_recording(text.as_bytes())

@@ -1,8 +1,8 @@
-//! Bodies that other programs put into a work queue, in the forms that were used with it.
+//! Reads bodies that other programs published into a work queue.
 //!
-//! The serializer of the old loopabull wraps a whole fedmsg body: `{"topic", "body"}` and nothing
-//! else. Other programs publish the fedmsg body itself, and fedora-messaging publishes the payload
-//! alone, whose topic is the routing key.
+//! Three formats are accepted. The serializer of the old loopabull wraps a whole fedmsg body:
+//! `{"topic", "body"}` and no other key. Other programs publish the fedmsg body itself. fedora-messaging
+//! publishes only the payload, and the routing key is the topic.
 
 use loopabull_model::Message;
 use serde_json::Value;
@@ -26,23 +26,25 @@ pub fn from_work_queue(body: &[u8], properties: Properties<'_>) -> Result<Messag
             return recording::from_members(text, &members);
         }
         if wrapped.optional::<Value>("topic")? != members.optional("topic")? {
-            return Err(Rejection::shape("the topic of the wrapper is not that of the body"));
+            return Err(Rejection::shape(
+                "the topic of the wrapper differs from the topic of the wrapped body",
+            ));
         }
         return recording::from_members(inner, &wrapped);
     }
     if properties.topic.is_none() {
-        return Err(Rejection::shape("it names no topic, and did not come with one"));
+        return Err(Rejection::shape("it names no topic, and its routing key is not a topic"));
     }
     from_bus(text, properties, None)
 }
 
-/// Returns true if these are the keys of a fedmsg body.
+/// Returns true if the object has the keys of a fedmsg body.
 fn is_fedmsg(members: &Members<'_>) -> bool {
     let has = |key| members.has(key);
     has("msg") && has("topic") && (has("i") || has("msg_id") || has("timestamp"))
 }
 
-/// Returns the text of the object in a wrapper, if these are the keys of one.
+/// Returns the text of the wrapped object if the members are those of a wrapper.
 fn wrapped<'a>(members: &Members<'a>) -> Option<&'a str> {
     let inner = members.get("body").map(|body| body.get())?;
     (members.has_only(&["topic", "body"]) && inner.starts_with('{')).then_some(inner)

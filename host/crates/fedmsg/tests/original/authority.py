@@ -1,6 +1,6 @@
-"""Makes valid and invalid CAs, certificates and revocation lists in the folder of its argument.
+"""Makes valid and invalid CAs, certificates and revocation lists in the folder given as argument.
 
-The valid ones have the form of Fedora's: RSA keys of 1024 bits, signed with SHA-1.
+Valid certificates are like those of Fedora: RSA keys of 1024 bits, signed with SHA-1.
 """
 
 import base64
@@ -17,7 +17,7 @@ FOLDER = sys.argv[1]
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)
 SHA1, SHA256 = hashes.SHA1(), hashes.SHA256()
-# The last byte of the identifier of RSA with each algorithm (1.2.840.113549.1.1.x).
+# The last byte of the object identifier of RSA with each hash algorithm (1.2.840.113549.1.1.x).
 ALGORITHMS = {"md5": 4, "sha1": 5, "sha224": 14, "sha256": 11, "sha384": 12, "sha512": 13}
 RSA_WITH = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01"
 
@@ -43,10 +43,10 @@ def write_pem(file, der, label):
 
 
 def resign(made, content, signer, digest):
-    """Returns the DER form of a signed object, signed again with another algorithm.
+    """Returns the DER form of a certificate or CRL after signing it with another algorithm.
 
-    The package cryptography no longer signs certificates with SHA-1. All identifiers have the same
-    length.
+    The package `cryptography` no longer signs with SHA-1. All algorithm identifiers have the same
+    length, so they can be replaced.
     """
     old, new = (RSA_WITH + bytes([ALGORITHMS[name]]) for name in ("sha256", digest.name))
     signed = content.replace(old, new)
@@ -55,8 +55,8 @@ def resign(made, content, signer, digest):
 
 
 def first_version(der, signer):
-    """Returns a certificate without extensions as one of version 1, signed again."""
-    # Four bytes of header for the certificate, four for its signed part, five for version 3.
+    """Converts a certificate without extensions to version 1 and signs it."""
+    # The header of the certificate has four bytes, the header of its signed part four, and the version five.
     length = int.from_bytes(der[6:8], "big")
     content = sequence(der[13 : 8 + length])
     algorithm = sequence(RSA_WITH + bytes([ALGORITHMS["sha1"]]) + b"\x05\x00")
@@ -168,7 +168,7 @@ def make_leafs(ca):
     ])
     ca.leaf("useless", subject, 0x25, extensions=[usage(False, False)])
     ca.leaf("forged", subject, 0x1B, signed_by=key())
-    # The identifiers of the issuer's key are those of another key.
+    # The authority key identifier is the identifier of another key.
     ca.leaf("other-hint", subject, 0x1C, extensions=[
         (x509.AuthorityKeyIdentifier(b"x" * 20, None, None), False),
     ])
@@ -181,7 +181,7 @@ def make_leafs(ca):
     ca.leaf("md5", subject, 0x24, digest=hashes.MD5())
     ca.leaf("sha224", subject, 0x1F, digest=hashes.SHA224())
     ca.leaf("sha384", subject, 0x21, digest=hashes.SHA384())
-    # An intermediate CA, and a certificate that it signed.
+    # This is an intermediate CA, and a certificate that the intermediate CA signed.
     between = key()
     ca.leaf("between", name("between"), 0x22, private=between, extensions=[basic(True)])
     ca.leaf("below", subject, 0x23, signed_by=between, issuer=name("between"))
@@ -205,7 +205,7 @@ def main():
     ca.crl("crl-uncritical.pem", [0x20], extensions=[(x509.CRLNumber(7), False)],
            entry_extensions=[(x509.CRLReason(x509.ReasonFlags.key_compromise), False)])
     ca.crl("crl-delta.pem", [0x20], extensions=[(x509.DeltaCRLIndicator(1), True)])
-    # A CA with the same name and another key.
+    # This CA has the same name as the first one and another key.
     double = CA("ca-double.crt", name("ca"))
     double.leaf("of-double", name("good.example.org"), 0x10)
     other = CA("ca-other.crt", name("other"), bits=2048)

@@ -1,15 +1,19 @@
-//! Valid and invalid certificates, CAs and revocation lists, verified by us and by the original.
+//! Valid and invalid certificates, CAs and revocation lists, verified by this crate and by the Python fedmsg.
 
 use crate::fixture::{now, original, word, word_at};
 
-/// Verifies a message that is signed with the key of this certificate, with both verifiers.
+/// Signs a message with the key of this certificate and verifies it with both verifiers.
 fn check(name: &str, ca: &str, crl: Option<&str>, expected: &str) {
     let original = original();
     let text = original.signed(name);
     let ours = word(&original.verifier(ca, crl), &text);
     assert_eq!(ours, expected, "{name} {ca} {crl:?}");
     let theirs = original.verdict(&text, ca, crl);
-    assert_eq!(theirs == "accepted", expected == "accepted", "{name} {ca} {crl:?}: {theirs}");
+    assert_eq!(
+        theirs == "accepted",
+        expected == "accepted",
+        "{name} {ca} {crl:?}: the Python fedmsg said {theirs}"
+    );
 }
 
 fn check_leaf(name: &str, expected: &str) {
@@ -102,7 +106,8 @@ fn a_ca_file_can_be_in_der_form() {
     assert_eq!(word(&original.verifier("ca.der", None), &original.signed("good")), "accepted");
 }
 
-/// Fails unless we refuse to load the trust, and the original refuses a valid message with it.
+/// Checks that this crate refuses the CA or the CRL, and that the Python fedmsg refuses a valid message with
+/// them.
 fn check_trust(ca: &str, crl: Option<&str>, expected: &str) {
     let original = original();
     assert_eq!(original.trust(ca, crl).unwrap_err().to_string(), expected);
@@ -111,7 +116,7 @@ fn check_trust(ca: &str, crl: Option<&str>, expected: &str) {
 
 #[test]
 fn a_file_that_is_not_a_self_signed_ca_is_refused() {
-    const NONE: &str = "the CA's certificate is not of a CA that signs by itself: ";
+    const NONE: &str = "the CA's certificate is not a self-signed CA certificate: ";
     let none = |ca: &str, reason: &str| check_trust(ca, None, &format!("{NONE}{reason}"));
     none("ca-no-basic.crt", "its basic constraints do not say that it is a CA");
     none("ca-not-ca.crt", "its basic constraints do not say that it is a CA");
@@ -134,13 +139,10 @@ fn a_file_that_is_not_a_self_signed_ca_is_refused() {
 #[test]
 fn an_unusable_revocation_list_is_refused() {
     let list = |crl: &str, expected: &str| check_trust("ca.crt", Some(crl), expected);
-    list(
-        "crl-forged.pem",
-        "the CRL is not signed by this CA, or by an algorithm that is not accepted",
-    );
-    list("crl-of-other.pem", "the CRL is not of this CA");
-    list("crl-critical.pem", "the CRL has the unknown extension 1.3.6.1.4.1.55555.1");
-    list("crl-entry-critical.pem", "the CRL has the unknown extension 1.3.6.1.4.1.55555.1");
+    list("crl-forged.pem", "the CRL has no signature of this CA with an accepted algorithm");
+    list("crl-of-other.pem", "the CRL was not issued by this CA");
+    list("crl-critical.pem", "the CRL has the unsupported extension 1.3.6.1.4.1.55555.1");
+    list("crl-entry-critical.pem", "the CRL has the unsupported extension 1.3.6.1.4.1.55555.1");
     list("ca.crt", "the CRL cannot be read: its first PEM block has another label");
-    check_trust("ca-no-lists.crt", Some("crl.pem"), "the CRL is not of this CA");
+    check_trust("ca-no-lists.crt", Some("crl.pem"), "the CRL was not issued by this CA");
 }

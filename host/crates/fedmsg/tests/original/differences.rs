@@ -1,12 +1,12 @@
-//! The differences from the original: messages that we refuse and that it accepts, or for which it
-//! raises an exception. These are the rows of the table in the crate's documentation. `list.rs` and
-//! `chain.rs` have the messages that both refuse.
+//! Differences from the Python fedmsg: messages that this crate refuses, while the Python fedmsg accepts them
+//! or raises an exception. Each difference is a row of the table in the crate's documentation. The tests in
+//! `list.rs` and `chain.rs` have the messages that both refuse.
 
 use serde_json::{Value, json};
 
 use crate::fixture::{body, now, original, topic, verify_at, with, word};
 
-/// Signs a body unchanged, and compares both verdicts with the expected ones.
+/// Signs a body unchanged and compares both verdicts with the expected verdicts.
 fn check_body(text: &str, theirs: &str, expected: &str) {
     let original = original();
     let text = original.sign(text, "good");
@@ -15,7 +15,7 @@ fn check_body(text: &str, theirs: &str, expected: &str) {
     assert_eq!(original.verdict(&text, "ca.crt", Some("crl.pem")), theirs, "{text}");
 }
 
-/// Checks a body with this payload, which is JSON text.
+/// Checks a body with this payload, given as JSON text.
 fn check_msg(msg: &str, expected: &str) {
     check_body(&format!(r#"{{"topic":"{}","msg":{msg}}}"#, topic()), "accepted", expected);
 }
@@ -77,7 +77,7 @@ fn a_key_that_we_read_must_not_be_repeated() {
     let twice = text.replacen('{', "{\"msg\":{\"evil\":1},", 1);
     assert_eq!(word(&verifier, &twice), "body-shape");
     assert_eq!(original.verdict(&twice, "ca.crt", Some("crl.pem")), "accepted");
-    // If any other key is repeated, its last value counts, for every reader of the message.
+    // If another key is repeated, every reader uses the last value.
     let other = text.replacen('{', "{\"i\":7,", 1);
     assert_eq!(word(&verifier, &other), "accepted");
     assert_eq!(original.verdict(&other, "ca.crt", Some("crl.pem")), "accepted");
@@ -121,8 +121,8 @@ fn a_signed_body_must_have_the_topic_of_its_envelope() {
 
 #[test]
 fn the_chain_and_the_signature_are_checked_with_the_same_certificate() {
-    // The original checks the chain with one library and the signature with another. The first
-    // ignores an indented PEM block and the second does not, so a signature by any key is accepted.
+    // The Python fedmsg checks the chain with one library and the signature with another. The first library
+    // ignores an indented PEM block and the second does not, so a signature with any key is accepted.
     let original = original();
     let attacker = original.signed("of-double");
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
@@ -144,8 +144,7 @@ fn text(value: Value) -> String {
 fn old_and_rare_algorithms_are_refused() {
     check_leaf("md5", "accepted", "certificate-algorithm");
     check_leaf("sha224", "accepted", "certificate-algorithm");
-    // aws-lc-rs supports SHA-384 only for keys of at least 2048 bits, and the key of this CA has
-    // 1024.
+    // aws-lc-rs supports SHA-384 only for keys of at least 2048 bits. The key of this CA has 1024 bits.
     check_leaf("sha384", "accepted", "certificate-forged");
 }
 
@@ -165,7 +164,7 @@ fn an_overlong_certificate_is_refused() {
     assert_eq!(original.verdict(&long, "ca.crt", None), "accepted");
 }
 
-/// Fails unless we refuse the trust and the original accepts it.
+/// Checks that this crate refuses the CA or the CRL, and that the Python fedmsg accepts a message with them.
 fn check_trust(ca: &str, crl: Option<&str>) {
     let original = original();
     assert!(original.trust(ca, crl).is_err(), "{ca} {crl:?}");

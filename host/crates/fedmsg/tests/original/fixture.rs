@@ -1,4 +1,5 @@
-//! The fixture of these tests: one Python with the original, one folder of keys, and the question to both.
+//! The fixture of these tests: a Python process with the original fedmsg, a folder of keys, and functions
+//! that pass a message to both verifiers.
 #![expect(clippy::disallowed_methods, reason = "tests start the original")]
 
 use std::fs::{self, File};
@@ -15,10 +16,10 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 const TOPIC: &str = "org.example.prod.thing.done";
-/// For the start of a Python and for one answer; on two busy cores.
+/// The timeout for starting Python and for one answer. One minute is enough on two busy cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The original fedmsg in a process of its own.
+/// The Python fedmsg in a process of its own.
 pub(crate) struct Original {
     pipe: Mutex<Pipe>,
     folder: PathBuf,
@@ -30,7 +31,7 @@ struct Pipe {
     answers: Receiver<String>,
 }
 
-/// Returns the one original, started if no test has it.
+/// Returns the Python fedmsg process, and starts the process if no other test uses it.
 pub(crate) fn original() -> Arc<Original> {
     static SHARED: Mutex<Weak<Original>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,8 +43,8 @@ pub(crate) fn original() -> Arc<Original> {
     original
 }
 
-/// Returns the folder of the keys, certificates and lists, which are made once for a run of the
-/// tests: nextest starts a process for each test, and the keys take longer than most tests.
+/// Returns the folder of keys, certificates and CRLs. The folder is made once for all tests of a run: nextest
+/// starts a process for each test, and making keys takes longer than most tests.
 fn authority(python: &Path, scripts: &Path) -> PathBuf {
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -100,12 +101,12 @@ impl Original {
         original
     }
 
-    /// Asks for one answer.
+    /// Sends a question to the Python fedmsg and returns its answer.
     pub(crate) fn ask(&self, question: Value) -> Value {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         let stdin = pipe.process.stdin.as_mut().unwrap();
         if writeln!(stdin, "{question}").is_err() {
-            panic!("the original has ended:\n{}", self.log());
+            panic!("the Python fedmsg has ended; its log:\n{}", self.log());
         }
         self.answer(&pipe)
     }
@@ -113,7 +114,9 @@ impl Original {
     fn answer(&self, pipe: &Pipe) -> Value {
         match pipe.answers.recv_timeout(LIMIT) {
             Ok(line) => serde_json::from_str(&line).unwrap(),
-            Err(error) => panic!("no answer from the original ({error}):\n{}", self.log()),
+            Err(error) => {
+                panic!("the Python fedmsg gave no answer ({error}); its log:\n{}", self.log())
+            }
         }
     }
 
@@ -125,18 +128,18 @@ impl Original {
         fs::read(self.folder.join(file)).unwrap()
     }
 
-    /// Has the original sign a body, and returns it as JSON.
+    /// Signs a body with the Python fedmsg, and returns the signed body as JSON.
     pub(crate) fn sign(&self, text: &str, name: &str) -> String {
         text_of(self.ask(json!({"do": "sign", "text": text, "name": name})))
     }
 
-    /// Returns a certificate as it stands in a body.
+    /// Returns a certificate as it is written in a body.
     pub(crate) fn field(&self, name: &str) -> String {
         text_of(self.ask(json!({"do": "field", "name": format!("{name}.crt")})))
     }
 
-    /// Returns what the original says of a body with the usual CA: `accepted`, `refused`, or the name
-    /// of an exception.
+    /// Returns the verdict of the Python fedmsg on a body: `accepted`, `refused`, or the name of an
+    /// exception.
     pub(crate) fn verdict(&self, text: &str, ca: &str, crl: Option<&str>) -> String {
         text_of(self.ask(json!({"do": "validate", "text": text, "ca": ca, "crl": crl})))
     }
@@ -159,7 +162,7 @@ impl Original {
         Verifier::X509(Box::new(X509::new(self.trust(ca, crl).unwrap(), policy)))
     }
 
-    /// Returns a signed body with everything that a body has.
+    /// Returns a complete body, signed with the key of this certificate.
     pub(crate) fn signed(&self, name: &str) -> String {
         self.sign(&body().to_string(), name)
     }
@@ -168,7 +171,7 @@ impl Original {
 impl Drop for Original {
     fn drop(&mut self) {
         let pipe = self.pipe.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Both fail only if it has ended by itself.
+        // Both calls fail only if the process has already ended.
         drop(pipe.process.kill());
         drop(pipe.process.wait());
     }
@@ -190,12 +193,12 @@ pub(crate) fn topic() -> &'static str {
     TOPIC
 }
 
-/// Returns the time of this machine, which is the original's too.
+/// Returns the time of this machine, which the Python fedmsg uses too.
 pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
-/// Takes a body apart that came under this topic, and has it verified.
+/// Parses a body that was received under this topic, and verifies it.
 pub(crate) fn verify_at(
     verifier: &Verifier,
     topic: &str,
@@ -206,7 +209,7 @@ pub(crate) fn verify_at(
     verifier.verify(envelope, now)
 }
 
-/// Returns our word for a body that came under the usual topic: `accepted`, or the reason.
+/// Returns our verdict on a body that was received under the usual topic: `accepted`, or the reason.
 pub(crate) fn word(verifier: &Verifier, text: &str) -> &'static str {
     word_at(verifier, text, now())
 }
@@ -216,7 +219,7 @@ pub(crate) fn word_at(verifier: &Verifier, text: &str, now: i64) -> &'static str
         .map_or_else(|rejection| rejection.reason(), |_| "accepted")
 }
 
-/// Returns a signed body with one key changed, added or, with `None`, removed.
+/// Returns a body after one key was changed, added or, with `None`, removed. The signature is not renewed.
 pub(crate) fn with(text: &str, key: &str, value: Option<Value>) -> String {
     let mut body: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
     match value {
@@ -227,5 +230,5 @@ pub(crate) fn with(text: &str, key: &str, value: Option<Value>) -> String {
 }
 
 pub(crate) fn text_of(value: Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("`{value}` is no text")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("`{value}` is not a string")).to_owned()
 }

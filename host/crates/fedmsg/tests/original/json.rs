@@ -1,4 +1,4 @@
-//! Our canonical JSON, compared with Python's on fixed and random texts.
+//! Our canonical JSON, compared with Python's for fixed and random texts.
 
 use fastrand::Rng;
 use loopabull_fedmsg::{Credentials, canonical_json};
@@ -8,7 +8,7 @@ use crate::fixture::{Original, original};
 use crate::random::seed;
 use crate::random_json::json_text;
 
-/// The number of texts in one question to the original.
+/// The number of texts in one question to the Python fedmsg.
 const BATCH: usize = 500;
 
 fn check(original: &Original, texts: &[String]) -> usize {
@@ -37,7 +37,7 @@ fn random_texts_have_the_same_canonical_form_in_python_or_are_refused_by_both() 
         taken += check(&original, &texts);
     }
     println!("{taken} of {all} texts are JSON");
-    assert!(taken > all / 4 && taken < all * 9 / 10, "{taken} of {all}");
+    assert!(taken > all / 4 && taken < all * 9 / 10, "{taken} of {all} texts are JSON");
 }
 
 #[test]
@@ -50,7 +50,8 @@ fn random_floats_are_written_as_python_writes_them() {
     }
 }
 
-/// Returns a float: of random bits, of few digits, or near the limits of Python's decimal form.
+/// Returns a float with random bits, with few digits, or near the limits of Python's notation without
+/// exponent.
 fn float(random: &mut Rng) -> String {
     match random.u8(0..4) {
         0 => match f64::from_bits(random.u64(..)) {

@@ -1,5 +1,4 @@
-//! The cases of the original's own tests (fedmsg 1.1.7, `tests/crypto` and `tests/consumers`), and
-//! cases that they do not have.
+//! The test cases of the Python fedmsg (1.1.7, `tests/crypto` and `tests/consumers`), and additional cases.
 
 use std::sync::Arc;
 
@@ -9,15 +8,20 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Original, body, now, original, topic, verify_at, with, word, word_at};
 
-/// Verifies a body with both verifiers. The original must accept exactly the bodies that we accept.
+/// Verifies a body with both verifiers. The Python fedmsg must accept exactly the bodies that this crate
+/// accepts.
 fn check(original: &Original, text: &str, expected: &str) {
     let verifier = original.verifier("ca.crt", Some("crl.pem"));
     assert_eq!(word(&verifier, text), expected, "{text}");
     let theirs = original.verdict(text, "ca.crt", Some("crl.pem"));
-    assert_eq!(theirs == "accepted", expected == "accepted", "the original: {theirs}, {text}");
+    assert_eq!(
+        theirs == "accepted",
+        expected == "accepted",
+        "the Python fedmsg said {theirs}: {text}"
+    );
 }
 
-/// Verifies a valid message with both verifiers, after one key was changed, added or removed.
+/// Verifies a valid message with both verifiers after one key was changed, added or removed.
 fn check_with(key: &str, value: Option<Value>, expected: &str) {
     let original = original();
     check(&original, &with(&original.signed("good"), key, value), expected);
@@ -76,7 +80,7 @@ fn the_kind_of_signature_is_determined_as_in_the_original() {
     let original = original();
     let unnamed = with(&original.signed("good"), "crypto", None);
     check(&original, &with(&unnamed, "certificate", None), "gpg-signature");
-    // This is the form of an old version, but the signed body had the key.
+    // An old version would write this form. But the signature covers the key `crypto`, which is missing here.
     check(&original, &unnamed, "signature-wrong");
 }
 
@@ -129,7 +133,7 @@ fn unreadable_certificates_are_refused() {
         |value: &str| check_with("certificate", Some(json!(value)), "certificate-unreadable");
     check("");
     check("Zm9v");
-    // A PEM certificate that contains `foo`, and one without an end.
+    // The first text is a PEM certificate that contains `foo`, the second one has no end line.
     check("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tClptOXYKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=");
     check("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==");
 }
@@ -159,7 +163,7 @@ fn the_routing_policy_lists_the_allowed_signers_of_a_topic() {
             "do": "validate", "text": text, "policy": lines,
             "nitpicky": unlisted == Unlisted::Refuse,
         }));
-        assert_eq!(theirs == "accepted", expected == "accepted", "{theirs}");
+        assert_eq!(theirs == "accepted", expected == "accepted", "the Python fedmsg said {theirs}");
     };
     check(&["first.example.org"], Unlisted::Refuse, "accepted");
     check(&["x", "first.example.org"], Unlisted::Accept, "accepted");

@@ -1,8 +1,8 @@
-//! The verifier, compared with the original: a Python fedmsg signs and verifies messages, and our
+//! Tests that compare the verifier with the original: the Python fedmsg signs and verifies messages, and our
 //! verifier verifies the same messages.
 //!
-//! Each run makes new keys and certificates. Tests with random messages print their seed.
-//! `LOOPABULL_SEED` sets another seed, and `LOOPABULL_MESSAGES` the number of messages.
+//! Each run makes new keys and certificates. Tests with random messages print their seed. `LOOPABULL_SEED`
+//! sets the seed, and `LOOPABULL_MESSAGES` the number of messages.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod chain;

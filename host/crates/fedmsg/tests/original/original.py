@@ -1,7 +1,7 @@
-"""Lets the original fedmsg sign and judge.
+"""Signs and verifies messages with the original fedmsg.
 
-Each line of standard input is a JSON object whose "do" names a function below and whose other keys
-are its arguments; the answer is a line of JSON. The argument of the program is the folder for the
+Each line of standard input is a JSON object. The key "do" names a function of this file, and the other
+keys are the arguments. The answer is a line of JSON. The argument of the program is the folder with the
 keys, certificates and lists, which `authority.py` makes.
 """
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
 FOLDER = sys.argv[1]
-# fedmsg loads the key of a certificate for each signature, and OpenSSL checks the key each time.
+# fedmsg loads the private key for each signature, and OpenSSL checks a loaded key. So the keys are cached.
 serialization.load_pem_private_key = functools.cache(serialization.load_pem_private_key)
 
 
@@ -42,7 +42,7 @@ def config(ca, crl, policy, nitpicky):
 
 
 def sign(text, name, legacy=False):
-    """With `legacy` as up to 0.7.2, when the body did not say how it was signed; none for what is no JSON."""
+    """Signs a body, with `legacy` as fedmsg did up to 0.7.2. Returns None if the text is not JSON."""
     try:
         message = json.loads(text)
     except ValueError:
@@ -60,7 +60,7 @@ def sign(text, name, legacy=False):
 
 
 def field(name):
-    """The text of a file as it stands in the field `certificate`."""
+    """Returns the text of a file as it is written in the field `certificate`."""
     with open(path(name), "rb") as file:
         return base64.b64encode(file.read()).decode()
 
@@ -94,7 +94,7 @@ def without_datagrepper(text):
 
 
 def seconds(text, count):
-    """The processor time of one validation. The JSON is read outside of it."""
+    """Returns the processor time of one validation, in seconds. Parsing the JSON is not included."""
     message = json.loads(text)
     settings = config("ca.crt", "crl.pem", {}, False)
     start = time.process_time()

@@ -1,4 +1,4 @@
-//! One long run of random messages that both verifiers judge.
+//! One long test: both verifiers, this crate and the Python fedmsg, verify the same random messages.
 #![expect(clippy::print_stdout, reason = "a random run prints its seed and its verdicts")]
 
 use std::collections::BTreeMap;
@@ -60,8 +60,8 @@ const CRLS: [Option<&str>; 8] = [
     Some("crl-of-ca.pem"),
 ];
 
-/// The reasons for which we may refuse a message that the original accepts: the table in the
-/// crate's documentation.
+/// The reasons for which this crate may refuse a message that the Python fedmsg accepts. The table in the
+/// crate's documentation explains these reasons.
 const STRICTER: [&str; 12] = [
     "lone-surrogate",
     "body-not-json",
@@ -77,14 +77,14 @@ const STRICTER: [&str; 12] = [
     "bad-common-name",
 ];
 
-/// Returns the seed of a random run, and prints it.
+/// Returns the seed of a random run and prints it.
 pub(crate) fn seed(run: &str) -> u64 {
     let seed = std::env::var("LOOPABULL_SEED").map_or(2017, |seed| seed.parse().unwrap());
     println!("{run}: LOOPABULL_SEED={seed}");
     seed
 }
 
-/// A body, how it is signed, and the trust and policy with which it is verified.
+/// A body, the way in which it is signed, and the CA, CRL and policy with which it is verified.
 #[derive(Debug)]
 struct Trial {
     body: String,
@@ -186,7 +186,7 @@ fn tamper(random: &mut Rng, text: &str, fields: &BTreeMap<&str, String>) -> Stri
         11 => text
             .replace("\"crypto\":\"x509\"", ["\"crypto\":null", "\"crypto\":5"][random.usize(..2)]),
         12..=17 => {
-            // One character is replaced by a printable one.
+            // Replaces one character by a printable character.
             let mut bytes = text.as_bytes().to_vec();
             let at = random.usize(..bytes.len());
             bytes[at] = random.u8(b' '..=b'~');
@@ -204,7 +204,7 @@ fn old_parity(text: &str) -> u8 {
     (text.len() % 4) as u8
 }
 
-/// The counts of verdicts. They are printed, and checked, so that a run covers enough cases.
+/// The counts of verdicts. The test prints the counts, and checks that a run covers enough cases.
 #[derive(Debug, Default)]
 struct Tally {
     both_accept: u32,
@@ -228,7 +228,7 @@ fn both_verifiers_accept_the_same_random_messages() {
         let question =
             json!({"do": "sign", "text": trial.body, "name": trial.name, "legacy": trial.legacy});
         let Value::String(signed) = original.ask(question) else {
-            // The random payload was not JSON.
+            // The random payload is not JSON, so there is no message.
             continue;
         };
         number += 1;
@@ -247,11 +247,13 @@ fn both_verifiers_accept_the_same_random_messages() {
             (true, false) if STRICTER.contains(&ours) => {
                 *tally.ours_stricter.entry(ours).or_default() += 1
             }
-            _ => panic!("message {number}: original {theirs}, ours {ours}\n{trial:?}\n{text}"),
+            _ => panic!(
+                "message {number}: the Python fedmsg said {theirs}, this crate {ours}\n{trial:?}\n{text}"
+            ),
         }
     }
     println!("{tally:#?}");
     assert!(tally.both_accept > count / 4 && tally.both_refuse > count / 4, "{tally:#?}");
-    // A shorter run, requested by hand, may have fewer verdicts.
+    // `LOOPABULL_MESSAGES` may set a shorter run, which may have fewer different verdicts.
     assert!(count < 5_000 || tally.ours.len() > 25, "{tally:#?}");
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 pub(crate) fn json_text(random: &mut Rng) -> String {
     let mut text = value(random, 4);
     if random.u8(..3) == 0 && !text.is_empty() {
-        // One character is removed, doubled or replaced.
+        // Removes, doubles or replaces one character.
         let mut characters: Vec<char> = text.chars().collect();
         let at = random.usize(..characters.len());
         match random.u8(..3) {
@@ -51,7 +51,7 @@ pub(crate) fn value(random: &mut Rng, depth: u8) -> String {
     format!("{before}{inner}{after}")
 }
 
-/// Returns a key. Half of the time it is one of a few, so that keys are repeated.
+/// Returns a key. Half of the keys are chosen from a short list, so that keys are repeated.
 fn key(random: &mut Rng) -> String {
     let few = [
         "\"a\"",
@@ -76,7 +76,7 @@ fn number(random: &mut Rng) -> String {
         0 => "0".to_owned(),
         1 => random.u64(..).to_string(),
         2 => format!("{}{}", random.u8(1..10), digits(random, 60)),
-        // This may have a leading zero, and then it is not a number.
+        // The digits may start with a zero. Then the text is not a JSON number.
         3 => digits(random, 3),
         _ => random.u32(..100_000).to_string(),
     };
@@ -114,7 +114,7 @@ fn string(random: &mut Rng) -> String {
             _ => text.push(random.char(' '..'\u{90}')),
         }
     }
-    // A quote in a JSON string must be escaped.
+    // A quote inside a JSON string must be escaped.
     let inner = text[1..].replace("\"", "'").replace("\\'", "\\\"");
     format!("\"{inner}\"")
 }

@@ -1,10 +1,10 @@
-//! Changes of a signed message. Every single change must be detected.
+//! Changes to a signed message. Every single change must be detected.
 
 use serde_json::{Value, json};
 
 use crate::fixture::{now, original, topic, verify_at, with, word};
 
-/// The values that replace those of a body. The body has none of them, except `null`.
+/// The values that replace the values of a body. Except for `null`, the body has none of these values.
 const OTHERS: [&str; 4] = ["null", "77", "\"other\"", "[]"];
 
 #[test]
@@ -53,8 +53,8 @@ fn a_change_of_any_bit_of_the_signature_is_detected() {
     let text = original.signed("good");
     let body: Value = serde_json::from_str(&text).unwrap();
     let signature = body["signature"].as_str().unwrap().replace('\n', "");
-    // The bits are those of the base64 text. The last characters are left out, because some of
-    // their bits are unused.
+    // The bits are bits of the base64 text. The last characters are not changed, because some of their bits
+    // are unused.
     for place in 0..signature.len() - 3 {
         for bit in [1, 2, 4] {
             let mut changed = signature.clone().into_bytes();

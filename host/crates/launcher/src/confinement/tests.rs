@@ -1,4 +1,4 @@
-//! Tests of the options: they survive a round trip, and bad ones are refused.
+//! Tests of the options: they survive a round trip, and invalid options are refused.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Any bytes, and texts that look like our options.
+/// Generates arbitrary bytes, and texts that look like options of the launcher.
 fn text() -> impl Strategy<Value = OsString> {
     prop_oneof![
         vec(any::<u8>(), 0..12).prop_map(OsString::from_vec),
@@ -47,7 +47,7 @@ fn files() -> impl Strategy<Value = Files> {
         .prop_map(|(system, read, write)| Files { system, read, write })
 }
 
-/// The required layers, and those that are left out.
+/// Generates a set of required layers and a set of layers that are left out.
 fn layers() -> impl Strategy<Value = [BTreeSet<Layer>; 2]> {
     vec(0..3_u8, Layer::ALL.len()).prop_map(|choices| {
         let chosen = |choice| {
@@ -64,7 +64,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let own = (option::of(absolute()), option::of(absolute()));
     let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
     let abi = option::of(any::<u8>());
-    // The last number means "none" to the kernel.
+    // The range excludes 4294967295, which the kernel reserves for "no change".
     let user = option::of((0..u32::MAX, 0..u32::MAX));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
     let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
@@ -111,13 +111,13 @@ fn parse(args: &[&str]) -> Result<Confinement, UsageError> {
 }
 
 fn refused(args: &[&str], message: &str) {
-    let error = parse(args).expect_err("refused");
+    let error = parse(args).expect_err("the arguments are refused");
     assert_eq!(error.to_string(), message);
 }
 
 #[test]
 fn nothing_is_granted_by_default() {
-    let read = parse(&["--directory", "/", "--", "/bin/true"]).expect("complete");
+    let read = parse(&["--directory", "/", "--", "/bin/true"]).expect("the arguments are complete");
     assert_eq!(read.files, Files::default());
     assert_eq!(read.tcp, []);
     assert_eq!(read.limits, Limits::none());
@@ -125,7 +125,8 @@ fn nothing_is_granted_by_default() {
 
 #[test]
 fn options_after_the_program_belong_to_the_program() {
-    let read = parse(&["--directory", "/", "--", "/bin/a", "--", "--env"]).expect("complete");
+    let read = parse(&["--directory", "/", "--", "/bin/a", "--", "--env"])
+        .expect("the arguments are complete");
     assert_eq!(read.arguments, ["--", "--env"]);
     assert_eq!(read.environment, Vec::<String>::new());
 }
@@ -142,12 +143,12 @@ fn program_without_two_dashes_is_refused() {
 
 #[test]
 fn option_without_value_is_refused() {
-    refused(&["--env"], "missing value of option `--env`");
+    refused(&["--env"], "the value of option `--env` is missing");
 }
 
 #[test]
 fn second_limit_does_not_loosen_the_first() {
-    refused(&["--limit-memory", "1", "--limit-memory", "2"], "repeated option `--limit-memory`");
+    refused(&["--limit-memory", "1", "--limit-memory", "2"], "option `--limit-memory` is repeated");
 }
 
 #[test]
@@ -165,23 +166,26 @@ fn limit_beyond_64_bits_is_refused() {
 
 #[test]
 fn value_of_a_variable_is_refused_and_not_printed() {
-    refused(&["--env", "TOKEN=secret"], "option `--env` takes the name `TOKEN` without a value");
+    refused(
+        &["--env", "TOKEN=secret"],
+        "option `--env` needs only the name `TOKEN`, without a value",
+    );
 }
 
 #[test]
 fn empty_name_is_refused() {
-    refused(&["--env", ""], "invalid name `` of option `--env`");
+    refused(&["--env", ""], "option `--env` needs the name of a variable, not ``");
 }
 
 #[test]
 fn directory_is_required() {
-    refused(&["--", "/bin/a"], "missing option `--directory`");
+    refused(&["--", "/bin/a"], "option `--directory` is missing");
 }
 
 #[test]
 fn program_is_required() {
-    refused(&["--directory", "/", "--"], "missing program after `--`");
-    refused(&["--directory", "/"], "missing program after `--`");
+    refused(&["--directory", "/", "--"], "the program after `--` is missing");
+    refused(&["--directory", "/"], "the program after `--` is missing");
 }
 
 #[test]
@@ -196,9 +200,12 @@ fn unknown_layer_is_named() {
 
 #[test]
 fn required_layer_cannot_be_left_out() {
-    refused(&["--without", "files", "--", "/bin/a"], "layer `files` cannot be left out");
+    refused(
+        &["--without", "files", "--", "/bin/a"],
+        "the required layer `files` cannot be left out",
+    );
     let both = ["--require", "tcp", "--without", "tcp", "--", "/bin/a"];
-    refused(&both, "layer `tcp` cannot be left out");
+    refused(&both, "the required layer `tcp` cannot be left out");
 }
 
 #[test]
@@ -208,12 +215,12 @@ fn user_is_given_as_two_numbers() {
 
 #[test]
 fn number_that_means_no_user_is_refused() {
-    let message = "`4294967295` is not a user or group id";
+    let message = "`4294967295` is not a valid user or group id";
     refused(&["--user", "4294967295:0"], message);
     refused(&["--user", "0:4294967295"], message);
     let args = ["--user", "4294967294:4294967294", "--directory", "/", "--", "/bin/true"];
     assert_eq!(
-        parse(&args).expect("complete").user,
+        parse(&args).expect("the arguments are complete").user,
         Some(User { uid: u32::MAX - 1, gid: u32::MAX - 1 })
     );
 }

@@ -1,7 +1,7 @@
-//! The inner process: starts the program, adopts its orphans, and kills everything it leaves behind.
+//! The inner process: starts the program, adopts its orphans, and kills the processes that it leaves behind.
 //!
-//! Owns the end of the program's processes. Must not know the daemon: it takes orders from the outer
-//! process, by signals. Before it: the outer process; after it: the pipeline, in the program's process.
+//! Owns the end of the program's processes. Must not know the daemon, because the inner process only receives
+//! signals from the outer process. The inner process forks the program's process, which runs the pipeline.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -29,11 +29,12 @@ use crate::rootfs::{self, RootFilesystem};
 use crate::supervisor::signals::{Notice, Signals};
 use crate::sys::{self, Image};
 
-/// The time limit for the remaining processes to be gone after SIGKILL, and the interval of the checks.
+/// The timeout for the remaining processes to end after SIGKILL.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval between two checks for remaining processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Everything that the inner process inherits from the outer one.
+/// The values that the inner process inherits from the outer process.
 pub(super) struct Inner<'a> {
     pub(super) confinement: &'a Confinement,
     pub(super) descriptors: &'a [OwnedFd],
@@ -44,8 +45,8 @@ pub(super) struct Inner<'a> {
 }
 
 impl Inner<'_> {
-    /// Runs the inner process as the first of its namespaces, and returns its exit code. A failure to
-    /// set them up is written to `failures` as two lines: the step and the reason.
+    /// Runs the inner process as the first process of its namespaces, and returns its exit code. If the
+    /// namespaces cannot be set up, the failed step and the reason are written to `failures`, one line each.
     pub(super) fn run_in_namespaces(&self, users: UserNamespace, mut failures: File) -> u8 {
         let root = match self.set_up_namespaces(users) {
             Ok(root) => root,
@@ -67,10 +68,10 @@ impl Inner<'_> {
         rootfs::build(self.confinement)
     }
 
-    /// Runs the inner process without namespaces, and returns its exit code.
+    /// Runs the inner process without namespaces. Returns its exit code.
     pub(super) fn run_without_namespaces(&self, outer: Pid) -> u8 {
-        // Outside a namespace our death does not kill the program, so we ask for the signal that makes
-        // us kill everything.
+        // Without a PID namespace, the death of the inner process does not kill the program. If the outer
+        // process dies, the inner process therefore gets SIGUSR1, on which it kills all processes.
         let prepared = set_parent_process_death_signal(Some(Signal::USR1))
             .and_then(|()| set_child_subreaper(Some(getpid())));
         match prepared {
@@ -80,7 +81,7 @@ impl Inner<'_> {
         }
     }
 
-    /// Runs the program to its end, and kills everything it leaves behind.
+    /// Runs the program until it ends, and kills the processes that it leaves behind.
     fn run(&self, root: RootFilesystem, user_namespace: UserNamespace) -> u8 {
         let program = match self.start_program(root, user_namespace) {
             Ok(program) => program,
@@ -106,7 +107,7 @@ impl Inner<'_> {
     ) -> Result<Pid, LaunchError> {
         let parent = getpid();
         let forked = self.group.created().map(|group| sys::fork_into(group.as_fd()));
-        // Where this call is forbidden, as it may be in a container, the program moves itself.
+        // A container may forbid `clone3`. Then the program's process moves itself into the group.
         let (forked, group_entry) = match forked {
             Some(Ok(forked)) => (Ok(forked), GroupEntry::AtFork),
             Some(Err(_)) | None => (sys::fork(0), GroupEntry::ByItself),
@@ -129,16 +130,17 @@ impl Inner<'_> {
         std::process::exit(self.reporter.fail_launch(&error).into());
     }
 
-    /// Waits for the program and obeys signals meanwhile. Adds the processes that it kills to `killed`.
+    /// Waits for the program, and handles signals until it ends. Adds killed processes to `killed`.
     fn wait_for(&self, program: Pid, killed: &mut HashSet<Pid>) -> WaitStatus {
         let mut signals = Signals::new(self.signals);
         loop {
-            // One signal may stand for several children, so all that have ended are reaped.
+            // One SIGCHLD may stand for several children, so all ended children are reaped.
             if let Some(status) = reap(program) {
                 return status;
             }
             match signals.receive() {
-                // It may not lead its group yet. Then it ends as soon as it unblocks signals.
+                // If the program has no process group yet, only its process gets SIGTERM. The process ends
+                // when it unblocks signals.
                 Some(Notice::Stop) => kill_process_group(program, Signal::TERM)
                     .or_else(|_| kill_process(program, Signal::TERM))
                     .unwrap_or_default(),
@@ -152,13 +154,14 @@ impl Inner<'_> {
         }
     }
 
-    /// Kills the processes that the program has left behind, until there are none.
+    /// Kills the processes that the program has left behind, and repeats this until none remains or the
+    /// timeout expires.
     fn sweep(&self, killed: &mut HashSet<Pid>) {
         let group = self.group.created();
         let deadline = Instant::now() + SWEEP_TIMEOUT;
         loop {
             let left = processes::descendants();
-            // A process that forks all the time may be missing from the list, but not from the group.
+            // The list can lack a process that forks all the time. The control group contains every process.
             let is_populated = group.is_some_and(|group| group.kill().unwrap_or(false));
             let is_empty = !is_populated && left.as_ref().is_ok_and(HashSet::is_empty);
             if is_empty || Instant::now() > deadline {
@@ -175,13 +178,13 @@ impl Inner<'_> {
     }
 }
 
-/// Returns the exit code of the launcher for the way in which a process ended.
+/// Returns the exit code of the launcher for the wait status of a process.
 pub(super) fn exit_code(status: WaitStatus) -> u8 {
     let code = status.terminating_signal().map(|signal| 128 + signal).or(status.exit_status());
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::LAYER_FAILED)
 }
 
-/// Reaps all children that have ended. Returns the status of the program, if it is among them.
+/// Reaps all children that have ended. Returns the wait status of the program if it is one of them.
 fn reap(program: Pid) -> Option<WaitStatus> {
     let mut status = None;
     while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {

@@ -1,7 +1,7 @@
-//! The outer process: starts the inner one, and passes signals on until that has ended.
+//! The outer process: starts the inner process, and passes signals to it until it has ended.
 //!
-//! Owns the choice between namespaces and none, and the control group. Before it: `main`; after it: the
-//! inner process.
+//! Owns the control group, and decides whether the inner process runs in namespaces. `main` calls this
+//! module.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,21 +27,21 @@ use crate::supervisor::inner::{self, Inner};
 use crate::supervisor::signals::{Notice, Signals};
 use crate::sys::{self, Image};
 
-/// A program to be run, and what it is given.
+/// A program to run, with everything that it gets.
 pub struct Launch {
     /// The program and its grants.
     pub confinement: Confinement,
-    /// The environment variables that the program may get. It gets those that the confinement names.
+    /// The available environment variables. The program gets those that the confinement names.
     pub environment: Environment,
-    /// The descriptors for the program, in the order of [`Confinement::descriptors`].
+    /// The file descriptors for the program, in the order of [`Confinement::descriptors`].
     pub descriptors: Vec<OwnedFd>,
     /// The destination of the report.
     pub reporter: Reporter,
 }
 
 impl Launch {
-    /// Runs the program. Returns the exit code of the launcher: the program's, or 128 plus the number of
-    /// the signal that ended it, or one of [`exit`](crate::exit).
+    /// Runs the program. Returns the exit code of the launcher: that of the program, or 128
+    /// plus the number of the signal that ended the program, or a code of [`exit`](crate::exit).
     pub fn run(&self) -> u8 {
         let group = match self.confinement.wants(Layer::Cgroup) {
             true => Group::create(self.confinement.max_processes()),
@@ -90,8 +90,8 @@ impl Launch {
         }
     }
 
-    /// Passes signals on, and the end of the control socket as a signal, until the inner process ends.
-    /// Returns its exit code.
+    /// Passes signals to the inner process until it ends. When the control socket is closed, sends SIGUSR1 to
+    /// the inner process. Returns the exit code of the launcher.
     fn watch(&self, inner: Pid, descriptor: &OwnedFd) -> Result<u8, LaunchError> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
         let mut signals = Signals::new(descriptor);
@@ -106,7 +106,7 @@ impl Launch {
                 return Ok(inner::exit_code(status));
             }
             let mut watched = vec![PollFd::new(descriptor, PollFlags::IN)];
-            // Without flags, poll reports only that the other end is closed.
+            // With empty flags, `poll` only reports that the other end of the control socket is closed.
             watched.extend(
                 control
                     .map(|control| PollFd::from_borrowed_fd(control.as_fd(), PollFlags::empty())),
@@ -132,7 +132,7 @@ impl Launch {
     }
 }
 
-/// Starts the inner process in namespaces, and waits until its root file system is built.
+/// Starts the inner process in namespaces, and waits until it has built the root file system.
 fn start_in_namespaces(inner: &Inner<'_>) -> Result<Pid, LayerError> {
     let users = UserNamespace::needed();
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(LayerError::of("create a pipe"))?;
@@ -143,14 +143,15 @@ fn start_in_namespaces(inner: &Inner<'_>) -> Result<Pid, LayerError> {
     };
     drop(write);
     let mut failure = String::new();
-    // The inner process closes the pipe without a word once its root file system is built.
+    // If the inner process closes the pipe without writing, it has built the root file system.
     let received = File::from(read).read_to_string(&mut failure);
     received.map_err(LayerError::of("receive the result of the inner process"))?;
     if failure.is_empty() {
         return Ok(pid);
     }
     waitpid(Some(pid), WaitOptions::empty()).ok();
-    let (what, reason) = failure.split_once('\n').unwrap_or((&failure, "no reason was given"));
+    let (what, reason) =
+        failure.split_once('\n').unwrap_or((&failure, "the inner process gave no reason"));
     Err(LayerError { what: what.to_owned(), source: io::Error::other(reason.to_owned()) })
 }
 

@@ -1,42 +1,42 @@
 //! The signals that the outer and the inner process receive.
 //!
-//! Owns the meaning of each signal. Must not know what is done about it. Before it: the kernel; after
-//! it: the loops of both processes.
+//! Owns the meaning of each signal. Must not know how a signal is handled. The loops of both processes
+//! receive their signals through this module.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// The time after a first stop signal during which further ones count as the same signal.
+/// The time after the first stop signal during which further stop signals are treated as the same signal.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The meaning of a signal.
 pub(super) enum Notice {
-    /// The program is to stop.
+    /// The program should stop.
     Stop,
-    /// All processes are to be killed.
+    /// All processes must be killed.
     Kill,
     /// A child has ended.
     ChildEnded,
 }
 
-/// The signals of the calling process, one after the other.
+/// The receiver of the calling process's signals.
 pub(super) struct Signals {
     descriptor: File,
     stopped: Option<Instant>,
 }
 
 impl Signals {
-    /// Receives from a descriptor of signalfd(2).
+    /// Creates a receiver for a file descriptor of signalfd(2).
     pub(super) fn new(descriptor: &OwnedFd) -> Self {
-        let descriptor = descriptor.try_clone().expect("a new process has free descriptors");
+        let descriptor = descriptor.try_clone().expect("a new process has free file descriptors");
         Self { descriptor: descriptor.into(), stopped: None }
     }
 
-    /// Waits for a signal. Returns nothing if reading fails.
+    /// Waits for a signal. Returns `None` if the file descriptor cannot be read.
     pub(super) fn receive(&mut self) -> Option<Notice> {
-        // struct signalfd_siginfo of signalfd(2) has 128 bytes; the first four are the signal.
+        // `struct signalfd_siginfo` has 128 bytes. The first four are the signal number (signalfd(2)).
         let mut record = [0; 128];
         self.descriptor.read_exact(&mut record).ok()?;
         let signal = i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);

@@ -1,4 +1,4 @@
-//! The control group of a program. It contains all its processes, and they are killed together.
+//! Tests of the control group of a program, which contains all of its processes.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use loopabull_launcher::{Layer, LayerState, Report, exit};
 
 use crate::fixture::{Fixture, LAUNCHER, VARIANTS, state, wait_until};
 
-/// Returns the folder of this test's control group.
+/// Returns the folder of the control group in which this test runs.
 fn group_folder() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -18,7 +18,7 @@ fn group_folder() -> Option<PathBuf> {
     places.into_iter().find(|place| place.join("cgroup.kill").exists() || is_root_group(place))
 }
 
-/// Returns whether this is the root of the hierarchy, which has no `cgroup.kill`.
+/// Returns whether a folder is the root of the hierarchy of control groups. The root has no `cgroup.kill`.
 fn is_root_group(place: &Path) -> bool {
     place.join("cgroup.controllers").exists() && !place.join("cgroup.type").exists()
 }
@@ -29,9 +29,9 @@ fn has_groups() -> bool {
     group_folder().is_some_and(|folder| access(folder, Access::WRITE_OK).is_ok())
 }
 
-/// Returns whether control groups can be created here. If not, checks that the program runs without
-/// one, and writes which test is skipped. It writes directly to standard error, because the test
-/// harness hides the captured output of tests that pass.
+/// Returns whether control groups can be created here. If not, checks that a program runs without a control
+/// group, and prints the name of the skipped check. The line is written directly to standard error, because
+/// the test harness hides the captured output of tests that pass.
 fn has_groups_for(what: &str) -> bool {
     if has_groups() {
         return true;
@@ -45,8 +45,8 @@ fn has_groups_for(what: &str) -> bool {
     false
 }
 
-/// Runs the fixture as in a container without control groups: those of the machine are hidden from
-/// the launcher.
+/// Runs the fixture as in a container without control groups. An empty mount hides the control groups of the
+/// machine from the launcher.
 fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
     let hide = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
     let mut command = Command::new("/usr/bin/unshare");
@@ -67,7 +67,7 @@ fn a_program_runs_without_a_control_group_unless_it_is_required() {
         let (reports, printed) = run_without_groups(&fixture);
         assert_eq!(printed, "it ran\n", "{reports:?}");
         assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
-        // Nothing else limits the processes of root.
+        // The kernel does not apply RLIMIT_NPROC to root, so only a control group could limit processes.
         assert_eq!(state(&reports, Layer::Processes), Some(LayerState::Degraded), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
         assert_eq!(fixture.living(), 0);
@@ -99,8 +99,9 @@ fn the_control_group_of_a_program_is_removed_at_its_end() {
     }
 }
 
-/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` contains processes only
-/// in its subgroups, so controllers can be enabled there.
+/// The group of a systemd service with `Delegate=` and `DelegateSubgroup=` has processes only in its
+/// subgroups. Controllers can therefore be enabled in the group, and the launcher must create its group
+/// there.
 #[test]
 fn the_group_is_created_beside_the_daemons_group_in_a_delegated_service() {
     if !has_groups_for("a group is created in a delegated service") {
@@ -117,7 +118,7 @@ fn the_group_is_created_beside_the_daemons_group_in_a_delegated_service() {
     let output = command.output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let gone = fs::remove_dir(&daemon).and_then(|()| fs::remove_dir(&service));
-    assert!(gone.is_ok(), "cannot remove {}: {gone:?}", service.display());
+    assert!(gone.is_ok(), "cannot remove the control group {}: {gone:?}", service.display());
     let group = printed.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
     let name = service.file_name().unwrap().to_str().unwrap();
     assert!(group.contains(&format!("{name}/loopabull-launch-")), "{group}");
@@ -133,7 +134,7 @@ fn requiring_a_group_that_is_left_out_is_bad_usage() {
     assert!(matches!(&reports[..], [Report::Failed { code: exit::USAGE, .. }]), "{reports:?}");
 }
 
-/// The name of a process may be invalid UTF-8, and its first thread may have ended.
+/// The name of the process is invalid UTF-8, and its first thread has ended.
 #[test]
 fn a_process_with_an_odd_name_and_a_dead_main_thread_is_killed() {
     for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
@@ -161,12 +162,13 @@ libc.syscall(60, 0)
         assert!(reports.contains(&Report::Exited { status: 5 }), "{reports:?}");
         assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
         let pid = fs::read_to_string(fixture.folder.path().join("pid")).unwrap();
-        // The process stays a zombie until process 1 reaps it.
+        // The killed process stays a zombie in `/proc` until process 1 reaps it.
         wait_until(|| !Path::new("/proc").join(&pid).exists());
     }
 }
 
-/// Each process of the chain has ended by the time that its entry in `/proc` is read.
+/// Each process forks a new process and then ends, so the launcher may find no process of the program in
+/// `/proc`.
 #[test]
 fn a_program_that_forks_all_the_time_is_killed() {
     let program = "
@@ -177,7 +179,7 @@ while True:
     if os.fork():
         os._exit(0)
 ";
-    // Either the control group or the namespace is enough.
+    // The program is killed if it has either a control group or a PID namespace.
     let mut left_out = vec![Layer::Cgroup];
     if has_groups_for("a program that forks all the time is killed by its group") {
         left_out.push(Layer::Namespaces);

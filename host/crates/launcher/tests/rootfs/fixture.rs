@@ -1,4 +1,4 @@
-//! A confined shell script in a temporary folder, and the processes that are left of it.
+//! The fixture of these tests: a shell script that runs in a sandbox, in a temporary folder.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 
-/// The layers that are left out, for tests that run both with namespaces and without.
+/// The layers to leave out, for tests that run once with namespaces and once without.
 pub(crate) const VARIANTS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
 
 /// A confinement of `/bin/sh -c SCRIPT`, with a temporary folder as its working directory.
@@ -55,7 +55,8 @@ impl Fixture {
         command
     }
 
-    /// Starts the launcher as the daemon does. Returns it with our end of the control socket.
+    /// Starts the launcher with a control socket, as the daemon does. Returns the launcher and our end of the
+    /// control socket.
     pub(crate) fn start(&self, descriptors: &[OwnedFd]) -> (Child, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new(LAUNCHER)
@@ -69,7 +70,7 @@ impl Fixture {
         (child, ours)
     }
 
-    /// Runs the script to its end. Returns the report and the standard output.
+    /// Runs the script until it ends. Returns the report and the standard output.
     pub(crate) fn run(&self, descriptors: &[OwnedFd]) -> (Vec<Report>, String) {
         let (mut child, control) = self.start(descriptors);
         let mut printed = String::new();
@@ -79,12 +80,12 @@ impl Fixture {
         (lines.map(|line| line.unwrap().parse().unwrap()).collect(), printed)
     }
 
-    /// Waits until the script has written a file.
+    /// Waits until the script has created a file with this name.
     pub(crate) fn wait_for(&self, name: &str) {
         wait_until(|| self.folder.path().join(name).exists());
     }
 
-    /// Counts the running processes of the script.
+    /// Returns the number of the script's running processes.
     pub(crate) fn living(&self) -> usize {
         living_in(self.folder.path())
     }
@@ -93,13 +94,13 @@ impl Fixture {
 pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "the condition does not become true");
+        assert!(start.elapsed() < Duration::from_secs(20), "the condition is not true within 20 s");
         std::thread::yield_now();
     }
 }
 
-/// Counts the processes with this working directory. In a private root filesystem it is another
-/// mount of the same directory, so it is compared by device and inode.
+/// Returns the number of processes with this working directory. Directories are compared by device and inode,
+/// because a private root file system contains another mount of the directory.
 pub(crate) fn living_in(folder: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
     let wanted = fs::metadata(folder).unwrap();

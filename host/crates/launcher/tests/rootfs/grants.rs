@@ -1,4 +1,4 @@
-//! The descriptors, environment variables and files that a program gets.
+//! Tests of the file descriptors, environment variables and files that a program gets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,21 +14,22 @@ use crate::fixture::{Fixture, LAUNCHER, VARIANTS};
 fn named_descriptors_are_passed_on_and_no_others() {
     let script = "echo told >&3; cat <&4; ls /proc/self/fd";
     let mut fixture = Fixture::new(script, &[]);
-    // The reverse of the order in which the launcher probably numbers them when it receives them.
+    // The launcher receives the file descriptors in ascending order, so these numbers are in descending
+    // order.
     fixture.confinement.descriptors = vec![4, 3];
     let mut input = tempfile::tempfile().unwrap();
     input.write_all(b"asked\n").unwrap();
     std::io::Seek::rewind(&mut input).unwrap();
     let (mut told, writer) = std::io::pipe().unwrap();
     let (_, printed) = fixture.run(&[input.into(), writer.into()]);
-    // Descriptor 5 is the directory that ls itself reads.
+    // File descriptor 5 is the directory that `ls` itself reads.
     assert_eq!(printed, "asked\n0\n1\n2\n3\n4\n5\n");
     let mut text = String::new();
     told.read_to_string(&mut text).unwrap();
     assert_eq!(text, "told\n");
 }
 
-/// A variable in the launcher's own environment could misuse its privileges.
+/// Some variables in the launcher's own environment could change how the privileged launcher behaves.
 #[test]
 fn variables_are_never_in_the_launchers_environment() {
     let mut fixture = Fixture::new("echo $WANTED $OTHER; echo > ready; sleep 600", &[]);
@@ -104,7 +105,7 @@ fn the_files_of_a_readable_grant_cannot_be_changed() {
     );
     let mut fixture = Fixture::new(&script, &[]);
     fixture.confinement.files.read.push(outside.clone());
-    // A writable grant inside it is an exception.
+    // A writable grant inside the readable grant may be changed.
     fixture.confinement.files.write.push(outside.join("inner"));
     assert_eq!(fixture.run(&[]).1, "inner\n");
 }
@@ -125,7 +126,7 @@ fn the_root_filesystem_is_readable_for_another_user_with_any_umask() {
 fn home_and_temporary_files_are_in_the_given_directories() {
     let script = "echo ~root; getent passwd 0 | cut -d: -f1,3,6; echo > /tmp/x; ls /var/tmp";
     let mut fixture = Fixture::new(script, &[]);
-    // The home must not be below a directory over which another one is mounted.
+    // The home must not be in `/tmp` or `/var/tmp`, because `--tmp` mounts another directory there.
     let target = env!("CARGO_TARGET_TMPDIR");
     let is_hidden = ["/tmp/", "/var/tmp/"].iter().any(|place| target.starts_with(place));
     fixture.folder = tempfile::tempdir_in(if is_hidden { "/srv" } else { target }).unwrap();
@@ -140,7 +141,7 @@ fn home_and_temporary_files_are_in_the_given_directories() {
     let home = folder.display();
     assert_eq!(fixture.run(&[]).1, format!("{home}\nroot:0:{home}\nx\n"));
     assert!(folder.join("tmp/x").exists());
-    // A user who is missing from the list is added.
+    // A user who is missing in `/etc/passwd` is added.
     fixture.confinement.user = Some(User { uid: 54321, gid: 54321 });
     fixture.confinement.arguments[1] = "getent passwd 54321 | cut -d: -f3,4,6".into();
     assert_eq!(fixture.run(&[]).1, format!("54321:54321:{home}\n"));

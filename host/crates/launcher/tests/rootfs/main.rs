@@ -1,8 +1,7 @@
-//! The guarantees for programs that `loopabull-launch` starts, with namespaces and without.
+//! Tests of programs that `loopabull-launch` starts, with namespaces and without.
 //!
-//! These tests cover the processes that are killed, the descriptors and variables that are passed
-//! on, the grants, and the reports. They run the real launcher. `probe.rs` tests the access that a
-//! program has from inside.
+//! The tests run the real launcher and cover processes that are left behind, passed-on file descriptors
+//! and variables, grants, and reports. `probe.rs` tests the access that a program has in the sandbox.
 
 #![expect(
     clippy::disallowed_methods,

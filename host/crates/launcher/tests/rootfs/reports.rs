@@ -1,4 +1,4 @@
-//! The launcher's report, and programs that it does not run.
+//! Tests of the launcher's report, and of programs that the launcher refuses to run.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, LAUNCHER, VARIANTS, state};
 #[test]
 fn every_layer_is_reported_once() {
     for without in VARIANTS {
-        // A descriptor for the program must not replace the control socket.
+        // A passed-on file descriptor must not replace the control socket, even if both have the number 3.
         let mut fixture = Fixture::new("exit 3", without);
         fixture.confinement.descriptors = vec![3];
         let (reports, _) = fixture.run(&[fs::File::open("/dev/null").unwrap().into()]);
@@ -32,17 +32,17 @@ fn a_wrong_number_of_descriptors_is_refused() {
     let mut fixture = Fixture::new("exit 0", &[]);
     fixture.confinement.descriptors = vec![3];
     let (reports, _) = fixture.run(&[]);
-    let reason = "wrong number of descriptors: 1 named, 0 received".to_owned();
+    let reason = "the plan names 1 file descriptors, but 0 were received".to_owned();
     assert_eq!(reports, [Report::Failed { code: exit::USAGE, reason }]);
 }
 
 #[test]
 fn a_program_is_not_run_without_a_required_layer() {
-    // Inside a confinement no namespaces can be created.
+    // No namespaces can be created inside a sandbox, so the inner launcher lacks this layer.
     let mut inner = Fixture::new("echo it ran", &[]);
     inner.confinement.required.insert(Layer::Namespaces);
     let mut outer = Fixture::new("", &[]);
-    // A grant must not contain symbolic links, but the target directory may be one.
+    // A granted path must not contain symbolic links, but cargo's target directory may be a link.
     let launcher = fs::canonicalize(LAUNCHER).unwrap();
     outer.confinement.program.clone_from(&launcher);
     outer.confinement.arguments = inner.confinement.to_args();
@@ -52,7 +52,7 @@ fn a_program_is_not_run_without_a_required_layer() {
     assert_eq!(printed, "");
     let status = i32::from(exit::LAYER_FAILED);
     assert!(reports.contains(&Report::Exited { status }), "{reports:?}");
-    // If the namespaces are not required, the program runs without them.
+    // If namespaces are not required, the program runs without namespaces.
     inner.confinement.required.clear();
     outer.confinement.arguments = inner.confinement.to_args();
     assert_eq!(outer.run(&[]).1, "it ran\n");

@@ -1,4 +1,4 @@
-//! The end of a program: signals, processes left behind, and the death of its supervisors.
+//! Tests of the end of a program: signals, processes left behind, and the death of the launcher.
 
 use std::fs;
 use std::io::Read;
@@ -11,9 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Fixture, LAUNCHER, VARIANTS, wait_until};
 
-/// The user `nobody` of Debian and Fedora.
+/// The user id of `nobody` on Debian and Fedora.
 const NOBODY: u32 = 65534;
-/// Leaves a daemon, an orphan and a child behind, all with standard output open.
+/// A script that leaves a daemon, an orphan and a child behind. All three keep standard output open.
 const LITTER: &str = "(setsid sleep 600 &) ; (sleep 600 &) ; sleep 600 & echo there > there";
 
 #[test]
@@ -50,7 +50,7 @@ fn a_second_signal_kills_a_program_that_ignores_the_first() {
         let fixture = Fixture::new(script, without);
         let (mut child, _control) = fixture.start(&[]);
         fixture.wait_for("ready");
-        // A second signal is ignored for half a second after the first, so it is sent repeatedly.
+        // The launcher ignores a second signal during the first half second, so the test repeats the signal.
         wait_until(|| {
             kill_process(pid(&child), Signal::TERM).ok();
             child.try_wait().unwrap().is_some()
@@ -97,7 +97,8 @@ fn a_program_cannot_limit_its_supervisor() {
     }
 }
 
-/// To the kernel, a launcher without privileges is the same user as the program.
+/// A launcher without privileges runs as the same user as the program, so file permissions and users alone do
+/// not protect the launcher.
 #[test]
 fn a_program_cannot_slow_down_processes_of_the_same_user() {
     let script = "exec 2>/dev/null; chrt --idle -p 0 $PPID && echo yielding; \
@@ -105,7 +106,7 @@ fn a_program_cannot_slow_down_processes_of_the_same_user() {
          renice -n 1 -p $PPID > nice && echo nice; ionice -c3 -p $PPID && echo idle; echo end";
     for without in VARIANTS {
         let fixture = Fixture::new(script, without);
-        // The user may have no access to the build directory.
+        // The user `nobody` may have no access to the build directory, so the launcher is copied.
         let launcher = fixture.folder.path().join("launch");
         fs::copy(LAUNCHER, &launcher).unwrap();
         chown(fixture.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -116,7 +117,7 @@ fn a_program_cannot_slow_down_processes_of_the_same_user() {
     }
 }
 
-/// Programs that start others set their own processors and priority.
+/// Programs such as `nice` and `taskset` change themselves before they execute another program.
 #[test]
 fn a_program_can_limit_itself() {
     let script = "taskset -c 0 echo bound; nice echo nice; ionice -c3 echo idle; \

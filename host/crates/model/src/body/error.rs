@@ -1,24 +1,24 @@
-//! The reasons why a text cannot be the body of a message.
+//! The reasons why a text is not accepted as the body of a message.
 
-/// The maximum nesting of arrays and objects.
+/// The maximum nesting depth of arrays and objects.
 ///
-/// It is serde_json's own limit; Python's is about a thousand. No real bus message comes near.
+/// serde_json has the same limit. Python's limit is about 1000. Messages of real buses are nested far less.
 pub const MAX_DEPTH: usize = 127;
 
-/// The prefix by which serde_json marks its own numbers and raw values.
+/// The prefix of the reserved keys, with which serde_json marks its own numbers and raw values.
 ///
-/// serde_json would take such a key from outside for its own: it would parse the text in its value
-/// as JSON, with a new count of the depth.
+/// Bodies with such a key are refused: serde_json would parse the string value of the key as JSON, and would
+/// count the depth of that JSON from zero.
 pub(super) const RESERVED: &str = "$serde_json::private::";
 
-/// The reason why a text cannot be the body of a message.
+/// The reason why a text is not accepted as the body of a message.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("body is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     #[error("body has a lone surrogate at line {line}, column {column}")]
     LoneSurrogate { line: usize, column: usize },
-    #[error("body has a reserved key: it starts with `{RESERVED}`")]
+    #[error("body has a reserved key, which starts with `{RESERVED}`")]
     ReservedKey,
     #[error("body is not JSON: {reason}")]
     NotJson { reason: String },
@@ -26,7 +26,8 @@ pub enum BodyError {
 
 impl From<serde_json::Error> for BodyError {
     fn from(error: serde_json::Error) -> Self {
-        // serde_json has no public codes; the tests of `Body` cover its texts for these two.
+        // serde_json has no public error codes, so its error texts are compared. The tests of `Body` check
+        // these texts.
         let reason = error.to_string();
         if reason.starts_with("recursion limit exceeded") {
             Self::TooDeep

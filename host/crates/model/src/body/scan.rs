@@ -1,8 +1,8 @@
-//! Checks of a JSON text that serde_json does not make, or must not have to make.
+//! Checks of a JSON text before serde_json parses it.
 //!
-//! Finds nesting that is too deep, reserved keys and possible lone surrogates. Does not check the
-//! syntax: a text that passes may still not be JSON. Before it: a text from outside. After it:
-//! serde_json.
+//! Finds nesting that is too deep, reserved keys, and escapes that may be lone surrogates. Does not check the
+//! syntax, so a text that passes may still be invalid JSON. The text comes from outside. serde_json parses it
+//! after the scan.
 
 use super::error::{BodyError, MAX_DEPTH, RESERVED};
 
@@ -17,19 +17,20 @@ pub(super) enum Surrogates {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Scan {
     pub(super) surrogates: Surrogates,
-    /// The deepest nesting of arrays and objects that was found.
+    /// Maximum nesting depth of arrays and objects in the text.
     pub(super) depth: usize,
 }
 
-/// Returns true if [`scan`] would find nothing in a text, provided that it is JSON.
+/// Returns true if [`scan`] is unnecessary for a text: if the text is JSON, the scan succeeds and finds no
+/// surrogates.
 ///
-/// Such a text has too few brackets to be too deep, and no way to write a reserved key or half of a
-/// surrogate pair. The loops have no early exit, and their sums fit into bytes, so the compiler
+/// Such a text has at most [`MAX_DEPTH`] opening brackets, no dollar sign, and no escape of a dollar sign or
+/// of a surrogate. The loops have no early exit, and each sum fits into one byte, so that the compiler
 /// vectorizes them.
 pub(super) fn is_harmless(text: &str) -> bool {
     let bytes = text.as_bytes();
     let has_dollar = bytes.iter().fold(false, |found, &byte| found | (byte == b'$'));
-    // `\u0024` is a dollar sign, and half of a surrogate pair begins with `\ud`.
+    // `\u0024` is a dollar sign. The escape of a surrogate begins with `\ud`.
     let is_suspect = |w: &[u8]| {
         (w[0] == b'\\')
             & (w[1] == b'u')
@@ -39,16 +40,15 @@ pub(super) fn is_harmless(text: &str) -> bool {
     !has_dollar && !has_suspect && openings(text) <= MAX_DEPTH
 }
 
-/// Returns how many brackets of a text open an array or an object, those in strings included. The
-/// text is nested at most so deep.
+/// Returns the number of `[` and `{` in a text, also inside strings. The nesting depth is at most this
+/// number.
 pub(super) fn openings(text: &str) -> usize {
     let is_opening = |&byte: &u8| u8::from(byte | 0x20 == b'{');
     let count = |part: &[u8]| usize::from(part.iter().map(is_opening).sum::<u8>());
     text.as_bytes().chunks(255).map(count).sum()
 }
 
-/// Scans a text byte by byte. Fails on nesting that is too deep and on reserved keys, before
-/// serde_json sees them.
+/// Scans a text byte by byte. Returns an error for nesting that is too deep and for reserved keys.
 pub(super) fn scan(text: &str) -> Result<Scan, BodyError> {
     let bytes = text.as_bytes();
     let mut surrogates = Surrogates::None;
@@ -85,7 +85,8 @@ pub(super) fn scan(text: &str) -> Result<Scan, BodyError> {
     Ok(Scan { surrogates, depth: deepest })
 }
 
-/// Returns true if a string, given with its quotes and escapes, begins with the reserved prefix.
+/// Returns true if a string begins with the reserved prefix. `quoted` is the string with its quotes and
+/// escapes.
 fn is_reserved(quoted: &str) -> bool {
     let raw = quoted.get(1..).unwrap_or_default();
     raw.starts_with(RESERVED)

@@ -1,6 +1,6 @@
-//! One controller: a process that keeps Ansible imported, from its start to its end.
+//! One controller: a process that has imported Ansible, from its start to its end.
 //!
-//! Owns the conversation with `controller.py`. Must not know which controllers there are.
+//! Owns the exchange of messages with `controller.py`. Must not know the pool of controllers.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -22,31 +22,33 @@ use crate::process::launch;
 use crate::warm::protocol::{Command, Connection, MAX_LINE, Reply, text};
 use crate::watch::{End, EndRequest, KILL_TIMEOUT, Limits, Pipes, Running, watch};
 
-/// How long a controller may take to import Ansible.
+/// The timeout for a controller to import Ansible.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a controller may take to accept a run.
+/// The timeout for a controller to accept a run.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process that has Ansible imported.
+/// A process that has imported Ansible.
 #[derive(Debug)]
 pub(crate) struct Controller {
     key: String,
     child: Child,
-    /// Brings the reports of the launcher. Dropping it ends everything.
+    /// The control socket of the launcher, with its reports. Dropping the socket ends the launcher and the
+    /// controller.
     launcher: BufReader<UnixStream>,
     layers: Vec<Report>,
     connection: Connection,
     folder: Folder,
-    /// The files that it imported and read, and their state at that time.
+    /// The paths that the controller imported or read, with their state when the controller became ready.
     watched: Vec<(PathBuf, Option<FileState>)>,
-    /// The paths that are mounted for it, and their identity at that time: a file that has taken the
-    /// place of one of them is not visible to it.
+    /// The granted paths, with their identity before they were mounted. If a granted path is replaced by
+    /// another file, the controller still sees the old file and is out of date.
     granted: Vec<(PathBuf, Option<Identity>)>,
     runs: u32,
     idle_since: Instant,
-    /// The end of the current run.
+    /// The reports about the end of the current run.
     ended: Vec<Report>,
-    /// Everything that the current run changed for the next one.
+    /// The names of everything that the current run changed in the controller's process or namespaces. If
+    /// this text is not empty, the controller must not serve another run.
     spent: String,
 }
 
@@ -56,18 +58,16 @@ type FileState = (u64, u64, i64, i64);
 /// The device and the inode.
 type Identity = (u64, u64);
 
-/// The result of handing a run to a controller.
+/// The result of [`Controller::run`].
 #[derive(Debug)]
 pub(crate) enum Ran {
-    /// Nothing was run. The controller must be ended.
+    /// The playbook was not run. The controller must be ended.
     Refused,
-    Ended {
-        end: End,
-        reuse: Reuse,
-    },
+    /// The run has ended.
+    Ended { end: End, reuse: Reuse },
 }
 
-/// Whether a controller can have another run.
+/// Whether a controller can serve another run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reuse {
     Yes,
@@ -82,7 +82,7 @@ impl Controller {
         key: String,
         folder: Folder,
     ) -> Result<Self, ControllerError> {
-        // Before anything is mounted.
+        // The identity must be that of the files that the launcher is about to mount.
         let granted = plan.confinement.files.all();
         let granted = granted.map(|path| (path.to_owned(), identity(path))).collect();
         let (connection, theirs) = Connection::pair().map_err(ControllerError::Pipe)?;
@@ -121,7 +121,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Reads the reports about the layers, which the launcher wrote before the controller was ready.
+    /// Reads the reports about the layers. The launcher wrote them before the controller became ready.
     async fn read_layers(&mut self) -> Result<Vec<Report>, ControllerError> {
         let mut layers = Vec::new();
         while layers.len() < Layer::ALL.len() {
@@ -133,54 +133,56 @@ impl Controller {
         Ok(layers)
     }
 
-    /// Returns the text that is equal for all runs that it can serve.
+    /// Returns the key. The controller can serve all runs that have the same key.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// Returns how many runs it had.
+    /// Returns the number of runs that were given to this controller.
     pub(crate) fn runs(&self) -> u32 {
         self.runs
     }
 
-    /// Returns the folder in which the files of a run must be.
+    /// Returns the folder for the files of a run.
     pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Returns since when it waits for a run.
+    /// Returns the time since which the controller is idle.
     pub(crate) fn idle_since(&self) -> Instant {
         self.idle_since
     }
 
-    /// Notes that it waits for a run from now on.
+    /// Marks the controller as idle from now on.
     pub(crate) fn start_idle(&mut self) {
         self.idle_since = Instant::now();
     }
 
-    /// Tells whether it has ended or differs from a new controller.
+    /// Returns whether the controller has ended, or a new controller would import or see other files.
     pub(crate) fn is_outdated(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
             || self.watched.iter().any(|(path, before)| *before != state(path))
             || self.granted.iter().any(|(path, before)| *before != identity(path))
     }
 
-    /// Empties its folder.
+    /// Removes all files that a run left in the folder. Returns whether the controller can serve another run.
     pub(crate) async fn empty_folder(&self) -> Reuse {
         match self.folder.empty().await {
             Ok(()) => Reuse::Yes,
             Err(error) => {
                 let folder = self.folder.path().display();
-                tracing::debug!("ending a controller: cannot empty `{folder}`: {error}");
+                tracing::debug!(
+                    "ending a controller, because its folder `{folder}` cannot be emptied: {error}"
+                );
                 Reuse::No
             }
         }
     }
 
-    /// Ends it and removes its folder.
+    /// Ends the controller and removes its folder.
     pub(crate) async fn end(self) {
         let Self { mut child, launcher, connection, folder, .. } = self;
-        // The launcher kills everything when its control socket is closed.
+        // When its control socket is closed, the launcher kills the controller and all of its processes.
         drop((launcher, connection));
         if tokio::time::timeout(KILL_TIMEOUT, child.wait()).await.is_err() {
             drop(child.kill().await);
@@ -188,7 +190,7 @@ impl Controller {
         folder.remove().await;
     }
 
-    /// Runs Ansible with these arguments.
+    /// Runs `ansible-playbook` with these arguments in a fork of the controller.
     pub(crate) async fn run(
         &mut self,
         arguments: &[OsString],
@@ -199,11 +201,14 @@ impl Controller {
         let pipes = match self.hand_over(arguments, limits, cancel).await {
             Ok(pipes) => pipes,
             Err(error @ ControllerError::NotTaken { .. }) => {
-                tracing::warn!("ending a controller that hangs: {}", chain(&error));
+                tracing::warn!("ending a controller that does not respond: {}", chain(&error));
                 return Ran::Refused;
             }
             Err(error) => {
-                tracing::debug!("ending a controller without a run: {}", chain(&error));
+                tracing::debug!(
+                    "ending a controller, because it cannot take the run: {}",
+                    chain(&error)
+                );
                 return Ran::Refused;
             }
         };
@@ -213,19 +218,19 @@ impl Controller {
             Err(error) => End::lost(error.into()),
         };
         if end.cause.is_err() {
-            // It had the run, which may have done all its work: the run is not repeated here.
+            // The run may have started and done all its work, so it must not be repeated as a cold run.
             return Ran::Ended { end, reuse: Reuse::No };
         }
         end.reports.clone_from(&self.layers);
         end.reports.append(&mut self.ended);
         if !self.spent.is_empty() {
-            tracing::debug!("ending a controller: its run has changed {}", self.spent);
+            tracing::debug!("ending a controller, because its run changed {}", self.spent);
             return Ran::Ended { end, reuse: Reuse::No };
         }
         Ran::Ended { end, reuse: self.empty_folder().await }
     }
 
-    /// Sends a run and waits until the controller has it. It does not fork before
+    /// Sends a run and waits until the controller has accepted it. The controller does not fork before
     /// [`Command::Go`].
     async fn hand_over(
         &mut self,
@@ -277,11 +282,11 @@ impl Running for Controller {
         Ok(self.connection.send(command)?)
     }
 
-    /// Kills the launcher, and with it everything that the controller started.
+    /// Kills the launcher. Its death kills the controller and all of its processes.
     async fn abandon(&mut self) -> Result<(), LostError> {
         drop(self.child.start_kill());
         self.ended = vec![Report::Killed { count: 0 }, Report::Signalled { signal: 9 }];
-        self.spent = "everything: it had to be killed".to_owned();
+        self.spent = "everything, because the controller had to be killed".to_owned();
         Ok(())
     }
 }

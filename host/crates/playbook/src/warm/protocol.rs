@@ -1,6 +1,6 @@
-//! The protocol of a controller: JSON objects, one a line, over a stream socket.
+//! The protocol between the daemon and a controller: one JSON object on each line, over a stream socket.
 //!
-//! Owns the daemon's end of it. The doc comment of `controller.py` describes both directions.
+//! Owns the daemon's end of the socket. The docstring of `controller.py` describes both directions.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -28,11 +28,11 @@ pub(crate) struct Connection {
 /// A command without arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command {
-    /// Fork the run that was taken.
+    /// Fork the process of the run that the controller has accepted.
     Go,
     /// Send SIGTERM to the process group of the run.
     Stop,
-    /// Send SIGKILL to everything.
+    /// Send SIGKILL to all processes of the run.
     Kill,
 }
 
@@ -40,27 +40,28 @@ pub(crate) enum Command {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {
-    /// It has imported Ansible.
+    /// The controller has imported Ansible.
     Ready {
-        /// How runs are kept from signalling the controller.
+        /// The mechanism that keeps a run from killing the controller: `landlock` or `dumpable`.
         guard: String,
-        /// Paths that make the controller outdated when they change.
+        /// The paths that make the controller out of date when they change.
         watch: Vec<PathBuf>,
     },
-    /// It has received a run and has not forked it yet.
+    /// The controller has accepted a run and has not forked its process yet.
     Taken {},
-    /// The run and everything that it started has ended.
+    /// All processes of the run have ended.
     Ended {
         exit: Option<i32>,
         signal: Option<i32>,
         killed: usize,
-        /// Names everything that the run changed for the next one. Empty if there is nothing.
+        /// The names of everything that the run changed in the controller's process or namespaces. Empty if
+        /// the controller can serve another run.
         spent: String,
     },
 }
 
 impl Connection {
-    /// Makes a connection. Returns the controller's end of it too.
+    /// Creates a connection. Also returns the controller's end of the socket.
     pub(crate) fn pair() -> io::Result<(Self, StdStream)> {
         let (commands, theirs) = StdStream::pair()?;
         commands.set_nonblocking(true)?;
@@ -68,8 +69,8 @@ impl Connection {
         Ok((Self { commands, replies, line: Vec::new() }, theirs))
     }
 
-    /// Sends a run: the arguments of Ansible, its working directory, and the descriptors of its output,
-    /// its errors and its results.
+    /// Sends a run: the arguments and the working directory of `ansible-playbook`, and the file descriptors
+    /// of its standard output, its standard error and its results.
     pub(crate) fn send_run(
         &self,
         arguments: &[&str],
@@ -92,7 +93,7 @@ impl Connection {
         send(&self.commands, line, &[]).map_err(ControllerError::Send)
     }
 
-    /// Receives a reply. If this is dropped, the part of a line that was read is kept.
+    /// Receives a reply. If the future is dropped, the next call continues with the bytes read so far.
     pub(crate) async fn receive(&mut self) -> Result<Reply, ControllerError> {
         let mut replies = (&mut self.replies).take(MAX_LINE);
         replies.read_until(b'\n', &mut self.line).await.map_err(ControllerError::Receive)?;
@@ -108,7 +109,7 @@ impl Connection {
     }
 }
 
-/// Returns a path as the protocol has it.
+/// Returns a path as UTF-8 text, which JSON needs.
 pub(crate) fn text(path: &Path) -> Result<&str, ControllerError> {
     path.to_str().ok_or_else(|| ControllerError::NotUtf8 { path: path.to_owned() })
 }
@@ -125,7 +126,7 @@ mod tests {
         theirs.write_all(b"{\"taken\":{}}\noops\n").unwrap();
         assert!(matches!(connection.receive().await, Ok(Reply::Taken {})));
         let error = connection.receive().await.unwrap_err().to_string();
-        assert_eq!(error, "cannot parse its reply `oops`");
+        assert_eq!(error, "cannot parse the reply `oops` of the controller");
         drop(theirs);
         assert!(matches!(connection.receive().await, Err(ControllerError::Ended)));
     }

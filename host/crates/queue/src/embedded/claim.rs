@@ -1,4 +1,4 @@
-//! A claim on a row of the embedded queues.
+//! A claim: the row of an entry that was delivered and is not settled yet.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::rows;
 use crate::delivered::DeliveredEntry;
 use crate::error::QueueError;
 
-/// A claim on a row.
+/// The claim on a delivered entry in the SQLite file.
 #[derive(Debug)]
 pub(crate) struct Claim {
     row: i64,

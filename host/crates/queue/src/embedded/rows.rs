@@ -1,4 +1,4 @@
-//! The rows of the embedded queues: the schema, and the statements that change them.
+//! The rows of the embedded queues: the schema, and the SQL statements.
 
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -7,7 +7,7 @@ use crate::clock::now_ms;
 use crate::dead_letter::{self, DeadLetter, DeathRecord, Verdict};
 use crate::delivered::{DELIVERY_LIMIT, DeliveredEntry};
 
-/// The version of the schema. It is raised when an older file cannot be used any more.
+/// Version of the schema. A change that makes older files unusable must raise the version.
 pub(super) const VERSION: i32 = 2;
 
 pub(super) const SCHEMA: &str = "
@@ -32,12 +32,13 @@ pub(super) const SCHEMA: &str = "
         WHERE state = 'waiting' AND due_ms = queued_ms;
     CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
 
-/// The queries name their indexes, because the planner would use `by_state` and sort all waiting entries
-/// for each claim.
+/// Selects the first entry whose due time has come. The query names its index. Without the name, SQLite would
+/// use the index `by_state` and sort all waiting entries for each claim.
 const NEXT_DUE: &str = "
     SELECT id FROM entries INDEXED BY waiting
     WHERE queue = ?1 AND state = 'waiting' AND due_ms <= ?2 ORDER BY due_ms, id LIMIT 1";
-/// An entry without a delay does not depend on the time: the clock may have been set back.
+/// Selects the first entry that has no delay. The query does not compare times, so that the entry is
+/// delivered even if the clock was set back.
 const NEXT_WITHOUT_DELAY: &str = "
     SELECT id FROM entries INDEXED BY without_pause
     WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
@@ -45,9 +46,9 @@ const CLAIM: &str = "
     UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
     RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history";
 
-/// Inserts an entry. An entry whose id exists already stays as it is.
+/// Inserts an entry, unless an entry with the same id exists.
 pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
-    let message = serde_json::to_string(&entry.message).expect("a message is made of JSON types");
+    let message = serde_json::to_string(&entry.message).expect("a message is always valid JSON");
     let sql =
         "INSERT OR IGNORE INTO entries (queue, entry, task, message, state, queued_ms, due_ms)
                VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?5)";
@@ -55,11 +56,11 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
     connection.prepare_cached(sql)?.execute(params![queue, id, task, message, now_ms()])
 }
 
-/// Claims the next entry of a queue, and returns it with its row. An entry that cannot be delivered becomes
-/// a dead letter, and the next one is claimed.
+/// Claims the next entry of a queue, and returns the entry with its row id. An entry that cannot be read or
+/// that exceeds the delivery limit becomes a dead letter, and the following entry is claimed.
 ///
-/// The journal counts attempts that were cut off. The limit of unsettled claims is for the case that it
-/// cannot, and corresponds to RabbitMQ's delivery limit.
+/// The journal limits the attempts that a crash interrupted. If the journal cannot count such attempts, the
+/// delivery limit ends them, as in RabbitMQ.
 pub(super) fn claim(
     connection: &Connection,
     queue: &str,
@@ -72,7 +73,7 @@ pub(super) fn claim(
         })?;
         let reason = match delivered {
             Ok(delivered) if claims <= DELIVERY_LIMIT => return Ok(Some((id, delivered))),
-            Ok(_) => format!("claimed {DELIVERY_LIMIT} times and never settled"),
+            Ok(_) => format!("delivered {DELIVERY_LIMIT} times and never settled"),
             Err(reason) => reason,
         };
         settle(connection, id, attempts, &Settlement::dead_letter(reason))?;
@@ -93,7 +94,7 @@ fn next(connection: &Connection, queue: &str) -> rusqlite::Result<Option<i64>> {
     }
 }
 
-/// Returns the queues and tasks that have held entries.
+/// Returns all pairs of a queue and a task that have held entries.
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     connection
         .prepare("SELECT DISTINCT queue, task FROM entries WHERE state = 'held'")?
@@ -101,7 +102,7 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, Str
         .collect()
 }
 
-/// Releases the held entries of a task, at the positions that they had.
+/// Releases the held entries of a task. Each entry keeps its position in the queue.
 pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE entries SET state = 'waiting' WHERE queue = ?1 AND task = ?2 AND state = 'held'",
@@ -109,8 +110,8 @@ pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusql
     )
 }
 
-/// Settles a claim. `attempts` is the number of settled attempts, with this one. Returns the number of
-/// changed rows: 1, or 0 if the claim is lost.
+/// Settles a claim. `attempts` is the number of attempts that count after the settlement. Returns the number
+/// of changed rows: 1, or 0 if the row is not claimed any more.
 pub(super) fn settle(
     connection: &Connection,
     id: i64,
@@ -133,7 +134,7 @@ pub(super) fn settle(
             &[&id, &attempts, &reason.as_str(), &dead_letter::tail(output), &now_ms()],
         ),
         Settlement::Hold => execute("state = 'held'", &[&id, &attempts]),
-        // Without a delay the entry keeps its position.
+        // An entry that is requeued without a delay keeps its position in the queue.
         Settlement::Requeue { after } if after.is_zero() => {
             execute("state = 'waiting'", &[&id, &attempts])
         }
@@ -145,7 +146,7 @@ pub(super) fn settle(
     }
 }
 
-/// Returns dead letters of a queue, with their rows, starting after a row.
+/// Returns up to 200 dead letters of a queue, each with its row id, from the first row after `after`.
 pub(super) fn dead_letters(
     connection: &Connection,
     queue: &str,
@@ -160,7 +161,8 @@ pub(super) fn dead_letters(
         .collect()
 }
 
-/// Carries out a verdict on a dead letter. Changes nothing if another process was faster.
+/// Carries out a verdict on a dead letter. Returns the number of changed rows, which is 0 if another process
+/// has requeued or dropped the dead letter meanwhile.
 pub(super) fn carry_out(
     connection: &Connection,
     id: i64,
@@ -177,7 +179,7 @@ pub(super) fn carry_out(
         Verdict::Requeue => {
             let history = dead_letter::with_death(letter.history.clone(), letter.death.clone());
             let history =
-                serde_json::to_string(&history).expect("death records are made of JSON types");
+                serde_json::to_string(&history).expect("death records are always valid JSON");
             let sql = format!(
                 "UPDATE entries
                  SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, due_ms = ?4,
@@ -189,7 +191,7 @@ pub(super) fn carry_out(
     }
 }
 
-/// Returns a row's entry, or why it cannot be read.
+/// Returns the entry in a row, or the reason why the row cannot be read.
 fn delivered_entry(row: &Row<'_>) -> Result<DeliveredEntry, String> {
     fn text<T: rusqlite::types::FromSql>(row: &Row<'_>, column: &str) -> Result<T, String> {
         row.get(column).map_err(undecodable)
@@ -255,7 +257,7 @@ mod tests {
             assert!(plan.contains(expected), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
-        // By a range, so that delayed entries are not scanned.
+        // The query must search a range of the index, so that it does not scan delayed entries.
         check(NEXT_DUE, &["", ""], "INDEX waiting (queue=? AND due_ms<?)");
         check(NEXT_WITHOUT_DELAY, &[""], "INDEX without_pause (queue=?)");
     }

@@ -1,10 +1,12 @@
-//! The broker's acknowledgement timeout: how long a delivery may stay unsettled.
+//! The broker's acknowledgement timeout: the time for which a delivery may stay unsettled.
 //!
-//! The broker redelivers an entry that exceeds the timeout while its task still runs, so a task that may run
-//! longer must not start at all. RabbitMQ exposes its own setting neither over AMQP nor over HTTP (checked
-//! on 3.10.8 and 4.0.5). The timeout of a queue or a policy is available over HTTP, and the default follows
-//! from the version (15 min in 3.8.15 and 3.8.16, 30 min since 3.8.17: RabbitMQ, "Consumers", delivery
-//! acknowledgement timeout).
+//! If a task runs longer than the timeout, the broker redelivers the entry while the task still runs. The
+//! host therefore refuses a task whose own timeout is too long.
+//!
+//! The timeout in RabbitMQ's configuration file, `consumer_timeout`, cannot be read over AMQP or HTTP
+//! (checked on 3.10.8 and 4.0.5). The HTTP API reports the timeout of a queue or of a policy. If nothing else
+//! is known, the host assumes the default of the broker's version: 15 min in 3.8.15 and 3.8.16, 30 min since
+//! 3.8.17 (RabbitMQ, "Consumers", delivery acknowledgement timeout).
 
 use std::fmt;
 use std::time::Duration;
@@ -16,30 +18,30 @@ use serde_json::Value;
 use super::shared::Shared;
 use super::topology::{DECLARED_ACK_TIMEOUT, QUEUE_ACK_TIMEOUT_SINCE};
 
-/// How long a request to the HTTP API may take.
+/// Timeout of a request to RabbitMQ's HTTP API.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// The first version with an acknowledgement timeout, of 15 min.
+/// First version of RabbitMQ with an acknowledgement timeout. Its default is 15 min.
 const INTRODUCED: Version = Version(3, 8, 15);
-/// The first version with a default of 30 min.
+/// First version of RabbitMQ whose default acknowledgement timeout is 30 min.
 const RAISED: Version = Version(3, 8, 17);
 
-/// How long a delivery may stay unsettled, and how we know.
+/// The acknowledgement timeout of a queue, and the source of this value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AckTimeout {
     pub limit: Duration,
     pub source: AckTimeoutSource,
-    /// Whether the broker supports a timeout for a single queue, set by a policy.
+    /// Whether the broker supports a timeout for a single queue, which a policy can set.
     pub has_policy: bool,
 }
 
-/// Where the acknowledgement timeout is known from.
+/// The source of an acknowledgement timeout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AckTimeoutSource {
-    /// Our declaration of the queue.
+    /// The arguments in our declaration of the queue.
     Queue,
-    /// The broker's HTTP API, which reported the timeout of the queue or its policy.
+    /// The broker's HTTP API, which reported the timeout of the queue or of its policy.
     Management,
-    /// Our configuration.
+    /// The host's configuration.
     Configuration,
     /// The default of the broker's version.
     Version,
@@ -56,15 +58,17 @@ impl fmt::Display for AckTimeoutSource {
     }
 }
 
-/// Returns the acknowledgement timeout of a queue; `None` if there is none.
+/// Returns the acknowledgement timeout of a queue; `None` if the broker's version has no timeout.
 pub(super) async fn ack_timeout(shared: &Shared, queue: &QueueName) -> Option<AckTimeout> {
     use AckTimeoutSource::{Configuration, Management, Queue, Version};
-    // Over TLS the version is unknown. All versions that still get security patches have the timeout.
+    // The version is unknown over TLS. We then assume a timeout of 30 min, the default of all versions that
+    // still get security patches.
     let version = shared.version.unwrap_or(RAISED);
     let has_policy = version >= QUEUE_ACK_TIMEOUT_SINCE;
     let found = |limit, source| Some(AckTimeout { limit, source, has_policy });
     match ask_management(shared, queue).await {
-        // Older brokers store such an argument and ignore it.
+        // Brokers before 3.12 report the timeout of a queue but do not apply it. We use the reported timeout
+        // for newer brokers, and if the version is unknown.
         Some(Some(limit)) if has_policy || shared.version.is_none() => {
             return found(limit, Management);
         }
@@ -84,8 +88,8 @@ pub(super) async fn ack_timeout(shared: &Shared, queue: &QueueName) -> Option<Ac
     }
 }
 
-/// Asks the HTTP API for the timeout of the queue or its policy, if one is set. Returns `None` if the API is
-/// not configured or does not answer.
+/// Asks RabbitMQ's HTTP API for the timeout of a queue or of its policy. Returns `Some(None)` if no timeout
+/// is set. Returns `None` if the API is not configured or does not answer.
 async fn ask_management(shared: &Shared, queue: &QueueName) -> Option<Option<Duration>> {
     let base = shared.settings.management.as_ref()?.trim_end_matches('/');
     let vhost = percent_encode(shared.broker.vhost());
@@ -104,12 +108,12 @@ fn ask(url: &str) -> Result<Value, String> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).build().into();
     let text = agent.get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
-    // Errors of this client do not contain the URL, and so no password.
+    // The URL contains a password. The errors of `ureq` do not contain the URL, so they may be logged.
     serde_json::from_str(&text.map_err(|error| error.to_string())?)
         .map_err(|error| error.to_string())
 }
 
-/// Returns the smaller of the queue's own timeout and its policy's.
+/// Returns the timeout in a queue's arguments or the timeout in its policy, whichever is smaller.
 fn timeout_in(queue: &Value) -> Option<Duration> {
     let argument = queue["arguments"]["x-consumer-timeout"].as_u64();
     let policy = queue["effective_policy_definition"]["consumer-timeout"].as_u64();

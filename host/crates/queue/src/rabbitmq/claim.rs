@@ -19,9 +19,10 @@ pub(crate) struct Claim {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: QueueName,
     pub(super) raw: Box<RawDelivery>,
-    /// The generation of the session in which it was received.
+    /// Generation of the session in which the delivery was received.
     generation: u64,
-    /// The channel on which a held entry was taken. It stays open until the entry is settled.
+    /// Channel on which a released entry was received. The claim keeps the channel open until the entry is
+    /// settled.
     held_on: Option<Channel>,
 }
 
@@ -36,7 +37,7 @@ impl Claim {
         Self { shared, queue, raw, generation, held_on: None }
     }
 
-    /// Marks the delivery as a held entry, which was taken on a channel of its own.
+    /// Marks the delivery as a released entry, which was received on `channel`.
     pub(super) fn held_on(mut self, channel: Channel) -> Self {
         self.held_on = Some(channel);
         self
@@ -63,14 +64,15 @@ impl Claim {
             Settlement::Requeue { after } if !after.is_zero() => {
                 Some(Outgoing::delayed(delivered, attempts, *after))
             }
-            // The entry returns to its position. The broker counts that towards its delivery limit, which
-            // is high.
+            // The broker returns the entry to its position. The broker counts the requeue towards the
+            // delivery limit, which is high enough.
             Settlement::Requeue { .. } => return self.requeue().await,
             Settlement::DeadLetter { reason, output } => {
                 let copy = Outgoing::copy(delivered, QueueRole::Dead, attempts);
                 Some(copy.dead_lettered(reason, output))
             }
-            // The task was paused again, so its other entries stay held too.
+            // The task was paused again while its held entries were being released. The release ends here, so
+            // that the remaining entries stay held.
             Settlement::Hold if self.was_held() => {
                 self.shared.held.end_release(&(queue.clone(), task.clone()));
                 return self.requeue().await;
@@ -83,26 +85,28 @@ impl Claim {
         if let Some(copy) = copy {
             self.shared.publish(&copy).await?;
             if let QueueRole::Held(task) = &copy.role {
-                // Again, because a release that found the queue empty meanwhile has forgotten the task.
+                // A release may have found the queue of held entries empty before this copy arrived. The
+                // release then removed the task from `held`, so we add the task again.
                 self.shared.held.note(&copy.queue, task);
             }
         }
         if self.acknowledge().await? { Ok(()) } else { Err(lost()) }
     }
 
-    /// Acknowledges the delivery. Returns `false` if its channel is gone, so that the broker redelivers it.
+    /// Acknowledges the delivery. Returns `false` if the connection or the channel is lost. The broker then
+    /// redelivers the message.
     pub(super) async fn acknowledge(&self) -> Result<bool, QueueError> {
         if !self.is_valid().await {
             return Ok(false);
         }
         let session = self.shared.session().await?;
         let ack = self.raw.acker.ack(BasicAckOptions::default());
-        // An error means that the connection is lost, and `false` that the channel is. The broker
-        // redelivers in both cases.
+        // An error means that the connection is lost. `false` means that the channel is closed. In both cases
+        // the broker redelivers the message.
         Ok(session.step("acknowledge", ack).await.unwrap_or(false))
     }
 
-    /// Dead-letters a message that cannot be used, byte for byte.
+    /// Dead-letters a message that is not a readable entry. The body is copied byte for byte.
     pub(super) async fn dead_letter_unread(&self, reason: &Reason) -> Result<(), QueueError> {
         let copy = Outgoing::unread(&self.queue, QueueRole::Dead, &self.raw);
         self.shared.publish(&copy.dead_lettered(reason, "")).await?;
@@ -110,18 +114,18 @@ impl Claim {
     }
 
     /// Returns whether the channel and the session of the delivery still exist. A delivery of an earlier
-    /// session must not be settled: the broker has redelivered it meanwhile.
+    /// session must not be settled, because the broker redelivers its message.
     async fn is_valid(&self) -> bool {
         let session = self.shared.session().await;
         self.raw.acker.usable()
             && session.is_ok_and(|session| session.generation() == self.generation)
     }
 
-    /// Returns the delivery to its position in the queue.
+    /// Requeues the entry at its position in the queue.
     async fn requeue(&self) -> Result<(), QueueError> {
         let session = self.shared.session().await?;
         let reject = self.raw.acker.reject(BasicRejectOptions { requeue: true });
-        // Any fault of the channel requeues the delivery, too.
+        // The result is ignored: if the channel fails, the broker requeues the entry as well.
         drop(session.step("requeue", reject).await);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A worker's consumer: a channel of its own, which is opened again whenever it is lost.
+//! A worker's consumer, which has its own channel. If the channel is lost, the consumer opens a new channel.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(crate) enum Received {
     External(External),
 }
 
-/// A channel and its consumer, which are lost together.
+/// A channel and the consumer on it. If the channel closes, the consumer ends as well.
 #[derive(Debug)]
 struct Subscription {
     session: Arc<Session>,
@@ -65,7 +65,8 @@ impl Consumer {
                     let error = chain(&error);
                     tracing::warn!("cannot consume queue `{}`: {error}; retrying", self.queue);
                     self.shared.set_problem(&self.queue, Some(error));
-                    // Dropped, so that the broker delivers the prefetched entries to other workers.
+                    // Dropping the subscription closes its channel. The broker then delivers the prefetched
+                    // entries to other workers.
                     self.subscription = None;
                     self.backoff.pause(stop).await;
                 }
@@ -74,10 +75,11 @@ impl Consumer {
         None
     }
 
-    /// Stops receiving. The channel stays open for the delivery that the worker still has.
+    /// Stops receiving, and requeues the prefetched entries at their positions. The channel stays open, so
+    /// that the worker can settle its last delivery.
     ///
-    /// Prefetched entries return to their positions. In an exclusive order the next worker must not start
-    /// before the last delivery is settled, so there the consumer stays until `close`.
+    /// In a queue with exclusive order, `stop` does nothing: the consumer keeps the queue until `close`.
+    /// Otherwise the next worker would start before the last delivery is settled.
     pub(crate) async fn stop(&mut self) -> Result<(), QueueError> {
         if self.shared.config(&self.queue).exclusive_order
             || std::mem::replace(&mut self.stopped, true)
@@ -100,7 +102,7 @@ impl Consumer {
         }
     }
 
-    /// Closes the channel. The broker requeues the prefetched entries and ends the consumer in one step.
+    /// Closes the channel. The broker ends the consumer and requeues the prefetched entries in one step.
     pub(crate) async fn close(mut self) -> Result<(), QueueError> {
         let Some(Subscription { session, channel, .. }) = self.subscription.take() else {
             return Ok(());
@@ -110,8 +112,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Waits for the next message. Returns `None` if there is nothing for a worker and the caller should
-    /// try again.
+    /// Waits for the next message. Returns `None` if there is no message for the worker yet. The caller then
+    /// calls `next` again.
     async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
         let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
         if !self.subscription.as_ref().is_some_and(is_usable) {
@@ -124,9 +126,10 @@ impl Consumer {
             self.shared.set_problem(&self.queue, None);
         }
         let Subscription { session, stream, .. } =
-            self.subscription.as_mut().expect("it was opened above");
+            self.subscription.as_mut().expect("the subscription was opened above");
         let generation = session.generation();
-        // Registered before we look for released entries, so that a release after that is not missed.
+        // We register for releases before we look for released entries. So we do not miss a release that
+        // starts in between.
         let released = self.shared.held.released.notified();
         tokio::pin!(released);
         released.as_mut().enable();
@@ -136,13 +139,15 @@ impl Consumer {
             let claim = Claim::new(&self.shared, &self.queue, generation, raw);
             return self.accept(claim.held_on(channel)).await;
         }
-        // The stream keeps a delivery that it has not handed out, so its future may be dropped.
+        // The future of `stream.next()` may be dropped: a delivery that it has not returned stays in the
+        // stream.
         let next = tokio::select! {
-            // `stop` comes first: a delivery that is handed out after it would be run.
+            // `stop` is checked first, so that no delivery is returned after the stop.
             biased;
             () = stop.cancelled() => return Ok(None),
             () = released => return Ok(None),
-            // A stream of lapin does not end when its connection misses a heartbeat.
+            // If the connection misses its heartbeats, lapin does not end the stream. So we also wait for the
+            // end of the session.
             () = session.ended() => {
                 return Err(self.shared.broker.connection_lost("consume").into());
             }
@@ -153,12 +158,13 @@ impl Consumer {
                 self.accept(Claim::new(&self.shared, &self.queue, generation, raw)).await
             }
             Some(Err(source)) => Err(self.shared.broker.error("receive", source).into()),
-            // The broker cancelled the consumer: the queue was deleted, or its node stopped.
+            // The broker cancelled the consumer, because the queue was deleted or its node stopped.
             None => Err(self.shared.broker.consumer_cancelled(self.queue.as_str()).into()),
         }
     }
 
-    /// Returns a message for the worker. Settles it here and returns `None` if it is not for a worker yet.
+    /// Returns the message if the worker can process it now. Otherwise settles the message and returns
+    /// `None`.
     async fn accept(&self, claim: Claim) -> Result<Option<Received>, QueueError> {
         match incoming::read(&self.queue, &claim.raw) {
             Incoming::Entry(delivered, remaining) if !remaining.is_zero() => {
@@ -175,8 +181,8 @@ impl Consumer {
         Ok(None)
     }
 
-    /// Holds an entry behind the held entries of its task while those are being released. Returns whether
-    /// it did.
+    /// Holds an entry if held entries of its task are being released, so that the earlier entries are
+    /// delivered first. Returns whether the entry was held.
     async fn hold_back(
         &self,
         delivered: &DeliveredEntry,
@@ -194,7 +200,8 @@ impl Consumer {
         let session = self.shared.session().await?;
         self.shared.ensure_exists(&session, &self.queue, &QueueRole::Work).await?;
         let channel = session.open_channel().await?;
-        // Lapin's own recovery would forget the prefetch; here every channel is new.
+        // Every new channel must set the prefetch. We do not use lapin's own recovery, because it does not
+        // restore the prefetch.
         let qos = channel.basic_qos(self.shared.settings.prefetch, BasicQosOptions::default());
         session.step("set the prefetch", qos).await?;
         let consume = channel.basic_consume(

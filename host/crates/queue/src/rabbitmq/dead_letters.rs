@@ -1,4 +1,5 @@
-//! Dead letters on the broker. They are read by receiving all of them for a moment.
+//! The dead letters on the broker. To read the dead letters, we receive all of them and requeue those that
+//! stay.
 
 use std::sync::Arc;
 
@@ -14,15 +15,15 @@ use super::topology::QueueRole;
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::error::QueueError;
 
-/// Receives every dead letter that exists now, without acknowledging it, and carries out the verdict.
-/// Closing the channel requeues the dead letters that stay.
+/// Receives every dead letter that exists now, and carries out the verdict of `judge`. A dead letter with the
+/// verdict `Keep` is not acknowledged, so the broker requeues it when the channel closes.
 pub(super) async fn judge(
     shared: &Arc<Shared>,
     queue: &QueueName,
     mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
 ) -> Result<u64, QueueError> {
     let session = shared.session().await?;
-    // Dead letters that arrive meanwhile are left for the next call.
+    // Dead letters that arrive after this count are left for the next call.
     let count = shared.count(&session, queue, &QueueRole::Dead).await?.unwrap_or(0);
     let mut changed = 0;
     let name = QueueRole::Dead.name(queue);
@@ -38,7 +39,8 @@ pub(super) async fn judge(
         }
         if verdict != Verdict::Keep {
             let claim = Claim::new(shared, queue, session.generation(), got.delivery);
-            // If the acknowledgement of a requeued letter is lost, it exists twice, with one id.
+            // If this acknowledgement is lost, the dead letter stays although its entry was requeued. If the
+            // dead letter is requeued again, the second entry has the same id and is deduplicated.
             changed += u64::from(claim.acknowledge().await?);
         }
     }

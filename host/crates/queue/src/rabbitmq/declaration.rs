@@ -1,4 +1,5 @@
-//! The declarations of queues on the broker: compared with ours, and made where they are missing.
+//! The declaration of a queue: comparing a queue on the broker with our arguments, and creating a missing
+//! queue.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -10,7 +11,7 @@ const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
 
-/// How a queue on the broker compares with our declaration.
+/// The result of comparing a queue on the broker with our declaration.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Declaration {
@@ -18,12 +19,13 @@ pub enum Declaration {
     Missing,
     /// The queue matches our declaration.
     Same,
-    /// The queue has other arguments, or we may not compare them. It is used as it is.
+    /// The queue has other arguments, or the broker does not permit the comparison. The host uses the queue
+    /// as it is.
     Differs { reason: String },
 }
 
-/// Compares a queue on the broker with our arguments. Looks passively first, which needs no permission to
-/// create queues.
+/// Compares a queue on the broker with our arguments. The check whether the queue exists is passive, so it
+/// needs no permission to create queues.
 pub(super) async fn compare(
     session: &Session,
     name: &str,
@@ -34,7 +36,7 @@ pub(super) async fn compare(
     }
     let channel = session.open_channel().await?;
     let declare = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
-    match session.step("compare the queue", declare).await {
+    match session.step("declare the queue with our arguments", declare).await {
         Ok(_) => Ok(Declaration::Same),
         Err(error) => match error.reply_code() {
             Some(PRECONDITION_FAILED | ACCESS_REFUSED) => {
@@ -56,7 +58,7 @@ pub(super) async fn create(
     session.step("declare the queue", declare).await.map(|_| ())
 }
 
-/// Returns how many messages wait in a queue; `None` if the queue does not exist.
+/// Returns the number of messages that wait in a queue; `None` if the queue does not exist.
 pub(super) async fn count(session: &Session, name: &str) -> Result<Option<u64>, AmqpError> {
     let channel = session.open_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

@@ -1,4 +1,4 @@
-//! A message that another program published to one of our queues.
+//! An external message: a message that another program published to one of our queues.
 
 use loopabull_model::{Entry, Reason};
 
@@ -7,15 +7,16 @@ use super::headers::Headers;
 use super::outgoing::Outgoing;
 use crate::error::QueueError;
 
-/// A message that another program published to one of our queues. It has neither task nor attempts.
+/// A message that another program published to one of our queues. It has no task and no attempts.
 #[derive(Debug)]
 pub struct External {
     pub body: Vec<u8>,
-    /// The routing key with which it reached the queue: its topic, if it came through a topic exchange.
+    /// Routing key with which the message was published. If the message came through a topic exchange, this
+    /// key is its topic.
     pub routing_key: String,
-    /// The property `message-id`.
+    /// AMQP property `message-id`.
     pub message_id: Option<String>,
-    /// The headers whose values are text, numbers or booleans.
+    /// Headers whose values are strings, integers or booleans, as text.
     pub headers: Vec<(String, String)>,
     claim: Claim,
 }
@@ -32,7 +33,8 @@ impl External {
         }
     }
 
-    /// Replaces the message with the entries that were made from it, none if no task wants it.
+    /// Publishes the entries that were made from the message, and acknowledges the message. `entries` is
+    /// empty if no task wants the message.
     pub async fn replace(&self, entries: &[Entry]) -> Result<(), QueueError> {
         for entry in entries {
             self.claim.shared.publish(&Outgoing::new(entry)).await?;

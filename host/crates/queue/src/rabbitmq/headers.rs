@@ -1,4 +1,4 @@
-//! The headers of an entry on the broker: their names, and how they are read.
+//! The headers of an entry on the broker: their names, and the functions that read them.
 
 use lapin::message::Delivery as RawDelivery;
 use lapin::types::AMQPValue;
@@ -7,27 +7,28 @@ use loopabull_model::EntryId;
 
 use crate::dead_letter::DeathRecord;
 
-/// The id of the entry, the same for every copy.
+/// Id of the entry. All copies of an entry have the same id.
 pub(super) const ENTRY: &str = "loopabull-entry";
-/// The task that the entry is for.
+/// Name of the entry's task.
 pub(super) const TASK: &str = "loopabull-task";
-/// How many attempts ended before this copy of the entry was published.
+/// Number of attempts that had ended when this copy of the entry was published.
 pub(super) const ATTEMPTS: &str = "loopabull-attempts";
-/// When the entry was first published, in milliseconds since 1970.
+/// Time at which the entry was first published, in milliseconds since 1970.
 pub(super) const QUEUED: &str = "loopabull-queued-ms";
-/// The delay that remains when this copy leaves its delay queue, in milliseconds.
+/// Delay that remains after this copy leaves its delay queue, in milliseconds.
 pub(super) const REMAINING: &str = "loopabull-pause-left-ms";
-/// Why an entry became a dead letter, and when, in milliseconds since 1970.
+/// Reason why the entry became a dead letter.
 pub(super) const REASON: &str = "loopabull-reason";
+/// Time at which the entry became a dead letter, in milliseconds since 1970.
 pub(super) const DIED: &str = "loopabull-died-ms";
-/// The end of its last run's output.
+/// End of the output of the entry's last run.
 pub(super) const OUTPUT: &str = "loopabull-output";
-/// Its earlier deaths, as JSON.
+/// Records of earlier dead-letterings of the entry, as JSON.
 pub(super) const HISTORY: &str = "loopabull-history";
-/// The routing key with which an external message reached us, before we moved it.
+/// Routing key with which an external message was published. We set this header when we move the message.
 pub(super) const ROUTING_KEY: &str = "loopabull-routing-key";
-/// The broker's own headers on messages that it dead-lettered itself. RabbitMQ 4 sets the first, all
-/// versions set the second.
+/// Headers that the broker sets when it dead-letters a message by itself. RabbitMQ 4 sets
+/// `x-last-death-reason`, and all versions set `x-death`.
 const LAST_DEATH: &str = "x-last-death-reason";
 const DEATHS: &str = "x-death";
 
@@ -50,7 +51,7 @@ impl Headers<'_> {
         self.value(name).map_or(0, integer)
     }
 
-    /// Returns all headers whose values are text, numbers or booleans.
+    /// Returns all headers whose values are strings, integers or booleans, as text.
     pub(super) fn scalars(&self) -> Vec<(String, String)> {
         let table = self.0.properties.headers().as_ref();
         let headers = table.into_iter().flat_map(|table| table.inner());
@@ -61,7 +62,7 @@ impl Headers<'_> {
         u32::try_from(self.number(ATTEMPTS).max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Returns the id of the entry, if it is a valid one.
+    /// Returns the id of the entry; `None` if the header is missing or is not a valid id.
     pub(super) fn entry_id(&self) -> Option<EntryId> {
         self.text(ENTRY).filter(|id| EntryId::is_valid(id)).map(EntryId::new)
     }
@@ -71,12 +72,14 @@ impl Headers<'_> {
         history.unwrap_or_default()
     }
 
-    /// Returns the routing key with which an external message reached us, if we have moved it since.
+    /// Returns the routing key with which an external message was published, if we saved it when we moved the
+    /// message.
     pub(super) fn routing_key(&self) -> Option<String> {
         self.text(ROUTING_KEY)
     }
 
-    /// Returns the routing key with which a message was first published, if the broker has moved it since.
+    /// Returns the routing key with which a message was first published, if the broker has dead-lettered the
+    /// message since.
     pub(super) fn first_routing_key(&self) -> Option<String> {
         let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
         let AMQPValue::FieldTable(oldest) = deaths.as_slice().last()? else { return None };
@@ -87,13 +90,13 @@ impl Headers<'_> {
         }
     }
 
-    /// Returns why the broker dead-lettered the message.
+    /// Returns the reason why the broker dead-lettered the message, if the broker did.
     pub(super) fn broker_death_reason(&self) -> Option<String> {
         if let Some(reason) = self.text(LAST_DEATH) {
             return Some(reason);
         }
         let AMQPValue::FieldArray(deaths) = self.value(DEATHS)? else { return None };
-        // The newest death comes first.
+        // The first element of `x-death` is the latest dead-lettering.
         let AMQPValue::FieldTable(newest) = deaths.as_slice().first()? else { return None };
         match newest.inner().get("reason")? {
             AMQPValue::LongString(reason) => Some(reason.to_string()),

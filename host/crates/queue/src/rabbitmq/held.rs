@@ -1,6 +1,7 @@
-//! The tasks that have held entries, and those whose held entries are being released.
+//! The tasks that have held entries, and the tasks whose held entries are being released.
 //!
-//! Knows nothing of the broker. The held entries of a task are in a queue of their own.
+//! The held entries themselves are on the broker, in a separate queue for each task. This module only keeps
+//! the lists of tasks, and does not use the broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,28 +10,29 @@ use loopabull_model::{QueueName, TaskName};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
-/// A queue and a task of it.
+/// A queue, and a task that uses it.
 pub(super) type Key = (QueueName, TaskName);
 
-/// The tasks that have held entries, and those whose held entries are being released.
+/// The tasks that have held entries, and the tasks whose held entries are being released.
 #[derive(Debug, Default)]
 pub(super) struct HeldTasks {
-    /// The tasks that have a queue of held entries.
+    /// Tasks that have a queue of held entries.
     held: Mutex<BTreeSet<Key>>,
-    /// The tasks whose held entries are being released. Each lock covers taking the last held entry, so
-    /// that an entry that is held back meanwhile is not left behind.
+    /// Tasks whose held entries are being released, each with its lock. A consumer holds the lock while it
+    /// takes an entry from the queue of held entries or adds one. So a release cannot end while an entry is
+    /// being added. That entry would otherwise stay held.
     releasing: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
     /// Notified when a release starts.
     pub(super) released: Notify,
 }
 
 impl HeldTasks {
-    /// Notes that a task has a queue of held entries.
+    /// Adds a task that has a queue of held entries.
     pub(super) fn note(&self, queue: &QueueName, task: &TaskName) {
         self.held.lock().insert((queue.clone(), task.clone()));
     }
 
-    /// Forgets a task whose queue of held entries is empty or missing.
+    /// Removes a task whose queue of held entries is empty or missing.
     pub(super) fn forget(&self, key: &Key) {
         self.held.lock().remove(key);
     }
@@ -58,18 +60,19 @@ impl HeldTasks {
         self.releasing.lock().remove(key);
     }
 
-    /// Returns the tasks of a queue whose held entries are being released, with their locks.
+    /// Returns the tasks of a queue whose held entries are being released, each with its lock.
     pub(super) fn releasing_of(&self, queue: &QueueName) -> Vec<(Key, Arc<AsyncMutex<()>>)> {
         let releasing = self.releasing.lock();
         let of_queue = releasing.iter().filter(|((of, _), _)| of == queue);
         of_queue.map(|(key, lock)| (key.clone(), Arc::clone(lock))).collect()
     }
 
-    /// Locks a task while its held entries are being released. Returns `None` if they are not.
+    /// Locks a task whose held entries are being released. Returns `None` if there is no release of this
+    /// task.
     pub(super) async fn lock_if_releasing(&self, key: &Key) -> Option<OwnedMutexGuard<()>> {
         let lock = self.releasing.lock().get(key).cloned()?;
         let guard = lock.lock_owned().await;
-        // The last held entry may have been taken meanwhile.
+        // The release may have ended while we waited for the lock.
         self.is_releasing(key).then_some(guard)
     }
 }

@@ -1,4 +1,4 @@
-//! An entry as it is read from the broker.
+//! Incoming messages: reads an entry or a dead letter from a message of the broker.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::delivered::DeliveredEntry;
 
 /// A message that was read from a queue on the broker.
 pub(super) enum Incoming {
-    /// An entry, and the delay that remains for it.
+    /// An entry, and the part of its delay that remains.
     Entry(Box<DeliveredEntry>, Duration),
     /// A message that another program published.
     External,
-    /// An entry of ours that cannot be read, for this reason.
+    /// An entry that cannot be read, and the reason.
     Unreadable(Reason),
 }
 
@@ -65,7 +65,7 @@ pub(super) fn read_dead_letter(queue: &QueueName, raw: &RawDelivery) -> DeadLett
     }
 }
 
-/// Returns the entry, or why it cannot be read.
+/// Returns the entry in a message, or the reason why it cannot be read.
 fn entry(queue: &QueueName, raw: &RawDelivery) -> Result<Entry, String> {
     let headers = Headers(raw);
     let text =
@@ -81,7 +81,8 @@ fn entry(queue: &QueueName, raw: &RawDelivery) -> Result<Entry, String> {
     Ok(Entry { id, queue: queue.clone(), task, message })
 }
 
-/// Returns an id for a message without one, derived from its content.
+/// Returns an id for a message without a valid entry id. The id is a hash of the body and of the property
+/// `message-id`.
 fn fingerprint(raw: &RawDelivery) -> EntryId {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

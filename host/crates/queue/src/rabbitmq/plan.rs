@@ -1,4 +1,4 @@
-//! The plan: which queues exist on the broker, which are missing, and which differ from our declarations.
+//! The plan: the queues that exist on the broker, that are missing, and that differ from our declarations.
 
 use lapin::types::AMQPValue;
 use loopabull_amqp::{AmqpError, Version};
@@ -10,27 +10,27 @@ use super::topology::{DEFAULT_DELIVERY_LIMIT_SINCE, QUEUE_ACK_TIMEOUT_SINCE, Que
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::delivered::DELIVERY_LIMIT;
 
-/// The first version that does not count `basic.nack` towards the delivery limit.
+/// First version of RabbitMQ that does not count `basic.nack` towards the delivery limit.
 const NACK_NOT_COUNTED_SINCE: Version = Version(4, 3, 0);
 
 /// The state of our queues on the broker, and the changes that `Queues::open` would make.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub broker: String,
-    /// Unknown over TLS.
+    /// Version of the broker. `None` if it is unknown, for example over TLS.
     pub version: Option<String>,
     pub changes: Vec<Change>,
-    /// Notes on this version of RabbitMQ for the operator, one sentence each.
+    /// Warnings for the operator about the broker's version and about queues that differ.
     pub warnings: Vec<String>,
 }
 
-/// A queue on the broker.
+/// The state of one queue on the broker.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
     pub queue: String,
     #[serde(flatten)]
     pub declaration: Declaration,
-    /// The arguments of our declaration.
+    /// Arguments of our declaration, as text.
     pub arguments: String,
 }
 
@@ -62,8 +62,8 @@ fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
     let mut warnings = Vec::new();
     let Some(version) = version else {
         warnings.push(
-            "the version of the broker is unknown over TLS: the delivery limit and the \
-                 acknowledgement timeout of 3.10 are assumed"
+            "the version of the broker is unknown, because the connection uses TLS: the host assumes \
+                 the delivery limit and the acknowledgement timeout of RabbitMQ 3.10"
                 .to_owned(),
         );
         return warnings;
@@ -78,7 +78,7 @@ fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
                  --apply-to queues"
         );
         warnings.push(format!(
-            "a queue that differs is used as it is; a policy can add the missing settings: \
+            "the host uses a queue that differs as it is; this policy adds the missing settings: \
                  {command}"
         ));
         warnings.push(
@@ -91,27 +91,27 @@ fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
         && changes.iter().any(|change| differs(change) && change.queue.ends_with(".dead"))
     {
         warnings.push(format!(
-            "a queue of dead letters differs: RabbitMQ {version} drops a dead letter after it was \
-                 read 20 times, unless a policy gives the queue a high `delivery-limit`"
+            "a queue of dead letters differs: RabbitMQ {version} drops a dead letter that was read \
+                 20 times, unless a policy gives the queue a high `delivery-limit`"
         ));
     }
     if version < QUEUE_ACK_TIMEOUT_SINCE {
         warnings.push(format!(
             "RabbitMQ {version} has one acknowledgement timeout for all queues \
-                 (`consumer_timeout` in rabbitmq.conf, 30 min by default): no task may run longer"
+                 (`consumer_timeout` in rabbitmq.conf, 30 min by default): no task may run longer than this"
         ));
     }
     if version >= DEFAULT_DELIVERY_LIMIT_SINCE {
         warnings.push(format!(
-            "RabbitMQ {version} gives every quorum queue a delivery limit of 20 and drops messages \
-                 beyond it, unless the queue is declared otherwise: our queues have a limit of \
-                 {DELIVERY_LIMIT} and dead-letter beyond it, a queue created by others may not"
+            "RabbitMQ {version} sets a delivery limit of 20 for a quorum queue that declares none, and \
+                 drops messages beyond the limit: queues that the host creates have a limit of \
+                 {DELIVERY_LIMIT} and dead-letter messages beyond it, so check queues that others created"
         ));
     }
     if version >= NACK_NOT_COUNTED_SINCE {
         warnings.push(format!(
-            "RabbitMQ {version} does not count `basic.nack` towards the delivery limit; our \
-                 attempts do not depend on it"
+            "RabbitMQ {version} does not count `basic.nack` towards the delivery limit; this has no \
+                 effect on the host, which counts attempts itself"
         ));
     }
     warnings

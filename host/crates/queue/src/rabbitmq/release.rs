@@ -1,7 +1,7 @@
 //! Releasing the held entries of a task that was resumed.
 //!
-//! The held entries are delivered before the entries that came later. Those are held back as they arrive,
-//! until no held entry is left.
+//! The held entries are delivered before later entries of the task. During a release, a consumer that
+//! receives a later entry holds that entry as well. The release ends when no held entry is left.
 
 use lapin::Channel;
 use lapin::message::Delivery as RawDelivery;
@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::error::QueueError;
 
-/// Starts to release the held entries of the tasks that are awake.
+/// Starts to release the held entries of all tasks for which `is_awake` returns true.
 pub(super) async fn release(
     shared: &Shared,
     is_awake: impl Fn(&TaskName) -> bool,
@@ -30,18 +30,19 @@ pub(super) async fn release(
         if count.is_some_and(|count| count > 0) {
             shared.held.start_release(key);
         } else {
-            // A worker that holds an entry later notes the task again.
+            // A worker that holds an entry later adds the task to `held` again.
             shared.held.forget(&key);
         }
     }
     Ok(())
 }
 
-/// Takes the next held entry of a task that is being released, if there is one. Skips a task while another
-/// worker takes or holds back one of its entries.
+/// Receives the next held entry of a task whose entries are being released. Returns the entry and its
+/// channel. Skips a task while another worker has its lock.
 ///
-/// The entry comes with a channel of its own. On the worker's channel the broker may have prefetched
-/// another entry, and would regard both as lost if that one had to wait too long.
+/// The entry gets its own channel. The worker's channel may already have a prefetched entry, which waits
+/// while the held entry is processed. If the wait exceeded the acknowledgement timeout, the broker would
+/// close that channel and redeliver both entries.
 pub(super) async fn next_released(
     shared: &Shared,
     session: &Session,

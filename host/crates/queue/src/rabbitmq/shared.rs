@@ -1,4 +1,4 @@
-//! The state that all consumers and publishers of one RabbitMQ share, and the operations on its queues.
+//! The state that all consumers and publishers of one broker share, and the operations on its queues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::topology::QueueRole;
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::error::QueueError;
 
-/// The state that all consumers and publishers of one RabbitMQ share.
+/// The state that all consumers and publishers of one broker share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) broker: Broker,
-    /// Unknown over TLS.
+    /// Version of the broker. `None` if it is unknown, for example over TLS.
     pub(super) version: Option<Version>,
     pub(super) settings: RabbitMqConfig,
     pub(super) held: HeldTasks,
     supervisor: Supervisor,
     queues: Vec<QueueConfig>,
-    /// The queues whose declaration on the broker is known to match ours.
+    /// Queues that are known to exist on the broker with the arguments of our declaration.
     matching: Mutex<BTreeSet<QueueName>>,
-    /// Why a queue cannot be consumed.
+    /// Queues that cannot be consumed, each with the reason.
     problems: Mutex<BTreeMap<QueueName, String>>,
 }
 
@@ -62,7 +62,8 @@ impl Shared {
         self.supervisor.session().await
     }
 
-    /// Publishes a copy of an entry and waits for the confirm. Creates the queue if it is missing.
+    /// Publishes a message and waits for the confirm. If the queue is missing, creates the queue and
+    /// publishes again.
     pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), QueueError> {
         for _ in 0..2 {
             let session = self.session().await?;
@@ -76,11 +77,12 @@ impl Shared {
         Err(QueueError::Amqp(AmqpError::NotConfirmed {
             broker: self.broker.name().to_owned(),
             routing_key: outgoing.name.clone(),
-            reason: "the queue disappears as soon as it is created".to_owned(),
+            reason: "the queue is missing again although it was just created".to_owned(),
         }))
     }
 
-    /// Creates a queue on the broker, unless it exists, with whatever arguments.
+    /// Creates a queue on the broker if it is missing. If the queue exists with other arguments, logs the
+    /// difference and uses the queue as it is. A work queue without the required exclusive order is an error.
     pub(super) async fn declare(
         &self,
         session: &Session,
@@ -112,7 +114,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Creates a queue on the broker if it is missing. Compares nothing.
+    /// Creates a queue on the broker if it is missing. Does not compare an existing queue with our
+    /// declaration.
     pub(super) async fn ensure_exists(
         &self,
         session: &Session,
@@ -125,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Returns how many entries wait in a queue on the broker; `None` if the queue does not exist.
+    /// Returns the number of entries that wait in a queue on the broker; `None` if the queue does not exist.
     pub(super) async fn count(
         &self,
         session: &Session,
@@ -140,12 +143,12 @@ impl Shared {
         known.cloned().unwrap_or_else(|| QueueConfig::new(queue.clone()))
     }
 
-    /// Returns whether the queue on the broker is known to match our declaration.
+    /// Returns whether the queue on the broker is known to have the arguments of our declaration.
     pub(super) fn matches_declaration(&self, queue: &QueueName) -> bool {
         self.matching.lock().contains(queue)
     }
 
-    /// Returns the problem with the connections or else with a queue, if there is one.
+    /// Returns the current problem, if there is one: first a problem of the connections, then of a queue.
     pub(super) fn problem(&self) -> Option<String> {
         if let Some(problem) = self.supervisor.problem() {
             return Some(format!("RabbitMQ at `{}`: {problem}", self.broker.name()));

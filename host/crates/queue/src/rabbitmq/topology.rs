@@ -1,9 +1,12 @@
-//! The queues on the broker that belong to one of our queues, and their declarations.
+//! The queues on the broker for each of our queues, and their declarations.
 //!
-//! For the queue `workers` these are: `workers` itself; `workers.dead` for its dead letters;
-//! `workers.wait.10s` and others, in which a retry waits until the broker returns it; and, once a task was
-//! paused, `workers.held.TASK`. All are quorum queues. No bindings are needed, because all messages go
-//! through the default exchange.
+//! For the queue `workers`, the broker has these quorum queues:
+//! - `workers`, for entries that wait for a worker;
+//! - `workers.dead`, for dead letters;
+//! - `workers.wait.10s` and others, for retries that wait until the broker moves them back to `workers`;
+//! - `workers.held.TASK`, for held entries of a paused task. It is created when the first entry is held.
+//!
+//! No bindings are needed, because all messages go through the default exchange.
 
 use std::time::Duration;
 
@@ -14,32 +17,34 @@ use loopabull_model::{QueueName, TaskName};
 use crate::config::QueueConfig;
 use crate::delivered::DELIVERY_LIMIT;
 
-/// The first version of RabbitMQ that supports an acknowledgement timeout for a single queue (3.12.0,
-/// release notes).
+/// First version of RabbitMQ that supports an acknowledgement timeout for a single queue (3.12.0, release
+/// notes).
 pub(super) const QUEUE_ACK_TIMEOUT_SINCE: Version = Version(3, 12, 0);
-/// The acknowledgement timeout in our declarations. Brokers before 3.12 store it and ignore it, and no
-/// version compares it when a queue is declared again (seen on 3.10.8 and 4.0.5), so it is always the same.
+/// Acknowledgement timeout in our declarations. Brokers before 3.12 ignore the argument. No version compares
+/// the argument when an existing queue is declared again (seen on 3.10.8 and 4.0.5), so a new value would not
+/// reach existing queues. The value must therefore not depend on the configuration.
 pub(super) const DECLARED_ACK_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// The first version with a default delivery limit, of 20. It drops messages beyond the limit (4.0, release
-/// notes). -1 means no limit, but 3.10 then dead-letters every message at once (seen on 3.10.8). A very high
-/// limit means the same to all versions.
+/// First version of RabbitMQ with a default delivery limit. The limit is 20, and the broker drops messages
+/// beyond it (4.0, release notes). So we declare a limit for every queue that we consume. For queues that
+/// need no limit we declare the largest number. We do not declare -1, because 3.10 then dead-letters every
+/// message at once (seen on 3.10.8).
 pub(super) const DEFAULT_DELIVERY_LIMIT_SINCE: Version = Version(4, 0, 0);
 
 /// The role of a queue on the broker.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum QueueRole {
-    /// The queue itself.
+    /// The queue for entries that wait for a worker.
     Work,
-    /// Its dead letters.
+    /// The queue for dead letters.
     Dead,
-    /// Entries that are delayed by about one step.
+    /// A queue for entries that wait for about one delay step.
     Delay(DelayStep),
-    /// Entries of a paused task.
+    /// The queue for held entries of a task.
     Held(TaskName),
 }
 
-/// The delay of a delay queue.
+/// The length of the delay in a delay queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum DelayStep {
     Second,
@@ -49,12 +54,12 @@ pub(super) enum DelayStep {
     Hour,
 }
 
-/// One passage through a delay queue.
+/// One stay of an entry in a delay queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct DelayHop {
     pub(super) step: DelayStep,
     pub(super) expiration: Duration,
-    /// The delay that remains after the hop.
+    /// Delay that remains after the hop.
     pub(super) remaining: Duration,
 }
 
@@ -86,9 +91,9 @@ impl DelayStep {
 impl DelayHop {
     /// Returns the first hop of a delay.
     ///
-    /// A queue expires messages only at its head, so a message that waits long delays those behind it. A
-    /// hop is therefore at most a quarter longer than its queue's step, which leaves room for the jitter of
-    /// retries, and a delay between two steps takes several hops.
+    /// The broker expires messages only at the head of a queue, so a message with a long expiration delays
+    /// the messages behind it. A hop is therefore at most a quarter longer than the step of its queue. The
+    /// quarter leaves room for the jitter of retries. A delay between two steps takes several hops.
     pub(super) fn first(delay: Duration) -> Self {
         let fits = |step: &&DelayStep| step.length() <= delay;
         let step = *DelayStep::ALL.iter().rev().find(fits).unwrap_or(&DelayStep::Second);
@@ -99,12 +104,12 @@ impl DelayHop {
 }
 
 impl QueueRole {
-    /// Returns the roles that every queue has.
+    /// Returns the roles of the queues that always exist. Queues for held entries are created when needed.
     pub(super) fn permanent() -> impl Iterator<Item = Self> {
         [Self::Work, Self::Dead].into_iter().chain(DelayStep::ALL.map(Self::Delay))
     }
 
-    /// Returns the name on the broker.
+    /// Returns the name of the queue on the broker.
     pub(super) fn name(&self, queue: &QueueName) -> String {
         match self {
             Self::Work => queue.to_string(),
@@ -116,9 +121,9 @@ impl QueueRole {
 
     /// Returns the arguments of the queue's declaration.
     ///
-    /// The broker moves messages by itself out of a delay queue and at the delivery limit. It does so
-    /// without loss only with the strategy `at-least-once`, which requires a queue that refuses publishers
-    /// when it is full (RabbitMQ, "Dead Letter Exchanges" for quorum queues).
+    /// The broker itself moves a message that expires in a delay queue or that exceeds the delivery limit. To
+    /// move it without loss, the queue needs the dead-letter strategy `at-least-once`. This strategy requires
+    /// the overflow `reject-publish` (RabbitMQ, "Dead Letter Exchanges" for quorum queues).
     pub(super) fn arguments(&self, config: &QueueConfig) -> FieldTable {
         let mut table = FieldTable::default();
         let mut set = |name: &str, value| {
@@ -147,7 +152,8 @@ impl QueueRole {
                 set("x-consumer-timeout", AMQPValue::LongLongInt(timeout));
             }
             Self::Delay(_) => (),
-            // Reading them must not use up their deliveries.
+            // Reading these queues counts as a delivery of each entry in them, so the limit must be very
+            // high.
             Self::Dead | Self::Held(_) => {
                 set("x-delivery-limit", AMQPValue::LongInt(i32::MAX));
             }

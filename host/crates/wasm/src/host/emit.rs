@@ -1,4 +1,4 @@
-//! The import `emit`: messages are held back until the run has succeeded.
+//! The import `emit`. Messages are kept back until the run has succeeded.
 
 use loopabull_model::{Body, Counted, Emission, Exceeded, Topic, is_harmful};
 
@@ -11,7 +11,7 @@ const MAX_MESSAGES: u64 = 100;
 const MAX_BYTES: u64 = 4 << 20;
 /// The maximum number of headers of a message.
 const MAX_HEADERS: usize = 64;
-/// The maximum length of a header name, in bytes: AMQP encodes it as a short string.
+/// The maximum length of a header name, in bytes. AMQP encodes header names as short strings.
 const MAX_NAME_BYTES: usize = 255;
 /// The maximum size of all headers of a message together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -23,7 +23,8 @@ impl emit::Host for Host {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     ) -> wasmtime::Result<Result<(), String>> {
-        // The size is checked before the JSON is parsed: its parsed form takes a multiple of its bytes.
+        // The size is checked before the JSON is parsed, because parsed JSON takes much more memory than its
+        // text.
         let bytes = self
             .emitted
             .iter()
@@ -95,7 +96,7 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
             ));
         }
     }
-    // An AMQP bus carries all headers of a message in one frame of 128 KiB.
+    // An AMQP bus sends all headers of a message in one frame of 128 KiB, so their size is limited.
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_HEADER_BYTES {
         return Err(format!("the headers have {bytes} bytes, the limit is {MAX_HEADER_BYTES}"));

@@ -1,7 +1,7 @@
-//! The import `state`: the changes of this run, layered over the stored state of the task.
+//! The import `state`: the changes of this run, on top of the stored state of the task.
 //!
-//! Values that were read are recorded, so that the changes are stored only if those values are still
-//! current.
+//! The values that the guest reads are recorded. The changes are stored only if these values have not changed
+//! by then.
 
 use loopabull_model::{Counted, Exceeded, is_harmful};
 
@@ -10,7 +10,7 @@ use crate::host::{Host, HostFailed, LimitExceeded};
 
 /// The maximum length of a key, in bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// The maximum number of keys that a run may read, and the maximum number that it may write.
+/// The maximum number of keys that a run may read, and also the maximum number that it may write.
 const MAX_KEYS: u64 = 1000;
 
 impl state::Host for Host {
@@ -35,7 +35,7 @@ impl state::Host for Host {
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {
-        // An invalid key has no value to delete, so its error is dropped.
+        // An invalid key has no value that could be deleted, so the error is ignored.
         self.write(key, None).map(drop)
     }
 
@@ -64,7 +64,8 @@ impl Host {
         if let Err(reason) = check(&key) {
             return Ok(Err(reason));
         }
-        // The size is checked before the value is searched for secrets, which takes time.
+        // The size is checked before the value is searched for secrets, because the search takes long for
+        // large values.
         let wanted = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
         if wanted > self.state.allowed {
             return Err(limit(Counted::StateBytes, self.state.allowed, wanted));
@@ -79,7 +80,7 @@ impl Host {
         Ok(Ok(()))
     }
 
-    /// Checks that the changes of this run alone fit the task's limit. The sum of all stored values is
+    /// Checks that the changes of this run fit the state limit of the task. The size of the whole state is
     /// checked when the changes are stored.
     fn check_size(&self) -> wasmtime::Result<()> {
         let written = self.state.written.iter();

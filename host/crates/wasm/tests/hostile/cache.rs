@@ -1,4 +1,4 @@
-//! The cache of compiled components. A task runs even if the cache contains damaged files.
+//! Tests of the cache of compiled components. A task runs even if the cache contains damaged files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn source(cache: &Path) -> Source {
     component.source
 }
 
-/// Returns the only file beside the key.
+/// Returns the only file in the cache besides the key.
 fn file(cache: &Path) -> PathBuf {
     let files = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
     let mut files = files.filter(|path| path.file_name().unwrap() != "key");
@@ -35,7 +35,7 @@ fn filled() -> (tempfile::TempDir, PathBuf) {
     (folder, cache)
 }
 
-/// Damages the file, and fails unless the component is compiled and cached again.
+/// Damages the cache file, and checks that the component is recompiled and cached.
 fn check(damage: impl Fn(&Path, Vec<u8>)) {
     let (_folder, cache) = filled();
     let file = file(&cache);
@@ -97,7 +97,8 @@ fn a_directory_or_a_link_in_place_of_the_file_is_harmless() {
     assert_eq!(source(&cache), Source::Cache);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    // The cache directory cannot be used, so the component is compiled each time.
+    // A directory with the name of the cache file cannot be replaced, so the component is compiled at each
+    // load.
     assert_eq!(source(&cache), Source::Compiled);
     assert_eq!(source(&cache), Source::Compiled);
 }

@@ -1,4 +1,4 @@
-//! Guests that exceed the limits on their effects: messages and state.
+//! Tests with guests that exceed the limits on messages and state.
 
 use loopabull_model::{Counted, Outcome};
 
@@ -7,7 +7,7 @@ use crate::test_host::{Guest, TestHost, Trial, count};
 const DATA: &str =
     r#"(data (i32.const 1024) "a.b.c") (data (i32.const 1040) "key") (data (i32.const 1056) "{}")"#;
 
-/// Publishes `$stream` bytes from address 8192 to `a.b.c`, endlessly.
+/// Code that endlessly publishes `$stream` bytes from address 8192 to the topic `a.b.c`.
 const PUBLISH: &str = "(loop $again
     (call $publish (i32.const 1024) (i32.const 5) (i32.const 0) (i32.const 0)
       (i32.const 8192) (local.get $stream) (i32.const 512))
@@ -26,7 +26,7 @@ fn endless_messages_exceed_their_limit() {
 
 #[test]
 fn large_messages_exceed_their_limit() {
-    // Each message is a JSON string of 2 MiB, including its quotes.
+    // Each message is a JSON string of 2 MiB, including the quotes.
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 120) (i32.const 2097152))
          (i32.store8 (i32.const 8192) (i32.const 34))
@@ -41,8 +41,8 @@ fn large_messages_exceed_their_limit() {
 
 #[test]
 fn a_message_beyond_the_limit_is_not_parsed() {
-    // The body is 15 MiB of text whose parsed form would take a hundred times as much memory. If
-    // the host parsed it, the error would be that it is not valid JSON.
+    // The body is 15 MiB of text whose parsed form would take a hundred times as much memory. If the host
+    // parsed the body, the error would be that the body is not JSON.
     let body = format!(
         "(memory.fill (i32.const 8192) (i32.const 91) (i32.const 15728640))
          (local.set $stream (i32.const 15728640))
@@ -83,7 +83,7 @@ fn growing_state_exceeds_its_limit() {
     TestHost::new().check(guest, Trial::few(3).memory(2 << 20), &expected);
 }
 
-/// Writes the number `$n` as a key of four bytes at address 1040, and increments it.
+/// Code that writes the number `$n` as a key of four bytes at address 1040, and increments `$n`.
 const KEY: &str = "
     (i32.store (i32.const 1040) (i32.add (i32.const 0x30303030) (i32.or
       (i32.or (i32.and (local.get $n) (i32.const 15))

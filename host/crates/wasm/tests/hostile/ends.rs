@@ -1,4 +1,4 @@
-//! Guests that end without a result, or with an invalid one.
+//! Tests with guests that end without a result, or with an invalid result.
 
 use loopabull_model::{Counted, Outcome};
 
@@ -30,7 +30,7 @@ fn a_trap_is_reported_wherever_it_happens() {
     check_body("unreachable", UNREACHABLE);
     check(Guest { start: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
     check(Guest { realloc: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
-    // The trap comes after the result `ok`, and the run fails nevertheless.
+    // The trap comes after the guest returned `ok`, and the run fails nevertheless.
     check(Guest { post: "unreachable", ..Guest::default() }, &trap(UNREACHABLE));
 }
 
@@ -86,7 +86,7 @@ fn a_long_reason_is_truncated() {
 
 #[test]
 fn an_invalid_result_is_a_trap() {
-    // The reason is outside of the memory, is not UTF-8, or has an unknown kind.
+    // The reason is outside of the memory, is not UTF-8, or the failure has an unknown kind.
     check_body("(return (call $fail (i32.const 1) (i32.const 0) (i32.const 65537)))", OUTSIDE);
     check_body("(return (call $fail (i32.const 1) (i32.const -1) (i32.const 4)))", OUTSIDE);
     check_body(

@@ -1,4 +1,4 @@
-//! Guests that request too many resources of the host, or misuse its handles.
+//! Tests with guests that request too many host resources, or misuse handles.
 
 use loopabull_model::{Counted, Outcome};
 

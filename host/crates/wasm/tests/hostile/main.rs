@@ -1,8 +1,8 @@
-//! Hostile guests. Each run ends with the outcome that names its offence and leaves nothing behind
-//! in the host, and the next message of the same task is handled.
+//! Tests with hostile guests. Each run ends with the outcome for the limit or rule that the guest broke. The
+//! run leaves nothing behind in the host, and the next message of the same task is handled.
 //!
-//! Only one guest runs in this process at a time, because the tests measure the process; see
-//! `test_host.rs`.
+//! Only one guest runs at a time, because the tests measure the memory and the file descriptors of this
+//! process; see `test_host.rs`.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cache;

@@ -1,4 +1,4 @@
-//! Guests that exceed their memory limit, with one or many linear memories and tables.
+//! Tests with guests that exceed their memory limit, with one or several linear memories and tables.
 
 use loopabull_model::Outcome;
 
@@ -34,8 +34,8 @@ fn several_memories_count_together() {
          unreachable",
     )
     .storing(&memories);
-    // The memories hold 1 page plus three times 100, then two grow to 200 pages; the growth of the
-    // third one exceeds the limit.
+    // First the memories have 1 + 3 * 100 pages. Then two of them grow to 200 pages, and the growth of the
+    // third memory exceeds the limit.
     let expected = memory(32 * MIB, 601 * PAGE);
     TestHost::new().check(guest, Trial::default().memory(32 * MIB), &expected);
 }
@@ -83,7 +83,7 @@ fn growth_beyond_the_guests_own_maximum_does_not_count() {
     .storing(&stores);
     let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
     assert_eq!(attempt.usage.memory, 12 * PAGE + 80);
-    // A trap after such a growth is not reported as an exceeded limit.
+    // A trap after such a growth is reported as a trap, not as an exceeded limit.
     let guest = Guest::of("(drop (memory.grow $small (i32.const 20))) unreachable");
     TestHost::new().check(guest.storing(&stores), Trial::default(), &trap(UNREACHABLE));
 }
@@ -91,8 +91,8 @@ fn growth_beyond_the_guests_own_maximum_does_not_count() {
 #[test]
 fn growing_a_table_beyond_its_slot_is_no_memory_limit() {
     let tables = [Store::table("t", "0")];
-    // A slot has 100,000 elements, and the memory limit would allow more. `table.grow` returns -1,
-    // but no limit that an operator can set was exceeded.
+    // A table in a slot has at most 100,000 elements, and the memory limit would allow more. `table.grow`
+    // returns -1, but the operator can set no limit for this, so the outcome is the trap.
     let guest = Guest::of(
         "(if (i32.eq (table.grow $t (ref.null func) (i32.const 100001)) (i32.const -1))
            (then unreachable))
@@ -119,7 +119,7 @@ fn a_component_larger_than_a_slot_is_refused_at_load() {
     let check = |stores: &[Store], fields: &str, expected: &str| {
         let loaded = host.try_load(&Guest::default().storing(stores).with(fields).to_wat());
         let error = loaded.map(drop).unwrap_err().to_string();
-        assert_eq!(error, format!("it cannot be compiled: {expected}"));
+        assert_eq!(error, format!("the component cannot be compiled: {expected}"));
     };
     let named = |many: u32, make: fn(&str) -> Store| -> Vec<_> {
         (0..many).map(|n| make(&format!("s{n}"))).collect()

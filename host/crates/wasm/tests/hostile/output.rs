@@ -1,5 +1,5 @@
-//! Guests that exceed the limits on output, log lines and notes, and the panic messages that remain
-//! visible afterwards.
+//! Tests with guests that exceed the limits on output, log lines and notes. A panic message must be visible
+//! even after too much output.
 
 use loopabull_model::{Counted, Outcome};
 
@@ -7,7 +7,7 @@ use crate::test_host::{Guest, TestHost, Trial, count, trap};
 
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 
-/// Returns a loop that repeats a body this often.
+/// Returns code that repeats a body this often.
 fn times(many: u32, body: &str) -> String {
     format!(
         "(local.set $n (i32.const {many}))
@@ -48,7 +48,7 @@ fn invalid_utf8_is_replaced_and_other_bytes_are_kept() {
     )
     .with(r#"(data (i32.const 1024) "\1b[31m\00\ff\c3\28\e2\82ok\0d")"#);
     let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
-    // The commands that print output escape control characters.
+    // The output keeps control characters. The commands that print the output escape them.
     assert_eq!(attempt.output.text, "\u{1b}[31m\0\u{fffd}\u{fffd}(\u{fffd}ok\r");
     assert_eq!(attempt.output.dropped, 0);
 }
@@ -127,11 +127,11 @@ fn a_panic_message_is_the_reason_even_after_excess_output() {
     let write =
         "(call $write (local.get $stream) (i32.const 1024) (i32.const 4096) (i32.const 512))";
     check_panic(&times(50, write));
-    // An unfinished line precedes the panic message on the same line.
+    // The panic message is on the same line as earlier output.
     let open =
         "(call $write (local.get $stream) (i32.const 1024) (i32.const 3900) (i32.const 512))";
     check_panic(&format!("{open} (i32.store8 (i32.const 16384) (i32.const 32))"));
-    // Many complete lines precede the panic message.
+    // The panic message comes after many complete lines.
     let line = "(i32.store8 (i32.const 1063) (i32.const 10))
                 (call $write (local.get $stream) (i32.const 1024) (i32.const 40) (i32.const 512))";
     check_panic(&times(50, line));

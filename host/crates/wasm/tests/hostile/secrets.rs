@@ -1,12 +1,12 @@
-//! Guests that disclose their secrets. Secrets are masked in the record of a run, and refused in
+//! Tests with guests that disclose their secrets. Secrets are masked in the record of a run, and refused in
 //! messages and state. The secrets are `hunter22` and a text of three lines; see `test_host.rs`.
 
 use loopabull_model::Outcome;
 
 use crate::test_host::{Guest, TestHost, Trial, trap};
 
-/// Reads the secret `token`, and stores it at address 16384 after this many `x`. The guest
-/// allocates from address 8192 on.
+/// Returns code that reads the secret `token` and stores it from address 16384 on, after this many `x`. The
+/// guest allocates memory from address 8192 on.
 fn secret_after(many: u32) -> String {
     format!(
         "(call $secret (i32.const 1024) (i32.const 5) (i32.const 512))
@@ -51,7 +51,7 @@ fn a_secret_is_masked_in_reasons() {
 
 #[test]
 fn a_truncated_text_contains_no_part_of_a_secret() {
-    // A reason and a note are limited to a thousand characters, this output to two thousand.
+    // A reason and a note are limited to 1000 characters. The output of this guest is limited to 2000 bytes.
     let xs = "x".repeat(996);
     let body = format!(
         "{} (return (call $fail (i32.const 1) (i32.const 16384) (i32.const 1004)))",
@@ -76,7 +76,7 @@ fn a_truncated_text_contains_no_part_of_a_secret() {
 
 #[test]
 fn a_multiline_secret_is_masked_in_a_note() {
-    // Newlines are removed from notes, so the secret must be masked before.
+    // Newlines are removed from notes. Secrets must be masked before that.
     let body = "(call $secret (i32.const 1100) (i32.const 3) (i32.const 512))
         (call $note (i32.const 1024) (i32.const 5) (i32.load (i32.const 516)) (i32.load (i32.const 520)))
         (return (i32.const 0))";

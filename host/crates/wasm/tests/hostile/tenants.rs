@@ -1,9 +1,8 @@
-//! Two tenants of a slot: components that use it one after the other. The second one finds no data
-//! of the first.
+//! Tests with two tenants of a slot: two components that use the same slot one after the other. The second
+//! tenant must find no data of the first.
 //!
-//! The first tenant fills all parts of a slot, four memories and most of its tables, with a
-//! pattern. The second one searches its memories and tables as soon as it starts, then grows them
-//! and searches the rest.
+//! The first tenant fills its four memories and most of its tables with a pattern. The second tenant searches
+//! its memories and tables for data when it starts. Then it grows them and searches the new parts.
 
 use std::time::Duration;
 
@@ -13,19 +12,20 @@ use crate::test_host::{Guest, Store, TestHost, Trial, deadline, trap};
 
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 const PAGE: u64 = 64 << 10;
-/// The number of pages that each memory is grown to: beyond the 128 KiB that the pool zeroes.
+/// Number of pages to which each memory is grown. The grown memory is larger than the 128 KiB that the pool
+/// zeroes.
 const PAGES: u64 = 8;
 const MEMORIES: [&str; 4] = ["0", "$b", "$c", "$d"];
-/// The number of tables, limited by the number of modules; a slot has four more.
+/// Number of tables. The maximum number of modules allows no more, although a slot has four more tables.
 const TABLES: u64 = 59;
-/// The number of elements that each table starts with, and that it is grown to: beyond the 16 KiB
-/// that stay resident.
+/// Number of elements in a new table (`FEW`), and number to which the table is grown (`MANY`). The grown
+/// table is larger than the 16 KiB that stay resident.
 const FEW: u64 = 100;
 const MANY: u64 = 3000;
-/// The memory of a tenant when everything is grown.
+/// Memory of a tenant after all memories and tables are grown.
 const ALL: u64 = 4 * PAGES * PAGE + 8 * TABLES * MANY;
 
-/// Declares all memories and tables except the first memory, which the guest has already. Each
+/// Declares all memories and tables except the first memory, which the template of the guest declares. Each
 /// memory starts with this many pages.
 fn stores(pages: u64, content: &'static str) -> Vec<Store> {
     let memory = |name, content| Store::memory(name, &format!("{pages} {PAGES}"), content);
@@ -34,7 +34,7 @@ fn stores(pages: u64, content: &'static str) -> Vec<Store> {
     memories.into_iter().chain((0..TABLES).map(table)).collect()
 }
 
-/// Grows all memories and tables to their maximum.
+/// Returns code that grows all memories and tables to their maximum.
 fn grow() -> String {
     let memories = MEMORIES.map(|memory| {
         format!(
@@ -50,7 +50,7 @@ fn grow() -> String {
     memories.concat() + &tables
 }
 
-/// Fills all memories and tables with a pattern.
+/// Returns code that fills all memories and tables with a pattern.
 fn fill() -> String {
     let memories = MEMORIES.map(|memory| {
         format!(
@@ -69,7 +69,8 @@ fn fill() -> String {
     )
 }
 
-/// Traps unless everything is zero, except for the first bytes of the second memory.
+/// Returns code that traps unless everything is zero. In the second memory, the first `from` bytes are not
+/// checked.
 fn search(from: u64) -> String {
     let memories = MEMORIES.map(|memory| {
         let from = if memory == "$b" { from } else { 0 };
@@ -111,8 +112,9 @@ fn trial() -> Trial {
     Trial { timeout: Duration::from_millis(300), ..Trial::default() }.memory(ALL)
 }
 
-/// Lets the first tenant end in this way and the second one search, several times. The first tenant
-/// searches for its own data too: a slot is cleared differently when its module stays the same.
+/// Runs both tenants several times in turn. `end` is the code with which the first tenant ends. The first
+/// tenant searches for its own data too, because the pool clears a slot differently if the same module uses
+/// it again.
 fn check(pages: u64, content: &'static str, end: &str, expected: &Outcome) {
     let host = TestHost::new();
     let search_all = |from| format!("{} {} {}", search(from), grow(), search(from));
@@ -132,7 +134,11 @@ fn check(pages: u64, content: &'static str, end: &str, expected: &Outcome) {
         }
         for _ in 0..2 {
             let attempt = host.run(&second, trial(), 1);
-            assert_eq!(attempt.outcome, Outcome::Success, "it found data of another tenant");
+            assert_eq!(
+                attempt.outcome,
+                Outcome::Success,
+                "the second tenant found data of the first"
+            );
             assert_eq!(attempt.usage.memory, ALL);
         }
     }

@@ -1,8 +1,9 @@
-//! The fixture for hostile guests: a runner with one slot, guests built from a template, and a
-//! comparison of the host's memory and descriptors before and after them.
+//! The fixture for hostile guests: a runner with one slot, guests that are built from a template, and a
+//! comparison of the process's memory and file descriptors before and after the runs.
 //!
-//! Memory and descriptors belong to the whole process, so a test locks out all others while its
-//! [`TestHost`] exists. The tests check how a guest ended, never how long it took.
+//! Memory and file descriptors belong to the whole process, so only one [`TestHost`] can exist at a time.
+//! Other tests wait until the [`TestHost`] is dropped. The tests check how a guest ended, never how long it
+//! ran.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,16 +21,16 @@ use crate::test_runner;
 
 static PROCESS_LOCK: Mutex<()> = Mutex::new(());
 
-/// The number of runs that warm up the allocator and the pool before the first measurement.
+/// Number of runs before the first measurement. These runs fill the caches of the allocator and the pool.
 const WARM_UP: u32 = 5;
-/// How many bytes the process may grow over all rounds. The memory that the allocator keeps varies
-/// by less; fifty rounds that leak one WebAssembly page each exceed it.
+/// Number of bytes by which the process may grow over all rounds. The memory that the allocator keeps varies
+/// by less. Fifty rounds that leak one WebAssembly page each exceed this number.
 const TOLERANCE: u64 = 3 << 20;
 
-/// The limits of a guest's runs, and how often it runs.
+/// The limits of a guest's runs, and the number of runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Trial {
-    /// The number of hostile messages, each followed by a harmless one.
+    /// Number of hostile messages. Each one is followed by a harmless message.
     pub(crate) rounds: u32,
     pub(crate) timeout: Duration,
     pub(crate) memory: u64,
@@ -59,8 +60,7 @@ impl Trial {
     }
 }
 
-/// A guest that is hostile at its first attempt. The fields fill the places in
-/// `guests/hostile.wat`.
+/// A guest that is hostile in its first attempt. The fields replace the placeholders in `guests/hostile.wat`.
 #[derive(Clone, Copy)]
 pub(crate) struct Guest<'a> {
     pub(crate) pages: &'a str,
@@ -106,14 +106,14 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// A memory or a table in addition to the guest's first memory. A module has at most one of each,
-/// so it is in a separate module.
+/// A memory or a table in addition to the guest's first memory. The engine allows one memory and one table
+/// per module, so each additional one is in a separate module.
 pub(crate) struct Store {
     name: String,
-    /// The limits, as in `(memory NAME limits)`.
+    /// Limits, as in `(memory NAME limits)`.
     limits: String,
     kind: &'static str,
-    /// The initial content of a memory.
+    /// Initial content of a memory.
     content: &'static str,
 }
 
@@ -149,13 +149,13 @@ impl Store {
     }
 }
 
-/// A runner with one slot, and exclusive use of the process.
+/// A runner with one slot, and the exclusive use of the process.
 pub(crate) struct TestHost {
     runner: ComponentRunner,
     message: Message,
     tokio: Runtime,
     state: ReadState,
-    // Dropped last: the runner must be gone before the next test begins.
+    // This field is dropped last, so that the runner is gone before the next test begins.
     _lock: MutexGuard<'static, ()>,
 }
 
@@ -201,8 +201,8 @@ impl TestHost {
 
     /// Runs a hostile guest repeatedly and returns its last hostile attempt.
     ///
-    /// Fails unless every hostile run ends as expected, the next message is handled each time, and
-    /// the host holds no more memory and descriptors than before.
+    /// Checks that every hostile run ends as expected, that the next message is handled each time, and that
+    /// the process does not use more memory or file descriptors afterwards.
     pub(crate) fn check(&self, guest: Guest<'_>, trial: Trial, expected: &Outcome) -> Attempt {
         let component = self.load(guest);
         for _ in 0..WARM_UP.min(trial.rounds) {
@@ -214,7 +214,7 @@ impl TestHost {
             last = Some(self.check_once(&component, trial, expected));
         }
         let after = Usage::now();
-        assert_eq!(before.descriptors, after.descriptors, "descriptors were left open");
+        assert_eq!(before.descriptors, after.descriptors, "the runs left file descriptors open");
         let growth = after.memory.saturating_sub(before.memory);
         assert!(growth <= TOLERANCE, "{} rounds leaked {growth} bytes", trial.rounds);
         last.unwrap()
@@ -234,7 +234,7 @@ impl TestHost {
     }
 }
 
-/// The memory and descriptors that the process uses.
+/// The memory and the file descriptors that the process uses.
 struct Usage {
     /// Resident memory, in bytes.
     memory: u64,
@@ -243,7 +243,8 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        // `/proc/self/statm` counts pages of an unnamed size; `status` counts kilobytes.
+        // `/proc/self/status` is read because it has the memory in kilobytes. `/proc/self/statm` counts pages
+        // without their size.
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();

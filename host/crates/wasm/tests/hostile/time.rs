@@ -1,4 +1,4 @@
-//! Guests that never end: they compute, copy or wait.
+//! Tests with guests that never end: they compute, copy or wait.
 
 use crate::test_host::{Guest, TestHost, Trial, deadline};
 
@@ -8,8 +8,8 @@ fn check(guest: Guest<'_>, trial: Trial) {
     TestHost::new().check(guest, trial, &deadline(trial));
 }
 
-/// Checks a guest that waits, with fewer rounds: the host ends it only some time after the
-/// deadline.
+/// Checks a guest that waits. There are fewer rounds, because the host ends a waiting guest only some time
+/// after the deadline.
 fn check_wait(body: &str) {
     check(Guest::of(body), Trial { rounds: 10, ..Trial::short_deadline() });
 }
@@ -24,7 +24,7 @@ fn an_endless_loop_is_ended_wherever_it_is() {
 
 #[test]
 fn endless_calls_of_limited_depth_are_ended() {
-    // Each call returns, so the deadline is reached before the stack is exhausted.
+    // Each call returns, so the guest reaches its deadline before it exhausts its stack.
     let fields = "(func $twice (param i32)
         (if (local.get 0) (then
           (call $twice (i32.sub (local.get 0) (i32.const 1)))
@@ -32,8 +32,8 @@ fn endless_calls_of_limited_depth_are_ended() {
     check(Guest::of("(call $twice (i32.const 100))").with(fields), Trial::short_deadline());
 }
 
-/// A copy of the whole memory cannot be interrupted, so the run may exceed its deadline by the time
-/// of one copy.
+/// A copy of the whole memory cannot be interrupted, so the run may exceed its deadline by the duration of
+/// one copy.
 #[test]
 fn an_endless_copy_is_ended() {
     let guest = Guest {

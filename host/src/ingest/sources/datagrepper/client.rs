@@ -1,6 +1,6 @@
-//! The client of datagrepper: requests one page of a search.
+//! The HTTP client of datagrepper, which requests single pages of a search.
 //!
-//! Owns the URL, the limits of an answer and its form. Knows nothing of what is in a message.
+//! Owns the URL, and the size limit and the format of a response. Does not parse messages.
 
 use std::net::IpAddr;
 
@@ -15,77 +15,79 @@ use serde_json::value::RawValue;
 
 use crate::ingest::sources::datagrepper::progress::Search;
 
-/// The largest answer, in bytes: a hundred of the largest messages that were seen.
+/// Maximum size of a response, in bytes: the size of 100 of the largest known messages.
 const MAX_PAGE_BYTES: u64 = 64 << 20;
 
-/// The client of one datagrepper.
+/// The HTTP client of one datagrepper.
 pub(super) struct Client {
-    /// The URL without a slash at its end.
+    /// URL without a trailing slash.
     url: String,
     egress: Egress,
 }
 
-/// A page of messages, as `/v2/search` answers.
+/// A page of messages: the response of `/v2/search`.
 #[derive(Deserialize)]
 pub(super) struct Page {
     pub raw_messages: Vec<Box<RawValue>>,
-    /// The number of pages of the search.
+    /// Number of pages of the search.
     pub pages: u32,
-    /// The number of messages of the search.
+    /// Number of messages of the search.
     pub total: u64,
 }
 
-/// Why a URL is not one of a datagrepper.
+/// The reason why a URL cannot be used for datagrepper.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UrlError {
-    #[error("it is not a URL")]
+    #[error("the URL is invalid")]
     Invalid(#[from] InvalidUri),
-    #[error("it has no scheme or no host")]
+    #[error("the URL has no scheme or no host")]
     NoOrigin,
-    #[error("it cannot be requested")]
+    #[error("the URL cannot be requested")]
     Grant(#[from] HttpGrantError),
-    #[error("it is not HTTPS: anyone on the network could start tasks")]
+    #[error("the URL is not HTTPS, so anyone on the network could start tasks")]
     Plaintext,
 }
 
-/// Why there is no page.
+/// The reason why a page could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("cannot make a request of the URL")]
+    #[error("cannot build a request for datagrepper")]
     Request(#[source] http::Error),
     #[error(transparent)]
     Send(#[from] SendError),
-    #[error("the answer has status {status}")]
+    #[error("datagrepper responded with status {status}")]
     Status { status: StatusCode },
-    #[error("the answer is incomplete")]
+    #[error("the response of datagrepper is incomplete")]
     Incomplete(#[source] SendError),
-    #[error("the answer is not a page of datagrepper")]
+    #[error("the response of datagrepper is not a page of messages")]
     Format(#[source] serde_json::Error),
 }
 
 impl UrlError {
-    /// Returns what the operator can do.
+    /// Returns a hint for the operator.
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Plaintext => "use https, or list the addresses of the host under `addresses`",
-            _ => "set `url` to one like https://apps.fedoraproject.org/datagrepper",
+            _ => "set `url` to a URL such as https://apps.fedoraproject.org/datagrepper",
         }
     }
 }
 
 impl ClientError {
-    /// Returns whether there is an answer that cannot be read: a message in it may be the reason.
+    /// Returns whether a response arrived but cannot be read. A message in the response may be the
+    /// cause.
     pub(super) fn is_unreadable(&self) -> bool {
         matches!(self, Self::Incomplete(_) | Self::Format(_))
     }
 }
 
 impl Client {
-    /// Makes a client. `addresses` are those behind the host name that may be non-public.
+    /// Creates a client. `addresses` are the non-public addresses to which the host name may
+    /// resolve.
     ///
     /// # Errors
     ///
-    /// If the URL is invalid, or plain HTTP to a host whose addresses are not known.
+    /// If the URL is invalid, or if it is plain HTTP to a host name without configured addresses.
     pub(super) fn new(
         url: &str,
         addresses: &[AddressBlock],
@@ -107,11 +109,11 @@ impl Client {
         Ok(Self { url: url.trim_end_matches('/').to_owned(), egress })
     }
 
-    /// Requests the page that a search has reached.
+    /// Requests the next page of a search.
     ///
     /// # Errors
     ///
-    /// If no answer comes, or it is not a page.
+    /// If there is no response, or the response is not a page.
     pub(super) async fn page(&self, search: &Search) -> Result<Page, ClientError> {
         let request = Request::get(self.page_url(search)).header("accept", "application/json");
         let request = request.body(Empty::<Bytes>::new()).map_err(ClientError::Request)?;
@@ -155,10 +157,10 @@ mod tests {
         check("https://apps.example.org/datagrepper", &[], Ok(()));
         check("http://127.0.0.1:8000", &[], Ok(()));
         check("http://archive.example.org", &["10.0.0.0/8"], Ok(()));
-        let plain = Err("it is not HTTPS: anyone on the network could start tasks");
+        let plain = Err("the URL is not HTTPS, so anyone on the network could start tasks");
         check("http://archive.example.org", &[], plain);
-        check("archive", &[], Err("it has no scheme or no host"));
-        check("a b", &[], Err("it is not a URL"));
+        check("archive", &[], Err("the URL has no scheme or no host"));
+        check("a b", &[], Err("the URL is invalid"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The progress of catching up, in a file that survives a restart.
+//! The progress of the catch-up, in a file that survives a restart.
 //!
-//! Owns the time up to which nothing is missing, and the search that is under way. Times are in
-//! seconds since 1970, as datagrepper has them.
+//! Owns the time up to which no message is missing, and the search in progress. Times are in
+//! seconds since 1970, as in datagrepper's API.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,56 +9,58 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The numbers of messages of a page: the maximum of datagrepper, and smaller ones for a page that
-/// cannot be read, so that one message delays no others. Each divides the one before, so that a smaller
-/// page begins where the larger one began.
+/// Page sizes, in messages: the maximum of datagrepper, and smaller sizes for an unreadable page,
+/// so that one unreadable message does not block the others. Each size is a divisor of the size
+/// before it, so that a smaller page begins where the larger page began.
 const ROWS: [u32; 4] = [100, 50, 10, 1];
-/// How far before `complete_until` a search may begin if the file does not say when the first daemon
-/// started, in seconds.
+/// Maximum time, in seconds, by which a search begins before `complete_until` if the file does not
+/// contain the start of the first daemon.
 const MAX_OVERLAP: i64 = 3600;
 
-/// The progress of catching up.
+/// The progress of the catch-up.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Progress {
-    /// When the first daemon started: nothing before that was missed.
+    /// Time at which the first daemon started. Earlier messages do not count as missed.
     begun: Option<i64>,
-    /// Nothing up to this time is missing.
+    /// Time up to which no message is missing.
     complete_until: Option<i64>,
-    /// The search that is not finished.
+    /// Search in progress.
     pub under_way: Option<Search>,
 }
 
-/// A search of the archive, and the next page of it.
+/// A search of the archive, and its next page.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Search {
     pub start: i64,
     pub end: i64,
-    /// Counted from 1.
+    /// Number of the next page, counted from 1.
     pub page: u32,
-    /// The number of messages of a page.
+    /// Number of messages on a page.
     #[serde(default = "max_rows")]
     pub rows: u32,
-    /// The topics; none means all. They are kept because other topics would have other pages.
+    /// Topics to search; an empty list means all topics. They are stored, because a search for
+    /// other topics would have other pages.
     #[serde(default)]
     pub topics: Vec<String>,
 }
 
-/// Why the progress cannot be read.
+/// The reason why the progress cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgressError {
-    #[error("cannot read `{path}`")]
+    #[error("cannot read the progress of datagrepper from `{path}`")]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot parse `{path}`")]
+    #[error("cannot parse the progress of datagrepper in `{path}`")]
     Parse { path: PathBuf, source: serde_json::Error },
 }
 
 impl Progress {
-    /// Reads the file. Without a file there is no progress yet.
+    /// Reads the progress file. If the file is missing, there is no progress yet.
     ///
     /// # Errors
     ///
-    /// If it cannot be read or parsed. Starting over would leave a gap that nobody notices.
+    /// If the file cannot be read or parsed. A start without the progress would leave an unnoticed
+    /// gap.
     pub(super) fn read(path: &Path) -> Result<Self, ProgressError> {
         let path = path.to_owned();
         match fs::read(&path) {
@@ -69,11 +71,12 @@ impl Progress {
         }
     }
 
-    /// Replaces the file. The temporary file has a fixed name, so that crashes leave no more than one.
+    /// Replaces the file. The temporary file has a fixed name, so that crashes leave at most one
+    /// temporary file.
     ///
     /// # Errors
     ///
-    /// If it cannot be written; the old file is still there.
+    /// If the file cannot be written. The old file remains in this case.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let partial = path.with_extension("new");
         let mut file = File::create(&partial)?;
@@ -82,13 +85,14 @@ impl Progress {
         fs::rename(&partial, path)
     }
 
-    /// Notes that nothing up to a time is missing.
+    /// Records that no message up to a time is missing.
     pub(super) fn complete(&mut self, until: i64) {
         self.complete_until = self.complete_until.max(Some(until));
     }
 
-    /// Returns the search of all that may be missing, from `overlap` seconds before the time that is
-    /// complete. The first daemon has missed nothing.
+    /// Returns the search for all messages that may be missing. It begins `overlap` seconds before
+    /// the complete time, but not before the start of the first daemon. Returns none if there is
+    /// nothing to search.
     pub(super) fn next_search(
         &mut self,
         now: i64,
@@ -96,7 +100,7 @@ impl Progress {
         topics: Vec<String>,
     ) -> Option<Search> {
         let begun = *self.begun.get_or_insert_with(|| {
-            // An older version of this program did not write `begun`.
+            // An older version of this program did not write `begun`, so it is estimated.
             self.complete_until.map_or(now, |until| until - MAX_OVERLAP)
         });
         let until = *self.complete_until.get_or_insert(now);
@@ -106,13 +110,13 @@ impl Progress {
 }
 
 impl Search {
-    /// Returns a search of a time in which nothing was published.
+    /// Returns a search of a time in which no messages were published.
     pub(super) fn of_nothing() -> Self {
         Self { start: 0, end: 1, page: 1, rows: max_rows(), topics: Vec::new() }
     }
 
-    /// Makes the pages smaller. The next page begins where it did. Returns whether it could: a page
-    /// has at least one message.
+    /// Reduces the size of the pages. The next page begins at the same message. Returns false if a
+    /// page already has only one message.
     pub(super) fn shrink(&mut self) -> bool {
         let Some(rows) = ROWS.into_iter().find(|rows| *rows < self.rows) else { return false };
         self.page = (self.page - 1) * (self.rows / rows) + 1;
@@ -151,7 +155,7 @@ mod tests {
     fn the_first_daemon_has_missed_nothing_and_later_ones_search_from_the_overlap() {
         let mut progress = Progress::default();
         assert_eq!(progress.next_search(1000, 120, Vec::new()), None);
-        // Not from before the first daemon started.
+        // The search does not begin before the start of the first daemon.
         assert_eq!(progress.next_search(1060, 120, Vec::new()), Some(search(1000, 1060)));
         progress.complete(2000);
         progress.complete(1500);

@@ -1,7 +1,8 @@
-//! The schedule of catching up: when it is due.
+//! The schedule of the catch-up.
 //!
-//! Owns the timing. It is due after each connect of an endpoint, once more after the overlap, because
-//! the archive lags behind, and regularly while one of several endpoints is not connected.
+//! Owns the timing. A catch-up is due after each connect of an endpoint, and once more after the
+//! overlap, because the archive lags behind the bus. It is also due at an interval while an
+//! endpoint is not connected.
 
 use std::time::Duration;
 
@@ -11,36 +12,36 @@ use tokio::time::Instant;
 use crate::config;
 use crate::ingest::sources::fedmsg::Connections;
 
-/// How often it is noted that everything up to now was received.
+/// Interval at which the progress is saved while all endpoints are connected.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often catching up is due while an endpoint is not connected.
+/// Interval between catch-ups while an endpoint is not connected.
 const PARTIAL_INTERVAL: Duration = Duration::from_mins(5);
-/// Longer than any daemon runs.
+/// Stands for a dead connection that is never detected: a time longer than any daemon runs.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 
-/// The schedule of catching up.
+/// The schedule of the catch-up.
 pub(super) struct Schedule {
     connections: watch::Receiver<Connections>,
     overlap: Duration,
-    /// The number of established connections at the last catch-up; none before the first.
+    /// Number of established connections at the last catch-up. None before the first catch-up.
     established: Option<u64>,
     last: Last,
-    /// When the catch-up after the overlap is due, if it is.
+    /// Time of the repeated catch-up after a connect, if one is planned.
     repeat: Option<Instant>,
-    /// When the next one is due if an endpoint is not connected.
+    /// Time of the next catch-up if an endpoint is not connected.
     partial: Instant,
 }
 
-/// Something that is due.
+/// An action that is due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Due {
-    /// Messages may have been missed.
+    /// A catch-up, because messages may have been missed.
     CatchUp,
-    /// All endpoints are connected, so nothing is missed right now.
+    /// Saving the progress, because all endpoints are connected and no message is being missed.
     AllConnected,
 }
 
-/// Why the last catch-up was due. It has ended when the schedule is asked again.
+/// The reason of the last catch-up, from which the times of the next ones follow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Last {
     Connect,
@@ -49,13 +50,13 @@ enum Last {
 }
 
 impl Schedule {
-    /// Makes a schedule. The first catch-up is due at once.
+    /// Creates a schedule. The first catch-up is due at once.
     pub(super) fn new(connections: watch::Receiver<Connections>, overlap: Duration) -> Self {
         let partial = Instant::now() + PARTIAL_INTERVAL;
         Self { connections, overlap, established: None, last: Last::Other, repeat: None, partial }
     }
 
-    /// Waits for what is due next. A catch-up that it returned has ended when it is called again.
+    /// Waits for the next action and returns it. Call it again after the action has ended.
     pub(super) async fn next(&mut self) -> Due {
         let last = std::mem::replace(&mut self.last, Last::Other);
         if last != Last::Other {
@@ -79,7 +80,8 @@ impl Schedule {
             let tick = self.repeat.map_or(note, |repeat| repeat.min(note));
             tokio::select! {
                 changed = self.connections.changed() => if changed.is_err() {
-                    // The thread of the sockets has ended, and so does the daemon.
+                    // The thread of the sockets has ended, because the daemon is stopping. Nothing
+                    // more is due.
                     std::future::pending::<()>().await;
                 },
                 () = tokio::time::sleep_until(tick) => if self.connections.borrow().all_connected {
@@ -93,7 +95,7 @@ impl Schedule {
     }
 }
 
-/// Returns how long a dead connection to any of the endpoints may go undetected.
+/// Returns the longest time for which a dead connection to an endpoint can stay undetected.
 pub(super) fn undetected(endpoints: &[config::Endpoint]) -> Duration {
     let of_one = |endpoint: &config::Endpoint| {
         let heartbeat = endpoint.heartbeat.map(|interval| interval * 2);
@@ -122,7 +124,7 @@ mod tests {
         let start = Instant::now();
         while schedule.next().await == Due::AllConnected {}
         assert_eq!(start.elapsed().as_secs(), OVERLAP.as_secs());
-        // Then only the progress is noted.
+        // After that, only the progress is saved.
         for _ in 0..100 {
             assert_eq!(schedule.next().await, Due::AllConnected);
         }

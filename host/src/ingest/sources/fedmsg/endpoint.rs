@@ -1,9 +1,9 @@
-//! An endpoint of a fedmsg publisher: its SUB socket and the monitor of the connection.
+//! An endpoint of a fedmsg publisher: its SUB socket, and the monitor of the connection.
 //!
-//! A subscriber never sends, so a connection that has died looks like a quiet one. Owns what detects
-//! it: ZMTP heartbeats, TCP keepalive, connect timeouts, and a new socket when nothing was received for
-//! too long. Verifies nothing. Before it on the path of a message: a publisher; after it: the thread of
-//! the source.
+//! A subscriber never sends, so a dead connection looks like a silent publisher. Owns the means to
+//! detect a dead connection: ZMTP heartbeats, TCP keepalive, connect timeouts, and a new socket
+//! after the idle time. Does not verify messages. Before an endpoint on the path of a message: a
+//! publisher. After it: the thread of the fedmsg source.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,22 +14,26 @@ use zmq::{Context, PollEvents, PollItem, Socket, SocketEvent, SocketType};
 use crate::config;
 use crate::observe::activity::Link;
 
-/// The largest frame that ZeroMQ accepts, in bytes; a peer that sends a larger one is disconnected.
-/// A body between the parser's limit and this one is received, counted and rejected.
+/// Maximum size of a frame, in bytes. ZeroMQ disconnects a peer that sends a larger frame. The
+/// limit of the parser is lower, so a body between the two limits is received, counted and
+/// rejected.
 const MAX_FRAME: i64 = 64 << 20;
-/// How many messages ZeroMQ queues for us; the publisher queues or drops the others. ZeroMQ limits
-/// neither the number of frames of a message nor their total size.
+/// Maximum number of messages in the receive queue of a socket. The publisher queues or drops
+/// further messages. The number is small, because ZeroMQ limits neither the number of frames of a
+/// message nor their total size.
 const HIGH_WATER_MARK: i32 = 16;
-/// How long establishing a TCP connection may take.
+/// Timeout for establishing a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the ZMTP handshake may take.
+/// Timeout for the ZMTP handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The first and the longest pause between two attempts to connect. Each resolves the name again.
+/// First and longest interval between two attempts to connect. Each attempt resolves the host name
+/// again.
 const RECONNECT_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
-/// TCP keepalive: idle seconds, interval in seconds, and number of probes (fedmsg's own values).
+/// TCP keepalive: idle time in seconds, interval in seconds, and number of probes. fedmsg uses
+/// these values.
 const KEEPALIVE: (i32, i32, i32) = (60, 5, 3);
 
-/// The number of monitors so far, which makes the name of each unique.
+/// Number of monitors so far, which makes the name of each monitor unique.
 static MONITORS: AtomicU64 = AtomicU64::new(0);
 
 /// An endpoint with its socket and the monitor of the socket.
@@ -38,15 +42,15 @@ pub(super) struct Endpoint {
     topics: Vec<String>,
     socket: Socket,
     monitor: Socket,
-    /// When the last message was received, or the socket was made.
+    /// Time at which the last message was received or the socket was created.
     active: Instant,
-    /// The last state that the monitor reported.
+    /// Whether the endpoint is connected. None before the first report of the monitor.
     is_connected: Option<bool>,
 }
 
 impl Endpoint {
-    /// Subscribes. The name is resolved and the connection established in the background, and again
-    /// after each loss.
+    /// Subscribes to an endpoint. ZeroMQ resolves the name and connects in the background, and
+    /// reconnects after each loss.
     pub(super) fn open(
         context: &Context,
         config: config::Endpoint,
@@ -65,22 +69,23 @@ impl Endpoint {
         self.is_connected == Some(true)
     }
 
-    /// Returns what the thread polls: the socket and its monitor.
+    /// Returns the poll items of the socket and of its monitor.
     pub(super) fn poll_items(&self) -> [PollItem<'_>; 2] {
         [&self.socket, &self.monitor].map(|socket| socket.as_poll_item(PollEvents::POLLIN))
     }
 
-    /// Receives and parses one message. Keeps only its first two frames, and returns their size in
-    /// bytes with it.
+    /// Receives a message and parses its first two frames. Returns the size of these frames in
+    /// bytes, and the envelope.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is no message.
+    /// `EAGAIN` if no message is available.
     pub(super) fn receive(&mut self) -> zmq::Result<(usize, Result<Envelope, Rejection>)> {
         let mut frames = Vec::with_capacity(2);
         let mut count = 0;
         loop {
-            // ZeroMQ delivers a multipart message as a whole: only the first frame can be missing.
+            // ZeroMQ delivers a multipart message as a whole, so only the first call can return
+            // `EAGAIN`.
             let frame = self.socket.recv_msg(zmq::DONTWAIT)?;
             count += 1;
             if frames.len() < 2 {
@@ -98,7 +103,8 @@ impl Endpoint {
     /// Reads the monitor. Returns the changes of the connection since the last call.
     pub(super) fn read_monitor(&mut self) -> Vec<Link> {
         let mut changes = Vec::new();
-        // zmq_socket_monitor(3): a frame with the number of the event and a value, then the address.
+        // Format of zmq_socket_monitor(3): the first frame contains the number and the value of an
+        // event, the second frame the address.
         while let Ok(frames) = self.monitor.recv_multipart(zmq::DONTWAIT) {
             let number = frames.first().and_then(|frame| frame.first_chunk::<2>());
             let Some(number) = number.map(|bytes| u16::from_ne_bytes(*bytes)) else { continue };
@@ -127,8 +133,8 @@ impl Endpoint {
         changes
     }
 
-    /// Replaces the socket if nothing was received for the `idle` time of the configuration. Returns
-    /// whether it did.
+    /// Replaces the socket if no message was received for the configured `idle` time. Returns
+    /// whether the socket was replaced.
     pub(super) fn reconnect_if_idle(&mut self, context: &Context) -> zmq::Result<bool> {
         let is_idle = self.config.idle.is_some_and(|idle| self.active.elapsed() >= idle);
         if !is_idle {
@@ -141,7 +147,7 @@ impl Endpoint {
     }
 }
 
-/// Makes a socket with its monitor, and subscribes to the topics.
+/// Creates a socket and its monitor, and subscribes to the topics.
 fn connect(
     context: &Context,
     config: &config::Endpoint,
@@ -167,7 +173,7 @@ fn connect(
     for topic in topics {
         socket.set_subscribe(topic.as_bytes())?;
     }
-    // The monitor starts before the socket connects, so that it misses nothing.
+    // The monitor starts before the socket connects, so that it misses no change.
     let number = MONITORS.fetch_add(1, Ordering::Relaxed);
     let address = format!("inproc://monitor-{number}");
     socket.monitor(&address, i32::from(SocketEvent::ALL.to_raw()))?;

@@ -1,10 +1,10 @@
-//! The thread of the fedmsg source, which polls the SUB sockets.
+//! The thread of the fedmsg source, which polls the ZeroMQ SUB sockets.
 //!
-//! It parses envelopes as it receives them and verifies nothing. ZeroMQ never blocks the runtime,
-//! because one thread polls all sockets. Owns the limits in number and bytes for envelopes on their way
-//! to the runtime. An envelope beyond them is dropped and counted; otherwise the publisher would drop
-//! it, and nobody would know. Before it on the path of a message: a publisher. After it: the part that
-//! verifies.
+//! All sockets are polled in a thread of their own, so that ZeroMQ never blocks the async runtime.
+//! The thread parses envelopes and does not verify them. Owns the limits for the number and the
+//! size of the envelopes in the channel to the runtime. An envelope above a limit is dropped and
+//! counted; without these limits, the publisher would drop messages unnoticed. Before the thread on
+//! the path of a message: a publisher. After it: the part of the fedmsg source that verifies.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,11 +20,11 @@ use crate::ingest::sources::fedmsg::endpoint::Endpoint;
 use crate::observe::activity::{Activity, Link};
 use crate::observe::metrics::{ByEndpoint, Metrics};
 
-/// The maximum number of envelopes on their way to the runtime.
+/// Maximum number of envelopes in the channel to the runtime.
 const MAX_ENVELOPES: usize = 4096;
-/// The maximum size of all of them, in KiB.
+/// Maximum total size of the envelopes in the channel, in KiB.
 const MAX_KIB: usize = 64 << 10;
-/// How often the thread checks whether the runtime still receives.
+/// Interval at which the thread checks whether the channel to the runtime is still open.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An envelope from a socket.
@@ -32,11 +32,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 pub(in crate::ingest::sources) struct Received {
     pub endpoint: String,
     pub envelope: Result<Envelope, Rejection>,
-    /// Its share of [`MAX_KIB`].
+    /// Permit for the size of the envelope, out of [`MAX_KIB`].
     pub permit: OwnedSemaphorePermit,
 }
 
-/// The running thread. It ends when the receiver is dropped.
+/// The handles of the running thread. The thread ends when the receiver is dropped.
 #[derive(Debug)]
 pub(in crate::ingest::sources) struct Sockets {
     pub received: mpsc::Receiver<Received>,
@@ -44,17 +44,17 @@ pub(in crate::ingest::sources) struct Sockets {
     pub thread: JoinHandle<()>,
 }
 
-/// The state of all connections together.
+/// The state of all connections to the endpoints.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::ingest::sources) struct Connections {
-    /// How many connections were established since the start. Messages that were published before each
-    /// of them were missed.
+    /// Number of connections that were established since the start. Messages that were published
+    /// before a connection was established were missed.
     pub established: u64,
     /// Whether all endpoints are connected.
     pub all_connected: bool,
 }
 
-/// Why the fedmsg source cannot be started.
+/// The reason why the fedmsg source cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FedmsgError {
     #[error("cannot subscribe to `{endpoint}`")]
@@ -63,8 +63,8 @@ pub(crate) enum FedmsgError {
     Thread(#[source] std::io::Error),
 }
 
-/// Subscribes to all endpoints and starts the thread. Names are resolved and connections established
-/// in the background, and again after each loss.
+/// Subscribes to all endpoints and starts the thread. ZeroMQ resolves names and connects in the
+/// background, and reconnects after each loss.
 pub(in crate::ingest::sources) fn start(
     config: &Fedmsg,
     activity: &Arc<Activity>,
@@ -110,7 +110,8 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        let timeout = i64::try_from(POLL_INTERVAL.as_millis()).expect("the interval is short");
+        let timeout =
+            i64::try_from(POLL_INTERVAL.as_millis()).expect("the poll interval fits into an i64");
         while !self.sender.is_closed() {
             let mut items: Vec<_> = self.endpoints.iter().flat_map(Endpoint::poll_items).collect();
             let polled = zmq::poll(&mut items, timeout);
@@ -146,7 +147,7 @@ impl Thread {
             }
         };
         let endpoint = endpoint.address().to_owned();
-        // A rejected envelope is passed on without its body.
+        // A rejected envelope contains no body, so it counts as 1 KiB.
         let kib = if envelope.is_ok() { length / 1024 + 1 } else { 1 };
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(kib);
@@ -166,7 +167,7 @@ impl Thread {
         }
     }
 
-    /// Reports what the monitor of an endpoint says about its connection.
+    /// Reads the changes of a connection from its monitor, and reports them.
     fn read_monitor(&mut self, number: usize) {
         let endpoint = &mut self.endpoints[number];
         let changes = endpoint.read_monitor();
@@ -197,10 +198,12 @@ impl Thread {
             Ok(false) => (),
             Ok(true) => {
                 let address = endpoint.address();
-                tracing::warn!("received nothing from `{address}` for too long: reconnecting");
+                tracing::warn!(
+                    "reconnecting to `{address}`, because no message came within the idle time"
+                );
                 let label = ByEndpoint { endpoint: address.to_owned() };
                 self.metrics.renewed.get_or_create(&label).inc();
-                let link = Link::Lost("nothing was received for too long".to_owned());
+                let link = Link::Lost("no message came within the idle time".to_owned());
                 self.metrics.count_link(address, &link);
                 self.activity.set_link(address, link);
                 self.report_connections(0);
