@@ -2,8 +2,8 @@
 //!
 //! The bindings are those of the world `granted`, which contains every interface that a manifest can grant. A
 //! component imports only the interfaces that its code can reach, because the linker drops the others. The
-//! module is public only for the macro and may change. The module also compiles natively, so that `cargo
-//! test` detects an incompatible change of the WIT file. Native code must not call the imports.
+//! module is public only for the code that `#[task]` generates, and may change. It also compiles natively, so
+//! that `cargo test` detects an incompatible change of the WIT file. Native code must not call the imports.
 
 #![allow(
     missing_docs,

@@ -1,7 +1,7 @@
 //! The context of a run: facts about the run, and access to the grants of the manifest.
 //!
-//! Owns the error messages that name a missing line of the manifest. The values come from the host. In native
-//! tests they come from the stand-in of [`crate::test`].
+//! If the manifest lacks a line that the task needs, the error contains this line. The values come from the
+//! host, or in native tests from the stand-in that [`crate::test`] prepares.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -61,15 +61,16 @@ impl Context {
         host::context::attempt()
     }
 
-    /// Returns the remaining time after which the host stops the run.
+    /// Returns the time that is left until the host stops the run.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(host::context::deadline_ms())
     }
 
-    /// Sets the back-off before the next attempt. The back-off applies if this run ends with a retry.
+    /// Sets the back-off before the next attempt. It has an effect only if this run ends with
+    /// [`Failure::Retry`].
     ///
-    /// Without this call, the manifest sets the back-off. The host limits the back-off to seven days. If a
-    /// run calls this function several times, the last value applies.
+    /// Without this call, the manifest decides the back-off. The host reduces a longer back-off to seven
+    /// days. If a run calls this function several times, the last value is used.
     pub fn retry_after(&self, pause: Duration) {
         host::context::retry_after_ms(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
     }

@@ -1,7 +1,8 @@
 //! The entry point of a component: the functions that the generated code of `#[task]` calls.
 //!
-//! Owns the conversion of messages and failures between the generated bindings and the types of this crate.
-//! The module is public only for the macro and may change.
+//! These functions check the type of a task, convert the message and the failure between the generated
+//! bindings and the types of this crate, and call the task. The module is public only for the code that
+//! `#[task]` generates, and may change.
 
 #![allow(missing_docs, reason = "only the macro uses this module")]
 

@@ -1,15 +1,15 @@
 //! The failure that a task returns if it cannot handle a message.
 //!
-//! Owns the two kinds of failure. After `Retry`, the host delivers the message again. After `Reject`, the
-//! host moves the message to the dead-letter queue.
+//! There are two kinds of failure. After `Retry`, the host delivers the message again, as often as the
+//! manifest allows. After `Reject`, the host moves the message to the dead-letter queue at once.
 
 use std::error::Error;
 
 /// The reason why a task did not handle a message.
 ///
 /// The operator `?` turns every [`std::error::Error`] into a [`Failure::Retry`]. The reason is the text of
-/// the error and its sources, joined by ": ". `Failure` itself does not implement `Error`, because that would
-/// conflict with this conversion.
+/// the error and its sources, joined by ": ". `Failure` itself does not implement `Error`, because then Rust
+/// would not allow this conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A later attempt may succeed. The host counts the attempt and delivers the message again.

@@ -1,8 +1,8 @@
 //! The functions of the host that [`Context`](crate::Context), the log macros and the HTTP client call.
 //!
-//! In a component these functions are imports. In native builds they belong to the stand-in that
-//! [`crate::test`] prepares. Owns the choice between imports and stand-in, so that no other module depends on
-//! the target.
+//! In a component, these functions are imports. In native builds, they belong to the stand-in that
+//! [`crate::test`] prepares. This module chooses between the two, so that the other modules are the same for
+//! both.
 
 pub(crate) mod exchange;
 #[cfg(not(target_family = "wasm"))]

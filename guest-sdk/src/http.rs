@@ -1,7 +1,7 @@
 //! A small HTTP client: one request, one response, no redirects, and limits on time and size.
 //!
-//! The client decides whether an error leads to a retry or a rejection, and writes the reason. The host
-//! decides whether a request may be sent, according to `http` under `[grants]` in the manifest.
+//! The client turns each error into a failure, which is a retry or a rejection with a reason. The host
+//! decides by `http` under `[grants]` in the manifest whether a request may be sent.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, Result, task, test};

@@ -2,7 +2,8 @@
 //!
 //! A task is a function that handles one message. Loopabull calls the function for every message whose topic
 //! matches a pattern in the task's manifest. Each call runs in a new WebAssembly instance. The instance can
-//! use only the log, the configuration in the manifest, and the grants of the manifest, through [`Context`].
+//! use only its log, the configuration in the manifest, a clock, random numbers, and what the manifest
+//! grants. [`Context`] has the functions for this.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, OrReject, Result, info, reject, task};
@@ -63,9 +64,9 @@
 //! Cargo replaces the dashes of the package name by underscores in the file name of the component. Copy the
 //! component to `tasks/NAME.wasm` of the daemon, where NAME is the name of the task.
 //!
-//! Copy `guest-sdk/template/build.rs` into the package too. The script reduces the stack to 64 KiB, so that
-//! the host creates the instance for each message faster. The SDK cannot set the stack size, because only the
-//! linked package can.
+//! Also copy `guest-sdk/template/build.rs` into the package. This script reduces the stack to 64 KiB, which
+//! makes a call much faster. Only the package that is linked can set the stack size, so the SDK cannot set it
+//! for you.
 //!
 //! # Success, retry and reject
 //!
@@ -94,7 +95,7 @@
 //! [notes](Context::note) and the [`[config]` table](Context::config) need no grant.
 //!
 //! Emitted messages and changes of the state take effect only if the run succeeds. An HTTP request is sent at
-//! once. A retry of the message sends the request again, so the server must tolerate duplicates.
+//! once. If the message is retried, the request is sent again, so the server must tolerate duplicates.
 
 #![deny(missing_docs)]
 

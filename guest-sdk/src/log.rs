@@ -1,6 +1,7 @@
 //! Log lines, which are stored with the run.
 //!
-//! Owns the five log macros of this crate. The host stores the lines and limits their total size.
+//! This module has the five log macros of this crate, one for each level. The host stores the lines and
+//! limits their total size.
 
 use std::fmt::Display;
 
@@ -32,8 +33,8 @@ macro_rules! debug {
 /// Writes a log line about the result for a message.
 ///
 /// The fields come first and are for machines. The text is a format string with its arguments, and is for
-/// people. A field has the form `name = value`, where the value implements `Display`. A field `name` without
-/// a value is the variable with that name. A `?` before the value selects its `Debug` text.
+/// people. A field is written `name = value`, and its value must implement `Display`. With a `?` before the
+/// value, its `Debug` text is used. `name` alone means `name = name`.
 ///
 /// ```
 /// # use loopabull_task::info;

@@ -1,7 +1,7 @@
 //! The message that a task handles.
 //!
-//! Owns the parsing of the body into the type in the task's signature. `entry` and `test` create messages,
-//! and the task receives them.
+//! The body is parsed into the type in the task's signature. The modules `entry` (in a component) and `test`
+//! (in native tests) create messages and pass them to the task.
 
 use serde::de::DeserializeOwned;
 

@@ -1,7 +1,7 @@
 //! The state of a task: values that are kept from one message to the next.
 //!
-//! Owns the JSON encoding of the values. The host stores all changes of a run or none, and isolates
-//! concurrent runs.
+//! This module encodes the values as JSON. The host stores all changes of a run or none. If another run
+//! changed the state in the meantime, the host repeats the run.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,8 @@ use crate::host;
 /// [`Context::state`](crate::Context::state) returns the state. The manifest must grant the state, for
 /// example with `state = "1MiB"` under `[grants]`.
 ///
-/// A run sees its own changes at once. If the run succeeds, the host stores all of its changes together. If
-/// the run fails, the host discards them. The host limits the number and the size of keys and values, and
+/// A run sees its own changes at once. If the run succeeds, the host stores all its changes together. If the
+/// run fails, the host discards its changes. The host limits the number and the size of keys and values, and
 /// ends a run that exceeds a limit.
 ///
 /// ```

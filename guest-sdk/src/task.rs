@@ -1,6 +1,7 @@
 //! The functions that `#[task]` accepts: with a message, or with a message and the context.
 //!
-//! Owns the trait that both kinds of functions implement. `entry` and `test` call tasks through this trait.
+//! Both kinds of functions implement the trait [`Task`], through which the modules `entry` and `test` call a
+//! task.
 
 use serde::de::DeserializeOwned;
 
@@ -11,8 +12,8 @@ use crate::message::Message;
 /// A function that handles one message.
 ///
 /// The functions `fn(Message<T>) -> Result` and `fn(Message<T>, &Context) -> Result` implement this trait for
-/// any `T` that implements [`serde::Deserialize`]. Other types do not need to implement this trait. The
-/// compiler infers `Arguments`, which distinguishes the two kinds of functions.
+/// any `T` that implements [`serde::Deserialize`]. No other type needs to implement the trait. `Arguments`
+/// distinguishes the two kinds of functions, and the compiler infers it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "expected `fn(Message<T>) -> Result` or `fn(Message<T>, &Context) -> Result`",

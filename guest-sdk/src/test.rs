@@ -1,7 +1,8 @@
 //! Runs a task natively, with a stand-in for the host.
 //!
-//! [`message`] returns a [`Delivery`]: a message, and the values that the task gets. Methods of `Delivery`
-//! set these values. [`Delivery::run`] runs the task and returns its result and its recorded actions.
+//! [`message`] returns a [`Delivery`]: a message, and the values that the task can read, such as its
+//! configuration and state. The methods of `Delivery` set these values. [`Delivery::run`] runs the task, and
+//! returns its result and its recorded actions.
 //!
 //! ```
 //! use loopabull_task::{Context, Message, Result, info, task, test};

@@ -1,4 +1,4 @@
-//! The URL of an HTTP request: absolute, `http` or `https`, without credentials.
+//! The URL of an HTTP request: an absolute `http` or `https` URL without a user name or password.
 
 use std::fmt;
 

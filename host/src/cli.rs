@@ -1,4 +1,8 @@
-//! The command line of loopabull-host. The doc comments on its types are the help texts.
+//! The command line of loopabull-host: its flags and subcommands. The doc comments on the types
+//! below are the help texts.
+//!
+//! This module reads the configuration file, lets the flags override it, and calls the function of
+//! one command. The commands themselves are in `commands`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,10 +67,10 @@ struct Settings {
 
 #[derive(Debug, Args)]
 struct DaemonFlags {
-    /// Workers for the default queue, `workers` [default: 5]
+    /// Number of workers for the default queue [default: 5]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
-    /// Workers for a named queue (repeatable)
+    /// Number of workers for a named queue (repeatable)
     #[arg(long, value_name = "NAME=N", value_parser = queue_workers)]
     queue: Vec<(QueueName, u32)>,
     /// Subscribe to this fedmsg publisher over ZeroMQ (repeatable)
@@ -79,7 +83,7 @@ struct DaemonFlags {
     /// Subscribe only to fedmsg topics with this prefix (repeatable) [default: all topics]
     #[arg(long, value_name = "PREFIX")]
     topic: Vec<String>,
-    /// Accept fedmsg messages that are signed with a certificate of this CA (PEM)
+    /// Accept only fedmsg messages that are signed with a certificate issued by this CA (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "unsigned")]
     ca: Option<PathBuf>,
     /// Certificate revocation list of the CA
@@ -87,14 +91,15 @@ struct DaemonFlags {
     crl: Option<PathBuf>,
     /// Accept fedmsg messages without checking their signatures
     ///
-    /// Anyone who can publish on the endpoints can then start tasks. Each fedmsg source needs
-    /// `--ca` or `--unsigned`, or the setting `ca` or `verify = "off"` under `[fedmsg]`.
+    /// Anyone who can publish on the endpoints can then start tasks. With `--fedmsg`, either `--ca`
+    /// or `--unsigned` is required, unless the configuration file sets `ca` or `verify = "off"`
+    /// under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
     /// Serve /livez, /readyz, /metrics and /status on this address [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Only receive messages, or only process them; needs `--amqp-url`
+    /// Part of the work that this daemon does; `ingest` and `work` need `--amqp-url`
     #[arg(long, value_enum, default_value_t)]
     role: Role,
 }

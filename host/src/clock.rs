@@ -1,7 +1,8 @@
-//! The wall clock, as whole seconds since 1970-01-01 UTC.
+//! The current time and durations in whole seconds. The current time is counted from 1970-01-01
+//! UTC.
 //!
-//! Certificates, datagrepper and the files of the state directory use this unit. Owns the
-//! conversions; a value that does not fit becomes the maximum.
+//! The checks of certificates, the requests to datagrepper, and deduplication use whole seconds.
+//! The journal and the pauses use milliseconds, which this module does not provide.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
-//! The subcommands, one file for each. Results go to standard output, everything else to standard
-//! error.
+//! The subcommands. Each is in a file of its own. `failure` and `table` contain code that several
+//! subcommands use.
+//!
+//! A subcommand prints its results to standard output, and everything else to standard error.
 
 pub(crate) mod broker;
 pub(crate) mod check;
@@ -36,13 +38,14 @@ pub(crate) fn print_plain(text: &str) -> io::Result<()> {
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(future);
-    // If a component is being compiled, its compilation cannot be cancelled. So the runtime does
-    // not wait for it.
+    // The compilation of a component cannot be cancelled. If a compilation is still in progress,
+    // the runtime does not wait for its end.
     runtime.shutdown_background();
     Ok(done)
 }
 
-/// Formats a time in milliseconds since 1970. Returns `-` for 0, which stands for an unknown time.
+/// Formats a time in milliseconds since 1970. Returns `-` for an unknown time, which is stored as
+/// 0.
 pub(crate) fn time(ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(ms) {
         Ok(time) if ms > 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),

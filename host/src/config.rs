@@ -1,7 +1,9 @@
-//! The configuration: a TOML file, overridden by flags.
+//! The configuration: the settings from a TOML file and from flags. A flag overrides the same
+//! setting in the file.
 //!
-//! Owns the keys and their defaults. Every key is optional. An unknown key is an error that names
-//! the key and its line. Relative paths start at the working directory of the daemon.
+//! This module defines the keys of the file and their defaults, and checks their values. `cli`
+//! applies the flags. Every top-level key is optional. An unknown key is an error that names the
+//! key and its line. Relative paths are relative to the working directory of the daemon.
 
 mod error;
 mod ingest;
@@ -26,7 +28,7 @@ pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Ve
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Number of workers for the default queue, `workers`.
+    /// Number of workers for the default queue. The name of that queue is also `workers`.
     pub workers: u32,
     /// Named queues with their settings. A queue that is named only in a manifest has one worker.
     pub queues: BTreeMap<QueueName, NamedQueue>,
@@ -46,19 +48,19 @@ pub struct Config {
     /// URL of RabbitMQ's management API, `http://user:password@host:15672`. The daemon reads the
     /// acknowledgement timeouts there.
     pub management_url: Option<String>,
-    /// Value of `consumer_timeout` in rabbitmq.conf. Default: the default value of the broker's
-    /// version.
+    /// Value of `consumer_timeout` in rabbitmq.conf. Default: RabbitMQ's default for the version of
+    /// the broker.
     #[serde(with = "humantime_serde")]
     pub consumer_timeout: Option<Duration>,
     /// Whether the daemon starts even if a task may run longer than the broker's acknowledgement
     /// timeout.
     pub ignore_consumer_timeout: bool,
-    /// Time after SIGTERM in which runs in progress can end before they are cancelled.
+    /// Time between SIGTERM and the cancellation of runs that are still in progress.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
-    /// A fedora-messaging bus that is consumed.
+    /// A fedora-messaging bus to consume.
     pub fedora_messaging: Option<BusConfig>,
     /// Path of a fedora-messaging configuration file. The queues in the file are consumed.
     pub fedora_messaging_config: Option<PathBuf>,
@@ -102,10 +104,12 @@ pub enum Role {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NamedQueue {
-    /// Number of workers for the queue. With one worker, this host processes one message at a time.
+    /// Number of workers for the queue. With one worker, this host processes the messages of the
+    /// queue one at a time.
     pub workers: u32,
-    /// Whether all hosts together process one message at a time. One worker consumes the queue. If
-    /// its connection ends, a worker of another host takes over.
+    /// Whether all hosts together process the messages of the queue one at a time. Only one worker
+    /// consumes the queue. If the connection of that worker ends, a worker of another host takes
+    /// over.
     pub exclusive_order: bool,
 }
 
@@ -126,14 +130,14 @@ pub struct Playbook {
     /// Path of the executable `ansible-playbook`. Default: the first one on `PATH` at start.
     pub ansible_playbook: Option<PathBuf>,
     /// User that runs playbooks if the daemon is root: a name or `UID:GID`. Default: the daemon's
-    /// own user, without its capabilities.
+    /// own user, but without capabilities.
     pub user: Option<String>,
-    /// Sandbox layers that are required. If one is unavailable, no playbook is run. `check` lists
-    /// the layers.
+    /// Sandbox layers that are required. If a required layer is unavailable, no playbook is run.
+    /// The command `check` lists the layers.
     pub require: Vec<String>,
     /// Sandbox layers that are not applied.
     pub without: Vec<String>,
-    /// Default for the start of Ansible, `warm` or `cold`. A manifest can override it.
+    /// Way to start Ansible, `warm` or `cold`, for playbooks whose manifest does not set it.
     pub start: Start,
     /// Maximum number of playbooks that a warm Ansible process runs before it is replaced. Default:
     /// 200.
@@ -175,7 +179,7 @@ impl Config {
 
     /// Checks the range of each value, and rules that involve several keys.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        // In AMQP, a prefetch of 0 means no limit, so 0 is out of range.
+        // In AMQP, a prefetch of 0 means that there is no limit. So 0 is not allowed.
         let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
         let own = own.map(|(key, value)| (key.to_owned(), value));
         let named =
@@ -193,8 +197,8 @@ impl Config {
             let (queue, workers) = (queue.clone(), named.workers);
             return Err(ConfigError::ExclusiveOrder { queue, workers });
         }
-        // Playbooks can read their own directory. The state directory must not overlap it, or
-        // playbooks could read the daemon's state.
+        // Playbooks can read their own directory. If the state directory overlapped it, playbooks
+        // could read the daemon's state.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let state = absolute(&self.state);
         for (key, folder) in [("tasks", &self.tasks), ("playbooks", &self.playbooks)] {
@@ -226,8 +230,8 @@ impl Config {
         Ok(buses)
     }
 
-    /// Returns all queues that the configuration or a manifest names, with their workers. The queue
-    /// `workers` is first.
+    /// Returns all queues that the configuration or a manifest names, with the number of their
+    /// workers. The default queue is first.
     pub fn staffed_queues<'a>(
         &self,
         tasks: impl IntoIterator<Item = &'a Task>,
@@ -261,8 +265,8 @@ impl Config {
         Ok(Setup { instances, cache: self.state.join("components"), egress })
     }
 
-    /// Returns the settings of the playbook runner. Its run directories are in the folder `runs` of
-    /// the state directory.
+    /// Returns the settings of the playbook runner. `runs` is the name of the folder in the state
+    /// directory that contains the run directories.
     pub fn playbook_settings(&self, runs: &str) -> Settings {
         let named = self.queues.values().map(|queue| queue.workers);
         let playbook = self.playbook.clone();

@@ -1,7 +1,9 @@
-//! The daemon: starts its parts in order, drains and stops.
+//! The daemon starts its parts in order, waits for the stop signal, drains, and stops.
 //!
-//! Owns every tokio task of the process except those of the queues. If a part returns early or
-//! panics, the daemon stops with an error, so that no part fails unnoticed.
+//! A part is a tokio task that runs until the daemon drains, for example a source or a worker. If a
+//! part returns early or panics, the daemon stops with an error, so that no part fails unnoticed.
+//! The queues and the connections to buses have tasks of their own, which the daemon does not
+//! watch. The daemon does not process messages itself.
 
 mod orphans;
 pub(crate) mod reexec;
@@ -165,8 +167,8 @@ impl Daemon {
         };
         web.spawn(port.serve(listener, web_stop.clone()));
         let daemon_file = DaemonFile::write(&config.state, address)?;
-        // The workers start last, because a failed start would interrupt their runs. The following
-        // steps cannot fail.
+        // The workers start last. If a later step failed, it would interrupt their runs. The
+        // remaining steps cannot fail.
         if role != Role::Ingest {
             workers::start(config, &work, &queues, &mut parts).await;
             parts.spawn(expire_controllers(Arc::clone(&work.runner), shutdown.drain.clone()));
@@ -176,7 +178,8 @@ impl Daemon {
         Ok(Self { shutdown, parts, web, web_stop, source, grace, daemon_file, _lock: lock })
     }
 
-    /// Waits for the stop signal, then stops the sources, the workers and the HTTP server, in this order.
+    /// Waits for the stop signal. Then stops the sources and the workers, and after them the HTTP
+    /// server.
     pub(crate) async fn wait(mut self) -> Result<Stopped, DaemonError> {
         let ended = tokio::select! {
             // The drain is checked first, because parts are expected to end once the daemon drains.
@@ -190,7 +193,8 @@ impl Daemon {
         // Aborts parts that are still running.
         self.parts.shutdown().await;
         self.web_stop.cancel();
-        // The timeout ends the connections of slow clients.
+        // Connections that are still open after the timeout are closed, so that a slow client does
+        // not delay the stop.
         let served = async { while self.web.join_next().await.is_some() {} };
         drop(tokio::time::timeout(WEB_GRACE, served).await);
         self.web.abort_all();
@@ -256,14 +260,14 @@ async fn open(
     let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
     let pauses = Arc::new(Pauses::open(&config.state).map_err(DaemonError::Pauses)?);
     pauses.refresh().await.map_err(DaemonError::Pauses)?;
-    // The pause of a stopped worker ends with its daemon, so pauses of earlier daemons' workers are
-    // deleted.
+    // The pause of a worker ends with its daemon. So the pauses of workers that earlier daemons
+    // left in the file are deleted.
     for target in pauses.current().keys().filter(|target| matches!(target, Target::Worker(_))) {
         pauses.resume(target.clone()).await.map_err(DaemonError::Pauses)?;
     }
     let runner = {
-        // Loading compiles components, so it runs on a blocking thread. Signals are handled in the
-        // meantime.
+        // Loading compiles components and can take long, so it runs on a blocking thread. The
+        // daemon handles signals in the meantime.
         let (config, discovery) = (config.clone(), discovery.clone());
         let load = tokio::task::spawn_blocking(move || runner(&config, &discovery, role));
         let ended =

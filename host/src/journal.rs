@@ -1,12 +1,12 @@
-//! The journal: the runs of this host and their effects, in one SQLite file.
+//! The journal stores the runs of this host and their effects, in one SQLite file.
 //!
-//! Only this module and its children contain SQL for runs. A run is recorded before its delivery is
-//! settled. If the daemon crashes in between, the journal recognizes the redelivered entry. A
-//! successful run is recorded in one transaction with all its effects: the state changes of its
-//! task, and the messages that it emitted, which go to the outbox.
+//! The effects of a run are the state changes of its task, and the messages that the run emitted. A
+//! successful run is recorded in one transaction with all its effects. The emitted messages are
+//! stored in the outbox, a table of the journal, until they are published.
 //!
-//! Before the journal on the path of a message: the runner. After it: the outbox, and the
-//! settlement.
+//! A run is recorded before its delivery is settled. If the daemon crashes in between, the entry is
+//! redelivered, and the journal recognizes it. Workers call the journal before and after each run.
+//! Only this module and its children contain SQL for runs.
 
 mod effects;
 mod record;
@@ -86,12 +86,12 @@ pub struct Journal {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Crashed {
     pub task: TaskName,
-    /// Number of consecutive daemons that died while the task was running. A successful run resets
-    /// it.
+    /// Number of daemons that died while the task was running. A successful run of the task resets
+    /// the number.
     pub count: u32,
 }
 
-/// Destination of an emitted message after the queues.
+/// Whether an emitted message is also published on the bus, after it was published to the queues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AfterQueues {
     /// The message is only published to the queues.
@@ -135,19 +135,19 @@ impl Journal {
         self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
     }
 
-    /// Returns the messages of an entry that are not in the queues yet, in order.
+    /// Returns the emitted messages of an entry that are not in the queues yet, in order.
     pub async fn outbox(&self, entry: &EntryId) -> Result<Vec<Message>, StoreError> {
         let entry = entry.clone();
         self.store.read(move |connection| effects::outbox(connection, &entry)).await
     }
 
-    /// Returns the entries that have messages that are not in the queues yet.
+    /// Returns the entries with emitted messages that are not in the queues yet.
     pub async fn unsent(&self) -> Result<Vec<EntryId>, StoreError> {
         self.store.read(effects::unsent).await
     }
 
-    /// Records that the messages of an entry are in the queues. Deletes the messages from the
-    /// outbox, or keeps them there until they are published on the bus.
+    /// Records that the emitted messages of an entry are in the queues. Deletes the messages from
+    /// the outbox, or keeps them there until they are published on the bus.
     pub async fn set_queued(&self, entry: &EntryId, then: AfterQueues) -> Result<(), StoreError> {
         let entry = entry.clone();
         let sql = match then {

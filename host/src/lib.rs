@@ -1,5 +1,5 @@
-//! loopabull-host: receives messages from a bus, stores them in a durable queue, and runs the task
-//! of each topic in a worker: a WebAssembly component or an Ansible playbook.
+//! loopabull-host receives messages from a bus, stores them in a durable queue, and runs the task
+//! of each message's topic. A task is a WebAssembly component or an Ansible playbook.
 //!
 //! ARCHITECTURE.md describes the path of one message through these modules, and which module may
 //! import which.

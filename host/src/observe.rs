@@ -1,4 +1,8 @@
-//! The state of the daemon for operators: its current activity, its problems, and its metrics.
+//! Records the state of the daemon for operators: its current activity, its problems and its
+//! metrics.
+//!
+//! Other parts of the daemon report to these modules. `web` and the command `status` show the
+//! results.
 
 pub(crate) mod activity;
 pub(crate) mod health;

@@ -1,4 +1,6 @@
-//! Shutdown in two steps: the daemon drains, then it cancels the remaining runs.
+//! The two steps of a shutdown. In the first step, the daemon drains: it receives no new messages,
+//! and the runs in progress continue. In the second step, it cancels the runs that are still in
+//! progress.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,4 +1,5 @@
-//! The tasks of this host: discovery, checks of their grants, and loading.
+//! Finds the files of this host's tasks, checks their grants, and loads the tasks. `work` runs
+//! them.
 
 pub(crate) mod case;
 pub(crate) mod catalog;

@@ -29,7 +29,7 @@ use crate::work::pauses::Pauses;
 /// Time limit for reading the depths of the queues. After this time, a response contains no depths.
 const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The parts of the daemon on which the operator's port reports.
+/// The HTTP server of the operator's port, with the parts of the daemon on which it reports.
 pub(crate) struct Web {
     pub health: Arc<Health>,
     pub activity: Arc<Activity>,

@@ -1,4 +1,5 @@
-//! Processing of the entries in the queues: workers, the runner of tasks, pauses, and the outbox.
+//! Takes entries from the queues and runs their tasks. Contains the workers, the runner of tasks,
+//! the pauses, and the outbox for messages that tasks emit.
 
 pub(crate) mod ack_timeout;
 mod breakers;

@@ -1,6 +1,6 @@
-//! A simulated datagrepper, the archive of messages. Its HTTP server answers `/v2/search` as datagrepper's
-//! documentation says. A request has `start`, `end`, `order`, `rows_per_page` (up to 100), `page` and
-//! `topic`. A response has `raw_messages`, `pages` and `total`.
+//! A simulated datagrepper, which is the archive of messages. Its HTTP server answers `/v2/search` as
+//! datagrepper's documentation says. The parameters of a request are `start`, `end`, `order`, `rows_per_page`
+//! (up to 100), `page` and `topic`. A response is JSON with `raw_messages`, `pages` and `total`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Truncated,
     /// The body is not JSON.
     Garbage,
-    /// The answer is correct. After it, 30 messages with an earlier time are added to the archive.
+    /// The answer is correct. Afterwards 30 messages with an earlier time are added to the archive.
     Inserts,
 }
 

@@ -1,5 +1,5 @@
-//! An auditor outside the daemon. It logs which messages were published and which runs took place, so it
-//! finds lost and repeated messages.
+//! The auditor: a publisher and a task outside the daemon, which log each published message and each run.
+//! From the logs, the oracle of `tests/testbed` finds lost and repeated messages.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -38,8 +38,8 @@ impl Auditor {
         Self { folder, script, ledger, flags, max_attempts }
     }
 
-    /// Returns a host whose only task is the recorder. The sandbox is open enough for the recorder to kill
-    /// the daemon.
+    /// Returns a host whose only task is the recorder. The sandbox is configured so that the recorder can
+    /// kill the daemon.
     pub(crate) fn host(&self) -> TestHost {
         self.host_with("")
     }
@@ -97,8 +97,8 @@ impl Auditor {
         output.status.success()
     }
 
-    /// Publishes batches until `harm` has returned and `count` messages are confirmed. Then waits until all
-    /// confirmed messages are done. Returns the value that `harm` returned.
+    /// Calls `harm`, and publishes batches until `harm` has returned and `count` messages are confirmed. Then
+    /// waits until all confirmed messages are done or dead-lettered. Returns the value that `harm` returned.
     pub(crate) fn publish_during<T: Send>(
         &self,
         host: &TestHost,
@@ -184,7 +184,8 @@ impl Auditor {
         let dead: Vec<String> = dead.lines().filter_map(id).collect();
         let ledger = self.folder.path().join("ledger");
         let mut oracle = Oracle::read(&ledger, &Recorder::log(self.folder.path()), dead).unwrap();
-        // A run whose daemon dies starts again within the same attempt, so more starts are allowed.
+        // After a run during which the daemon died, the same attempt starts again. So a message may have more
+        // starts than attempts.
         oracle.allowance = loopabull_model::RetryPolicy::MAX_CRASHES as usize;
         oracle
     }

@@ -1,5 +1,6 @@
-//! The queues on the broker. `broker plan` compares them with the configuration, `broker apply` creates
-//! missing queues, and `check` compares task timeouts with the acknowledgement timeout.
+//! Tests of the commands for a broker. `broker plan` compares the queues on the broker with the
+//! configuration. `broker apply` creates missing queues. `check` compares the timeouts of tasks with the
+//! broker's acknowledgement timeout.
 
 use loopabull_testbed::{Rabbit, python};
 

@@ -107,8 +107,8 @@ fn nothing_is_lost_when_the_network_stalls_and_is_cut() {
     });
 }
 
-/// A deleted queue loses its waiting messages. So the test deletes the queues while no message waits, and
-/// checks that the runs in progress complete.
+/// The messages that wait in a queue are lost when the queue is deleted. So the test deletes the queues while
+/// no message waits. It checks that the running tasks complete.
 #[test]
 fn deleted_queues_are_created_again_and_the_runs_complete() {
     let rabbit = Rabbit::shared();
@@ -131,8 +131,8 @@ fn deleted_queues_are_created_again_and_the_runs_complete() {
     daemon.stop();
 }
 
-/// On SIGTERM without a broker, the runs end and are recorded, the daemon exits in time, and the
-/// next daemon does not repeat them.
+/// After SIGTERM while the broker is down, the daemon finishes and records its runs and exits in time. The
+/// next daemon does not repeat these runs.
 #[test]
 fn a_drain_without_the_broker_loses_nothing() {
     let rabbit = Rabbit::start();
@@ -143,8 +143,8 @@ fn a_drain_without_the_broker_loses_nothing() {
     auditor.wait_for_starts(2);
     rabbit.kill();
     daemon.signal("TERM");
-    // The exit code may be 0 or 1, depending on whether the deliveries could be requeued. A signal must not
-    // have ended the daemon.
+    // The daemon must have exited by itself. Its exit code may be 0 or 1, depending on whether the deliveries
+    // could be requeued.
     assert!(daemon.wait().is_some());
     assert_eq!(host.runs().len(), 2, "{}", host.log());
     rabbit.restart();
@@ -196,7 +196,7 @@ fn a_task_that_outlasts_the_acknowledgement_timeout_runs_once() {
     check_ack_timeout(10, 2_000, 30_000);
 }
 
-/// Uses the broker's default interval between two checks, one minute.
+/// Uses the broker's default interval between two checks of the timeout, which is one minute.
 #[test]
 #[ignore = "minutes: `cargo xtask soak` runs it"]
 fn soak_ack_timeout_of_a_minute_does_not_repeat_a_longer_task() {

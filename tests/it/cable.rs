@@ -1,5 +1,6 @@
-//! A network cable that fails silently. Neither end is notified, and the publisher continues to publish.
-//! The daemon notices the fault, reconnects, and fetches the missed messages from the archive.
+//! A network cable that fails silently: neither the daemon nor the publisher gets an error, and the publisher
+//! continues to publish. The daemon notices the fault, reconnects, and fetches the missed messages from the
+//! archive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -54,21 +54,21 @@ fn the_short_help_names_every_command_and_flag() {
           --state <DIR>              Directory of the journal and the embedded queue [default: state]
           --amqp-url <URL>           Use the queues of this RabbitMQ instead of the embedded queue [env:
                                      LOOPABULL_AMQP_URL]
-          --workers <N>              Workers for the default queue, `workers` [default: 5]
-          --queue <NAME=N>           Workers for a named queue (repeatable)
+          --workers <N>              Number of workers for the default queue [default: 5]
+          --queue <NAME=N>           Number of workers for a named queue (repeatable)
           --fedmsg <ENDPOINT>        Subscribe to this fedmsg publisher over ZeroMQ (repeatable)
           --fedora-messaging <FILE>  Consume the queues of this fedora-messaging configuration file, for
                                      example /etc/fedora-messaging/config.toml
           --topic <PREFIX>           Subscribe only to fedmsg topics with this prefix (repeatable)
                                      [default: all topics]
-          --ca <FILE>                Accept fedmsg messages that are signed with a certificate of this
-                                     CA (PEM)
+          --ca <FILE>                Accept only fedmsg messages that are signed with a certificate
+                                     issued by this CA (PEM)
           --crl <FILE>               Certificate revocation list of the CA
           --unsigned                 Accept fedmsg messages without checking their signatures
           --listen <ADDR>            Serve /livez, /readyz, /metrics and /status on this address
                                      [default: 127.0.0.1:8480]
-          --role <ROLE>              Only receive messages, or only process them; needs `--amqp-url`
-                                     [default: all] [possible values: all, ingest, work]
+          --role <ROLE>              Part of the work that this daemon does; `ingest` and `work` need
+                                     `--amqp-url` [default: all] [possible values: all, ingest, work]
       -h, --help                     Print help (see more with '--help')
       -V, --version                  Print version
     [exit status 0]

@@ -1,5 +1,6 @@
 //! The promise to task authors: a component runs on all later hosts of its track (0.1.x). One test runs a
-//! component that was built for the first version. The other compares the WIT interface with a snapshot.
+//! component that was built for the first version of the interface. The other compares the present interface,
+//! in WIT, with a snapshot.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! The catch-up: the daemon fetches messages that were published while no daemon listened from an archive,
-//! once and in order.
+//! The catch-up with missed messages. When the daemon starts, it fetches from an archive the messages that
+//! were published while no daemon was listening. It fetches them in order and runs each once.
 
 use loopabull_testbed::FedmsgPublisher;
 use serde_json::json;
@@ -44,12 +44,12 @@ fn missed_messages_are_fetched_once_despite_errors_and_inserts() {
         archive.add(begin + number, &format!("m-{number:03}"), TOPIC);
         archive.add(begin + number, &format!("other-{number:03}"), "org.example.prod.nobody.wants");
     }
-    // This message is older than the gap, so the daemon must not fetch it.
+    // This message is older than the time in which no daemon was listening, so the daemon must not fetch it.
     archive.add(begin - 3600, "old", TOPIC);
     archive.faults(&[Fault::Unavailable, Fault::Garbage, Fault::Truncated, Fault::Inserts]);
     let daemon = start(&host);
-    // `Fault::Inserts` moves 30 messages from the first page to the second. The daemon fetches them twice and
-    // deduplicates them. The added messages are now on the first page, so the daemon does not fetch them.
+    // `Fault::Inserts` moves 30 messages from the first page to the second. The daemon fetches these 30 twice
+    // and deduplicates them. The added messages are on the first page, which the daemon has already fetched.
     wait_for_runs(&daemon, 250);
     daemon.stop();
     let runs = host.runs();
@@ -60,7 +60,8 @@ fn missed_messages_are_fetched_once_despite_errors_and_inserts() {
     }
     assert!(!ids.contains(&"old".to_owned()));
     let queries = archive.queries();
-    // All pages are requested with the same end, so that they do not shift. The archive filters by topic.
+    // All requests have the same end time, so that new messages do not shift the pages. They also name the
+    // topic, by which the archive filters.
     let first = &queries[0];
     let third = queries.iter().find(|query| query["page"] == ["3"]).unwrap();
     assert_eq!(first["end"], third["end"]);
@@ -177,8 +178,8 @@ fn a_first_start_fetches_no_earlier_messages() {
     assert!(starts.min().is_none_or(|start| start >= begun), "{:?}", archive.queries());
 }
 
-/// An archived message has no signer. So the daemon rejects an archived message if a policy reserves its
-/// topic for certain signers.
+/// Messages from an archive have no signer. So if a policy allows only certain signers for a topic, the
+/// daemon rejects archived messages of that topic.
 #[test]
 fn messages_from_an_archive_do_not_bypass_a_policy() {
     let archive = Archive::start();

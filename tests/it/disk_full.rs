@@ -8,7 +8,7 @@ use loopabull_testbed::Rabbit;
 use crate::auditor::Auditor;
 use crate::test_host::wait_for;
 
-/// A small file system that is mounted until the value is dropped. Mounting needs root.
+/// A small file system. It is unmounted on drop. Mounting needs root.
 struct Small(PathBuf);
 
 impl Small {

@@ -1,4 +1,4 @@
-//! The examples in the documents are valid.
+//! Tests that the TOML examples in the documents are valid.
 
 use std::fs;
 

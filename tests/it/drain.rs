@@ -1,4 +1,5 @@
-//! SIGTERM drains the daemon; a second SIGTERM cancels the runs and requeues their entries.
+//! SIGTERM drains the daemon: running tasks finish, and no new one starts. A second SIGTERM cancels the runs
+//! and requeues their entries.
 
 use std::io::Write;
 
@@ -50,8 +51,8 @@ fn a_client_with_an_unfinished_request_does_not_block_the_exit() {
     daemon.stop();
 }
 
-/// Under a memory alarm the broker confirms no publish. The daemon must exit nevertheless. Its spool keeps
-/// the unpublished messages for the next daemon.
+/// During a memory alarm the broker confirms no published message. The daemon must exit nevertheless. Its
+/// spool keeps the unpublished messages for the next daemon.
 #[test]
 fn a_blocked_broker_does_not_block_the_exit() {
     // An alarm blocks every publisher of a node, so this test starts its own node.
@@ -105,7 +106,7 @@ fn a_second_signal_requeues_the_run_without_counting_the_attempt() {
     wait_for("the playbook to run", || host.shared("running").exists().then_some(()));
     daemon.signal("TERM");
     daemon.signal("TERM");
-    // The kernel merges pending signals of the same kind, so the test repeats the signal.
+    // The kernel merges signals of the same kind that are not delivered yet, so the test repeats the signal.
     wait_for("the log to report the cancellation", || {
         daemon.signal("TERM");
         host.log().contains("cancelling").then_some(())

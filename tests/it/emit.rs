@@ -1,5 +1,5 @@
-//! Messages and state of tasks. A successful run publishes all its messages and stores all its state
-//! changes. A failed run publishes and stores nothing.
+//! Messages that tasks emit, and the state of tasks. If a run succeeds, all its messages are published and
+//! all its state changes are stored. If it fails, nothing is published or stored.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Messages that tasks publish while the daemon is killed. Each message runs successfully once, and a failed
-//! run publishes no message.
+//! `kill -9` of the daemon while tasks emit messages. Each emitted message has exactly one successful run.
+//! The messages of a failed run are never published.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The example tasks and playbooks. They pass `check`, and each handles an invented message as its
-//! description promises.
+//! The example tasks and playbooks. `check` finds no problem in them, and each handles an invented message as
+//! its description promises.
 
 use crate::test_host::{TestHost, message, repository, text};
 
@@ -58,8 +58,8 @@ fn greet_greets_and_rejects_an_unusable_body() {
     assert!(said.contains("reject: body does not fit the task"), "{said}");
 }
 
-/// A deleted build gets no flag. Builds that get one are tested in the crate of the task with a simulated
-/// Pagure, because here the task would send the flag to the real Pagure.
+/// A deleted build gets no flag. Only this case is tested here, because for other builds the task would send
+/// a flag to the real Pagure. `tests/it/tasks.rs` tests them with a simulated Pagure.
 #[test]
 fn flag_commit_build_skips_a_deleted_build() {
     let build = r#"{"build_id":7,"name":"fish","version":"4.0","release":"1.fc99","epoch":null,

@@ -1,5 +1,6 @@
-//! External messages: other programs publish into the queue `workers`. Messages in a known form are routed to
-//! their tasks. Messages in another form or without a task are dead-lettered.
+//! External messages, which other programs publish into the queue `workers`. If the host knows the format of
+//! a message and a task wants its topic, the message is routed to the task. All other messages are
+//! dead-lettered.
 
 use loopabull_testbed::{Rabbit, python};
 

@@ -70,7 +70,7 @@ fn start() -> (TestHost, Vhost, Publisher) {
     let vhost = Rabbit::shared().vhost();
     let host = TestHost::new();
     host.add_guest("thing", "org.fedoraproject.*.thing.new", "", "i32.const 0");
-    // An operator of fedora-messaging already has a file like this one.
+    // Consumers of fedora-messaging have a configuration file like this one.
     let url = vhost.url();
     let queue =
         format!("[queues.{QUEUE}]\ndurable = true\nauto_delete = false\nexclusive = false\n");
@@ -109,7 +109,8 @@ fn each_message_of_the_bus_is_run_once_per_task() {
     );
     let daemon = consume(&host, &[]);
     let mut sent = publisher.numbers(0..20);
-    // A bridge or a reconnect may publish a message again, with the same id or with the year in front of it.
+    // A bridge or a reconnecting publisher may publish a message again, with the same id or with the year and
+    // a dash before the id.
     let again = sent.first().unwrap().clone();
     for id in [again.clone(), format!("2026-{again}")] {
         publisher.raw(TOPIC, b"{\"n\": 0}", &json!({"message_id": id}));

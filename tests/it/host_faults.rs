@@ -9,7 +9,7 @@ use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{TestHost, wait_for};
 
 /// Kills and restarts the host `kills` times while it runs `messages` messages. The kills are spread evenly
-/// over the runs. A random delay of up to 20 ms spreads them over the steps of a run.
+/// over the runs. Each kill has a random delay of up to 20 ms, so that it can strike at any step of a run.
 fn check_kills(auditor: &Auditor, kills: usize, messages: usize) {
     let host = auditor.host();
     let mut daemon = auditor.start(&host, &[]);
@@ -31,8 +31,8 @@ fn check_kills(auditor: &Auditor, kills: usize, messages: usize) {
     assert!(verdict.confirmed >= messages, "{verdict}");
     assert!(verdict.unexpected.is_empty() && verdict.over_limit.is_empty(), "{verdict}");
     assert!(verdict.overlapping.is_empty() && verdict.dead == 0, "{verdict}");
-    // A message runs twice only if a kill strikes between the end of its task and the record of the run. Each
-    // kill can strike five workers in this state.
+    // A message runs twice only if a kill strikes between the end of its task and the record of the run. At
+    // each kill, all five workers can be in this state.
     assert!(verdict.duplicated.len() <= kills * 5, "{verdict}");
     check_journal(&host, verdict.attempted);
     daemon.stop();
@@ -116,7 +116,8 @@ fn a_message_is_run_again_after_a_kill_between_the_end_of_its_run_and_the_record
     check_point(&["--amqp-url", &url], body, 2, 2);
 }
 
-/// Uses a launcher that kills the daemon when it is called first, instead of starting the playbook.
+/// Uses a replacement of the launcher. When it is called for the first time, it kills the daemon instead of
+/// starting the playbook.
 fn check_before_start(flags: &[&str]) {
     let auditor = Auditor::new(flags, 3);
     let host = auditor.host();
@@ -165,7 +166,7 @@ fn check_after_record(flags: &[&str], stop_queue: impl Fn(&TestHost), start_queu
     daemon.wait_until_idle();
     auditor.verdict(&host).assert_nothing_lost();
     assert_eq!(auditor.starts(), 1, "the message was run again");
-    assert!(host.log().contains("already had its run"), "{}", host.log());
+    assert!(host.log().contains("already had a successful run"), "{}", host.log());
     daemon.stop();
 }
 
@@ -197,7 +198,8 @@ fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq()
     check_after_record(&["--amqp-url", &url], |_| proxy.swallow(true), cut);
 }
 
-/// Good messages among poison messages need one attempt each, and no message is retried for ever.
+/// Poison messages, which make their task fail or kill the daemon, are not retried for ever. Each of the
+/// other messages needs only one attempt.
 #[test]
 fn poison_messages_do_not_affect_good_messages() {
     for flags in [vec![], vec!["--amqp-url".to_owned(), rabbit().1]] {

@@ -1,4 +1,5 @@
-//! Hostile messages reach a playbook as plain data, or are refused. No part of a message is executed.
+//! Hostile messages. A playbook receives them as plain data, or they are refused. No part of a message is
+//! executed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::test_host::{TestHost, text};
 
-/// Returns a host with a playbook, and the path of a file. The playbook uses the message in every way that
-/// once executed a template, and writes the message to the file.
+/// Returns a host with a playbook, and the path of a file. The playbook uses the message in all ways in which
+/// templates in a message were once executed, and writes the message to the file.
 fn host() -> (TestHost, PathBuf) {
     let host = TestHost::new();
     let got = host.shared("got.json");

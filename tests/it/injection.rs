@@ -1,5 +1,6 @@
-//! Ansible executes no part of a message, and the message reaches the playbook unchanged. The tests run a
-//! playbook on known and random messages, with three versions of Ansible, each with cold and warm starts.
+//! Template injection: Ansible executes no part of a message, and the playbook receives the message
+//! unchanged. The tests run a playbook on messages that once did harm and on random messages. They do so with
+//! three versions of Ansible, each with cold and warm starts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +18,8 @@ use crate::test_host::TestHost;
 /// The number of random messages for each version of Ansible with warm starts.
 const RANDOM: usize = 4;
 
-/// Tasks that use the message in every way that once executed a template. The last task writes the message to
-/// a file.
+/// Tasks that use the message in all ways in which templates in a message were once executed. The last task
+/// writes the message to a file.
 const TASKS: &str = "    - debug: { var: msg }
     - debug: { msg: '{{ msg }}' }
     - set_fact: { copied: '{{ msg }}' }
@@ -127,7 +128,8 @@ fn random(count: usize) -> impl Iterator<Item = Value> {
 }
 
 /// Returns a few bodies that together contain all known bodies: one map with the keys of all known maps, one
-/// list of all known bodies, and each text. A run takes seconds of processor time, so they must be few.
+/// list of all known bodies, and each known text. There are few, because a run takes seconds of processor
+/// time.
 fn packed() -> Vec<Value> {
     let (maps, others): (Vec<_>, Vec<_>) = known().into_iter().partition(Value::is_object);
     let keys = maps.iter().filter_map(Value::as_object).flatten();

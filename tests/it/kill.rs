@@ -54,8 +54,9 @@ fn entries(host: &TestHost, file: &str, sql: &str) -> Vec<String> {
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
-/// A daemon that receives messages from a fedmsg socket is killed. Each message that it had accepted is in
-/// its queue or its journal, and has exactly one successful run after the next daemon has run the queue.
+/// A daemon that receives messages from a fedmsg socket is killed. Each message that it has accepted is in
+/// its queue or its journal. After the next daemon has emptied the queue, each of them has exactly one
+/// successful run.
 #[test]
 fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
     const COUNT: usize = 2_000;
@@ -99,8 +100,8 @@ fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
 /// message while the first playbook still runs.
 #[test]
 fn a_playbook_does_not_outlive_its_daemon() {
-    // With namespaces, their end kills all processes. Without namespaces, the launcher has to find and kill
-    // the remaining processes.
+    // If the playbook has its own namespaces, the kernel kills all its processes when the namespaces end.
+    // Without namespaces, the launcher has to find and kill the remaining processes.
     for without in ["", "'namespaces'"] {
         let host = TestHost::new();
         host.write("loopabull.toml", format!("[playbook]\nwithout = [{without}]\n"));
@@ -136,7 +137,7 @@ fn a_playbook_does_not_outlive_its_daemon() {
     }
 }
 
-/// An entry during whose run the daemon dies three times is dead-lettered.
+/// If the daemon dies during three runs of an entry, the entry is dead-lettered.
 #[test]
 fn a_message_that_kills_its_daemon_is_set_aside() {
     let host = TestHost::new();

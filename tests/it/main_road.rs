@@ -1,5 +1,5 @@
 //! The whole path of a message: the real Python fedmsg publishes, the right task runs for each message, and
-//! the journal has exactly one run for each message. The tests use both kinds of queues.
+//! the journal has exactly one run for each message. The tests use the embedded queue and RabbitMQ.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ fn host() -> TestHost {
     host
 }
 
-/// Publishes pings until one of them arrives. A publisher drops all messages that it sends before the
-/// subscription has reached it.
+/// Publishes pings until one of them arrives. A publisher drops all messages before it has received the
+/// subscription.
 fn wait_until_subscribed(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
     wait_for("the first message", || {
         publisher.publish("test", "ping", "{}", 1);

@@ -1,4 +1,5 @@
-//! Many playbook runs leave nothing behind: no file descriptor, process or file, and no memory in the daemon.
+//! Many runs of playbooks leave nothing behind: no process, no file, and no file descriptor or memory in the
+//! daemon.
 
 use std::fs;
 use std::path::Path;
@@ -41,8 +42,8 @@ fn children(parent: &str) -> usize {
     stats.filter(is_child).count()
 }
 
-/// Runs `count` messages, every tenth with a cold start. Compares the resources of the daemon at the end with
-/// the resources after the first 30 messages.
+/// Runs `count` messages, every tenth with a cold start. Compares the resources that the daemon uses at the
+/// end with those after the first 30 messages.
 fn check(count: usize) {
     let host = TestHost::new();
     // Each run leaves a process and a file behind.

@@ -1,4 +1,4 @@
-//! Named queues: each has its own workers, depth, retries and dead letters.
+//! Queues that a manifest names: each has its own workers, depth, retries and dead letters.
 
 use loopabull_testbed::Rabbit;
 

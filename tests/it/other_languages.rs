@@ -1,4 +1,4 @@
-//! The example tasks in Python and JavaScript. They have the same WIT world as `greet` in Rust, and
+//! The example tasks in Python and JavaScript. They are built for the same WIT world as `greet` in Rust, and
 //! an operator sees no difference.
 
 use std::path::Path;
@@ -8,8 +8,9 @@ use crate::test_host::{TestHost, message, text};
 
 /// Runs one task on a message and returns the output.
 ///
-/// A debug build of the host takes a minute or two to compile an interpreter. So all tests share a state
-/// directory that keeps the compiled interpreters, also for later test runs. Only one is compiled at a time.
+/// The component of such a task contains an interpreter, and a debug build of the host takes a minute or two
+/// to compile it. So all tests share a state directory, which keeps the compiled components for later test
+/// runs too. Only one component is compiled at a time.
 fn run(task: &str, msg: &str) -> String {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-languages");

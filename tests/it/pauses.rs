@@ -1,4 +1,4 @@
-//! Pauses. An operator pauses tasks and queues. The daemon itself pauses failing tasks and stops workers.
+//! Pauses. An operator can pause tasks and queues. The daemon itself pauses tasks and workers after failures.
 
 use loopabull_testbed::Rabbit;
 

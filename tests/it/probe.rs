@@ -1,5 +1,6 @@
-//! The probe of the launcher's tests, run by a playbook as a module and in a shell task. A play has no more
-//! access than a program that the launcher starts directly.
+//! A playbook has no more access than a program that the launcher starts directly. The playbook runs the
+//! probe of the launcher's tests, once as an Ansible module and once in a shell task. The probe must not be
+//! allowed anything that is denied to it in those tests.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Messages of tasks are also published to a bus. The original fedora-messaging reads them from the bus,
-//! which checks their form.
+//! Messages that tasks emit are also published to a bus. The Python library fedora-messaging reads them from
+//! the bus, and so checks that their form is valid.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! Real plays, which use files, roles, plugins, inventories, vaults and more, or fail. Cold and warm runs
-//! give the same results. The tests check the results for each host.
+//! Realistic plays: some use files, roles, plugins, inventories, vaults and more, and some fail. The tests
+//! check the results for each host, and that cold and warm runs give the same results.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,8 +81,9 @@ fn start(run: &Run) -> Option<&str> {
     run.playbook.as_ref().unwrap().cold.as_deref()
 }
 
-/// Removes from an output what differs between two runs. Words with a digit are replaced, because they are
-/// times, process ids or random names. Lines are sorted, because hosts run in parallel.
+/// Removes all differences between the outputs of two runs that are due to chance. Words with a digit are
+/// replaced, because they are times, process ids or random names. Lines are sorted, because hosts run in
+/// parallel.
 fn without_chance(text: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || "_-".contains(c);
     // The number of polls of an asynchronous task depends on the speed of the machine.
@@ -369,8 +370,8 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
     assert!(runs["broken"].output.text.contains("broken.yml"), "{}", runs["broken"].output.text);
 }
 
-/// Ansible reads the home directory from the environment in some places, and from the list of users in
-/// others.
+/// Some parts of Ansible read the path of the home directory from the environment, others from the list of
+/// users.
 #[test]
 fn the_home_of_a_play_is_its_own_folder_whoever_asks() {
     let host = TestHost::new();
@@ -419,8 +420,8 @@ fn hosts_that_nobody_names_are_this_machine_without_ssh() {
     check(&runs, &[("localhost", told), ("all", told)]);
 }
 
-/// The kernel does not limit the number of root's processes. If a manifest names this limit and no other
-/// layer enforces it, the play is not run.
+/// The kernel does not apply its limit on processes to root. If a manifest sets `processes` and nothing else
+/// can enforce the limit, the play is not run.
 #[test]
 fn a_limit_of_processes_that_is_named_is_held_or_the_play_is_not_run() {
     for user in ["root", "nobody"] {

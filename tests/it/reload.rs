@@ -211,8 +211,8 @@ fn held_messages_go_on_when_their_task_moves_to_another_queue_or_goes() {
     daemon.stop();
 }
 
-/// The id of each message contains the version that was loaded when the message was published. This version
-/// or a later one must run the message, and it must be a complete version.
+/// The id of each message contains the version of the task that was loaded when the message was published.
+/// The message must be run by this version or a later one, and never by a mixture of two versions.
 #[test]
 fn reloads_under_load_lose_nothing_and_mix_nothing() {
     check_reloads(60);

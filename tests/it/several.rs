@@ -9,8 +9,9 @@ use loopabull_testbed::{Cluster, Proxy, Rabbit, Vhost};
 use crate::auditor::Auditor;
 use crate::test_host::{Daemon, wait_for};
 
-/// Two hosts share a queue. In each round one host is killed. The other host is frozen for longer than the
-/// broker waits for a heartbeat. Their unsettled messages are redelivered and may run twice.
+/// Two hosts share a queue. In each round the first host is killed, and the second is frozen for longer than
+/// the broker waits for a heartbeat. The messages that they had not settled are redelivered and may run
+/// twice.
 #[test]
 fn nothing_is_lost_when_one_host_is_killed_and_another_is_frozen() {
     const MESSAGES: usize = 400;
@@ -121,7 +122,7 @@ fn finish(auditor: &Auditor, host: &crate::test_host::TestHost, daemon: Daemon) 
 }
 
 /// One address for three nodes, like a load balancer. Each connection is forwarded to the first node that
-/// answers. The search starts one node later for each connection.
+/// answers. For each new connection, the search starts one node later.
 struct Entrance {
     address: std::net::SocketAddr,
 }

@@ -1,4 +1,5 @@
-//! A web server for the tests. Each test defines the answers. The server keeps the requests for the test.
+//! A web server for the tests. Each test defines the answers of the server and can read the requests that it
+//! received.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -52,7 +53,7 @@ impl Site {
                 };
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 thread::spawn(move || {
-                    // Without a request, the TLS handshake failed or the client sent nothing.
+                    // There is no request if the TLS handshake failed or the client sent nothing.
                     let Some(asked) = read(&mut *wire) else { return };
                     let answer = answer(&asked);
                     kept.lock().unwrap().push(asked);

@@ -1,5 +1,5 @@
-//! Random faults of all kinds while two hosts run messages. No message is lost. The host that is not killed
-//! uses hardly more resources after the faults than before, when it is idle.
+//! Random faults of all kinds while two hosts run messages. No message is lost. The host that is never killed
+//! uses hardly more resources when it is idle after the faults than when it was idle before them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use loopabull_testbed::{Proxy, Rabbit};
 use crate::auditor::{Auditor, MIXED};
 use crate::test_host::{Daemon, wait_for};
 
-/// The number of the first message before the faults. Messages during the faults have smaller numbers.
+/// The number of the first message that is published before the faults. The messages during the faults have
+/// smaller numbers.
 const FIRST: usize = 1_000_000;
 
 /// The resources that a daemon uses.

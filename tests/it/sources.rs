@@ -1,5 +1,5 @@
-//! Sources: the daemon notices and replaces dead connections, and runs a message once even if the message
-//! arrives several times.
+//! The sources of messages. The daemon notices and replaces dead connections. It runs a message only once,
+//! even if the message arrives several times.
 
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,8 @@ fn a_message_that_arrives_twice_is_run_once() {
     let daemon = host.start(&endpoints);
     one.wait_for_subscriber();
     other.wait_for_subscriber();
-    // Each message arrives from two endpoints. It arrives a third time without the year in its id, as through
-    // a bridge from fedora-messaging.
+    // Each message arrives from two endpoints. It arrives a third time with an id without the year, as if it
+    // came through a bridge from fedora-messaging.
     for number in 0..50 {
         send(&one, &format!("2026-{number}"));
         send(&other, &format!("2026-{number}"));

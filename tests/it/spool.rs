@@ -1,5 +1,5 @@
-//! The spool: while a queue cannot accept entries, messages from fedmsg wait on disk, because fedmsg does not
-//! send them again. As long as they fit in the spool, none is lost and their order is kept.
+//! The spool. While a queue cannot accept entries, messages from fedmsg wait on disk, because fedmsg does not
+//! send them again. As long as the messages fit in the spool, none is lost and their order is kept.
 
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,8 @@ fn a_full_queue_does_not_delay_other_queues() {
     daemon.stop();
 }
 
-/// The broker refuses one message at each attempt, because it is too large. Other messages are not affected.
+/// The broker always refuses one of the messages, because it is too large. The other messages are not
+/// affected.
 #[test]
 fn a_message_that_the_broker_always_refuses_is_quarantined() {
     let rabbit = Rabbit::start_with(&["{max_message_size, 100000}"]);

@@ -1,5 +1,5 @@
-//! Warm starts. A controller, a process that has already imported Ansible, starts a run. The run does the
-//! same as a cold run and leaves nothing for the next run.
+//! Warm starts. A warm run is started by a controller, which is a process that has already imported Ansible.
+//! It does the same as a cold run, and leaves nothing behind for the next run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -71,7 +71,8 @@ fn the_second_run_of_a_playbook_is_warm() {
 #[test]
 fn a_run_finds_nothing_of_the_previous_run() {
     let host = TestHost::new();
-    // The play first records what it finds. Then it leaves files, a process and a variable behind.
+    // The play first records the files, processes and variables that it finds. Then it leaves files, a
+    // process and a variable behind.
     let tasks = format!(
         "    - shell: ls -A $HOME; ls -A /dev/shm; env | sort; umask; pwd; pgrep -x sleep | wc -l; ulimit -a
       register: found
@@ -172,7 +173,7 @@ fn is_made_up(line: &str) -> bool {
     line.contains("ansible_ansible.legacy.") || line.contains("ansible-tmp-")
 }
 
-/// The daemon empties the folders of a run with more privileges than the run has. So a run must not be able
+/// The daemon empties the folders of a run, and has more privileges than the run. So a run must not be able
 /// to replace these folders by links.
 #[test]
 fn a_run_cannot_make_the_daemon_empty_another_folder() {
@@ -237,7 +238,7 @@ fn a_dead_or_outdated_controller_is_replaced() {
     });
     let before = run(&host, &daemon, "m-4", "a");
     assert_eq!(report(&before).cold, None);
-    // The controller has already read `ansible.cfg`, so a changed file needs a new controller.
+    // A controller has already read `ansible.cfg`. After a change of this file, a new controller is needed.
     host.write("playbooks/ansible.cfg", "[defaults]\nstdout_callback = minimal\n");
     let after = run(&host, &daemon, "m-5", "a");
     assert!(after.outcome.is_success());

@@ -1,8 +1,9 @@
 //! The `#[task]` attribute of `loopabull-task`.
 //!
-//! Owns the check of a task's signature, and generates the code that exports the task from a component. The
-//! macro does not check types. The generated code passes the task to functions of `loopabull_task::entry`, so
-//! that the compiler reports a wrong type as a type error at the name of the task.
+//! The macro checks the form of a task's signature, and generates the code that exports the task from a
+//! component. It does not check types. Instead the generated code passes the task to functions of
+//! `loopabull_task::entry`, so that the compiler reports a wrong type as a type error at the name of the
+//! task.
 
 #![deny(missing_docs)]
 
@@ -71,7 +72,8 @@ enum Arguments {
     MessageAndContext,
 }
 
-/// Returns the arguments of a task. Refuses signatures for which a type error would be hard to understand.
+/// Returns the arguments of a task. Refuses signatures for which the compiler's type error would be hard to
+/// understand.
 fn check(function: &ItemFn) -> syn::Result<Arguments> {
     let signature = &function.sig;
     if let Some(word) = &signature.asyncness {

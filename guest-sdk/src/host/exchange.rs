@@ -1,4 +1,5 @@
-//! An HTTP exchange between the client of this crate and the host.
+//! The types of an HTTP exchange: the request and the response that the HTTP client and the host pass to each
+//! other.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Url,
     pub(crate) headers: &'a [(String, String)],
     pub(crate) body: &'a [u8],
-    /// The timeout of the exchange, from the connection to the last byte of the response.
+    /// The timeout of the whole exchange, from connecting to the last byte of the response.
     #[cfg_attr(
         not(target_family = "wasm"),
         expect(dead_code, reason = "the stand-in never waits")

@@ -1,4 +1,5 @@
-//! The recorded actions of a task in a native test: log lines, emitted messages and HTTP requests.
+//! The actions of a task that the stand-in records in a native test: log lines, emitted messages and HTTP
+//! requests.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The stand-in for the host in native tests. Its functions have the signatures of the imports.
 //!
-//! Owns the values that a task gets, and the record of the task's actions. The stand-in enforces no limits
-//! and grants everything, because only the real host enforces a manifest.
+//! The stand-in has the values that a test prepared for the task, and records the actions of the task. It
+//! enforces no limits and grants everything, because only the real host reads the manifest.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

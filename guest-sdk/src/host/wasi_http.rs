@@ -1,8 +1,8 @@
 //! Sends HTTP requests through `wasi:http/outgoing-handler@0.2`.
 //!
-//! Owns the order of calls that WASI requires: the body is written after the request was passed to the host,
-//! and each resource is dropped before its parent. `http::Request` checks a request and then calls this
-//! module.
+//! WASI requires a certain order of calls: the body is written after the request was passed to the host, and
+//! each resource is dropped before its parent. This module keeps to that order. `http::Request` checks a
+//! request and then calls this module.
 
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ fn options(timeout: Duration) -> Result<RequestOptions, SendError> {
     Ok(options)
 }
 
-/// Writes the body of a request. Errors are ignored, because the response shows the cause.
+/// Writes the body of a request. Errors are ignored here: if the body could not be sent, waiting for the
+/// response returns an error or the server's answer.
 fn write(body: OutgoingBody, bytes: &[u8]) {
     let Ok(stream) = body.write() else { return };
     for part in bytes.chunks(MAX_WRITE) {

@@ -68,7 +68,7 @@ impl Request {
         self.body(form::encode(fields)).header("content-type", "application/x-www-form-urlencoded")
     }
 
-    /// Sets the timeout of the request, from the connection to the last byte of the response.
+    /// Sets the timeout of the whole exchange, from connecting to the last byte of the response.
     ///
     /// The default is 90 % of the remaining time of the run, so that the task can report the slow request
     /// before the host stops the run.
@@ -85,7 +85,7 @@ impl Request {
 
     /// Sends the request and waits for the complete response. Redirects are not followed.
     ///
-    /// A response with an error status is also returned as [`Response`].
+    /// A response with an error status is returned like any other.
     /// [`error_for_status`](Response::error_for_status) turns an error status into a failure.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Runs a task on recorded cases. A case contains a message, the values that the task gets, and the expected
-//! result.
+//! Runs a task on recorded cases. A case contains a message, the values that the task can read, and the
+//! expected result.
 //!
-//! Owns the iteration over a directory of cases. The submodule `case` owns the file format, which
-//! `loopabull-host test --record` writes.
+//! This module runs all cases of a directory. The submodule `case` reads the file of a case and compares the
+//! results. `loopabull-host test --record` writes such files.
 
 mod case;
 
@@ -47,14 +47,15 @@ use crate::task::Task;
 /// optional. A key that is missing in `expected` is not compared. An unknown key is an error.
 ///
 /// `outcome` is `success`, `retry` or `reject`. With `retry` and `reject`, `expected` may also contain a
-/// `reason`. Each response under `http` answers one request. An unused response is a difference. Every secret
-/// that the task reads exists: for example, the value of the secret `token` is `secret-token`.
+/// `reason`. Each response under `http` answers one request. A response that no request used is reported as a
+/// difference. Every secret that the task reads exists. Its value is `secret-` and its name, for example
+/// `secret-token`.
 ///
 /// # Panics
 ///
-/// If a result differs from the expected result. The panic message names the file and the differences. Also
-/// if the directory does not exist or contains no case. An empty directory is accepted if it contains a file
-/// `.gitkeep`.
+/// If a result differs from the expected result; the panic message then names the file and the differences.
+/// Also if the directory does not exist or contains no case. A directory without cases is accepted if it
+/// contains a file `.gitkeep`.
 #[track_caller]
 pub fn cases<Arguments>(folder: impl AsRef<Path>, task: impl Task<Arguments> + Copy) {
     let folder = folder.as_ref();

@@ -1,4 +1,4 @@
-//! A message for a task under test, and the values that the task gets from the stand-in.
+//! A message for a task under test, and the values that the task can read from the stand-in.
 
 use std::time::Duration;
 

@@ -12,7 +12,8 @@ use crate::host::stand_in::{Host, Prepared};
 /// The record of a native run: the result of the task, and its recorded actions.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The result of the task. If the body does not match the type in the task's signature, the rejection.
+    /// The result of the task. If the body does not match the type in the task's signature, this is a
+    /// rejection.
     pub result: Result,
     /// The log lines, in order.
     pub log: Vec<LogLine>,
@@ -22,8 +23,8 @@ pub struct Run {
     pub retry_after: Option<Duration>,
     /// The emitted messages, in order. Empty if the run failed.
     pub emitted: Vec<Emitted>,
-    /// The state after the run. If the run failed, the state before the run. A value that is not JSON is
-    /// converted to text.
+    /// The state after the run. If the run failed, it is the same as before the run. A value that is not JSON
+    /// is converted to text.
     pub state: BTreeMap<String, Value>,
     /// The HTTP requests, in order, including those of a failed run.
     pub requests: Vec<Request>,

@@ -1,4 +1,4 @@
-//! `broker`: shows and creates our queues on RabbitMQ.
+//! The command `broker` shows and creates our queues on RabbitMQ.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};

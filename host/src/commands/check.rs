@@ -1,4 +1,4 @@
-//! `check`: checks the configuration, the tasks and the queue without starting the daemon.
+//! The command `check` checks the configuration, the tasks and the queue without starting the daemon.
 
 use std::time::Duration;
 

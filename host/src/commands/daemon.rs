@@ -1,4 +1,6 @@
-//! Runs the daemon. The command line without a subcommand starts it.
+//! Runs the daemon. loopabull-host without a subcommand calls this module.
+//!
+//! Starts logging, and turns SIGTERM and SIGINT into the two steps of a shutdown.
 
 use std::io::IsTerminal;
 
@@ -51,8 +53,9 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// The default log filter. lapin logs every closed channel as an error, also where we expect it: when we look
-/// for a queue that does not exist. We log the errors that matter ourselves.
+/// The default log filter. lapin logs every closed channel as an error, even if the channel closes
+/// as expected, for example when we look for a queue that does not exist. We log the errors that
+/// matter ourselves.
 const LOG_FILTER: &str = "info,lapin=off";
 
 /// Starts logging to standard error, as plain text on a terminal and otherwise as one JSON object

@@ -1,4 +1,4 @@
-//! `dead-letters`: lists, requeues and drops dead letters.
+//! The command `dead-letters` lists, requeues and drops dead letters.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -196,8 +196,8 @@ fn visit(
     let tasks = Discovery::read(config).tasks;
     let mut queues = config.queues(&tasks);
     if let Some(queue) = queue {
-        // `--queue` may name a queue that is in no manifest any more, so the queue comes from the
-        // option.
+        // `--queue` may name a queue that no manifest names any more. So only the queue of the
+        // option is read.
         queues.queues = vec![QueueConfig::new(queue.clone())];
     }
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {

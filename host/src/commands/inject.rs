@@ -1,4 +1,4 @@
-//! `inject`: publishes recorded messages to the queue.
+//! The command `inject` publishes recorded messages to the queue.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ const PUBLISH_ATTEMPTS: u32 = 20;
 
 /// Publish recorded messages to the queue
 ///
-/// A file contains one JSON document or one per line: complete fedmsg bodies, or messages as
-/// datagrepper and `fedora-messaging record` write them. A running daemon processes them at once;
-/// otherwise they wait in the queue. Signatures are not checked, because a user with access to the
-/// state directory can start tasks anyway.
+/// A file contains one or more JSON documents. Each document is a complete fedmsg body, or a
+/// message in the format of datagrepper or of `fedora-messaging record`. A running daemon processes
+/// the messages at once; otherwise they wait in the queue. Signatures are not checked, because a
+/// user with access to the state directory can start tasks anyway.
 ///
 /// Example: `loopabull-host inject recorded.json`
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! `runs`: lists and shows the runs in the journal of this host.
+//! The command `runs` lists and shows the runs in the journal of this host.
 
 use std::path::Path;
 

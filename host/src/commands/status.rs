@@ -1,4 +1,4 @@
-//! `status`: shows the queues, workers, sources and runs.
+//! The command `status` shows the queues, workers, sources and runs.
 
 use std::path::Path;
 use std::time::Duration;

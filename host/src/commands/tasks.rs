@@ -1,4 +1,4 @@
-//! `tasks`: lists the tasks, and creates the crate of a new task.
+//! The command `tasks` lists the tasks, and creates the crate of a new task.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ const TEMPLATE: [(&str, &str); 7] = [
     ("NAME.toml", include_str!("../../../guest-sdk/template/manifest.toml.in")),
 ];
 
-/// Names that a new task cannot have, because its crate contains a function with this name: Rust's
-/// keywords, and names that the template uses.
+/// Names that a new task cannot have: Rust's keywords, and names that the template uses. The crate
+/// of a new task contains a function with the name of the task.
 const KEYWORDS: [&str; 42] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
     "do", "dyn", "else", "enum", "extern", "fn", "for", "gen", "if", "impl", "in", "info", "let",
@@ -55,7 +55,7 @@ enum TasksCommand {
     New(NewArgs),
 }
 
-/// List the tasks with their topics and grants, and the reasons of refused tasks
+/// List the tasks with their topics and grants, and the reasons why tasks are refused
 #[derive(Debug, Args)]
 struct ListArgs {}
 

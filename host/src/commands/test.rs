@@ -1,4 +1,4 @@
-//! `test`: runs a task once on one message.
+//! The command `test` runs a task once on one message.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) struct TestArgs {
     /// File with one message, or `-` for standard input
     #[arg(value_name = "MESSAGE.json", required_unless_present = "run")]
     message: Option<PathBuf>,
-    /// Use the task and the message of this run in the journal
+    /// Take the task and the message from this run in the journal
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "message"])]
     run: Option<String>,
     /// Record the message and the outcome as a test case of the task's crate

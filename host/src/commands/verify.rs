@@ -1,4 +1,4 @@
-//! `verify`: checks the signatures of recorded messages.
+//! The command `verify` checks the signatures of recorded messages.
 
 use std::path::PathBuf;
 
@@ -18,9 +18,10 @@ use crate::ingest::signers::{self, SignersError};
 
 /// Check the signatures of recorded fedmsg messages
 ///
-/// A file contains one JSON document or one per line: complete fedmsg bodies, or messages as
-/// datagrepper returns them. The configuration sets the routing policy, and the defaults of `--ca` and
-/// `--crl`. The exit status is 0 only if every message would be accepted.
+/// A file contains one or more JSON documents. Each document is a complete fedmsg body, or a
+/// message in the format of datagrepper. The routing policy, and the defaults of `--ca` and
+/// `--crl`, are taken from the configuration. The exit status is 0 only if every message would be
+/// accepted.
 ///
 /// Example: `loopabull-host verify --ca ca.crt --at 2023-01-01 recorded.json`
 #[derive(Debug, Args)]
@@ -98,7 +99,7 @@ pub(crate) fn run(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
     Ok(if all { DONE } else { FAILED })
 }
 
-/// The reason of a rejected document: the metrics label and a description.
+/// The reason for a rejection: a metrics label and a description.
 type Refused = (&'static str, String);
 
 fn messages(

@@ -1,4 +1,6 @@
-//! Settings of the message sources.
+//! Settings of the fedmsg source, of the datagrepper source, and of deduplication.
+//!
+//! The settings of a fedora-messaging bus are in the crate `loopabull-fedora-messaging`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,12 +32,12 @@ pub struct Fedmsg {
     pub ca: Option<PathBuf>,
     /// File with the certificate revocation list of the CA. Default: no certificate is revoked.
     pub crl: Option<PathBuf>,
-    /// Interval at which the CA and CRL files are reread. SIGHUP rereads them at once. Default: 1
-    /// hour.
+    /// Interval at which the CA and CRL files are reread. On SIGHUP, they are reread at once.
+    /// Default: 1 hour.
     #[serde(deserialize_with = "positive")]
     pub refresh: Duration,
-    /// Allowed signers of each topic. A signer is the common name of a certificate. A topic that is
-    /// not listed may be published by every trusted signer.
+    /// Allowed signers of each topic. A signer is the common name of a certificate. If a topic is
+    /// not listed, every trusted signer may publish it, unless `nitpicky` is set.
     pub policy: BTreeMap<String, Vec<String>>,
     /// Whether messages are rejected if the policy does not list their topic (`routing_nitpicky` in
     /// fedmsg).
@@ -50,15 +52,15 @@ pub struct Fedmsg {
 pub struct Endpoint {
     /// Address of the publisher's socket.
     pub address: String,
-    /// Interval of ZMTP heartbeats, which is also the timeout for each reply. None for a publisher
-    /// with libzmq before 4.2, which does not reply.
+    /// Interval between ZMTP heartbeats. The publisher must reply to each heartbeat within the same
+    /// time. None for a publisher with libzmq before 4.2, which does not reply to heartbeats.
     pub heartbeat: Option<Duration>,
     /// Time without a message after which the connection is replaced. None for a publisher that
     /// rarely sends messages.
     pub idle: Option<Duration>,
 }
 
-/// An endpoint in the form of a TOML table.
+/// An endpoint that the configuration file specifies as a table.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointTable {
@@ -120,8 +122,10 @@ pub struct Datagrepper {
     /// default is all topics.
     #[serde(default)]
     pub topics: Vec<Topic>,
-    /// Time by which a search begins early, because clocks differ and dead connections are detected
-    /// late. Default: 2 minutes.
+    /// Time that consecutive searches have in common. A search begins this much earlier than the
+    /// time up to which no message is missing, because clocks differ and dead connections are
+    /// detected late. After a connect, a second search follows after the same time. Default: 2
+    /// minutes.
     #[serde(default = "overlap", with = "humantime_serde")]
     pub overlap: Duration,
     /// Number of pages, of 100 messages each, after which the search pauses for one minute.
@@ -145,8 +149,8 @@ pub struct Deduplication {
     /// Time for which a message is remembered. Zero switches deduplication off. Default: 1 day.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// Maximum number of remembered messages. A message counts once for each task. Default:
-    /// 200,000.
+    /// Maximum number of remembered messages. A message counts once for each task that received it.
+    /// Default: 200,000.
     pub messages: usize,
 }
 

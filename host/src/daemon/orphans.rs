@@ -1,8 +1,10 @@
-//! Orphans: playbook processes and run directories that a killed daemon left behind.
+//! Kills orphans: playbook processes that a killed daemon left running. Also removes the run
+//! directories that the daemon left behind.
 //!
-//! A playbook and its child processes have the run directory as `HOME`. A process with another
-//! `HOME` is recognized by its working directory or its session. All orphans must be gone before
-//! their messages are processed again.
+//! A process is an orphan if its `HOME` is a run directory, if its working directory is in a run
+//! directory, or if it is in the session of another orphan. No orphan may be left when the messages
+//! are processed again, because a playbook could then run twice at the same time. The daemon calls
+//! this module once, at its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const SCAN_LIMIT: u32 = 500;
 /// Interval between two scans.
 const SCAN_INTERVAL: Duration = Duration::from_millis(20);
-/// Age above which a directory in `tries` is removed, because no command runs that long.
+/// Age above which a directory in `tries` is removed. No command runs that long.
 const TRY_AGE_LIMIT: Duration = Duration::from_hours(1);
 /// Maximum number of consecutive scans with the result [`Scan::Blank`]. They take 0.5 s.
 const BLANK_SCAN_LIMIT: u32 = 25;
@@ -41,7 +43,8 @@ enum Scan {
 ///
 /// # Errors
 ///
-/// If an orphan is still running after 10 s.
+/// If the processes or the run directories cannot be listed, or if an orphan is still running after
+/// 10 s.
 pub(super) fn kill_orphans(runs: &Path) -> io::Result<usize> {
     let mut killed = BTreeSet::new();
     let mut blank_scans = 0;
@@ -151,13 +154,13 @@ impl Owner {
         home.push(runs);
         let mut home = home.into_vec();
         home.push(b'/');
-        // A process with a terminal is the shell of a person who inspects the run directory. It is
-        // not killed for its working directory.
+        // If a process has a terminal, its working directory is ignored. It may be the shell of a
+        // person who inspects the run directory.
         let works_there = session.is_some_and(|session| !session.has_terminal)
             && fs::read_link(process.join("cwd"))
                 .is_ok_and(|directory| directory.starts_with(runs) && directory != runs);
-        // The environment of another user's process cannot be read, so the process is not an
-        // orphan.
+        // If the environment cannot be read, the process belongs to another user or has ended. In
+        // both cases, the process is not an orphan.
         let Ok(environment) = fs::read(process.join("environ")) else { return Self::Other };
         let has_home =
             environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(&home));
@@ -190,8 +193,8 @@ mod tests {
         sleep.arg("600").env("HOME", &home).stdin(Stdio::null());
         let mut inside = sleep.spawn().unwrap();
         let mut outside = sleep.env("HOME", runs.path()).spawn().unwrap();
-        // Two processes without the run's `HOME`: one is in the run directory, the other only in
-        // the session.
+        // Two processes without the run's `HOME`: the working directory of one is the run
+        // directory, and the other is only in the session.
         let shell = "cd /; env -i sleep 600 & cd \"$HOME\"; env -i sleep 600 & cd /; echo; wait";
         let mut session = Command::new("/usr/bin/setsid");
         session.args(["/bin/sh", "-c", shell]).env("HOME", &home).stdout(Stdio::piped());

@@ -1,15 +1,15 @@
 //! Re-executes this program with larger thread stacks.
 //!
-//! lapin, the AMQP library, parses nested tables recursively and without a depth limit, so a header
-//! of 5 kB can overflow a thread's stack. lapin creates its threads itself. The standard library
-//! reads the stack size of threads only once, from an environment variable. So this program sets
-//! the variable and executes itself again.
+//! lapin, the AMQP library, parses nested tables recursively and without a depth limit. A header of
+//! 5 kB can therefore overflow the stack of a thread. lapin starts its threads itself, with the
+//! default stack size of the standard library. The standard library reads that size only once, from
+//! an environment variable. So this program sets the variable and executes itself again.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Environment variable with the standard library's default stack size of threads.
+/// Environment variable from which the standard library reads the default stack size of threads.
 const VARIABLE: &str = "RUST_MIN_STACK";
 /// Stack size in bytes. A frame of 128 KiB can contain 26,000 nested tables, which need 400 MB in a
 /// debug build. A thread occupies only the part of its stack that it uses.
@@ -25,8 +25,8 @@ pub(crate) enum ReexecError {
 }
 
 /// Replaces this process by the same program with larger thread stacks, unless the environment
-/// already sets the stack size. Call it before standard input is read and before threads are
-/// started.
+/// already sets the stack size. Call this function before standard input is read and before threads
+/// are started.
 ///
 /// # Errors
 ///

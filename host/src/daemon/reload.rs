@@ -1,9 +1,10 @@
-//! Reload: applies changes in the task directories while the daemon runs.
+//! Applies changes in the task directories while the daemon runs.
 //!
-//! Decides when the task directories are reread. A reload builds a new catalog, which replaces the
-//! current catalog as a whole. If a component cannot be loaded, its previous version stays in use.
-//! An invalid playbook is refused. `/readyz` reports both as problems. A task with a new queue
-//! takes effect only after a restart, because queues and their workers cannot change at run time.
+//! This module decides when the task directories are reread. Each reload builds a new catalog,
+//! which is the set of loaded tasks, and replaces the current catalog as a whole. If the new
+//! version of a component cannot be loaded, the previous version stays in use. An invalid playbook
+//! is refused. `/readyz` reports both cases as problems. A task with a new queue takes effect only
+//! after a restart, because queues and their workers cannot change while the daemon runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// Creates a reload. `current` is the discovery from which the current catalog was loaded.
+    /// Creates a `Reload`. `current` is the discovery from which the current catalog was loaded.
     pub(crate) fn new(config: &Config, work: &Shared, current: Arc<Discovery>) -> Self {
         let catalog = work.runner.catalog.get();
         let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
@@ -78,7 +79,8 @@ impl Reload {
             let _watcher = watch(&folders, sender.clone()).inspect_err(|error| {
                 tracing::warn!("cannot watch the directories of tasks: {error}")
             });
-            // A reload can be dropped here, because its last step replaces the catalog.
+            // A reload in progress can be dropped here. The catalog is replaced only in the last
+            // step.
             tokio::select! {
                 () = self.reload() => (),
                 () = drain.cancelled() => return,
@@ -100,8 +102,8 @@ impl Reload {
             !self.current.unreadable.iter().any(|(known, _)| known == folder)
         };
         if let Some((folder, reason)) = discovery.unreadable.iter().find(is_new) {
-            // The directory cannot be read, so its tasks are unknown. The current catalog stays in
-            // use.
+            // The directory could be read before and cannot be read now. Its tasks are unknown, so
+            // the current catalog stays in use.
             let problem = format!("`{}`: {reason}", folder.display());
             self.health.report(Part::Tasks, problem);
             return;
@@ -148,8 +150,8 @@ impl Reload {
         report_problems(&self.runner.catalog.replace(catalog), &self.health);
     }
 
-    /// Reverts tasks that need a restart or exceed the acknowledgement timeout. Refuses invalid
-    /// playbooks.
+    /// Checks the tasks of a new catalog. If a task needs a restart or may run longer than the
+    /// acknowledgement timeout, its previous version stays in use. Invalid playbooks are refused.
     async fn check(&self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {

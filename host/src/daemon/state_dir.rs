@@ -1,5 +1,8 @@
-//! The state directory: its lock, and the file `daemon.json`, which tells commands the daemon's
-//! address.
+//! Creates and locks the state directory, and kills processes that an earlier daemon left running.
+//!
+//! Also writes the file `daemon.json`, from which commands read the address of the running daemon.
+//! The other files in the directory belong to other modules, for example the journal and the
+//! pauses.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -87,8 +90,8 @@ pub(crate) fn make(path: &Path) -> Result<(), StateError> {
 
 /// Locks the state directory for this daemon until the returned file is closed.
 ///
-/// Waits up to 2 s for a lock that is held, because a child process of a killed daemon inherits the
-/// lock and holds it until its `execve`.
+/// If the lock is held, waits up to 2 s. A child process inherits the lock from the daemon and
+/// holds it until its `execve`. So the lock can be held for a moment after the daemon was killed.
 pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
     let path = path.to_owned();
     let cannot = |source| StateError::Lock { path: path.clone(), source };
@@ -106,8 +109,8 @@ pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
     }
 }
 
-/// Kills playbook processes that a killed daemon left running, before their messages are processed
-/// again.
+/// Kills the playbook processes that a killed daemon left running, before the messages of these
+/// playbooks are processed again. Removes old directories that killed commands left in `tries`.
 pub(crate) fn kill_orphans(path: &Path) -> Result<(), StateError> {
     orphans::remove_old_tries(&path.join("tries"));
     let Ok(path) = path.join("runs").canonicalize() else { return Ok(()) };

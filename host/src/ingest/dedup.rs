@@ -1,9 +1,9 @@
-//! Deduplication: each task receives a message once within a window.
+//! Deduplication ensures that each task receives a message only once within a window of time.
 //!
 //! A message can arrive again from a second endpoint, over a bridge between two buses, after a
-//! reconnect, or from the archive. Owns the window: the keys of recent messages and their tasks, in
-//! a file and in memory. The ingest path claims a key before it publishes an entry, and records the
-//! key afterwards.
+//! reconnect, or from the archive. This module remembers recent messages in a file and in memory.
+//! It stores one key for each pair of a message and a task. The ingest path claims the key before
+//! it publishes the entry, and records the key afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -64,8 +64,8 @@ pub(super) enum Custody {
 
 /// The result of a claim.
 pub(super) enum Claimed<'a> {
-    /// The task has not received the message. Other claims for the same key wait until this claim
-    /// is dropped.
+    /// The task has not received the message. Until this claim is dropped, other claims for the
+    /// same key wait or get [`Claimed::Duplicate`].
     New(Claim<'a>),
     /// The task has already received the message, or a copy that its source keeps is being
     /// published.
@@ -114,8 +114,8 @@ impl Dedup {
     /// task.
     ///
     /// A copy with [`Custody::Nobody`] does not wait for a copy with [`Custody::Source`], because
-    /// the queue may be unavailable for a long time. The copy of the source is published in the
-    /// end, so the other copy is a duplicate.
+    /// the queue may be unavailable for a long time. The source keeps its copy until that copy is
+    /// published, so the other copy is a duplicate.
     pub(super) async fn claim(
         &self,
         message: &MessageId,
@@ -173,7 +173,7 @@ impl Claim<'_> {
     ///
     /// # Errors
     ///
-    /// If the file cannot be written. The key is then remembered in memory until the daemon ends.
+    /// If the file cannot be written. The key is then remembered only in memory.
     pub(super) async fn record(self) -> Result<(), StoreError> {
         if self.dedup.window.is_zero() {
             return Ok(());

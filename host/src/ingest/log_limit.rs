@@ -1,7 +1,7 @@
 //! A rate limit for a log line that a flood of messages would repeat.
 //!
-//! Decides when the line is logged again, and counts the occurrences in between. The metrics count
-//! every occurrence, so the limit only keeps the log readable.
+//! Decides when the line is logged again, and counts the occurrences in between. The metrics are
+//! not limited: they count every occurrence.
 
 use std::time::Duration;
 

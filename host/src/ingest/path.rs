@@ -1,9 +1,8 @@
-//! The ingest path, which all sources share: from a message to its entries.
+//! The ingest path turns a message into entries. All sources share it.
 //!
-//! Counts a message, looks up the tasks of its topic, and publishes an entry for each task that has
-//! not received the message yet. Does not know which bus a message came from. Before the ingest
-//! path on the path of a message: a source, which has verified the message. After it: the
-//! [`Publisher`].
+//! The ingest path counts the message, looks up the tasks of its topic, and publishes an entry for
+//! each task that has not received the message yet. It treats messages from all buses alike. A
+//! source verifies a message before it calls the ingest path. The [`Publisher`] stores the entries.
 
 use std::sync::Arc;
 
@@ -48,9 +47,9 @@ impl IngestPath {
         }
     }
 
-    /// Accepts a message that `source` keeps until it is acknowledged. Returns when the message may
-    /// be acknowledged: each of its entries is in its queue, in the quarantine, or counted as lost.
-    /// Waits while a queue is unavailable.
+    /// Accepts a message from the source named `source`. The source keeps the message until this
+    /// function returns. By then, each entry of the message is in its queue, in the quarantine, or
+    /// counted as lost. Waits while a queue is unavailable.
     ///
     /// # Errors
     ///
@@ -73,8 +72,8 @@ impl IngestPath {
     pub(super) fn reject(&self, rejection: &Rejection) {
         let reason = rejection.reason();
         self.count_rejection(reason);
-        // The debug level keeps a flood of rejected envelopes out of the log. The metric counts
-        // them all.
+        // The debug level keeps a flood of rejected envelopes out of the log. The metric still
+        // counts each of them.
         tracing::debug!(reason, "rejected an envelope: {rejection}");
     }
 
@@ -138,7 +137,7 @@ impl IngestPath {
     }
 }
 
-/// Records that a task received a message, if its entry is stored.
+/// Records that a task received a message, if the entry was stored.
 async fn finish(claim: Claim<'_>, entry: &Entry, accepted: Accepted) {
     match accepted {
         Accepted::Queued | Accepted::Spooled | Accepted::Quarantined => {

@@ -1,10 +1,9 @@
-//! The publisher, which stores each entry durably.
+//! The publisher stores each entry durably, and counts the result once.
 //!
-//! Decides where an entry goes: into its queue; into the spool, if the queue is unavailable and the
-//! source does not send the message again; into the quarantine, if the queue rejects the entry
-//! permanently. Counts each result once. Before the publisher on the path of a message: the ingest
-//! path. After it: [`Queues::publish`], directly or from the spool through
-//! [`forward`](Publisher::forward).
+//! The publisher stores an entry in one of three places. If possible, it publishes the entry to its
+//! queue. If the queue is unavailable and the source does not send the message again, the entry
+//! goes to the spool, and [`forward`](Publisher::forward) publishes it later. If the queue rejects
+//! the entry permanently, the entry goes to the quarantine. The ingest path calls the publisher.
 
 mod forward;
 #[cfg(test)]
@@ -24,7 +23,8 @@ use crate::ingest::spool::{Pushed, Spool};
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics};
 
-/// Timeout of a publish. An entry whose publish times out goes to the spool.
+/// Timeout for publishing an entry. After a timeout, the entry goes to the spool if the source does
+/// not send the message again.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Stores entries in their queues, in the spool or in the quarantine.
@@ -38,7 +38,7 @@ pub(super) struct Publisher {
     losses: LogLimit,
 }
 
-/// The place where an entry was stored.
+/// The place where an entry was stored, if it was stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum Accepted {
@@ -64,7 +64,7 @@ impl Publisher {
         Self { queues, spool, quarantine, health, metrics, drain, losses: LogLimit::default() }
     }
 
-    /// Publishes an entry whose message the source does not send again. If the queue is
+    /// Publishes an entry of a message that its source does not send again. If the queue is
     /// unavailable, stores the entry in the spool.
     pub(super) async fn publish(&self, entry: &Entry) -> Accepted {
         let accepted = match self.try_publish(entry).await {
@@ -75,7 +75,8 @@ impl Publisher {
         accepted
     }
 
-    /// Publishes an entry whose message `source` keeps. Retries until the queue accepts the entry.
+    /// Publishes an entry. The source named `source` keeps the message until this function returns,
+    /// so the publisher retries until the queue accepts the entry or rejects it permanently.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl Publisher {
         if !self.spool.is_empty(&entry.queue) {
             return None;
         }
-        // After a timeout, the queue may have stored the entry. The entry is published again with
-        // the same id, and the queue deduplicates it.
+        // After a timeout, the queue may have stored the entry. The entry is still published again,
+        // with the same id, and the queue deduplicates it.
         match tokio::time::timeout(PUBLISH_TIMEOUT, self.queues.publish(entry)).await {
             Ok(Ok(())) => {
                 self.resolve_problem();
@@ -212,7 +213,7 @@ impl Publisher {
         }
     }
 
-    /// Quarantines an entry whose message the source does not send again. If the daemon stops
+    /// Quarantines an entry of a message that its source does not send again. If the daemon stops
     /// first, the entry is lost.
     async fn quarantine_or_lose(&self, entry: &Entry, why: &QueueError) -> Accepted {
         match self.quarantine(entry, why).await {
@@ -228,7 +229,7 @@ impl Publisher {
 
     fn log_loss(&self, id: &str, why: &str) {
         if let Some(count) = self.losses.count() {
-            tracing::error!(message.id = %id, "lost {count} messages, the last is `{id}`: {why}");
+            tracing::error!(message.id = %id, "lost {count} messages, the last one is `{id}`: {why}");
         }
     }
 

@@ -1,9 +1,8 @@
-//! The quarantine for unusable messages. Each is in a file, with the reason.
+//! The quarantine stores unusable messages. Each message is in a file of its own, with the reason.
 //!
 //! The files are in `quarantine/` in the state directory. An operator can inspect them; the daemon
-//! does not read them again. Owns the format of the files and the limit of their total size. Before
-//! the quarantine on the path of a message: a source that cannot parse a delivery, or the publisher
-//! if a queue rejects an entry permanently.
+//! does not read them again. Two kinds of messages are quarantined: deliveries that a source cannot
+//! parse, and entries that their queue rejects permanently. The total size of the files is limited.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -60,7 +59,7 @@ pub(super) enum Quarantined {
 pub(super) struct Stopping;
 
 impl Quarantine {
-    /// Opens the directory in the state directory. Creates it if it is missing.
+    /// Opens the quarantine in a state directory. Creates its directory if it is missing.
     ///
     /// # Errors
     ///
@@ -69,15 +68,15 @@ impl Quarantine {
         Self::with_limit(state, MAX_BYTES)
     }
 
-    /// Opens the directory with another limit of the total size, in bytes.
+    /// Opens the quarantine with another limit for the total size, in bytes.
     pub(super) fn with_limit(state: &Path, max_bytes: u64) -> io::Result<Self> {
         let path = state.join("quarantine");
         fs::create_dir_all(&path)?;
         let mut bytes = 0;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
-            // A daemon died while it wrote this file. The message was not acknowledged, so the file
-            // is removed.
+            // A daemon died while it wrote this file. The message does not count as stored, so the
+            // file is removed.
             if entry.path().extension().is_some_and(|ending| ending == PARTIAL) {
                 fs::remove_file(entry.path())?;
                 continue;
@@ -143,7 +142,8 @@ impl Folder {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let path = self.path.join(format!("{name}.json"));
         self.write_file(&path, text).inspect_err(|_| {
-            // The file may already have its final name. The next attempt uses another name.
+            // The file may already have its final name. It is removed, because the next attempt
+            // uses another name.
             drop(fs::remove_file(&path));
         })?;
         *bytes += length;

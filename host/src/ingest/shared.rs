@@ -1,4 +1,4 @@
-//! The parts of the daemon that ingest uses but does not own.
+//! Handles to the parts of the daemon that ingest uses.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
-//! The trusted signers of fedmsg messages: a CA, its revocation list (CRL), and the routing policy.
+//! Builds the verifier of fedmsg signatures from a CA, its revocation list (CRL), and the routing
+//! policy.
 //!
-//! Reads the files at start, at an interval, and on SIGHUP. If a file cannot be reread, the last
-//! verifier stays in use until the CA or the CRL expires. The fedmsg source uses the current
-//! verifier.
+//! The files of the CA and the CRL are read at start, at an interval, and on SIGHUP. If a file
+//! cannot be reread, the last verifier stays in use. Once its CA or CRL has expired, the verifier
+//! rejects every message. The fedmsg source verifies messages with the current verifier.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +57,8 @@ impl SignersError {
 ///
 /// # Errors
 ///
-/// If signatures are required and no CA is configured, or a file cannot be used.
+/// If signatures are required and no CA is configured, or if a file or the routing policy cannot be
+/// used.
 pub(crate) fn verifier(config: &Fedmsg) -> Result<Verifier, SignersError> {
     if config.verify == Verify::Off {
         return Ok(Verifier::Off);
@@ -119,7 +121,7 @@ fn read_again(config: &Fedmsg, verifiers: &watch::Sender<Arc<Verifier>>, health:
         Ok(verifier) => {
             verifiers.send_replace(Arc::new(verifier));
             health.resolve(&Part::Signers);
-            tracing::info!("reread the CA, its CRL and the routing policy");
+            tracing::info!("reread the CA and its CRL");
         }
         Err(error) => {
             let error = chain(error);

@@ -60,9 +60,9 @@ impl SourcesError {
     }
 }
 
-/// Starts the sources for a role, and the forwarding of the spool. The spool is forwarded even
-/// without sources, because an earlier daemon may have left entries in it. Returns the thread of
-/// the ZeroMQ sockets, if there is a fedmsg source.
+/// Starts the sources that a role needs, and the part that publishes the entries in the spool. That
+/// part starts even without sources, because an earlier daemon may have left entries in the spool.
+/// Returns the thread of the ZeroMQ sockets, if there is a fedmsg source.
 pub(crate) async fn start(
     config: &Config,
     role: Role,
@@ -131,8 +131,8 @@ fn start_buses(
     Ok(())
 }
 
-/// Starts the thread of the ZeroMQ sockets, and datagrepper, which fetches messages that the
-/// sockets missed.
+/// Starts the thread of the ZeroMQ sockets, and the datagrepper source, which fetches messages that
+/// the sockets missed.
 fn start_fedmsg(
     config: &Config,
     path: &Arc<IngestPath>,

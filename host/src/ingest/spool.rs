@@ -1,8 +1,8 @@
-//! The spool: a file of entries that wait while their queue is unavailable.
+//! The spool is a file in which entries wait while their queue is unavailable.
 //!
-//! The spool contains entries whose source does not send the message again. Owns their order, first
-//! in and first out for each queue, and the limit of their size. Before the spool on the path of a
-//! message: the publisher, which also publishes the entries later.
+//! The spool contains only entries of messages that their source does not send again. Entries for
+//! the same queue leave the spool in the order in which they came. The total size of the messages
+//! in the spool is limited. The publisher adds the entries, and later publishes and removes them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(super) struct Spool {
     filled: Notify,
 }
 
-/// Number and size of the waiting entries, including those that are being written.
+/// Number and size of the waiting entries, including entries that are being written.
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: u64,
@@ -59,7 +59,8 @@ pub(super) enum Pushed {
 pub(super) struct Line {
     /// Id of the entry.
     pub id: String,
-    /// Parsed entry. None if another version of this program wrote it in an unknown form.
+    /// Parsed entry. None if the entry cannot be parsed, for example because another version of
+    /// this program wrote it.
     pub entry: Option<Entry>,
     number: i64,
     bytes: u64,
@@ -95,7 +96,8 @@ impl Spool {
         (waiting.entries.values().sum(), waiting.bytes)
     }
 
-    /// Returns whether no entry waits for a queue. If one waits, a new entry must not overtake it.
+    /// Returns whether no entry waits for a queue. A new entry must not overtake an entry that
+    /// waits.
     pub(super) fn is_empty(&self, queue: &QueueName) -> bool {
         !self.contains(queue.as_str())
     }
@@ -110,7 +112,7 @@ impl Spool {
         self.waiting.lock().entries.keys().cloned().collect()
     }
 
-    /// Waits until an entry is added. Returns at once if one was added since the last call.
+    /// Waits until an entry is added. Returns at once if an entry was added since the last call.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }

@@ -1,5 +1,5 @@
-//! The effects of a run: the state changes of its task, and its messages in the outbox. They are
-//! stored in the transaction that records the run.
+//! The effects of a run: the state changes of its task, and the messages that it emitted, which are
+//! stored in the outbox. Both are stored in the transaction that records the run.
 
 use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::record::Record;
 use super::rows::{from_json, insert, json};
 
-/// Records a run with its effects. If the effects cannot be recorded, changes the outcome of the
-/// run to the reason.
+/// Records a run with its effects. After a conflict or above a limit, records the run without
+/// effects, and with the conflict or the limit as its outcome.
 pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Result<Run> {
     let Record { mut run, message, sends, state } = record;
-    // A run without effects cannot conflict: its result is valid for the state that it had read.
+    // A run without effects is not checked for a conflict: it changes nothing, and its result is
+    // valid for the state that it had read.
     if run.outcome.is_success() && !(sends.is_empty() && state.written.is_empty()) {
         match conflict_or_limit(connection, &run.task, &state)? {
             None => {
@@ -44,7 +45,7 @@ pub(super) fn state(
         .optional()
 }
 
-/// Returns the messages of an entry that are not in the queues yet.
+/// Returns the emitted messages of an entry that are not in the queues yet.
 pub(super) fn outbox(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Vec<Message>> {
     connection
         .prepare("SELECT message FROM outbox WHERE entry = ?1 AND queued = 0 ORDER BY place")?
@@ -65,7 +66,7 @@ pub(super) fn awaiting_bus(
         .collect()
 }
 
-/// Returns the entries that have messages that are not in the queues yet.
+/// Returns the entries with emitted messages that are not in the queues yet.
 pub(super) fn unsent(connection: &Connection) -> rusqlite::Result<Vec<EntryId>> {
     connection
         .prepare("SELECT DISTINCT entry FROM outbox WHERE queued = 0 ORDER BY entry")?

@@ -1,5 +1,5 @@
-//! The values that callers pass to the journal, and its answer to an attempt that is about to
-//! begin.
+//! The types that the journal takes and returns: a run with its effects, and the answer whether an
+//! attempt may begin.
 
 use loopabull_model::{Message, Outcome, Run, StateChanges};
 
@@ -9,11 +9,11 @@ pub enum Begun {
     /// The attempt may run. `crashes` daemons died while they ran the entry.
     Run { crashes: u32 },
     /// The entry must be delayed. It was running when several daemons died, and must not run at the
-    /// same time as the other entries that were running.
+    /// same time as another such entry.
     Wait { crashes: u32 },
-    /// The entry already has a successful run, but its delivery was not settled.
+    /// The entry already has a successful run, but the delivery was not settled.
     Succeeded,
-    /// This attempt or a later attempt already has a recorded run, but its delivery was not
+    /// This attempt or a later attempt already has a recorded run, but the delivery was not
     /// settled.
     Ended { outcome: Outcome, attempt: u32, output: String },
 }

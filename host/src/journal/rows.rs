@@ -11,9 +11,9 @@ use super::record::Begun;
 /// Maximum size of a message that is stored with its run, in bytes of JSON.
 const MAX_MESSAGE_SIZE: usize = 256 << 10;
 
-/// Number of daemons that died during the runs of an entry before the entry is a suspect: its task may have
-/// killed them. A suspect is delayed, and runs only while no other suspect runs, so that the next death
-/// tells which of them is the cause.
+/// Number of daemons that must die during runs of an entry before the entry is a suspect. The task
+/// of a suspect may be the cause of these deaths. A suspect is delayed, and runs only while no
+/// other suspect runs. So if the daemon dies again, at most one suspect can be the cause.
 const SUSPECT_CRASHES: u32 = 2;
 
 /// Records the beginning of an attempt. Returns whether the attempt may run.
@@ -23,8 +23,7 @@ pub(super) fn begin(
     task: &TaskName,
     attempt: u32,
 ) -> rusqlite::Result<Begun> {
-    // A cancelled or conflicting run does not count as an attempt, so it does not prevent a new
-    // run.
+    // A cancelled or conflicting run does not count as an attempt, so the attempt may run again.
     let ended = connection
         .prepare_cached(
             "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict')
@@ -54,7 +53,8 @@ pub(super) fn begin(
         Some((true, crashes, _)) => (crashes.saturating_add(1), false),
         Some((false, crashes, waited)) => (crashes, waited),
     };
-    // An entry with more crashes is refused, so it is not delayed.
+    // An entry with `MAX_CRASHES` or more crashes is not delayed, because its attempt is refused
+    // later.
     let is_suspect = (SUSPECT_CRASHES..RetryPolicy::MAX_CRASHES).contains(&crashes);
     let waits = is_suspect && (!waited || runs_a_suspect(connection)?);
     connection
@@ -63,7 +63,8 @@ pub(super) fn begin(
     Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
 }
 
-/// Returns whether an entry that is a suspect is running. The entry that is to begin is not running.
+/// Returns whether a suspect is running. The entry that is about to begin is not marked as running
+/// yet, so it is not counted.
 fn runs_a_suspect(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
@@ -72,7 +73,8 @@ fn runs_a_suspect(connection: &Connection) -> rusqlite::Result<bool> {
         .query_row([SUSPECT_CRASHES, RetryPolicy::MAX_CRASHES], |row| row.get(0))
 }
 
-/// Inserts a run and deletes the record of its beginning.
+/// Inserts a run, and deletes the record of its beginning. A successful run also resets the number
+/// of crashes of its task.
 pub(super) fn insert(
     connection: &Connection,
     run: &Run,

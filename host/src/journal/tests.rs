@@ -150,8 +150,8 @@ async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds()
     assert_eq!(die().await, [1]);
 }
 
-/// A crash can leave any part of the last transaction on disk. The journal can then be opened and
-/// contains all earlier runs. It contains the last run completely or not at all.
+/// A crash can leave any part of the last transaction on disk. The journal must then still open,
+/// with all earlier runs, and with the last run either complete or missing.
 #[tokio::test]
 async fn a_journal_cut_within_its_last_transaction_opens_again() {
     let state = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! The current activity of the daemon: its workers, its sources, and counts since the start.
+//! The current activity of the daemon: the state of each worker and source, and counts since the
+//! start.
 //!
-//! Many parts write the activity, and `/status` reads it. The lock is held for a moment and never
-//! over an `await`.
+//! Many parts of the daemon report their activity here, and `/status` shows it. The lock is held
+//! for a moment and never over an `await`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -50,7 +51,7 @@ pub(crate) struct SourceActivity {
     pub received: u64,
     /// Time at which the last message was received.
     pub last: Option<Instant>,
-    /// State of the connection. None until it is first known.
+    /// State of the connection. None until the source reports it for the first time.
     pub link: Option<Link>,
 }
 
@@ -58,7 +59,7 @@ pub(crate) struct SourceActivity {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Link {
     Connected,
-    /// The source is not connected, for this reason. It keeps reconnecting.
+    /// The source is not connected, for the given reason. It tries to reconnect.
     Lost(String),
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Counts {
     pub succeeded: u64,
 }
 
-/// A guard for a worker that processes a delivery. Dropping the guard makes the worker idle.
+/// A guard for a worker that processes a delivery. Dropping the guard marks the worker as idle.
 #[derive(Debug)]
 pub(crate) struct Busy<'a> {
     activity: &'a Activity,
@@ -119,7 +120,7 @@ impl Activity {
         });
     }
 
-    /// Shows a worker as processing a delivery until the guard is dropped.
+    /// Marks a worker as busy with a delivery until the returned guard is dropped.
     pub(crate) fn start(&self, worker: u32, delivery: &Delivery) -> Busy<'_> {
         let processing = Processing {
             task: delivery.entry.task.clone(),

@@ -1,8 +1,8 @@
 //! Readiness: the current problems of the daemon's parts.
 //!
-//! Each part reports its problem, and resolves it later. `/readyz`, `/status` and the command
-//! `status` show all problems. The daemon is ready if there are no problems. The lock is held for a
-//! moment and never over an `await`.
+//! A part reports its problem when the problem begins, and resolves it when the problem ends. The
+//! daemon is ready if there are no problems. `/readyz`, `/status` and the command `status` show all
+//! problems. The lock is held for a moment and never over an `await`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,7 +71,7 @@ impl Health {
         self.problems.lock().remove(part);
     }
 
-    /// Returns a guard for the problem of a part. The part has no problem yet.
+    /// Returns a guard for the problem of a part. Does not report a problem.
     pub(crate) fn condition(&self, part: Part) -> Condition<'_> {
         Condition { health: self, part }
     }

@@ -1,7 +1,7 @@
 //! The metrics, in Prometheus' text format.
 //!
-//! Values of labels come from closed sets or from names that the operator chose. No label contains
-//! a topic, an id or other text from a message.
+//! Each value of a label is from a closed set, or is a name that the operator chose. No label
+//! contains a topic, an id or other text from a message.
 
 use std::sync::atomic::AtomicU64;
 
@@ -106,7 +106,7 @@ metrics! {
     /// Durations of runs.
     run_seconds: Family<ByKind, Histogram> = "run_duration" in Seconds
         by Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
-    /// Playbook runs without a certain sandbox layer, by layer.
+    /// Playbook runs without a sandbox layer that was requested, by layer.
     degraded: Family<ByLayer, Counter> = "playbook_degraded_runs";
     /// Processes that playbooks left running and that were killed.
     killed: Counter = "playbook_processes_killed";
@@ -188,8 +188,8 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a run. Tasks that are not loaded share one label, because their names come from the
-    /// queue, into which other programs can publish any name.
+    /// Counts a run. All tasks that are not loaded share one label. Their names come from the
+    /// queue, and other programs can publish entries with any name into the queue.
     pub(crate) fn count_run(&self, run: &Run, task: Option<&Task>) {
         let task = task.map_or_else(|| "(not loaded)".to_owned(), |task| task.name.to_string());
         let labels = ByOutcome { task, outcome: run.outcome.name() };
@@ -312,7 +312,7 @@ mod tests {
         loopabull_reloads Reloads of the tasks.
         loopabull_runs Finished runs, by task and outcome.
         loopabull_run_duration_seconds Durations of runs.
-        loopabull_playbook_degraded_runs Playbook runs without a certain sandbox layer, by layer.
+        loopabull_playbook_degraded_runs Playbook runs without a sandbox layer that was requested, by layer.
         loopabull_playbook_processes_killed Processes that playbooks left running and that were killed.
         loopabull_playbook_cold_starts Playbook runs that were started without a warm Ansible process, by reason.
         loopabull_claims_lost Deliveries that the queue took back before they were settled.

@@ -53,7 +53,7 @@ struct Sent {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaseError {
     #[error(
-        "cannot record the outcome `{outcome}`, because a task only returns success, retry or reject"
+        "cannot record the outcome `{outcome}`, because a test case can only expect success, retry or reject"
     )]
     Outcome { outcome: &'static str },
     #[error("the value of the state key `{key}` is not JSON")]

@@ -1,8 +1,8 @@
-//! The catalog: the loaded tasks.
+//! The catalog contains the loaded tasks, and the refused tasks with the reasons.
 //!
-//! Decides which tasks are loaded and which are refused. A reload builds a new catalog, which
-//! replaces the current catalog as a whole. So a run uses one version of all tasks from start to
-//! end.
+//! This module loads the tasks that `discovery` found, and decides which of them are refused. It
+//! does not decide when tasks are reloaded. A reload builds a new catalog, which replaces the
+//! current catalog as a whole. So a run uses one version of all tasks from start to end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,13 +46,13 @@ pub(crate) struct Catalog {
 pub(crate) struct CurrentCatalog(RwLock<Arc<Catalog>>);
 
 impl CurrentCatalog {
-    /// Creates the value with a first catalog.
+    /// Makes a first catalog current.
     pub(crate) fn new(catalog: Catalog) -> Self {
         Self(RwLock::new(Arc::new(catalog)))
     }
 
-    /// Returns the current catalog. Call it once for each message, so that the whole processing
-    /// uses one version of all tasks.
+    /// Returns the current catalog. Call this function once for each message, so that the message
+    /// is processed with one version of all tasks.
     pub(crate) fn get(&self) -> Arc<Catalog> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -139,7 +139,8 @@ impl Catalog {
         refused.chain(outdated)
     }
 
-    /// Replaces a loaded task by its previous version, or refuses the task if there is none.
+    /// Replaces a loaded task by its previous version. Refuses the task if it has no previous
+    /// version.
     pub(crate) fn revert(&mut self, name: &TaskName, previous: &Self, reason: String) {
         let (Some(task), Some((usable, loaded))) =
             (self.routes.task(name).cloned(), previous.usable(name))
@@ -168,7 +169,8 @@ impl Catalog {
         self.stamps.remove(name);
     }
 
-    /// Returns what was loaded for a task, if its manifest is the same and it has no problem.
+    /// Returns the loaded component or secrets of a task, if its manifest is unchanged and the task
+    /// has no problem.
     fn loaded(&self, task: &Task) -> Option<Loaded> {
         let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
         let has_no_problem =

@@ -1,7 +1,9 @@
-//! Discovery: the tasks in the directories of components and playbooks, before they are loaded.
+//! Discovery finds the tasks in the directories of components and playbooks, and reads their
+//! manifests.
 //!
-//! All task files are opened relative to a directory that cap-std opened once. No file name
-//! contains text from a message. A problem with one file is a finding and does not affect other
+//! Discovery does not load the tasks; `catalog` loads them. Discovery opens each directory once,
+//! with cap-std, and opens all files of tasks relative to it. No file name contains text from a
+//! message. A problem with one file becomes a finding for the operator, and does not affect other
 //! tasks.
 
 use std::collections::BTreeMap;
@@ -135,8 +137,8 @@ impl Discovery {
         Some(dir)
     }
 
-    /// Returns the sorted names of the regular files with this extension. The names have no
-    /// extension. Adds a note for each manifest without such a file.
+    /// Returns the names of the regular files with this extension. The names are sorted and do not
+    /// contain the extension. Adds a note for each manifest that has no such file.
     fn stems(&mut self, dir: &Dir, folder: &Path, extension: &str) -> Vec<String> {
         let mut stems = Vec::new();
         let mut manifests = Vec::new();
@@ -185,8 +187,8 @@ impl Discovery {
     }
 }
 
-/// Returns the reasons why a task must not run: its manifest exceeds the ceiling, or has settings
-/// that do not apply to the task.
+/// Returns the reasons why a task must not run: its manifest exceeds the ceiling, grants a path
+/// that must not be granted, or has settings for the other kind of task.
 fn objections(config: &Config, task: &Task) -> Vec<String> {
     let manifest = &task.manifest;
     let mut objections = config.ceiling.excess(manifest);

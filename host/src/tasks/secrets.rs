@@ -1,7 +1,8 @@
-//! Secrets: values that a manifest names. They are read when its task is loaded.
+//! Reads the secrets of a task when the task is loaded.
 //!
-//! Owns the sources of the values: files, environment variables and systemd credentials. Only the
-//! runners of tasks receive the values. No error, log line or record contains them.
+//! A manifest names each secret and its source: a file, an environment variable or a systemd
+//! credential. Only the runners of tasks receive the values. No error, log line or recorded run
+//! contains them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,8 +13,8 @@ use loopabull_model::{Mask, SecretSource};
 
 /// Maximum size of a secret in bytes.
 const MAX_BYTES: u64 = 64 << 10;
-/// Environment variable with the directory of a service's credentials (systemd.exec(5),
-/// `LoadCredential=`).
+/// Environment variable with the path of the directory in which systemd stores the credentials of a
+/// service (systemd.exec(5), `LoadCredential=`).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The reason why a secret cannot be read. No error contains the value of the secret.

@@ -9,11 +9,11 @@ use loopabull_model::{Manifest, TaskName};
 use crate::tasks::secrets;
 
 /// Metadata of a task's files, and of the files and directories that its manifest names. A task
-/// with another stamp is loaded again.
+/// whose stamp has changed is loaded again.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stamp(Vec<Option<FileStamp>>);
 
-/// Inode; size of a file, or device of a directory; modification time.
+/// The inode, then the size of a file or the device of a directory, then the modification time.
 type FileStamp = (u64, u64, SystemTime);
 
 impl Stamp {
@@ -26,8 +26,8 @@ impl Stamp {
         Self(vec![read(extension), read("toml")])
     }
 
-    /// Adds the secrets and directories that the manifest names. A changed secret or a replaced
-    /// directory therefore changes the stamp of the task.
+    /// Adds the stamps of the secret files and directories that the manifest names. A changed
+    /// secret or a replaced directory therefore changes the stamp of the task.
     pub(super) fn add_referenced_files(&mut self, manifest: &Manifest) {
         let grants = &manifest.grants;
         let secrets = grants.secrets.values().filter_map(secrets::path);

@@ -1,5 +1,8 @@
-//! Compares the timeouts of tasks with the broker's acknowledgement timeout. A task that may run
-//! longer is refused, because the broker would redeliver its message while it runs.
+//! Finds tasks that may run longer than the broker's acknowledgement timeout.
+//!
+//! The broker would redeliver the message of such a task while the task is still running. So the
+//! daemon does not start with such a task, and a reload does not apply it, unless the configuration
+//! sets `ignore_consumer_timeout`. This module only finds the tasks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +13,7 @@ use loopabull_queue::{AckTimeout, Queues};
 
 use crate::config::Config;
 
-/// Time allowed after a task's timeout to end, record and settle the run.
+/// Time to end, record and settle a run after the timeout of its task.
 const SETTLE_MARGIN: Duration = Duration::from_secs(30);
 
 /// A task that may run longer than the broker's acknowledgement timeout.
@@ -19,7 +22,8 @@ pub(crate) struct TimeoutTooLong {
     task: TaskName,
     queue: QueueName,
     timeout: Duration,
-    /// Time from a delivery to its acknowledgement: the timeout, multiplied by the prefetch limit.
+    /// Longest time from a delivery to its acknowledgement: the timeout, multiplied by the prefetch
+    /// limit.
     needed: Duration,
     broker: AckTimeout,
 }

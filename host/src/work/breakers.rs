@@ -1,4 +1,4 @@
-//! The circuit breakers, which pause a task after too many consecutive failures.
+//! The circuit breakers pause a task after too many consecutive failures.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) struct Breakers {
 }
 
 impl Breakers {
-    /// Creates circuit breakers that pause tasks in `pauses`.
+    /// Creates the circuit breakers. They add the pauses of tasks to `pauses`.
     pub(crate) fn new(pauses: Arc<Pauses>) -> Self {
         Self { started: Instant::now(), by_task: Mutex::default(), pauses }
     }

@@ -1,7 +1,7 @@
-//! Publishes emitted messages on a bus, after the messages are in the queues.
+//! Publishes emitted messages on a bus, after they were published to the queues.
 //!
-//! Before this publisher on the path of a message: [`Outbox::send`](super::outbox::Outbox::send).
-//! After it: [`Exchange::publish`].
+//! [`Outbox::send`](super::outbox::Outbox::send) publishes the messages to the queues first, and
+//! leaves them in the journal. This publisher reads them there, and calls [`Exchange::publish`].
 
 use std::sync::Arc;
 use std::time::Duration;

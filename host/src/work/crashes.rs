@@ -1,4 +1,8 @@
-//! Pauses a task at start if it was running each time that several consecutive daemons died.
+//! Pauses a task at the start of the daemon if several earlier daemons died while the task was
+//! running.
+//!
+//! The journal counts the crashes. Other modules delay or refuse a single entry that was running
+//! during several crashes.
 
 use loopabull_model::Target;
 
@@ -6,11 +10,12 @@ use crate::error::chain;
 use crate::journal::Journal;
 use crate::work::pauses::Pauses;
 
-/// Number of consecutive daemons that must die while a task is running before the task is paused. A
-/// single entry is refused after fewer crashes.
+/// Number of daemons that must die while a task is running before the task is paused. A successful
+/// run of the task resets the count. A single entry is refused after fewer crashes.
 const MAX_CRASHES: u32 = 5;
 
-/// Pauses the tasks that were running when each of the last `MAX_CRASHES` daemons died.
+/// Counts the crash of the last daemon for the tasks that were running. Pauses a task whose count
+/// is at least `MAX_CRASHES`.
 pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
     let crashed = match journal.take_crashed().await {
         Ok(crashed) => crashed,
@@ -25,7 +30,7 @@ pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
             crashed.task,
         );
         if crashed.count >= MAX_CRASHES {
-            let reason = format!("the last {} daemons died while it was running", crashed.count);
+            let reason = format!("{} daemons died while it was running", crashed.count);
             pauses.pause_automatically(Target::Task(crashed.task), &reason.into()).await;
         }
     }

@@ -1,5 +1,5 @@
-//! Errors of queues, files and the bus, which are retried. The failure of a task is an outcome, not
-//! an error.
+//! Errors of queues, files and the bus. An operation that fails with such an error is retried. The
+//! failure of a task is an outcome, not an error.
 
 use loopabull_queue::{AmqpError, QueueError};
 use loopabull_store::StoreError;

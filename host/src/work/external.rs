@@ -1,10 +1,10 @@
-//! The router of external messages, which other programs publish directly to a work queue.
+//! Routes external messages. An external message is a message that another program published
+//! directly to a work queue.
 //!
-//! A worker routes an external message by its topic, as ingest routes a message from a bus. In
-//! contrast to ingest, the router dead-letters a message if no task subscribes to its topic.
-//!
-//! Before the router on the path of a message: the worker, which received the message. After it:
-//! the queues of the tasks.
+//! The router replaces an external message by one entry for each task that subscribes to its topic,
+//! as ingest does for a message from a bus. Unlike ingest, it dead-letters a message if no task
+//! subscribes to the topic. The worker receives the message and calls the router. The entries go to
+//! the queues of their tasks.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(crate) struct ExternalRouter {
 }
 
 impl ExternalRouter {
-    /// Replaces an external message by one entry for each task that subscribes to its topic. A
-    /// message that cannot be parsed, or to whose topic no task subscribes, is dead-lettered.
+    /// Replaces an external message by one entry for each task that subscribes to its topic.
+    /// Dead-letters the message if it cannot be parsed, or if no task subscribes to its topic.
     pub(crate) async fn route(
         &self,
         queue: &QueueName,
@@ -87,8 +87,8 @@ impl ExternalRouter {
 
 fn parse(queue: &QueueName, external: &External) -> Result<Message, Rejection> {
     let properties = Properties {
-        // A message from the default exchange has the name of the queue as its routing key, which
-        // is not a topic.
+        // If a message comes from the default exchange, its routing key is the name of the queue
+        // and not a topic.
         topic: Some(external.routing_key.as_str()).filter(|key| *key != queue.as_str()),
         message_id: external.message_id.as_deref(),
         headers: &external.headers,

@@ -1,5 +1,5 @@
-//! The entries in progress. If the broker redelivers an entry that is being processed, the second
-//! delivery is not processed at the same time.
+//! The entries in progress. If the broker redelivers an entry that this daemon is still processing,
+//! the second delivery is not processed at the same time.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct EntriesInProgress(Mutex<HashSet<EntryId>>);
 
-/// A guard for an entry in progress. Dropping the guard ends the progress.
+/// A guard for an entry in progress. When the guard is dropped, the entry is not in progress any
+/// more.
 #[derive(Debug)]
 pub(crate) struct EntryInProgress<'a> {
     entries: &'a EntriesInProgress,

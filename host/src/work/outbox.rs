@@ -1,13 +1,14 @@
-//! The outbox: emitted messages on their way from the journal to the queues.
+//! The outbox takes the messages that tasks emit from the journal, and sends them to the queues.
 //!
-//! The journal stores an emitted message together with its run, and keeps the message until each
-//! task that subscribes to the topic has an entry in its queue. So no message is lost, and no
-//! message comes from a failed run. After a crash in between, the next daemon sends the messages
-//! again with the same ids. The queues deduplicate these messages; consumers of a bus have to
-//! deduplicate them by id. [`BusPublisher`](super::bus_publisher::BusPublisher) publishes on the
-//! bus separately, so that an unavailable bus does not delay workers.
+//! The journal stores an emitted message together with its run, so no message comes from a failed
+//! run. The journal keeps the message until each task that subscribes to its topic has an entry in
+//! its queue, so no message is lost. If the daemon crashes before the message is marked as sent,
+//! the next daemon sends the message again with the same id. The queues deduplicate such a message;
+//! consumers of a bus have to deduplicate it by its id.
 //!
-//! Before the outbox on the path of a message: [`Journal::record`]. After it: [`Queues::publish`].
+//! [`BusPublisher`](super::bus_publisher::BusPublisher) publishes the messages on the bus
+//! separately, so that an unavailable bus does not delay workers. [`Journal::record`] fills the
+//! outbox, and [`Queues::publish`] receives the entries.
 
 use std::sync::Arc;
 
@@ -90,7 +91,7 @@ impl Outbox {
             self.metrics.unrouted.inc();
             self.activity.count(|counts| counts.unrouted += 1);
             let topic = &message.topic;
-            tracing::warn!(message.id = %message.id, "no task subscribes to emitted topic `{topic}`");
+            tracing::warn!(message.id = %message.id, "no task subscribes to topic `{topic}` of an emitted message");
         }
         for task in tasks {
             self.metrics.entries.get_or_create(&ByTask { task: task.name.to_string() }).inc();

@@ -1,8 +1,9 @@
-//! The watcher of pauses, which commands can change while the daemon runs.
+//! Watches the pauses, because the commands `pause` and `resume` can change them while the daemon
+//! runs.
 //!
-//! The watcher rereads the pauses at an interval, and releases the held entries of all tasks that
-//! are neither refused nor paused. It does so at every interval, because a worker may hold an entry
-//! of a task that was just resumed.
+//! The watcher rereads the pauses at an interval. Each time, it also releases the held entries of
+//! all tasks that are neither refused nor paused. A release at the moment when a task is resumed
+//! would not be enough: a worker may hold another entry of the task just afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;

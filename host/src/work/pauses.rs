@@ -1,9 +1,9 @@
 //! Pauses of tasks, queues and workers, with their reasons.
 //!
-//! Owns the file `control.db` in the state directory. The commands `pause` and `resume` change the
-//! file, and the daemon rereads it. A user with write access to the state directory can therefore
-//! pause tasks. Pauses of tasks and queues survive restarts; the pause of a worker ends with its
-//! daemon.
+//! The pauses are stored in the file `control.db` in the state directory. The commands `pause` and
+//! `resume` change the file, and the daemon rereads it. So a user needs only write access to the
+//! state directory to pause a task. Pauses of tasks and queues survive restarts; the pause of a
+//! worker ends with its daemon.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,8 +36,8 @@ pub(crate) struct Pauses {
     current: watch::Sender<Arc<PauseMap>>,
     /// Pauses that have taken effect but are not in the file yet.
     unwritten: Mutex<PauseMap>,
-    /// Lock for rereading the file, held over `await` on purpose. Without it, an older content of
-    /// the file could become current after a newer one.
+    /// Lock for rereading the file, held over `await` on purpose. Without the lock, older content
+    /// of the file could replace newer content.
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -74,7 +74,7 @@ impl Pauses {
         if let Err(error) = self.pause(target.clone(), reason).await {
             let error = chain(error);
             tracing::error!(
-                "cannot save the pause of {target}, so it ends with this daemon: {error}"
+                "cannot save the pause of {target} yet, so a restart would end it: {error}"
             );
         }
     }

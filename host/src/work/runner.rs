@@ -1,7 +1,8 @@
-//! The runner, which runs a task: a component or a playbook.
+//! The runner runs a task, which is a component or a playbook.
 //!
-//! Owns the current catalog. Does not know the queues and the journal. Before the runner on the
-//! path of a message: the worker. After it: the component runner or the launcher.
+//! The runner holds the current catalog, and passes a run to the component runner or to the
+//! playbook runner. It does not know the queues and the journal. An attempt of a worker and the
+//! command `test` call the runner.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Task locks: several runs of a task hold its lock shared, or one run holds it exclusively.
+//! Task locks: either several runs of a task share its lock, or one run holds the lock exclusively.
 //!
 //! A run conflicts if another run changed the state that the run had read. The conflicting run is
-//! repeated with the exclusive lock, so that it cannot conflict again. Its external effects, such
-//! as HTTP requests, are therefore repeated at most once.
+//! repeated with the exclusive lock, so that it cannot conflict again. External effects of a run,
+//! such as HTTP requests, are therefore repeated at most once because of conflicts.
 
 use std::collections::HashMap;
 use std::sync::Arc;

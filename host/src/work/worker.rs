@@ -1,12 +1,12 @@
-//! A worker, which processes the deliveries of one queue, one at a time.
+//! A worker processes the deliveries of one queue, one at a time.
 //!
-//! Owns the loop: receives deliveries while neither the worker nor its queue is paused, and
-//! consumes the queue again after an error. After a run, the worker processes the next delivery,
-//! whatever the outcome. Only the failure of a task with `on_failure = "stop-worker"` stops the
-//! worker.
+//! A worker receives deliveries while neither the worker nor its queue is paused. After an error,
+//! it consumes the queue again. After a run, it goes on with the next delivery, whatever the
+//! outcome. There is one exception: the failure of a task with `on_failure = "stop-worker"` pauses
+//! the worker.
 //!
-//! Before the worker on the path of a message: the queue. After it: [`Deliveries`], or
-//! [`ExternalRouter`].
+//! The worker passes entries to [`Deliveries`], and external messages to [`ExternalRouter`]. It
+//! does not run tasks itself.
 
 pub(crate) mod admission;
 pub(crate) mod attempt;
@@ -34,7 +34,7 @@ pub(crate) struct Worker {
     pub pauses: Arc<Pauses>,
     pub external: Arc<ExternalRouter>,
     pub deliveries: Arc<Deliveries>,
-    /// Retries of this worker. They contain the number of the worker.
+    /// Retries of this worker, with the number of the worker.
     pub retries: Retries,
 }
 
@@ -101,7 +101,7 @@ impl Worker {
             received = &mut receive => received,
             () = self.pauses.wait_until_paused(&targets) => {
                 // `receive` must not be dropped, because it may be writing a claim to disk. So it
-                // is stopped and awaited.
+                // is told to stop, and awaited.
                 stop.cancel();
                 receive.await
             }

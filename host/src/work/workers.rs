@@ -1,4 +1,5 @@
-//! Starts the workers and the parts around them.
+//! Starts the workers. Also starts the parts that serve them: the pause watcher, the outbox and the
+//! bus publisher.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::work::worker::delivery::Deliveries;
 use crate::work::worker::retry::Retries;
 use crate::work::worker::settle::Settler;
 
-/// Spawns the workers of the queues, and the parts around the workers, into `parts`. Each of them
-/// runs until the daemon drains.
+/// Spawns the workers of the queues, and the parts that serve the workers, into `parts`. All of
+/// these run until the daemon drains.
 pub(crate) async fn start(
     config: &Config,
     shared: &Shared,

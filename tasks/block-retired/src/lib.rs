@@ -2,9 +2,9 @@
 //!
 //! Dist-git publishes a `git.receive` message for every pushed commit. A commit that adds the file
 //! `dead.package` retires its package. Fewer than one commit in a thousand retires a package. A playbook
-//! needs seconds to check a commit, and this task needs microseconds. For a retirement the task emits a
-//! message to `org.fedoraproject.ENV.block.retired`, where ENV is copied from the received topic. The emitted
-//! message starts the playbook `retire-package`.
+//! would need seconds to check a commit; this task needs microseconds. For a retirement the task emits a
+//! message to `org.fedoraproject.ENV.block.retired`, where ENV is copied from the received topic. For this
+//! message the host runs the playbook `retire-package`.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ pub(crate) fn block_retired(message: Message<Push>, cx: &Context) -> Result {
 }
 
 impl Lines {
-    /// Returns whether the file may exist after the commit. If the file only lost lines, the commit deleted
+    /// Returns whether the file may exist after the commit. If lines were only removed, the commit deleted
     /// the file, and the package is no longer retired.
     fn were_added(&self) -> bool {
         self.additions != Some(0) || self.deletions == 0

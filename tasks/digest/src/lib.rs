@@ -1,10 +1,10 @@
-//! Collects build results, and emits one message, called a digest, for many results.
+//! Collects build results, and emits one message for many results. This message is called a digest.
 //!
-//! The collected results are stored in the state of the task. The host stores the state of a run and sends
-//! its emitted messages together, or does neither. The task recognises a redelivered message by its id.
-//! Therefore each result is in exactly one digest. The task remembers the ids of the last [`REMEMBERED`]
-//! messages. If a message is redelivered after more than that number of other messages, its result is counted
-//! again.
+//! The collected results are stored in the state of the task. The host stores the state changes of a run and
+//! sends its emitted messages together, or does neither. The task also recognises a redelivered message by
+//! its id. Therefore each result is in exactly one digest. There is one exception: the task remembers only
+//! the ids of the last [`REMEMBERED`] messages. If a message is redelivered after more than this number of
+//! other messages, its result is counted again.
 
 use std::collections::VecDeque;
 

@@ -1,11 +1,11 @@
-//! A Pagure flag: its status, and its id. A later flag with the same id replaces the flag.
+//! A Pagure flag: its content and its id. A flag replaces an earlier flag with the same id.
 
 /// The content of a flag.
 #[derive(Debug)]
 pub(crate) struct Flag {
     /// The status, as Pagure defines it: `pending`, `success`, `failure` or `error`.
     pub(crate) status: &'static str,
-    /// The percentage. `None` if the test is not finished.
+    /// The percentage: 100 for a success, 0 for a failure, and `None` without a result.
     pub(crate) percent: Option<&'static str>,
     pub(crate) comment: String,
 }

@@ -1,9 +1,9 @@
 //! Flags a dist-git pull request with the state of its CI run.
 //!
-//! The pull request shows one flag for each of its tests, and the flag shows the current state of the test.
-//! Fedora's loopabull did the same. The state is the last word of the topic: `queued`, `running`, `complete`
-//! or `error`. The body is that of a `dist-git-pr.test` message of Fedora CI. [`CiRun`] contains the fields
-//! that the task reads.
+//! The pull request shows one flag for each of its tests, with the current state of the test. Fedora's
+//! loopabull set the same flags. The state is the last word of the topic: `queued`, `running`, `complete` or
+//! `error`. The messages are the `dist-git-pr.test` messages of Fedora CI. [`CiRun`] contains the fields of
+//! their body that the task reads.
 //!
 //! If a message needs no flag, the run succeeds, and its note `skipped` contains the reason.
 

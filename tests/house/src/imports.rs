@@ -1,4 +1,4 @@
-//! The imports between the files of one crate.
+//! Reads the imports between the files of one crate, and finds circles among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Imports {
 }
 
 impl Imports {
-    /// Reads the imports of the crate in this folder, of its library and its binary.
+    /// Reads the imports of the crate in this folder: those of its library and those of its binary.
     ///
     /// # Panics
     ///

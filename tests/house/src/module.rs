@@ -1,4 +1,4 @@
-//! One module of a crate: its file, its child modules, and the paths that its code names.
+//! Reads one module of a crate: its file, its child modules, and the paths that its code names.
 //!
 //! Code under `#[cfg(test)]` is ignored, because tests may import anything.
 
@@ -81,7 +81,7 @@ impl<'ast> Visit<'ast> for Names {
         self.add_use(&item.tree, &mut Vec::new(), is_public);
     }
 
-    /// Skips the path in `pub(crate)` and its like, which imports nothing.
+    /// Skips the path in `pub(crate)`, `pub(super)` and `pub(in …)`, which imports nothing.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

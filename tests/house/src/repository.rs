@@ -9,8 +9,8 @@ const FOLDERS: [&str; 4] = ["host", "guest-sdk", "tests", "tasks"];
 
 /// Returns the root of the repository whose tests run.
 ///
-/// Prefers the variable that cargo sets for tests. The path that was compiled in may be that of another
-/// checkout, if two checkouts share a target directory.
+/// Uses the variable that cargo sets for tests, if it is set. The path that was compiled into this crate may
+/// be that of another checkout, if two checkouts share a target directory.
 pub fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Imports point one way. There is no circle between the files of a crate, and no import against the order
+//! Checks that imports point one way: no circle between the files of a crate, and no import against the order
 //! that ARCHITECTURE.md declares.
 
 use std::collections::BTreeMap;

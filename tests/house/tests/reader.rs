@@ -1,4 +1,4 @@
-//! Tests of the import reader. Small crates contain each form of a path.
+//! Tests of the reader of imports, on small crates in which paths are written in every possible way.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;

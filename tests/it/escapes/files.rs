@@ -1,4 +1,5 @@
-//! Files: granted directories can be used, and no path, link or swapped directory leads out of them.
+//! Escapes through files: a component can use its granted directories, and no path, link or swapped directory
+//! leads out of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -152,8 +153,8 @@ fn no_symbolic_link_leads_out_of_a_granted_directory() {
         ("list /ro out/.", "not-permitted"),
         ("list /ro absolute/", "not-permitted"),
         ("list /ro proc/root/", "not-permitted"),
-        // Changes through a link, which is the last name of the path, ends with a slash, or is inside the
-        // path.
+        // Changes through a link. The link is the end of the path, is followed by a slash at the end, or is
+        // inside the path.
         ("write /rw out-file x", "not-permitted"),
         ("write /rw out-file/ x", "is-directory"),
         ("write /rw out/new x", "not-permitted"),
@@ -221,8 +222,8 @@ fn a_read_only_directory_cannot_be_changed() {
             ("symlink /ro file new", "not-permitted"),
             ("rename /ro file /ro new", "not-permitted"),
             ("link /ro file /ro new", "not-permitted"),
-            // No file is moved or linked from one directory to the other. Otherwise a file of `/ro` would
-            // become writable in `/rw`.
+            // Files cannot be moved or linked from one granted directory to the other. Otherwise a file of
+            // `/ro` could become writable in `/rw`.
             ("rename /ro file /rw got", "not-permitted"),
             ("rename /rw file /ro got", "not-permitted"),
             ("link /ro file /rw got", "not-permitted"),

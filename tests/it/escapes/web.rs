@@ -1,4 +1,5 @@
-//! HTTP: requests reach only granted origins, even if their parts try to name another site.
+//! Escapes through HTTP: requests reach only granted origins, even if a part of the request tries to name
+//! another site.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A cable to a host in a network namespace. The cable can be cut without an error on either side.
+//! A cable from the test process to a host that is simulated by a network namespace. When the cable is cut,
+//! neither side gets an error.
 
 use std::net::Ipv4Addr;
 

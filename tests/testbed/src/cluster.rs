@@ -16,7 +16,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Rabbit>,
-    /// The network of the nodes, which is dropped after them. `None` if they share the loopback address.
+    /// The network of the nodes. It is dropped after the nodes. `None` if the nodes share the loopback
+    /// address.
     network: Option<Network>,
 }
 

@@ -1,4 +1,5 @@
-//! Real servers for tests, and faults of these servers on demand.
+//! Real servers for tests, and functions that cause faults of these servers. Also the oracle, which finds
+//! lost messages in the logs of a test.
 //!
 //! A [`Rabbit`] is a private RabbitMQ node on free ports of the loopback address. It needs no systemd, does
 //! not disturb other servers of the machine, and can be killed, frozen and started again. A

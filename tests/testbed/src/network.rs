@@ -1,8 +1,8 @@
 //! A network that can be cut: one network namespace for each host, joined by a bridge.
 //!
-//! The bridge is in a namespace too. A child process holds each namespace and ends with the test process, so
-//! nothing is left behind. The test process has one address in the network. It reaches every host, even if
-//! the hosts cannot reach each other.
+//! The bridge is in a namespace of its own. Each namespace exists as long as a child process, which ends with
+//! the test process. So nothing is left behind. The test process has an address in the network too, and can
+//! reach every host even if the hosts cannot reach each other.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;

@@ -1,10 +1,10 @@
-//! The oracle of a test: it decides from the logs whether messages were lost.
+//! The oracle decides from the logs of a test whether messages were lost.
 //!
-//! The logic is that of Jepsen's checker `total-queue`: a confirmed message must be done or dead,
-//! and a message that is done must have been attempted. The publisher writes a [`Ledger`] with
-//! `attempted ID` and `confirmed ID`. The task is a [`Recorder`], which writes
-//! `start ID ATTEMPT PID MILLIS` and `end ID ATTEMPT PID RC MILLIS`. The caller lists the dead
-//! letters. Each message has one task.
+//! The logic is that of Jepsen's checker `total-queue`. Each confirmed message must have a successful run or
+//! be a dead letter. The publisher must at least have tried to publish each message that was run. The
+//! publisher writes a [`Ledger`] with the lines `attempted ID` and `confirmed ID`. The task is a
+//! [`Recorder`], which writes the lines `start ID ATTEMPT PID MILLIS` and `end ID ATTEMPT PID RC MILLIS`. The
+//! caller lists the dead letters. Each message has one task.
 
 mod ledger;
 mod recorder;
@@ -33,7 +33,8 @@ pub struct Oracle {
     /// The ids of the dead-lettered messages.
     pub dead: BTreeSet<String>,
     /// The number of starts that a message may have in addition to its attempts, for each time that it was
-    /// published. Additional starts are possible, because a requeued run does not count as an attempt.
+    /// published. Additional starts are possible, because the attempt does not count if its run is requeued
+    /// or its daemon dies.
     pub allowance: usize,
 }
 

@@ -1,8 +1,8 @@
 //! Free ports for servers.
 //!
-//! A killed server must find its ports free when it is started again. So the ports are below the range from
-//! which the kernel takes the source ports of outgoing connections. Within that range, a client that retries
-//! the port of a dead server could get this port as its source port and connect to itself.
+//! When a killed server is started again, its ports must still be free. So the ports are below the range from
+//! which the kernel takes the source ports of outgoing connections. With a port in that range, a client that
+//! tries to reach the dead server could get the server's port as its own source port, and connect to itself.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;

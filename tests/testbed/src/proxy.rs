@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A TCP proxy on a free port of the loopback address.
 ///
-/// Its methods affect data that arrives after the call. A block of bytes that is being written during the
+/// The methods affect data that arrives after the call. A block of bytes that is being forwarded during the
 /// call may still pass. On drop the proxy closes all connections and ends.
 #[derive(Debug)]
 pub struct Proxy {
@@ -82,9 +82,9 @@ impl Proxy {
         self.address
     }
 
-    /// Turns the dropping of data on or off. While it is on, every connection stays open, but all data is
-    /// dropped, and the end of a connection is not forwarded. A connection that was open during this time
-    /// stays silent. Only connections that are opened afterwards forward data.
+    /// Starts or stops dropping data. While data is dropped, every connection stays open, and the end of a
+    /// connection is not forwarded. A connection that was open during this time stays silent for good. Only
+    /// connections that are opened afterwards forward data.
     pub fn swallow(&self, on: bool) {
         let mut state = self.shared.lock();
         state.swallows = on;
@@ -95,7 +95,7 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Turns the delay on or off. While it is on, data is held. Afterwards the held data is forwarded.
+    /// Starts or stops holding data back. When holding stops, the held data is forwarded.
     pub fn hold(&self, on: bool) {
         self.shared.lock().holds = on;
         self.shared.changed.notify_all();

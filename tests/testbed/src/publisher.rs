@@ -122,9 +122,9 @@ impl FedmsgPublisher {
     /// Publishes `count` messages with the topic `PREFIX.modname.topic` and the body `msg_json`,
     /// a JSON value, and returns their ids in order.
     ///
-    /// A PUB socket drops messages while it has no subscriber. So a test that must not lose the first message
-    /// publishes to another topic until the subscriber has counted one of these messages. Afterwards the
-    /// subscriber loses messages only if more than a thousand wait.
+    /// A PUB socket drops messages while it has no subscriber. So a test that must not lose its first message
+    /// first publishes to another topic, until one of these messages has reached the subscriber. Afterwards
+    /// the subscriber loses messages only if more than a thousand wait.
     ///
     /// # Panics
     ///

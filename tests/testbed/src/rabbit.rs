@@ -1,8 +1,9 @@
 //! A private RabbitMQ node.
 //!
-//! One node serves a whole run of tests. `cargo xtask test` starts this node and names it in
-//! [`Rabbit::ENVIRONMENT`]. A test binary that is started by hand has no such variable and starts its own
-//! node. Each test has its own vhost. A test that kills, stops or blocks its node starts a separate node.
+//! The tests of a run share one node, in which each test has its own vhost. `cargo xtask test` starts this
+//! node and names it in [`Rabbit::ENVIRONMENT`]. If a test binary is started by hand, the variable is not
+//! set, and the binary starts its own node. A test that kills, stops or blocks its node starts a separate
+//! node.
 
 mod faults;
 mod keeper;

@@ -1,8 +1,8 @@
-//! The checkout whose tests are running.
+//! Finds the checkout of the repository whose tests are running.
 //!
-//! A program must not rely on the path that was compiled into it. In a shared target directory
-//! cargo gives the crates of two checkouts the same names, so one checkout may run a program that
-//! the other one compiled (seen with cargo 1.95).
+//! A program must not rely on the path that was compiled into it. If two checkouts share a target directory,
+//! cargo uses the same file names for both, and one checkout may run a program that was compiled in the other
+//! (seen with cargo 1.95).
 
 use std::env;
 use std::path::{Path, PathBuf};

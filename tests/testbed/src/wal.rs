@@ -15,8 +15,8 @@ const STEP: usize = 61;
 /// `start`: at every byte of each frame's header, at every 61st byte of its page, and around its
 /// end.
 ///
-/// Inside a page not every byte is needed: a cut at any byte has the same effect, because the checksum of the
-/// frame does not match.
+/// Inside a page, not every byte is needed. Every cut there has the same effect: the checksum of the frame
+/// does not match.
 pub fn cuts(bytes: Range<usize>) -> impl Iterator<Item = usize> {
     let Range { start, end } = bytes;
     (start..=end).filter(move |length| {

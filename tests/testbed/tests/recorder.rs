@@ -1,4 +1,5 @@
-//! Tests of the recorder, which is started as by the daemon, and of the oracle, which reads the logs.
+//! Tests of the recorder, which the tests start in the same way as the daemon does, and of the oracle, which
+//! reads the recorder's log.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::fs;
@@ -56,7 +57,8 @@ impl Fixture {
 /// Runs the recorder once with each shell. Compares the output of the recorder's parent, and the log without
 /// process ids and times: `start ID ATTEMPT`, `end ID ATTEMPT CODE`.
 fn check(attempt: u32, body: &str, says: &str, log: &str) {
-    // The shell in the recorder's first line, and a shell that cannot read the clock without `date`.
+    // The first is the shell that the recorder's first line names. The second cannot read the clock without
+    // the program `date`.
     for shell in ["", "/bin/dash"] {
         if !shell.is_empty() && !Path::new(shell).exists() {
             continue;
@@ -91,8 +93,7 @@ fn the_message_determines_the_exit_code() {
     check(1, r#"{? !unsafe "exit" : 7}"#, "alive 7", "start m-1 1, end m-1 1 7");
 }
 
-/// The recorder counts starts, not attempts, because a run whose daemon died starts again within the same
-/// attempt.
+/// The recorder counts starts, not attempts. If the daemon dies during a run, the same attempt starts again.
 #[test]
 fn the_recorder_neither_kills_nor_fails_after_the_given_number_of_starts() {
     let harms = [

@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: measures how many trivial playbooks per second this machine runs, five at a
 //! time, and the processor time of each.
 //!
-//! All systems run the same playbook, one `debug` of a message of about 1 KB. Before a system is
-//! started, all messages are in its queue; for ansible-rulebook they are in a file. The clock runs
-//! from the start of the system until the last playbook is done. The systems are measured in turns, so that
-//! other load on the machine affects all systems alike.
+//! All systems run the same playbook, which prints a message of about 1 KB with `debug`. All messages exist
+//! before a system is started: in its queue, or in a file for ansible-rulebook. The time is measured from the
+//! start of the system until the last playbook is done. The systems are measured in turns, so that other load
+//! on the machine affects all systems alike.
 
 mod ansible_rulebook;
 mod bare;

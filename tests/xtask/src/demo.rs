@@ -113,7 +113,8 @@ fn start(
     let folder = fresh_folder()?;
     let playbooks = match ansible {
         Some(_) => repository::root().join("playbooks"),
-        // Without Ansible the daemon would log each playbook as a problem, so it gets an empty folder.
+        // Without Ansible the daemon would log a problem for each playbook. So the daemon gets an empty
+        // folder of playbooks.
         None => {
             let empty = folder.join("playbooks");
             fs::create_dir(&empty).with_context(|| format!("cannot make `{}`", empty.display()))?;
@@ -154,8 +155,8 @@ fn watch(
         let status = daemon.status()?;
         progress
             .show(&format!("{} of {expected} runs, {} waiting", status.succeeded, status.waiting));
-        // The queue of a broker may contain other messages, so the runs are checked in addition to the
-        // counts.
+        // If the queue is on a broker, it may contain other messages. So the runs are checked in addition to
+        // the counts.
         let done = status.succeeded >= expected
             && status.rejected + status.accepted >= script.messages.len() as u64
             && judge(script, &status, &daemon.runs()?).is_ok();

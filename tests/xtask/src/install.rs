@@ -1,8 +1,8 @@
-//! The installation of programs that the commands need and cargo does not build.
+//! The installation of the programs that the commands of this package need and that cargo does not build.
 //!
-//! Installed programs are used if they are new enough. Otherwise Debian packages are installed or upgraded,
-//! which needs root. Python and npm packages are installed into folders under `target`. If Debian packages
-//! cannot be installed, the error names all of them in one line.
+//! A program that is already installed and new enough is used. Otherwise its Debian package is installed or
+//! upgraded, which needs root. Packages from PyPI and npm are installed into folders under `target`. If
+//! Debian packages cannot be installed, the error names all of them in one line.
 
 mod apt;
 pub(crate) mod debian_compiler;

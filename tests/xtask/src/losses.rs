@@ -1,10 +1,11 @@
 //! `cargo xtask losses`: counts the messages that loopabull-host and other systems lose because of `kill -9`.
 //!
 //! All systems get the same load and faults. Messages are published with publisher confirms, and five workers
-//! run a task of 20 ms for each. The worker host or the broker is killed at random moments and started again.
-//! Only loopabull-host also gets milder faults. Once all queues are empty, the oracle of the testbed judges
-//! the logs. A lost message was confirmed, but has no successful run and is no dead letter. A duplicated
-//! message has more than one successful run.
+//! run a task of 20 ms for each message. The worker host (all worker processes together) or the broker is
+//! killed at random moments and started again. loopabull-host also gets milder faults. Once the system is
+//! idle, the oracle in `tests/testbed` compares the logs of the publisher and of the task. A message is lost
+//! if it was confirmed, has no successful run and is no dead letter. It is duplicated if it has more than one
+//! successful run.
 
 mod chance;
 mod host;

@@ -2,8 +2,8 @@
 //! `cargo xtask test`, `cargo xtask setup`, `cargo xtask losses`, `cargo xtask bench`,
 //! `cargo xtask soak`, `cargo tasks`.
 //!
-//! Each command installs the programs that it needs, prints one line for each step, and keeps the
-//! output of the programs that it starts under `target/xtask`. If a program fails, its output is
+//! Each command installs the programs that it needs and prints one line for each step. The output of the
+//! programs that it starts is written to logs under `target/xtask`. If a program fails, the end of its log is
 //! printed.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 

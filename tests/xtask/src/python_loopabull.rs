@@ -1,5 +1,5 @@
-//! The Python loopabull 0.0.7 with a durable queue in RabbitMQ. The default queue is not used, because it is
-//! deleted with the connection.
+//! Runs the Python loopabull 0.0.7 with a durable queue in RabbitMQ. Its default queue is not used, because
+//! RabbitMQ deletes that queue when the connection ends.
 
 use std::fs;
 use std::io;
@@ -36,8 +36,8 @@ impl PythonLoopabull<'_> {
         let mut worker = command(self.python);
         worker.args(["-W", "ignore"]).arg(self.python.with_file_name("loopabull"));
         worker.arg(self.folder.join("loopabull.yml"));
-        // A worker leaves a file of variables behind for each message, so `TMPDIR` is in the folder of the
-        // round.
+        // For each message, a worker leaves a file of variables in `TMPDIR`. So `TMPDIR` is in the folder of
+        // the round.
         worker.env("TMPDIR", self.folder.join("tmp"));
         worker
     }

@@ -21,8 +21,8 @@ fn other_checkout<'a>(compiled: &'a Path, root: &Path) -> Option<&'a Path> {
     is_other.then_some(compiled)
 }
 
-/// Returns the folder of logs, tools and Python environments. Git ignores this folder. Checkouts never share
-/// it, even if they share `CARGO_TARGET_DIR`.
+/// Returns the folder of logs, tools and Python environments. Git ignores it. Each checkout has its own, even
+/// if several checkouts share `CARGO_TARGET_DIR`.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }

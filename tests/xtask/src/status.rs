@@ -1,4 +1,4 @@
-//! The number of unsettled messages in `/status` and `loopabull-host status --json`.
+//! Reads the number of unsettled messages from the JSON of `/status` or `loopabull-host status --json`.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! `cargo tasks`: builds the example tasks, and copies each component to the folder of its
-//! manifest. The guest of the tests is copied to `tests/fixtures/`.
+//! `cargo tasks`: builds the example tasks, and copies each component beside its manifest. Also builds the
+//! guest that only tests run, and copies it to `tests/fixtures/`.
 
 mod languages;
 mod replace;
@@ -54,8 +54,8 @@ pub(crate) fn build() -> Result<()> {
     languages::build_javascript(&names(&folder, Language::JavaScript)?)
 }
 
-/// Builds only the example tasks that are written in Rust. The other languages need many more tools, and only
-/// their own tests need their components.
+/// Builds only the example tasks that are written in Rust. Building tasks in other languages needs many more
+/// tools, and only the tests of these tasks need their components.
 ///
 /// # Errors
 ///

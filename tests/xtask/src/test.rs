@@ -179,7 +179,7 @@ fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Re
     if let Some(python) = &programs.python {
         test.env(PYTHON, python);
     }
-    // All tests share one broker, except the tests that kill or block their broker.
+    // All tests share one broker, except tests that kill or block a broker. These start their own.
     let rabbit = needs.rabbitmq.then(|| {
         say("starting RabbitMQ (about 10 s)");
         Rabbit::start()

@@ -1,7 +1,8 @@
 //! The compiler for components: Rust for the target `wasm32-wasip2`.
 //!
-//! The toolchain that runs this program is used if it has the target or rustup can add the target. Otherwise
-//! Debian's compiler is used, which compiles the standard library for the target from packaged sources.
+//! If the toolchain that runs this program has the target, or rustup can add the target, this toolchain is
+//! used. Otherwise Debian's compiler is used, which compiles the standard library for the target from
+//! Debian's package of sources.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -40,7 +41,7 @@ impl WasmTarget {
     /// Returns the Debian packages that the compiler needs. Returns `None` if the toolchain has the target or
     /// rustup can add it.
     pub(crate) fn need() -> Option<Need> {
-        // Without a network rustup takes minutes to fail, so it is run only once.
+        // Without a network rustup takes minutes to fail, so the result is kept and rustup is run only once.
         static TOOLCHAIN: LazyLock<bool> =
             LazyLock::new(|| toolchain_has_target() || rustup_adds_target());
         (!*TOOLCHAIN).then_some(Need::DebianCompiler)

@@ -1,4 +1,4 @@
-//! The broker: its address, its version, connecting to it, and the timeout of each request.
+//! A broker: its address, its version, the connection to it, and the timeout of each request to it.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::tls::{self, TlsFiles};
 
 /// Timeout of one request to the broker.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Timeout for connecting. Heartbeats begin only after the connection is open, so this timeout detects a cut
-/// cable.
+/// Timeout for connecting. Heartbeats begin only after the connection is open. Before that, only this timeout
+/// detects a cut cable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Heartbeat interval in seconds, unless the URL sets another. A connection is lost if nothing arrives on it
 /// for two intervals.

@@ -1,10 +1,10 @@
 //! The connection to RabbitMQ over AMQP 0-9-1: address, version, TLS, sessions that reconnect, and publishing
 //! with confirms.
 //!
-//! Knows nothing of entries, tasks and messages. The work queues (`loopabull-queue`) and the client of
-//! fedora-messaging (`loopabull-fedora-messaging`) use this crate. The interface of this crate contains
-//! lapin's types for channels, properties and tables. So these three crates depend on lapin, and no other
-//! crate does.
+//! This crate does not know entries, tasks or messages. Two crates use it: the work queues
+//! (`loopabull-queue`) and the client of fedora-messaging (`loopabull-fedora-messaging`). Its interface
+//! contains lapin's types for channels, properties and tables, so those two crates also depend on lapin. No
+//! other crate does.
 //!
 //! The modules in order, each using only earlier ones: `error_chain`, `tls`, `table`, `error`, `broker`,
 //! `publishers`, `session`, `supervisor`.

@@ -1,4 +1,4 @@
-//! Publishing with confirms, over a pool of channels of one connection.
+//! Publishing with the broker's confirms, over a pool of channels of one connection.
 //!
 //! Each publish has a channel for itself until its confirm arrives. If two publishes shared a channel, lapin
 //! could mix up their confirms and returned messages.
@@ -20,9 +20,10 @@ const MAX_CHANNELS: usize = 32;
 const BLOCKED_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time for which a channel is used after the broker first refused a message on it.
 ///
-/// If a quorum queue was full, the broker keeps refusing messages on that channel after the limit was removed
-/// (seen on 3.10.8). So the channel must be replaced. It is not replaced at once, because the broker may
-/// accept one message beyond the limit on each new channel.
+/// If a quorum queue is full, the broker refuses messages for it. On the same channel, the broker keeps
+/// refusing them even after the queue's limit was removed (seen on 3.10.8). So the channel must be replaced.
+/// It is not replaced at once, because the broker may accept one message beyond the limit on each new
+/// channel.
 const REFUSED_CHANNEL_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A message to publish.

@@ -3,8 +3,8 @@
 //! A broker that is short of memory or disk stops reading from connections that publish. With a second
 //! connection, acknowledgements still reach the broker.
 //!
-//! Any fault of either connection ends the session. A new session opens new connections and channels. Lapin's
-//! own recovery is not used, because it does not restore the prefetch and stops retrying.
+//! Any fault of either connection ends the session. A new session opens new connections and channels. We do
+//! not use lapin's own recovery: it does not restore the prefetch, and it gives up after some retries.
 
 use std::time::Duration;
 

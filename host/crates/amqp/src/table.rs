@@ -1,4 +1,4 @@
-//! AMQP field values: as text, and made from the arguments in a configuration file.
+//! AMQP field values: their conversion to text, and from the arguments in a configuration file.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,6 @@
 //! The back-off: the wait before the next attempt to use a server or a disk that does not work.
 //!
-//! The back-off is a crate of its own. So the AMQP client, the queues and the host can share it and need not
-//! depend on each other.
+//! This is a crate of its own, so that the AMQP client, the queues and the host can share it.
 
 use std::time::Duration;
 

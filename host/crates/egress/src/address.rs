@@ -1,8 +1,8 @@
 //! The decision whether an IP address is public.
 //!
-//! Owns the tables of address blocks that are not public (IANA's registries of special-purpose addresses, RFC
-//! 6890 and its successors). Knows nothing of grants and names. The module `resolver` checks each address of
-//! a name here.
+//! This module contains tables of the address blocks that are not public (IANA's registries of
+//! special-purpose addresses, RFC 6890 and its successors). It does not know grants or names: the module
+//! `resolver` looks a name up, and checks each of its addresses here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

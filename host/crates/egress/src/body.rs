@@ -1,6 +1,6 @@
 //! The request body and the response body of an exchange. Both are counted and limited while they stream.
 //!
-//! A body that exceeds its limit ends in an error. A truncated body never looks complete.
+//! A body that exceeds its limit ends in an error, so a truncated body never looks complete.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -53,7 +53,8 @@ pub struct ResponseBody {
 impl<B: Body> RequestBody<B> {
     /// Wraps a request body.
     ///
-    /// Fails if the length of the body is known, and exceeds the limit or differs from `content-length`.
+    /// Fails if the length of the body is known and either exceeds the limit or differs from
+    /// `content-length`.
     pub(crate) fn new(
         body: B,
         limit: u64,

@@ -1,7 +1,8 @@
 //! One connection for one exchange.
 //!
-//! Owns the steps from checked addresses to the head of a response: TCP, TLS, HTTP/1.1. Receives only
-//! addresses, never names. Uses each connection once.
+//! This module connects over TCP, establishes TLS if needed, sends one HTTP/1.1 request, and waits for the
+//! head of the response. It does not look names up: the module `run` passes in the checked addresses. No
+//! connection is used for a second request.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -59,7 +60,7 @@ impl std::fmt::Debug for Connection {
 
 /// Connects to the first address that accepts. Establishes TLS if the scheme is `https`.
 ///
-/// The remaining time is divided equally among the remaining addresses, so that an address that does not
+/// The remaining time is divided equally among the remaining addresses, so that one address that does not
 /// answer leaves time for the others.
 pub(crate) async fn connect(
     origin: &HttpOrigin,
@@ -105,8 +106,8 @@ async fn secure(
 
 /// Sends a request, and waits for the head of its response.
 ///
-/// Returns the response and the connection, which must be polled to transfer the bodies. The second value is
-/// `None` if the connection is already closed.
+/// Returns the response, and the connection, which the caller must poll to transfer the bodies. The
+/// connection is `None` if it is already closed.
 pub(crate) async fn send<B>(
     origin: &HttpOrigin,
     stream: Stream,

@@ -1,8 +1,9 @@
 //! The reasons why a request was not sent or has no complete response.
 //!
-//! [`Denied`] is a request that the grants or the limits forbid, so nothing of it leaves this host.
-//! [`SendError`] is any failure. Both texts are stored in the record of the run. So text from a component or
-//! a server is escaped, unless its alphabet is safe.
+//! [`Denied`] describes a request that the grants or the limits forbid. Nothing of such a request leaves this
+//! host. [`SendError`] describes any failure, including a denial. The texts of both are stored in the record
+//! of the run. Text from a component or from a server is therefore escaped, unless it can contain only safe
+//! characters.
 
 use std::error::Error;
 use std::io;

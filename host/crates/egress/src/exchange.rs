@@ -1,7 +1,7 @@
 //! The HTTP exchanges of a run, for the record of the run.
 //!
-//! Owns the list of exchanges. Its capacity is the number of requests that a run may make. While an exchange
-//! is in progress, the request and both bodies update its entry in the list.
+//! This module keeps a list of the exchanges, with room for as many requests as a run may make. While an
+//! exchange is in progress, the modules `run` and `body` update its entry in the list.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -142,8 +142,8 @@ impl Progress {
         });
     }
 
-    /// Records why the request body is incomplete. The connection reports a later error, which is less
-    /// precise.
+    /// Records why the request body is incomplete. The connection later reports an error that is less
+    /// precise, and that error does not replace this one.
     pub(crate) fn fail_request_body(&self, fault: &RequestBodyError) {
         self.is_request_broken.store(true, Ordering::Release);
         self.failure.get_or_init(|| {

@@ -1,7 +1,7 @@
-//! The headers of a request: a check of their number and size, and the removal of headers about the
+//! The headers of a request. This module checks their number and size, and removes headers that concern the
 //! connection.
 //!
-//! The host sets `host`, `connection` and all other headers about the connection, because the host owns the
+//! The host opens the connection, so only the host sets `host`, `connection` and all other headers about the
 //! connection. A request may have at most one `content-length`. With two, a proxy and a server could disagree
 //! about the end of the request (request smuggling).
 

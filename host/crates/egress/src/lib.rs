@@ -1,12 +1,12 @@
 //! Outgoing HTTP requests of components, checked against the grants of a manifest.
 //!
-//! A request is sent only to a granted origin and to a checked address, over a connection that is used once.
-//! The host name is looked up once for each request, and the connection uses the addresses that were checked.
-//! So a second look-up cannot return another address. Redirects are not followed. They are returned to the
-//! component, whose next request is checked like the first.
+//! A request is sent only to a granted origin and to a checked address, over a connection of its own. The
+//! host name is looked up once for each request. The connection uses the addresses from this look-up, so they
+//! cannot change after the check. Redirects are not followed: the component gets the redirect, and its next
+//! request is checked like the first.
 //!
-//! Knows nothing of wasmtime. The crate `wasm` calls [`RunEgress::send`] when a component sends a request,
-//! and stores [`RunEgress::exchanges`] with the run.
+//! This crate does not know wasmtime. The crate `wasm` calls [`RunEgress::send`] when a component sends a
+//! request, and stores [`RunEgress::exchanges`] with the run.
 
 use std::sync::Arc;
 

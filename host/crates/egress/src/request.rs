@@ -1,8 +1,8 @@
 //! The check of a request head before anything is sent.
 //!
-//! Owns the checks that need no network: origin, target and method. The module `headers` checks the headers.
-//! The component's head is not sent. A new head is built from the checked parts, so that no unchecked part is
-//! sent.
+//! This module checks the origin, the target and the method, which needs no network. It calls the module
+//! `headers` for the headers. It then builds a new head from the checked parts. The component's own head is
+//! never sent, so no unchecked part leaves this host.
 
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
@@ -64,9 +64,9 @@ fn origin(uri: &Uri) -> Result<HttpOrigin, Denied> {
 
 /// Returns the target in origin form: `/path?query`.
 ///
-/// With an absolute URL, `*` or an authority in the request line, a server or a proxy could use another
-/// origin than the checked one. Newer versions of the crate `http` refuse most of these targets (GHSA-5qpp),
-/// but this check does not rely on the version.
+/// If the request line contained an absolute URL, `*` or an authority, a server or a proxy could use an
+/// origin other than the checked one. Newer versions of the crate `http` refuse most of these targets
+/// (GHSA-5qpp), but this check does not rely on the version.
 fn origin_form(written: &str, limit: usize) -> Result<Uri, Denied> {
     if written.len() > limit {
         return Err(Denied::UriTooLong { limit });

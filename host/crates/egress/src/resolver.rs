@@ -1,8 +1,7 @@
-//! The addresses to which a connection may be made.
+//! The look-up of a host name, and the check of its addresses.
 //!
-//! Owns the single look-up of a name and the check of its addresses. The connection uses the checked
-//! addresses, and the name is not looked up again. So the addresses cannot change between the check and the
-//! connection.
+//! A name is looked up once for each request. The connection then uses the checked addresses, so they cannot
+//! change between the check and the connection. The module `address` decides whether an address is public.
 
 #[cfg(feature = "test-support")]
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The requests of one run.
 //!
-//! Owns the order of the checks: the number of requests, the head, the name look-up, the connection, the
-//! response. An exchange begins when the component sends a request, and ends when the component has read the
-//! response.
+//! This module takes each request through its steps, in this order: the limits on the number of requests, the
+//! check of the head, the name look-up, the connection, the response. An exchange begins when the component
+//! sends a request, and ends when the component has read the response.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The TLS configuration for outgoing requests.
 //!
-//! Owns the trusted root certificates, which are those of the system and those of an optional file. Uses the
-//! same crypto provider as the TLS of the queue, and HTTP/1.1, and has no client certificate. All tasks share
-//! one configuration, which is loaded once.
+//! The trusted root certificates are those of the system and those of an optional file. The configuration has
+//! the same crypto provider as the TLS of the queue, and no client certificate. It allows only HTTP/1.1. It
+//! is loaded once, and all tasks share it.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! Benchmark: the cost of verifying one message, compared with its RSA operation and with the Python fedmsg.
 //!
 //! `cargo bench -p loopabull-fedmsg` needs a Python with fedmsg, which `cargo xtask test` installs. One run
-//! measures all cases: our verification from frames to message, the parts of this verification, the RSA
-//! operation of the same library on the same bytes, and `fedmsg.crypto.validate`. The time of `validate` does
-//! not include parsing the JSON.
+//! measures four things: our verification from the received frames to the message; its steps, one by one; a
+//! bare RSA operation with our cryptography library on the same bytes; and `fedmsg.crypto.validate` of the
+//! Python fedmsg. `validate` gets parsed JSON, so its time does not include the parsing.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
 #![expect(clippy::print_stdout, reason = "criterion cannot compare these, so they are printed")]
 
@@ -26,8 +26,8 @@ mod fixture;
 
 use fixture::{Original, now, topic};
 
-/// The number of turns. Each turn measures all cases. Turns are short, so that other load on the machine
-/// affects all cases alike.
+/// The number of turns. Each turn measures all cases one after the other. Turns are short, so that other load
+/// on the machine affects all cases alike.
 const TURNS: u32 = 200;
 /// The number of repetitions of each case in a turn.
 const ROUNDS: u32 = 500;

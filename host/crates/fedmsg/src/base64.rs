@@ -1,8 +1,8 @@
 //! Base64, decoded as Python's `base64.b64decode` does.
 //!
-//! Characters outside the alphabet are skipped. Decoding stops at the first padding that completes a group of
-//! four (CPython, `Modules/binascii.c`, `a2b_base64` without its strict mode). Skipping is necessary, because
-//! publishers break the base64 text into lines.
+//! Characters outside the base64 alphabet are skipped. This is necessary, because publishers break the text
+//! into lines. Decoding stops at the first `=` that completes a group of four characters (CPython,
+//! `Modules/binascii.c`, `a2b_base64` without its strict mode).
 
 /// The error for a text that is not base64: it has characters outside ASCII, or its last group is incomplete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,7 +42,7 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     if count == 0 { Ok(out) } else { Err(NotBase64) }
 }
 
-/// The value of each byte; 64 or more for bytes outside the alphabet.
+/// The value of each byte in base64. A byte outside the alphabet has a value of 64 or more.
 const VALUES: [u8; 256] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut values = [u8::MAX; 256];

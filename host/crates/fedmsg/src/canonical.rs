@@ -1,14 +1,14 @@
-//! Canonical JSON: the bytes that a fedmsg signature covers.
+//! Canonical JSON: the one JSON text of a value whose bytes a fedmsg signature covers.
 //!
-//! Owns one guarantee: for every JSON text, the result equals the output of Python's
-//! `json.dumps(json.loads(text), sort_keys=True, separators=(',', ':'))` byte for byte (fedmsg,
-//! `fedmsg/encoding`). If Python raises an error, the result is an error. serde_json cannot be used: Python
-//! accepts `NaN` and lone surrogates, keeps the last of two equal keys, sorts keys by code point, and formats
-//! floats differently.
+//! For every JSON text, the result is byte for byte the output of Python's `json.dumps(json.loads(text),
+//! sort_keys=True, separators=(',', ':'))` (fedmsg, `fedmsg/encoding`). If Python raises an error, the result
+//! is an error. serde_json cannot do this: Python accepts `NaN` and lone surrogates, keeps the last of two
+//! equal keys, sorts keys by code point, and formats floats in its own way.
 //!
-//! The input is the body of a message. [`Envelope`](crate::Envelope) reads its keys from the [`Document`].
-//! The modules depend on each other in this order: `parser`, `document`, `member`, then `string` and
-//! `number`, then `reader`. The modules `quoted`, `float`, `output` and `error` depend on no other module.
+//! The input is the body of a message. The parser turns the body into a [`Document`], from which
+//! [`Envelope`](crate::Envelope) also reads the keys of the body. Each of the following modules uses only
+//! later ones: `parser`, `document`, `member`, then `string` and `number`, then `reader`. The modules
+//! `quoted`, `float`, `output` and `error` use no other module.
 
 mod document;
 mod error;

@@ -1,6 +1,7 @@
-//! The parts of a certificate that are needed to check a chain of one CA and one leaf certificate.
+//! Reads the parts of a certificate that are needed to check a chain of one CA and one leaf certificate.
 //!
-//! Knows ASN.1 and the signature algorithms. Does not know which CA is trusted.
+//! This module knows ASN.1 and the signature algorithms. It does not know which CA is trusted: the module
+//! `trust` checks the chain with these functions.
 
 use std::collections::HashSet;
 
@@ -43,8 +44,8 @@ fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), SignatureErr
         if !seen.insert(&extension.oid) {
             return Err(unreadable("it has an extension twice"));
         }
-        // The name and policy constraints of a CA are not in this list, because they are not applied. A
-        // certificate with such a critical extension is refused.
+        // The name and policy constraints of a CA are not in this list, because this crate does not apply
+        // them. A certificate in which they are critical is refused.
         let is_known = matches!(
             extension.parsed_extension(),
             ParsedExtension::KeyUsage(_)
@@ -80,7 +81,8 @@ pub(crate) fn rsa_key<'a>(info: &'a SubjectPublicKeyInfo<'_>) -> Result<&'a [u8]
     if is_rsa && is_whole { Ok(&info.subject_public_key.data) } else { Err(SignatureError::Key) }
 }
 
-/// Returns true if `key` made the signature, false if not, or `None` if the algorithm is not accepted.
+/// Returns true if the signature was made with `key`, false if not, or `None` if the algorithm is not
+/// accepted.
 ///
 /// MD5 is not accepted. aws-lc-rs supports SHA-384 only for keys of at least 2048 bits.
 pub(crate) fn is_signed(
@@ -99,7 +101,7 @@ pub(crate) fn is_signed(
     Some(UnparsedPublicKey::new(*verification, key).verify(content, signature).is_ok())
 }
 
-/// Returns the first common name of the subject, which fedmsg uses too.
+/// Returns the first common name of the subject. fedmsg uses the same one.
 pub(crate) fn common_name(certificate: &X509Certificate<'_>) -> Result<String, SignatureError> {
     let name = certificate.subject().iter_common_name().next();
     let name = name.ok_or(SignatureError::CommonNameMissing)?;

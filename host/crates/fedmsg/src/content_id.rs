@@ -3,8 +3,9 @@
 use loopabull_model::MessageId;
 use sha2::{Digest, Sha256};
 
-/// Returns the id for a message without an id (from old versions of fedmsg, and from other publishers). The
-/// id is a hash of `parts`. Equal texts have equal ids, so a message that arrives twice is deduplicated.
+/// Returns an id for a message that has none. Old versions of fedmsg and some other publishers send no id.
+/// The id is a hash of `parts`, so equal texts have equal ids, and a message that arrives twice is
+/// deduplicated.
 pub(crate) fn content_id(parts: &[&str]) -> MessageId {
     let mut digest = Sha256::new();
     for part in parts {

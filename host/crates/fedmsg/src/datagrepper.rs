@@ -1,7 +1,7 @@
 //! Removes the keys that datagrepper (before 1.0) added to a message after it was signed.
 //!
-//! This is `fix_datagrepper_message` of fedmsg's `fedmsg/crypto/utils.py`. Use it for messages from a
-//! recording or from datagrepper, never for messages from the bus.
+//! This does the same as `fix_datagrepper_message` in fedmsg's `fedmsg/crypto/utils.py`. It is for messages
+//! from a recording or from datagrepper, never for messages from the bus.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ const ADDED: [&[u8]; 2] = [b"source_name", b"source_version"];
 /// Returns the text of a body without datagrepper's additions.
 ///
 /// Only a body with both `source_name` and `source_version` is changed: these two keys and an empty `headers`
-/// are removed, and `timestamp` becomes an integer. All other values stay as they are written.
+/// are removed, and `timestamp` becomes an integer. All other values are kept as they are written.
 pub fn without_datagrepper(text: &str) -> Result<Cow<'_, str>, JsonError> {
     let document = parse(text)?;
     let Some(members) = document.members() else { return Ok(Cow::Borrowed(text)) };

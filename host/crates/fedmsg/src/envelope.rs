@@ -1,8 +1,8 @@
 //! An envelope: a fedmsg message that is parsed and not yet verified.
 //!
 //! On the wire, a message is two ZeroMQ frames: the topic, and a JSON object in UTF-8 (fedora-infra/fedmsg,
-//! `fedmsg/core.py`, `FedMsgContext.publish`). The envelope is passed to
-//! [`Verifier::verify`](crate::Verifier::verify).
+//! `fedmsg/core.py`, `FedMsgContext.publish`). This module checks the form of the two frames, but no
+//! signature. [`Verifier::verify`](crate::Verifier::verify) checks the signature and makes the message.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -42,7 +42,8 @@ pub(crate) struct Fields {
     pub(crate) certificate: Field,
 }
 
-/// A key that only the check of the signature reads. Without that check, the key may have any value.
+/// The value of a key that only the signature check reads. If signatures are not checked, the key may have
+/// any value.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) enum Field {
     #[default]
@@ -64,8 +65,8 @@ pub(crate) struct Signed {
 impl Envelope {
     /// Parses a multipart message.
     ///
-    /// `count` is the number of frames that were received. If there are more than two frames, the caller
-    /// passes only the first two, so that it does not have to keep the others.
+    /// `count` is the number of received frames. Of more than two frames, the caller passes only the first
+    /// two, so that the caller does not have to keep the others.
     pub fn parse(frames: &[&[u8]], count: usize) -> Result<Self, Rejection> {
         let &[topic, body] = frames else {
             return Err(Rejection::FrameCount { count });
@@ -121,7 +122,8 @@ impl Fields {
                 "certificate" => fields.certificate = field,
                 _ => continue,
             }
-            // JSON readers differ in which of two equal keys they use, so a repeated key is refused.
+            // If a key is repeated, JSON readers differ in which of the values they use. So a repeated key is
+            // refused.
             if *is_repeated {
                 return Err(Rejection::shape(&format!("duplicate field `{key}`")));
             }
@@ -134,7 +136,7 @@ impl Fields {
 fn read(text: &str) -> Result<Document<'_>, Rejection> {
     match canonical::parse(text) {
         Ok(document) if !document.is_odd => Ok(document),
-        // Python accepts some texts that tasks cannot read. `Body::parse` refuses such a text with its own
+        // Python accepts some texts that tasks cannot read. `Body::parse` refuses these texts, and gives the
         // reason.
         Ok(document) => Body::parse(text).map(|_| document).map_err(Rejection::from),
         Err(error) => {

@@ -9,9 +9,9 @@ use crate::Rejection;
 /// The maximum size of the names and values of all headers together, in bytes.
 pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// The maximum size of the headers as JSON text, in bytes. An escape has up to six bytes for one byte of a
-/// name or value. This limit is checked before the text is parsed, because the parsed tree can take fifty
-/// times as much memory as the text.
+/// The maximum size of the headers as JSON text, in bytes. In JSON, one byte of a name or value can be
+/// written as an escape of six bytes. This limit is checked before the text is parsed, because the parsed
+/// tree can take fifty times as much memory as the text.
 const MAX_WRITTEN_BYTES: usize = 6 * MAX_HEADER_BYTES;
 
 /// Refuses headers whose JSON text is too long.

@@ -1,17 +1,18 @@
 //! Turns untrusted bytes into a message or a rejection.
 //!
-//! This is the only crate that knows the wire formats of messages and the signatures of fedmsg. The crate has
-//! no sockets, no files, no clock and no async runtime. The fedmsg source passes frames in, and each message
-//! becomes an [`Envelope`] or a [`Rejection`]. A [`Verifier`] turns the envelope into a message. The host
-//! passes in the bytes of a CA and its CRL, and the current time with each envelope. Texts from trusted
-//! sources become messages directly, see [`trusted`]. No input makes this crate panic.
+//! This is the only crate that knows the wire formats of messages and the signatures of fedmsg. It uses no
+//! sockets, no files, no clock and no async runtime. The host's fedmsg source passes the received frames in,
+//! and each message becomes an [`Envelope`] or a [`Rejection`]. A [`Verifier`] turns an envelope into a
+//! message. The host gives the verifier the bytes of the CA and its CRL, and the current time with each
+//! envelope. Texts from trusted sources become messages without an envelope, see [`trusted`]. No input makes
+//! this crate panic.
 //!
 //! # Differences from the Python fedmsg
 //!
-//! A verifier accepts the messages that fedmsg 1.1.7 (`fedmsg/crypto/x509_ng.py`) accepts, with the same
-//! signer, and no other messages. A verifier refuses more messages only as listed in this table. Each row has
-//! its test in `tests/original/differences.rs`. In `tests/original/random.rs`, fedmsg and this crate verify
-//! the same random messages.
+//! A verifier accepts no message that fedmsg 1.1.7 (`fedmsg/crypto/x509_ng.py`) refuses, and finds the same
+//! signer. It refuses some messages that fedmsg accepts. The table and the two rules below it list all of
+//! these cases. Each row has a test in `tests/original/differences.rs`. In `tests/original/random.rs`, fedmsg
+//! and this crate verify the same random messages.
 //!
 //! | fedmsg 1.1.7 | this crate |
 //! |---|---|

@@ -6,9 +6,9 @@ const DASHES: &str = "-----";
 
 /// Returns the content of the first PEM block of a text. The block must have one of `labels`.
 ///
-/// Text outside of the blocks is ignored, because openssl writes text before a certificate. Blocks after the
-/// first one are ignored too. If the first block has another label, the result is an error. The block is not
-/// skipped, because two readers could then use different blocks as the certificate.
+/// Text outside the blocks is ignored, because openssl writes text before a certificate. Blocks after the
+/// first one are ignored too. A first block with another label is an error. It is not skipped, because then
+/// two readers could use different blocks as the certificate.
 pub(crate) fn first(text: &[u8], labels: &[&str]) -> Result<Vec<u8>, &'static str> {
     let text = str::from_utf8(text).map_err(|_| "it is not text")?;
     let mut lines = text.lines().map(str::trim_end);

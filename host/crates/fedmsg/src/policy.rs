@@ -1,7 +1,8 @@
 //! A routing policy: the signers that may publish each topic.
 //!
-//! This is fedmsg's `routing_policy` and `routing_nitpicky` (`fedmsg/crypto/utils.py`, `validate_policy`).
-//! The policy lists topics, not patterns. Signers are listed by the common names of their certificates.
+//! The policy does the same as fedmsg's settings `routing_policy` and `routing_nitpicky`
+//! (`fedmsg/crypto/utils.py`, `validate_policy`). It lists topics without wildcards, and for each topic the
+//! common names in the certificates of the permitted signers. The check of a signature in `x509` applies it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,9 @@
-//! Reads a recording, one message in a file, as an envelope whose signature can be checked.
+//! Reads a recording, which is a file with one message, as an envelope whose signature can be checked.
 //!
 //! Two formats are accepted: a whole fedmsg body (`{"topic", "msg", …}`), and the archive format of
-//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`), which has no signature. If the
-//! signature is not to be checked, use [`trusted::from_recording`](crate::trusted::from_recording).
+//! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`), which has no signature.
+//! [`trusted::from_recording`](crate::trusted::from_recording) reads the same formats without checking a
+//! signature.
 
 use loopabull_model::{Body, BodyError, Topic};
 use serde::{Deserialize, Deserializer};

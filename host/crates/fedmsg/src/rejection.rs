@@ -6,7 +6,8 @@ use crate::SignatureError;
 
 /// The reason why bytes from a source are not accepted as a message.
 ///
-/// The set of reasons is fixed, so that each reason can be a metric label. The texts never contain the body.
+/// The set of reasons is fixed, so that each reason can be a metric label. The texts never contain the body
+/// of a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
     #[error("message has {count} frames, but a fedmsg message has two")]
@@ -25,7 +26,7 @@ pub enum Rejection {
     BodyShape { reason: String },
     #[error("headers have {length} bytes, the limit is {limit}")]
     HeadersTooLarge { length: usize, limit: usize },
-    #[error("body has another topic than its envelope, which has `{envelope}`")]
+    #[error("topic of the body differs from the topic `{envelope}` of its envelope")]
     TopicMismatch { envelope: String },
     #[error(transparent)]
     MessageId(#[from] MessageIdError),

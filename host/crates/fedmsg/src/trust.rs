@@ -1,7 +1,7 @@
 //! The trusted CA and its certificate revocation list (CRL).
 //!
-//! The host reads the CA file and the CRL file and passes their bytes. If a file changes, the host makes a
-//! new [`Trust`]. This module has no clock: the caller passes the time of each check.
+//! The host reads the CA file and the CRL file, and passes their bytes to this module. If a file changes, the
+//! host makes a new [`Trust`]. This module has no clock: the caller passes the current time to each check.
 
 mod anchor;
 mod error;
@@ -40,8 +40,9 @@ impl Admitted {
 }
 
 impl Trust {
-    /// Makes a `Trust` from the bytes of a CA certificate and, optionally, of its CRL. Each is in PEM or DER
-    /// form. Expired files are not an error here: every message is refused until the host replaces the files.
+    /// Makes a `Trust` from a CA certificate and, optionally, its CRL. Both are the bytes of a PEM or DER
+    /// file. An expired file is not an error here. With an expired file, every message is refused until the
+    /// host makes a new `Trust`.
     pub fn new(ca: &[u8], crl: Option<&[u8]>) -> Result<Self, TrustError> {
         let ca = der(ca, &["CERTIFICATE", "X509 CERTIFICATE"])
             .map_err(|reason| TrustError::CaUnreadable { reason: reason.to_owned() })?;
@@ -52,8 +53,8 @@ impl Trust {
         Ok(Self { anchor, revocations })
     }
 
-    /// Returns the first second in which no signature is accepted any more, in seconds since 1970. At this
-    /// time the CA or the CRL expires, whichever is first.
+    /// Returns the time from which no signature is accepted any more, in seconds since 1970. It is the time
+    /// at which the CA or the CRL expires, whichever is earlier.
     pub fn valid_until(&self) -> i64 {
         self.span().1
     }

@@ -1,9 +1,9 @@
-//! Messages from trusted sources: a JSON text becomes a message directly.
+//! Messages from trusted sources: a JSON text becomes a message without an envelope and a verifier.
 //!
 //! The trusted sources are the broker of a fedora-messaging bus, the work queue, the archive, and the
-//! operator's own files. Messages from these sources are not signed, so they need no envelope and no
-//! verifier. All other checks of a message are made. A source passes in the text and its AMQP properties. The
-//! message goes to a queue.
+//! operator's own files. Signatures are not checked for these sources. All other checks of a message are
+//! made. The host passes in the text and, if there are any, the AMQP properties. The host then publishes the
+//! message to its queues.
 
 mod bus;
 mod integers;

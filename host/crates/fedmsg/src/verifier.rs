@@ -1,8 +1,8 @@
 //! The verifier: turns a fedmsg envelope into a message, or refuses it.
 //!
 //! This is the only place where an envelope becomes a message. The verifier checks the signature, unless the
-//! operator has switched that check off. The envelopes come from [`Envelope::parse`]. The messages are then
-//! routed to tasks.
+//! operator has switched this check off. The envelopes come from [`Envelope::parse`]. The host routes the
+//! messages to tasks.
 
 use loopabull_model::{Body, Message, MessageId};
 
@@ -12,7 +12,7 @@ use crate::{Envelope, MAX_BODY_BYTES, Rejection, X509, headers};
 /// Decides which envelopes are accepted.
 #[derive(Debug)]
 pub enum Verifier {
-    /// Do not check signatures. Everyone who can reach the socket can start a task.
+    /// Do not check signatures. Everybody who can publish to the source can start a task.
     Off,
     /// Require a signature by a trusted certificate whose signer may publish the topic.
     X509(Box<X509>),
@@ -41,7 +41,7 @@ impl Verifier {
         if signer.is_some() && length > MAX_BODY_BYTES {
             return Err(Rejection::BodyTooLarge { length, limit: MAX_BODY_BYTES });
         }
-        // A task gets the canonical form, because the signature covers exactly these bytes.
+        // A task gets the body in canonical form, because the signature covers exactly these bytes.
         let (text, msg) = match signer {
             Some(_) => (signed.canonical, signed.msg),
             None => (text, fields.msg),

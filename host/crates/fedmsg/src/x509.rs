@@ -1,8 +1,8 @@
 //! Checks signatures with X.509 certificates.
 //!
-//! This is fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`): RSA with SHA-1 over canonical JSON, with a
-//! certificate that the CA has issued and not revoked. Accepted certificates are cached, so that a message
-//! costs one RSA operation instead of two.
+//! The check is that of fedmsg's `x509` back end (`fedmsg/crypto/x509_ng.py`). The signature is RSA with
+//! SHA-1 over the canonical JSON of the body. Its certificate must be issued by the CA and not revoked.
+//! Accepted certificates are cached, so that verifying a message takes one RSA operation instead of two.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +22,8 @@ const MAX_KNOWN: usize = 256;
 
 /// Checks signatures against a trusted CA and a routing policy.
 ///
-/// If the CA, the CRL or the policy changes, make a new `X509`. A new `X509` has an empty cache, so
-/// certificates that were revoked since are refused.
+/// If the CA, the CRL or the policy changes, make a new `X509`. Its cache is empty, so all certificates are
+/// checked against the new CRL.
 #[derive(Debug)]
 pub struct X509 {
     trust: Trust,
@@ -39,8 +39,8 @@ struct Known {
     order: VecDeque<End>,
 }
 
-/// The last bytes of the text of a certificate, which contain its signature. Two certificates do not have the
-/// same last bytes by chance. Hashing them is faster than hashing the whole text.
+/// The last bytes of the text of a certificate, which contain its signature. Two certificates never have the
+/// same last bytes by chance, and hashing these bytes is faster than hashing the whole text.
 type End = [u8; 64];
 
 impl X509 {
@@ -78,8 +78,8 @@ impl X509 {
         if admitted.key.verify_sig(content, &signature).is_err() {
             return Err(SignatureError::SignatureWrong);
         }
-        // The certificate is cached only after its key has verified a signature. Otherwise anyone with a copy
-        // of a certificate could fill the cache with differently written copies of it.
+        // The certificate is cached only after its key has verified a signature. Otherwise anybody with a
+        // copy of a certificate could fill the cache with differently written copies of that certificate.
         if !is_known {
             self.known(|known| known.insert(certificate, Arc::clone(&admitted)));
         }

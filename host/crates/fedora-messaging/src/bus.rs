@@ -1,8 +1,8 @@
-//! A bus: the topic exchange of another broker, which we consume through our queue on that broker.
+//! A bus: a topic exchange on a broker of its own, which we consume through our queue on that broker.
 //!
-//! Owns the connection to that broker, and reconnects whenever the connection is lost. The host's ingest
-//! receives the deliveries. Ingest acknowledges a delivery after the work queue has confirmed the entries
-//! made from it.
+//! This module keeps the connection to that broker, and reconnects whenever the connection is lost. The
+//! host's ingest receives the deliveries. Ingest acknowledges a delivery after the work queue has confirmed
+//! the entries made from it.
 //!
 //! An unacknowledged delivery is redelivered, so a message may arrive twice. No message is lost if the queue
 //! [survives a disconnect](crate::BusQueue::survives_disconnect).
@@ -121,7 +121,7 @@ impl Bus {
         // the channel.
         let requeue = async {
             while let Some(delivery) = self.deliveries.recv().await {
-                // With both results, the message is back in the queue on the broker.
+                // After either result, the message is back in the queue on the broker.
                 match delivery.requeue().await {
                     Settled::Sent | Settled::ChannelGone => (),
                 }

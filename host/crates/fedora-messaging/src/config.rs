@@ -1,7 +1,7 @@
 //! The settings of a bus: its broker, our queue on that broker, and the bindings of the queue.
 //!
-//! Knows nothing of connections. The module `python_config` reads the Python package's configuration file
-//! into these settings.
+//! This module opens no connection. The module `python_config` reads the configuration file of the Python
+//! package fedora-messaging into these settings.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// The exchange that fedora-messaging uses by default.
 const DEFAULT_EXCHANGE: &str = "amq.topic";
 
-/// The settings of a bus. The defaults are those of the Python package.
+/// The settings of a bus. The defaults are those of the Python package fedora-messaging.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {

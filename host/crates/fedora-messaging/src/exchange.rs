@@ -1,6 +1,6 @@
 //! A topic exchange of a bus. Messages that tasks emit are published to it in the format of fedora-messaging.
 //!
-//! Does not create the exchange, which belongs to the bus. The outbox of the host calls
+//! This module does not create the exchange, which belongs to the bus. The outbox of the host calls
 //! [`Exchange::publish`], and the consumers of the bus receive the messages.
 
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};

@@ -1,8 +1,8 @@
 //! A client of fedora-messaging. It consumes messages from a bus and publishes messages to a bus. A bus is a
 //! topic exchange on a broker of its own.
 //!
-//! Knows the format of fedora-messaging's queues, bindings, configuration file and message properties. Knows
-//! nothing of topics, schemas and JSON bodies.
+//! This crate knows fedora-messaging's queues and bindings, its configuration file, and the AMQP properties
+//! of its messages. It does not parse JSON bodies, and does not know message schemas.
 //!
 //! [`Bus`] receives messages from the publishers on the bus and passes them to the host's ingest.
 //! [`Exchange`] receives messages from the outbox and publishes them for the consumers on the bus.

@@ -1,7 +1,7 @@
-//! The configuration file of the Python package, `/etc/fedora-messaging/config.toml`.
+//! The configuration file of the Python package fedora-messaging, `/etc/fedora-messaging/config.toml`.
 //!
 //! The file has the same meaning as in `fedora_messaging/config.py` of version 3.9.1:
-//! - A key in the file replaces the whole default value of the key.
+//! - If a key is in the file, its value replaces the whole default value.
 //! - Keys of the first level may be in upper case.
 //! - Unknown keys are refused.
 //!
@@ -42,8 +42,8 @@ const UNUSED: &[&str] = &[
     "publish_priority",
     "topic_prefix",
 ];
-/// Client properties that identify the Python package. A file may set such a property only to a value that
-/// begins with this text.
+/// Client properties that identify the Python package, each with a text. A file may set such a property only
+/// to a value that begins with the text.
 const RESERVED: &[(&str, &str)] = &[
     ("product", "Fedora Messaging with Pika"),
     ("information", "https://fedora-messaging.readthedocs.io/en/stable/"),

@@ -2,8 +2,11 @@
 //!
 //! Killing the group kills all processes of the program at once, even if the program keeps starting new
 //! processes. If the controller `pids` is enabled, the group also limits the number of the program's
-//! processes. Owns the place of the group and its files. The outer process creates and removes the group. The
-//! program's process is in the group from its first step.
+//! processes.
+//!
+//! This module decides where the group is created, and reads and writes the group's files. The outer process
+//! (see `supervisor`) creates and removes the group. The program's process enters the group before it does
+//! anything else.
 
 use std::fs;
 use std::io;
@@ -69,7 +72,7 @@ impl Cgroup {
         remove_orphans(&parent);
         let path = parent.join(format!("{PREFIX}{}", getpid().as_raw_nonzero()));
         let what = format!("create `{}`", path.display());
-        // An earlier launcher that was killed may have left a group with our process id.
+        // An earlier launcher that was killed may have left a group with our process id in its name.
         fs::remove_dir(&path).ok();
         fs::create_dir(&path).map_err(LayerError::of(what.clone()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

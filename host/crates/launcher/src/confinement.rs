@@ -1,9 +1,11 @@
 //! The description of a confined program, and its form as arguments.
 //!
-//! Owns the options of `loopabull-launch`. The daemon writes them with [`Confinement::to_args`], and the
-//! launcher reads them with [`Confinement::from_args`]. Must not know how a layer is applied. The options
-//! contain the names of environment variables but not their values, because every user of the machine can
-//! read the arguments of a process in `/proc`.
+//! This module defines the options of `loopabull-launch`. The daemon writes them with
+//! [`Confinement::to_args`], and the launcher reads them with [`Confinement::from_args`]. This module does
+//! not know how a layer is applied.
+//!
+//! The options contain the names of environment variables but not their values, because every user of the
+//! machine can read the arguments of a process in `/proc`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -152,7 +154,7 @@ impl Confinement {
     ///
     /// # Errors
     ///
-    /// If the arguments do not describe a valid confinement, for example if the path of the program is
+    /// Fails if the arguments do not describe a valid confinement, for example if the path of the program is
     /// relative.
     pub fn from_args(mut args: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut directory = None;

@@ -1,12 +1,15 @@
 //! The control socket, on which the launcher receives its plan and sends its report.
 //!
-//! Owns the encoding of the plan, which has two parts. The first part contains the arguments of the
-//! launcher, in the format of `/proc/PID/cmdline`. The second part contains the environment variables of the
-//! program, in the format of `/proc/PID/environ`. Before each part comes its length in four bytes,
-//! big-endian. The file descriptors for the program are attached to the first byte of the plan. The
-//! environment of the launcher itself never contains the variables of the program, because some variables
-//! could change how the privileged launcher behaves. The launcher sends each [`Report`] as a line. When the
-//! daemon closes its end of the socket, the program is killed.
+//! This module encodes and decodes the plan, which has two parts. The first part contains the arguments of
+//! the launcher, in the format of `/proc/PID/cmdline`. The second part contains the environment variables of
+//! the program, in the format of `/proc/PID/environ`. Before each part comes its length in four bytes,
+//! big-endian. The file descriptors for the program are attached to the first byte of the plan.
+//!
+//! The variables of the program are never in the environment of the launcher itself, because some variables
+//! could change how the privileged launcher behaves.
+//!
+//! The launcher sends each [`Report`] as a line. When the daemon closes its end of the socket, the program is
+//! killed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,7 +37,7 @@ pub type Environment = BTreeMap<String, OsString>;
 pub struct Plan {
     /// The arguments of the launcher.
     pub arguments: Vec<OsString>,
-    /// The environment variables of which the program gets those that the arguments name.
+    /// The available environment variables. The program gets those that the arguments name.
     pub environment: Environment,
     /// The file descriptors for the program.
     pub descriptors: Vec<OwnedFd>,
@@ -50,7 +53,7 @@ const MAX_BLOCK_BYTES: usize = 4 << 20;
 ///
 /// # Errors
 ///
-/// If sending fails, or if the length of a part does not fit into four bytes.
+/// Fails if sending fails, or if the length of a part does not fit into four bytes.
 pub fn send_plan(
     socket: &UnixStream,
     confinement: &Confinement,
@@ -82,7 +85,7 @@ fn block(words: impl IntoIterator<Item = OsString>) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// If sending fails, or if there are more than four file descriptors.
+/// Fails if sending fails, or if there are more than four file descriptors.
 pub fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -99,11 +102,11 @@ pub struct Control(UnixStream);
 
 impl Control {
     /// Takes over the socket that this process inherited as file descriptor `number`, and reads the plan.
-    /// `/dev/null` replaces the socket as `number`, which may be standard input.
+    /// After that, file descriptor `number` is `/dev/null`, because it may be standard input.
     ///
     /// # Errors
     ///
-    /// If the file descriptor is not open, or if no complete plan arrives on the socket.
+    /// Fails if the file descriptor is not open, or if no complete plan arrives on the socket.
     pub fn open(number: u32) -> Result<(Self, Plan), LaunchError> {
         let open = || {
             let control = Self::new(sys::inherited(number)?);

@@ -1,7 +1,7 @@
 //! The reasons why a program was not run.
 //!
-//! Owns [`LaunchError`], its text and its exit code. Must not know how a step is done. A module returns the
-//! error of its failed step, and the supervisor reports the error.
+//! This module defines [`LaunchError`], with its text and its exit code. It does not know how a step is done.
+//! The other modules return the error of a failed step, and the supervisor reports the error.
 
 use std::fmt;
 use std::io;
@@ -78,7 +78,7 @@ impl LaunchError {
         Self::at(Step::Layer { layer, what: what.to_owned() })
     }
 
-    /// Returns the exit code of the launcher for this error, one of [`exit`].
+    /// Returns the exit code of the launcher for this error: one of the constants in [`exit`].
     pub fn exit_code(&self) -> u8 {
         match &self.step {
             Step::Program(_) if self.source.kind() == io::ErrorKind::NotFound => exit::NOT_FOUND,

@@ -1,8 +1,9 @@
-//! The exit codes of `loopabull-launch`, with the same meaning as those of env(1) and nohup(1).
+//! The exit codes of `loopabull-launch`. The codes 125 to 127 have the same meaning as those of env(1) and
+//! nohup(1).
 //!
-//! Owns the numbers. Must not know the causes of the errors. The program may end with the same numbers for
-//! its own reasons. If the launcher itself fails, the launcher also reports the reason: on the control
-//! socket, or as a line on standard error.
+//! This module contains only the numbers. The modules `error` and `main` choose one of them. The program
+//! itself may end with the same numbers for its own reasons. If the launcher itself fails, it therefore also
+//! reports the reason: on the control socket, or as a line on standard error.
 
 /// The arguments are wrong. No layer was applied, and the program was not run.
 pub const USAGE: u8 = 64;

@@ -1,8 +1,8 @@
 //! Restricts files, TCP ports, signals and sockets with Landlock.
 //!
-//! Owns the Landlock ruleset, which contains all four restrictions. The restriction of files needs ABI 3
-//! (Linux 6.2), because earlier ABIs let a program truncate a file that it may not write. Ports need ABI 4
-//! (Linux 6.7), scopes need ABI 6 (Linux 6.12), and sockets in the file system need ABI 9 (Linux 7.1); see
+//! One Landlock ruleset contains all restrictions. The restriction of files needs ABI 3 (Linux 6.2), because
+//! earlier ABIs let a program truncate a file that it may not write. Ports need ABI 4 (Linux 6.7). Signals
+//! and abstract sockets need ABI 6 (Linux 6.12), and sockets in the file system need ABI 9 (Linux 7.1); see
 //! landlock(7). A feature that the kernel lacks is always reported.
 //!
 //! Landlock checks a port when a socket is connected or bound. When a program calls `listen` on an unbound
@@ -57,7 +57,7 @@ pub(crate) fn confine(
 }
 
 /// Creates a ruleset without rules, which denies all kinds of access that it handles. The ruleset does not
-/// handle layers that were left out.
+/// handle ports and scopes if their layers were left out.
 fn create_ruleset(confinement: &Confinement, abi: ABI) -> Result<RulesetCreated, LayerError> {
     let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let mut ruleset =

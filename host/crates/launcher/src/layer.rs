@@ -1,7 +1,7 @@
-//! The layers of a confinement.
+//! The layers of a confinement, and their names.
 //!
-//! Owns the names of the layers. Must not know how a layer is applied. Options use the names to require a
-//! layer or to leave it out, and reports use them to show the state of a layer.
+//! Options use the names to require a layer or to leave it out, and reports use them to show the state of a
+//! layer. This module does not know how a layer is applied.
 
 use std::fmt;
 use std::str::FromStr;

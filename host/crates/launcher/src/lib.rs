@@ -6,8 +6,8 @@
 //! root file system for the program, applies each layer, and supervises the program until all of its
 //! processes have ended.
 //!
-//! Owns the description of a confinement, its form as arguments, and the order of the layers. Must not know
-//! playbooks, tasks or messages.
+//! This crate does not know playbooks, tasks or messages. The crate `loopabull-playbook` writes the
+//! confinement of each playbook.
 //!
 //! A module imports only modules further right in this list: `supervisor` → `pipeline` → `landlock` →
 //! `rootfs` → {`cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` →

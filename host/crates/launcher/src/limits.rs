@@ -1,7 +1,6 @@
 //! The limits on the resources of a program.
 //!
-//! Owns the set of limits and the names of their options. Must not know how a limit is set: the pipeline sets
-//! the limits.
+//! This module defines the limits and the names of their options. The module `pipeline` sets the limits.
 
 /// The limits on the resources of the program.
 ///

@@ -1,8 +1,8 @@
 //! `loopabull-launch`: reads its arguments or a plan, and runs the program in a sandbox.
 //!
-//! Owns the printed texts: the help, the plan, and the line with the reason why the program was not run. Must
-//! not know how a layer works. The daemon starts this program, or a person tries a confinement with it. The
-//! supervisor then runs the program.
+//! This file contains the help text, and prints the plan. It does not know how a layer works. The daemon
+//! starts this program, or a person starts it to try a confinement. The supervisor then runs the program in
+//! the sandbox.
 
 use std::env;
 use std::ffi::OsString;
@@ -93,7 +93,7 @@ Exit codes if PROGRAM was not run:
   127  PROGRAM, or the interpreter that its first line names, was not found
 The reason is then printed on standard error, after \"loopabull-launch: \".
 If PROGRAM was run, the exit code is that of PROGRAM, or 128 plus the number of the
-signal that ended PROGRAM. PROGRAM may use the codes above itself.
+signal that ended PROGRAM. PROGRAM itself may exit with the codes above too.
 
 Example: show the environment and the files that a program can see.
   loopabull-launch --report --directory /usr --system --env HOME -- \\

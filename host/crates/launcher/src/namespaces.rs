@@ -1,7 +1,7 @@
 //! The namespaces of the program.
 //!
-//! Decides which namespaces are created, and maps the user in a new user namespace. The outer process creates
-//! the namespaces, and the inner process runs in them.
+//! This module decides which namespaces are created, and maps the user in a new user namespace. The outer
+//! process (see `supervisor`) creates the namespaces, and the inner process runs in them.
 
 use std::fs;
 

@@ -1,7 +1,8 @@
 //! Applies the layers to the program's process, and then executes the program.
 //!
-//! Owns the order of the layers. Must not know the options, nor how the process is supervised. The inner
-//! process has built the root file system and forked the program's process, which runs this module.
+//! This module decides the order of the layers. It does not know the options, or how the process is
+//! supervised. Before, the inner process (see `supervisor`) has built the root file system and forked the
+//! program's process, which runs this module.
 
 use std::convert::Infallible;
 use std::env;

@@ -1,8 +1,7 @@
-//! Capabilities and the user.
+//! Gives up the capabilities of a process permanently, and changes its user.
 //!
-//! Decides how a process permanently gives up its capabilities and changes its user. Root without
-//! capabilities still owns root's files. A daemon that runs as root should therefore name another user for
-//! its programs.
+//! Root without capabilities still owns root's files. A daemon that runs as root should therefore name
+//! another user for its programs.
 
 use std::io;
 

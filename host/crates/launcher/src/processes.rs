@@ -1,7 +1,7 @@
 //! Finds and kills the descendants of the calling process.
 //!
-//! Decides how descendants are found in `/proc`, and how a descendant is killed even though the kernel reuses
-//! process ids.
+//! Descendants are found in `/proc`. The kernel reuses process ids, so this module checks that it does not
+//! kill a process that is not a descendant.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 ///
 /// # Errors
 ///
-/// If `/proc` cannot be read.
+/// Fails if `/proc` cannot be read.
 pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     let mut parents = BTreeMap::new();
     for entry in fs::read_dir("/proc")?.flatten() {

@@ -1,7 +1,7 @@
 //! The report of the launcher: one line for each layer, and lines about the end of the program.
 //!
-//! Owns the format of the lines, for writing and for parsing. Must not know where the lines are written. The
-//! launcher writes the report, and a person or the daemon reads it.
+//! This module formats and parses the lines. The module `reporter` sends them. The launcher writes the
+//! report, and a person or the daemon reads it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
-//! The destination of the report.
+//! The destination of the report: standard error, the control socket, or none.
 //!
-//! Owns the choice between standard error and the control socket. Must not know the reasons for a line. The
-//! supervisor and the pipeline write the report through this module.
+//! The supervisor and the pipeline write the report through this module. The module `report` defines the
+//! format of the lines.
 
 use std::io::{self, Write};
 
@@ -39,8 +39,8 @@ impl Reporter {
     /// to standard error.
     pub fn fail(&self, code: u8, reason: String) {
         if !matches!(self, Self::Control(_)) {
-            // `eprintln!` would panic if standard error is closed, and change the exit code. The error is
-            // ignored instead.
+            // If standard error is closed, `eprintln!` would panic and change the exit code. So we use
+            // `writeln!` and ignore the error.
             writeln!(io::stderr(), "loopabull-launch: {}", one_line(&reason)).ok();
         }
         self.write(&Report::Failed { code, reason });

@@ -1,9 +1,10 @@
 //! Builds a private root file system that contains only granted paths.
 //!
-//! Owns the mounts. Each granted path is mounted at the same path as on the host, so that all paths stay
-//! valid. Symbolic links in granted system paths are created again. No other paths exist in it. In
-//! particular, sockets of container engines and agents are missing, even if the kernel's Landlock cannot
-//! restrict sockets. The inner process builds the root file system in its own namespaces. The program's
+//! Each granted path is mounted at the same path as on the host, so that all paths stay valid. Symbolic links
+//! in granted system paths are created again. No other files of the host are visible. In particular, sockets
+//! of container engines and agents are missing, even if the kernel's Landlock cannot restrict sockets.
+//!
+//! The inner process (see `supervisor`) builds the root file system in its own namespaces. The program's
 //! process then applies its layers there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,7 +33,7 @@ const STAGING: &str = "/tmp";
 const OLD_ROOT: &str = "/.old";
 /// The maximum number of symbolic links in one path, which is also Linux's limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// The mount options of `/dev/shm`. All processes of the program share its size.
+/// The mount options of `/dev/shm`. All processes of the program share this space.
 const SHARED_MEMORY: &CStr = c"mode=1777,size=256m";
 /// The file with the users of the machine.
 const USERS: &str = "/etc/passwd";
@@ -181,7 +182,7 @@ struct Tree {
 
 impl Tree {
     /// Creates a path of the old root in the new root: its directories, its symbolic links, and a mount of
-    /// its end. A missing path is skipped.
+    /// the file or directory at its end. A missing path is skipped.
     fn expose(&mut self, path: &Path, grant: Grant) -> io::Result<()> {
         let mut remaining: VecDeque<OsString> = components(path).collect();
         let mut here = PathBuf::from("/");

@@ -1,7 +1,7 @@
 //! The system calls for which the standard library and rustix have no suitable function.
 //!
-//! Owns all `unsafe` code of this crate. Each call is wrapped in a safe function. Must not know the order or
-//! the purpose of the calls. The supervisor and the pipeline call these functions.
+//! All `unsafe` code of this crate is in this module. Each call is wrapped in a safe function. The module
+//! does not know the order or the purpose of the calls. The other modules call these functions.
 
 #![expect(unsafe_code, reason = "libc declares every call unsafe")]
 
@@ -61,8 +61,8 @@ impl Image {
 /// An array of pointers to strings, which ends with a null pointer, and the strings themselves.
 struct Strings {
     pointers: Vec<*const libc::c_char>,
-    // This field is never read. The field keeps the strings alive to which `pointers` points. A `CString` has
-    // its bytes on the heap, so the bytes do not move when this struct is moved.
+    // This field is never read. It keeps the strings alive, because `pointers` points to them. A `CString`
+    // has its bytes on the heap, so the bytes do not move when this struct is moved.
     _owned: Vec<CString>,
 }
 
@@ -218,7 +218,7 @@ pub(crate) fn place_descriptor(descriptor: BorrowedFd<'_>, number: u32) -> io::R
 ///
 /// # Errors
 ///
-/// If no file descriptor with this number is open.
+/// Fails if no file descriptor with this number is open.
 pub(crate) fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
     // SAFETY: fcntl with F_DUPFD_CLOEXEC takes numbers and returns a new descriptor.

@@ -1,10 +1,11 @@
 //! The filters of system calls.
 //!
-//! Owns the lists of calls and the filters. A denied call fails with EPERM, as for a user without privileges.
-//! `clone3` and the x32 calls of x86-64 fail with ENOSYS, so that libraries fall back to calls that can be
-//! filtered. A call of another architecture kills the process. Only the kinds of sockets that playbooks need
-//! can be created. Two ways around Landlock's port checks are denied: MPTCP, and TCP Fast Open, which
-//! connects without `connect`. The pipeline installs the filters as the last layer before `execve`.
+//! This module contains the lists of calls, and builds the filters from them. A denied call fails with EPERM,
+//! as for a user without privileges. `clone3` and the x32 calls of x86-64 fail with ENOSYS, so that libraries
+//! fall back to calls that can be filtered. A call of another architecture kills the process. Only the kinds
+//! of sockets that playbooks need can be created. Two ways around Landlock's port checks are denied: MPTCP,
+//! and TCP Fast Open, which connects without `connect`. The pipeline installs the filters as the last layer
+//! before `execve`.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,8 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// The denied calls, which concern debugging, keys, mounts, namespaces, kernel modules, the clock and other
-/// parts of the kernel, or bypass the checks of other layers.
+/// The denied calls. They concern debugging, keys, mounts, namespaces, kernel modules, the clock and other
+/// parts of the kernel, or they bypass the checks of other layers.
 ///
 /// The calls of Linux up to 6.18 were reviewed. Some newer calls are allowed because they give no more access
 /// than older allowed calls. `statmount` and `listmount` read information that `/proc` also shows. The calls
@@ -175,8 +176,8 @@ fn namespace_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     bits.map(|bit| rule(&[(0, SeccompCmpOp::MaskedEq(bit), bit)])).collect()
 }
 
-/// Returns two rules. One matches sockets of address families that are not allowed, the second matches
-/// protocols that are not allowed.
+/// Returns two rules. One rule matches sockets of address families that are not allowed. The other matches
+/// sockets of protocols that are not allowed.
 fn socket_rules() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let number = |number: i32| u64::from(number.cast_unsigned());
     let others = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, number(family)));

@@ -1,9 +1,9 @@
 //! The paths that the option `--system` grants, which most programs need.
 //!
-//! Owns the lists of paths. The paths are sufficient for a Python program that uses ssh, on Debian and
-//! Fedora. The lists contain code, names of users and hosts, certificates and time zones. The lists do not
-//! contain password hashes, host keys, logs, home directories or sockets. Missing paths are skipped. Must not
-//! know how a path is granted.
+//! The paths are sufficient for a Python program that uses ssh, on Debian and Fedora. The lists contain code,
+//! names of users and hosts, certificates and time zones. They do not contain password hashes, host keys,
+//! logs, home directories or sockets. Paths that do not exist are skipped. This module does not know how a
+//! path is granted: the modules `landlock` and `rootfs` use the lists.
 
 /// The directory trees and files that the program may read and execute.
 pub(crate) const READ: &[&str] = &[

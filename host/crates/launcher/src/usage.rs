@@ -1,7 +1,7 @@
 //! Errors in the arguments of `loopabull-launch`.
 //!
-//! Owns the error and its text, which must not repeat a value that may be a secret. Must not know how
-//! arguments are read. `confinement` returns the error, and `main` prints it.
+//! This module defines the error and its text. The text must not contain a value that may be a secret. The
+//! module `confinement` returns the error, and `main` prints it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The options of a playbook: the `[ansible]` table of its manifest.
 //!
-//! Owns the keys and their defaults. File names are relative to the directory of the playbooks. The crate
-//! `playbook` opens the files.
+//! Defines the keys of the table and their defaults. File names are relative to the directory of the
+//! playbooks. This module opens no file; the crate `playbook` does.
 
 use serde::{Deserialize, Deserializer};
 
@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnsibleOptions {
-    /// Inventory: a file or directory beside the playbooks, or host names, each followed by a comma. Default:
-    /// `inventory` beside the playbooks. If that file does not exist, the inventory is only this machine.
+    /// Inventory: a file or directory beside the playbooks, or a list of host names in which each name is
+    /// followed by a comma. Default: `inventory` beside the playbooks. If it does not exist, the inventory
+    /// has only this machine.
     pub inventory: Option<String>,
     /// Configuration file of Ansible, beside the playbooks. Default: `ansible.cfg`, if that file exists.
     pub config: Option<String>,
@@ -52,7 +53,8 @@ pub enum Variables {
     #[default]
     Message,
     /// The variables `msg` and `loopabull`, and one variable for each key of the body. Use this value only
-    /// for playbooks that cannot be changed: the sender of a message then chooses names of Ansible variables.
+    /// for playbooks that cannot be changed, because the sender of a message then chooses the names of
+    /// Ansible variables.
     TopLevel,
 }
 
@@ -68,7 +70,7 @@ pub enum Start {
 }
 
 impl AnsibleOptions {
-    /// Returns the names of the secrets that these options name and that the manifest does not grant.
+    /// Returns the names of the secrets that these options need and the manifest does not grant.
     pub fn missing_secrets(&self, is_granted: impl Fn(&str) -> bool) -> Vec<&str> {
         let named = self.vault_password.iter().chain(&self.private_key).map(String::as_str);
         named.filter(|name| !is_granted(name)).collect()

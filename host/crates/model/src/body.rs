@@ -1,7 +1,7 @@
 //! The body of a message: JSON text that passed all checks.
 //!
-//! Owns the guarantee that every task can read the text: the text is JSON, its nesting depth is limited, and
-//! every string is Unicode. The text is kept unchanged, so that numbers keep all their digits.
+//! The checks ensure that every task can read the text: the text is JSON, its nesting depth is limited, and
+//! every string is Unicode. The text is kept as it is written, so that numbers keep all their digits.
 
 mod error;
 mod scan;
@@ -29,18 +29,18 @@ impl Body {
 
     /// Makes a body of a raw value without parsing its text again. Checks everything except the JSON syntax.
     ///
-    /// The raw value must come from serde_json's parser for JSON text, which has checked the syntax. A raw
-    /// value made from another format, or from a `Value`, has no checked syntax.
+    /// The raw value must come from serde_json's parser for JSON text, which has checked the syntax. The
+    /// syntax of a raw value that was made from another format or from a `Value` is unchecked.
     pub fn from_raw(raw: Box<RawValue>) -> Result<Self, BodyError> {
         Self::check(raw.get())?;
         Ok(Self(raw))
     }
 
-    /// Checks the depth, the surrogates and the reserved keys of a JSON text, but not its syntax. Use this if
-    /// the caller parses the text anyway, for example to read its members.
+    /// Checks the depth, the surrogates and the reserved keys of a JSON text, but not its syntax. For callers
+    /// that parse the text anyway, for example to read its members.
     pub fn check(text: &str) -> Result<(), BodyError> {
-        // `RawValue` accepts lone surrogates, which are not Unicode. So a text that may have one is parsed as
-        // a `Value`.
+        // `RawValue` accepts lone surrogates, which are not Unicode; `Value` refuses them. So a text that may
+        // have a lone surrogate is also parsed as a `Value`.
         if !scan::is_harmless(text) && scan::scan(text)?.surrogates == Surrogates::Possible {
             serde_json::from_str::<Value>(text).map_err(BodyError::from)?;
         }
@@ -60,7 +60,8 @@ impl Body {
     /// Returns true if arrays and objects are nested more than `levels` deep.
     pub fn is_deeper_than(&self, levels: usize) -> bool {
         let text = self.as_str();
-        // The number of brackets is an upper bound of the depth, and it decides most cases without a scan.
+        // The nesting depth is at most the number of opening brackets. In most cases this number is so small
+        // that no scan is needed.
         scan::openings(text) > levels && scan::scan(text).is_ok_and(|scan| scan.depth > levels)
     }
 }
@@ -82,8 +83,8 @@ impl fmt::Debug for Body {
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Serde may read another format than JSON. Then the syntax of the raw value was not checked, so the
-        // text is parsed again.
+        // Serde may read a format other than JSON, and then nothing has checked the syntax of the raw value.
+        // So the text is parsed again.
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Self::parse(raw.get()).map_err(serde::de::Error::custom)
     }

@@ -1,6 +1,7 @@
 //! The circuit breaker of a task, which pauses the task after repeated failures.
 //!
-//! Owns the policy and the count of failures. Has no clock: the caller passes the time of each outcome.
+//! Counts the failures of the task and decides when they are too many. The host stores the pause. This module
+//! has no clock: the caller passes the time of each outcome.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::duration::duration;
 pub struct BreakerPolicy {
     /// Number of consecutive failures that pause the task. 0 switches the breaker off. Default: 10.
     pub failures: u32,
-    /// Time window: the task is paused if all these failures happen within it. Default: 10 min.
+    /// Time window. The task is paused only if all these failures happen within the window. Default: 10 min.
     #[serde(deserialize_with = "duration")]
     pub window: Duration,
 }
@@ -24,13 +25,15 @@ pub struct BreakerPolicy {
 /// The consecutive failures of one task.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// Times of the newest failures, measured from a fixed moment that the caller chooses.
+    /// Times of the newest failures. The caller chooses the moment from which they are measured, which must
+    /// always be the same.
     failures: VecDeque<Duration>,
 }
 
 impl Breaker {
-    /// Counts the outcome of a run. Returns true if the task must be paused now. A success clears the count.
-    /// A rejected message does not change the count.
+    /// Counts the outcome of a run. Returns true if the task must be paused now. A success sets the count to
+    /// zero. An outcome that is neither a success nor a failure, such as a rejected message, does not change
+    /// the count.
     pub fn count(&mut self, policy: &BreakerPolicy, outcome: &Outcome, now: Duration) -> bool {
         if outcome.is_success() {
             self.failures.clear();

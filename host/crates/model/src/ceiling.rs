@@ -1,7 +1,7 @@
 //! The ceiling: the maximum that any manifest on this host may grant.
 //!
-//! The authors of tasks write manifests, and the operator of the host writes the ceiling. If the ceiling does
-//! not set a kind of grant, manifests may grant anything of that kind.
+//! The authors of tasks write manifests, and the operator of the host writes the ceiling. The ceiling has a
+//! key for each kind of grant. If the operator leaves a key out, manifests may grant anything of that kind.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::{HttpGrant, Limits, Manifest, SecretSource, TaskKind, TopicPattern};
 pub struct Ceiling {
     /// Directories that may be granted, including their subdirectories.
     pub dirs: Option<Vec<PathBuf>>,
-    /// Origins that may be granted. A grant must be equal to one of these, with the same addresses.
+    /// Origins that may be granted. A granted origin and its addresses must equal one of these.
     pub http: Option<Vec<HttpGrant>>,
     /// Directories whose files may be used as secrets. If this key is set, the daemon's environment variables
-    /// are forbidden as secrets. Credentials stay allowed, because systemd passes only the credentials of the
-    /// unit file.
+    /// are forbidden as secrets. Credentials stay allowed, because the operator lists them in the unit file
+    /// and systemd passes no others.
     pub secret_dirs: Option<Vec<PathBuf>>,
     /// TCP ports that may be granted.
     pub tcp: Option<Vec<u16>>,
@@ -103,8 +103,8 @@ impl Ceiling {
 
 impl Manifest {
     /// Sets the timeout and the memory if the manifest leaves them out: to the default or to the ceiling,
-    /// whichever is lower. The default memory of a playbook is not known here, so the memory of a playbook is
-    /// set to the ceiling.
+    /// whichever is lower. The default memory of playbooks is not known here, so a playbook gets the maximum
+    /// of the ceiling.
     ///
     /// A limit that the manifest sets above the ceiling is not lowered. [`Ceiling::excess`] reports it.
     pub fn apply_ceiling(&mut self, kind: TaskKind, ceiling: &Ceiling) {

@@ -1,8 +1,8 @@
 //! An emission: a message that a task sends.
 //!
-//! An emission becomes a [`Message`] when its run succeeds. The id of the message is derived from the entry
-//! of the run and from the place of the emission in the run. If the run is repeated, after a crash or on
-//! another host, the messages have the same ids.
+//! An emission becomes a [`Message`] when the run that made it succeeds. The id of the message is derived
+//! from the entry of the run and the position of the emission among all emissions of the run. If the run is
+//! repeated after a crash or on another host, its messages have the same ids again.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,10 +22,11 @@ impl Emission {
     pub const HEADER_PREFIX: &str = "loopabull-";
     /// The header with the name of the task that sent the message.
     const SENT_BY: &str = "loopabull-sent-by";
-    /// The header with the number of hops: the number of messages of tasks in the chain that ends with this
-    /// message.
+    /// The header with the number of hops. A message that a task sends has one hop more than the message for
+    /// which the task ran.
     const HOPS: &str = "loopabull-hops";
-    /// The maximum number of hops. This limit ends a loop of tasks that send messages to each other.
+    /// The maximum number of hops. This limit stops tasks that send messages to each other in an endless
+    /// loop.
     pub const MAX_HOPS: u32 = 16;
 
     /// Returns the number of hops of a message; 0 for a message from a bus.
@@ -34,8 +35,8 @@ impl Emission {
         header.and_then(|(_, hops)| hops.parse().ok()).unwrap_or(0)
     }
 
-    /// Makes the message that the host sends. `entry` is the entry of the run, `place` is the place of the
-    /// emission in the run, counted from 0, and `sent_at` is in seconds since 1970.
+    /// Makes the message that the host sends. `entry` is the entry of the run. `place` is the position of the
+    /// emission among all emissions of the run, counted from 0. `sent_at` is in seconds since 1970.
     pub fn into_message(self, entry: &Entry, place: usize, sent_at: i64) -> Message {
         let hops = Self::hops(&entry.message).saturating_add(1);
         let ours = [

@@ -24,9 +24,9 @@ impl Entry {
 
 /// The id of an entry, which stays the same when the entry is published or delivered again.
 ///
-/// Queues deduplicate entries by this id. So an entry can be published again if it is uncertain whether the
-/// queue has it. The id of the message cannot be used for this: the publisher chooses message ids, and may
-/// choose the same id twice.
+/// Queues deduplicate entries by this id. So if it is uncertain whether a queue has an entry, the host
+/// publishes the entry again. The id of the message cannot be used for this, because the publisher chooses
+/// message ids and may use an id twice.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct EntryId(String);
@@ -37,8 +37,8 @@ impl EntryId {
         Self(text.into())
     }
 
-    /// Derives the id of an entry from its task and from the message's id, topic and body, byte by byte. An
-    /// entry that is made again after a crash has the same id.
+    /// Derives the id of an entry from the name of the task and from the message's id, topic and exact body.
+    /// So an entry that is made again after a crash has the same id.
     pub fn derived(message: &Message, task: &TaskName) -> Self {
         let mut digest = Sha256::new();
         for part in
@@ -51,8 +51,8 @@ impl EntryId {
         Self(hex::encode(&digest[..16]))
     }
 
-    /// Returns the new id with which this entry is requeued from the dead letters. The new id starts at the
-    /// first attempt, and is not deduplicated against the runs of the old id.
+    /// Returns the new id with which this entry is requeued from the dead letters. Under the new id the
+    /// attempts are counted from 1 again, and earlier runs under the old id do not count as duplicates.
     pub fn requeued(&self) -> Self {
         let (first, life) = match self.0.rsplit_once('~') {
             Some((first, life)) => (first, life.parse().unwrap_or(1_u64)),

@@ -1,7 +1,8 @@
-//! Grants: the resources that a manifest allows its task, beyond those of every task.
+//! Grants: the resources that a manifest allows its task, in addition to those that every task has.
 //!
-//! Owns the `[grants]` table of a manifest and its description for people. Opens no file, reads no secret and
-//! makes no connection: the runners do that. A resource that has no key here cannot be granted.
+//! Defines the `[grants]` table of a manifest, and describes grants for people. A resource that has no key
+//! here cannot be granted. This module opens no file, reads no secret and makes no connection; the host does
+//! that when it loads or runs a task.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,9 +82,9 @@ impl Grants {
         *self == Self::default()
     }
 
-    /// Returns a description of each grant, one line each. The lines contain the values of environment
-    /// variables, which are no secret because the manifest has them. The lines never contain the values of
-    /// secrets.
+    /// Returns a description of each grant, one line each. The lines contain the values of granted
+    /// environment variables, which are not secret because they are in the manifest. The lines never contain
+    /// the value of a secret.
     pub fn lines(&self) -> Vec<String> {
         let dirs = self.dirs.iter().map(|dir| {
             let verb = match dir.access {

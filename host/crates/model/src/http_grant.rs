@@ -1,7 +1,7 @@
-//! A grant of HTTP requests: an origin, and the non-public addresses that are allowed for its host.
+//! A grant of HTTP requests: an origin, and the non-public addresses to which its host name may resolve.
 //!
-//! Owns the form of the grant in TOML. The crate `egress` resolves host names and decides whether a request
-//! is granted.
+//! Reads the grant from TOML. The crate `egress` resolves host names and decides whether a request is
+//! granted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for HttpGrant {
     }
 }
 
-/// Reads a string or a table. An error message describes the form that the manifest uses.
+/// Reads a grant from a string or from a table. An error message is about the one that the manifest uses.
 struct GrantVisitor;
 
 #[derive(Deserialize)]
@@ -149,8 +149,8 @@ impl FromStr for AddressBlock {
             return Ok(Self(IpNet::from(address.to_canonical())));
         }
         let net: IpNet = text.parse().map_err(|_| HttpGrantError::Block { block: block() })?;
-        // Addresses are compared in their IPv4 form, so a block of IPv4-mapped addresses would match no
-        // address. Such a block is refused.
+        // IPv4-mapped IPv6 addresses are compared as IPv4, so a block of such addresses would match no
+        // address. It is refused.
         if net.addr().to_canonical() != net.addr() {
             return Err(HttpGrantError::Block { block: block() });
         }
@@ -242,7 +242,7 @@ mod tests {
         check_error("'https://a/#b'", "it has a fragment");
         check_error("'https://*.a'", "it");
         check_error("'https://*.a'", "its host has a wildcard");
-        check_error("'https://ä'", "other characters than ASCII");
+        check_error("'https://ä'", "characters other than ASCII");
         check_error("'https://'", "it has no host");
         check_error("'https://a:0'", "its port is not a number from 1 to 65535");
         check_error("5", "an origin such as \"https://host\"");

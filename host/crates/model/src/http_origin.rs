@@ -1,7 +1,8 @@
 //! The origin of an HTTP request: scheme, host and port.
 //!
-//! Owns the only parser of an authority (`HOST:PORT`). Manifests and the requests of components use the same
-//! parser, so that equal origins compare as equal. Does not resolve host names; the crate `egress` does that.
+//! This module has the only parser of an authority (`HOST:PORT`). The origins in manifests and in the
+//! requests of components pass through this parser, so that they can be compared. Host names are not resolved
+//! here; the crate `egress` does that.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -42,7 +43,7 @@ pub enum AuthorityError {
     User,
     #[error("its host has a wildcard; grant each host by its name")]
     Wildcard,
-    #[error("its host has other characters than ASCII letters, digits, `-`, `_` and `.`")]
+    #[error("its host has characters other than ASCII letters, digits, `-`, `_` and `.`")]
     Character,
     #[error("its host has an extra dot")]
     Dot,
@@ -96,7 +97,7 @@ impl fmt::Display for HttpHost {
 impl HttpOrigin {
     /// Parses an authority: `HOST` or `HOST:PORT`, with IPv6 addresses in brackets.
     ///
-    /// The parser corrects nothing. Errors are: a user, a trailing dot, an empty port, a port with leading
+    /// The parser corrects nothing. It refuses a user, a trailing dot, an empty port, a port with leading
     /// zeros, and unusual forms of an IPv4 address (`127.1`, `0x7f.1`).
     pub fn parse(scheme: HttpScheme, authority: &str) -> Result<Self, AuthorityError> {
         if authority.is_empty() {
@@ -166,8 +167,8 @@ fn host_of(host: &str) -> Result<HttpHost, AuthorityError> {
     }
     let name = host.to_ascii_lowercase();
     let last = name.rsplit('.').next().unwrap_or_default();
-    // Resolvers read such names as IPv4 addresses (`127.1`, `2130706433`, `0x7f000001`), so only the usual
-    // form is accepted.
+    // Resolvers read names such as `127.1`, `2130706433` and `0x7f000001` as IPv4 addresses. Only the usual
+    // form of an address is accepted.
     if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
         let address: Ipv4Addr = name.parse().map_err(|_| AuthorityError::Number)?;
         return Ok(HttpHost::Address(IpAddr::V4(address)));

@@ -1,8 +1,8 @@
 //! The data types of loopabull-host: messages, tasks and their manifests, the outcomes of attempts and the
 //! settlements of deliveries.
 //!
-//! This crate has no I/O, no clock and no async runtime. Every other crate of the host may use this crate.
-//! This crate uses no other crate of the host.
+//! This crate does no I/O, reads no clock and needs no async runtime. All other crates of the host may use
+//! it. It uses none of them.
 
 mod ansible;
 mod body;

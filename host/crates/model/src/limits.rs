@@ -1,7 +1,8 @@
 //! The limits of a run, and their defaults.
 //!
-//! Owns the `[limits]` table of a manifest. The crate `playbook` owns the other defaults of playbooks:
-//! memory, processes, open files and file size.
+//! Defines the `[limits]` table of a manifest, and all defaults for components. For playbooks only the
+//! default timeout is here; the defaults for memory, processes, open files and file size are in the crate
+//! `playbook`.
 
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub struct Limits {
     /// Maximum memory of one run. For a component: the sum of its linear memories and tables, default 64 MiB.
     /// For a playbook: the address space of each of its processes, default 1 GiB.
     pub memory: Option<ByteSize>,
-    /// Maximum number of processes of a playbook. Default: 512. Without a cgroup for the run, the kernel
-    /// counts all processes of the run's user.
+    /// Maximum number of processes of a playbook. Default: 512. If the run has no cgroup, the kernel counts
+    /// all processes of the user as whom the playbook runs.
     pub processes: Option<u64>,
     /// Maximum number of open file descriptors of each process of a playbook. Default: 1024.
     pub open_files: Option<u64>,

@@ -1,6 +1,7 @@
 //! A manifest: `NAME.toml` beside `NAME.wasm` or `NAME.yml`.
 //!
-//! Owns the keys of a manifest and their defaults. Parses text. The host reads the files.
+//! A manifest has the settings of one task. This module defines the keys and their defaults, and parses the
+//! text. The host reads the files.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ pub struct Manifest {
     pub breaker: BreakerPolicy,
     /// Configuration values that the task can read.
     pub config: BTreeMap<String, String>,
-    /// Resources that the task may use, beyond its log, its configuration, a clock and random numbers.
+    /// Resources that the task may use in addition to its log, its configuration, a clock and random numbers.
     pub grants: Grants,
     /// Options of `ansible-playbook`. Only for playbooks.
     pub ansible: AnsibleOptions,
@@ -38,8 +39,8 @@ impl Manifest {
         toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))
     }
 
-    /// Reads only the topics and the queue of a manifest that has an error. Messages for the task are then
-    /// still queued, so that an error in another key loses no message.
+    /// Reads only the topics and the queue of a manifest that has an error. With them, messages for the task
+    /// can still be queued, so no message is lost because of an error in another key.
     pub fn salvage(text: &str) -> Self {
         let table: toml::Table = toml::from_str(text).unwrap_or_default();
         let topics = table.get("topics").and_then(|topics| topics.clone().try_into().ok());

@@ -1,21 +1,22 @@
 //! A mask, which removes the secrets of a task from the records of its runs.
 //!
-//! The mask searches for the values of secrets. The mask finds a secret as it is, each long line of a secret,
-//! and a secret as JSON, Python or a shell write it. The mask prevents accidents. A task that intends to
-//! disclose a secret can still encode the secret in another way.
+//! The mask finds the value of a secret, each long line of the value, and the value as JSON, Python or a
+//! shell write it. It protects against accidents only: a task that wants to disclose a secret can encode the
+//! secret in another way.
 
 use std::collections::BTreeMap;
 
 /// The text that replaces a secret.
 const MARK: &str = "[secret]";
-/// The minimum length of a line, in bytes, to be masked on its own. Long lines are masked for secrets of
-/// several lines, such as private keys.
+/// The minimum length of a line that is masked on its own, in bytes. Lines are masked because some secrets,
+/// such as private keys, have several.
 const LONG_LINE: usize = 10;
 
 /// The secrets of a task, to be masked in all records of its runs.
 #[derive(Clone, Default)]
 pub struct Mask {
-    /// Name of a secret and a text to find, for each form of each secret; the longest text comes first.
+    /// The name of a secret and a text to find, for each way in which the secret can be written. The longest
+    /// text comes first.
     patterns: Vec<(String, String)>,
 }
 
@@ -49,8 +50,8 @@ impl Mask {
         text
     }
 
-    /// Returns a text that was cut at its end, with every secret replaced. If the text ends with the
-    /// beginning of a secret, that part is replaced too.
+    /// Returns a text that was cut at its end, with every secret replaced. If the text ends with two or more
+    /// bytes of the beginning of a secret, these bytes are replaced too.
     pub fn cut_text(&self, text: &str) -> String {
         let mut text = self.text(text);
         let ends_with_start = |pattern: &String, text: &str| {

@@ -1,8 +1,8 @@
 //! A message, as a task receives it.
 //!
 //! Only two places make a message from received bytes: the verifier of fedmsg, and the readers of trusted
-//! sources. Serde reads messages back from the host's own queue. The code here knows neither buses nor
-//! queues.
+//! sources. Serde also makes messages, when the host reads an entry back from its own queue. This module
+//! knows neither buses nor queues.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::{Body, Topic};
 pub struct Message {
     /// Publisher's id of the message, the same in each redelivery.
     pub id: MessageId,
-    /// Topic, by which the tasks for the message are chosen.
+    /// Topic of the message. The host chooses the tasks by the topic.
     pub topic: Topic,
     /// Headers: names and values in the order in which they were received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -134,8 +134,8 @@ impl Outcome {
         matches!(self, Self::Success)
     }
 
-    /// Returns true if the task failed. A task that rejects a message has not failed. Neither has a task
-    /// whose run was refused, was cancelled or had a conflict.
+    /// Returns true if the task failed. The outcome is not a failure if the task rejected the message, or if
+    /// the run was refused, was cancelled or had a conflict.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
             && self.is_attempt()

@@ -1,4 +1,4 @@
-//! The output of a task: text of limited size.
+//! The output of a run: text of limited size, which is kept with the run.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of AMQP topic exchanges (AMQP 0-9-1, section 3.1.3.3): `*` matches exactly one word,
 //! and `#` matches any number of words, also none. A wildcard must be a whole word. `a*` is refused, because
-//! AMQP would match it literally, which is never the intention.
+//! AMQP would treat its `*` as an ordinary character, which nobody intends.
 
 use std::fmt;
 
@@ -39,8 +39,9 @@ enum Word {
 impl TopicPattern {
     /// Returns true if the pattern matches the topic.
     pub fn matches(&self, topic: &Topic) -> bool {
-        // `reachable[i]` is true if the first `i` words of the pattern match the words of the topic so far.
-        // Recursion would take exponential time for patterns such as `#.#.#.#`, which come from files.
+        // `reachable[i]` is true if the first `i` words of the pattern match the words of the topic so far. A
+        // recursive match would take exponential time for patterns such as `#.#.#.#`, which a manifest may
+        // contain.
         let mut reachable = vec![false; self.0.len() + 1];
         reachable[0] = true;
         self.spread_over_any(&mut reachable);
@@ -61,8 +62,8 @@ impl TopicPattern {
         reachable[self.0.len()]
     }
 
-    /// Returns true if this pattern matches every topic that `other` matches. The result can be false for
-    /// equivalent patterns (`#.*` and `*.#`), but is never true wrongly.
+    /// Returns true only if this pattern matches every topic that `other` matches. The result can be false
+    /// although it does, as for the equivalent patterns `#.*` and `*.#`.
     pub fn covers(&self, other: &Self) -> bool {
         // The same algorithm as in `matches`, with the words of `other` instead of a topic. A `*` of `other`
         // is matched only by a wildcard, and a `#` of `other` only by `#`.

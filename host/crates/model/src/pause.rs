@@ -1,6 +1,7 @@
 //! A pause: its target, its reason and its start time.
 //!
-//! Owns the text forms of a pause. Keeps no list of pauses; the host does that.
+//! A pause stops a task, a queue or a worker until it is resumed. This module also converts targets from and
+//! to text. It keeps no list of pauses; the host does that.
 
 use std::fmt;
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a queue: 1 to 40 letters, digits, `-` and `_`.
 ///
-/// Dots are not allowed: the host's auxiliary queues on the broker are named after the queue, with a dot and
-/// a suffix (`workers.dead`).
+/// Dots are not allowed, because the names of the host's auxiliary queues on the broker consist of the
+/// queue's name, a dot and a suffix (`workers.dead`).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);

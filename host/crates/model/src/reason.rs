@@ -1,6 +1,7 @@
 //! The reason for an outcome, as one safe line.
 //!
-//! Most reasons contain text of a task. Here such text becomes safe for a log line, a table and a terminal.
+//! Most reasons contain text that a task chose. This module makes the text safe for a log line, a table and a
+//! terminal.
 
 use std::fmt::{self, Write};
 

@@ -1,6 +1,7 @@
-//! The results of a playbook, as the callback plugin reports them.
+//! The results of a playbook run, as the host's callback plugin for Ansible reports them.
 //!
-//! Owns the limits on the results that are kept. No result is parsed from Ansible's output for people.
+//! Only a limited number of results is kept. Results come only from the plugin: the text that Ansible prints
+//! is never parsed. The crate `playbook` runs Ansible and reads the reports.
 
 use std::collections::BTreeMap;
 

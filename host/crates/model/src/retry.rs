@@ -1,7 +1,8 @@
-//! The retry policy of a task: whether and when a failed message is retried.
+//! The retry policy of a task: whether and after what delay a failed message is retried.
 //!
-//! Owns the back-off, and the decision that follows from outcome and attempt. Has neither a clock nor random
-//! numbers: the caller passes the random number for the jitter.
+//! The policy decides the settlement of a delivery from the outcome and the number of its attempt. The worker
+//! then settles the delivery. This module has no clock and makes no random numbers: the caller passes the
+//! random number for the jitter of the delay.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,15 +11,15 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{Outcome, Reason, Settlement};
 
-/// The maximum jitter, as a fraction of the configured delay. The jitter makes delays longer, so that
-/// messages that failed together are not redelivered together.
+/// The maximum jitter, as a fraction of the configured delay. The jitter makes each delay longer by a random
+/// part of this fraction. So messages that failed at the same time are not redelivered at the same time.
 pub const JITTER: f64 = 0.2;
 
 /// The policy for messages on which a task fails.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// Reaction to a failure. Default: retry.
+    /// Reaction to a failed attempt. Default: retry.
     pub on_failure: OnFailure,
     /// Number of attempts before a message is dead-lettered, at most 50. Default: one more than the number of
     /// `pauses`.
@@ -50,7 +51,8 @@ impl RetryPolicy {
     pub const MAX_CRASHES: u32 = 3;
     /// The minimum delay before a retry.
     pub const MIN_DELAY: Duration = Duration::from_millis(100);
-    /// The maximum delay before a retry, also if the task asks for a longer delay.
+    /// The maximum delay before a retry, without the jitter. If the task asks for a longer delay, this
+    /// maximum applies.
     pub const MAX_DELAY: Duration = Duration::from_hours(7 * 24);
 
     /// Returns the number of attempts that a message gets.
@@ -59,8 +61,9 @@ impl RetryPolicy {
         self.max_attempts.map_or(by_pauses.min(Self::MAX_ATTEMPTS), NonZeroU32::get)
     }
 
-    /// Returns a reason if an attempt must not start: the daemon died during several runs of the entry, or
-    /// the entry had more attempts under an earlier policy than this policy allows.
+    /// Returns a reason if an attempt must not start. This is so if the daemon died during
+    /// [`RetryPolicy::MAX_CRASHES`] runs of the entry, or if the attempts are already used up because an
+    /// earlier policy allowed more.
     ///
     /// `crashes` counts the runs during which the daemon died. Such runs are not counted as attempts, because
     /// most of them did not cause the crash.
@@ -75,12 +78,13 @@ impl RetryPolicy {
     }
 
     /// Decides the settlement of a delivery from the outcome of its attempt. Attempts are counted from 1.
-    /// `chance` is a random number from 0 to 1, which makes the delay longer by up to [`JITTER`].
+    /// `chance` is a random number from 0 to 1. It makes the delay of a retry longer by up to [`JITTER`], and
+    /// the delay after a conflict up to twice as long.
     pub fn decide(&self, outcome: &Outcome, attempt: u32, chance: f64) -> Settlement {
         match outcome {
             Outcome::Success => Settlement::Ack,
             Outcome::Cancelled => Settlement::Requeue { after: Duration::ZERO },
-            // The random delay prevents two runs from conflicting again at the same moment.
+            // The delay is random, so that two runs in conflict do not start again at the same moment.
             Outcome::Conflict { .. } => {
                 let after = Self::MIN_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::Requeue { after }

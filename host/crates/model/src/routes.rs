@@ -1,6 +1,7 @@
 //! The routing table: from topics to the tasks that want them.
 //!
-//! The table does not change after it is built. A reload replaces the whole table.
+//! The host builds the table from all loaded tasks. The table never changes; a reload of tasks builds a new
+//! one.
 
 use std::collections::HashMap;
 use std::sync::Arc;

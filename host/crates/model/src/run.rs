@@ -1,4 +1,4 @@
-//! A run: the record of one attempt.
+//! The result of one attempt, and the run: the record of the attempt in the journal.
 
 use std::fmt;
 use std::time::Duration;

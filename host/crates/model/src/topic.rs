@@ -1,7 +1,7 @@
 //! A topic: the dotted routing key of a message.
 //!
-//! Owns the alphabet of topics. Every `Topic` consists of these characters, so other code can print, match
-//! and compare topics without checks. A topic is never used as a path.
+//! A topic has only characters of a fixed alphabet, so other code can print, match and compare topics without
+//! checks. A topic is never used as a path.
 
 use std::fmt;
 

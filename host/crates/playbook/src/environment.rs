@@ -1,7 +1,7 @@
 //! The environment variables of a playbook.
 //!
-//! Decides which variables the daemon sets and which a manifest may set. The launcher passes these
-//! variables to the playbook, and no others.
+//! This module decides which variables the daemon sets and which a manifest may set. The launcher passes
+//! these variables to the playbook, and no others.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! The folder of one run: its input, its home and its temporary files.
 //!
-//! Decides the owner and the mode of each directory. `home` and `tmp` belong to the user of the playbook.
-//! `given` contains the message and the secrets, which the playbook may only read. The folder itself belongs
-//! to the daemon's user, so that a playbook cannot replace any of the three directories.
+//! This module decides the owner and the mode of each directory in the folder. `home` and `tmp` belong to the
+//! user of the playbook. `given` contains the message and the secrets, which the playbook may only read. The
+//! folder itself belongs to the daemon's user, so that a playbook cannot replace any of the three
+//! directories.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -69,7 +70,7 @@ pub(crate) fn make_parent(path: &Path, user: Option<User>) -> io::Result<PathBuf
 ///
 /// # Errors
 ///
-/// If a file or directory in the folder cannot be removed. A missing folder is not an error.
+/// Fails if a file or directory in the folder cannot be removed. A missing folder is not an error.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     // The secrets are removed first, so that an error in another directory does not leave them behind.
     drop(fs::remove_dir_all(path.join(GIVEN)));
@@ -161,7 +162,8 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// If something cannot be removed or reset. After an error the folder must not be used for another run.
+    /// Fails if something cannot be removed or reset. After an error the folder must not be used for another
+    /// run.
     pub(crate) async fn empty(&self) -> io::Result<()> {
         let folder = self.clone();
         let emptied = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,7 @@
-//! The objects that all runs on this machine share.
+//! The parts that all runs on this machine share: the planner, the path of the launcher, and the directory
+//! for the folders of the runs.
 //!
-//! Owns the planner, the path of the launcher and the directory for the folders of the runs. Created once
-//! from the settings, and used by each run and each check.
+//! The parts are created once from the settings. Each run and each check uses them.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! The programs on this machine: Ansible, its Python interpreter, and our own programs for Ansible.
 //!
-//! Decides how Ansible and Python are found, and writes our callback plugin, controller and inventory to
-//! the state directory.
+//! This module finds Ansible and Python, and writes our callback plugin, controller and inventory to the
+//! state directory.
 
 use std::fs;
 use std::io::Write;
@@ -14,8 +14,8 @@ use crate::error::PlaybookError;
 pub(crate) const PLUGINS: &str = "callback";
 /// The Python program that a controller runs, in `ansible` in the state directory.
 pub(crate) const CONTROLLER: &str = "controller.py";
-/// The inventory that contains only this machine. Like Ansible's implicit localhost (Ansible documentation,
-/// "Implicit localhost"), it uses no ssh and runs modules with Ansible's own Python.
+/// The inventory that contains only this machine. With this inventory, Ansible uses no ssh and runs modules
+/// with its own Python, as with its implicit localhost (Ansible documentation, "Implicit localhost").
 pub(crate) const INVENTORY: &str = "localhost.yml";
 /// The files that we write for Ansible, with their contents.
 const PROGRAMS: [(&str, &str); 3] = [

@@ -1,16 +1,19 @@
 //! Runs Ansible playbooks: starts `ansible-playbook` through the launcher, in a sandbox.
 //!
-//! Owns the folder, the plan, the process, the results and the record of each run. This is the only crate
-//! that starts processes. The file name of a playbook comes from the daemon's list of tasks, never from a
-//! message. The message is in a file in the folder of the run. No part of the message is on the command
-//! line or in the environment. The output of Ansible is stored for people and never parsed. Our callback
-//! plugin for Ansible reports the results as JSON. This crate must not know queues, the journal or the
+//! For each run, this crate creates a folder, plans the confinement, starts the process, reads the results,
+//! and makes the record. No other crate starts processes. This crate does not know queues, the journal or the
 //! daemon's configuration. The worker calls this crate, and this crate starts the launcher.
+//!
+//! The file name of a playbook comes from the daemon's list of tasks, never from a message. The message is in
+//! a file in the folder of the run. No part of the message is on the command line or in the environment. The
+//! output of Ansible is stored for people and never parsed. Our callback plugin for Ansible reports the
+//! results as JSON.
 //!
 //! A module imports only modules from lower lines of this list:
 //!
 //! - `run`: runs one playbook for one message; `check`: checks playbooks and layers without a message
-//! - `host`: everything that all runs share; `warm`: the pool of controllers
+//! - `host`: everything that all runs share; `warm`: the pool of controllers, which are processes that have
+//!   imported Ansible already
 //! - `process`: one launcher process; `report`: makes the record of a run
 //! - `watch`: reads the output of a run and waits for its end
 //! - `results`: parses the results of the callback plugin; `plan`, `objections`: turn a manifest into a
@@ -69,7 +72,7 @@ impl Playbooks {
     ///
     /// # Errors
     ///
-    /// If a directory, a program, a user or a layer in `settings` cannot be used.
+    /// Fails if a directory, a program, a user or a layer in `settings` cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let host = Host::open(settings)?;
         let controllers = Controllers::new(settings);
@@ -86,7 +89,7 @@ impl Playbooks {
     ///
     /// # Errors
     ///
-    /// If Ansible cannot be started, or reports an error in the playbook.
+    /// Fails if Ansible cannot be started, or if it reports an error in the playbook.
     pub async fn check(
         &self,
         task: &Task,
@@ -101,7 +104,7 @@ impl Playbooks {
     ///
     /// # Errors
     ///
-    /// If the program cannot be started, or if a required layer is missing. Some layers are always
+    /// Fails if the program cannot be started, or if a required layer is missing. Some layers are always
     /// required, others only if the settings require them.
     pub async fn try_layers(&self) -> Result<Vec<LayerReport>, CheckError> {
         check::try_layers(&self.0.host).await

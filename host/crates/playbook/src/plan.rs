@@ -1,7 +1,8 @@
 //! The plan of a run: program, arguments, environment, files, ports and limits.
 //!
-//! Decides how the manifest of a playbook becomes a [`Confinement`]. The manifest has been checked against
-//! the ceiling before. The launcher receives the plan.
+//! This module turns the manifest of a playbook into a [`Confinement`]. The host has checked before that the
+//! manifest stays within the ceiling, which is the maximum that the operator allows. The launcher receives
+//! the plan.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,7 +34,8 @@ const FILE_SIZE: u64 = 1 << 30;
 /// The number of the file descriptor on which a controller receives commands. In the process of a run, the
 /// descriptor for the results has the same number.
 const CONTROL: u32 = RESULTS;
-/// The placeholder for the folder of a run in [`Planner::key`], where the real folder must not matter.
+/// The placeholder for the folder of a run in [`Planner::key`]. With it, the key does not depend on the real
+/// folder.
 const ANY_FOLDER: &str = "/folder";
 
 /// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
@@ -64,8 +66,8 @@ impl Planner {
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let playbooks = PlaybookDir::open(&settings.playbooks)?;
         let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
-        // A colon separates the paths in Ansible's settings. Neither character may be part of a home
-        // directory in passwd(5).
+        // A colon separates the paths in Ansible's settings. In `/etc/passwd`, a home directory may contain
+        // neither a colon nor a line feed (passwd(5)).
         if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
             return Err(PlaybookError::StatePath { path: state });
         }
@@ -213,8 +215,8 @@ impl Planner {
             let layer = name.parse().map_err(|()| StartError::NoLayer { name: name.clone() })?;
             required.insert(layer);
         }
-        // Without its layer, a grant of ports or a limit on processes would have no effect. Such a manifest
-        // therefore requires the layer.
+        // A grant of ports or a limit on processes has no effect without its layer. A manifest with such a
+        // grant or limit therefore requires the layer.
         if !grants.tcp.is_empty() {
             required.insert(Layer::Tcp);
         }

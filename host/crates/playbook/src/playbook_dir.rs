@@ -1,8 +1,8 @@
 //! The directory of the playbooks, which also contains the inventory and Ansible's configuration.
 //!
-//! Decides how a file in the directory is found. The directory is opened once, and files outside of it
-//! cannot be opened. A file name comes from the daemon's list of tasks or from a manifest. No part of a
-//! message is ever part of a file name.
+//! This module finds the files in the directory. The directory is opened once, and files outside of it cannot
+//! be opened. A file name comes from the daemon's list of tasks or from a manifest. No part of a message is
+//! ever part of a file name.
 
 use std::path::{Component, Path, PathBuf};
 

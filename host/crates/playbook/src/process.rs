@@ -1,8 +1,7 @@
 //! Starts, watches and stops a program through the launcher.
 //!
-//! Owns one launcher process from its start to its end. The launcher kills all processes that its program
-//! leaves behind, and kills the program if the daemon dies. A run has therefore ended when the launcher has
-//! ended.
+//! A [`Process`] has one launcher process. The launcher kills all processes that its program leaves behind,
+//! and kills the program if the daemon dies. A run has therefore ended when the launcher has ended.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -40,8 +39,8 @@ struct Launcher {
 }
 
 impl Process {
-    /// Starts a program through the launcher. If the plan passes on a file descriptor, the program gets a
-    /// pipe for results there.
+    /// Starts a program through the launcher. If the plan names a file descriptor to pass on, the program
+    /// gets a pipe for its results under that number.
     pub(crate) fn start(launcher: &Path, plan: &LaunchPlan) -> Result<Self, StartError> {
         let (pipes, ends) = Pipes::make()
             .map_err(|source| StartError::Launch { path: launcher.to_owned(), source })?;
@@ -102,7 +101,7 @@ pub(crate) fn launch(
 ) -> Result<(Child, UnixStream), StartError> {
     let cannot = |source| StartError::Launch { path: launcher.to_owned(), source };
     let (ours, theirs) = StdStream::pair().map_err(cannot)?;
-    #[expect(clippy::disallowed_methods, reason = "this is the one place, and the launcher")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts a process")]
     let child = Command::new(launcher)
         .args(["--control", "0"])
         .env_clear()

@@ -1,6 +1,6 @@
 //! The record of a run.
 //!
-//! Decides how the end of a process becomes an [`Attempt`] with an outcome, the masked output and a
+//! This module turns the end of a process into an [`Attempt`], with an outcome, the masked output and a
 //! [`PlaybookReport`]. The journal stores the attempt.
 
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Reads the results that the callback plugin sends, as one JSON object on each line.
 //!
-//! Decides how many results are kept. The callback plugin runs in the same process as the playbook's own
-//! plugins, so its lines are untrusted input. A line that does not parse is counted and skipped.
+//! This module also limits how many results are kept. The callback plugin runs in the same process as the
+//! playbook's own plugins, so its lines are untrusted input. A line that does not parse is counted and
+//! skipped.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Runs one playbook for one message.
 //!
-//! Decides whether a run is warm or cold, and what happens when a controller fails. A warm run is forked from
-//! a controller, a process that has imported Ansible already. A cold run starts `ansible-playbook` as a new
-//! process. The worker calls this module and records the returned attempt.
+//! A warm run is forked from a controller, which is a process that has imported Ansible already. A cold run
+//! starts `ansible-playbook` as a new process. This module decides which of the two a run is, and what
+//! happens when a controller fails. The worker calls this module and records the returned attempt.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -86,7 +86,8 @@ impl Runner {
         attempt
     }
 
-    /// Runs a playbook in a controller. An error is the reason why the playbook was not run.
+    /// Runs a playbook in a controller. If the playbook was not run, returns the reason why it must be run
+    /// cold.
     async fn run_warm(
         &self,
         request: Request<'_>,

@@ -1,7 +1,7 @@
-//! The secrets of a task.
+//! The secrets of a task: their values, and the mask that removes the values from output.
 //!
-//! Owns the values of the secrets, and the mask that removes the values from output. The values are written
-//! to files in the folder of a run, and nowhere else.
+//! The module `folder` writes the values to files in the folder of a run. They are written nowhere else. This
+//! module does not look secrets up: its caller passes in the values.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use crate::error::PlaybookError;
 
-/// Returns the user with this name, or the user in the form `UID:GID`. Names are looked up through the name
+/// Returns the user for a name, or for a text in the form `UID:GID`. Names are looked up through the name
 /// services of the machine (nsswitch.conf(5)), so that users from LDAP and sssd are found too.
 pub(crate) fn find(name: &str) -> Result<User, PlaybookError> {
     let unknown = || PlaybookError::NoUser { name: name.to_owned() };

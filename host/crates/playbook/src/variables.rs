@@ -1,8 +1,8 @@
 //! The variables of a playbook: a YAML file with the message, for `--extra-vars` of Ansible.
 //!
-//! Decides which variables a playbook gets. By default the body is only in the variable `msg`. A key of the
-//! body becomes a variable of its own only if the manifest asks for that, because a top-level variable can
-//! change connections or override variables of the play.
+//! This module decides which variables a playbook gets. By default the body is only in the variable `msg`. A
+//! key of the body becomes a variable of its own only if the manifest asks for that, because a top-level
+//! variable can change connections or override variables of the play.
 
 use loopabull_model::Message;
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ pub(crate) struct RunFacts<'a> {
 ///
 /// # Errors
 ///
-/// If a key or a number in the message is too large for Ansible.
+/// Fails if a key or a number in the message is too large for Ansible.
 pub(crate) fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, VariablesError> {
     let body = message.body.to_value();
     write_file([("msg", &body), ("loopabull", &about(message, facts))])
@@ -34,7 +34,7 @@ pub(crate) fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, Va
 ///
 /// # Errors
 ///
-/// The errors of [`write`], and an error if Ansible reserves the name of a key.
+/// Fails like [`write`], and also if Ansible reserves the name of a key.
 pub(crate) fn write_top_level(
     message: &Message,
     facts: RunFacts<'_>,
@@ -89,8 +89,8 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// Returns whether a variable with this name changes how Ansible connects, becomes another user or finds
-/// files. These are the names with a prefix that Ansible reserves, and the special variables of its
-/// documentation.
+/// files. This is so for names with a prefix that Ansible reserves, and for the special variables in
+/// Ansible's documentation.
 fn is_reserved(name: &str) -> bool {
     const SPECIAL: &[&str] = &[
         "become",

@@ -3,9 +3,9 @@
 //! A small playbook spends most of its time on importing Ansible. A controller (`controller.py`) imports
 //! Ansible once and then forks a process for each run, one run at a time. The controller is in the same
 //! sandbox as its runs, so it only serves runs with equal grants, environment and configuration. After each
-//! run the controller kills all processes that the run left behind, and the daemon empties the folder. If a
-//! controller fails, it is ended. If the run was not forked yet, `ansible-playbook` is then started as a new
-//! process. A warm start gives a run no other rights or results than a cold start.
+//! run the controller kills all processes that the run left behind, and the daemon empties the folder. A
+//! controller that fails is ended. If it had not forked the run yet, the run is started cold: as a new
+//! process of `ansible-playbook`. A warm start gives a run no other rights or results than a cold start.
 
 mod controller;
 mod protocol;
@@ -21,8 +21,8 @@ pub(crate) use controller::{Controller, Ran, Reuse};
 
 /// The default maximum number of runs of one controller. This number limits the effect of a memory leak.
 const MAX_RUNS: u32 = 200;
-/// The default time after which an idle controller is ended, and the maximum time between two runs
-/// with the same key for which a controller is started.
+/// The default time after which an idle controller is ended. A controller is started for a run only if the
+/// previous run with the same key began within this time.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// The time for which no controller is started after a failed start.
 const PAUSE: Duration = Duration::from_mins(1);
@@ -102,8 +102,8 @@ impl Controllers {
         last.is_some_and(|last| last.elapsed() < self.idle_timeout)
     }
 
-    /// Puts a controller into the pool. Ends the controller instead if it has served its maximum number of
-    /// runs. If the pool then has too many controllers, the longest idle controller is ended.
+    /// Puts a controller into the pool, or ends it if it has served its maximum number of runs. If the pool
+    /// then has too many controllers, ends the one that has been idle for the longest time.
     pub(crate) async fn put(&self, mut controller: Controller) {
         if controller.runs() >= self.max_runs {
             return controller.end().await;

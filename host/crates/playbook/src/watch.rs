@@ -1,7 +1,7 @@
 //! Watches a run: reads its pipes, waits for its end, and ends the run when its timeout expires.
 //!
-//! Owns the order of these steps, which is the same for cold runs ([`crate::process`]) and warm runs
-//! ([`crate::warm`]). Must not know how a run is started or signalled.
+//! These steps are the same for cold runs ([`crate::process`]) and for warm runs ([`crate::warm`]). This
+//! module does not know how a run is started or signalled. The trait [`Running`] hides that.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::LostError;
 use crate::results::Reader;
 
-/// The time after SIGTERM after which a run is killed.
+/// The time that a run has after SIGTERM to end by itself. After that, it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout for killing all processes of a run.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ pub(crate) trait Running {
     /// Sends a request to end the run, without waiting for the end.
     fn ask(&mut self, request: EndRequest) -> Result<(), LostError>;
 
-    /// Kills a run that ended after neither request.
+    /// Kills a run that has not ended after either request.
     async fn abandon(&mut self) -> Result<(), LostError>;
 }
 

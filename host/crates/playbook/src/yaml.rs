@@ -1,8 +1,8 @@
 //! Writes YAML for Ansible, in which each string that could be a template has the tag `!unsafe`.
 //!
 //! Ansible 2.14 to 2.21 evaluates Jinja templates in the strings of extra variables. A string with the tag
-//! `!unsafe` is not evaluated. Before Ansible 2.19 the tag on a mapping loses the data, so each string gets
-//! its own tag. Keys get the tag too, because a play can loop over keys and use them as values.
+//! `!unsafe` is not evaluated. Before Ansible 2.19, a mapping with the tag loses its data, so each string
+//! gets its own tag. Keys get the tag too, because a play can loop over keys and use them as values.
 //!
 //! Since Ansible 2.19 a string with the tag is read as if it had no quotes: `!unsafe "5"` is a number, and
 //! `!unsafe "="` is an error (ansible-core, `_internal/_yaml/_constructor.py`). Strings that would change
@@ -62,7 +62,7 @@ pub(crate) fn write_value(text: &mut String, value: &Value) -> Result<(), Variab
 }
 
 /// Matches texts that YAML 1.1 does not read as strings if they have no quotes. The patterns come from
-/// PyYAML's `resolver.py`, which ignore a line feed at the end of the text.
+/// PyYAML's `resolver.py`, and ignore a line feed at the end of the text.
 static NO_STRING: LazyLock<Regex> = LazyLock::new(|| {
     let patterns = [
         // Null, the special keys `<<` and `=`, and indicators that are an error without further text.

@@ -1,4 +1,4 @@
-//! The clock of both backends, in milliseconds since 1970.
+//! The current time in milliseconds since 1970, for the timestamps of both backends.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

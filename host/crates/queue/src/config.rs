@@ -1,4 +1,6 @@
-//! The settings of the queues: the backend that stores the queues, and the list of queues.
+//! The settings of the queues: the backend that stores them, and the list of queues.
+//!
+//! This module reads no configuration file. The host fills in the settings from its own configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +30,7 @@ pub struct RabbitMqConfig {
     /// Address of the broker: `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub url: String,
     /// Maximum number of unsettled deliveries that the broker sends to one worker. Use 1 for slow tasks. A
-    /// higher prefetch makes components faster.
+    /// higher number raises the throughput of fast tasks, for example of components.
     pub prefetch: u16,
     /// Address of the broker's HTTP API, `http://user:password@host:15672`. If set, the host asks the API for
     /// acknowledgement timeouts.

@@ -1,12 +1,14 @@
-//! A dead letter: its content, the reason for the dead-lettering, and an operator's verdict.
+//! Dead letters: their content, the records of dead-letterings, and the verdicts of an operator.
+//!
+//! This module does not store dead letters. The backends store and read them.
 
 use loopabull_model::{EntryId, Message, QueueName, TaskName};
 use serde::{Deserialize, Serialize};
 
-/// Number of bytes of a run's output that a dead letter keeps. RabbitMQ stores the output in a header, and
-/// all headers of a message must fit into one frame of 128 KiB.
+/// Maximum number of bytes of a run's output that a dead letter keeps. RabbitMQ stores the output in a
+/// header, and all headers of a message must fit into one frame of 128 KiB.
 pub const MAX_OUTPUT: usize = 4 << 10;
-/// Number of records of earlier dead-letterings that a dead letter keeps.
+/// Maximum number of records of earlier dead-letterings that a dead letter keeps.
 pub(crate) const MAX_HISTORY: usize = 10;
 
 /// A dead-lettered entry or external message.

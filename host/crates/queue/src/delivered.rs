@@ -1,4 +1,6 @@
-//! The content of a delivery, without the backend's claim.
+//! A delivered entry: everything that a worker gets from a queue, except the claim.
+//!
+//! The claim is the backend's handle for settling the delivery. The module `delivery` adds it.
 
 use loopabull_model::{Entry, Settlement};
 
@@ -6,7 +8,7 @@ use crate::dead_letter::DeathRecord;
 
 /// Number of unsettled deliveries after which an entry becomes a dead letter.
 ///
-/// If a connection is lost, RabbitMQ also counts the deliveries of its prefetched entries, although no task
+/// If a connection is lost, RabbitMQ also counts the deliveries of its prefetched entries, although no worker
 /// has received them. So the limit is much higher than the number of attempts in any retry policy. The host
 /// counts attempts itself.
 pub(crate) const DELIVERY_LIMIT: u32 = 100;
@@ -15,8 +17,9 @@ pub(crate) const DELIVERY_LIMIT: u32 = 100;
 #[derive(Debug)]
 pub struct DeliveredEntry {
     pub entry: Entry,
-    /// Number of this attempt, counted from 1. The queue sets the number of settled attempts plus one. The
-    /// worker raises the number if the journal has attempts that a crash interrupted.
+    /// Number of this attempt, counted from 1. The queue sets this number to one more than the number of
+    /// settled attempts. The worker raises the number if its journal has a later attempt, whose settlement
+    /// was lost.
     pub attempt: u32,
     /// Time at which the entry was first published, in milliseconds since 1970.
     pub queued_at_ms: i64,
@@ -25,8 +28,8 @@ pub struct DeliveredEntry {
 }
 
 impl DeliveredEntry {
-    /// Returns the number of attempts that count after the settlement. A requeued or held delivery does not
-    /// count.
+    /// Returns the entry's new count of attempts. A delivery that is requeued or held does not count as an
+    /// attempt.
     pub(crate) fn attempts_after(&self, settlement: &Settlement) -> u32 {
         match settlement {
             Settlement::Requeue { .. } | Settlement::Hold => self.attempt.saturating_sub(1),

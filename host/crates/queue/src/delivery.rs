@@ -1,4 +1,7 @@
-//! A delivery: an entry, and the backend's claim with which the delivery is settled.
+//! A delivery: a delivered entry, and the claim with which it is settled.
+//!
+//! A claim is the backend's handle for one delivery. Workers receive deliveries from `queues`, and settle
+//! them with [`Delivery::settle`].
 
 use std::ops::{Deref, DerefMut};
 

@@ -1,7 +1,8 @@
-//! The embedded queues: a SQLite file for one machine.
+//! The embedded backend: all queues in one SQLite file, for a single machine.
 //!
-//! Owns the lock that makes one process the only consumer of the file. Other processes can still publish to
-//! the file and inspect it. The module `rows` contains the schema and the SQL statements.
+//! This module holds the lock that lets only one process consume the queues. Other processes can still
+//! publish entries and inspect the queues. The module `rows` contains the schema and most SQL statements. The
+//! module `claim` settles deliveries.
 
 mod claim;
 mod rows;
@@ -140,8 +141,8 @@ impl Embedded {
         Ok(depth)
     }
 
-    /// Makes this process the only consumer of the file, and requeues all claimed entries. The process that
-    /// claimed them has ended, because the lock was free.
+    /// Makes this process the only consumer of the file, and requeues all claimed entries. The lock was free,
+    /// so the process that claimed them has ended.
     async fn take_over(&self) -> Result<File, QueueError> {
         let name = self.file.with_extension("lock");
         let error = |source| QueueError::Lock { file: name.clone(), source };

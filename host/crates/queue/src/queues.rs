@@ -1,4 +1,4 @@
-//! The queues and their consumers, for both backends.
+//! The interface of the queues and their consumers. Each function calls the backend in use.
 
 use loopabull_model::{Entry, QueueName, TaskName};
 use tokio_util::sync::CancellationToken;
@@ -72,8 +72,8 @@ impl Queues {
     /// Releases the held entries of all tasks for which `is_awake` returns true, in all queues. The held
     /// entries are delivered before later entries.
     ///
-    /// Call this function repeatedly, because a worker may hold another entry of a task right after its
-    /// release.
+    /// Call this function repeatedly, because a worker may hold another entry of a task right after the held
+    /// entries were released.
     pub async fn release(&self, is_awake: impl Fn(&TaskName) -> bool) -> Result<(), QueueError> {
         match self {
             Self::Embedded(queues) => queues.release(is_awake).await,
@@ -147,8 +147,8 @@ impl Consumer {
         }
     }
 
-    /// Stops receiving. Call `stop` before you settle the last delivery, because RabbitMQ answers each
-    /// acknowledgement with the next entry.
+    /// Stops receiving. Call `stop` before you settle the last delivery, because RabbitMQ sends the next
+    /// entry after each acknowledgement.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {
             Self::Embedded(_) => Ok(()),

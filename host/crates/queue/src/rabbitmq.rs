@@ -1,14 +1,15 @@
-//! The queues in RabbitMQ.
+//! The RabbitMQ backend: queues that several hosts can share.
 //!
-//! To move an entry to another queue, the host publishes a copy, waits for its confirm, and then acknowledges
-//! the original. A crash between these steps may duplicate the entry, but it does not lose it.
+//! To move an entry to another queue, the host publishes a copy, waits for the broker's confirm, and then
+//! acknowledges the original. If the host crashes between these steps, the entry may be duplicated, but it is
+//! not lost.
 //!
-//! Each worker has its own channel. RabbitMQ closes a channel on an error, so an error of one worker does not
-//! affect the deliveries of the others.
+//! Each worker has its own channel. RabbitMQ closes a channel after an error, so an error of one worker does
+//! not affect the deliveries of the other workers.
 //!
 //! The modules in order, each using only earlier ones: `topology` (the queues on the broker), `headers`,
-//! `outgoing` and `incoming` (the format of an entry), `declaration`, `held`, `shared`, `claim`, `external`,
-//! `release`, `consumer`, `dead_letters`, `plan`, `ack_timeout`.
+//! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `held`, `shared`, `claim`,
+//! `external`, `release`, `consumer`, `dead_letters`, `plan`, `ack_timeout`.
 
 mod ack_timeout;
 mod claim;

@@ -1,12 +1,12 @@
 //! A SQLite file with one writer thread and group commit.
 //!
-//! Owns the settings of the file: WAL, `synchronous=FULL`, and a busy timeout, because other processes may
-//! also open the file. Guarantees that a confirmed change is on disk. Knows nothing of the content: the queue
-//! and the journal have their own SQL.
+//! This crate chooses the settings of the file: WAL, `synchronous=FULL`, and a busy timeout, because other
+//! processes may also open the file. A change is on disk when its caller gets the result. The crate does not
+//! know the content of the file: the queue and the journal have their own SQL.
 //!
-//! Callers pass closures to the thread. The thread takes all waiting closures, up to `MAX_GROUP`, and runs
-//! them in one transaction. After the commit, it answers each caller. So a hundred publishers share the cost
-//! of one `fsync`.
+//! Callers pass closures to the writer thread. The thread takes all waiting closures, up to `MAX_GROUP`, and
+//! runs them in one transaction. After the commit, it answers each caller. So a hundred publishers share the
+//! cost of one `fsync`.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -55,9 +55,9 @@ pub enum StoreError {
     Gone { path: PathBuf },
 }
 
-/// A change that waits for the thread. The thread calls it in a transaction and keeps the answer until the
-/// commit. If the transaction cannot begin, the argument is `None`: the change does not run, and its caller
-/// gets the error.
+/// A change that waits for the writer thread. The thread calls the change in a transaction, and keeps the
+/// answer until the commit. If the transaction cannot begin, the argument is `None`: the change does not run,
+/// and its caller gets the error.
 type Change = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
 /// Sends the result of a change to the caller. The argument is the result of the commit.
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -180,7 +180,8 @@ fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
             Ok(transaction) => {
                 answers.push(first(Some(&transaction)));
                 // If the disk is full, SQLite rolls the transaction back by itself. A later change would then
-                // run without a transaction and be committed at once, although its caller gets an error.
+                // run without a transaction and be committed at once, although its caller gets an error. So
+                // the group ends there.
                 while answers.len() < MAX_GROUP
                     && !transaction.is_autocommit()
                     && let Ok(change) = waiting.try_recv()

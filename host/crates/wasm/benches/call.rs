@@ -1,8 +1,8 @@
 //! Benchmark: the cost of one call of a component, and of each step of the call.
 //!
-//! `cargo bench -p loopabull-wasm` runs this benchmark, after `cargo tasks`. One run measures all of: calls
-//! with a fresh instance for each message, as in the product; the same functions compiled natively; calls of
-//! a reused instance; the steps of a call; loading from the cache and compiling; and the memory of live
+//! Run `cargo tasks` first, then `cargo bench -p loopabull-wasm`. One run measures: calls with a fresh
+//! instance for each message, as in the product; the same functions, compiled natively; calls of a reused
+//! instance; each step of a call; loading a component from the cache and compiling it; and the memory of live
 //! instances.
 #![expect(clippy::unwrap_used, reason = "in a bench a panic is the report")]
 #![expect(clippy::print_stdout, reason = "criterion cannot measure memory, so it is printed")]

@@ -1,7 +1,8 @@
 //! The bindings that wasmtime generates from `wit/task.wit`.
 //!
-//! The world is `granted`, which has all imports that a manifest can grant. A component with fewer imports
-//! fits this world too. Before that, `inspect.rs` checks which imports the component may have.
+//! The bindings are those of the world `granted`, which has all imports that a manifest can grant. A
+//! component with fewer imports fits this world too. Which of the imports a component may have is checked
+//! earlier, in `inspect.rs`.
 #![allow(unreachable_pub, reason = "generated code")]
 
 wasmtime::component::bindgen!({

@@ -1,8 +1,9 @@
 //! The cache of compiled components, in a directory that only this user can write.
 //!
-//! The cache contains machine code that will run in this process, so each file is authenticated with a key of
-//! this host. The name of a file identifies the component, the engine and the engine's settings. The file
-//! starts with an HMAC of its name and content. An invalid file is ignored, and the component is recompiled.
+//! The cache contains machine code that will run in this process, so each file is authenticated with a secret
+//! key of this host. The name of a file is a hash of the component, the version of this crate and the
+//! settings of the engine. The file starts with an HMAC of its name and content. If a file is invalid, the
+//! engine ignores the file and compiles the component again.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -81,14 +82,14 @@ impl Cache {
         let code = bytes.split_off(HMAC_BYTES);
         let verified = self.hmac(name, &code).verify_slice(&bytes);
         verified.map_err(|_| CacheError::BadHmac { path: path.clone() })?;
-        // The modification time records the last use. If setting the time fails, the file is only evicted
-        // earlier.
+        // The modification time records the last use. If it cannot be set, the only effect is that the file
+        // may be removed earlier.
         drop(file.set_modified(SystemTime::now()));
         Ok(Some(code))
     }
 
-    /// Stores machine code under a name atomically. Then removes the least recently used files that exceed
-    /// the limits.
+    /// Stores machine code under a name atomically. Then removes the least recently used files until the
+    /// cache is within its limits.
     pub(crate) fn store(&self, name: &str, code: &[u8]) -> Result<(), CacheError> {
         let path = self.folder.join(name);
         let cannot = |source| CacheError::Io { path: path.clone(), source };
@@ -138,7 +139,7 @@ pub(crate) fn name(component: &[u8], engine: &wasmtime::Engine) -> String {
     format!("{}.cwasm", hex::encode(digest.finalize()))
 }
 
-/// A hasher that computes SHA-256 for values that only implement [`Hash`].
+/// A hasher that computes the SHA-256 of a value that implements only [`Hash`].
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {

@@ -24,7 +24,7 @@ pub struct Call<'a> {
     pub timeout: Duration,
     /// Maximum size of all linear memories and tables together, in bytes.
     pub memory: u64,
-    /// Maximum size of the output that is kept, in bytes. Output beyond it is counted and dropped.
+    /// Maximum size of the output that is kept, in bytes. Further output is counted and dropped.
     pub output: u64,
     /// Function that reads the state of the task. Only runs with a grant for state call the function.
     pub state: ReadState,

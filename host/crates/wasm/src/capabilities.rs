@@ -1,7 +1,8 @@
-//! The capabilities of one task, which are opened when the task is loaded.
+//! The capabilities of one task: all that its runs can use, prepared when the task is loaded.
 //!
-//! The capabilities are derived from the grants of the manifest and from the secrets that the host has read.
-//! No part of a message influences them.
+//! They are the open directories, the HTTP access, the secrets and the other grants of the manifest, together
+//! with the task's configuration. The caller has already read the secrets. No part of a message influences
+//! the capabilities.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
@@ -100,8 +101,8 @@ impl Capabilities {
             wasi.env(name, value);
         }
         for OpenDir { dir, guest, perms } in &self.dirs {
-            // This path leads to the directory that was opened at load, even if the granted path is now
-            // another directory.
+            // This path leads to the directory that was opened when the task was loaded, even if there is now
+            // another directory at the granted path.
             let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
             wasi.preopened_dir(path, guest, *perms)?;
         }

@@ -1,7 +1,8 @@
 //! The clock that interrupts running guests.
 //!
-//! Owns the thread that increments the engine's epoch while guests run. The clock does not know the deadlines
-//! of runs: each run checks its own deadline when it is interrupted.
+//! A thread increments the epoch of wasmtime's engine while guests run, and each increment interrupts all
+//! running guests. The clock does not know the deadlines of runs: each run checks its own deadline when it is
+//! interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! The engine: wasmtime with the settings of `profile`, the linker, and the compilation of components.
+//! The engine: wasmtime with the settings of the module `profile`. The engine compiles components, or loads
+//! them from the cache, and links them to the host's functions. It runs no component; the module `run` does.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -21,8 +22,8 @@ use crate::host::Host;
 use crate::inspect::LoadError;
 use crate::{native, profile};
 
-/// The maximum time for compiling one component. The largest real components (an interpreter with its
-/// library) take a tenth of this time on a small idle machine, and more on a busy machine.
+/// The maximum time for compiling one component. The largest real components, which contain an interpreter
+/// with its library, take a tenth of this time on a small idle machine. They take longer on a busy machine.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The interface whose function `handle` is called for each message.
@@ -165,7 +166,7 @@ fn check_handle(pre: &InstancePre<Host>) -> wasmtime::Result<()> {
     match found {
         Some((ComponentItem::ComponentFunc(handle), _)) => handle
             .typecheck::<(&Message,), (Result<(), Failure>,)>(&pre.instance_type())
-            .context("`handle` has another type"),
+            .context("`handle` has the wrong type"),
         // If the export is missing, the bindings return an error.
         _ => Ok(()),
     }

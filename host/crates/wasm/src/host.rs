@@ -1,7 +1,8 @@
-//! The host's side of one run: the functions that a component imports.
+//! The host's side of one run: the host functions that a component calls.
 //!
-//! Each function limits the sizes and counts that the guest passes to it. A guest that exceeds a limit ends
-//! with [`LimitExceeded`], so that no run succeeds with only a part of its effects.
+//! The functions limit what a guest can make the host store. If a guest exceeds the limits for messages or
+//! state, its run ends with [`LimitExceeded`]. So a run never succeeds with only a part of its messages or
+//! state changes. Notes and output beyond their limits are dropped.
 
 mod emit;
 mod state;
@@ -141,8 +142,8 @@ impl context::Host for Host {
 
     fn note(&mut self, key: String, value: String) {
         if self.notes.len() < MAX_NOTES {
-            // Secrets are masked before newlines are removed and the text is truncated, because a changed
-            // secret would not be found.
+            // Secrets are masked first. After newlines are removed and the text is truncated, a secret might
+            // no longer be found.
             let masked = |text: &str| printable(&self.capabilities.mask.text(text));
             self.notes.push((masked(&key), masked(&value)));
         }

@@ -1,8 +1,8 @@
-//! The import `wasi:http`. Requests go through the egress of the task. A task without an HTTP grant has no
-//! egress, so its requests are denied.
+//! The import `wasi:http`, with which a guest sends HTTP requests. The crate `egress` checks each request
+//! against the grants of the task, and sends it. All requests of a task without an HTTP grant are denied.
 //!
-//! Translates between the requests and errors of wasmtime and of the crate `egress`. The egress decides which
-//! requests are granted.
+//! This module only converts requests, responses and errors between the types of wasmtime and those of
+//! `egress`.
 
 use http_body_util::BodyExt;
 use loopabull_egress::{Denied, ResponseBody, RunEgress, SendError, Timeouts};

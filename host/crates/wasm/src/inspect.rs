@@ -1,7 +1,7 @@
 //! Checks the imports and exports of a component before the component is compiled.
 //!
-//! Owns the errors for the operator: the refused import, the missing grant, and the line to add to the
-//! manifest. These checks run before the linker, whose error messages are less specific.
+//! If an import is refused, the error names the import, the missing grant, and the line to add to the
+//! manifest. The linker would refuse the component too, but its error messages are less specific.
 
 use loopabull_model::{Grants, Reason};
 use wasmparser::{ComponentType, Parser, Payload};
@@ -17,8 +17,8 @@ const MAX_NAME: usize = 200;
 const MAX_DEPTH: usize = 8;
 /// The maximum number of imports and exports of a component.
 const MAX_NAMES: usize = 1000;
-/// The maximum number of nested types. wasmparser and other readers recurse into nested types, and more of
-/// them would overflow the stack.
+/// The maximum number of nested types. wasmparser and other readers recurse into nested types, and would
+/// overflow the stack if a component had more of them.
 const MAX_NESTED_TYPES: usize = 1000;
 
 /// The reason why a component cannot be loaded.
@@ -144,8 +144,8 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
             needs("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
         }
         _ if package == "wasi:sockets" => Err(LoadError::Sockets { import: name }),
-        // The standard library of a guest imports these interfaces when it starts. Without a grant they
-        // provide no directory and no environment variable, so they are allowed.
+        // The standard library of a guest always imports these interfaces. Without a grant they provide no
+        // directory and no environment variable, so every component may import them.
         _ if matches!(
             package,
             "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem"
@@ -159,9 +159,9 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
 
 /// Reads the names of the imports and exports.
 ///
-/// Refuses nested components that define resources. Such components could pass borrowed handles to each
-/// other, which was a vulnerability in wasmtime (GHSA-6fr9). Other nested components are allowed, because
-/// some build tools produce them.
+/// Refuses nested components that define resources, because they can pass borrowed handles to each other.
+/// wasmtime had a vulnerability there (GHSA-6fr9). Other nested components are allowed, because some build
+/// tools produce them.
 fn names(bytes: &[u8]) -> Result<Names, LoadError> {
     let not_component = |error: wasmparser::BinaryReaderError| {
         // The first line describes the problem. The other lines are a dump of bytes.
@@ -170,7 +170,7 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
         LoadError::NotComponent { reason }
     };
     let mut names = Names::default();
-    // Number of components and modules around the current payload.
+    // Number of components and modules that contain the current payload.
     let mut depth = 0_usize;
     let mut nested_types = 0;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -220,8 +220,9 @@ fn names(bytes: &[u8]) -> Result<Names, LoadError> {
 
 /// Returns an upper bound of the number of nested types in a type section.
 ///
-/// Counts each byte that declares a type and is followed by a byte that begins a component type or instance
-/// type. Names and numbers may contain the same bytes, so the count may be too high, but is never too low.
+/// Counts the places where a byte that declares a type is followed by a byte that begins a component type or
+/// an instance type. Names and numbers may contain the same two bytes, so the count may be too high. It is
+/// never too low.
 fn count_nested_types(section: &[u8]) -> usize {
     section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count()
 }

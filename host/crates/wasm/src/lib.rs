@@ -2,10 +2,11 @@
 //!
 //! This is the only crate that uses wasmtime. A component is checked, compiled once and cached. Each message
 //! gets a fresh instance of the component. An instance can use a clock, random numbers, its log, its
-//! configuration, and the grants of its manifest. The time and memory of an instance are limited. The result
-//! of each run is an [`Attempt`], also after a trap or a timeout.
+//! configuration, and the resources that its manifest grants. Its time and memory are limited. Each run
+//! returns an [`Attempt`], even after a trap or a timeout.
 //!
-//! The runner of the host calls this crate with a message, and receives the result.
+//! The host loads components with [`ComponentRunner::load`], and calls [`ComponentRunner::run`] for each
+//! message. This crate reads no queue and stores no run.
 
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
@@ -72,8 +73,9 @@ impl ComponentRunner {
     /// Checks that a component imports only what its manifest grants, and compiles it or loads it from the
     /// cache.
     ///
-    /// Compiling takes tens of milliseconds, and seconds for large components. So a component is loaded with
-    /// the tasks, and never for a message. `secrets` has the values of the granted secrets, by name.
+    /// Compiling takes tens of milliseconds, or seconds for large components. So components are loaded when
+    /// the host loads its tasks, not when a message arrives. `secrets` has the values of the granted secrets,
+    /// by name.
     pub fn load(
         &self,
         bytes: &[u8],

@@ -1,7 +1,7 @@
 //! The memory limit of a run: the sum of all linear memories and tables of a component.
 //!
-//! wasmtime's `StoreLimits` limits each memory separately. A component can have several memories, so they are
-//! added up here.
+//! wasmtime's own `StoreLimits` limits each memory separately, but a component can have several. This module
+//! adds up their sizes, and wasmtime asks it before each growth.
 
 use wasmtime::ResourceLimiter;
 
@@ -11,7 +11,8 @@ const ELEMENT_BYTES: u64 = 8;
 /// Counts the memory of a guest, and refuses to let it grow beyond its limit.
 pub(crate) struct Limiter {
     pub(crate) allowed: u64,
-    /// Memory that the guest holds now, in bytes. Memories never shrink, so this is also the maximum.
+    /// Memory that the guest holds now, in bytes. Memories never shrink, so this is also the most that the
+    /// guest has held.
     pub(crate) held: u64,
     /// Memory that the guest would have held after the last refused growth, in bytes.
     pub(crate) refused: Option<u64>,
@@ -23,8 +24,8 @@ impl Limiter {
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: u64) -> bool {
-        // wasmtime refuses this growth, because of the maximum in the component. So the growth is not counted
-        // and does not exceed the run's limit.
+        // The growth exceeds a maximum that the component itself declares, so wasmtime refuses it. It is
+        // neither counted nor reported as exceeding the run's limit.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }

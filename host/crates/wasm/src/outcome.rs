@@ -20,7 +20,8 @@ const MAX_NAME: usize = 200;
 #[error("the run has reached its deadline")]
 pub(crate) struct DeadlinePassed;
 
-/// Returns the outcome of a run that ended with an error. `reason` masks the secrets in text of the guest.
+/// Returns the outcome of a run that ended with an error. `reason` makes a reason of a text, with all secrets
+/// masked.
 pub(crate) fn of_error(
     error: &wasmtime::Error,
     host: &Host,
@@ -76,8 +77,8 @@ pub(crate) fn backtrace(error: &wasmtime::Error) -> Option<String> {
 
 /// Returns the limit that wasmtime enforced, if the error is about such a limit.
 ///
-/// wasmtime has no types for most of these errors, so their texts are compared. In the tests, guests exceed
-/// each limit, so a changed text is noticed.
+/// wasmtime has no types for most of these errors, so their texts are compared. If a later wasmtime changes a
+/// text, a test fails, because test guests exceed each of these limits.
 fn exceeded_count(error: &wasmtime::Error) -> Option<Exceeded> {
     let texts: Vec<String> = error.chain().map(ToString::to_string).collect();
     let contains = |part: &str| texts.iter().any(|text| text.contains(part));

@@ -1,7 +1,7 @@
 //! The engine's profile: the enabled wasmtime features and the size of the instance pool.
 //!
-//! Only few features are enabled: no garbage collector, no threads, no component-model async. Most of the
-//! last year's advisories for wasmtime concern features that are disabled here.
+//! Few features are enabled: there is no garbage collector, there are no threads and no component-model
+//! async. Most security advisories for wasmtime of the last year are about features that are disabled here.
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -17,8 +17,8 @@ pub(crate) const MAX_TABLES: u32 = 64;
 const TABLE_ELEMENTS: usize = 100_000;
 
 /// Number of bytes at the start of a linear memory that are zeroed and stay resident after a run. The rest is
-/// returned to the system. The SDK's template sets a stack of 64 KiB, so most tasks use only memory below
-/// this limit. A larger value makes every run slower, because all these bytes are zeroed.
+/// returned to the system. The SDK's template sets a stack of 64 KiB, so most tasks use no more memory than
+/// this. A larger value would make every run slower, because all these bytes are zeroed.
 const KEEP_RESIDENT: usize = 128 << 10;
 
 /// Returns the engine's settings for this number of concurrent instances.
@@ -54,8 +54,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(16 << 10);
-    // `pagemap_scan` and protection keys stay off, which is the default. In this version of wasmtime,
-    // `pagemap_scan` can leave swapped-out pages of the previous instance (fixed in 50.0.0). Protection keys
-    // had a bug in the past in which the key was lost.
+    // `pagemap_scan` and protection keys stay off, which is the default. With `pagemap_scan`, this version of
+    // wasmtime can leave swapped-out pages of the previous instance in a slot (fixed in 50.0.0). With
+    // protection keys, an earlier version of wasmtime could lose the key.
     pool
 }

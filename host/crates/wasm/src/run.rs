@@ -1,6 +1,8 @@
 //! One run of a component: a fresh store, one call, and the outcome.
 //!
-//! The store is dropped after every run: after success, a trap, an exceeded limit or a timeout.
+//! The store holds the instance and everything that belongs to the run. It is dropped after every run, also
+//! after a trap, an exceeded limit or a timeout. The module `engine` has compiled the component before, and
+//! `outcome` derives the outcome from an error.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +18,8 @@ use crate::host::Host;
 use crate::limits::{MAX_CALL_BYTES, MAX_RESOURCES};
 use crate::outcome::{self, DeadlinePassed};
 
-/// Time by which a run may exceed its deadline before the run is dropped. Epoch interruption ends a guest
-/// that computes. This timeout ends a guest that waits inside a call to the host.
+/// Time by which a run may exceed its deadline. A guest that computes is ended by the epoch interruption at
+/// the deadline. A guest that waits inside a call to the host is ended after this additional time.
 const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(

@@ -1,7 +1,7 @@
 //! The output of a guest: standard output, standard error and log lines, as one text of limited size.
 //!
-//! The streams of wasmtime are not used: a full pipe of wasmtime ends the run, and wasmtime's buffered stream
-//! grew without limit with empty writes (GHSA-5m8g).
+//! The streams of the crate wasmtime-wasi are not used. When its pipe in memory is full, a further write ends
+//! the run. Its buffered stream once grew without limit when a guest wrote empty buffers (GHSA-5m8g).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// The maximum number of bytes that a guest may write in one call.
 const MAX_WRITE_BYTES: usize = 64 << 10;
-/// Number of bytes at the end of standard error that are kept separately. A panic message comes last, and a
-/// guest with much output may have used up its output limit by then.
+/// Number of bytes at the end of standard error that are kept in addition to the output. A panic message
+/// comes last, when a guest may have used up its output limit already.
 const STDERR_TAIL_BYTES: usize = 4 << 10;
 
 /// The output of one run. Clones write to the same text.

@@ -1,7 +1,7 @@
 //! Tests of well-behaved and failing guests, and of the outcomes of their runs.
 //!
-//! Each guest is a WAT text with one function body, so these tests need no WebAssembly toolchain. Tasks that
-//! are written in Rust are tested with the example tasks.
+//! Each guest is WebAssembly text (WAT) with one function body, so these tests need no WebAssembly toolchain.
+//! Components that are compiled from Rust are tested in `tests/it`, with the example tasks.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ async fn an_endless_loop_does_not_block_other_runs() {
     let load = |body: &str| load(&runner, &guest(body)).ok().unwrap();
     let (looping, good) = (load("(loop $l br $l) unreachable"), load("i32.const 0"));
     let message = message();
-    // Both runs share one thread. The other run can end only if the endless loop yields.
+    // Both runs share one thread. The other run can end only if the run with the endless loop yields.
     let endless = runner.run(&looping, call(&message, Duration::from_secs(60)));
     let other = runner.run(&good, call(&message, Duration::from_secs(60)));
     tokio::select! {

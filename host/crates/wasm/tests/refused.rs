@@ -138,7 +138,7 @@ fn a_handler_of_another_type_is_refused() {
             (export "loopabull:task/handler@0.1.0" (instance $h)))"#,
         "",
     );
-    let expected = "the component does not fit the world `loopabull:task/granted@0.1.0`: `handle` has another type:";
+    let expected = "the component does not fit the world `loopabull:task/granted@0.1.0`: `handle` has the wrong type:";
     assert!(error.starts_with(expected), "{error}");
 }
 
@@ -219,7 +219,7 @@ fn a_hundred_thousand_exports_are_refused() {
         (0..100_000).map(|n| format!("(export \"e{n}\" (instance $h))")).collect();
     let expected = "the component has more than 1000 imports and exports, or components nested deeper than 8 levels";
     check(&format!("(component (instance $h) {exports})"), expected);
-    // The exports may also belong to an exported instance instead of the component itself.
+    // Here the many exports are those of an exported instance, not of the component itself.
     let exports: String =
         (0..100_000).map(|n| format!("(export \"e{n}\" (func $handle))")).collect();
     let guest = include_str!("guests/guest.wat").replace("BODY", "i32.const 0");

@@ -1,4 +1,5 @@
-//! Forwarding: publishes the entries in the spool, in order for each queue.
+//! Forwarding publishes the entries that wait in the spool. Entries for the same queue are
+//! published in order.
 //!
 //! An unavailable queue does not delay other queues. A daemon without sources also forwards the
 //! spool, because an earlier daemon may have left entries in it.
@@ -22,7 +23,7 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(5);
 struct Batch {
     /// Number of entries that were removed from the spool.
     removed: u64,
-    /// Error of the next entry, if its publish failed.
+    /// Error of the first entry that could not be published, if there is one.
     failure: Option<QueueError>,
 }
 
@@ -47,13 +48,14 @@ impl Publisher {
         }
     }
 
-    /// Publishes the entries of one queue until the spool contains no more of them. Returns the
-    /// queue.
+    /// Publishes the entries of one queue until the spool contains no more entries for it. Returns
+    /// the name of the queue.
     async fn forward_queue(&self, queue: String) -> String {
         let mut backoff = Backoff::default();
         while self.spool.contains(&queue) {
             let failure = match self.forward_batch(&queue).await {
-                // An entry is counted but not in the file yet, so the file is reread.
+                // An entry is already counted but not in the file yet. So the file is reread after
+                // a moment.
                 Ok(Batch { removed: 0, failure: None }) => {
                     tokio::time::sleep(WRITE_INTERVAL).await;
                     continue;

@@ -1,15 +1,18 @@
-//! The datagrepper source: fetches missed messages from datagrepper, the archive of the bus.
+//! The datagrepper source fetches missed messages from datagrepper, the archive of a fedmsg bus.
 //!
-//! A fedmsg publisher does not repeat messages that a subscriber missed. So each connect is
-//! followed by a catch-up: a search of the archive for the time since the last complete time. The
-//! archive lags behind the bus, so the catch-up is repeated once after the overlap. A search has a
-//! fixed end and returns the oldest messages first, so that its pages do not shift. A search begins
-//! early, because duplicates are dropped.
+//! A fedmsg publisher does not send a message again if a subscriber missed it. So each time this
+//! host has connected to a fedmsg endpoint, this source catches up: it searches the archive for
+//! messages that the host may have missed. The archive stores a message a little later than the bus
+//! delivers it, so the catch-up is repeated once, after the configured time `overlap`.
 //!
-//! The archive stores no signatures, so its TLS connection is trusted instead. A message is
-//! rejected if the routing policy reserves its topic for certain signers. Before this source on the
-//! path of a message: datagrepper's `/v2/search` (fedora-infra/datagrepper, `app.py`). After it:
-//! the ingest path.
+//! A search begins `overlap` before the time up to which no message is missing. Deduplication drops
+//! the messages that were already received. A search has a fixed end and returns the oldest
+//! messages first, so that new messages do not change its pages.
+//!
+//! The archive stores no signatures. The source trusts the TLS connection to the archive instead,
+//! and rejects a message if the routing policy reserves its topic for certain signers. The source
+//! requests datagrepper's `/v2/search` (fedora-infra/datagrepper, `app.py`), and passes the
+//! messages to the ingest path.
 
 mod client;
 mod progress;
@@ -47,7 +50,7 @@ const PAGES_PAUSE: Duration = Duration::from_mins(1);
 /// Maximum total size of the topics in the URL, in bytes. If the topics are larger, all topics are
 /// requested.
 const MAX_FILTER_BYTES: usize = 4 << 10;
-/// Metrics label of a message that the archive cannot deliver.
+/// Metrics label of a message that cannot be read from the archive.
 const UNREADABLE: &str = "archive-unreadable";
 /// Metrics label of a message whose topic is reserved for certain signers.
 const UNSIGNED: &str = "unsigned";
@@ -222,8 +225,8 @@ impl Datagrepper {
         }
     }
 
-    /// Requests smaller pages in place of an unreadable page. Skips the message if the page has
-    /// only one.
+    /// Requests smaller pages in place of an unreadable page. If the page has only one message,
+    /// skips that message.
     fn shrink_or_skip(&mut self, search: &mut Search) {
         if !search.shrink() {
             tracing::error!("skipped unreadable message {} of `{}`", search.page, self.name());
@@ -261,8 +264,9 @@ impl Datagrepper {
         }
     }
 
-    /// Returns the topics to search. An empty list means all topics, because datagrepper cannot
-    /// search for patterns.
+    /// Returns the topics to search. An empty list means all topics. The list is empty if the
+    /// topics are too long for a URL. It is also empty if the configuration lists no topics and a
+    /// task has a topic pattern, because datagrepper cannot search for patterns.
     fn topics(&self) -> Vec<String> {
         let topics: Vec<_> = if self.settings.topics.is_empty() {
             let catalog = self.catalog.get();

@@ -1,8 +1,8 @@
-//! The fedmsg source: a thread that receives envelopes from ZeroMQ, and a part that verifies the
-//! envelopes.
+//! The fedmsg source. It consists of a thread, which receives and parses envelopes from ZeroMQ, and
+//! of a tokio task, which verifies the envelopes.
 //!
-//! Owns the verification of envelopes, which uses the current verifier. Before this part on the
-//! path of a message: the thread, which receives and parses envelopes. After it: the ingest path.
+//! This file contains the tokio task. It takes envelopes from the thread, verifies them with the
+//! current verifier, and passes the messages to the ingest path. It does not use sockets.
 
 mod endpoint;
 mod thread;

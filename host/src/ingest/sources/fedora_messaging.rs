@@ -1,9 +1,10 @@
-//! The fedora-messaging source, which consumes a bus over AMQP.
+//! The fedora-messaging source consumes a bus over AMQP.
 //!
-//! Decides when a delivery is acknowledged: when its entries are stored, or when it is quarantined
-//! because it is not a valid message. Until then, the broker of the bus keeps the delivery.
-//! Signatures are not checked: the TLS connection, users and topic permissions of the broker are
-//! trusted. Before this source on the path of a message: [`Bus`]. After it: the ingest path.
+//! The source acknowledges a delivery when its entries are stored, or when the delivery is
+//! quarantined because it is not a valid message. Until then, the broker of the bus keeps the
+//! delivery. The source does not check signatures: it trusts the TLS connection, the users and the
+//! topic permissions of the broker. Deliveries come from [`Bus`], and the source passes the
+//! messages to the ingest path.
 
 use std::sync::Arc;
 
@@ -57,8 +58,8 @@ impl BusSource {
             Ok(message) => self.path.accept_kept(&self.name, &message).await,
             Err((reason, why)) => self.reject(&delivery, reason, &why).await,
         };
-        // The daemon is stopping. The broker redelivers the unacknowledged delivery after the
-        // connection ends.
+        // After an error, the daemon is stopping, and the delivery is not acknowledged. The broker
+        // redelivers it after the connection ends.
         let Ok(()) = accepted else { return };
         match delivery.ack().await {
             // If the acknowledgement is lost, the delivery is redelivered and deduplicated.

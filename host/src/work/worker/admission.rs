@@ -1,4 +1,7 @@
-//! The admission of a delivery, which decides whether its task may run now.
+//! Admission decides whether the task of a delivery may run now.
+//!
+//! Admission does not run the task and does not settle the delivery. If the task must not run now,
+//! it returns the settlement for the delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +48,8 @@ impl Admission {
                 }
             });
         }
-        // The broker redelivers an entry if our claim on it is lost. If the entry is still being
-        // processed here, the second delivery is requeued.
+        // The broker redelivers an entry if our claim on it is lost. If this daemon is still
+        // processing the entry, the second delivery is requeued.
         self.in_progress.start(&entry.id).ok_or_else(|| {
             let id = &entry.message.id;
             tracing::warn!(message.id = %id, "message {id} is already in progress");

@@ -1,7 +1,8 @@
-//! An attempt: one run of a task on one delivery, recorded in the journal.
+//! An attempt runs a task on one delivery, and records the run in the journal.
 //!
-//! Owns the order of an attempt: the run first, then its record. Repeats a run that conflicted with
-//! another run of its task. Does not know how a delivery is settled.
+//! A run conflicts if another run changed the state of the task that this run had read. A
+//! conflicting run is recorded, and then repeated once while no other run of the task is in
+//! progress. This module does not decide how the delivery is settled.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -116,7 +117,7 @@ impl Attempts {
         Record { run, message: message.clone(), sends, state: attempt.effects.state }
     }
 
-    /// Runs the task. If the retry policy allows no further attempt, returns the outcome `Refused`
+    /// Runs the task. If the retry policy refuses the attempt, returns the outcome `Refused`
     /// instead.
     async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);

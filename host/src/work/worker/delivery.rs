@@ -1,10 +1,9 @@
-//! One delivery, from its admission to its settlement.
+//! Processes one delivery, from its admission to its settlement.
 //!
-//! Owns the order: begin, run, record, decide, send, settle. A run starts only after its beginning
-//! is in the journal. A delivery is settled only after its run is in the journal.
-//!
-//! Before this step on the path of a message: the worker, which received the delivery. After it:
-//! [`Settler`].
+//! The steps have a fixed order: admit the delivery, record that an attempt begins, run the task,
+//! record the run, decide the settlement, send the emitted messages, and settle the delivery. So a
+//! run starts only after its beginning is in the journal, and a delivery is settled only after its
+//! run is in the journal. The worker receives the delivery, and [`Settler`] settles it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +74,8 @@ impl Deliveries {
         Ok(settled?)
     }
 
-    /// Begins the attempt of a delivery, runs and records it, sends its messages, and returns the
-    /// decision.
+    /// Begins the attempt of a delivery, runs the task, records the run, sends the emitted
+    /// messages, and returns the decision.
     async fn decide(
         &self,
         retries: &Retries,
@@ -109,17 +108,17 @@ impl Deliveries {
                 tracing::info!(
                     message.id = %id,
                     task.name = %entry.task,
-                    "message {id} already had its run and is settled without another run",
+                    "message {id} already had a successful run and is settled without another run",
                 );
                 // The daemon may have died after the run was recorded and before its messages were
-                // sent. They are sent now.
+                // sent. The remaining messages are sent now.
                 self.send(retries, entry).await?;
                 Ok(Decided::without_run(Settlement::Ack))
             }
             Begun::Ended { outcome, attempt, output } => {
                 let decided = Decided::after_run(entry, &policy, &outcome, attempt, output);
-                // The queue may have counted fewer attempts than the journal, so the count of the
-                // journal is used.
+                // The queue may have counted fewer attempts than the journal. So the delivery takes
+                // the number of the attempt from the journal.
                 delivery.attempt = attempt;
                 Ok(decided)
             }

@@ -1,8 +1,9 @@
 //! Retries of the operations that a worker must finish before it receives its next delivery.
 //!
 //! An operation on a queue, the journal or the outbox is retried with back-off until it succeeds or
-//! the daemon drains. An entry that is not settled by then is redelivered after the restart. While
-//! an operation fails, `/readyz` reports a problem of the worker.
+//! the daemon drains. If an entry is not settled by then, it is redelivered after the restart.
+//! While an operation fails, `/readyz` reports a problem of the worker. If a task fails, the queue
+//! redelivers the message; this module is not involved.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(crate) struct Retries {
     pub drain: CancellationToken,
 }
 
-/// The retries of one operation. Dropping them resolves the reported problem.
+/// The retries of one operation. Dropping this value resolves the reported problem.
 pub(super) struct Retry<'a> {
     condition: Condition<'a>,
     retries: &'a Retries,
@@ -57,8 +58,8 @@ impl Retries {
         Retry { condition, retries: self, backoff: Backoff::default() }
     }
 
-    /// Stops or closes a consumer. An error or a timeout is only logged, because the broker notices
-    /// a closed consumer by itself.
+    /// Stops or closes a consumer. An error or a timeout is only logged, because the broker also
+    /// notices by itself that a consumer is gone.
     pub(super) async fn close(&self, close: impl Future<Output = Result<(), QueueError>>) {
         let worker = self.worker;
         match tokio::time::timeout(CLOSE_TIMEOUT, close).await {

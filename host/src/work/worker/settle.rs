@@ -1,4 +1,4 @@
-//! Settles deliveries, with retries.
+//! Settles deliveries. A settlement that fails is retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,9 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    /// Settles a delivery, with retries. A lost claim ends the retries, because the queue
-    /// redelivers the entry and the journal recognizes it.
+    /// Settles a delivery, with retries. If the claim on the entry is lost, the delivery cannot be
+    /// settled, and the retries end. The queue then redelivers the entry, and the journal
+    /// recognizes it.
     pub(super) async fn settle(
         &self,
         retries: &Retries,

@@ -1,5 +1,5 @@
-//! The ledger: the log of a publisher. It has a record of each message before the message is published, and
-//! another record after the message is confirmed.
+//! The ledger: the log of a publisher. The publisher adds a record before it publishes a message, and another
+//! record after the message is confirmed.
 //!
 //! Each record is appended by one write(2). So a publisher can be killed at any moment, several publishers
 //! can share a file, and the file can be read while it grows.

@@ -1,6 +1,7 @@
 //! A program that replaces `ansible-playbook` and records that it ran.
 //!
-//! The program is `recorder.sh`. This module adds the line that names the shell, and the path of the log.
+//! The program is the shell script `recorder.sh`. This module adds the first line, which names the shell, and
+//! the path of the log.
 #![expect(clippy::disallowed_methods, reason = "tests start programs")]
 
 use std::io::Write;
@@ -44,8 +45,9 @@ impl Recorder {
             .expect("the path is UTF-8 without a quote");
         let shell = if Path::new(BASH).exists() { BASH } else { "/bin/sh" };
         let path = folder.join("recorder");
-        // The program `install` writes the file. A file that is open for writing cannot be executed. If this
-        // process opened the file, a child process of another thread could inherit the open file.
+        // The program `install` writes the file. If this process opened the file itself, a child process that
+        // another thread starts at that moment could inherit the open file. A file that is open for writing
+        // cannot be executed.
         let mut install = Command::new("install");
         install.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
         let mut install = install.spawn().expect("coreutils are installed");

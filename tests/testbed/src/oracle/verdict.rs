@@ -19,7 +19,7 @@ pub struct Verdict {
     pub dead: usize,
     /// Messages that were confirmed, but are neither done nor dead-lettered.
     pub lost: BTreeSet<String>,
-    /// Messages that were run or dead-lettered without an attempt to publish them.
+    /// Messages that were run or dead-lettered although the publisher never tried to publish them.
     pub unexpected: BTreeSet<String>,
     /// Messages that are done although they were never confirmed. This is not a fault, because a confirmation
     /// can get lost.

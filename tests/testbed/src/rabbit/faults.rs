@@ -1,4 +1,5 @@
-//! The faults of a node: it dies, freezes, blocks its publishers or closes its connections.
+//! Functions that cause the faults of a node: it dies, freezes, blocks its publishers or closes its
+//! connections.
 
 use rustix::process::Signal;
 

@@ -1,9 +1,9 @@
 //! The keeper: a shell process that owns a node. It starts the node's server on command, and ends with the
 //! test process.
 //!
-//! The keeper reads commands from standard input. The input is closed when the test process ends, even if the
-//! test process is killed. Then the keeper kills the server and epmd, and removes the folder. If the keeper
-//! itself is killed, the kernel kills the server and epmd.
+//! The keeper reads commands from its standard input, which is closed when the test process ends, even by a
+//! kill. Then the keeper kills the server and epmd (Erlang's name server), and removes the folder of the
+//! node. If the keeper itself is killed, the kernel kills the server and epmd.
 
 use std::fs;
 use std::io::Write;
@@ -55,7 +55,7 @@ impl Keeper {
         let mut shell = shell.spawn().expect("`/bin/sh` can be started");
         let commands = Mutex::new(shell.stdin.take());
         let keeper = Self { base: node.base().to_owned(), shell, commands };
-        // Waits for epmd, because a server without epmd would start one that is never stopped.
+        // Waits for epmd. A server that finds no epmd would start another one, which nobody would stop.
         process::wait_until("epmd", || std::net::TcpStream::connect(node.epmd()).is_ok());
         keeper
     }

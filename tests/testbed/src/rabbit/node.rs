@@ -1,6 +1,7 @@
-//! The folder, the addresses and the configuration of a node, and calls of the node's tools.
+//! The folder, the addresses and the configuration of a node. This module also calls the tools that query and
+//! control the node.
 //!
-//! This module starts only short processes. The keeper starts the server.
+//! It does not start the server. The keeper does.
 #![expect(clippy::disallowed_methods, reason = "tests start servers")]
 
 use std::fs;

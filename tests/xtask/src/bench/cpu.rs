@@ -1,5 +1,6 @@
-//! The processor time of child processes that have ended and been waited for. It includes the time of their
-//! own child processes for which they have waited.
+//! The processor time of the child processes of this program. The kernel adds the time of a child when the
+//! child has ended and this program has waited for it. The time of a child includes that of its own children
+//! for which it has waited.
 
 use std::fs;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The measurement of loopabull-host with its embedded queue.
 //!
-//! The status is requested from the daemon's HTTP server, because ten processes `loopabull-host status` per
-//! second would change the result.
+//! The progress is requested from the daemon's HTTP server ten times per second. Starting the command
+//! `loopabull-host status` this often would change the result.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

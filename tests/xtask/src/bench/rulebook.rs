@@ -1,8 +1,8 @@
 //! The measurement of ansible-rulebook with its action `run_playbook`, five at a time, and messages
 //! from a file.
 //!
-//! ansible-rulebook has no queue. As in the other cases, all messages exist before it is started. It does not
-//! end by itself after the last playbook, so it is stopped.
+//! ansible-rulebook has no queue. Nevertheless all messages exist before it is started, as in the other
+//! cases. It does not end by itself after the last playbook, so this module stops it.
 
 use std::fs;
 use std::io;
@@ -20,8 +20,8 @@ use crate::command::{command, path_with};
 /// The source of the messages. The built-in source for files parses YAML, which takes 4 ms for each
 /// message.
 const SOURCE: &str = include_str!("source.py");
-/// A module of ansible-rulebook that logs an error at each start, because it first searches an optional
-/// collection for its filters. This error is ignored.
+/// A module of ansible-rulebook that logs an error at each start. It searches a collection for filters that
+/// is optional and not installed. This error is ignored.
 const COLLECTIONS: &str = "ansible_rulebook.collection";
 
 /// Runs the playbook for each message.
@@ -125,8 +125,8 @@ fn is_empty(folder: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
-/// Counts the successful playbooks. Returns an error if a playbook failed or an error was logged, because
-/// ansible-rulebook itself continues in these cases.
+/// Counts the successful playbooks. Returns an error if a playbook failed or an error was logged.
+/// ansible-rulebook itself continues in both cases.
 fn succeeded(text: &str, log: &Path) -> Result<u32> {
     let ends = Ends::read(text);
     if let Some(error) = error_in(text) {

@@ -1,8 +1,9 @@
 //! The processes that are measured, and the wait until their work is done.
 //!
-//! Each process has its own session. The kernel may divide processor time among sessions
-//! (`kernel.sched_autogroup_enabled`), and `loopabull-launch` creates a session for each playbook. On a
-//! machine with other load, a system with five sessions would get more time than a system with one session.
+//! Each process is started in a session of its own, for a fair comparison. The kernel may divide processor
+//! time among sessions (`kernel.sched_autogroup_enabled`), and `loopabull-launch` creates a session for each
+//! playbook. If the machine has other load, a system with five sessions gets more processor time than a
+//! system with one session.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

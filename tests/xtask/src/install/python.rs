@@ -41,9 +41,9 @@ pub(super) fn environment(python: &str, name: &str, packages: &[&str]) -> Result
     Ok(programs)
 }
 
-/// Returns whether an environment can be used. Its Python must run, because an upgrade of the system may have
-/// removed that Python. Its scripts must contain the path of this environment. Otherwise the environment was
-/// moved or copied, and the scripts would start another Python.
+/// Returns whether an environment can be used. Its Python must start: an upgrade of the system may have
+/// removed it. Its scripts must contain the path of this environment: if the environment was moved or copied,
+/// they would start another Python.
 fn starts(programs: &Path) -> bool {
     let python = programs.join("python");
     let pip = fs::read_to_string(programs.join("pip")).unwrap_or_default();

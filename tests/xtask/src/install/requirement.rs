@@ -1,7 +1,7 @@
 //! The table of requirements: Debian packages, and checks whether a machine already has their programs.
 //!
-//! A check looks for the program, not for the package. So a program that was installed in another way is used
-//! too. The package names are the same in Debian 12 and 13.
+//! A check looks for the program and not for its package, so a program that was installed in another way is
+//! used too. The package names are the same in Debian 12 and 13.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The worker host of a round: the processes that would run on one machine in practice.
 //!
-//! A process belongs to the host if its working directory is the folder of the host or below it. Each worker
-//! is started in this folder, and its descendants stay in it. If a machine fails, all its workers and tasks
-//! end, so a kill of the host kills all of them.
+//! If a machine fails, all its workers and tasks end. So a kill of the host kills all its processes at once.
+//! A process belongs to the host if its working directory is the folder of the host or below that folder.
+//! Each worker is started in the folder, and its descendants stay there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -74,8 +74,8 @@ impl Host {
     /// Kills every process of the host with SIGKILL, and waits until all have ended.
     pub(super) fn kill(&mut self) -> Result<()> {
         let start = Instant::now();
-        // Finds all processes before the first kill. Otherwise a task could finish after its worker was
-        // killed, which is impossible if a machine fails.
+        // All processes are found before the first kill. A search between the kills would give a task time to
+        // finish after its worker was killed, which is impossible if a machine fails.
         let mut left = self.processes()?;
         for child in self.workers.iter().filter_map(|worker| worker.child.as_ref()) {
             unless_gone(kill_process_group(Pid::from_child(child), Signal::KILL))?;

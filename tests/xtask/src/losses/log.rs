@@ -1,4 +1,4 @@
-//! The log of the tasks, which is read while it grows.
+//! The log in which each task records its start and its end. It is read while it grows.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -55,7 +55,7 @@ impl TaskLog {
         self.grown.elapsed()
     }
 
-    /// Restarts the time that [`TaskLog::quiet`] returns, because of an activity that is not in the log.
+    /// Sets the time that [`TaskLog::quiet`] returns to zero, because of an activity that is not in the log.
     pub(super) fn wake(&mut self) {
         self.grown = Instant::now();
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 
-/// The maximum delay in milliseconds between the drawn start of a task and the fault.
+/// The maximum delay in milliseconds between the start of the task that was drawn and the fault.
 const LATER: u64 = 60;
 /// The interval between the faults of [`Moments::EverySecond`].
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +20,8 @@ pub(super) enum Moments {
 }
 
 impl Moments {
-    /// Draws `count` moments at random. Each moment is the start of one of `tasks` tasks.
+    /// Draws `count` moments at random for a round with `tasks` tasks. Each moment is the start of one of
+    /// these tasks.
     pub(super) fn draw(seed: u64, count: usize, tasks: u64) -> Self {
         let mut chance = Chance::new(seed);
         let left = chance.row(count, last(tasks)).into();
@@ -55,8 +56,8 @@ impl Moments {
     }
 }
 
-/// Returns the latest possible moment of a fault, as a number of started tasks. After this moment a tenth of
-/// the tasks still has to start, so that each fault can affect some tasks.
+/// Returns the latest possible moment of a fault, as a number of started tasks. A tenth of the tasks starts
+/// after this moment, so that even the last fault can affect some tasks.
 fn last(tasks: u64) -> u64 {
     (tasks * 9 / 10).max(1)
 }

@@ -42,13 +42,13 @@ impl Ours {
     pub(super) fn write_files(&self, ansible: &Path) -> io::Result<()> {
         let playbooks = self.folder.join("playbooks");
         fs::write(playbooks.join(format!("{TOPIC}.yml")), "- hosts: all\n")?;
-        // The replacement of `ansible-playbook` writes its log into its own folder, so this folder is
+        // The program that replaces `ansible-playbook` writes its log into its own folder, so this folder is
         // granted.
         let log = ansible.parent().unwrap_or(Path::new("/")).display().to_string();
         let grant = format!("[[grants.dirs]]\nhost = {log:?}\naccess = \"read-write\"\n");
         fs::write(playbooks.join(format!("{TOPIC}.toml")), format!("{MANIFEST}\n{grant}"))?;
-        // The layers `namespaces` and `scopes` would hide the daemon from the replacement of
-        // `ansible-playbook`, which may have to kill the daemon.
+        // The program that replaces `ansible-playbook` must be able to find and kill the daemon. The layers
+        // `namespaces` and `scopes` would hide the daemon, so they are off.
         let toml = format!(
             "[playbook]\nansible_playbook = {:?}\nwithout = [\"namespaces\", \"scopes\"]\n",
             ansible.display().to_string()

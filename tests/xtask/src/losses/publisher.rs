@@ -1,5 +1,5 @@
-//! The publisher of a round. It is not part of the worker host, so a kill of the host does not affect it. It
-//! records attempts and confirmations in a ledger.
+//! The publisher of a round. It is not part of the worker host, so it survives when the host is killed. It
+//! records in a ledger which messages it tried to publish and which were confirmed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// The publisher of the messages of a round.
 pub(super) enum Publisher {
-    /// `loopabull-host inject -`, which runs once for each batch. Its output confirms the whole batch or
-    /// nothing.
+    /// `loopabull-host inject -`, which is started for each batch. Its output confirms all messages of the
+    /// batch or none.
     Inject { command: Command, ledger: Ledger },
     /// A script that reads ids and prints the ledger.
     Script(Script),

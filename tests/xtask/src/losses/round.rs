@@ -1,5 +1,5 @@
-//! One round: a system runs messages while a fault strikes repeatedly. Then the round waits until
-//! the system is idle, and judges the logs.
+//! One round of `cargo xtask losses`. A system runs messages while a fault strikes repeatedly. Then the round
+//! waits until the system is idle, and compares the logs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 const TICK: Duration = Duration::from_millis(2);
 /// The number of messages that the publisher gets at a time.
 const BATCH: u64 = 20;
-/// The number of messages that may be published ahead of the started tasks, so that messages are
+/// The maximum number of published messages whose task has not started. With this limit, messages are
 /// published during the whole round.
 const AHEAD: u64 = 300;
 /// The duration of a memory alarm.
@@ -57,8 +57,8 @@ pub(super) struct Round {
 #[derive(Default)]
 struct Shared {
     started: AtomicU64,
-    /// Whether the publisher must wait, because the broker is down. A publish that has already begun is not
-    /// interrupted.
+    /// Whether the publisher must wait because the broker is down. A batch that is already being published is
+    /// not interrupted.
     wait: AtomicBool,
     stop: AtomicBool,
 }
@@ -183,7 +183,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits until no message waits and no task runs. A stuck system is restarted.
+    /// Waits until no message waits and no task runs. A system that is stuck is restarted, at most
+    /// [`RESTARTS`] times.
     fn wait_until_idle(&mut self) -> Result<()> {
         let mut restarts = 0;
         let mut asked = Instant::now();
@@ -259,7 +260,8 @@ impl Play<'_> {
     }
 }
 
-/// Publishes the messages, with at most [`AHEAD`] messages ahead of the started tasks.
+/// Publishes the messages. While [`AHEAD`] messages wait for the start of their task, waits for further
+/// starts, but not longer than [`STALLED`].
 fn feed(mut publisher: Publisher, messages: u64, shared: &Shared) -> Result<()> {
     let mut given = 0;
     let (mut started, mut grown) = (0, Instant::now());

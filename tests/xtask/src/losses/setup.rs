@@ -1,7 +1,7 @@
 //! The setup of a round: a new folder with the files of a system, and a vhost of the broker.
 //!
-//! The subfolder `host/` is the working directory of all processes that a kill of the host ends. The logs,
-//! the replacement of `ansible-playbook` and the configuration are outside this subfolder.
+//! The subfolder `host/` is the working directory of all processes that are killed with the worker host. The
+//! logs, the configuration and the program that replaces `ansible-playbook` are outside this subfolder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! Tasks in other languages than Rust: Python with componentize-py, and JavaScript with
-//! componentize-qjs. Both tools put an interpreter into the component and read `wit/task.wit`.
+//! Builds the tasks in languages other than Rust: Python with componentize-py, and JavaScript with
+//! componentize-qjs. Both tools read `wit/task.wit` and put an interpreter into the component.
 //!
 //! The tools are slow, so a component is built again only if one of its sources is newer.
 
@@ -118,8 +118,8 @@ fn is_fresh(component: &Path, made_of: &[PathBuf]) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the time of the last change of a file, or of any file in a folder. The time of the folder itself
-/// counts too, because it changes when a file is removed.
+/// Returns the time of the last change of a file, or of a folder and all files in it. The folder counts too,
+/// because its time changes when a file is removed.
 fn newest(path: &Path) -> std::io::Result<SystemTime> {
     let metadata = fs::metadata(path)?;
     let mut newest = metadata.modified()?;

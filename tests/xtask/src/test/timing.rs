@@ -1,5 +1,4 @@
-//! The durations of the steps and of the slowest tests in a run. They are only printed: no test fails because
-//! it is slow.
+//! Prints the durations of the steps of a run and of its slowest tests. No test fails because it is slow.
 
 use std::fs;
 use std::time::{Duration, Instant};

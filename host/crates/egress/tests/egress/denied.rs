@@ -9,8 +9,7 @@ use crate::test_server::{Server, get, run, send};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Starts a server and grants its origin. Checks that a request to the URL that `url` returns for this server
-/// is denied.
+/// Starts a server and grants its origin. Checks that a request to the URL from `url` is denied.
 async fn check(url: impl Fn(&Server) -> String, expected: &str) {
     let server = Server::saying(OK);
     let run = run(&format!("'{}'", server.url()));

@@ -172,8 +172,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // This timeout is shorter than the default total timeout. So a test that expects a shorter timeout cannot
-    // pass by waiting for the default one.
+    // This timeout is shorter than the default total timeout. So a test that expects a shorter timeout fails
+    // if only the default timeout takes effect.
     let exchange = async {
         let (response, connection) = run.send(request, timeouts).await?;
         let (head, body) = response.into_parts();

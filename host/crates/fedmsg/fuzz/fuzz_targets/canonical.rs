@@ -1,5 +1,5 @@
-//! For any text, `canonical_json` returns a canonical form or an error, and the canonical form of a canonical
-//! text is the same text.
+//! Fuzz target: for any text, `canonical_json` returns the canonical form or an error. The canonical form of
+//! a canonical text is that text itself.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

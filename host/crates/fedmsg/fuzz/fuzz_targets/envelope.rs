@@ -1,5 +1,6 @@
-//! Any bytes become a message or a rejection, and never a panic. The bytes are parsed as the body of a
-//! message, as a recording, and as a CA file or a CRL. Signatures are checked and not checked.
+//! Fuzz target: any bytes become a message or a rejection, and never cause a panic. The same bytes are parsed
+//! as the body of a message, as a recording, as a CA file and as a CRL. Messages are verified once with the
+//! check of signatures and once without.
 #![no_main]
 
 use std::sync::LazyLock;

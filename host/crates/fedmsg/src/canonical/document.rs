@@ -1,8 +1,8 @@
 //! A parsed JSON text, from which the canonical form is made.
 //!
-//! The parser writes all values in the order of the text, and records the objects whose members are not in
-//! canonical order. The members are sorted while the output is copied, so that each byte is moved only once
-//! at any depth.
+//! The parser writes all values in the order of the text, and records which objects have members out of
+//! canonical order. Their members are sorted later, when the whole output is copied. So each byte is moved
+//! only once, however deep it is nested.
 
 use std::ops::Range;
 

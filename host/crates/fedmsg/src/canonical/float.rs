@@ -1,9 +1,10 @@
 //! Writes a float as Python's `repr` does.
 //!
-//! Python writes the fewest digits that read back as the same float. If several numbers have so few digits,
-//! Python writes the nearest number; of two equally near numbers, the even one. zmij guarantees this, Rust's
-//! own formatting does not. The position of the point and the form of the exponent are Python's (CPython,
-//! `Python/pystrtod.c`, format code `r`).
+//! Python writes the fewest digits that are read back as the same float. If several numbers with that few
+//! digits are read back as the float, Python writes the number nearest to the float. If two are equally near,
+//! Python writes the one with the even last digit. The crate zmij guarantees this; Rust's own formatting does
+//! not. The position of the point and the form of the exponent are Python's (CPython, `Python/pystrtod.c`,
+//! format code `r`).
 
 use std::iter::repeat_n;
 

@@ -1,4 +1,4 @@
-//! A member of an object, and the order of members.
+//! A member of a JSON object, and the canonical order of members.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub(crate) struct Member<'a> {
     pub(super) written: Range<usize>,
     /// Start of the value in the output.
     pub(super) value: usize,
-    /// True if the object had the same key before, and that earlier member was dropped.
+    /// True if the object has an earlier member with the same key. The earlier member is dropped.
     pub(crate) is_repeated: bool,
 }
 

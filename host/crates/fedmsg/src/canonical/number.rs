@@ -4,7 +4,8 @@ use super::error::{JsonError, MAX_INTEGER_DIGITS};
 use super::float;
 use super::reader::Reader;
 
-/// Different decimal numbers with at most this many digits are always different floats (`DBL_DIG` in C).
+/// The maximum number of digits with which two different decimal numbers are always two different floats
+/// (`DBL_DIG` in C).
 const DISTINCT_DIGITS: usize = 15;
 
 impl Reader<'_> {
@@ -56,12 +57,12 @@ impl Reader<'_> {
     }
 }
 
-/// Returns true if Python writes the float with exactly these characters. The result may be false although
-/// Python does.
+/// Returns true only if Python writes the float with exactly these characters. The result is false for some
+/// texts that Python would write.
 ///
-/// No other number with at most [`DISTINCT_DIGITS`] digits is the same float. So the digits are the shortest
-/// ones, unless the number ends with an unnecessary zero. Numbers for which Python would write an exponent
-/// are excluded too.
+/// A number with at most [`DISTINCT_DIGITS`] digits shares its float with no other number that short. So
+/// Python writes the same digits, unless the number ends with an unnecessary zero. Numbers that Python would
+/// write with an exponent are excluded too.
 fn is_shortest(number: &str) -> bool {
     let Some((whole, fraction)) = number.split_once('.') else { return false };
     let is_decimal = fraction.bytes().all(|byte| byte.is_ascii_digit());

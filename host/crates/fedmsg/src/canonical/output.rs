@@ -1,14 +1,14 @@
 //! The canonical text while it is being written.
 //!
-//! Most parts of a text that Python wrote are canonical already. The output does not copy such parts at once.
-//! Adjacent parts are copied in one piece when a part follows that must be changed.
+//! Most of a text that Python wrote is already canonical. Canonical parts are not copied immediately. All
+//! text since the last change is copied in one piece when the next part that must be changed is reached.
 
 /// A canonical text that is written while its source is read from start to end.
 pub(super) struct Output<'a> {
     source: &'a str,
     /// Canonical form of the source up to `from`.
     written: String,
-    /// Position in the source from which text was read and not copied yet.
+    /// Position in the source up to which text was copied or replaced.
     from: usize,
 }
 
@@ -17,7 +17,7 @@ impl<'a> Output<'a> {
         Self { source, written: String::with_capacity(source.len()), from: 0 }
     }
 
-    /// Returns the length of the output when the source was read up to `at`.
+    /// Returns the length that the output has if the source is copied up to `at`.
     pub(super) fn length(&self, at: usize) -> usize {
         self.written.len() + at - self.from
     }

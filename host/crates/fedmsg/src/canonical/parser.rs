@@ -1,6 +1,6 @@
 //! Reads JSON as Python's `json.loads` does, and writes the text as `json.dumps` does.
 //!
-//! Reading and writing are one pass without a tree: a value is written while it is read. Members are sorted
+//! Each value is written while it is read, so no tree of values is built. The members of objects are sorted
 //! later: the parser records their byte ranges, and [`Document`] sorts them.
 
 use loopabull_model::MAX_DEPTH;
@@ -10,7 +10,8 @@ use super::error::JsonError;
 use super::member::{Member, is_ordered, order};
 use super::reader::Reader;
 
-/// The number of members for which space is reserved. Most real messages have fewer open members at a time.
+/// The number of members for which space is reserved. In most real messages, fewer members are kept at the
+/// same time.
 const USUAL_MEMBERS: usize = 32;
 
 /// Parses a text to its end.
@@ -28,7 +29,8 @@ pub(crate) fn parse(text: &str) -> Result<Document<'_>, JsonError> {
         return Err(parser.reader.syntax("there is more than one value"));
     }
     let Parser { reader, members, mut unordered, .. } = parser;
-    // Inner objects end before outer ones, so the list is sorted by the start of each object.
+    // An inner object ends before the outer object that contains it, so the list is not yet in the order of
+    // the starts.
     unordered.sort_by_key(|object| object.written.start);
     Ok(Document { out: reader.out.finish(), members, unordered, is_odd: reader.is_odd })
 }

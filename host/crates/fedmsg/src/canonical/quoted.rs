@@ -1,4 +1,4 @@
-//! A JSON string as it is written in a text, and the order of such strings.
+//! A JSON string as it is written in a text, and the order of strings by code point.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,8 @@ impl<'a> Quoted<'a> {
         }
     }
 
-    /// Returns the string in WTF-8, which is UTF-8 with lone surrogates encoded like other code points. So
-    /// the order of the bytes is the order of the code points.
+    /// Returns the string in WTF-8: UTF-8 that encodes lone surrogates like other code points. Strings in
+    /// WTF-8 have the same order by bytes as by code points.
     pub(crate) fn decoded(self) -> Cow<'a, [u8]> {
         match self.is_plain {
             true => Cow::Borrowed(self.raw.as_bytes()),

@@ -1,7 +1,8 @@
-//! The position in the text that is being read, and the canonical text written so far.
+//! The reader of one text: its position in the text, and the canonical text written so far.
 //!
-//! Reads whitespace and names. The modules [`string`](super::string) and [`number`](super::number) read the
-//! other scalars. Arrays and objects are read by the parser.
+//! This module reads whitespace and the names such as `null` and `true`. The modules
+//! [`string`](super::string) and [`number`](super::number) add the methods that read strings and numbers. The
+//! parser reads arrays and objects.
 
 use super::error::JsonError;
 use super::output::Output;

@@ -1,4 +1,4 @@
-//! Reads strings as Python does: sequences of code points, which may include lone surrogates.
+//! Reads strings as Python does: as sequences of code points, which may include lone surrogates.
 
 use super::error::JsonError;
 use super::quoted::Quoted;
@@ -11,7 +11,8 @@ impl<'a> Reader<'a> {
     pub(super) fn string(&mut self) -> Result<Quoted<'a>, JsonError> {
         self.at += 1;
         let start = self.at;
-        // serde_json's reserved keys begin with a dollar sign. The caller checks such a text again.
+        // serde_json's reserved keys begin with a dollar sign. If a string begins with one, the caller checks
+        // the text again.
         self.is_odd |= self.peek() == Some(b'$');
         let mut is_plain = true;
         loop {
@@ -128,9 +129,9 @@ fn plain_length(bytes: &[u8]) -> usize {
     words.len() * 8 + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Marks the bytes that are not copied unchanged, eight at a time: sets the highest bit of each byte that is
-/// not printable ASCII, is a quote or is a backslash. Because of carries, a byte above the lowest marked byte
-/// may be marked wrongly, so callers use only the lowest mark.
+/// Marks the bytes of a word of eight that are not copied unchanged: sets the highest bit of each byte that
+/// is a quote, a backslash or not printable ASCII. A carry may wrongly mark bytes above the lowest marked
+/// byte, so callers use only the lowest mark.
 fn special(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let below = |word: u64, limit: u64| word.wrapping_sub(EACH * limit) & !word;

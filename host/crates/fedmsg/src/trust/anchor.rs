@@ -1,4 +1,4 @@
-//! The CA certificate.
+//! The anchor: the certificate of the trusted CA.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
@@ -65,7 +65,8 @@ impl Anchor {
         name == self.name && is_key && is_serial && also.is_none_or(|name| name == self.name)
     }
 
-    /// Returns true if this CA made the signature, false if not, or `None` if the algorithm is not accepted.
+    /// Returns true if the signature was made by this CA, false if not, or `None` if the algorithm is not
+    /// accepted.
     pub(super) fn has_signed(
         &self,
         algorithm: &AlgorithmIdentifier<'_>,

@@ -10,16 +10,16 @@ use super::anchor::Anchor;
 use super::error::TrustError;
 use crate::certificate;
 
-/// The extensions of a CRL that lists only some certificates, or only the changes since another CRL:
-/// `deltaCRLIndicator` and `issuingDistributionPoint`. Such a CRL is refused.
+/// The extensions `deltaCRLIndicator` and `issuingDistributionPoint`. A CRL with one of these extensions may
+/// list only the changes since another CRL, or only some of the revoked certificates. So this CRL is refused.
 const PARTIAL: [&str; 2] = ["2.5.29.27", "2.5.29.28"];
 
 /// The revoked serial numbers and the validity period of a CRL.
 #[derive(Debug)]
 pub(super) struct Revocations {
     serials: HashSet<Vec<u8>>,
-    /// First second of the validity period, and first second after it. A CRL without a time for its next
-    /// update never expires, as in OpenSSL.
+    /// First second of the validity period, and first second after it. A CRL that does not state the time of
+    /// the next update never expires. OpenSSL does the same.
     pub(super) validity: (i64, i64),
 }
 

@@ -1,8 +1,8 @@
 //! Messages in the format of fedora-messaging: the body is the payload, and the routing key is the topic.
 //!
-//! This module accepts as much as the Python consumer: the id, the schema and the severity may be missing,
-//! and any content type is allowed. A message that the Python consumer would drop is refused with a reason,
-//! so that the host can keep it.
+//! This module accepts as much as the consumer of the Python library: the id, the schema and the severity may
+//! be missing, and any content type is allowed. The Python consumer drops a message that it cannot read. This
+//! module refuses that message with a reason, so that the host can quarantine the message.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ const MAX_PAYLOAD_DEPTH: usize = MAX_DEPTH - 1;
 
 /// Makes a message of a payload, which must be a JSON object. `sent_at` is in seconds since 1970.
 ///
-/// Headers that begin with `x-` are omitted. The broker sets such headers (`x-death`, `x-delivery-count`),
-/// and they differ between deliveries of the same message.
+/// Headers that begin with `x-` are omitted. The broker sets these headers, for example `x-death` and
+/// `x-delivery-count`. They differ between deliveries of the same message.
 pub fn from_bus(
     body: &str,
     properties: Properties<'_>,

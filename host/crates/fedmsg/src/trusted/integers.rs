@@ -1,7 +1,7 @@
 //! The limit on the digits of an integer.
 //!
-//! Python refuses to read longer integers, so no playbook could read them. The fedmsg source refuses such
-//! integers, so trusted sources refuse them too.
+//! Python refuses to read an integer that has too many digits, so no playbook could read it. The fedmsg
+//! source already refuses bodies with such an integer, so trusted sources refuse them too.
 
 use loopabull_model::BodyError;
 
@@ -13,7 +13,7 @@ pub(super) fn refuse_long_integers(text: &str) -> Result<(), Rejection> {
     if !has_long_run(text.as_bytes()) {
         return Ok(());
     }
-    // The digits may be in a string or in a float, so the text is parsed.
+    // The long run of digits may belong to a string or a float, which are allowed. So the text is parsed.
     let not_json = |error: crate::JsonError| BodyError::NotJson { reason: error.to_string() };
     canonical_json(text, crate::Credentials::Kept).map_err(not_json)?;
     Ok(())
@@ -21,8 +21,8 @@ pub(super) fn refuse_long_integers(text: &str) -> Result<(), Rejection> {
 
 /// Returns true if the text has more consecutive digits than an integer may have.
 ///
-/// The function inspects one byte in every `MAX_INTEGER_DIGITS + 1`. A run of digits that is too long covers
-/// at least one of these bytes, so the digits around each of them are counted.
+/// The function inspects only one byte in every `MAX_INTEGER_DIGITS + 1`. A run of digits that is too long
+/// includes at least one inspected byte. So it is enough to count the digits around each inspected byte.
 fn has_long_run(text: &[u8]) -> bool {
     let is_digit = |byte: &&u8| byte.is_ascii_digit();
     (MAX_INTEGER_DIGITS..text.len()).step_by(MAX_INTEGER_DIGITS + 1).any(|place| {

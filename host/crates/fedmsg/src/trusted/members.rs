@@ -20,7 +20,7 @@ impl<'a> Members<'a> {
         Body::check(text)?;
         serde_json::from_str(text).map_err(|error| match Body::parse(text) {
             Ok(_) => Rejection::shape(&error.to_string()),
-            // The text is not JSON, so that error is reported instead of the wrong form.
+            // The text is not JSON at all, so the error says this instead of "not an object".
             Err(error) => error.into(),
         })
     }
@@ -40,8 +40,8 @@ impl<'a> Members<'a> {
         keys.iter().all(|key| self.has(key)) && self.0.iter().all(|(key, _)| keys.contains(&&**key))
     }
 
-    /// Refuses an object that has one of these keys twice. JSON readers differ in which of two equal keys
-    /// they use.
+    /// Refuses an object that has one of these keys twice. If a key is repeated, JSON readers differ in which
+    /// of the values they use.
     pub(super) fn refuse_repeated(&self, keys: &[&str]) -> Result<(), Rejection> {
         let is_repeated =
             |key: &&&str| self.0.iter().filter(|(found, _)| found == **key).count() > 1;

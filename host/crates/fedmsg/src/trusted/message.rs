@@ -7,7 +7,7 @@ use crate::{MAX_BODY_BYTES, Rejection, headers};
 /// The AMQP properties of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Properties<'a> {
-    /// Routing key, or `None` if the routing key is the name of a queue and so cannot be a topic.
+    /// Routing key, if it can be a topic. `None` if it is the name of a queue.
     pub topic: Option<&'a str>,
     pub message_id: Option<&'a str>,
     pub headers: &'a [(String, String)],

@@ -1,4 +1,4 @@
-//! A recording: one message in a file or in the archive.
+//! Reads a recording, which is one message in a file or in the archive, without checking a signature.
 //!
 //! Two formats are read: a whole fedmsg body (`{"topic", "msg", …}`), and the archive format of
 //! fedora-messaging and datagrepper (`{"id", "topic", "headers", "body", …}`).
@@ -78,8 +78,8 @@ fn from_archive_form(
     headers: Option<BTreeMap<String, Value>>,
     body: &RawValue,
 ) -> Result<Message, Rejection> {
-    // Archives format the same message differently. The body is normalized, so that the message has the same
-    // id.
+    // Archives format the same message differently. The body is normalized, so that the message gets the same
+    // id from each archive.
     let shape = |error: serde_json::Error| Rejection::shape(&error.to_string());
     let tree: Value = serde_json::from_str(body.get()).map_err(shape)?;
     let body = Body::from_raw(to_raw_value(&tree).map_err(shape)?)?;
@@ -195,8 +195,8 @@ mod tests {
         fn a_recording_is_the_message_of_an_unchecked_envelope(
             text in crate::trusted::random::recording(),
         ) {
-            // `envelope_of_recording` also accepts an array of members, because serde does. `from_recording`
-            // does not.
+            // `envelope_of_recording` also accepts an array instead of an object, because serde does.
+            // `from_recording` does not.
             prop_assume!(!text.trim_start().starts_with('['));
             let found = from_recording(text.as_bytes());
             let expected = envelope_of_recording(text.as_bytes())

@@ -1,8 +1,8 @@
 //! Reads bodies that other programs published into a work queue.
 //!
-//! Three formats are accepted. The serializer of the old loopabull wraps a whole fedmsg body:
-//! `{"topic", "body"}` and no other key. Other programs publish the fedmsg body itself. fedora-messaging
-//! publishes only the payload, and the routing key is the topic.
+//! Three formats are accepted. The serializer of the old loopabull publishes an object with the keys `topic`
+//! and `body` and no other key. Its `body` is a whole fedmsg body or only a payload. Other programs publish a
+//! fedmsg body itself. fedora-messaging publishes only the payload, and the routing key is the topic.
 
 use loopabull_model::Message;
 use serde_json::Value;

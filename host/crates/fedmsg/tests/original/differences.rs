@@ -1,6 +1,6 @@
 //! Differences from the Python fedmsg: messages that this crate refuses, while the Python fedmsg accepts them
-//! or raises an exception. Each difference is a row of the table in the crate's documentation. The tests in
-//! `list.rs` and `chain.rs` have the messages that both refuse.
+//! or raises an exception. Each difference is a row of the table in the crate's documentation. The messages
+//! that both refuse are in the tests of `list.rs` and `chain.rs`.
 
 use serde_json::{Value, json};
 

@@ -31,7 +31,7 @@ struct Pipe {
     answers: Receiver<String>,
 }
 
-/// Returns the Python fedmsg process, and starts the process if no other test uses it.
+/// Returns the Python fedmsg process. Tests that run at the same time in one program share the process.
 pub(crate) fn original() -> Arc<Original> {
     static SHARED: Mutex<Weak<Original>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,8 +43,9 @@ pub(crate) fn original() -> Arc<Original> {
     original
 }
 
-/// Returns the folder of keys, certificates and CRLs. The folder is made once for all tests of a run: nextest
-/// starts a process for each test, and making keys takes longer than most tests.
+/// Returns the folder of keys, certificates and CRLs. The folder is made once for all tests of a run.
+/// Otherwise each test would make its own, because nextest starts a process for each test, and making keys
+/// takes longer than most tests.
 fn authority(python: &Path, scripts: &Path) -> PathBuf {
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -80,7 +80,8 @@ fn the_kind_of_signature_is_determined_as_in_the_original() {
     let original = original();
     let unnamed = with(&original.signed("good"), "crypto", None);
     check(&original, &with(&unnamed, "certificate", None), "gpg-signature");
-    // An old version would write this form. But the signature covers the key `crypto`, which is missing here.
+    // An old version would publish a body without `crypto`. But here the signature was made with `crypto`, so
+    // it does not match.
     check(&original, &unnamed, "signature-wrong");
 }
 

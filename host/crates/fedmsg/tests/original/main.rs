@@ -1,4 +1,4 @@
-//! Tests that compare the verifier with the original: the Python fedmsg signs and verifies messages, and our
+//! Tests that compare our verifier with the original. The Python fedmsg signs and verifies messages, and our
 //! verifier verifies the same messages.
 //!
 //! Each run makes new keys and certificates. Tests with random messages print their seed. `LOOPABULL_SEED`

@@ -53,8 +53,8 @@ fn a_change_of_any_bit_of_the_signature_is_detected() {
     let text = original.signed("good");
     let body: Value = serde_json::from_str(&text).unwrap();
     let signature = body["signature"].as_str().unwrap().replace('\n', "");
-    // The bits are bits of the base64 text. The last characters are not changed, because some of their bits
-    // are unused.
+    // Changes one bit of one base64 character at a time. The last characters are left out, because base64
+    // does not use all of their bits.
     for place in 0..signature.len() - 3 {
         for bit in [1, 2, 4] {
             let mut changed = signature.clone().into_bytes();

@@ -183,7 +183,7 @@ async fn a_configuration_file_has_the_same_meaning_as_in_the_original() {
     }
 }
 
-/// Returns the meaning that a file has for us, in the form of the Python program's answer.
+/// Reads a file with our code. Returns the settings in the format of the Python program's answer.
 fn ours(text: &str, file: &Path) -> Value {
     let buses = match BusConfig::from_python_config(text, file) {
         Ok(buses) => buses,

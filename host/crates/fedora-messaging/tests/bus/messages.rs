@@ -65,7 +65,7 @@ async fn bindings_match_topics_by_their_wildcards() {
     fixture.end(bus, 0).await;
 }
 
-/// If a host dies before its own queue has confirmed the entries, the message is not acknowledged.
+/// A host that dies before its work queue has confirmed the entries has not acknowledged the message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unacknowledged_messages_are_redelivered() {
     let mut fixture = Fixture::shared();
@@ -183,8 +183,8 @@ async fn a_deeply_nested_header_does_no_harm() {
     fixture.end(bus, 0).await;
 }
 
-/// Lapin parses nested values recursively, and a stack overflow kills the process. A stack of this size is
-/// enough for the deepest header that fits into a frame of 128 KiB.
+/// Lapin parses nested values recursively, and a stack overflow kills the process. The stack size in this
+/// test is enough for the deepest header that fits into a frame of 128 KiB.
 #[test]
 fn the_deepest_header_of_a_frame_needs_a_larger_stack() {
     crate::fixture::run_again(

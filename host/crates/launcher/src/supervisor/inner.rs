@@ -1,7 +1,7 @@
 //! The inner process: starts the program, adopts its orphans, and kills the processes that it leaves behind.
 //!
-//! Owns the end of the program's processes. Must not know the daemon, because the inner process only receives
-//! signals from the outer process. The inner process forks the program's process, which runs the pipeline.
+//! The inner process forks the program's process, which applies the layers in `pipeline` and becomes the
+//! program. The inner process takes no requests from the daemon: the outer process passes signals on to it.
 
 use std::collections::HashSet;
 use std::fs::File;

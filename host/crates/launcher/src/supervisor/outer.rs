@@ -1,7 +1,7 @@
 //! The outer process: starts the inner process, and passes signals to it until it has ended.
 //!
-//! Owns the control group, and decides whether the inner process runs in namespaces. `main` calls this
-//! module.
+//! The outer process also creates and removes the control group, and decides whether the inner process runs
+//! in namespaces. `main` calls this module.
 
 use std::fs::File;
 use std::io::{self, Read};

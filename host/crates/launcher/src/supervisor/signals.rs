@@ -1,7 +1,7 @@
 //! The signals that the outer and the inner process receive.
 //!
-//! Owns the meaning of each signal. Must not know how a signal is handled. The loops of both processes
-//! receive their signals through this module.
+//! This module gives each signal its meaning, as a [`Notice`]. It does not know what a process does about a
+//! notice. Both processes receive their signals through this module.
 
 use std::fs::File;
 use std::io::Read;

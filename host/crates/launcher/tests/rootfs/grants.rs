@@ -14,8 +14,8 @@ use crate::fixture::{Fixture, LAUNCHER, VARIANTS};
 fn named_descriptors_are_passed_on_and_no_others() {
     let script = "echo told >&3; cat <&4; ls /proc/self/fd";
     let mut fixture = Fixture::new(script, &[]);
-    // The launcher receives the file descriptors in ascending order, so these numbers are in descending
-    // order.
+    // The launcher receives the file descriptors with ascending numbers. The numbers here are in descending
+    // order, so that one file descriptor could overwrite another.
     fixture.confinement.descriptors = vec![4, 3];
     let mut input = tempfile::tempfile().unwrap();
     input.write_all(b"asked\n").unwrap();

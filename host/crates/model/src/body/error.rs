@@ -5,7 +5,7 @@
 /// serde_json has the same limit. Python's limit is about 1000. Messages of real buses are nested far less.
 pub const MAX_DEPTH: usize = 127;
 
-/// The prefix of the reserved keys, with which serde_json marks its own numbers and raw values.
+/// The prefix of serde_json's reserved keys, which mark its numbers and raw values.
 ///
 /// Bodies with such a key are refused: serde_json would parse the string value of the key as JSON, and would
 /// count the depth of that JSON from zero.

@@ -1,12 +1,12 @@
 //! Checks of a JSON text before serde_json parses it.
 //!
-//! Finds nesting that is too deep, reserved keys, and escapes that may be lone surrogates. Does not check the
-//! syntax, so a text that passes may still be invalid JSON. The text comes from outside. serde_json parses it
-//! after the scan.
+//! The scan finds nesting that is too deep, reserved keys, and escapes that may be lone surrogates. It does
+//! not check the syntax, so a text that passes may still be invalid JSON. serde_json parses the text after
+//! the scan.
 
 use super::error::{BodyError, MAX_DEPTH, RESERVED};
 
-/// Whether a text has escapes that are halves of a surrogate pair.
+/// Whether a text may contain halves of surrogate pairs, written as escapes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Surrogates {
     None,
@@ -21,12 +21,12 @@ pub(super) struct Scan {
     pub(super) depth: usize,
 }
 
-/// Returns true if [`scan`] is unnecessary for a text: if the text is JSON, the scan succeeds and finds no
-/// surrogates.
+/// Returns true if a text needs no [`scan`], because the scan would succeed and find no surrogates if the
+/// text is JSON.
 ///
-/// Such a text has at most [`MAX_DEPTH`] opening brackets, no dollar sign, and no escape of a dollar sign or
-/// of a surrogate. The loops have no early exit, and each sum fits into one byte, so that the compiler
-/// vectorizes them.
+/// This is the case if the text has at most [`MAX_DEPTH`] opening brackets, no dollar sign, and no escape of
+/// a dollar sign or of a surrogate. The loops have no early exit, and each sum fits into one byte, so that
+/// the compiler vectorizes the loops.
 pub(super) fn is_harmless(text: &str) -> bool {
     let bytes = text.as_bytes();
     let has_dollar = bytes.iter().fold(false, |found, &byte| found | (byte == b'$'));

@@ -1,6 +1,7 @@
 //! One controller: a process that has imported Ansible, from its start to its end.
 //!
-//! Owns the exchange of messages with `controller.py`. Must not know the pool of controllers.
+//! This module starts and ends the controller, and exchanges commands and replies with `controller.py`. It
+//! does not know the pool of controllers, which is in the module `warm`.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -158,7 +159,7 @@ impl Controller {
         self.idle_since = Instant::now();
     }
 
-    /// Returns whether the controller has ended, or a new controller would import or see other files.
+    /// Returns whether the controller has ended, or whether a new controller would import or see other files.
     pub(crate) fn is_outdated(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
             || self.watched.iter().any(|(path, before)| *before != state(path))

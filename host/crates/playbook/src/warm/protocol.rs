@@ -1,6 +1,7 @@
 //! The protocol between the daemon and a controller: one JSON object on each line, over a stream socket.
 //!
-//! Owns the daemon's end of the socket. The docstring of `controller.py` describes both directions.
+//! This module is the daemon's end of the socket. The docstring of `controller.py` describes the messages in
+//! both directions.
 
 use std::io;
 use std::os::fd::BorrowedFd;

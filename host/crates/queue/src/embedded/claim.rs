@@ -1,4 +1,6 @@
 //! A claim: the row of an entry that was delivered and is not settled yet.
+//!
+//! To settle the delivery, the claim changes or deletes the row.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! The rows of the embedded queues: the schema, and the SQL statements.
+//! The table of the embedded queues: its schema, and the SQL statements that read and change its rows.
+//!
+//! The crate `loopabull-store` runs these functions. It runs functions that change rows in a transaction.
 
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -59,8 +61,9 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
 /// Claims the next entry of a queue, and returns the entry with its row id. An entry that cannot be read or
 /// that exceeds the delivery limit becomes a dead letter, and the following entry is claimed.
 ///
-/// The journal limits the attempts that a crash interrupted. If the journal cannot count such attempts, the
-/// delivery limit ends them, as in RabbitMQ.
+/// Usually the journal counts the runs that a crash interrupted, and the host dead-letters an entry that has
+/// too many of them. The delivery limit is for the case that the journal cannot count them. RabbitMQ has the
+/// same limit.
 pub(super) fn claim(
     connection: &Connection,
     queue: &str,
@@ -110,8 +113,8 @@ pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusql
     )
 }
 
-/// Settles a claim. `attempts` is the number of attempts that count after the settlement. Returns the number
-/// of changed rows: 1, or 0 if the row is not claimed any more.
+/// Settles a claim. `attempts` is the entry's new count of attempts. Returns the number of changed rows: 1,
+/// or 0 if the row is not claimed any more.
 pub(super) fn settle(
     connection: &Connection,
     id: i64,
@@ -146,7 +149,7 @@ pub(super) fn settle(
     }
 }
 
-/// Returns up to 200 dead letters of a queue, each with its row id, from the first row after `after`.
+/// Returns up to 200 dead letters of a queue whose row id is greater than `after`, each with its row id.
 pub(super) fn dead_letters(
     connection: &Connection,
     queue: &str,
@@ -257,7 +260,7 @@ mod tests {
             assert!(plan.contains(expected), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
-        // The query must search a range of the index, so that it does not scan delayed entries.
+        // The query must search only a range of the index. Otherwise it would scan delayed entries too.
         check(NEXT_DUE, &["", ""], "INDEX waiting (queue=? AND due_ms<?)");
         check(NEXT_WITHOUT_DELAY, &[""], "INDEX without_pause (queue=?)");
     }

@@ -20,7 +20,7 @@ use super::topology::{DECLARED_ACK_TIMEOUT, QUEUE_ACK_TIMEOUT_SINCE};
 
 /// Timeout of a request to RabbitMQ's HTTP API.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// First version of RabbitMQ with an acknowledgement timeout. Its default is 15 min.
+/// First version of RabbitMQ with an acknowledgement timeout. The default timeout of this version is 15 min.
 const INTRODUCED: Version = Version(3, 8, 15);
 /// First version of RabbitMQ whose default acknowledgement timeout is 30 min.
 const RAISED: Version = Version(3, 8, 17);
@@ -61,7 +61,7 @@ impl fmt::Display for AckTimeoutSource {
 /// Returns the acknowledgement timeout of a queue; `None` if the broker's version has no timeout.
 pub(super) async fn ack_timeout(shared: &Shared, queue: &QueueName) -> Option<AckTimeout> {
     use AckTimeoutSource::{Configuration, Management, Queue, Version};
-    // The version is unknown over TLS. We then assume a timeout of 30 min, the default of all versions that
+    // Over TLS, the version is unknown. We then assume a timeout of 30 min, the default of all versions that
     // still get security patches.
     let version = shared.version.unwrap_or(RAISED);
     let has_policy = version >= QUEUE_ACK_TIMEOUT_SINCE;

@@ -1,4 +1,7 @@
 //! A claim: a delivery of the broker that is not settled yet.
+//!
+//! To settle a delivery, the claim acknowledges or requeues it. For a retry, a held entry or a dead letter,
+//! the claim first publishes a copy of the entry to another queue.
 
 use std::fmt;
 use std::sync::Arc;
@@ -64,8 +67,8 @@ impl Claim {
             Settlement::Requeue { after } if !after.is_zero() => {
                 Some(Outgoing::delayed(delivered, attempts, *after))
             }
-            // The broker returns the entry to its position. The broker counts the requeue towards the
-            // delivery limit, which is high enough.
+            // The broker returns the entry to its position in the queue. The broker also counts the requeue
+            // towards the delivery limit, but the limit is high enough.
             Settlement::Requeue { .. } => return self.requeue().await,
             Settlement::DeadLetter { reason, output } => {
                 let copy = Outgoing::copy(delivered, QueueRole::Dead, attempts);

@@ -1,4 +1,6 @@
-//! A worker's consumer, which has its own channel. If the channel is lost, the consumer opens a new channel.
+//! A worker's consumer of one queue. It has its own channel, and opens a new channel if that one is lost.
+//!
+//! While the held entries of a task are being released, the consumer delivers them before later entries.
 
 use std::sync::Arc;
 
@@ -39,7 +41,7 @@ pub(crate) enum Received {
     External(External),
 }
 
-/// A channel and the consumer on it. If the channel closes, the consumer ends as well.
+/// A channel, and the AMQP consumer on the channel. If the channel closes, the AMQP consumer ends as well.
 #[derive(Debug)]
 struct Subscription {
     session: Arc<Session>,
@@ -112,8 +114,9 @@ impl Consumer {
         Ok(())
     }
 
-    /// Waits for the next message. Returns `None` if there is no message for the worker yet. The caller then
-    /// calls `next` again.
+    /// Waits for the next message. Returns `None` if the worker cannot process that message now, if a release
+    /// of held entries begins, or if `stop` is cancelled. The caller then calls `next` again, unless it must
+    /// stop.
     async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
         let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
         if !self.subscription.as_ref().is_some_and(is_usable) {

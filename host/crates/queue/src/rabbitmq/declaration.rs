@@ -19,8 +19,8 @@ pub enum Declaration {
     Missing,
     /// The queue matches our declaration.
     Same,
-    /// The queue has other arguments, or the broker does not permit the comparison. The host uses the queue
-    /// as it is.
+    /// The arguments of the queue differ from ours, or the broker does not permit the comparison. The host
+    /// uses the queue as it is.
     Differs { reason: String },
 }
 

@@ -19,8 +19,8 @@ pub(super) struct HeldTasks {
     /// Tasks that have a queue of held entries.
     held: Mutex<BTreeSet<Key>>,
     /// Tasks whose held entries are being released, each with its lock. A consumer holds the lock while it
-    /// takes an entry from the queue of held entries or adds one. So a release cannot end while an entry is
-    /// being added. That entry would otherwise stay held.
+    /// takes an entry from the queue of held entries or adds one. Without the lock, a release could end while
+    /// an entry is being added, and that entry would stay held.
     releasing: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
     /// Notified when a release starts.
     pub(super) released: Notify,

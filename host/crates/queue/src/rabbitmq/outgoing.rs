@@ -24,8 +24,8 @@ use crate::delivered::DeliveredEntry;
 const MAX_EXTERNAL_HEADERS: usize = 32 << 10;
 /// Maximum size in bytes of the header with the records of earlier dead-letterings.
 const MAX_HISTORY: usize = 32 << 10;
-/// Maximum length in bytes of a routing key (AMQP 0-9-1: a short string). A longer text in the header is not
-/// from us, and is replaced with an empty one.
+/// Maximum length in bytes of a routing key (AMQP 0-9-1: a short string). If the header [`ROUTING_KEY`]
+/// contains a longer text, another program wrote it, and we replace it with an empty text.
 const MAX_ROUTING_KEY: usize = 255;
 
 /// A message to publish: a new entry, or a copy of a delivered message.
@@ -47,8 +47,8 @@ impl Outgoing {
         Self::entry(entry, QueueRole::Work, 0, now_ms(), &[])
     }
 
-    /// Returns a copy of a delivered entry, for the queue with this role. `attempts` is the number of
-    /// attempts that count.
+    /// Returns a copy of a delivered entry, for the queue with this role. `attempts` is the entry's new count
+    /// of attempts.
     pub(super) fn copy(delivered: &DeliveredEntry, role: QueueRole, attempts: u32) -> Self {
         let DeliveredEntry { entry, queued_at_ms, history, .. } = delivered;
         Self::entry(entry, role, attempts, *queued_at_ms, history)
@@ -187,8 +187,8 @@ impl Outgoing {
     }
 }
 
-/// Returns the headers of an external message that we keep when we move the message. Returns no headers if
-/// they exceed [`MAX_EXTERNAL_HEADERS`].
+/// Returns the headers of an external message that we keep when we move the message. Returns an empty table
+/// if the headers exceed [`MAX_EXTERNAL_HEADERS`].
 fn external_headers(raw: &RawDelivery) -> FieldTable {
     let headers = raw.properties.headers().clone().unwrap_or_default();
     let is_kept = |name: &str| {

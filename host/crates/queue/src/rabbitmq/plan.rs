@@ -1,4 +1,6 @@
-//! The plan: the queues that exist on the broker, that are missing, and that differ from our declarations.
+//! The comparison of our queues with the queues on the broker, for the command `loopabull-host broker plan`.
+//!
+//! A plan lists the state of each queue, and warns about differences. It changes nothing on the broker.
 
 use lapin::types::AMQPValue;
 use loopabull_amqp::{AmqpError, Version};
@@ -78,7 +80,7 @@ fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
                  --apply-to queues"
         );
         warnings.push(format!(
-            "the host uses a queue that differs as it is; this policy adds the missing settings: \
+            "a queue differs, and the host uses it unchanged; this policy adds the missing settings: \
                  {command}"
         ));
         warnings.push(
@@ -98,14 +100,14 @@ fn warnings(version: Option<Version>, changes: &[Change]) -> Vec<String> {
     if version < QUEUE_ACK_TIMEOUT_SINCE {
         warnings.push(format!(
             "RabbitMQ {version} has one acknowledgement timeout for all queues \
-                 (`consumer_timeout` in rabbitmq.conf, 30 min by default): no task may run longer than this"
+                 (`consumer_timeout` in rabbitmq.conf, 30 min by default), which no task may exceed"
         ));
     }
     if version >= DEFAULT_DELIVERY_LIMIT_SINCE {
         warnings.push(format!(
-            "RabbitMQ {version} sets a delivery limit of 20 for a quorum queue that declares none, and \
+            "in RabbitMQ {version}, a quorum queue that declares no delivery limit has a limit of 20, and \
                  drops messages beyond the limit: queues that the host creates have a limit of \
-                 {DELIVERY_LIMIT} and dead-letter messages beyond it, so check queues that others created"
+                 {DELIVERY_LIMIT} and dead-letter such messages, so check queues that others created"
         ));
     }
     if version >= NACK_NOT_COUNTED_SINCE {

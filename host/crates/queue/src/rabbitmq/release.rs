@@ -30,7 +30,7 @@ pub(super) async fn release(
         if count.is_some_and(|count| count > 0) {
             shared.held.start_release(key);
         } else {
-            // A worker that holds an entry later adds the task to `held` again.
+            // If a worker later holds an entry of the task, it adds the task to `held` again.
             shared.held.forget(&key);
         }
     }
@@ -40,9 +40,9 @@ pub(super) async fn release(
 /// Receives the next held entry of a task whose entries are being released. Returns the entry and its
 /// channel. Skips a task while another worker has its lock.
 ///
-/// The entry gets its own channel. The worker's channel may already have a prefetched entry, which waits
-/// while the held entry is processed. If the wait exceeded the acknowledgement timeout, the broker would
-/// close that channel and redeliver both entries.
+/// The entry gets a channel of its own. The worker's channel may already have a prefetched entry, which waits
+/// while the held entry is processed. If that wait exceeds the acknowledgement timeout, the broker closes the
+/// worker's channel. On a shared channel, it would then redeliver both entries.
 pub(super) async fn next_released(
     shared: &Shared,
     session: &Session,

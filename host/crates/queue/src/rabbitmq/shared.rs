@@ -1,4 +1,5 @@
-//! The state that all consumers and publishers of one broker share, and the operations on its queues.
+//! The state that all consumers and publishers of one broker share, and the operations on the queues of the
+//! broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -148,7 +149,8 @@ impl Shared {
         self.matching.lock().contains(queue)
     }
 
-    /// Returns the current problem, if there is one: first a problem of the connections, then of a queue.
+    /// Returns the current problem, if there is one. A problem of the connections comes before a problem of a
+    /// queue.
     pub(super) fn problem(&self) -> Option<String> {
         if let Some(problem) = self.supervisor.problem() {
             return Some(format!("RabbitMQ at `{}`: {problem}", self.broker.name()));

@@ -1,4 +1,4 @@
-//! The queues on the broker for each of our queues, and their declarations.
+//! The names and the arguments of the queues on the broker. Each queue of the host needs several of them.
 //!
 //! For the queue `workers`, the broker has these quorum queues:
 //! - `workers`, for entries that wait for a worker;

@@ -144,7 +144,7 @@ async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixtu
     publish(&queues, [1]).await;
     let mut consumer = consume(&queues).await;
     let mut delivery = receive(&mut consumer).await;
-    // A worker sets the attempt to 3 after a crash has interrupted two attempts.
+    // A worker raises the number to 3 if its journal already has three attempts of the entry.
     delivery.attempt = 3;
     let dead = Settlement::DeadLetter {
         reason: "it is no good: ä\n".into(),

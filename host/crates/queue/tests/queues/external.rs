@@ -73,7 +73,7 @@ async fn an_external_message_has_its_routing_key_and_is_replaced_by_entries() {
 async fn a_refused_external_message_can_be_requeued() {
     let vhost = Rabbit::shared().vhost();
     let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
-    // The longest key, and as much in headers as a bus may send.
+    // The longest possible routing key, and headers as large as those of a bus can be.
     let key = &"a.b".repeat(85);
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>250}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -96,8 +96,8 @@ async fn a_refused_external_message_can_be_requeued() {
     }
 }
 
-/// Publishes an unreadable entry of ours. The unreadable entry must become a dead letter, and the next entry
-/// must be delivered.
+/// Publishes an unreadable message with the headers of an entry. The message must become a dead letter, and
+/// the next entry must be delivered.
 async fn check_dead_lettered(body: &[u8], reason: &str) {
     let vhost = Rabbit::shared().vhost();
     let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
@@ -116,7 +116,8 @@ async fn an_unreadable_body_is_dead_lettered_and_the_next_entry_is_delivered() {
     check_dead_lettered(b"\xff not JSON", "undecodable: expected value").await;
 }
 
-/// The reason contains the key, and is stored in a header. The header must fit into one frame of the broker.
+/// The reason for the dead-lettering contains the key, and is stored in a header. The header must fit into
+/// one frame.
 #[tokio::test]
 async fn a_huge_key_in_an_unreadable_body_does_not_stop_the_worker() {
     let body = format!("{{\"{}\":1}}", "k".repeat(200_000));

@@ -13,7 +13,7 @@ use crate::fixture::{
     Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
 };
 
-/// A worker that stops requeues its prefetched entries. The requeue must not count as an attempt.
+/// When a worker stops, it requeues its prefetched entries. Being requeued must not count as an attempt.
 #[tokio::test]
 async fn a_stopped_worker_requeues_its_prefetched_entries() {
     let vhost = Rabbit::shared().vhost();
@@ -135,7 +135,7 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
         let delivery = receive(&mut consumer).await;
         (delivery, consumer)
     });
-    // The first reported problem may be that the worker cannot consume. We wait for the problem of the
+    // The first problem may be that of the worker, which cannot consume. We wait for the problem of the
     // connection.
     while !queues.problem().is_some_and(|problem| problem.contains(": not connected: ")) {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -159,7 +159,7 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
 }
 
 /// During an alarm, the broker accepts acknowledgements but no messages. After the alarm, the broker must
-/// accept the waiting message, and only once.
+/// accept the waiting message exactly once.
 #[tokio::test]
 async fn a_blocked_broker_is_reported_and_accepts_each_entry_once() {
     // This test has a node of its own, because an alarm blocks all publishers of a node.
@@ -230,7 +230,7 @@ async fn an_existing_classic_queue_works() {
     }
 }
 
-/// If an entry kills every host, the broker dead-letters the entry at the delivery limit.
+/// If every host dies while it processes an entry, the broker dead-letters the entry at the delivery limit.
 #[tokio::test]
 async fn an_entry_beyond_the_delivery_limit_becomes_a_dead_letter() {
     let vhost = Rabbit::shared().vhost();

@@ -1,4 +1,5 @@
-//! The import `emit`. Messages are kept back until the run has succeeded.
+//! The import `emit`, with which a guest sends messages. The host sends them only after the run has
+//! succeeded.
 
 use loopabull_model::{Body, Counted, Emission, Exceeded, Topic, is_harmful};
 
@@ -96,7 +97,8 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), String> {
             ));
         }
     }
-    // An AMQP bus sends all headers of a message in one frame of 128 KiB, so their size is limited.
+    // AMQP puts all headers of a message into one frame. The frames of the bus have 128 KiB, so the size of
+    // all headers is limited.
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_HEADER_BYTES {
         return Err(format!("the headers have {bytes} bytes, the limit is {MAX_HEADER_BYTES}"));

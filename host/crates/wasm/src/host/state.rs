@@ -1,7 +1,7 @@
-//! The import `state`: the changes of this run, on top of the stored state of the task.
+//! The import `state`, with which a guest reads and changes the stored state of its task.
 //!
-//! The values that the guest reads are recorded. The changes are stored only if these values have not changed
-//! by then.
+//! The changes are kept with the run. The host's journal stores them if the run succeeds and none of the
+//! stored values that the guest has read was changed by another run in the meantime.
 
 use loopabull_model::{Counted, Exceeded, is_harmful};
 
@@ -10,7 +10,7 @@ use crate::host::{Host, HostFailed, LimitExceeded};
 
 /// The maximum length of a key, in bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// The maximum number of keys that a run may read, and also the maximum number that it may write.
+/// The maximum number of keys that a run may read. A run may write as many keys.
 const MAX_KEYS: u64 = 1000;
 
 impl state::Host for Host {
@@ -64,8 +64,7 @@ impl Host {
         if let Err(reason) = check(&key) {
             return Ok(Err(reason));
         }
-        // The size is checked before the value is searched for secrets, because the search takes long for
-        // large values.
+        // The size is checked first, because searching a large value for secrets takes long.
         let wanted = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
         if wanted > self.state.allowed {
             return Err(limit(Counted::StateBytes, self.state.allowed, wanted));

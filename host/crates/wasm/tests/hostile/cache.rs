@@ -97,8 +97,8 @@ fn a_directory_or_a_link_in_place_of_the_file_is_harmless() {
     assert_eq!(source(&cache), Source::Cache);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    // A directory with the name of the cache file cannot be replaced, so the component is compiled at each
-    // load.
+    // A directory that has the name of the cache file cannot be replaced by a file, so the component is
+    // compiled at each load.
     assert_eq!(source(&cache), Source::Compiled);
     assert_eq!(source(&cache), Source::Compiled);
 }

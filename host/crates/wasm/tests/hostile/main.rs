@@ -1,5 +1,5 @@
-//! Tests with hostile guests. Each run ends with the outcome for the limit or rule that the guest broke. The
-//! run leaves nothing behind in the host, and the next message of the same task is handled.
+//! Tests with hostile guests. Each test checks three things: the outcome names the limit or rule that the
+//! guest broke, the run leaves nothing behind in the host, and the next message of the same task is handled.
 //!
 //! Only one guest runs at a time, because the tests measure the memory and the file descriptors of this
 //! process; see `test_host.rs`.

@@ -83,7 +83,8 @@ fn growth_beyond_the_guests_own_maximum_does_not_count() {
     .storing(&stores);
     let attempt = TestHost::new().check(guest, Trial::default(), &Outcome::Success);
     assert_eq!(attempt.usage.memory, 12 * PAGE + 80);
-    // A trap after such a growth is reported as a trap, not as an exceeded limit.
+    // The growth beyond the memory's own maximum is not reported as an exceeded limit. The later trap is
+    // reported.
     let guest = Guest::of("(drop (memory.grow $small (i32.const 20))) unreachable");
     TestHost::new().check(guest.storing(&stores), Trial::default(), &trap(UNREACHABLE));
 }
@@ -91,8 +92,8 @@ fn growth_beyond_the_guests_own_maximum_does_not_count() {
 #[test]
 fn growing_a_table_beyond_its_slot_is_no_memory_limit() {
     let tables = [Store::table("t", "0")];
-    // A table in a slot has at most 100,000 elements, and the memory limit would allow more. `table.grow`
-    // returns -1, but the operator can set no limit for this, so the outcome is the trap.
+    // The pool allows at most 100,000 elements in a table, fewer than the memory limit would. A growth beyond
+    // that makes `table.grow` return -1. No limit of the run was exceeded, so the outcome is the later trap.
     let guest = Guest::of(
         "(if (i32.eq (table.grow $t (ref.null func) (i32.const 100001)) (i32.const -1))
            (then unreachable))

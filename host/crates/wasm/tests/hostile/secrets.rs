@@ -5,8 +5,8 @@ use loopabull_model::Outcome;
 
 use crate::test_host::{Guest, TestHost, Trial, trap};
 
-/// Returns code that reads the secret `token` and stores it from address 16384 on, after this many `x`. The
-/// guest allocates memory from address 8192 on.
+/// Returns code that writes this many `x` and then the secret `token` to memory, from address 16384 on. The
+/// guest's allocator returns memory from address 8192 on.
 fn secret_after(many: u32) -> String {
     format!(
         "(call $secret (i32.const 1024) (i32.const 5) (i32.const 512))

@@ -1,5 +1,5 @@
-//! Tests with two tenants of a slot: two components that use the same slot one after the other. The second
-//! tenant must find no data of the first.
+//! Tests with two tenants: two components that use the same slot of the instance pool one after the other.
+//! The second tenant must find no data of the first.
 //!
 //! The first tenant fills its four memories and most of its tables with a pattern. The second tenant searches
 //! its memories and tables for data when it starts. Then it grows them and searches the new parts.
@@ -16,7 +16,8 @@ const PAGE: u64 = 64 << 10;
 /// zeroes.
 const PAGES: u64 = 8;
 const MEMORIES: [&str; 4] = ["0", "$b", "$c", "$d"];
-/// Number of tables. The maximum number of modules allows no more, although a slot has four more tables.
+/// Number of tables. A slot has room for more, but each table needs a module of its own, and the number of
+/// modules is limited.
 const TABLES: u64 = 59;
 /// Number of elements in a new table (`FEW`), and number to which the table is grown (`MANY`). The grown
 /// table is larger than the 16 KiB that stay resident.
@@ -113,8 +114,8 @@ fn trial() -> Trial {
 }
 
 /// Runs both tenants several times in turn. `end` is the code with which the first tenant ends. The first
-/// tenant searches for its own data too, because the pool clears a slot differently if the same module uses
-/// it again.
+/// tenant also searches for its own data from an earlier run, because the pool clears a slot differently if
+/// the same module uses the slot again.
 fn check(pages: u64, content: &'static str, end: &str, expected: &Outcome) {
     let host = TestHost::new();
     let search_all = |from| format!("{} {} {}", search(from), grow(), search(from));

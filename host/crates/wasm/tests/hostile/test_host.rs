@@ -23,8 +23,9 @@ static PROCESS_LOCK: Mutex<()> = Mutex::new(());
 
 /// Number of runs before the first measurement. These runs fill the caches of the allocator and the pool.
 const WARM_UP: u32 = 5;
-/// Number of bytes by which the process may grow over all rounds. The memory that the allocator keeps varies
-/// by less. Fifty rounds that leak one WebAssembly page each exceed this number.
+/// Number of bytes by which the process may grow over all rounds. The allocator keeps a varying amount of
+/// memory, but it varies by less than this. Fifty rounds that leak one WebAssembly page each would leak more
+/// than this.
 const TOLERANCE: u64 = 3 << 20;
 
 /// The limits of a guest's runs, and the number of runs.
@@ -107,7 +108,7 @@ impl<'a> Guest<'a> {
 }
 
 /// A memory or a table in addition to the guest's first memory. The engine allows one memory and one table
-/// per module, so each additional one is in a separate module.
+/// per module, so each additional memory or table is in a separate module.
 pub(crate) struct Store {
     name: String,
     /// Limits, as in `(memory NAME limits)`.
@@ -155,7 +156,7 @@ pub(crate) struct TestHost {
     message: Message,
     tokio: Runtime,
     state: ReadState,
-    // This field is dropped last, so that the runner is gone before the next test begins.
+    // The fields are dropped in order, and this one last. So the runner is gone before the next test begins.
     _lock: MutexGuard<'static, ()>,
 }
 
@@ -243,8 +244,8 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        // `/proc/self/status` is read because it has the memory in kilobytes. `/proc/self/statm` counts pages
-        // without their size.
+        // `/proc/self/status` has the memory in kilobytes. `/proc/self/statm` has only a number of pages,
+        // without the size of a page.
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();

@@ -8,8 +8,8 @@ fn check(guest: Guest<'_>, trial: Trial) {
     TestHost::new().check(guest, trial, &deadline(trial));
 }
 
-/// Checks a guest that waits. There are fewer rounds, because the host ends a waiting guest only some time
-/// after the deadline.
+/// Checks a guest that waits. This check has fewer rounds than others, because the host ends a waiting guest
+/// only some time after the deadline.
 fn check_wait(body: &str) {
     check(Guest::of(body), Trial { rounds: 10, ..Trial::short_deadline() });
 }

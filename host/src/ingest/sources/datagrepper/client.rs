@@ -1,6 +1,7 @@
-//! The HTTP client of datagrepper, which requests single pages of a search.
+//! The HTTP client of datagrepper requests single pages of a search.
 //!
-//! Owns the URL, and the size limit and the format of a response. Does not parse messages.
+//! The client builds the URL of a page, limits the size of the response, and splits the response
+//! into messages. It does not parse the messages.
 
 use std::net::IpAddr;
 
@@ -31,7 +32,7 @@ pub(super) struct Page {
     pub raw_messages: Vec<Box<RawValue>>,
     /// Number of pages of the search.
     pub pages: u32,
-    /// Number of messages of the search.
+    /// Number of messages that the search found, on all pages.
     pub total: u64,
 }
 

@@ -1,6 +1,7 @@
-//! The progress of the catch-up, in a file that survives a restart.
+//! The progress of the datagrepper source, in a file that survives a restart.
 //!
-//! Owns the time up to which no message is missing, and the search in progress. Times are in
+//! The file contains the time up to which no message is missing, and the search in progress. This
+//! module also determines the period of the next search. It does not request pages. Times are in
 //! seconds since 1970, as in datagrepper's API.
 
 use std::fs::{self, File};
@@ -9,15 +10,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Page sizes, in messages: the maximum of datagrepper, and smaller sizes for an unreadable page,
-/// so that one unreadable message does not block the others. Each size is a divisor of the size
-/// before it, so that a smaller page begins where the larger page began.
+/// Page sizes, in messages. The first is the maximum of datagrepper. An unreadable page is
+/// requested again in smaller pages, so that one unreadable message does not block the others. Each
+/// size is a divisor of the size before it, so that a smaller page begins where the larger page
+/// began.
 const ROWS: [u32; 4] = [100, 50, 10, 1];
-/// Maximum time, in seconds, by which a search begins before `complete_until` if the file does not
-/// contain the start of the first daemon.
+/// If the file does not contain the start of the first daemon, a search begins at most this many
+/// seconds before `complete_until`.
 const MAX_OVERLAP: i64 = 3600;
 
-/// The progress of the catch-up.
+/// The progress of the datagrepper source.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Progress {
@@ -39,8 +41,8 @@ pub(super) struct Search {
     /// Number of messages on a page.
     #[serde(default = "max_rows")]
     pub rows: u32,
-    /// Topics to search; an empty list means all topics. They are stored, because a search for
-    /// other topics would have other pages.
+    /// Topics to search. An empty list means all topics. The topics are stored, because a search
+    /// for other topics would have other pages.
     #[serde(default)]
     pub topics: Vec<String>,
 }
@@ -59,8 +61,8 @@ impl Progress {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or parsed. A start without the progress would leave an unnoticed
-    /// gap.
+    /// If the file cannot be read or parsed. If the source started without the progress, messages
+    /// could be missed unnoticed.
     pub(super) fn read(path: &Path) -> Result<Self, ProgressError> {
         let path = path.to_owned();
         match fs::read(&path) {
@@ -85,14 +87,14 @@ impl Progress {
         fs::rename(&partial, path)
     }
 
-    /// Records that no message up to a time is missing.
+    /// Records that no message is missing up to the time `until`.
     pub(super) fn complete(&mut self, until: i64) {
         self.complete_until = self.complete_until.max(Some(until));
     }
 
-    /// Returns the search for all messages that may be missing. It begins `overlap` seconds before
-    /// the complete time, but not before the start of the first daemon. Returns none if there is
-    /// nothing to search.
+    /// Returns the search for all messages that may be missing. The search begins `overlap` seconds
+    /// before the time up to which no message is missing, but not before the start of the first
+    /// daemon. Returns none if there is nothing to search.
     pub(super) fn next_search(
         &mut self,
         now: i64,
@@ -110,7 +112,7 @@ impl Progress {
 }
 
 impl Search {
-    /// Returns a search of a time in which no messages were published.
+    /// Returns a search of a period in which no messages were published.
     pub(super) fn of_nothing() -> Self {
         Self { start: 0, end: 1, page: 1, rows: max_rows(), topics: Vec::new() }
     }

@@ -1,8 +1,10 @@
-//! The schedule of the catch-up.
+//! The schedule of the datagrepper source decides when to catch up, that is, when to search the
+//! archive for missed messages.
 //!
-//! Owns the timing. A catch-up is due after each connect of an endpoint, and once more after the
-//! overlap, because the archive lags behind the bus. It is also due at an interval while an
-//! endpoint is not connected.
+//! A catch-up is due after each connect of a fedmsg endpoint. It is due once more after the
+//! configured time `overlap`, because the archive stores a message a little later than the bus
+//! delivers it. While an endpoint is not connected, a catch-up is also due at an interval. This
+//! module does not search.
 
 use std::time::Duration;
 
@@ -16,10 +18,11 @@ use crate::ingest::sources::fedmsg::Connections;
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval between catch-ups while an endpoint is not connected.
 const PARTIAL_INTERVAL: Duration = Duration::from_mins(5);
-/// Stands for a dead connection that is never detected: a time longer than any daemon runs.
+/// Time for which a dead connection stays undetected if nothing detects it. No daemon runs that
+/// long.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 
-/// The schedule of the catch-up.
+/// The schedule of the datagrepper source.
 pub(super) struct Schedule {
     connections: watch::Receiver<Connections>,
     overlap: Duration,
@@ -41,7 +44,7 @@ pub(super) enum Due {
     AllConnected,
 }
 
-/// The reason of the last catch-up, from which the times of the next ones follow.
+/// The reason for the last action. The times of the next catch-ups depend on it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Last {
     Connect,
@@ -56,7 +59,8 @@ impl Schedule {
         Self { connections, overlap, established: None, last: Last::Other, repeat: None, partial }
     }
 
-    /// Waits for the next action and returns it. Call it again after the action has ended.
+    /// Waits for the next action and returns it. Call this function again after the action has
+    /// ended.
     pub(super) async fn next(&mut self) -> Due {
         let last = std::mem::replace(&mut self.last, Last::Other);
         if last != Last::Other {
@@ -95,7 +99,8 @@ impl Schedule {
     }
 }
 
-/// Returns the longest time for which a dead connection to an endpoint can stay undetected.
+/// Returns the longest time for which a dead connection to any of the endpoints can stay
+/// undetected.
 pub(super) fn undetected(endpoints: &[config::Endpoint]) -> Duration {
     let of_one = |endpoint: &config::Endpoint| {
         let heartbeat = endpoint.heartbeat.map(|interval| interval * 2);

@@ -1,9 +1,10 @@
-//! An endpoint of a fedmsg publisher: its SUB socket, and the monitor of the connection.
+//! An endpoint of a fedmsg publisher: the SUB socket that receives messages, and the monitor that
+//! reports the state of the connection.
 //!
-//! A subscriber never sends, so a dead connection looks like a silent publisher. Owns the means to
-//! detect a dead connection: ZMTP heartbeats, TCP keepalive, connect timeouts, and a new socket
-//! after the idle time. Does not verify messages. Before an endpoint on the path of a message: a
-//! publisher. After it: the thread of the fedmsg source.
+//! A subscriber never sends, so it cannot distinguish a dead connection from a silent publisher.
+//! This module therefore sets ZMTP heartbeats, TCP keepalive and connect timeouts, and replaces a
+//! socket that received no message for the configured idle time. It parses envelopes and does not
+//! verify them. The thread of the fedmsg source polls the endpoints.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -42,15 +43,15 @@ pub(super) struct Endpoint {
     topics: Vec<String>,
     socket: Socket,
     monitor: Socket,
-    /// Time at which the last message was received or the socket was created.
+    /// Time at which the last message was received, or at which the socket was created.
     active: Instant,
     /// Whether the endpoint is connected. None before the first report of the monitor.
     is_connected: Option<bool>,
 }
 
 impl Endpoint {
-    /// Subscribes to an endpoint. ZeroMQ resolves the name and connects in the background, and
-    /// reconnects after each loss.
+    /// Subscribes to an endpoint. ZeroMQ resolves the host name and connects in the background. It
+    /// reconnects whenever the connection is lost.
     pub(super) fn open(
         context: &Context,
         config: config::Endpoint,

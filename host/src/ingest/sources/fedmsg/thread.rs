@@ -1,10 +1,12 @@
-//! The thread of the fedmsg source, which polls the ZeroMQ SUB sockets.
+//! The thread of the fedmsg source polls the ZeroMQ SUB sockets.
 //!
-//! All sockets are polled in a thread of their own, so that ZeroMQ never blocks the async runtime.
-//! The thread parses envelopes and does not verify them. Owns the limits for the number and the
-//! size of the envelopes in the channel to the runtime. An envelope above a limit is dropped and
-//! counted; without these limits, the publisher would drop messages unnoticed. Before the thread on
-//! the path of a message: a publisher. After it: the part of the fedmsg source that verifies.
+//! The sockets are polled in a thread of their own, so that ZeroMQ never blocks the async runtime.
+//! The thread parses envelopes and does not verify them. It passes them through a channel to the
+//! tokio task of the fedmsg source, which verifies them.
+//!
+//! The number and the total size of the envelopes in the channel are limited. If a limit is
+//! reached, the thread drops the next envelope and counts it. If the thread waited instead, the
+//! publisher would drop messages, and this host would not notice it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -32,11 +34,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 pub(in crate::ingest::sources) struct Received {
     pub endpoint: String,
     pub envelope: Result<Envelope, Rejection>,
-    /// Permit for the size of the envelope, out of [`MAX_KIB`].
+    /// Permit for the size of the envelope in KiB. All permits together are [`MAX_KIB`].
     pub permit: OwnedSemaphorePermit,
 }
 
-/// The handles of the running thread. The thread ends when the receiver is dropped.
+/// The handles of the running thread. The thread ends when `received` is closed or dropped.
 #[derive(Debug)]
 pub(in crate::ingest::sources) struct Sockets {
     pub received: mpsc::Receiver<Received>,
@@ -48,7 +50,7 @@ pub(in crate::ingest::sources) struct Sockets {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::ingest::sources) struct Connections {
     /// Number of connections that were established since the start. Messages that were published
-    /// before a connection was established were missed.
+    /// while an endpoint was not connected were missed.
     pub established: u64,
     /// Whether all endpoints are connected.
     pub all_connected: bool,
@@ -63,8 +65,8 @@ pub(crate) enum FedmsgError {
     Thread(#[source] std::io::Error),
 }
 
-/// Subscribes to all endpoints and starts the thread. ZeroMQ resolves names and connects in the
-/// background, and reconnects after each loss.
+/// Subscribes to all endpoints and starts the thread. ZeroMQ resolves host names and connects in
+/// the background. It reconnects whenever a connection is lost.
 pub(in crate::ingest::sources) fn start(
     config: &Fedmsg,
     activity: &Arc<Activity>,
