@@ -288,6 +288,7 @@ impl Config {
     pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
         let backend = match &self.amqp_url {
             Some(url) => Backend::RabbitMq(RabbitMqConfig {
+                idle_limit: RabbitMqConfig::IDLE_LIMIT,
                 url: url.clone(),
                 prefetch: self.prefetch,
                 management: self.management_url.clone(),

@@ -37,6 +37,18 @@ pub struct RabbitMqConfig {
     pub management: Option<String>,
     /// Acknowledgement timeout of the broker, if the operator set it in the host's configuration.
     pub ack_timeout: Option<Duration>,
+    /// Time without a delivery after which a worker subscribes to its queue again. See
+    /// [`RabbitMqConfig::IDLE_LIMIT`].
+    pub idle_limit: Duration,
+}
+
+impl RabbitMqConfig {
+    /// The usual limit for a subscription without deliveries.
+    ///
+    /// If a quorum queue is deleted and created again within milliseconds, the broker moves the consumers to
+    /// the new queue without a word, and delivers nothing to them (seen on 3.10.8). A new subscription is
+    /// the only way to notice it.
+    pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 }
 
 /// The settings of one queue.

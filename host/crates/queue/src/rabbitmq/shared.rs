@@ -7,6 +7,7 @@ use std::sync::Arc;
 use loopabull_amqp::{AmqpError, Broker, Published, Session, Supervisor, Version};
 use loopabull_model::QueueName;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::declaration::{self, Declaration};
 use super::held::HeldTasks;
@@ -27,6 +28,9 @@ pub(super) struct Shared {
     queues: Vec<QueueConfig>,
     /// Queues that are known to exist on the broker with the arguments of our declaration.
     matching: Mutex<BTreeSet<QueueName>>,
+    /// Number of work queues that were created. Each creation ends all subscriptions: those to an earlier queue
+    /// of the same name receive nothing more (see [`RabbitMqConfig::IDLE_LIMIT`]).
+    creations: watch::Sender<u64>,
     /// Queues that cannot be consumed, each with the reason.
     problems: Mutex<BTreeMap<QueueName, String>>,
 }
@@ -45,6 +49,7 @@ impl Shared {
             held: HeldTasks::default(),
             queues: queues.to_vec(),
             matching: Mutex::default(),
+            creations: watch::Sender::new(0),
             problems: Mutex::default(),
         };
         let session = shared.session().await?;
@@ -93,7 +98,12 @@ impl Shared {
         let (name, config) = (role.name(queue), self.config(queue));
         let arguments = role.arguments(&config);
         match declaration::compare(session, &name, arguments.clone()).await? {
-            Declaration::Missing => declaration::create(session, &name, arguments).await?,
+            Declaration::Missing => {
+                declaration::create(session, &name, arguments).await?;
+                if *role == QueueRole::Work {
+                    self.creations.send_modify(|count| *count += 1);
+                }
+            }
             Declaration::Same => (),
             Declaration::Differs { reason }
                 if *role == QueueRole::Work && config.exclusive_order =>
@@ -137,6 +147,11 @@ impl Shared {
         role: &QueueRole,
     ) -> Result<Option<u64>, AmqpError> {
         declaration::count(session, &role.name(queue)).await
+    }
+
+    /// Returns a receiver that sees a change as soon as a work queue is created.
+    pub(super) fn creations(&self) -> watch::Receiver<u64> {
+        self.creations.subscribe()
     }
 
     pub(super) fn config(&self, queue: &QueueName) -> QueueConfig {

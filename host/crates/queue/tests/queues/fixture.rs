@@ -44,7 +44,8 @@ impl Fixture {
 
 fn rabbitmq_backend(url: &str, prefetch: u16) -> Backend {
     let (url, management, ack_timeout) = (url.to_owned(), None, None);
-    Backend::RabbitMq(RabbitMqConfig { url, prefetch, management, ack_timeout })
+    let idle_limit = RabbitMqConfig::IDLE_LIMIT;
+    Backend::RabbitMq(RabbitMqConfig { url, prefetch, management, ack_timeout, idle_limit })
 }
 
 /// Returns a configuration with one queue, in the RabbitMQ at `url`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::Settlement;
-use loopabull_queue::{AmqpError, QueueError, Queues, Received, Verdict};
+use loopabull_queue::{AmqpError, Backend, QueueError, Queues, Received, Verdict};
 use loopabull_testbed::{Proxy, Rabbit};
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,24 @@ async fn a_deleted_queue_is_created_again() {
     assert_eq!(delivery.attempt, 2);
     delivery.settle(&Settlement::dead_letter("x")).await.unwrap();
     wait_for_depth(&queues, 0, 1).await;
+}
+
+/// Another host creates the deleted queue again within milliseconds. The broker then moves the consumer to the new
+/// queue and delivers nothing to it.
+#[tokio::test]
+async fn a_queue_that_another_host_creates_again_is_consumed() {
+    let vhost = Rabbit::shared().vhost();
+    let mut config = config(&vhost.url(), 1);
+    let other = Queues::open(&config).await.unwrap();
+    let Backend::RabbitMq(rabbitmq) = &mut config.backend else { panic!("it is RabbitMQ") };
+    rabbitmq.idle_limit = Duration::from_secs(3);
+    let queues = Queues::open(&config).await.unwrap();
+    let mut consumer = consume(&queues).await;
+    publish(&other, [0]).await;
+    receive(&mut consumer).await.settle(&Settlement::Ack).await.unwrap();
+    vhost.delete_queue("workers");
+    publish(&other, [1]).await;
+    assert_eq!(receive(&mut consumer).await.entry, entry(1));
 }
 
 /// The broker keeps refusing messages on a channel after the limit of the full queue was removed (seen on
