@@ -41,6 +41,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Address that serves `/livez`, `/readyz`, `/metrics` and `/status`.
     pub listen: SocketAddr,
+    /// Host names under which `listen` may be addressed, besides IP addresses and `localhost`.
+    pub allowed_hosts: Vec<String>,
     /// URL of RabbitMQ. Default: no RabbitMQ; the queue is embedded in the state directory.
     pub amqp_url: Option<String>,
     /// Prefetch limit of each worker's consumer on RabbitMQ.
@@ -310,6 +312,7 @@ impl Default for Config {
             playbooks: "playbooks".into(),
             state: "state".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8480)),
+            allowed_hosts: Vec::new(),
             amqp_url: None,
             prefetch: 1,
             management_url: None,

@@ -45,9 +45,9 @@ pub struct RabbitMqConfig {
 impl RabbitMqConfig {
     /// The usual limit for a subscription without deliveries.
     ///
-    /// If a quorum queue is deleted and created again within milliseconds, the broker moves the consumers to
-    /// the new queue without a word, and delivers nothing to them (seen on 3.10.8). A new subscription is
-    /// the only way to notice it.
+    /// If another program deletes a quorum queue and creates it again within milliseconds, the broker moves the
+    /// consumers to the new queue and then delivers nothing to them (seen on 3.10.8). A new subscription is the
+    /// only way to notice it.
     pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 }
 

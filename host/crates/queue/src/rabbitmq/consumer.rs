@@ -13,7 +13,6 @@ use lapin::types::{FieldTable, ShortString};
 use loopabull_amqp::{Session, chain};
 use loopabull_backoff::Backoff;
 use loopabull_model::{QueueName, Settlement};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
@@ -48,17 +47,6 @@ struct Subscription {
     session: Arc<Session>,
     channel: Channel,
     stream: lapin::Consumer,
-    /// Sees a change if a work queue was created after the subscription.
-    creations: watch::Receiver<u64>,
-}
-
-impl Subscription {
-    /// Returns whether deliveries can still arrive.
-    fn is_usable(&self) -> bool {
-        self.session.is_up()
-            && self.channel.status().connected()
-            && self.creations.has_changed().is_ok_and(|has_changed| !has_changed)
-    }
 }
 
 impl Consumer {
@@ -100,7 +88,7 @@ impl Consumer {
         {
             return Ok(());
         }
-        let Some(Subscription { session, channel, stream, .. }) = self.subscription.as_mut() else {
+        let Some(Subscription { session, channel, stream }) = self.subscription.as_mut() else {
             return Ok(());
         };
         let cancel = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
@@ -118,6 +106,10 @@ impl Consumer {
 
     /// Closes the channel. The broker ends the consumer and requeues the prefetched entries in one step.
     pub(crate) async fn close(mut self) -> Result<(), QueueError> {
+        self.unsubscribe().await
+    }
+
+    async fn unsubscribe(&mut self) -> Result<(), QueueError> {
         let Some(Subscription { session, channel, .. }) = self.subscription.take() else {
             return Ok(());
         };
@@ -130,7 +122,8 @@ impl Consumer {
     /// of held entries begins, or if `stop` is cancelled. The caller then calls `next` again, unless it must
     /// stop.
     async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
-        if !self.subscription.as_ref().is_some_and(Subscription::is_usable) {
+        let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
+        if !self.subscription.as_ref().is_some_and(is_usable) {
             self.subscription = None;
             let opened = tokio::select! {
                 opened = self.subscribe() => opened?,
@@ -139,12 +132,13 @@ impl Consumer {
             self.subscription = Some(opened);
             self.shared.set_problem(&self.queue, None);
         }
-        let Subscription { session, stream, creations, .. } =
+        let Subscription { session, stream, .. } =
             self.subscription.as_mut().expect("the subscription was opened above");
         let generation = session.generation();
         // We register for releases before we look for released entries. So we do not miss a release that
         // starts in between.
-        let released = self.shared.held.released.notified();
+        let shared = Arc::clone(&self.shared);
+        let released = shared.held.released.notified();
         tokio::pin!(released);
         released.as_mut().enable();
         if let Some((raw, channel)) =
@@ -166,12 +160,8 @@ impl Consumer {
                 return Err(self.shared.broker.connection_lost("consume").into());
             }
             next = stream.next() => next,
-            _ = creations.changed() => {
-                self.subscription = None;
-                return Ok(None);
-            }
             () = tokio::time::sleep(self.shared.settings.idle_limit) => {
-                self.subscription = None;
+                self.unsubscribe().await?;
                 return Ok(None);
             }
         };
@@ -221,7 +211,6 @@ impl Consumer {
     async fn subscribe(&self) -> Result<Subscription, QueueError> {
         let session = self.shared.session().await?;
         self.shared.ensure_exists(&session, &self.queue, &QueueRole::Work).await?;
-        let creations = self.shared.creations();
         let channel = session.open_channel().await?;
         // Every new channel must set the prefetch. We do not use lapin's own recovery, because it does not
         // restore the prefetch.
@@ -234,6 +223,6 @@ impl Consumer {
             FieldTable::default(),
         );
         let stream = session.step("consume the queue", consume).await?;
-        Ok(Subscription { session, channel, stream, creations })
+        Ok(Subscription { session, channel, stream })
     }
 }

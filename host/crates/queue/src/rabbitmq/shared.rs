@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use loopabull_amqp::{AmqpError, Broker, Published, Session, Supervisor, Version};
 use loopabull_model::QueueName;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::declaration::{self, Declaration};
 use super::held::HeldTasks;
@@ -15,6 +15,12 @@ use super::outgoing::Outgoing;
 use super::topology::QueueRole;
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::error::QueueError;
+
+/// The time between the deletion of a work queue, as far as we notice it, and its creation. The broker needs the
+/// time to cancel the consumers of all hosts. It would move the consumers to a queue that is created too early
+/// (`rabbit_channel:handle_consuming_queue_down_or_eol`). They would then receive nothing, and their late
+/// acknowledgements could settle entries of the new queue.
+const RECREATION_DELAY: Duration = Duration::from_secs(2);
 
 /// The state that all consumers and publishers of one broker share.
 #[derive(Debug)]
@@ -28,9 +34,6 @@ pub(super) struct Shared {
     queues: Vec<QueueConfig>,
     /// Queues that are known to exist on the broker with the arguments of our declaration.
     matching: Mutex<BTreeSet<QueueName>>,
-    /// Number of work queues that were created. Each creation ends all subscriptions: those to an earlier queue
-    /// of the same name receive nothing more (see [`RabbitMqConfig::IDLE_LIMIT`]).
-    creations: watch::Sender<u64>,
     /// Queues that cannot be consumed, each with the reason.
     problems: Mutex<BTreeMap<QueueName, String>>,
 }
@@ -49,7 +52,6 @@ impl Shared {
             held: HeldTasks::default(),
             queues: queues.to_vec(),
             matching: Mutex::default(),
-            creations: watch::Sender::new(0),
             problems: Mutex::default(),
         };
         let session = shared.session().await?;
@@ -76,7 +78,7 @@ impl Shared {
             match session.publish(&outgoing.publication()).await? {
                 Published::Confirmed => return Ok(()),
                 Published::Unroutable => {
-                    self.declare(&session, &outgoing.queue, &outgoing.role).await?;
+                    self.ensure_exists(&session, &outgoing.queue, &outgoing.role).await?;
                 }
             }
         }
@@ -98,12 +100,7 @@ impl Shared {
         let (name, config) = (role.name(queue), self.config(queue));
         let arguments = role.arguments(&config);
         match declaration::compare(session, &name, arguments.clone()).await? {
-            Declaration::Missing => {
-                declaration::create(session, &name, arguments).await?;
-                if *role == QueueRole::Work {
-                    self.creations.send_modify(|count| *count += 1);
-                }
-            }
+            Declaration::Missing => declaration::create(session, &name, arguments).await?,
             Declaration::Same => (),
             Declaration::Differs { reason }
                 if *role == QueueRole::Work && config.exclusive_order =>
@@ -126,7 +123,7 @@ impl Shared {
     }
 
     /// Creates a queue on the broker if it is missing. Does not compare an existing queue with our
-    /// declaration.
+    /// declaration. Waits [`RECREATION_DELAY`] before it creates a work queue.
     pub(super) async fn ensure_exists(
         &self,
         session: &Session,
@@ -134,9 +131,11 @@ impl Shared {
         role: &QueueRole,
     ) -> Result<(), QueueError> {
         match self.count(session, queue, role).await? {
-            Some(_) => Ok(()),
-            None => self.declare(session, queue, role).await,
+            Some(_) => return Ok(()),
+            None if *role == QueueRole::Work => tokio::time::sleep(RECREATION_DELAY).await,
+            None => (),
         }
+        self.declare(session, queue, role).await
     }
 
     /// Returns the number of entries that wait in a queue on the broker; `None` if the queue does not exist.
@@ -147,11 +146,6 @@ impl Shared {
         role: &QueueRole,
     ) -> Result<Option<u64>, AmqpError> {
         declaration::count(session, &role.name(queue)).await
-    }
-
-    /// Returns a receiver that sees a change as soon as a work queue is created.
-    pub(super) fn creations(&self) -> watch::Receiver<u64> {
-        self.creations.subscribe()
     }
 
     pub(super) fn config(&self, queue: &QueueName) -> QueueConfig {

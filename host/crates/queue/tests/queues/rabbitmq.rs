@@ -62,22 +62,51 @@ async fn a_deleted_queue_is_created_again() {
     wait_for_depth(&queues, 0, 1).await;
 }
 
-/// Another host creates the deleted queue again within milliseconds. The broker then moves the consumer to the new
-/// queue and delivers nothing to it.
+/// Another host creates the deleted queue again, while a run is in progress. Its late acknowledgement does not
+/// settle an entry of the new queue.
 #[tokio::test]
 async fn a_queue_that_another_host_creates_again_is_consumed() {
     let vhost = Rabbit::shared().vhost();
+    let other = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let mut consumer = consume(&queues).await;
+    for round in [0, 3, 6] {
+        publish(&other, [round]).await;
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry, entry(round));
+        vhost.delete_queue("workers");
+        publish(&other, [round + 1, round + 2]).await;
+        drop(delivery.settle(&Settlement::Ack).await);
+        for number in [round + 1, round + 2] {
+            let delivery = receive(&mut consumer).await;
+            assert_eq!(delivery.entry, entry(number));
+            delivery.settle(&Settlement::Ack).await.unwrap();
+        }
+    }
+}
+
+/// Another program creates the deleted queue again at once. The broker then delivers nothing to the consumer.
+#[tokio::test]
+async fn a_subscription_without_deliveries_is_renewed() {
+    let vhost = Rabbit::shared().vhost();
     let mut config = config(&vhost.url(), 1);
-    let other = Queues::open(&config).await.unwrap();
     let Backend::RabbitMq(rabbitmq) = &mut config.backend else { panic!("it is RabbitMQ") };
     rabbitmq.idle_limit = Duration::from_secs(3);
     let queues = Queues::open(&config).await.unwrap();
     let mut consumer = consume(&queues).await;
-    publish(&other, [0]).await;
+    publish(&queues, [0]).await;
     receive(&mut consumer).await.settle(&Settlement::Ack).await.unwrap();
+    let stop = CancellationToken::new();
+    let waiting = tokio::spawn(async move {
+        let received = consumer.receive(&stop).await;
+        matches!(received, Ok(Some(Received::Delivery(delivery))) if delivery.entry == entry(1))
+    });
     vhost.delete_queue("workers");
+    // The start of a host creates missing queues without delay.
+    let other = Queues::open(&config).await.unwrap();
     publish(&other, [1]).await;
-    assert_eq!(receive(&mut consumer).await.entry, entry(1));
+    let received = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(received.expect("the subscription is renewed").unwrap());
 }
 
 /// The broker keeps refusing messages on a channel after the limit of the full queue was removed (seen on
@@ -228,6 +257,7 @@ async fn rabbitmqctl_shows_the_queues_by_their_names() {
     let kinds =
         Rabbit::shared().ctl(&["list_queues", "-p", &vhost.name, "name", "type", "durable"]);
     assert!(kinds.contains("workers\tquorum\ttrue"), "{kinds}");
+    assert_eq!(kinds.matches("workers").count(), 7, "{kinds}");
 }
 
 /// An existing classic queue with the same name is used as it is.
