@@ -32,7 +32,10 @@ fn check(host: &TestHost, expected: &[(&str, &str)]) -> Said {
     let output = host.run(&["test", "probe", "message.json"]);
     let said = Said(text(&output.stdout) + &text(&output.stderr));
     assert!(said.0.ends_with("probe on message m-1: success\n"), "{}", said.0);
-    let tried: Vec<_> = said.lines("info: ").collect();
+    // The standard library of Rust 1.95 says for a path outside of all granted directories that it is not found,
+    // that of 1.96 has no word for it.
+    let plain = |line: &str| line.replace("entity not found", "uncategorized error");
+    let tried: Vec<_> = said.lines("info: ").map(plain).collect();
     let expected: Vec<_> = expected.iter().map(|(o, result)| format!("{o}: {result}")).collect();
     assert_eq!(tried, expected);
     said

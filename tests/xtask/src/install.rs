@@ -164,13 +164,14 @@ pub(crate) fn componentize_py() -> Result<PathBuf> {
     Ok(environment.join("componentize-py"))
 }
 
-/// Returns the path of `componentize-qjs`. Installs it if it is missing.
+/// Returns the path of the program of componentize-qjs, which `node` runs. Installs it if it is missing.
 ///
 /// # Errors
 ///
 /// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn componentize_qjs() -> Result<PathBuf> {
-    Ok(npm::packages("npm-tools", COMPONENTIZE_QJS)?.join("componentize-qjs"))
+    // Its program in `bin` has no ending, and Node.js 18 does not take such a file for an ES module.
+    Ok(npm::packages("npm-tools", COMPONENTIZE_QJS)?.join("componentize-qjs/cli.mjs"))
 }
 
 #[cfg(test)]

@@ -98,8 +98,11 @@ fn componentize_python(tool: &Path, source: &Path, made: &Path) -> Command {
 /// Returns the command for a JavaScript task. `--sync` avoids the async ABI of components, which
 /// the host does not support.
 fn componentize_javascript(tool: &Path, source: &Path, made: &Path) -> Command {
-    let mut build = command(tool);
-    build.args(["--wit", "wit", "--world", "task", "--sync", "--js"]).arg(source.join("task.js"));
+    let mut build = command("node");
+    build
+        .arg(tool)
+        .args(["--wit", "wit", "--world", "task", "--sync", "--js"])
+        .arg(source.join("task.js"));
     build.arg("--module-root").arg(source).arg("--output").arg(made);
     build
 }
