@@ -125,8 +125,8 @@ fn a_silent_connection_is_replaced() {
     host.write("loopabull.toml", format!("[fedmsg]\nverify = 'off'\n{settings}\n"));
     let daemon = host.start(&["--config", "loopabull.toml"]);
     wait_for_one_more(&mut publisher, &daemon);
-    let renewed = || of_endpoint(&daemon, "source_idle_reconnects_total", &endpoint);
-    let before = renewed();
+    let idle_reconnects = || of_endpoint(&daemon, "source_idle_reconnects_total", &endpoint);
+    let before = idle_reconnects();
     let mut publish_for = |duration: Duration| {
         let start = Instant::now();
         while start.elapsed() < duration {
@@ -135,10 +135,10 @@ fn a_silent_connection_is_replaced() {
         }
     };
     publish_for(Duration::from_secs(5));
-    assert_eq!(renewed(), before, "the connection was replaced while messages came");
+    assert_eq!(idle_reconnects(), before, "the connection was replaced while messages came");
     proxy.swallow(true);
     publish_for(Duration::from_secs(5));
-    assert!(renewed() > before, "the connection was not replaced");
+    assert!(idle_reconnects() > before, "the connection was not replaced");
     assert_eq!(of_endpoint(&daemon, "source_connected", &endpoint), 0.0);
     proxy.swallow(false);
     wait_for_one_more(&mut publisher, &daemon);

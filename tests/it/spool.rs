@@ -98,7 +98,7 @@ fn soak_a_broker_that_is_away_for_a_minute() {
     check_broker_away(60);
 }
 
-/// A daemon without a source also moves messages from the spool to the queue.
+/// The next daemon moves the messages of a killed one from the spool to the queue, even if it has no source.
 #[test]
 fn messages_in_the_spool_of_a_killed_daemon_are_not_lost() {
     let rabbit = Rabbit::start();

@@ -111,9 +111,14 @@ impl Cluster {
     /// If no running node leads the queue within 90 seconds.
     pub fn leader_of(&self, vhost: &Vhost, queue: &str) -> usize {
         wait("a leader", || {
-            let mut running = self.nodes.iter().filter(|node| node.is_running());
-            let leader = running.find_map(|node| node.leader_of(&vhost.name, queue))?;
-            let leads = |node: &Rabbit| node.is_running() && leader == node.erlang_name();
+            // A node that was cut off may still believe in an earlier leader, so two nodes must agree.
+            let running = self.nodes.iter().filter(|node| node.is_running());
+            let leaders: Vec<_> =
+                running.filter_map(|node| node.leader_of(&vhost.name, queue)).collect();
+            let leads = |node: &Rabbit| {
+                let name = node.erlang_name();
+                node.is_running() && leaders.iter().filter(|leader| **leader == name).count() > 1
+            };
             self.nodes.iter().position(leads)
         })
     }

@@ -176,13 +176,19 @@ impl Rabbit {
     /// If the node cannot join the cluster.
     pub(crate) fn join(&self, name: &str) {
         // `rabbit_db_cluster` exists since 3.12.
-        let joined = self.eval(&format!(
+        self.change(&format!(
             "case code:which(rabbit_db_cluster) of \
                 non_existing -> rabbit_mnesia:join_cluster('{name}', disc); \
                 _ -> rabbit_db_cluster:join('{name}', disc) \
              end"
         ));
-        assert_eq!(joined, "ok");
+    }
+
+    /// Evaluates an expression that starts, stops or joins the node, and has the value `ok`.
+    fn change(&self, expression: &str) {
+        let limit = BOOT_LIMIT.as_secs().to_string();
+        let changed = self.node.eval_within(&limit, expression);
+        assert_eq!(changed.unwrap_or_else(|error| panic!("{error}")), "ok", "{expression}");
     }
 
     /// Returns the name of the node that is the leader of a quorum queue, as far as this node knows.

@@ -1,4 +1,4 @@
-//! The back-off: the wait before the next attempt to use a server or a disk that does not work.
+//! The back-off: the wait before the next attempt to use a server or a disk that is failing.
 //!
 //! This is a crate of its own, so that the AMQP client, the queues and the host can share it.
 

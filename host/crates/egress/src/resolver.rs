@@ -23,7 +23,7 @@ const MAX_ADDRESSES: usize = 8;
 pub(crate) enum Resolver {
     /// The resolver of the system: `/etc/hosts`, DNS and the other sources in `nsswitch.conf`.
     System,
-    /// A table that a test provides, with one look-up for each request.
+    /// A table that a test provides. Each request looks up its host in the table once.
     #[cfg(feature = "test-support")]
     Table(Arc<NameTable>),
 }

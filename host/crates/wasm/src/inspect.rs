@@ -46,7 +46,9 @@ pub enum LoadError {
     ImportVersion { import: String, has: &'static str },
     #[error("the component imports `{import}`, which this host does not provide")]
     UnknownImport { import: String },
-    #[error("the component contains components that define resources")]
+    #[error(
+        "the component has nested components that define resources, which this host does not support"
+    )]
     Composed,
     #[error(
         "the component has more than {MAX_NAMES} imports and exports, or components nested deeper than \

@@ -150,7 +150,7 @@ fn nested_components_that_define_resources_are_refused() {
     };
     check(
         &inside("(type (resource (rep i32)))"),
-        "the component contains components that define resources; deploy each part as a separate task",
+        "the component has nested components that define resources, which this host does not support; deploy each part as a separate task",
     );
     load(&wat::parse_str(inside("(core module)")).unwrap(), "").unwrap();
 }

@@ -129,12 +129,17 @@ impl Node {
     ///
     /// If the node does not answer, or the expression fails.
     pub(super) fn eval(&self, expression: &str) -> io::Result<String> {
+        self.eval_within(ERL_CALL_LIMIT, expression)
+    }
+
+    /// As [`Node::eval`], with a time limit in seconds.
+    pub(super) fn eval_within(&self, limit: &str, expression: &str) -> io::Result<String> {
         let mut call = self.command("timeout");
         let address = format!("{}:{}", self.address, self.ports.distribution);
         // A node accepts only one connection from each client name at a time, so each call has its own name.
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let name = format!("c{}n{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
-        call.args([ERL_CALL_LIMIT, ERL_CALL, "-address", &address, "-h", &name]);
+        call.args([limit, ERL_CALL, "-address", &address, "-h", &name]);
         call.args(["-c", COOKIE, "-e"]);
         call.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = call.spawn()?;

@@ -114,7 +114,7 @@ fn string(random: &mut Rng) -> String {
             _ => text.push(random.char(' '..'\u{90}')),
         }
     }
-    // A quote inside a JSON string must be escaped.
+    // A bare quote would end the JSON string, so it becomes an apostrophe. Escaped quotes stay.
     let inner = text[1..].replace("\"", "'").replace("\\'", "\\\"");
     format!("\"{inner}\"")
 }

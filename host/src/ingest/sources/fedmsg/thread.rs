@@ -204,7 +204,7 @@ impl Thread {
                     "reconnecting to `{address}`, because no message came within the idle time"
                 );
                 let label = ByEndpoint { endpoint: address.to_owned() };
-                self.metrics.renewed.get_or_create(&label).inc();
+                self.metrics.idle_reconnects.get_or_create(&label).inc();
                 let link = Link::Lost("no message came within the idle time".to_owned());
                 self.metrics.count_link(address, &link);
                 self.activity.set_link(address, link);
