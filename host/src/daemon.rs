@@ -57,7 +57,7 @@ const CONTROLLER_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct Daemon {
     shutdown: Shutdown,
     parts: JoinSet<()>,
-    web: JoinSet<std::io::Result<()>>,
+    web: JoinSet<()>,
     web_stop: CancellationToken,
     source: Option<JoinHandle<()>>,
     grace: Duration,
@@ -163,6 +163,7 @@ impl Daemon {
             queues: Arc::clone(&work.queues),
             names: queues.iter().map(|queue| queue.config.name.clone()).collect(),
             pauses: Arc::clone(&work.pauses),
+            allowed_hosts: config.allowed_hosts.clone(),
             drain: shutdown.drain.clone(),
         };
         web.spawn(port.serve(listener, web_stop.clone()));

@@ -24,7 +24,7 @@ pub use record::{Begun, Record};
 use rows::{checked, read};
 
 /// Version of the schema. A journal file with another version is refused.
-const VERSION: i32 = 4;
+const VERSION: i32 = 5;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
@@ -133,6 +133,12 @@ impl Journal {
     ) -> Result<Begun, StoreError> {
         let (entry, task) = (entry.clone(), task.clone());
         self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
+    }
+
+    /// Records that an attempt did not start after all, because the machine lacks something.
+    pub async fn abandon(&self, entry: &EntryId) -> Result<(), StoreError> {
+        let entry = entry.clone();
+        self.store.change(move |connection| rows::abandon(connection, &entry)).await.map(drop)
     }
 
     /// Returns the emitted messages of an entry that are not in the queues yet, in order.

@@ -6,5 +6,6 @@
 
 pub(crate) mod activity;
 pub(crate) mod health;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod status;

@@ -7,12 +7,17 @@
 //! GET /status    the current activity, in JSON: see `Status`
 //! ```
 
+mod connections;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use loopabull_model::QueueName;
@@ -37,23 +42,23 @@ pub(crate) struct Web {
     pub queues: Arc<Queues>,
     pub names: Vec<QueueName>,
     pub pauses: Arc<Pauses>,
+    /// Host names under which the port may be addressed, besides IP addresses and `localhost`.
+    pub allowed_hosts: Vec<String>,
     pub drain: CancellationToken,
 }
 
 impl Web {
     /// Serves requests until `stop` is cancelled.
-    pub(crate) async fn serve(
-        self,
-        listener: TcpListener,
-        stop: CancellationToken,
-    ) -> std::io::Result<()> {
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let web = Arc::new(self);
         let router = Router::new()
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/status", get(status))
-            .with_state(Arc::new(self));
-        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+            .layer(middleware::from_fn_with_state(Arc::clone(&web), check_host))
+            .with_state(web);
+        connections::serve(listener, router, stop).await;
     }
 
     /// Returns the depth of each queue that can be read, or no depths after [`DEPTH_TIMEOUT`].
@@ -75,6 +80,35 @@ impl Web {
         problems.extend(self.queues.problem());
         problems
     }
+}
+
+/// Refuses a request whose `Host` names another machine. A web page whose host name was made to point
+/// to this machine (DNS rebinding) sends its own name there.
+async fn check_host(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+    match host_of(request.headers()) {
+        Some(host) if !is_allowed(&host, &web.allowed_hosts) => {
+            let text = format!("host `{host}` is not in `allowed_hosts` of the configuration\n");
+            (StatusCode::FORBIDDEN, text).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Returns the host of the `Host` header without its port. A client without the header is no browser.
+fn host_of(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::HOST)?;
+    let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    Some(authority.map_or_else(
+        || value.as_bytes().escape_ascii().to_string(),
+        |authority| authority.host().to_owned(),
+    ))
+}
+
+fn is_allowed(host: &str, allowed: &[String]) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || allowed.iter().any(|name| host.eq_ignore_ascii_case(name))
 }
 
 async fn readyz(State(web): State<Arc<Web>>) -> Response {
@@ -103,4 +137,29 @@ async fn status(State(web): State<Arc<Web>>) -> Response {
     let status = Status::new(activity, depths, &web.pauses.current(), web.problems());
     let text = serde_json::to_string(&status).expect("a status contains only JSON types");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(host: &str, expected: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        let host = host_of(&headers).unwrap();
+        assert_eq!(is_allowed(&host, &["queue.example.org".to_owned()]), expected, "{host}");
+    }
+
+    #[test]
+    fn only_addresses_and_known_names_are_allowed() {
+        for host in ["127.0.0.1:8480", "[::1]:8480", "10.0.0.7", "localhost", "LocalHost:1"] {
+            check(host, true);
+        }
+        check("queue.example.org:8480", true);
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8480", "@", ""]
+        {
+            check(host, false);
+        }
+    }
 }

@@ -30,6 +30,7 @@ mod host_faults;
 mod hostile_messages;
 mod injection;
 mod kill;
+mod machine;
 mod main_road;
 mod many_playbooks;
 mod named_queues;

@@ -124,20 +124,22 @@ impl TestHost {
 
     /// Starts the daemon and waits until it is ready.
     pub(crate) fn start(&self, arguments: &[&str]) -> Daemon {
-        let notice = self.path("state/daemon.json");
-        drop(fs::remove_file(&notice));
         let log = fs::File::options().create(true).append(true).open(self.path("daemon.log"));
-        let child = self
-            .command(&["--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(log.unwrap())
-            .spawn()
-            .unwrap();
+        let mut command = self.command(&["--listen", "127.0.0.1:0"]);
+        self.adopt(command.args(arguments).stderr(log.unwrap()).spawn().unwrap())
+    }
+
+    /// Waits until a daemon that was just started is ready.
+    pub(crate) fn adopt(&self, child: Child) -> Daemon {
         let mut daemon = Daemon { child, address: String::new(), log: self.path("daemon.log") };
+        let id = Value::from(daemon.child.id());
         let notice = wait_for("the daemon to be ready", || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {}", self.log());
-            serde_json::from_str::<Value>(&fs::read_to_string(&notice).ok()?).ok()
+            let notice = fs::read_to_string(self.path("state/daemon.json")).ok()?;
+            let notice = serde_json::from_str::<Value>(&notice).ok()?;
+            // The file may be that of an earlier daemon, which was killed.
+            (notice["pid"] == id).then_some(notice)
         });
         daemon.address = notice["listen"].as_str().unwrap().to_owned();
         daemon
@@ -212,9 +214,9 @@ impl Daemon {
         self.wait_until_idle_for(WAIT_LIMIT);
     }
 
-    /// Waits at most `patience` until no message waits and no task runs.
-    pub(crate) fn wait_until_idle_for(&self, patience: Duration) {
-        wait_at_most(patience, "all queues to be empty", || {
+    /// Waits at most `limit` until no message waits and no task runs.
+    pub(crate) fn wait_until_idle_for(&self, limit: Duration) {
+        wait_at_most(limit, "all queues to be empty", || {
             let status = self.status();
             let idle = status["workers"].as_array()?.iter().all(|w| w["work"].is_null());
             let is_empty = |queue: &Value| {
@@ -267,9 +269,9 @@ pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(WAIT_LIMIT, what, look)
 }
 
-/// Waits at most `patience` until `look` returns a value.
+/// Waits at most `limit` until `look` returns a value.
 pub(crate) fn wait_at_most<T>(
-    patience: Duration,
+    limit: Duration,
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> T {
@@ -278,7 +280,7 @@ pub(crate) fn wait_at_most<T>(
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < patience, "waited too long for {what}");
+        assert!(start.elapsed() < limit, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

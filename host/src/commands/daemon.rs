@@ -2,19 +2,19 @@
 //!
 //! Starts logging, and turns SIGTERM and SIGINT into the two steps of a shutdown.
 
-use std::io::IsTerminal;
-
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::commands::block_on;
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::config::{Config, Role};
 use crate::daemon::{Daemon, Stopped};
+use crate::observe::log;
 use crate::shutdown::Shutdown;
 
 pub(crate) fn run(config: &Config, role: Role) -> Result<u8, Failure> {
-    start_logging();
+    let _log = log::start();
+    raise_descriptor_limit();
     block_on(async {
         let shutdown = Shutdown::default();
         let (mut terminate, mut interrupt) =
@@ -53,19 +53,12 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// The default log filter. lapin logs every closed channel as an error, even if the channel closes
-/// as expected, for example when we look for a queue that does not exist. We log the errors that
-/// matter ourselves.
-const LOG_FILTER: &str = "info,lapin=off";
-
-/// Starts logging to standard error, as plain text on a terminal and otherwise as one JSON object
-/// per line. `RUST_LOG` sets the filter.
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        subscriber.with_target(false).init();
-    } else {
-        subscriber.json().flatten_event(true).with_current_span(false).init();
+/// Raises the soft limit of file descriptors to the hard limit. The usual soft limit of 1024 is for
+/// programs that use select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("cannot raise the limit of file descriptors: {error}");
     }
 }

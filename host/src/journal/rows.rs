@@ -23,10 +23,10 @@ pub(super) fn begin(
     task: &TaskName,
     attempt: u32,
 ) -> rusqlite::Result<Begun> {
-    // A cancelled or conflicting run does not count as an attempt, so the attempt may run again.
+    // If a run does not count as an attempt (`Outcome::is_attempt`), the attempt may run again.
     let ended = connection
         .prepare_cached(
-            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict')
+            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'not-started', 'unavailable')
              ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
         )?
         .query_row([entry.as_str()], |row| {
@@ -59,8 +59,16 @@ pub(super) fn begin(
     let waits = is_suspect && (!waited || runs_a_suspect(connection)?);
     connection
         .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![entry.as_str(), task.as_str(), !waits, crashes, waits])?;
+        .execute(params![entry.as_str(), task.as_str(), !waits, crashes, waits || waited])?;
     Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
+}
+
+/// Records that the attempt of an entry did not start after all. If the daemon dies later, that is not
+/// a crash of the entry.
+pub(super) fn abandon(connection: &Connection, entry: &EntryId) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("UPDATE starts SET running = 0 WHERE entry = ?1")?
+        .execute([entry.as_str()])
 }
 
 /// Returns whether a suspect is running. The entry that is about to begin is not marked as running
@@ -80,9 +88,13 @@ pub(super) fn insert(
     run: &Run,
     message: &Message,
 ) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached("DELETE FROM starts WHERE entry = ?1")?
-        .execute([run.entry.as_str()])?;
+    if run.outcome.is_attempt() {
+        connection
+            .prepare_cached("DELETE FROM starts WHERE entry = ?1")?
+            .execute([run.entry.as_str()])?;
+    } else {
+        abandon(connection, &run.entry)?;
+    }
     if run.outcome.is_success() {
         connection
             .prepare_cached("DELETE FROM crashes WHERE task = ?1")?

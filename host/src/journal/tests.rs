@@ -100,9 +100,10 @@ async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
             assert_eq!(begin(&journal, 1).await, begun);
         }
     }
+    // A run that counts as an attempt ends the count.
     let journal = Journal::open(state.path()).unwrap();
-    journal.record(without_effects(run("r-1", "m-1", Outcome::Cancelled))).await.unwrap();
-    assert_eq!(begin(&journal, 1).await, Begun::Run { crashes: 0 });
+    journal.record(without_effects(run("r-1", "m-1", retry()))).await.unwrap();
+    assert_eq!(begin(&journal, 2).await, Begun::Run { crashes: 0 });
 }
 
 #[tokio::test]
@@ -121,6 +122,11 @@ async fn entries_that_several_daemons_died_with_run_one_after_the_other() {
     assert_eq!(begin_entry(&journal, "other").await, wait);
     assert_eq!(begin_entry(&journal, "one").await, run);
     assert_eq!(begin_entry(&journal, "other").await, wait);
+    // The end of the first run lets the other entry run.
+    journal.abandon(&EntryId::new("one")).await.unwrap();
+    assert_eq!(begin_entry(&journal, "other").await, run);
+    journal.abandon(&EntryId::new("other")).await.unwrap();
+    assert_eq!(begin_entry(&journal, "one").await, run);
     // An entry without crashes is not delayed.
     assert_eq!(begin_entry(&journal, "third").await, Begun::Run { crashes: 0 });
     let journal = Journal::open(state.path()).unwrap();

@@ -33,6 +33,8 @@ pub(crate) enum Part {
     Tasks,
     /// One task.
     Task(TaskName),
+    /// The start of runs of one task, which uses the files and the grants of the task.
+    TaskStart(TaskName),
     /// Reading of the pauses, and release of held entries.
     Pauses,
     /// Sending of messages that earlier daemons left in the outbox.
@@ -49,6 +51,8 @@ pub(crate) enum Part {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Need {
     Journal,
+    /// The resources of this machine that a run needs, for example file descriptors.
+    Machine,
     Outbox,
     Queue,
 }
@@ -116,6 +120,7 @@ impl fmt::Display for Part {
             Self::Source(name) => f.write_str(name),
             Self::Tasks => f.write_str("tasks"),
             Self::Task(name) => write!(f, "task `{name}`"),
+            Self::TaskStart(name) => write!(f, "start of task `{name}`"),
             Self::Pauses => f.write_str("pauses"),
             Self::Outbox => f.write_str("outbox"),
             Self::Publish => f.write_str("publish"),
@@ -129,6 +134,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Journal => "journal",
+            Self::Machine => "start of a run",
             Self::Outbox => "outbox",
             Self::Queue => "queue",
         })

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::observe::activity::Link;
+use crate::observe::log;
 use loopabull_model::Target;
 
 /// Upper bounds of the buckets for run durations, in seconds. A component takes about a
@@ -92,7 +93,7 @@ metrics! {
     /// Connections to a source that were lost.
     disconnects: Family<ByEndpoint, Counter> = "source_disconnects";
     /// Connections to a source that were replaced after the idle timeout.
-    pub renewed: Family<ByEndpoint, Counter> = "source_idle_reconnects";
+    pub idle_reconnects: Family<ByEndpoint, Counter> = "source_idle_reconnects";
     /// Entries that are waiting in the spool.
     spooled: Count = "spool_entries";
     /// Size of the entries in the spool.
@@ -114,6 +115,8 @@ metrics! {
     cold: Family<ByReason, Counter> = "playbook_cold_starts";
     /// Deliveries that the queue took back before they were settled.
     pub lost_claims: Counter = "claims_lost";
+    /// Log lines that could not be written.
+    log_lines_lost: Counter = "log_lines_lost";
     /// Current pauses, by kind of target.
     pauses: Family<ByKind, Count> = "pauses";
     /// Entries of a queue, by state.
@@ -238,6 +241,7 @@ impl Metrics {
         for (kind, count) in counts {
             self.pauses.get_or_create(&ByKind { kind }).set(count);
         }
+        self.log_lines_lost.inc_by(log::take_lost_lines());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
@@ -278,7 +282,7 @@ mod tests {
         drop(metrics.envelopes.get_or_create(&BySource { source: "x" }));
         drop(metrics.entries.get_or_create(&ByTask { task: text() }));
         drop(metrics.dropped.get_or_create(&ByEndpoint { endpoint: text() }));
-        drop(metrics.renewed.get_or_create(&ByEndpoint { endpoint: text() }));
+        drop(metrics.idle_reconnects.get_or_create(&ByEndpoint { endpoint: text() }));
         drop(metrics.runs.get_or_create(&ByOutcome { task: text(), outcome: "x" }));
         drop(metrics.run_seconds.get_or_create(&ByKind { kind: "x" }));
         drop(metrics.degraded.get_or_create(&ByLayer { layer: text() }));
@@ -316,6 +320,7 @@ mod tests {
         loopabull_playbook_processes_killed Processes that playbooks left running and that were killed.
         loopabull_playbook_cold_starts Playbook runs that were started without a warm Ansible process, by reason.
         loopabull_claims_lost Deliveries that the queue took back before they were settled.
+        loopabull_log_lines_lost Log lines that could not be written.
         loopabull_pauses Current pauses, by kind of target.
         loopabull_queue_entries Entries of a queue, by state.
         loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue.

@@ -26,7 +26,7 @@ pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
     for crashed in crashed {
         tracing::warn!(
             task.name = %crashed.task,
-            "task `{}` was running when the last daemon died",
+            "task `{}` was running when the previous daemon died",
             crashed.task,
         );
         if crashed.count >= MAX_CRASHES {

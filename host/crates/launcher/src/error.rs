@@ -81,11 +81,31 @@ impl LaunchError {
     /// Returns the exit code of the launcher for this error: one of the constants in [`exit`].
     pub fn exit_code(&self) -> u8 {
         match &self.step {
+            // The program's own memory limit can cause this error, too.
+            Step::Program(_) if self.source.kind() == io::ErrorKind::OutOfMemory => {
+                exit::LAYER_FAILED
+            }
+            _ if is_shortage(&self.source) => exit::SHORT_OF_RESOURCES,
             Step::Program(_) if self.source.kind() == io::ErrorKind::NotFound => exit::NOT_FOUND,
             Step::Program(_) => exit::CANNOT_EXECUTE,
             _ => exit::LAYER_FAILED,
         }
     }
+}
+
+/// Returns true if a system call failed because the machine is short of a resource. The call may succeed later.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [
+        Errno::AGAIN,
+        Errno::DQUOT,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::NOSPC,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// A failed part of a layer. The caller decides whether the failure matters, because only required layers

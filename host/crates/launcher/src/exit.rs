@@ -8,6 +8,10 @@
 /// The arguments are wrong. No layer was applied, and the program was not run.
 pub const USAGE: u8 = 64;
 
+/// A step of the launch failed, because the machine is short of file descriptors, memory, processes or space on
+/// a disk. The program was not run. The number is that of `EX_TEMPFAIL` in sysexits.h.
+pub const SHORT_OF_RESOURCES: u8 = 75;
+
 /// A layer could not be applied, or another step of the launch failed. The program was not run.
 pub const LAYER_FAILED: u8 = 125;
 

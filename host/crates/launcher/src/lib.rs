@@ -36,7 +36,7 @@ mod usage;
 
 pub use confinement::{Confinement, Files};
 pub use control::{Control, Environment, Plan, send, send_plan};
-pub use error::{LaunchError, Step};
+pub use error::{LaunchError, Step, is_shortage};
 pub use layer::Layer;
 pub use limits::Limits;
 pub use privileges::User;

@@ -88,6 +88,7 @@ of PROGRAM.
 
 Exit codes if PROGRAM was not run:
    64  the arguments are wrong
+   75  the machine is short of file descriptors, memory, processes or disk space
   125  a layer could not be applied, or another step before PROGRAM failed
   126  PROGRAM was found, but cannot be executed
   127  PROGRAM, or the interpreter that its first line names, was not found

@@ -33,6 +33,9 @@ use crate::rootfs::RootFilesystem;
 use crate::sys::{self, Image};
 use crate::syscalls;
 
+/// The usual soft limit of open files.
+const USUAL_OPEN_FILES: u64 = 1024;
+
 /// The umask of the program. Only the owner has access to files that the program creates.
 const UMASK: Mode = Mode::from_raw_mode(0o077);
 
@@ -147,6 +150,10 @@ impl Start<'_> {
             (Resource::Cpu, "processor time", limits.cpu_seconds),
             (Resource::As, "memory", limits.memory),
         ];
+        if limits.open_files.is_none() {
+            reset_open_files()
+                .map_err(LaunchError::in_layer(Layer::Limits, "reset the limit of open files"))?;
+        }
         let mut set = Vec::new();
         for (resource, name, limit) in resources {
             if let Some(limit) = limit {
@@ -282,6 +289,14 @@ fn lead_process_group() -> io::Result<()> {
         Err(error) if getpgrp() != getpid() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Sets the soft limit of open files to its usual value, whatever that of the launcher's parent is. The hard limit
+/// stays. Programs that use select(2) cannot handle more files than that.
+fn reset_open_files() -> rustix::io::Result<()> {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let soft = hard.map_or(USUAL_OPEN_FILES, |hard| hard.min(USUAL_OPEN_FILES));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: hard })
 }
 
 /// Lowers the soft and the hard limit of a resource, so that the program cannot raise the limit again. If the

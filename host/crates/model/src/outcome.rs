@@ -32,9 +32,12 @@ pub enum Outcome {
     Unreadable { reason: Reason },
     /// The task exceeded a limit.
     Limit { exceeded: Exceeded },
-    /// The task did not start, or the host could not answer one of its calls, because of a problem of the
-    /// host or the machine.
+    /// The run did not start, or the host could not answer one of its calls, because the machine lacks
+    /// something: file descriptors, memory, space on a disk, or a program. The run does not count as an attempt.
     NotStarted { reason: Reason },
+    /// The run did not start, because a file or a grant of its task cannot be used. The run does not count as an
+    /// attempt.
+    Unavailable { reason: Reason },
     /// The entry was refused without a run, because its attempts are used up or its runs killed the daemon.
     Refused { reason: Reason },
     /// The run was cancelled because the daemon stops.
@@ -94,7 +97,7 @@ impl Counted {
 
 impl Outcome {
     /// All names that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "success",
         "retry",
         "reject",
@@ -105,6 +108,7 @@ impl Outcome {
         "memory",
         "limit",
         "not-started",
+        "unavailable",
         "refused",
         "cancelled",
         "conflict",
@@ -123,6 +127,7 @@ impl Outcome {
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
             Self::Limit { exceeded: Exceeded::Count { .. } } => "limit",
             Self::NotStarted { .. } => "not-started",
+            Self::Unavailable { .. } => "unavailable",
             Self::Refused { .. } => "refused",
             Self::Cancelled => "cancelled",
             Self::Conflict { .. } => "conflict",
@@ -134,8 +139,8 @@ impl Outcome {
         matches!(self, Self::Success)
     }
 
-    /// Returns true if the task failed. The outcome is not a failure if the task rejected the message, or if
-    /// the run was refused, was cancelled or had a conflict.
+    /// Returns true if the task failed. The outcome is not a failure if the task rejected the message, if the run
+    /// was refused, or if the run does not count as an attempt.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
             && self.is_attempt()
@@ -143,7 +148,13 @@ impl Outcome {
 
     /// Returns true if the run counts as an attempt.
     pub fn is_attempt(&self) -> bool {
-        !matches!(self, Self::Cancelled | Self::Conflict { .. })
+        !matches!(
+            self,
+            Self::Cancelled
+                | Self::Conflict { .. }
+                | Self::NotStarted { .. }
+                | Self::Unavailable { .. }
+        )
     }
 }
 
@@ -156,6 +167,7 @@ impl fmt::Display for Outcome {
             | Self::Reject { reason }
             | Self::Trap { reason }
             | Self::NotStarted { reason }
+            | Self::Unavailable { reason }
             | Self::Unreadable { reason }
             | Self::Refused { reason } => write!(f, "{}: {reason}", self.name()),
             Self::Exit { status } => write!(f, "{}: {status}", self.name()),

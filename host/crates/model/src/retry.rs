@@ -15,6 +15,9 @@ use crate::{Outcome, Reason, Settlement};
 /// part of this fraction. So messages that failed at the same time are not redelivered at the same time.
 pub const JITTER: f64 = 0.2;
 
+/// The minimum delay of a message whose run could not start. The maximum is twice as long.
+const UNAVAILABLE_DELAY: Duration = Duration::from_secs(10);
+
 /// The policy for messages on which a task fails.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -89,6 +92,9 @@ impl RetryPolicy {
                 let after = Self::MIN_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::Requeue { after }
             }
+            Outcome::NotStarted { .. } | Outcome::Unavailable { .. } => Settlement::Requeue {
+                after: UNAVAILABLE_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0)),
+            },
             Outcome::Reject { .. } | Outcome::Refused { .. } | Outcome::Unreadable { .. } => {
                 Settlement::dead_letter(outcome.to_string())
             }
@@ -230,6 +236,19 @@ mod tests {
     fn a_cancelled_run_costs_no_attempt() {
         let back = Settlement::Requeue { after: Duration::ZERO };
         check(&RetryPolicy::default(), &Outcome::Cancelled, 3, back);
+    }
+
+    #[test]
+    fn a_run_that_could_not_start_costs_no_attempt() {
+        let requeue = Settlement::Requeue { after: UNAVAILABLE_DELAY };
+        let reason = || "too many open files".into();
+        let policy = policy("on_failure = 'stop-worker'\nmax_attempts = 1");
+        for outcome in
+            [Outcome::NotStarted { reason: reason() }, Outcome::Unavailable { reason: reason() }]
+        {
+            check(&policy, &outcome, 1, requeue.clone());
+            assert!(!outcome.is_failure() && !policy.stops_worker(&outcome));
+        }
     }
 
     #[test]

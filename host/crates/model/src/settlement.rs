@@ -37,7 +37,7 @@ impl Settlement {
             Self::Ack => "done",
             Self::Retry { .. } => "retried",
             Self::DeadLetter { .. } => "dead-lettered",
-            Self::Requeue { .. } => "returned to the queue",
+            Self::Requeue { .. } => "requeued",
             Self::Hold => "held",
         }
     }

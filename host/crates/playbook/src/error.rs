@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use loopabull_launcher::is_shortage;
 use loopabull_model::Outcome;
 
 /// The reason why this machine cannot run any playbook.
@@ -58,6 +59,22 @@ pub enum StartError {
     NotPython { path: PathBuf },
     #[error("cannot start `{path}`")]
     Launch { path: PathBuf, source: io::Error },
+}
+
+impl StartError {
+    /// Returns the outcome of a run that did not start for this reason.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let reason = chain(self).into();
+        let is_of_the_task = match self {
+            Self::Open { source, .. } | Self::Missing { source, .. } => !is_shortage(source),
+            Self::NotAFile { .. } | Self::Outside { .. } | Self::NoAgent { .. } => true,
+            _ => false,
+        };
+        match is_of_the_task {
+            true => Outcome::Unavailable { reason },
+            false => Outcome::NotStarted { reason },
+        }
+    }
 }
 
 /// The reason why a check of a playbook or of the layers failed.

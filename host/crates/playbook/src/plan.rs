@@ -62,7 +62,8 @@ pub(crate) struct LaunchPlan {
 }
 
 impl Planner {
-    /// Finds Ansible, writes our programs for Ansible, and looks up the user and the layers.
+    /// Finds Ansible, writes our callback plugin and our controller to the state directory, and looks up the user
+    /// and the layers.
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
         let playbooks = PlaybookDir::open(&settings.playbooks)?;
         let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());

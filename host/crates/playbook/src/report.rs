@@ -64,6 +64,7 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
         (_, Some((exit::USAGE, reason))) => {
             not_started(format!("the launcher rejected its plan: {reason}"))
         }
+        (_, Some((exit::LAYER_FAILED, reason))) => Outcome::Unavailable { reason: reason.into() },
         (_, Some((_, reason))) => not_started(reason),
         (Ok(Cause::Deadline), _) => {
             Outcome::Limit { exceeded: Exceeded::Deadline { allowed: timeout } }
@@ -77,7 +78,8 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
             Some(Report::Signalled { signal }) => {
                 Outcome::Exit { status: format!("ended by signal {signal}").into() }
             }
-            _ => not_started("the launcher ended without a report"),
+            // The launcher was killed. Its program may have caused that, so this counts as an attempt.
+            _ => Outcome::Exit { status: "the launcher ended without a report".into() },
         },
     };
     playbook.results = end.results;
@@ -145,7 +147,7 @@ mod tests {
         );
         assert_eq!(
             outcome(Cause::ByItself, Vec::new()),
-            "not-started: the launcher ended without a report"
+            "exit: the launcher ended without a report"
         );
         assert_eq!(outcome(Cause::Deadline, exited(0)), "deadline: still running after 2s");
         assert_eq!(outcome(Cause::Cancelled, exited(0)), "cancelled");
@@ -153,7 +155,13 @@ mod tests {
 
     #[test]
     fn a_program_that_the_launcher_could_not_run_was_not_started() {
-        let failed = Report::Failed { code: 1, reason: "no such file".to_owned() };
-        assert_eq!(outcome(Cause::Deadline, vec![failed]), "not-started: no such file");
+        let end = |code| {
+            let failed = Report::Failed { code, reason: "a reason".to_owned() };
+            outcome(Cause::Deadline, vec![failed])
+        };
+        for code in [exit::SHORT_OF_RESOURCES, exit::CANNOT_EXECUTE, exit::NOT_FOUND] {
+            assert_eq!(end(code), "not-started: a reason");
+        }
+        assert_eq!(end(exit::LAYER_FAILED), "unavailable: a reason");
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{ControllerError, StartError, VariablesError, chain};
 use crate::folder::Folder;
 use crate::host::Host;
-use crate::report::{ColdReason, not_started, record};
+use crate::report::{ColdReason, record};
 use crate::secrets::Secrets;
 use crate::variables::{self, RunFacts};
 use crate::warm::{Controller, Controllers, Ran, Reuse};
@@ -75,7 +75,7 @@ impl Runner {
                 let request = Request { limits: Limits { timeout: left, ..limits }, ..request };
                 match self.run_cold(request, cancel).await {
                     Ok(end) => (end, Some(reason.as_str().to_owned())),
-                    Err(error) => return Attempt::without_output(not_started(chain(&error))),
+                    Err(error) => return Attempt::without_output(error.outcome()),
                 }
             }
         };
@@ -124,7 +124,7 @@ impl Runner {
         let limits = Limits { timeout: left, ..request.limits };
         let Ok(arguments) = self.prepare(request, controller.folder()) else {
             let reuse = controller.empty_folder().await;
-            self.give_back(controller, reuse).await;
+            self.return_controller(controller, reuse).await;
             return Err(ColdReason::Refused);
         };
         match controller.run(&arguments, limits, cancel).await {
@@ -133,13 +133,13 @@ impl Runner {
                 Err(ColdReason::Refused)
             }
             Ran::Ended { end, reuse } => {
-                self.give_back(controller, reuse).await;
+                self.return_controller(controller, reuse).await;
                 Ok(end)
             }
         }
     }
 
-    async fn give_back(&self, controller: Controller, reuse: Reuse) {
+    async fn return_controller(&self, controller: Controller, reuse: Reuse) {
         match reuse {
             Reuse::Yes => self.controllers.put(controller).await,
             Reuse::No => controller.end().await,

@@ -44,7 +44,8 @@ pub(super) struct Planned<'a> {
 }
 
 impl Attempts {
-    /// Runs a task, records the run, and returns the recorded run. If the run conflicts with
+    /// Runs a task, records the run, and returns the recorded run. A run that could not start, because
+    /// the machine lacks something, is not recorded. If the run conflicts with
     /// another run of the task, repeats it while no other run of the task is in progress.
     pub(super) async fn run_and_record(
         &self,
@@ -65,6 +66,9 @@ impl Attempts {
         }
         self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
         let _lock = self.task_locks.exclusive(task).await;
+        let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
+        let begin = || self.journal.begin(&entry.id, &entry.task, attempt);
+        retries.run(Need::Journal, begin).await?;
         self.run_once(retries, planned).await
     }
 
@@ -76,6 +80,11 @@ impl Attempts {
 
     async fn run_once(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Run, StoreError> {
         let record = self.run(retries.worker, planned).await;
+        if matches!(record.run.outcome, Outcome::NotStarted { .. }) {
+            let entry = &record.run.entry;
+            retries.run(Need::Journal, || self.journal.abandon(entry)).await?;
+            return Ok(record.run);
+        }
         retries.run(Need::Journal, || self.journal.record(record.clone())).await
     }
 

@@ -13,7 +13,7 @@ use loopabull_queue::{Consumer, Delivery};
 
 use crate::journal::{Begun, Journal};
 use crate::observe::activity::Activity;
-use crate::observe::health::Need;
+use crate::observe::health::{Need, Part};
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::breakers::Breakers;
 use crate::work::error::WorkError;
@@ -24,9 +24,8 @@ use crate::work::worker::attempt::{Attempts, Planned};
 use crate::work::worker::retry::Retries;
 use crate::work::worker::settle::Settler;
 
-/// Delay of an entry that was running when two daemons died. Each further crash makes the delay
-/// longer by this time. The delay is shortened at random by up to a half, so that the entries that
-/// were running do not run at the same time again.
+/// Delay of an entry that was running when two daemons died. The delay is shortened at random by up
+/// to a half, so that the entries that were running do not run at the same time again.
 const CRASH_DELAY: Duration = Duration::from_secs(5);
 
 /// Processes the deliveries of all workers.
@@ -41,6 +40,18 @@ pub(crate) struct Deliveries {
     pub pauses: Arc<Pauses>,
     pub activity: Arc<Activity>,
 }
+
+/// The result of an attempt.
+enum Attempted {
+    Decided(Decided),
+    /// The run could not start, because the machine lacks something. The attempt is repeated.
+    NotStarted(CannotStart),
+}
+
+/// The reason why a run could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct CannotStart(Reason);
 
 /// The decision about a delivery: its settlement, and whether the worker stops.
 struct Decided {
@@ -59,9 +70,9 @@ impl Deliveries {
     ) -> Result<(), WorkError> {
         let decided = {
             let _busy = self.activity.start(retries.worker, &delivery);
-            self.decide(retries, &mut delivery).await
+            self.decide(retries, &mut delivery).await?
         };
-        let Decided { settlement, stop } = decided?;
+        let Decided { settlement, stop } = decided;
         if retries.drain.is_cancelled() {
             // The consumer is stopped first. Otherwise the broker would send the next delivery
             // after the settlement.
@@ -74,34 +85,55 @@ impl Deliveries {
         Ok(settled?)
     }
 
-    /// Begins the attempt of a delivery, runs the task, records the run, sends the emitted
-    /// messages, and returns the decision.
+    /// Returns the decision about a delivery. While the machine lacks something that a run needs, the
+    /// worker keeps its delivery, receives no other one, and tries again. If the daemon drains, the
+    /// delivery is requeued.
     async fn decide(
         &self,
         retries: &Retries,
         delivery: &mut Delivery,
     ) -> Result<Decided, WorkError> {
+        let mut retry = retries.start(Need::Machine);
+        loop {
+            match self.attempt(retries, delivery).await? {
+                Attempted::Decided(decided) => return Ok(decided),
+                Attempted::NotStarted(reason) => {
+                    if retry.wait(reason).await.is_err() {
+                        let settlement = Settlement::Requeue { after: Duration::ZERO };
+                        return Ok(Decided::without_run(settlement));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins the attempt of a delivery, runs the task, records the run, sends the emitted
+    /// messages, and returns the decision.
+    async fn attempt(
+        &self,
+        retries: &Retries,
+        delivery: &mut Delivery,
+    ) -> Result<Attempted, WorkError> {
         let entry = &delivery.entry;
         // The whole attempt uses this catalog, and so one version of all tasks.
         let catalog = self.catalog.get();
         let _in_progress = match self.admission.admit(&catalog, entry) {
             Ok(in_progress) => in_progress,
-            Err(settlement) => return Ok(Decided::without_run(settlement)),
+            Err(settlement) => return Ok(Attempted::Decided(Decided::without_run(settlement))),
         };
         let begin = || self.journal.begin(&entry.id, &entry.task, delivery.attempt);
         let begun = retries.run(Need::Journal, begin).await?;
         let task = catalog.routes.task(&entry.task).map(Arc::as_ref);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
-        match begun {
+        let decided = match begun {
             Begun::Run { crashes } => {
                 let planned =
                     Planned { catalog: &catalog, delivery, task, policy: &policy, crashes };
-                self.run(retries, &planned).await
+                return self.run(retries, &planned).await;
             }
-            Begun::Wait { crashes } => {
-                let jitter = 0.5 + fastrand::f64() / 2.0;
-                let after = CRASH_DELAY.saturating_mul(crashes - 1).mul_f64(jitter);
-                Ok(Decided::without_run(Settlement::Requeue { after }))
+            Begun::Wait { .. } => {
+                let after = CRASH_DELAY.mul_f64(0.5 + fastrand::f64() / 2.0);
+                Decided::without_run(Settlement::Requeue { after })
             }
             Begun::Succeeded => {
                 let id = &entry.message.id;
@@ -113,23 +145,32 @@ impl Deliveries {
                 // The daemon may have died after the run was recorded and before its messages were
                 // sent. The remaining messages are sent now.
                 self.send(retries, entry).await?;
-                Ok(Decided::without_run(Settlement::Ack))
+                Decided::without_run(Settlement::Ack)
             }
             Begun::Ended { outcome, attempt, output } => {
                 let decided = Decided::after_run(entry, &policy, &outcome, attempt, output);
                 // The queue may have counted fewer attempts than the journal. So the delivery takes
                 // the number of the attempt from the journal.
                 delivery.attempt = attempt;
-                Ok(decided)
+                decided
             }
-        }
+        };
+        Ok(Attempted::Decided(decided))
     }
 
     /// Runs and records an attempt, decides about the delivery, and sends the messages of the run.
-    async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Decided, WorkError> {
+    async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Attempted, WorkError> {
         let Planned { delivery, task, policy, .. } = *planned;
         let run = self.attempts.run_and_record(retries, planned).await?;
+        if let Outcome::NotStarted { reason } = run.outcome {
+            return Ok(Attempted::NotStarted(CannotStart(reason)));
+        }
         let entry = &delivery.entry;
+        let part = Part::TaskStart(entry.task.clone());
+        match &run.outcome {
+            Outcome::Unavailable { reason } => retries.health.report(part, reason),
+            _ => retries.health.resolve(&part),
+        }
         let output = run.output.text.clone();
         let decided = Decided::after_run(entry, policy, &run.outcome, run.attempt, output);
         self.attempts.report(&run, task, &decided.settlement);
@@ -140,7 +181,7 @@ impl Deliveries {
         if !run.emitted.is_empty() {
             self.send(retries, entry).await?;
         }
-        Ok(decided)
+        Ok(Attempted::Decided(decided))
     }
 
     async fn send(&self, retries: &Retries, entry: &Entry) -> Result<(), WorkError> {

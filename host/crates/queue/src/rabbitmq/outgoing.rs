@@ -196,9 +196,16 @@ fn external_headers(raw: &RawDelivery) -> FieldTable {
         !is_ours || [ROUTING_KEY, HISTORY].contains(&name)
     };
     let mut kept = FieldTable::default();
-    if table_size(&headers) <= MAX_EXTERNAL_HEADERS {
-        for (name, value) in headers.inner().iter().filter(|(name, _)| is_kept(name.as_str())) {
-            kept.insert(name.clone(), value.clone());
+    for (name, value) in headers.inner().iter().filter(|(name, _)| is_kept(name.as_str())) {
+        kept.insert(name.clone(), value.clone());
+    }
+    if table_size(&kept) > MAX_EXTERNAL_HEADERS + MAX_HISTORY {
+        let ours = [ROUTING_KEY, HISTORY].map(|name| (name, kept.inner().get(name).cloned()));
+        kept = FieldTable::default();
+        for (name, value) in ours {
+            if let Some(value) = value {
+                kept.insert(name.into(), value);
+            }
         }
     }
     kept

@@ -1,0 +1,176 @@
+//! A machine that lacks something: file descriptors, a program, or somebody who reads the log. That is no
+//! fault of a message: no attempt counts, `/readyz` tells, and the work goes on once the machine has what it
+//! lacked.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use loopabull_testbed::{Rabbit, ansible_playbooks};
+
+use crate::test_host::{Daemon, TestHost, message, wait_for};
+
+/// Sets the soft and the hard limit of a daemon's file descriptors.
+fn limit_descriptors(daemon: &Daemon, limit: usize) {
+    let limit = format!("--nofile={limit}:1024");
+    let set = Command::new("prlimit").args(["--pid", &daemon.id(), &limit]).status().unwrap();
+    assert!(set.success());
+}
+
+fn descriptors(daemon: &Daemon) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count()
+}
+
+/// Messages for a component and for a playbook.
+fn messages(count: u32) -> Vec<String> {
+    let one = |number| {
+        let task = if number % 2 == 0 { "component" } else { "playbook" };
+        message(&format!("m-{number}"), task, "{}")
+    };
+    (0..count).map(one).collect()
+}
+
+fn host() -> TestHost {
+    let host = TestHost::new();
+    host.add_guest("component", "component", "", "i32.const 0");
+    host.add_playbook("playbook", "[breaker]\nfailures = 2", "    - debug: { msg: x }\n");
+    host
+}
+
+/// Checks that each message had one run, which succeeded as the first attempt.
+fn check_runs(host: &TestHost, daemon: &Daemon, count: usize) {
+    daemon.wait_until_idle();
+    assert_eq!((daemon.depth("dead"), daemon.depth("held")), (Some(0), Some(0)), "{}", host.log());
+    let runs = host.runs();
+    let attempts: Vec<_> = runs.iter().filter(|run| run.outcome.is_attempt()).collect();
+    assert_eq!(attempts.len(), count);
+    assert!(attempts.iter().all(|run| run.outcome.is_success() && run.attempt == 1), "{runs:?}");
+    assert_eq!(daemon.get("/readyz"), (200, "ready\n".to_owned()));
+}
+
+fn check_descriptors(flags: &[&str]) {
+    let host = host();
+    let daemon = host.start(&[&["--workers", "2"], flags].concat());
+    let mut arguments = vec!["inject", "-"];
+    arguments.extend(flags);
+    limit_descriptors(&daemon, descriptors(&daemon));
+    host.run_with_input(&arguments, &messages(8).join("\n"));
+    // The port keeps descriptors in reserve.
+    wait_for("readiness to tell", || {
+        let (status, problems) = daemon.get("/readyz");
+        let told = problems.contains("start of a run: ") && problems.contains("open files");
+        (status == 503 && told).then_some(())
+    });
+    assert_eq!(daemon.get("/livez").0, 200);
+    limit_descriptors(&daemon, 1024);
+    check_runs(&host, &daemon, 8);
+    daemon.stop();
+}
+
+#[test]
+fn missing_file_descriptors_cost_no_attempt_with_the_embedded_queue() {
+    check_descriptors(&[]);
+}
+
+#[test]
+fn missing_file_descriptors_cost_no_attempt_with_rabbitmq() {
+    check_descriptors(&["--amqp-url", &Rabbit::shared().vhost().url()]);
+}
+
+/// An upgrade removes `ansible-playbook` for a while.
+#[test]
+fn a_missing_ansible_costs_no_attempt() {
+    let host = host();
+    let (program, away) = (host.path("ansible-playbook"), host.path("away"));
+    fs::copy(&ansible_playbooks()[0], &program).unwrap();
+    host.write("loopabull.toml", format!("[playbook]\nansible_playbook = '{}'", program.display()));
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "2"]);
+    fs::rename(&program, &away).unwrap();
+    host.inject(&messages(6));
+    wait_for("readiness to tell", || {
+        let (status, problems) = daemon.get("/readyz");
+        (status == 503 && problems.contains("start of task `playbook`: ")).then_some(())
+    });
+    fs::rename(&away, &program).unwrap();
+    check_runs(&host, &daemon, 6);
+    daemon.stop();
+}
+
+/// A daemon that is killed while its machine lacks something was running no entry.
+#[test]
+fn an_entry_that_waits_for_its_machine_is_not_blamed_for_a_kill() {
+    let host = host();
+    host.inject(&messages(2));
+    for _ in 0..4 {
+        assert!(host.run(&["pause", "--queue", "workers"]).status.success());
+        let daemon = host.start(&["--workers", "2"]);
+        limit_descriptors(&daemon, descriptors(&daemon));
+        assert!(host.run(&["resume", "--queue", "workers"]).status.success());
+        wait_for("readiness to tell", || (daemon.get("/readyz").0 == 503).then_some(()));
+        daemon.signal("KILL");
+        assert_eq!(daemon.wait(), None);
+    }
+    let daemon = host.start(&["--workers", "2"]);
+    check_runs(&host, &daemon, 2);
+    daemon.stop();
+}
+
+/// The port has 64 connections. Idle ones are closed, so that others get their turn.
+#[test]
+fn idle_connections_do_not_stop_runs_or_the_port() {
+    let host = host();
+    let daemon = host.start(&["--workers", "2"]);
+    let idle: Vec<_> = (0..150).map(|_| TcpStream::connect(daemon.address()).unwrap()).collect();
+    wait_for("the connections to be taken", || (descriptors(&daemon) > 64).then_some(()));
+    host.inject(&messages(4));
+    wait_for("the runs", || (host.runs().len() == 4).then_some(()));
+    assert!(descriptors(&daemon) < 130, "{}", descriptors(&daemon));
+    let mut first = &idle[0];
+    first.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert!(first.read(&mut [0; 1024]).is_ok(), "an idle connection is closed");
+    drop(idle);
+    check_runs(&host, &daemon, 4);
+    daemon.stop();
+}
+
+/// A web page of another host name cannot read the port, even if that name leads to this machine.
+#[test]
+fn a_request_for_another_host_is_refused() {
+    let host = host();
+    let daemon = host.start(&[]);
+    let get = |name: &str| {
+        let url = format!("http://{}/status", daemon.address());
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let response = ureq::Agent::from(config).get(url).header("Host", name).call().unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!((get("evil.example"), get("localhost:8480"), get("10.1.2.3")), (403, 200, 200));
+    daemon.stop();
+}
+
+/// The daemon logs more than a pipe holds, into a pipe that nobody reads, and into one without a reader.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    for reads in [true, false] {
+        let host = host();
+        let mut child = host
+            .command(&["--listen", "127.0.0.1:0", "--workers", "2"])
+            .env("RUST_LOG", "trace")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pipe = child.stderr.take().filter(|_| reads);
+        let daemon = host.adopt(child);
+        host.inject(&messages(40));
+        wait_for("the runs", || (host.runs().len() == 40).then_some(()));
+        let lost = || daemon.metric("loopabull_log_lines_lost_total").unwrap();
+        if !reads {
+            assert!(lost() > 0.0);
+        }
+        check_runs(&host, &daemon, 40);
+        drop(pipe);
+        daemon.stop();
+    }
+}
