@@ -39,6 +39,7 @@ use crate::tasks::discovery::Discovery;
 use crate::web::Web;
 use crate::work::ack_timeout::{self, TimeoutTooLong};
 use crate::work::pauses::Pauses;
+use crate::work::rests::Rests;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
 use crate::work::workers;
@@ -294,6 +295,7 @@ async fn open(
         runner,
         journal,
         pauses,
+        rests: Arc::new(Rests::new(Arc::clone(&health))),
         health,
         activity: Arc::default(),
         metrics: Arc::default(),

@@ -135,7 +135,7 @@ impl Journal {
         self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
     }
 
-    /// Records that an attempt did not start after all, because the machine lacks something.
+    /// Records that an entry is not running any more, and that its run does not count as an attempt.
     pub async fn abandon(&self, entry: &EntryId) -> Result<(), StoreError> {
         let entry = entry.clone();
         self.store.change(move |connection| rows::abandon(connection, &entry)).await.map(drop)

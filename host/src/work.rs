@@ -11,6 +11,7 @@ mod in_progress;
 mod outbox;
 mod pause_watcher;
 pub(crate) mod pauses;
+pub(crate) mod rests;
 pub(crate) mod runner;
 pub(crate) mod shared;
 mod task_locks;

@@ -147,9 +147,9 @@ fn values_that_python_cannot_read_are_refused() {
     check_refused(r#""\ud800""#, "lone surrogate");
     check_refused(r#"{"$serde_json::private::Number":"123"}"#, "a reserved key");
     check_refused("1e400", "too large for a float");
-    check_refused(&"1".repeat(4200), "a number of the message has 4200 digits");
+    check_refused(&"1".repeat(4200), "a number in the message has 4200 digits");
     check_refused(&"1".repeat(5000), "integer has more than 4300 digits");
     let key = "k".repeat(2000);
-    check_refused(&format!(r#"{{"{key}":1}}"#), "a key of the message has 2000 characters");
+    check_refused(&format!(r#"{{"{key}":1}}"#), "a key in the message has 2000 characters");
     check_refused(&("[".repeat(500) + &"]".repeat(500)), "nested deeper");
 }

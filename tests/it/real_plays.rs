@@ -8,7 +8,7 @@ use std::process::Command;
 
 use loopabull_model::{LayerState, Run};
 
-use crate::test_host::{Daemon, TestHost, message, processes_with, text};
+use crate::test_host::{Daemon, TestHost, message, processes_with, text, wait_for};
 
 /// The first lines of most plays in this file.
 const HERE: &str = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
@@ -431,7 +431,8 @@ fn a_limit_of_processes_that_is_named_is_held_or_the_play_is_not_run() {
         host.add_playbook("a", manifest, "    - debug: { msg: x }\n");
         let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
         host.inject(&[message("m-1", "a", "{}")]);
-        daemon.wait_until_idle();
+        // Without the limit, the message waits until the task can be started.
+        wait_for("the run", || (!host.runs().is_empty()).then_some(()));
         daemon.stop();
         let run = host.runs().remove(0);
         let mut layers = run.playbook.iter().flat_map(|report| &report.layers);

@@ -6,6 +6,7 @@
 //! is refused. `/readyz` reports both cases as problems. A task with a new queue takes effect only
 //! after a restart, because queues and their workers cannot change while the daemon runs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::work::ack_timeout;
+use crate::work::rests::Rests;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
 
@@ -45,9 +47,12 @@ pub(crate) struct Reload {
     work_queues: Arc<Queues>,
     runner: Arc<Runner>,
     health: Arc<Health>,
+    rests: Arc<Rests>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     current: Arc<Discovery>,
+    /// Changed playbooks that could not be checked, because the machine was short of something.
+    unchecked: BTreeSet<TaskName>,
 }
 
 impl Reload {
@@ -62,9 +67,11 @@ impl Reload {
             work_queues: Arc::clone(&work.queues),
             runner: Arc::clone(&work.runner),
             health: Arc::clone(&work.health),
+            rests: Arc::clone(&work.rests),
             metrics: Arc::clone(&work.metrics),
             drain: work.shutdown.drain.clone(),
             current,
+            unchecked: BTreeSet::new(),
         }
     }
 
@@ -109,11 +116,11 @@ impl Reload {
             return;
         }
         self.health.resolve(&Part::Tasks);
-        if discovery.is_same(&self.current) {
+        if discovery.is_same(&self.current) && self.unchecked.is_empty() {
             return;
         }
         let previous = self.runner.catalog.get();
-        let changed: Vec<_> = discovery
+        let mut changed: Vec<_> = discovery
             .tasks
             .iter()
             .filter(|task| discovery.stamp(&task.name) != self.current.stamp(&task.name))
@@ -134,11 +141,13 @@ impl Reload {
             return;
         };
         self.current = Arc::new(discovery);
+        changed.extend(std::mem::take(&mut self.unchecked));
         self.check(&mut catalog, &previous, &changed).await;
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("reloaded the tasks; changed: {}", names.join(", "));
         self.replace_catalog(catalog);
+        self.rests.end_all();
         self.metrics.reloads.inc();
     }
 
@@ -152,7 +161,7 @@ impl Reload {
 
     /// Checks the tasks of a new catalog. If a task needs a restart or may run longer than the
     /// acknowledgement timeout, its previous version stays in use. Invalid playbooks are refused.
-    async fn check(&self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
+    async fn check(&mut self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
@@ -180,7 +189,16 @@ impl Reload {
                 && let Ok(playbooks) = &self.runner.playbooks
                 && let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await
             {
-                catalog.refuse(&task.name, chain(error));
+                if error.is_shortage() {
+                    tracing::warn!(
+                        "cannot check task `{}` now, trying again: {}",
+                        task.name,
+                        chain(error),
+                    );
+                    self.unchecked.insert(task.name.clone());
+                } else {
+                    catalog.refuse(&task.name, chain(error));
+                }
             }
         }
     }

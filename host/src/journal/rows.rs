@@ -26,7 +26,7 @@ pub(super) fn begin(
     // If a run does not count as an attempt (`Outcome::is_attempt`), the attempt may run again.
     let ended = connection
         .prepare_cached(
-            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'not-started', 'unavailable')
+            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'shortage', 'unavailable')
              ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
         )?
         .query_row([entry.as_str()], |row| {
@@ -63,9 +63,12 @@ pub(super) fn begin(
     Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
 }
 
-/// Records that the attempt of an entry did not start after all. If the daemon dies later, that is not
-/// a crash of the entry.
+/// Records that an entry is not running any more, and that its run does not count as an attempt. If the
+/// daemon dies later, that is not a crash of the entry. The earlier crashes still count.
 pub(super) fn abandon(connection: &Connection, entry: &EntryId) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("DELETE FROM starts WHERE entry = ?1 AND crashes = 0")?
+        .execute([entry.as_str()])?;
     connection
         .prepare_cached("UPDATE starts SET running = 0 WHERE entry = ?1")?
         .execute([entry.as_str()])

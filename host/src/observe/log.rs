@@ -57,8 +57,17 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if io::stderr().write_all(line).is_err() {
-            UNWRITTEN.fetch_add(1, Ordering::Relaxed);
+        // Without the lock of `io::stderr`: a reader that is stuck must not stop whoever prints an error.
+        let mut left = line;
+        while !left.is_empty() {
+            match rustix::io::write(rustix::stdio::stderr(), left) {
+                Ok(written) => left = &left[written..],
+                Err(rustix::io::Errno::INTR) => (),
+                Err(_) => {
+                    UNWRITTEN.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
         }
         Ok(line.len())
     }

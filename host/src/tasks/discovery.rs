@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use loopabull_launcher::is_shortage;
 use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName};
 use loopabull_wasm::MAX_COMPONENT;
 
@@ -155,8 +156,17 @@ impl Discovery {
             let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
                 continue;
             };
+            let metadata = dir.metadata(&name);
+            if let Err(error) = &metadata
+                && is_shortage(error)
+            {
+                // Nothing is known about the file, so the whole directory counts as unreadable.
+                self.unreadable
+                    .push((folder.to_owned(), format!("cannot look at a file: {error}")));
+                return Vec::new();
+            }
             // cap-std refuses links that lead out of the directory, so `metadata` fails for them.
-            if found == extension && dir.metadata(&name).is_ok_and(|metadata| metadata.is_file()) {
+            if found == extension && metadata.is_ok_and(|metadata| metadata.is_file()) {
                 stems.push(stem.to_owned());
             } else if found == extension {
                 self.problem(folder.join(&name), "not a regular file in this directory".to_owned());

@@ -92,6 +92,7 @@ fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliver
         admission: Admission {
             pauses: Arc::clone(&shared.pauses),
             in_progress: EntriesInProgress::default(),
+            rests: Arc::clone(&shared.rests),
             refused_tasks: config.refused_tasks,
             drain: shared.shutdown.drain.clone(),
         },

@@ -81,13 +81,12 @@ impl LaunchError {
     /// Returns the exit code of the launcher for this error: one of the constants in [`exit`].
     pub fn exit_code(&self) -> u8 {
         match &self.step {
-            // The program's own memory limit can cause this error, too.
-            Step::Program(_) if self.source.kind() == io::ErrorKind::OutOfMemory => {
-                exit::LAYER_FAILED
-            }
+            // The program's own limits can cause most of these errors.
+            Step::Program(_) => match self.source.kind() {
+                io::ErrorKind::NotFound => exit::NOT_FOUND,
+                _ => exit::CANNOT_EXECUTE,
+            },
             _ if is_shortage(&self.source) => exit::SHORT_OF_RESOURCES,
-            Step::Program(_) if self.source.kind() == io::ErrorKind::NotFound => exit::NOT_FOUND,
-            Step::Program(_) => exit::CANNOT_EXECUTE,
             _ => exit::LAYER_FAILED,
         }
     }

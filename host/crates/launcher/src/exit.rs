@@ -1,8 +1,8 @@
 //! The exit codes of `loopabull-launch`. The codes 125 to 127 have the same meaning as those of env(1) and
 //! nohup(1).
 //!
-//! This module contains only the numbers. The modules `error` and `main` choose one of them. The program
-//! itself may end with the same numbers for its own reasons. If the launcher itself fails, it therefore also
+//! This module contains only the numbers. The modules `error` and `main` choose one of them. The launched
+//! program may end with one of these numbers for reasons of its own. If the launcher fails, it therefore also
 //! reports the reason: on the control socket, or as a line on standard error.
 
 /// The arguments are wrong. No layer was applied, and the program was not run.

@@ -5,7 +5,8 @@
 /// The limits on the resources of the program.
 ///
 /// Except for `processes`, each limit applies to every process separately (getrlimit(2)). A limit never
-/// raises an inherited limit. Without a value, the inherited limit applies. Core dumps are always off.
+/// raises an inherited limit. Without a value, the inherited limit applies, but
+/// the soft limit of open files is at most 1024, which is usual. Core dumps are always off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Maximum number of open file descriptors.

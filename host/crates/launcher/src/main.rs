@@ -76,7 +76,8 @@ Options:
   --help, --version      as the first argument: print this help, or the version
 
 The limits apply to each process separately, except --limit-processes. An option
-never raises an inherited limit. Without the option, the inherited limit applies.
+never raises an inherited limit. Without the option, the inherited limit applies,
+but the soft limit of open files is 1024 or the hard limit, whichever is lower.
 
 Layers: namespaces, cgroup, user, capabilities, new-privileges, limits, processes,
 files, tcp, scopes, sockets, syscalls. Always required: new-privileges, limits, files,

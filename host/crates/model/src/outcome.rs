@@ -32,9 +32,12 @@ pub enum Outcome {
     Unreadable { reason: Reason },
     /// The task exceeded a limit.
     Limit { exceeded: Exceeded },
-    /// The run did not start, or the host could not answer one of its calls, because the machine lacks
-    /// something: file descriptors, memory, space on a disk, or a program. The run does not count as an attempt.
+    /// The task did not start, or the host could not answer one of its calls, because of a problem of the host
+    /// or the machine.
     NotStarted { reason: Reason },
+    /// The task did not start, because the machine is short of file descriptors, processes, memory or space on a
+    /// disk. The run does not count as an attempt.
+    Shortage { reason: Reason },
     /// The run did not start, because a file or a grant of its task cannot be used. The run does not count as an
     /// attempt.
     Unavailable { reason: Reason },
@@ -97,7 +100,7 @@ impl Counted {
 
 impl Outcome {
     /// All names that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "success",
         "retry",
         "reject",
@@ -108,6 +111,7 @@ impl Outcome {
         "memory",
         "limit",
         "not-started",
+        "shortage",
         "unavailable",
         "refused",
         "cancelled",
@@ -127,6 +131,7 @@ impl Outcome {
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
             Self::Limit { exceeded: Exceeded::Count { .. } } => "limit",
             Self::NotStarted { .. } => "not-started",
+            Self::Shortage { .. } => "shortage",
             Self::Unavailable { .. } => "unavailable",
             Self::Refused { .. } => "refused",
             Self::Cancelled => "cancelled",
@@ -152,7 +157,7 @@ impl Outcome {
             self,
             Self::Cancelled
                 | Self::Conflict { .. }
-                | Self::NotStarted { .. }
+                | Self::Shortage { .. }
                 | Self::Unavailable { .. }
         )
     }
@@ -167,6 +172,7 @@ impl fmt::Display for Outcome {
             | Self::Reject { reason }
             | Self::Trap { reason }
             | Self::NotStarted { reason }
+            | Self::Shortage { reason }
             | Self::Unavailable { reason }
             | Self::Unreadable { reason }
             | Self::Refused { reason } => write!(f, "{}: {reason}", self.name()),

@@ -15,7 +15,7 @@ use crate::{Outcome, Reason, Settlement};
 /// part of this fraction. So messages that failed at the same time are not redelivered at the same time.
 pub const JITTER: f64 = 0.2;
 
-/// The minimum delay of a message whose run could not start. The maximum is twice as long.
+/// The minimum delay after a run that could not start and does not count. The maximum is twice as long.
 const UNAVAILABLE_DELAY: Duration = Duration::from_secs(10);
 
 /// The policy for messages on which a task fails.
@@ -92,7 +92,7 @@ impl RetryPolicy {
                 let after = Self::MIN_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0));
                 Settlement::Requeue { after }
             }
-            Outcome::NotStarted { .. } | Outcome::Unavailable { .. } => Settlement::Requeue {
+            Outcome::Shortage { .. } | Outcome::Unavailable { .. } => Settlement::Requeue {
                 after: UNAVAILABLE_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0)),
             },
             Outcome::Reject { .. } | Outcome::Refused { .. } | Outcome::Unreadable { .. } => {
@@ -122,7 +122,7 @@ impl RetryPolicy {
         };
         let pause = asked.or(configured).unwrap_or(Self::MIN_DELAY);
         let pause = pause.clamp(Self::MIN_DELAY, Self::MAX_DELAY);
-        pause.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0))
+        pause.mul_f64(1.0 + JITTER * chance.clamp(0.0, 1.0)).min(Self::MAX_DELAY)
     }
 }
 
@@ -213,7 +213,9 @@ mod tests {
         let after = Some(Duration::MAX);
         let outcome = Outcome::Retry { reason: "x".into(), after };
         let longest = Settlement::Retry { after: RetryPolicy::MAX_DELAY };
-        check(&RetryPolicy::default(), &outcome, 1, longest);
+        for chance in [0.0, 1.0] {
+            assert_eq!(RetryPolicy::default().decide(&outcome, 1, chance), longest);
+        }
         let outcome = Outcome::Retry { reason: "x".into(), after: Some(Duration::ZERO) };
         let shortest = Settlement::Retry { after: RetryPolicy::MIN_DELAY };
         check(&RetryPolicy::default(), &outcome, 1, shortest);
@@ -244,7 +246,7 @@ mod tests {
         let reason = || "too many open files".into();
         let policy = policy("on_failure = 'stop-worker'\nmax_attempts = 1");
         for outcome in
-            [Outcome::NotStarted { reason: reason() }, Outcome::Unavailable { reason: reason() }]
+            [Outcome::Shortage { reason: reason() }, Outcome::Unavailable { reason: reason() }]
         {
             check(&policy, &outcome, 1, requeue.clone());
             assert!(!outcome.is_failure() && !policy.stops_worker(&outcome));

@@ -65,14 +65,18 @@ impl StartError {
     /// Returns the outcome of a run that did not start for this reason.
     pub(crate) fn outcome(&self) -> Outcome {
         let reason = chain(self).into();
-        let is_of_the_task = match self {
-            Self::Open { source, .. } | Self::Missing { source, .. } => !is_shortage(source),
-            Self::NotAFile { .. } | Self::Outside { .. } | Self::NoAgent { .. } => true,
-            _ => false,
-        };
-        match is_of_the_task {
-            true => Outcome::Unavailable { reason },
-            false => Outcome::NotStarted { reason },
+        match self {
+            Self::MakeDir { source, .. }
+            | Self::Write { source, .. }
+            | Self::Open { source, .. }
+            | Self::Missing { source, .. }
+            | Self::Launch { source, .. }
+                if is_shortage(source) =>
+            {
+                Outcome::Shortage { reason }
+            }
+            Self::NotPython { .. } | Self::NoLayer { .. } => Outcome::NotStarted { reason },
+            _ => Outcome::Unavailable { reason },
         }
     }
 }
@@ -86,6 +90,19 @@ pub enum CheckError {
     Playbook { outcome: Outcome, output: String },
     #[error("{outcome}")]
     Layers { outcome: Outcome },
+}
+
+impl CheckError {
+    /// Returns true if the check did not start, because the machine is short of something. A later check may
+    /// succeed.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Start(error) => matches!(error.outcome(), Outcome::Shortage { .. }),
+            Self::Playbook { outcome, .. } | Self::Layers { outcome } => {
+                matches!(outcome, Outcome::Shortage { .. })
+            }
+        }
+    }
 }
 
 /// The reason why a controller cannot be used.
@@ -135,11 +152,11 @@ pub(crate) enum LostError {
 /// The reason why a message cannot be written as variables of a playbook.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum VariablesError {
-    #[error("a key of the message has {length} characters, but the limit for playbooks is {max}")]
+    #[error("a key in the message has {length} characters, but the limit for playbooks is {max}")]
     KeyTooLong { length: usize, max: usize },
-    #[error("a number of the message has {length} digits, but the limit for playbooks is {max}")]
+    #[error("a number in the message has {length} digits, but the limit for playbooks is {max}")]
     NumberTooLong { length: usize, max: usize },
-    #[error("a number of the message is too large for a float: {digits}")]
+    #[error("a number in the message is too large for a float: {digits}")]
     NumberTooLarge { digits: String },
     #[error(
         "the key `{key}` of the body cannot become a variable, because Ansible reserves this name"

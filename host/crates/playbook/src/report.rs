@@ -64,8 +64,10 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
         (_, Some((exit::USAGE, reason))) => {
             not_started(format!("the launcher rejected its plan: {reason}"))
         }
-        (_, Some((exit::LAYER_FAILED, reason))) => Outcome::Unavailable { reason: reason.into() },
-        (_, Some((_, reason))) => not_started(reason),
+        (_, Some((exit::SHORT_OF_RESOURCES, reason))) => {
+            Outcome::Shortage { reason: reason.into() }
+        }
+        (_, Some((_, reason))) => Outcome::Unavailable { reason: reason.into() },
         (Ok(Cause::Deadline), _) => {
             Outcome::Limit { exceeded: Exceeded::Deadline { allowed: timeout } }
         }
@@ -159,9 +161,10 @@ mod tests {
             let failed = Report::Failed { code, reason: "a reason".to_owned() };
             outcome(Cause::Deadline, vec![failed])
         };
-        for code in [exit::SHORT_OF_RESOURCES, exit::CANNOT_EXECUTE, exit::NOT_FOUND] {
-            assert_eq!(end(code), "not-started: a reason");
+        for code in [exit::LAYER_FAILED, exit::CANNOT_EXECUTE, exit::NOT_FOUND] {
+            assert_eq!(end(code), "unavailable: a reason");
         }
-        assert_eq!(end(exit::LAYER_FAILED), "unavailable: a reason");
+        assert_eq!(end(exit::SHORT_OF_RESOURCES), "shortage: a reason");
+        assert!(end(exit::USAGE).starts_with("not-started: "));
     }
 }

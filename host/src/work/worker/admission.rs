@@ -13,6 +13,7 @@ use crate::config::RefusedTasks;
 use crate::tasks::catalog::Catalog;
 use crate::work::in_progress::{EntriesInProgress, EntryInProgress};
 use crate::work::pauses::Pauses;
+use crate::work::rests::Rests;
 
 /// Delay of a redelivered entry that this daemon is still processing.
 const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
@@ -21,6 +22,7 @@ const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Admission {
     pub pauses: Arc<Pauses>,
     pub in_progress: EntriesInProgress,
+    pub rests: Arc<Rests>,
     /// Treatment of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
     pub drain: CancellationToken,
@@ -47,6 +49,11 @@ impl Admission {
                     Settlement::dead_letter(format!("its task is refused: {reason}"))
                 }
             });
+        }
+        if let Some(left) = self.rests.left(&entry.task) {
+            // A little later, and not all at once.
+            let after = left + left.mul_f64(fastrand::f64() / 2.0);
+            return Err(Settlement::Requeue { after });
         }
         // The broker redelivers an entry if our claim on it is lost. If this daemon is still
         // processing the entry, the second delivery is requeued.

@@ -14,7 +14,7 @@ use loopabull_queue::Delivery;
 use loopabull_store::StoreError;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Journal, Record};
+use crate::journal::{Begun, Journal, Record};
 use crate::observe::health::Need;
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
@@ -44,8 +44,8 @@ pub(super) struct Planned<'a> {
 }
 
 impl Attempts {
-    /// Runs a task, records the run, and returns the recorded run. A run that could not start, because
-    /// the machine lacks something, is not recorded. If the run conflicts with
+    /// Runs a task, records the run, and returns the recorded run. A run that could not start,
+    /// because the machine is short of something, is not recorded. If the run conflicts with
     /// another run of the task, repeats it while no other run of the task is in progress.
     pub(super) async fn run_and_record(
         &self,
@@ -68,7 +68,9 @@ impl Attempts {
         let _lock = self.task_locks.exclusive(task).await;
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
         let begin = || self.journal.begin(&entry.id, &entry.task, attempt);
-        retries.run(Need::Journal, begin).await?;
+        if !matches!(retries.run(Need::Journal, begin).await?, Begun::Run { .. }) {
+            return Ok(run);
+        }
         self.run_once(retries, planned).await
     }
 
@@ -80,7 +82,7 @@ impl Attempts {
 
     async fn run_once(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Run, StoreError> {
         let record = self.run(retries.worker, planned).await;
-        if matches!(record.run.outcome, Outcome::NotStarted { .. }) {
+        if matches!(record.run.outcome, Outcome::Shortage { .. }) {
             let entry = &record.run.entry;
             retries.run(Need::Journal, || self.journal.abandon(entry)).await?;
             return Ok(record.run);

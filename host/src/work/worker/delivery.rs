@@ -6,14 +6,16 @@
 //! run is in the journal. The worker receives the delivery, and [`Settler`] settles it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use loopabull_model::{Entry, Outcome, Reason, RetryPolicy, Settlement, Target};
+use loopabull_model::{
+    Entry, MessageId, Outcome, Reason, RetryPolicy, Settlement, Target, TaskName,
+};
 use loopabull_queue::{Consumer, Delivery};
 
 use crate::journal::{Begun, Journal};
 use crate::observe::activity::Activity;
-use crate::observe::health::{Need, Part};
+use crate::observe::health::Need;
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::breakers::Breakers;
 use crate::work::error::WorkError;
@@ -27,6 +29,13 @@ use crate::work::worker::settle::Settler;
 /// Delay of an entry that was running when two daemons died. The delay is shortened at random by up
 /// to a half, so that the entries that were running do not run at the same time again.
 const CRASH_DELAY: Duration = Duration::from_secs(5);
+
+/// Maximum time for which a worker keeps a delivery while the machine is short of something. It is far
+/// below the acknowledgement timeout of a broker.
+const MAX_SHORTAGE: Duration = Duration::from_secs(5 * 60);
+
+/// Maximum delay of a delivery that the worker gives up in such a time.
+const IN_TURN_DELAY: Duration = Duration::from_secs(10);
 
 /// Processes the deliveries of all workers.
 pub(crate) struct Deliveries {
@@ -44,14 +53,18 @@ pub(crate) struct Deliveries {
 /// The result of an attempt.
 enum Attempted {
     Decided(Decided),
-    /// The run could not start, because the machine lacks something. The attempt is repeated.
-    NotStarted(CannotStart),
+    /// The run could not start, because the machine is short of something. The attempt is repeated.
+    Short(ShortageError),
 }
 
-/// The reason why a run could not start.
+/// The reason why a run could not start, and the message and the task of the run.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct CannotStart(Reason);
+#[error("{reason} (message {message}, task `{task}`)")]
+struct ShortageError {
+    reason: Reason,
+    message: MessageId,
+    task: TaskName,
+}
 
 /// The decision about a delivery: its settlement, and whether the worker stops.
 struct Decided {
@@ -85,25 +98,32 @@ impl Deliveries {
         Ok(settled?)
     }
 
-    /// Returns the decision about a delivery. While the machine lacks something that a run needs, the
-    /// worker keeps its delivery, receives no other one, and tries again. If the daemon drains, the
-    /// delivery is requeued.
+    /// Returns the decision about a delivery. While the machine is short of something that a run needs,
+    /// the worker keeps its delivery, receives no other one, and tries again. The delivery is requeued if
+    /// the daemon drains, if the queue or the worker is paused, or after [`MAX_SHORTAGE`].
     async fn decide(
         &self,
         retries: &Retries,
         delivery: &mut Delivery,
     ) -> Result<Decided, WorkError> {
+        let since = Instant::now();
         let mut retry = retries.start(Need::Machine);
         loop {
-            match self.attempt(retries, delivery).await? {
+            let shortage = match self.attempt(retries, delivery).await? {
                 Attempted::Decided(decided) => return Ok(decided),
-                Attempted::NotStarted(reason) => {
-                    if retry.wait(reason).await.is_err() {
-                        let settlement = Settlement::Requeue { after: Duration::ZERO };
-                        return Ok(Decided::without_run(settlement));
-                    }
-                }
+                Attempted::Short(shortage) => shortage,
+            };
+            let entry = &delivery.entry;
+            let targets = [Target::Worker(retries.worker), Target::Queue(entry.queue.clone())];
+            if since.elapsed() > MAX_SHORTAGE
+                || retry.wait(shortage).await.is_err()
+                || targets.iter().any(|target| self.pauses.is_paused(target))
+            {
+                let after = IN_TURN_DELAY.mul_f64(fastrand::f64());
+                return Ok(Decided::without_run(Settlement::Requeue { after }));
             }
+            // The next run may take an hour, during which nothing is missing.
+            retry.resolve();
         }
     }
 
@@ -162,14 +182,14 @@ impl Deliveries {
     async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Attempted, WorkError> {
         let Planned { delivery, task, policy, .. } = *planned;
         let run = self.attempts.run_and_record(retries, planned).await?;
-        if let Outcome::NotStarted { reason } = run.outcome {
-            return Ok(Attempted::NotStarted(CannotStart(reason)));
+        if let Outcome::Shortage { reason } = run.outcome {
+            let (message, task) = (run.message_id, run.task);
+            return Ok(Attempted::Short(ShortageError { reason, message, task }));
         }
         let entry = &delivery.entry;
-        let part = Part::TaskStart(entry.task.clone());
         match &run.outcome {
-            Outcome::Unavailable { reason } => retries.health.report(part, reason),
-            _ => retries.health.resolve(&part),
+            Outcome::Unavailable { reason } => self.admission.rests.begin(&entry.task, reason),
+            _ => self.admission.rests.end(&entry.task),
         }
         let output = run.output.text.clone();
         let decided = Decided::after_run(entry, policy, &run.outcome, run.attempt, output);

@@ -73,6 +73,11 @@ impl Retries {
 }
 
 impl Retry<'_> {
+    /// Resolves the reported problem. The next error reports it again.
+    pub(super) fn resolve(&self) {
+        self.condition.resolve();
+    }
+
     /// Reports an error and waits before the next attempt. Returns the error if the daemon drains.
     pub(super) async fn wait<E>(&mut self, error: E) -> Result<(), E>
     where

@@ -35,8 +35,8 @@ pub(super) fn may_install() -> bool {
     rustix::process::geteuid().is_root() && is_there()
 }
 
-/// Installs packages in one call of apt, which also upgrades installed packages. The package lists are
-/// updated before the first installation.
+/// Installs `packages` in one call of apt. Those of them that are already installed are upgraded. The package
+/// lists are updated before the first installation.
 ///
 /// # Errors
 ///

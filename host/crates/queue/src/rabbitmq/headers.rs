@@ -16,7 +16,7 @@ pub(super) const ATTEMPTS: &str = "loopabull-attempts";
 /// Time at which the entry was first published, in milliseconds since 1970.
 pub(super) const QUEUED: &str = "loopabull-queued-ms";
 /// Delay that remains after this copy leaves its delay queue, in milliseconds.
-pub(super) const REMAINING: &str = "loopabull-pause-left-ms";
+pub(super) const REMAINING: &str = "loopabull-delay-left-ms";
 /// Reason why the entry became a dead letter.
 pub(super) const REASON: &str = "loopabull-reason";
 /// Time at which the entry became a dead letter, in milliseconds since 1970.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::message::Delivery as RawDelivery;
 use lapin::types::ShortString;
-use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, TaskName};
+use loopabull_model::{Entry, EntryId, Message, QueueName, Reason, RetryPolicy, TaskName};
 
 use super::headers::{DIED, ENTRY, Headers, OUTPUT, QUEUED, REASON, REMAINING, TASK};
 use crate::dead_letter::{DeadLetter, DeathRecord};
@@ -34,8 +34,10 @@ pub(super) fn read(queue: &QueueName, raw: &RawDelivery) -> Incoming {
                 queued_at_ms: headers.number(QUEUED),
                 history: headers.history(),
             };
-            let remaining = headers.number(REMAINING).try_into().unwrap_or(0);
-            Incoming::Entry(Box::new(delivered), Duration::from_millis(remaining))
+            let remaining =
+                Duration::from_millis(headers.number(REMAINING).try_into().unwrap_or(0));
+            // A longer delay is not from us.
+            Incoming::Entry(Box::new(delivered), remaining.min(RetryPolicy::MAX_DELAY))
         }
         Err(reason) => Incoming::Unreadable(reason.into()),
     }

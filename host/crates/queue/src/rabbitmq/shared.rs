@@ -20,7 +20,7 @@ use crate::error::QueueError;
 /// time to cancel the consumers of all hosts. It would move the consumers to a queue that is created too early
 /// (`rabbit_channel:handle_consuming_queue_down_or_eol`). They would then receive nothing, and their late
 /// acknowledgements could settle entries of the new queue.
-const RECREATION_DELAY: Duration = Duration::from_secs(2);
+const RECREATION_DELAY: Duration = Duration::from_secs(1);
 
 /// The state that all consumers and publishers of one broker share.
 #[derive(Debug)]
