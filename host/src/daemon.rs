@@ -72,6 +72,8 @@ pub(crate) struct Daemon {
 pub(crate) enum DaemonError {
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("cannot use the directory `{}` of tasks: {reason}", folder.display())]
+    Directory { folder: PathBuf, reason: String },
     #[error("cannot open the journal")]
     Journal(#[source] StoreError),
     #[error("cannot open the stored pauses")]
@@ -101,6 +103,10 @@ impl DaemonError {
             Self::Playbooks(error) => Some(error.hint().to_owned()),
             Self::Sources(error) => error.hint().map(str::to_owned),
             Self::State(error) => error.hint().map(str::to_owned),
+            Self::Directory { .. } => Some(
+                "create the directory, or name another one with `--tasks` or `--playbooks`"
+                    .to_owned(),
+            ),
             Self::Journal(StoreError::Version { path, .. }) => Some(format!(
                 "another version of loopabull-host wrote `{}`; move the file away to start without past runs",
                 path.display()
@@ -138,6 +144,7 @@ impl Daemon {
         let lock = state_dir::lock(&config.state).await?;
         state_dir::kill_orphans(&config.state)?;
         let discovery = Arc::new(Discovery::read(config));
+        check_directories(&discovery)?;
         let work = open(config, &discovery, role, shutdown.clone()).await?;
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
@@ -240,6 +247,19 @@ impl Daemon {
         };
         result.map(|()| stopped)
     }
+}
+
+/// Fails if a directory of tasks cannot be read. Messages for its tasks would be dropped as unrouted, or
+/// fail. Only a directory that has its default name may be missing: most hosts have one kind of task.
+fn check_directories(discovery: &Discovery) -> Result<(), DaemonError> {
+    let defaults = Config::default();
+    for (folder, reason) in &discovery.unreadable {
+        let is_default = *folder == defaults.tasks || *folder == defaults.playbooks;
+        if !is_default || folder.symlink_metadata().is_ok() {
+            return Err(DaemonError::Directory { folder: folder.clone(), reason: reason.clone() });
+        }
+    }
+    Ok(())
 }
 
 async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {

@@ -64,7 +64,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS starts (     -- attempts that began and have no recorded run
         entry TEXT PRIMARY KEY,
         task TEXT NOT NULL,
-        running INTEGER NOT NULL,           -- 0: the daemon that began it died
+        running INTEGER NOT NULL,           -- 0: not any more
         crashes INTEGER NOT NULL,          -- how many daemons died while they ran the entry
         waited INTEGER NOT NULL             -- 1: the entry was delayed since the last death
     ) STRICT, WITHOUT ROWID;

@@ -247,3 +247,24 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     ");
     daemon.stop();
 }
+
+/// Messages for tasks in a directory that is not read would be dropped or fail.
+#[test]
+fn a_directory_of_tasks_that_cannot_be_read_is_an_error_at_start() {
+    let host = TestHost::new();
+    let start =
+        |arguments: &[&str]| session(&host, &[&["--listen", "127.0.0.1:0"], arguments].concat());
+    let expected =
+        "cannot use the directory `nodri` of tasks: cannot open the directory: No such file";
+    for flag in ["--tasks", "--playbooks"] {
+        let said = start(&[flag, "nodri"]);
+        assert!(said.contains(expected) && said.contains("[exit status 64]"), "{said}");
+    }
+    // A default directory may be missing, but not be something else.
+    std::fs::remove_dir(host.path("tasks")).unwrap();
+    host.write("tasks", "");
+    let said = start(&[]);
+    assert!(said.contains("cannot use the directory `tasks` of tasks"), "{said}");
+    std::fs::remove_file(host.path("tasks")).unwrap();
+    host.start(&[]).stop();
+}

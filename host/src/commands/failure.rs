@@ -50,7 +50,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
         let hint = hint.or_else(|| error.downcast_ref().and_then(DaemonError::hint));
         let is_usage = error.is::<ConfigError>()
-            || matches!(error.downcast_ref(), Some(DaemonError::TimeoutTooLong(_)));
+            || matches!(
+                error.downcast_ref(),
+                Some(DaemonError::TimeoutTooLong(_) | DaemonError::Directory { .. })
+            );
         let code = if is_usage { BAD_USAGE } else { FAILED };
         Self { code, error, hint }
     }
