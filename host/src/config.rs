@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use loopabull_egress::{EgressLimits, TlsRoots, TlsRootsError};
 use loopabull_fedora_messaging::BusConfig;
-use loopabull_model::{Ceiling, QueueName, Start, Task};
+use loopabull_model::{Ceiling, QueueName, Start, Task, escape_harmful};
 use loopabull_playbook::Settings;
 use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
@@ -175,7 +175,7 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
+            reason: escape_harmful(error.to_string().trim_end()),
         })
     }
 

@@ -54,7 +54,7 @@ pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
 pub use pause::{Pause, Target};
 pub use queue_name::{QueueName, QueueNameError};
-pub use reason::{Reason, is_harmful};
+pub use reason::{Reason, escape_harmful, is_harmful};
 pub use results::{HostResults, LayerReport, LayerState, PlaybookReport, Results, TaskFailure};
 pub use retry::{JITTER, OnFailure, RetryPolicy};
 pub use routes::Routes;

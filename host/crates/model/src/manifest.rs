@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{AnsibleOptions, BreakerPolicy, Grants, Limits, QueueName, RetryPolicy, TopicPattern};
+use crate::{
+    AnsibleOptions, BreakerPolicy, Grants, Limits, QueueName, RetryPolicy, TopicPattern,
+    escape_harmful,
+};
 
 /// The settings of a task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -36,7 +39,8 @@ pub struct ManifestError(String);
 impl Manifest {
     /// Parses a manifest.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))
+        toml::from_str(text)
+            .map_err(|error| ManifestError(escape_harmful(error.to_string().trim_end())))
     }
 
     /// Reads only the topics and the queue of a manifest that has an error. With them, messages for the task
@@ -60,6 +64,13 @@ mod tests {
     fn check_error(text: &str, expected: &str) {
         let error = Manifest::parse(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn an_error_shows_its_line_without_the_escapes_in_it() {
+        let error = Manifest::parse("nope = '\u{1b}[2J\u{202e}'").unwrap_err().to_string();
+        assert!(error.contains("\\u{1b}[2J\\u{202e}"), "{error}");
+        assert!(!error.contains(['\u{1b}', '\u{202e}']));
     }
 
     #[test]

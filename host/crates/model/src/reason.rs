@@ -69,9 +69,27 @@ pub fn is_harmful(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Returns a text of several lines with its harmful characters escaped, except for the line feeds.
+pub fn escape_harmful(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => escaped.push('\n'),
+            character if is_harmful(character) => escaped.extend(character.escape_default()),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_keeps_its_lines_and_loses_its_escapes() {
+        assert_eq!(escape_harmful("a\n\u{1b}[2Jä\u{202e}"), "a\n\\u{1b}[2Jä\\u{202e}");
+    }
 
     #[test]
     fn a_reason_is_one_line() {
