@@ -34,10 +34,7 @@ pub(super) fn read(queue: &QueueName, raw: &RawDelivery) -> Incoming {
                 queued_at_ms: headers.number(QUEUED),
                 history: headers.history(),
             };
-            let remaining =
-                Duration::from_millis(headers.number(REMAINING).try_into().unwrap_or(0));
-            // A longer delay is not from us.
-            Incoming::Entry(Box::new(delivered), remaining.min(RetryPolicy::MAX_DELAY))
+            Incoming::Entry(Box::new(delivered), remaining_delay(headers.number(REMAINING)))
         }
         Err(reason) => Incoming::Unreadable(reason.into()),
     }
@@ -90,4 +87,22 @@ fn fingerprint(raw: &RawDelivery) -> EntryId {
     let mut hasher = DefaultHasher::new();
     (&raw.data, raw.properties.message_id().as_ref().map(ShortString::as_str)).hash(&mut hasher);
     EntryId::new(format!("external-{:016x}", hasher.finish()))
+}
+
+/// Returns the delay that a header names in milliseconds. A delay above the maximum is not from us.
+fn remaining_delay(milliseconds: i64) -> Duration {
+    let delay = Duration::from_millis(milliseconds.try_into().unwrap_or(0));
+    delay.min(RetryPolicy::MAX_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_from_outside_is_bounded() {
+        assert_eq!(remaining_delay(1500), Duration::from_millis(1500));
+        assert_eq!(remaining_delay(-1), Duration::ZERO);
+        assert_eq!(remaining_delay(i64::MAX), RetryPolicy::MAX_DELAY);
+    }
 }
