@@ -187,7 +187,7 @@ impl Journal {
             let (journal, task) = (Arc::clone(&journal), task.clone());
             Box::pin(async move {
                 let query = move |connection: &Connection| effects::state(connection, &task, &key);
-                journal.store.read(query).await.map_err(crate::error::chain)
+                journal.store.read(query).await.map_err(loopabull_model::chain)
             })
         })
     }

@@ -9,7 +9,6 @@ mod clock;
 mod commands;
 pub mod config;
 mod daemon;
-mod error;
 mod ingest;
 pub mod journal;
 mod observe;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use loopabull_fedora_messaging::Exchange;
-use loopabull_model::{LayerReport, Task, TaskKind};
+use loopabull_model::{LayerReport, Task, TaskKind, chain};
 use loopabull_playbook::Playbooks;
 use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
@@ -14,7 +14,6 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::error::chain;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Severity};
 use crate::work::ack_timeout;

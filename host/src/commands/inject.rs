@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use loopabull_fedmsg::trusted;
-use loopabull_model::{Entry, EntryId, Message, Routes};
+use loopabull_model::{Entry, EntryId, Message, Routes, chain};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,6 @@ use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::error::chain;
 use crate::tasks::discovery::Discovery;
 
 /// Number of attempts to publish an entry before the last attempt. With back-off, they take about

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName};
+use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName, chain};
 use loopabull_playbook::Playbooks;
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,6 @@ use crate::commands::inject::{messages_in, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
-use crate::error::chain;
 use crate::journal::Journal;
 use crate::tasks::case::Case;
 use crate::tasks::catalog::Catalog;

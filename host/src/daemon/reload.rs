@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{QueueName, TaskName};
+use loopabull_model::{QueueName, TaskName, chain};
 use loopabull_queue::Queues;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;

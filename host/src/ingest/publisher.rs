@@ -12,11 +12,10 @@ pub(super) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::Entry;
+use loopabull_model::{Entry, chain};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
 use crate::ingest::log_limit::LogLimit;
 use crate::ingest::quarantine::{Quarantine, Quarantined, Stopping, Unusable};
 use crate::ingest::spool::{Pushed, Spool};

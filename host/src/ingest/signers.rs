@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_fedmsg::{RoutingPolicy, Trust, TrustError, Unlisted, Verifier, X509};
-use loopabull_model::{Topic, TopicError};
+use loopabull_model::{Topic, TopicError, chain};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::{Fedmsg, Verify};
-use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::shutdown::Shutdown;
 

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use loopabull_model::{Routes, Task, TaskKind, TaskName};
+use loopabull_model::{Routes, Task, TaskKind, TaskName, chain};
 use loopabull_playbook::Secrets;
 use loopabull_wasm::{Component, ComponentRunner, LoadError};
 
 use crate::config::Config;
-use crate::error::chain;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::tasks::files::FileError;
 use crate::tasks::secrets::{self, SecretError};

@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use loopabull_launcher::is_shortage;
-use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName};
+use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName, chain};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
-use crate::error::chain;
 use crate::tasks::files::{self, FileError};
 use crate::tasks::grants;
 use crate::tasks::stamp::Stamp;

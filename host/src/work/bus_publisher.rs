@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_fedora_messaging::Exchange;
+use loopabull_model::chain;
 use loopabull_queue::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Publish;
-use crate::error::chain;
 use crate::journal::Journal;
 use crate::observe::health::{Health, Part};
 use crate::work::error::WorkError;

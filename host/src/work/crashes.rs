@@ -4,9 +4,8 @@
 //! The journal counts the crashes. Other modules delay or refuse a single entry that was running
 //! during several crashes.
 
-use loopabull_model::Target;
+use loopabull_model::{Target, chain};
 
-use crate::error::chain;
 use crate::journal::Journal;
 use crate::work::pauses::Pauses;
 

@@ -12,11 +12,10 @@
 
 use std::sync::Arc;
 
-use loopabull_model::{Entry, EntryId, Message};
+use loopabull_model::{Entry, EntryId, Message, chain};
 use loopabull_queue::{Backoff, Queues};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
 use crate::journal::{AfterQueues, Journal};
 use crate::observe::activity::Activity;
 use crate::observe::health::{Health, Part};

@@ -8,11 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{Target, TaskName};
+use loopabull_model::{Target, TaskName, chain};
 use loopabull_queue::{Backoff, Queues};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
 use crate::observe::health::{Health, Part};
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::error::WorkError;

@@ -10,13 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{Pause, Reason, Target};
+use loopabull_model::{Pause, Reason, Target, chain};
 use loopabull_store::{Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tokio::sync::watch;
-
-use crate::error::chain;
 
 const VERSION: i32 = 1;
 

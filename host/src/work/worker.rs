@@ -16,10 +16,9 @@ pub(crate) mod settle;
 
 use std::sync::Arc;
 
-use loopabull_model::{QueueName, Target};
+use loopabull_model::{QueueName, Target, chain};
 use loopabull_queue::{Backoff, Consumer, External, QueueError, Queues, Received};
 
-use crate::error::chain;
 use crate::observe::health::{Condition, Need, Part};
 use crate::work::error::WorkError;
 use crate::work::external::ExternalRouter;

@@ -20,7 +20,6 @@ mod tls;
 
 pub use broker::{Broker, STEP_TIMEOUT, Version};
 pub use error::AmqpError;
-pub use error_chain::chain;
 pub use publishers::{Publication, Published};
 pub use session::Session;
 pub use supervisor::Supervisor;

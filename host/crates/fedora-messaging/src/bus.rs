@@ -9,8 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use loopabull_amqp::{AmqpError, Broker, STEP_TIMEOUT, chain};
+use loopabull_amqp::{AmqpError, Broker, STEP_TIMEOUT};
 use loopabull_backoff::Backoff;
+use loopabull_model::chain;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

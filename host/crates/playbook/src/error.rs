@@ -3,13 +3,12 @@
 //! A playbook that fails is an outcome and not an error. An error here is a failure of this machine or of
 //! its configuration.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use loopabull_launcher::is_shortage;
-use loopabull_model::Outcome;
+use loopabull_model::{Outcome, chain};
 
 /// The reason why this machine cannot run any playbook.
 #[derive(Debug, thiserror::Error)]
@@ -190,16 +189,4 @@ impl PlaybookError {
             Self::NoLayer { .. } => "`loopabull-launch --help` lists the layers",
         }
     }
-}
-
-/// Returns an error and its sources as one line, joined by ": ".
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

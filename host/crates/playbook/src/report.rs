@@ -8,9 +8,9 @@ use std::time::Duration;
 use loopabull_launcher::{self as launcher, Report, exit};
 use loopabull_model::{
     Attempt, Exceeded, LayerReport, LayerState, Outcome, Output, PlaybookReport, Reason, Results,
+    chain,
 };
 
-use crate::error::chain;
 use crate::secrets::Secrets;
 use crate::watch::{Cause, End};
 

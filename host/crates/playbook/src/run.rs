@@ -8,10 +8,10 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Attempt, Message, Outcome, RunId, Start, Task, Variables};
+use loopabull_model::{Attempt, Message, Outcome, RunId, Start, Task, Variables, chain};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{ControllerError, StartError, VariablesError, chain};
+use crate::error::{ControllerError, StartError, VariablesError};
 use crate::folder::Folder;
 use crate::host::Host;
 use crate::report::{ColdReason, record};

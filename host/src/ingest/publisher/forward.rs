@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use loopabull_model::chain;
 use loopabull_queue::{Backoff, QueueError};
 use loopabull_store::StoreError;
 
-use crate::error::chain;
 use crate::ingest::publisher::{Accepted, Publisher};
 use crate::ingest::spool::Line;
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use loopabull_egress::TlsRoots;
 use loopabull_fedmsg::trusted;
+use loopabull_model::chain;
 use loopabull_queue::Backoff;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -31,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::{self, Config, Verify};
-use crate::error::chain;
 use crate::ingest::path::IngestPath;
 use crate::ingest::quarantine::Stopping;
 use crate::ingest::shared::Shared;

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loopabull_model::chain;
 use loopabull_queue::{Backoff, QueueError};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
 use crate::observe::health::{Condition, Health, Need, Part};
 
 /// Time limit for a consumer to stop or to close.

@@ -11,12 +11,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use loopabull_launcher::{Layer, Report};
+use loopabull_model::chain;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{ControllerError, LostError, chain};
+use crate::error::{ControllerError, LostError};
 use crate::folder::{Folder, HOME};
 use crate::plan::LaunchPlan;
 use crate::process::launch;

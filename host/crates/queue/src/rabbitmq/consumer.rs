@@ -10,9 +10,9 @@ use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use loopabull_amqp::{Session, chain};
+use loopabull_amqp::Session;
 use loopabull_backoff::Backoff;
-use loopabull_model::{QueueName, Settlement};
+use loopabull_model::{QueueName, Settlement, chain};
 use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;

@@ -3,7 +3,8 @@
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use loopabull_amqp::{AmqpError, Session, chain};
+use loopabull_amqp::{AmqpError, Session};
+use loopabull_model::chain;
 use serde::Serialize;
 
 /// The AMQP reply codes "access refused", "not found" and "precondition failed".

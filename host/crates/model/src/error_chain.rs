@@ -1,9 +1,9 @@
-//! Formats an error together with its sources.
+//! An error together with its sources, as one line.
 
 use std::error::Error;
 
 /// Returns the texts of an error and of its sources on one line, joined by `: `.
-pub(crate) fn chain(error: impl Error) -> String {
+pub fn chain(error: impl Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
