@@ -29,6 +29,15 @@ pub(crate) struct Auditor {
     max_attempts: u32,
 }
 
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 impl Auditor {
     pub(crate) fn new(flags: &[&str], max_attempts: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -126,8 +135,11 @@ impl Auditor {
                 }
                 confirmed
             });
-            let harmed = harm();
-            is_harmed.store(true, Ordering::SeqCst);
+            let harmed = {
+                // Also after a panic, so that the publisher ends.
+                let _end = SetOnDrop(&is_harmed);
+                harm()
+            };
             let confirmed = publisher.join().unwrap();
             self.wait_until_done(host, confirmed);
             harmed

@@ -63,7 +63,7 @@ impl Rabbit {
     pub fn close_all_connections(&self, reason: &str) {
         self.eval(&format!(
             "[rabbit_networking:close_connection(C, \"{reason}\") \
-             || C <- rabbit_networking:connections_local()]"
+             || C <- pg_local:get_members(rabbit_connections)]"
         ));
     }
 
