@@ -169,9 +169,7 @@ fn check_ack_timeout(seconds: u64, tick_ms: u64, task_ms: u64) {
     let url = rabbit.vhost().url();
     let auditor = Auditor::new(&["--amqp-url", &url], 5);
     let host = auditor.host_with(&format!("consumer_timeout = '{seconds}s'"));
-    let version = rabbit.eval("rabbit_misc:version()");
-    let has_timeout_per_queue = !["3.10.", "3.11."].iter().any(|old| version.contains(old));
-    if has_timeout_per_queue {
+    if !rabbit.lacks_queue_timeouts() {
         // Our queues have a timeout of a day, whatever the broker's is.
         let daemon = auditor.start(&host, &["--workers", "3"]);
         auditor.publish(&host, 0..1, &format!(r#"{{"sleep_ms":{task_ms}}}"#));

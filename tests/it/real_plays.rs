@@ -137,7 +137,11 @@ fn check(runs: &BTreeMap<String, Run>, expected: &[(&str, &str)]) {
     for (task, expected) in expected {
         let run = runs.get(*task).unwrap_or_else(|| panic!("`{task}` was not run"));
         // ansible-core 2.19 also counts `include_role`.
-        let told = if *task == "parts" { told(run).replace("ok=8", "ok=7") } else { told(run) };
+        let told = match *task {
+            "parts" => told(run).replace("ok=8", "ok=7"),
+            "collected" => told(run).replace("ok=4", "ok=3"),
+            _ => told(run),
+        };
         assert_eq!(told, *expected, "{task}: {}\n{}", run.outcome, run.output.text);
     }
     assert_eq!(runs.len(), expected.len());

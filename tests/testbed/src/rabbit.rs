@@ -163,6 +163,13 @@ impl Rabbit {
         self.node.eval(expression).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Returns whether the node is older than RabbitMQ 3.12, so that a queue cannot have an acknowledgement
+    /// timeout of its own. Older nodes than 3.10 have no quorum queues as we need them.
+    pub fn lacks_queue_timeouts(&self) -> bool {
+        let version = self.eval("rabbit_misc:version()");
+        ["3.10.", "3.11."].iter().any(|old| version.contains(old))
+    }
+
     /// Returns whether an Erlang expression has this value on the node. Returns false if the node does not
     /// answer.
     pub(crate) fn evals_to(&self, expression: &str, value: &str) -> bool {
