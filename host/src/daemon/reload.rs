@@ -50,7 +50,7 @@ pub(crate) struct Reload {
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     current: Arc<Discovery>,
-    /// Changed playbooks that could not be checked, because the machine was short of something.
+    /// Changed tasks that could not be loaded or checked, because the machine was short of something.
     unchecked: BTreeSet<TaskName>,
 }
 
@@ -140,7 +140,7 @@ impl Reload {
             return;
         };
         self.current = Arc::new(discovery);
-        changed.extend(std::mem::take(&mut self.unchecked));
+        changed.extend(std::mem::replace(&mut self.unchecked, catalog.short.clone()));
         self.check(&mut catalog, &previous, &changed).await;
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
@@ -195,6 +195,9 @@ impl Reload {
                         chain(error),
                     );
                     self.unchecked.insert(task.name.clone());
+                    if let Some(reason) = previous.refused(&task.name) {
+                        catalog.refuse(&task.name, reason.to_owned());
+                    }
                 } else {
                     catalog.refuse(&task.name, chain(error));
                 }

@@ -61,9 +61,9 @@ impl Write for Stderr {
         let mut left = line;
         while !left.is_empty() {
             match rustix::io::write(rustix::stdio::stderr(), left) {
-                Ok(written) => left = &left[written..],
+                Ok(written @ 1..) => left = &left[written..],
                 Err(rustix::io::Errno::INTR) => (),
-                Err(_) => {
+                Ok(0) | Err(_) => {
                     UNWRITTEN.fetch_add(1, Ordering::Relaxed);
                     break;
                 }

@@ -4,10 +4,11 @@
 //! does not decide when tasks are reloaded. A reload builds a new catalog, which replaces the
 //! current catalog as a whole. So a run uses one version of all tasks from start to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use loopabull_launcher::is_shortage;
 use loopabull_model::{Routes, Task, TaskKind, TaskName, chain};
 use loopabull_playbook::Secrets;
 use loopabull_wasm::{Component, ComponentRunner, LoadError};
@@ -38,6 +39,8 @@ pub(crate) struct Catalog {
     /// Tasks whose previous version stays in use, and the reasons.
     outdated: BTreeMap<TaskName, String>,
     stamps: BTreeMap<TaskName, Stamp>,
+    /// Tasks that could not be loaded, because the machine was short of something.
+    pub short: BTreeSet<TaskName>,
 }
 
 /// The current catalog, which a reload replaces as a whole.
@@ -83,7 +86,12 @@ impl Catalog {
             let unchanged = previous.filter(is_unchanged);
             let loaded = match unchanged.and_then(|previous| previous.loaded(task)) {
                 Some(loaded) => Ok(loaded),
-                None => load_task(config, discovery, task, runner).map_err(chain),
+                None => load_task(config, discovery, task, runner).map_err(|error| {
+                    if is_short(&error) {
+                        catalog.short.insert(name.clone());
+                    }
+                    chain(error)
+                }),
             };
             match (loaded, previous.and_then(|previous| previous.usable(name))) {
                 (Ok(loaded), _) => {
@@ -210,6 +218,18 @@ enum TaskLoadError {
     File(#[from] FileError),
     #[error("{}{}", chain(.0), hint(.0))]
     Component(LoadError),
+}
+
+/// Returns whether an error comes from a shortage of the machine.
+fn is_short(error: &TaskLoadError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_shortage) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn hint(error: &LoadError) -> String {

@@ -122,6 +122,10 @@ impl Discovery {
             let mut stamp = Stamp::read(&dir, &name, extension);
             let (manifest, error) = files::read_manifest(&dir, &name);
             if let Some(error) = error {
+                if error.is_shortage() {
+                    // Nothing is known about the task, so the whole directory counts as unreadable.
+                    self.unreadable.push((folder.to_owned(), chain(&error)));
+                }
                 self.refused.insert(name.clone(), chain(error));
             }
             stamp.add_referenced_files(&manifest);

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use cap_std::fs::Dir;
+use loopabull_launcher::is_shortage;
 use loopabull_model::{Manifest, ManifestError, TaskName};
 
 /// Maximum size of a manifest in bytes.
@@ -25,6 +26,16 @@ pub(crate) enum FileError {
     NoDirectory,
     #[error("cannot use the manifest `{file}`")]
     Manifest { file: String, source: ManifestError },
+}
+
+impl FileError {
+    /// Returns whether the file could not be read because the machine is short of something.
+    pub(super) fn is_shortage(&self) -> bool {
+        match self {
+            Self::Open { source, .. } | Self::Read { source, .. } => is_shortage(source),
+            _ => false,
+        }
+    }
 }
 
 /// Reads the manifest of a task. If the manifest is invalid, returns the error, and a manifest with

@@ -21,7 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Maximum number of connections. A further connection ends the oldest one.
+/// Maximum number of connections. A further connection closes the oldest one without a request in
+/// progress.
 const MAX_CONNECTIONS: usize = 64;
 /// Number of file descriptors in reserve. Each one lets one connection in while no other is left.
 const RESERVE: usize = 4;
@@ -31,60 +32,99 @@ const MAX_HEAD: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which a connection gets no further request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time limit for the last response of a connection that ends.
+/// Time limit for the last response of a connection.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for a connection that ends in favour of another one.
-const EVICTION_TIMEOUT: Duration = Duration::from_millis(200);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` is cancelled. Then waits for the last responses.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let mut reserve = Reserve::new();
-    let mut connections = JoinSet::new();
-    // The connections that are not asked to end yet, oldest first.
-    let mut evictions: VecDeque<CancellationToken> = VecDeque::new();
+    let mut connections = Connections::default();
     loop {
         let stream = tokio::select! {
-            stream = accept(&listener, &mut reserve) => stream,
+            stream = connections.accept(&listener) => stream,
             () = stop.cancelled() => break,
         };
-        while connections.len() >= MAX_CONNECTIONS {
-            if let Some(oldest) = evictions.pop_front() {
-                oldest.cancel();
-            }
-            connections.join_next().await;
-        }
-        evictions.retain(|eviction| !eviction.is_cancelled());
-        let evict = CancellationToken::new();
-        evictions.push_back(evict.clone());
-        let connection = serve_connection(stream, router.clone(), stop.clone(), evict.clone());
-        connections.spawn(async move {
-            connection.await;
-            // The token of a connection that has ended is of no more use.
-            evict.cancel();
-        });
-        while connections.try_join_next().is_some() {}
+        connections.spawn(stream, router.clone(), stop.clone());
     }
-    connections.join_all().await;
+    connections.tasks.join_all().await;
 }
 
-/// Accepts a connection. If no file descriptor is left, closes one from the reserve.
-async fn accept(listener: &TcpListener, reserve: &mut Reserve) -> TcpStream {
-    loop {
-        reserve.refill();
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if lacks_descriptors(&error) && reserve.take() => {
-                if let Ok((stream, _)) = listener.accept().await {
-                    return stream;
+/// The open connections, and the reserve of file descriptors for a further one.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// The clients, oldest first.
+    clients: VecDeque<Client>,
+    reserve: Vec<File>,
+}
+
+/// A connected client.
+struct Client {
+    /// Cancelled to close the connection, and when the connection has ended.
+    close: CancellationToken,
+    is_busy: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// Accepts a connection. Closes another one if there are too many, or if no file descriptor is left.
+    /// May be dropped at any time.
+    async fn accept(&mut self, listener: &TcpListener) -> TcpStream {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.clients.retain(|client| !client.close.is_cancelled());
+            if self.tasks.len() >= MAX_CONNECTIONS {
+                self.close_oldest();
+                self.tasks.join_next().await;
+                continue;
+            }
+            self.refill();
+            match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                // The closed descriptor is free for the next attempt.
+                Err(error) if lacks_descriptors(&error) && self.reserve.pop().is_some() => {
+                    if let Ok((stream, _)) = listener.accept().await {
+                        return stream;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!("cannot accept a connection on the operator's port: {error}");
+                    if lacks_descriptors(&error) {
+                        self.close_oldest();
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
-            Err(error) => {
-                tracing::debug!("cannot accept a connection on the operator's port: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
+    }
+
+    /// Closes the oldest connection without a request in progress, if there is one. A request in progress
+    /// takes a few seconds at most.
+    fn close_oldest(&self) {
+        let is_idle = |client: &&Client| !client.is_busy.load(Ordering::Relaxed);
+        if let Some(client) = self.clients.iter().find(is_idle) {
+            client.close.cancel();
+        }
+    }
+
+    /// Opens descriptors until the reserve is full or the machine has no more.
+    fn refill(&mut self) {
+        while self.reserve.len() < RESERVE {
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.reserve.push(file);
+        }
+    }
+
+    fn spawn(&mut self, stream: TcpStream, router: Router, stop: CancellationToken) {
+        let (close, is_busy) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        self.clients.push_back(Client { close: close.clone(), is_busy: Arc::clone(&is_busy) });
+        self.tasks.spawn(async move {
+            let _end = close.clone().drop_guard();
+            tokio::select! {
+                () = serve_connection(stream, router, is_busy, stop) => (),
+                () = close.cancelled() => (),
+            }
+        });
     }
 }
 
@@ -95,63 +135,38 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 async fn serve_connection(
     stream: TcpStream,
     router: Router,
+    is_busy: Arc<AtomicBool>,
     stop: CancellationToken,
-    evict: CancellationToken,
 ) {
-    let has_request = Arc::new(AtomicBool::new(false));
     let router = TowerToHyperService::new(router);
-    let service = {
-        let has_request = Arc::clone(&has_request);
-        service_fn(move |request| {
-            has_request.store(true, Ordering::Relaxed);
-            router.call(request)
-        })
-    };
+    let service = service_fn(move |request| {
+        let (is_busy, response) = (Arc::clone(&is_busy), router.call(request));
+        async move {
+            is_busy.store(true, Ordering::Relaxed);
+            let response = response.await;
+            is_busy.store(false, Ordering::Relaxed);
+            response
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let limit = tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
-        () = evict.cancelled() => EVICTION_TIMEOUT,
-        () = stop.cancelled() => LAST_RESPONSE_TIMEOUT,
-        () = tokio::time::sleep(CONNECTION_TIMEOUT) => LAST_RESPONSE_TIMEOUT,
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async {
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = tokio::time::sleep(CONNECTION_TIMEOUT) => (),
+            }
+        } => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_RESPONSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+        }
     };
-    if !has_request.load(Ordering::Relaxed) {
-        return;
-    }
-    connection.as_mut().graceful_shutdown();
-    if let Ok(ended) = tokio::time::timeout(limit, connection).await {
-        log_end(ended);
-    }
-}
-
-fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!("a connection to the operator's port failed: {error}");
-    }
-}
-
-/// File descriptors that are kept open, to be closed when no other is left.
-struct Reserve(Vec<File>);
-
-impl Reserve {
-    fn new() -> Self {
-        Self(Vec::with_capacity(RESERVE))
-    }
-
-    /// Closes one of the descriptors. Returns false if none is left.
-    fn take(&mut self) -> bool {
-        self.0.pop().is_some()
-    }
-
-    /// Opens descriptors until the reserve is full or the machine has no more.
-    fn refill(&mut self) {
-        while self.0.len() < RESERVE {
-            let Ok(file) = File::open("/dev/null") else { return };
-            self.0.push(file);
-        }
     }
 }

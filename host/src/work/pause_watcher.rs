@@ -16,6 +16,7 @@ use crate::observe::health::{Health, Part};
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::error::WorkError;
 use crate::work::pauses::Pauses;
+use crate::work::rests::Rests;
 
 /// Interval at which the pauses are reread.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
@@ -26,6 +27,7 @@ pub(crate) struct PauseWatcher {
     pub queues: Arc<Queues>,
     pub catalog: Arc<CurrentCatalog>,
     pub health: Arc<Health>,
+    pub rests: Arc<Rests>,
     pub drain: CancellationToken,
 }
 
@@ -63,6 +65,7 @@ impl PauseWatcher {
         for target in self.pauses.refresh().await? {
             tracing::info!("{target} is resumed");
         }
+        self.rests.expire();
         let catalog = self.catalog.get();
         // A removed task is neither refused nor paused, so its held entries are released. Their
         // runs fail, and the entries are dead-lettered after the last attempt.

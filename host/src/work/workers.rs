@@ -61,6 +61,7 @@ pub(crate) async fn start(
         queues: Arc::clone(&shared.queues),
         catalog: Arc::clone(&shared.runner.catalog),
         health: Arc::clone(&shared.health),
+        rests: Arc::clone(&shared.rests),
         drain: drain.clone(),
     };
     parts.spawn(watcher.run());

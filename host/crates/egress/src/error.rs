@@ -145,15 +145,3 @@ pub(crate) fn printable(text: &str) -> String {
     }
     printable
 }
-
-/// Returns an error and its sources in one line, joined by ": ".
-pub(crate) fn chain(error: &SendError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
-}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::request::Parts;
-use loopabull_model::Reason;
+use loopabull_model::{Reason, chain};
 
 use crate::error::{self, Denied, RequestBodyError, SendError};
 
@@ -138,7 +138,7 @@ impl Progress {
     pub(crate) fn fail(&self, error: &SendError) {
         self.failure.get_or_init(|| match error {
             SendError::Denied(denied) => ExchangeFailure::Denied(Reason::from(denied.to_string())),
-            error => ExchangeFailure::Failed(Reason::from(error::chain(error))),
+            error => ExchangeFailure::Failed(Reason::from(chain(error))),
         });
     }
 

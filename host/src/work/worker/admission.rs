@@ -50,7 +50,7 @@ impl Admission {
                 }
             });
         }
-        if let Some(left) = self.rests.left(&entry.task) {
+        if let Some(left) = self.rests.left(&entry.task, &entry.id) {
             // A little later, and not all at once.
             let after = left + left.mul_f64(fastrand::f64() / 2.0);
             return Err(Settlement::Requeue { after });

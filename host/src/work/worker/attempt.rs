@@ -64,13 +64,13 @@ impl Attempts {
         if !matches!(run.outcome, Outcome::Conflict { .. }) {
             return Ok(run);
         }
-        self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
         let _lock = self.task_locks.exclusive(task).await;
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
         let begin = || self.journal.begin(&entry.id, &entry.task, attempt);
         if !matches!(retries.run(Need::Journal, begin).await?, Begun::Run { .. }) {
             return Ok(run);
         }
+        self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
         self.run_once(retries, planned).await
     }
 

@@ -30,12 +30,12 @@ use crate::work::worker::settle::Settler;
 /// to a half, so that the entries that were running do not run at the same time again.
 const CRASH_DELAY: Duration = Duration::from_secs(5);
 
-/// Maximum time for which a worker keeps a delivery while the machine is short of something. It is far
-/// below the acknowledgement timeout of a broker.
-const MAX_SHORTAGE: Duration = Duration::from_secs(5 * 60);
+/// Maximum time for which a worker keeps a delivery while the machine is short of something. It fits into the
+/// margin by which the acknowledgement timeout of a broker must exceed the timeout of a task.
+const MAX_SHORTAGE: Duration = Duration::from_secs(20);
 
-/// Maximum delay of a delivery that the worker gives up in such a time.
-const IN_TURN_DELAY: Duration = Duration::from_secs(10);
+/// Maximum delay of a delivery that the worker requeues after such a time.
+const SHORTAGE_DELAY: Duration = Duration::from_secs(2);
 
 /// Processes the deliveries of all workers.
 pub(crate) struct Deliveries {
@@ -119,7 +119,7 @@ impl Deliveries {
                 || retry.wait(shortage).await.is_err()
                 || targets.iter().any(|target| self.pauses.is_paused(target))
             {
-                let after = IN_TURN_DELAY.mul_f64(fastrand::f64());
+                let after = SHORTAGE_DELAY.mul_f64(fastrand::f64());
                 return Ok(Decided::without_run(Settlement::Requeue { after }));
             }
             // The next run may take an hour, during which nothing is missing.
@@ -188,8 +188,11 @@ impl Deliveries {
         }
         let entry = &delivery.entry;
         match &run.outcome {
-            Outcome::Unavailable { reason } => self.admission.rests.begin(&entry.task, reason),
-            _ => self.admission.rests.end(&entry.task),
+            Outcome::Unavailable { reason } => {
+                self.admission.rests.begin(&entry.task, &entry.id, reason);
+            }
+            outcome if outcome.has_started() => self.admission.rests.end(&entry.task),
+            _ => (),
         }
         let output = run.output.text.clone();
         let decided = Decided::after_run(entry, policy, &run.outcome, run.attempt, output);
