@@ -1,10 +1,14 @@
 //! Base64, decoded as Python's `base64.b64decode` does.
 //!
 //! Characters outside the base64 alphabet are skipped. This is necessary, because publishers break the text
-//! into lines. Decoding stops at the first `=` that completes a group of four characters (CPython,
+//! into lines. An `=` that does not complete a group of four characters is skipped as well (CPython,
 //! `Modules/binascii.c`, `a2b_base64` without its strict mode).
+//!
+//! We are stricter in one case: characters of the alphabet after the padding are an error. CPython 3.11 ignores
+//! them, and CPython 3.13 decodes them, so the same text has two values.
 
-/// The error for a text that is not base64: it has characters outside ASCII, or its last group is incomplete.
+/// The error for a text that is not base64: it has characters outside ASCII, its last group is incomplete, or it
+/// goes on after its padding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NotBase64;
 
@@ -15,24 +19,24 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
     }
     let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
     let (mut group, mut count, mut padding) = (0_u32, 0, 0);
-    for &byte in text {
+    for (index, &byte) in text.iter().enumerate() {
         if byte == b'=' {
             if count >= 2 {
                 padding += 1;
                 if count + padding >= 4 {
                     let bytes = (group << (6 * (4 - count))).to_be_bytes();
                     out.extend_from_slice(&bytes[1..count]);
-                    return Ok(out);
+                    let goes_on = text[index..].iter().any(|&byte| is_in_alphabet(byte));
+                    return if goes_on { Err(NotBase64) } else { Ok(out) };
                 }
             }
             continue;
         }
-        let value = VALUES[usize::from(byte)];
-        if value >= 64 {
+        if !is_in_alphabet(byte) {
             continue;
         }
         padding = 0;
-        group = group << 6 | u32::from(value);
+        group = group << 6 | u32::from(VALUES[usize::from(byte)]);
         count += 1;
         if count == 4 {
             out.extend_from_slice(&group.to_be_bytes()[1..]);
@@ -40,6 +44,10 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
         }
     }
     if count == 0 { Ok(out) } else { Err(NotBase64) }
+}
+
+fn is_in_alphabet(byte: u8) -> bool {
+    VALUES[usize::from(byte)] < 64
 }
 
 /// The value of each byte in base64. A byte outside the alphabet has a value of 64 or more.
@@ -80,10 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_after_padding() {
-        check("Zm9vYg==Zm9v", Ok("foob"));
+    fn a_text_that_goes_on_after_its_padding_is_refused() {
         check("Zm9vYmE=!", Ok("fooba"));
         check("Zg=\n=", Ok("f"));
+        check("Zg==\n\n=_", Ok("f"));
+        check("Zm9vYg==Zm9v", Err(NotBase64));
+        check("Zm9vYmE=_n", Err(NotBase64));
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! | reads the certificate with two libraries. Only the second library reads an indented block, so the two may use different certificates, and any key can sign for any name | reads the certificate once: the first PEM block that starts at the beginning of a line |
 //! | accepts every algorithm that OpenSSL has for certificates | accepts RSA with SHA-1, SHA-256, SHA-512, and with SHA-384 if the CA has 2048 bits; keys of 1024 to 8192 bits; no MD5 |
 //! | accepts any common name | accepts printable ones of at most 255 bytes |
+//! | ignores base64 text after the padding (CPython 3.11) or decodes it (CPython 3.13) | rejects the message |
 //! | accepts a certificate of any length | accepts certificates of up to 64 KiB of base64 text |
 //! | accepts a version 1 CA certificate, which has no basic constraints | requires basic constraints with `CA:TRUE` |
 //! | applies the name and policy constraints of a CA | refuses a CA with such constraints |

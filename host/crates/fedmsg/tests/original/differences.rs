@@ -45,6 +45,23 @@ fn a_body_that_raises_an_exception_in_the_original_is_refused() {
     check_leaf("elliptic", "TypeError", "bad-key");
 }
 
+/// Versions of Python disagree on such a text, so the same message would have two signatures.
+#[test]
+fn base64_text_after_the_padding_is_refused() {
+    let original = original();
+    let text = original.signed("good");
+    let body: Value = serde_json::from_str(&text).unwrap();
+    // The signature has 128 bytes, so its text ends in padding.
+    let signature = body["signature"].as_str().unwrap().trim_end();
+    assert!(signature.ends_with('='), "{signature}");
+    let changed = with(&text, "signature", Some(json!(format!("{signature}Zm9v"))));
+    let verifier = original.verifier("ca.crt", Some("crl.pem"));
+    assert_eq!(word(&verifier, &changed), "bad-base64");
+    // CPython 3.11 ignores the rest, and 3.13 decodes it.
+    let theirs = original.verdict(&changed, "ca.crt", Some("crl.pem"));
+    assert!(["accepted", "refused"].contains(&theirs.as_str()), "{theirs}");
+}
+
 #[test]
 fn a_body_that_a_task_cannot_read_is_refused() {
     check_msg(r#""\ud800""#, "lone-surrogate");

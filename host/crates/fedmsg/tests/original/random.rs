@@ -62,7 +62,8 @@ const CRLS: [Option<&str>; 8] = [
 
 /// The reasons for which this crate may refuse a message that the Python fedmsg accepts. The table in the
 /// crate's documentation explains these reasons.
-const STRICTER: [&str; 12] = [
+const STRICTER: [&str; 13] = [
+    "bad-base64",
     "lone-surrogate",
     "body-not-json",
     "body-too-deep",
