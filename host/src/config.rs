@@ -181,6 +181,12 @@ impl Config {
 
     /// Checks the range of each value, and rules that involve several keys.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let is_name = |name: &&String| {
+            name.parse::<http::uri::Authority>().is_ok_and(|authority| authority.host() == **name)
+        };
+        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
+            return Err(ConfigError::AllowedHost { name: escape_harmful(name) });
+        }
         // In AMQP, a prefetch of 0 means that there is no limit. So 0 is not allowed.
         let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
         let own = own.map(|(key, value)| (key.to_owned(), value));
@@ -366,6 +372,18 @@ mod tests {
         let config: Config =
             toml::from_str("[queues.a]\nworkers = 2\nexclusive_order = true").unwrap();
         assert!(matches!(config.validate(), Err(ConfigError::ExclusiveOrder { .. })));
+    }
+
+    #[test]
+    fn an_allowed_host_is_a_name_without_a_port() {
+        let validate = |name: &str| {
+            let allowed_hosts = vec![name.to_owned()];
+            Config { allowed_hosts, ..Config::default() }.validate()
+        };
+        assert!(validate("queue.example.org").is_ok());
+        for name in ["queue.example.org:8480", "http://queue.example.org", "a b", ""] {
+            assert!(matches!(validate(name), Err(ConfigError::AllowedHost { .. })), "{name}");
+        }
     }
 
     #[test]

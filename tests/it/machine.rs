@@ -167,14 +167,22 @@ fn clients_that_read_nothing_do_not_stop_the_port() {
 #[test]
 fn a_request_for_another_host_is_refused() {
     let host = host();
-    let daemon = host.start(&[]);
+    host.write("loopabull.toml", "allowed_hosts = ['queue.example.org']\n");
+    let daemon = host.start(&["--config", "loopabull.toml"]);
     let get = |name: &str| {
         let url = format!("http://{}/status", daemon.address());
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let response = ureq::Agent::from(config).get(url).header("Host", name).call().unwrap();
         response.status().as_u16()
     };
-    assert_eq!((get("evil.example"), get("localhost:8480"), get("10.1.2.3")), (403, 200, 200));
+    for (name, status) in [
+        ("evil.example", 403),
+        ("localhost:8480", 200),
+        ("10.1.2.3", 200),
+        ("queue.example.org:8480", 200),
+    ] {
+        assert_eq!(get(name), status, "{name}");
+    }
     daemon.stop();
 }
 

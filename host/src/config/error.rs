@@ -22,6 +22,8 @@ pub enum ConfigError {
     Range { key: String, value: u32 },
     #[error("queue `{queue}` has {workers} workers, but `exclusive_order` allows only one")]
     ExclusiveOrder { queue: QueueName, workers: u32 },
+    #[error("`{name}` in `allowed_hosts` is not the name of a host without a port")]
+    AllowedHost { name: String },
     #[error("the directories `state` and `{key}` overlap")]
     Nested { key: &'static str },
     #[error("the queue `workers` cannot be configured under `[queues]`")]

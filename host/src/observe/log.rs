@@ -49,7 +49,7 @@ pub(crate) fn start() -> WorkerGuard {
 pub(crate) fn take_lost_lines() -> u64 {
     let dropped = DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64);
     let lost = dropped + UNWRITTEN.load(Ordering::Relaxed);
-    lost.saturating_sub(TAKEN.swap(lost, Ordering::Relaxed))
+    lost.saturating_sub(TAKEN.fetch_max(lost, Ordering::Relaxed))
 }
 
 /// Standard error. Every write succeeds: a line that cannot be written is counted.

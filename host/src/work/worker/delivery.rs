@@ -30,9 +30,10 @@ use crate::work::worker::settle::Settler;
 /// to a half, so that the entries that were running do not run at the same time again.
 const CRASH_DELAY: Duration = Duration::from_secs(5);
 
-/// Maximum time for which a worker keeps a delivery while the machine is short of something. It fits into the
-/// margin by which the acknowledgement timeout of a broker must exceed the timeout of a task.
-const MAX_SHORTAGE: Duration = Duration::from_secs(20);
+/// Time after which a worker does not wait again with a delivery while the machine is short of something. With
+/// the last wait of the back-off, at most 15 s, it fits into the margin by which the acknowledgement timeout
+/// of a broker must exceed the timeout of a task.
+const MAX_SHORTAGE: Duration = Duration::from_secs(10);
 
 /// Maximum delay of a delivery that the worker requeues after such a time.
 const SHORTAGE_DELAY: Duration = Duration::from_secs(2);
