@@ -34,6 +34,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for the last response of a connection.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before idle connections are looked for again, if all connections have a request in progress.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,34 +70,48 @@ struct Client {
 
 impl Connections {
     /// Accepts a connection. Closes another one if there are too many, or if no file descriptor is left.
-    /// May be dropped at any time.
+    /// When it is dropped, a connection that waits for room is lost, and nothing else.
     async fn accept(&mut self, listener: &TcpListener) -> TcpStream {
         loop {
-            while self.tasks.try_join_next().is_some() {}
-            self.clients.retain(|client| !client.close.is_cancelled());
-            if self.tasks.len() >= MAX_CONNECTIONS {
-                self.close_oldest();
-                self.tasks.join_next().await;
-                continue;
-            }
             self.refill();
-            match listener.accept().await {
-                Ok((stream, _)) => return stream,
+            let mut accepted = listener.accept().await;
+            while accepted.as_ref().is_err_and(lacks_descriptors) && self.reserve.pop().is_some() {
                 // The closed descriptor is free for the next attempt.
-                Err(error) if lacks_descriptors(&error) && self.reserve.pop().is_some() => {
-                    if let Ok((stream, _)) = listener.accept().await {
-                        return stream;
-                    }
+                accepted = listener.accept().await;
+            }
+            match accepted {
+                Ok((stream, _)) => {
+                    self.make_room().await;
+                    return stream;
                 }
                 Err(error) => {
                     tracing::debug!("cannot accept a connection on the operator's port: {error}");
                     if lacks_descriptors(&error) {
+                        self.forget_closed();
                         self.close_oldest();
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    /// Waits until a further connection is allowed, and closes an idle one for it.
+    async fn make_room(&mut self) {
+        loop {
+            self.forget_closed();
+            if self.tasks.len() < MAX_CONNECTIONS {
+                return;
+            }
+            self.close_oldest();
+            // If all have a request in progress, one of them may soon be idle.
+            let _ = tokio::time::timeout(BUSY_PAUSE, self.tasks.join_next()).await;
+        }
+    }
+
+    fn forget_closed(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.clients.retain(|client| !client.close.is_cancelled());
     }
 
     /// Closes the oldest connection without a request in progress, if there is one. A request in progress
