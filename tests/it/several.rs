@@ -75,7 +75,7 @@ fn an_exclusive_order_is_kept_across_two_hosts() {
     assert!(verdict.duplicated.is_empty(), "{verdict}");
     let ids: Vec<_> = oracle.ends.iter().map(|end| end.run.id.clone()).collect();
     let expected: Vec<_> = (0..60).map(|number| format!("m-{number}")).collect();
-    assert_eq!(ids, expected);
+    assert_eq!(ids, expected, "starts: {:?}\nfirst host: {}", oracle.starts, hosts[0].log());
     for pair in oracle.starts.windows(2).zip(&oracle.ends) {
         let (starts, end) = pair;
         assert!(starts[1].at >= end.at, "two runs overlap: {pair:?}");

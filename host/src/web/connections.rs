@@ -105,7 +105,7 @@ impl Connections {
             }
             self.close_oldest();
             // If all have a request in progress, one of them may soon be idle.
-            let _ = tokio::time::timeout(BUSY_PAUSE, self.tasks.join_next()).await;
+            drop(tokio::time::timeout(BUSY_PAUSE, self.tasks.join_next()).await);
         }
     }
 
