@@ -6,6 +6,7 @@
 //! watch. The daemon does not process messages itself.
 
 mod orphans;
+mod playbook_checks;
 pub(crate) mod reexec;
 mod reload;
 pub(crate) mod state_dir;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Role, StaffedQueue};
+use crate::daemon::playbook_checks::PlaybookChecks;
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest;
@@ -39,9 +41,9 @@ use crate::tasks::discovery::Discovery;
 use crate::web::Web;
 use crate::work::ack_timeout::{self, TimeoutTooLong};
 use crate::work::pauses::Pauses;
-use crate::work::rests::Rests;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
+use crate::work::unknown_tasks::UnknownTasks;
 use crate::work::workers;
 use loopabull_playbook::{PlaybookError, Playbooks};
 
@@ -154,6 +156,9 @@ impl Daemon {
         let mut parts = JoinSet::new();
         let queues = staffed_queues(config, &work);
         parts.spawn(Reload::new(config, &work, discovery).run());
+        if role != Role::Ingest {
+            parts.spawn(PlaybookChecks::new(&work).run());
+        }
         let ingest = ingest::shared::Shared {
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
@@ -166,6 +171,7 @@ impl Daemon {
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
         let port = Web {
             health: Arc::clone(&work.health),
+            catalog: Arc::clone(&work.runner.catalog),
             activity: Arc::clone(&work.activity),
             metrics: Arc::clone(&work.metrics),
             queues: Arc::clone(&work.queues),
@@ -298,7 +304,10 @@ async fn open(
     };
     let catalog = runner.catalog.get();
     let tasks = || catalog.routes.tasks().into_iter().map(Arc::as_ref);
-    let queues = Queues::open(&config.queues(tasks())).await.map_err(DaemonError::Queues)?;
+    let health = Arc::new(Health::default());
+    let mut settings = config.queues(tasks());
+    UnknownTasks::read(&config.state, &health).add_to(&mut settings);
+    let queues = Queues::open(&settings).await.map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
         let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
         if !too_long.is_empty() && !config.ignore_consumer_timeout {
@@ -308,14 +317,11 @@ async fn open(
             tracing::warn!("{task}; its messages may be redelivered while it runs");
         }
     }
-    let health = Arc::new(Health::default());
-    reload::report_problems(&catalog, &health);
     Ok(Shared {
         queues: Arc::new(queues),
         runner,
         journal,
         pauses,
-        rests: Arc::new(Rests::new(Arc::clone(&health))),
         health,
         activity: Arc::default(),
         metrics: Arc::default(),

@@ -6,5 +6,6 @@ pub(crate) mod catalog;
 pub mod discovery;
 mod files;
 mod grants;
+pub(crate) mod playbook;
 pub(crate) mod secrets;
 mod stamp;

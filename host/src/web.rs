@@ -29,6 +29,7 @@ use crate::observe::activity::Activity;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::Status;
+use crate::tasks::catalog::CurrentCatalog;
 use crate::work::pauses::Pauses;
 
 /// Time limit for reading the depths of the queues. After this time, a response contains no depths.
@@ -37,6 +38,7 @@ const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The HTTP server of the operator's port, with the parts of the daemon on which it reports.
 pub(crate) struct Web {
     pub health: Arc<Health>,
+    pub catalog: Arc<CurrentCatalog>,
     pub activity: Arc<Activity>,
     pub metrics: Arc<Metrics>,
     pub queues: Arc<Queues>,
@@ -77,6 +79,9 @@ impl Web {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = self.health.problems();
+        let tasks = self.catalog.get();
+        problems
+            .extend(tasks.problems().map(|(task, problem)| format!("task `{task}`: {problem}")));
         problems.extend(self.queues.problem());
         problems
     }

@@ -4,7 +4,7 @@
 
 use loopabull_testbed::{Rabbit, python};
 
-use crate::test_host::{TestHost, text};
+use crate::test_host::{TestHost, message, text, wait_for};
 
 fn run(host: &TestHost, arguments: &[&str], url: &str) -> (i32, String) {
     let output = host.run(&[arguments, &["--amqp-url", url]].concat());
@@ -19,16 +19,17 @@ fn plan_changes_nothing_and_apply_creates_missing_queues() {
     host.add_guest("good", "x", "queue = 'slow'", "i32.const 0");
     let (code, plan) = run(&host, &["broker", "plan"], &url);
     assert_eq!(code, 0, "{plan}");
-    assert_eq!(plan.matches("missing  ").count(), 14, "{plan}");
+    assert_eq!(plan.matches("missing  ").count(), 15, "{plan}");
     assert!(plan.contains("RabbitMQ 3.") || plan.contains("RabbitMQ 4."), "{plan}");
     assert!(plan.contains("missing  slow.wait.10m"), "{plan}");
+    assert!(plan.contains("missing  slow.held.good"), "{plan}");
     assert!(plan.contains("x-dead-letter-strategy='at-least-once'"), "{plan}");
     assert_eq!(vhost.list_queues(), "");
     let (code, made) = run(&host, &["broker", "apply"], &url);
-    assert_eq!((code, made.matches("created  ").count()), (0, 14), "{made}");
-    assert_eq!(vhost.list_queues().lines().count(), 14);
+    assert_eq!((code, made.matches("created  ").count()), (0, 15), "{made}");
+    assert_eq!(vhost.list_queues().lines().count(), 15);
     let (_, plan) = run(&host, &["broker", "plan"], &url);
-    assert_eq!(plan.matches("exists  ").count(), 14, "{plan}");
+    assert_eq!(plan.matches("exists  ").count(), 15, "{plan}");
     let json = host.run(&["broker", "plan", "--json", "--amqp-url", &url]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["changes"][0]["state"], "same");
@@ -51,6 +52,38 @@ fn a_queue_that_differs_from_our_declaration_is_reported_and_used() {
     assert!(plan.contains("rabbitmqctl set_policy"), "{plan}");
     let daemon = host.start(&["--amqp-url", &url]);
     assert!(host.log().contains("queue `workers` differs from our declaration"), "{}", host.log());
+    daemon.stop();
+}
+
+/// A user of the broker who may not create queues pauses a task. The queue for its held messages cannot be made.
+#[test]
+fn a_paused_task_stops_no_other_task_if_its_queue_cannot_be_created() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    run(&TestHost::new(), &["broker", "apply"], &vhost.url());
+    let user = format!("user-{}", vhost.name);
+    rabbit.ctl(&["add_user", &user, "p"]);
+    rabbit.ctl(&["set_permissions", "-p", &vhost.name, &user, "^$", ".*", ".*"]);
+    let url = vhost.url().replace("guest:guest", &format!("{user}:p"));
+    let host = TestHost::new();
+    host.add_guest("good", "x", "", "i32.const 0").add_guest("other", "y", "", "i32.const 0");
+    let daemon = host.start(&["--workers", "2", "--amqp-url", &url]);
+    let (code, said) = daemon.get("/readyz");
+    assert_eq!(code, 503);
+    assert!(said.contains("cannot create queue `workers.held.good` and 1 more"), "{said}");
+    assert!(said.contains("broker apply"), "{said}");
+    assert!(host.run(&["pause", "--task", "good"]).status.success());
+    wait_for("the pause", || daemon.status()["pauses"][0].is_object().then_some(()));
+    let messages: Vec<String> = (0..12)
+        .map(|number| message(&format!("m-{number}"), ["x", "y"][number % 2], "{}"))
+        .collect();
+    host.run_with_input(&["inject", "-", "--amqp-url", &url], &messages.join("\n"));
+    wait_for("the runs of the other task", || (host.runs().len() == 6).then_some(()));
+    wait_for("the other messages", || (daemon.depth("delayed") == Some(6)).then_some(()));
+    assert_eq!(host.tally(), [("other success".to_owned(), 6)].into());
+    assert_eq!(daemon.depth("dead"), Some(0));
+    run(&host, &["broker", "apply"], &vhost.url());
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.stop();
 }
 

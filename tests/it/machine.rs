@@ -93,9 +93,10 @@ fn a_missing_ansible_costs_no_attempt() {
     host.inject(&messages(6));
     wait_for("readiness to tell", || {
         let (status, problems) = daemon.get("/readyz");
-        (status == 503 && problems.contains("start of task `playbook`: ")).then_some(())
+        (status == 503 && problems.contains("task `playbook`: refused: ")).then_some(())
     });
     fs::rename(&away, &program).unwrap();
+    wait_for("the release", || (daemon.depth("held") == Some(0)).then_some(()));
     check_runs(&host, &daemon, 6);
     daemon.stop();
 }

@@ -125,6 +125,102 @@ fn tasks_come_and_go_while_the_daemon_runs() {
     daemon.stop();
 }
 
+/// A playbook that is broken before the start is treated like one that is broken while the daemon runs.
+#[test]
+fn playbooks_that_are_broken_at_the_start_are_refused() {
+    let host = TestHost::new();
+    host.add_playbook("syntax", "topics = ['a']", "    - no_such_module_at_all: {}\n");
+    host.add_playbook("role", "topics = ['a']", "    - import_role: { name: absent }\n");
+    host.add_playbook("good", "topics = ['a']", "    - debug: { msg: one }\n");
+    let daemon = host.start(&[]);
+    host.inject(&[message("m-1", "a", "{}")]);
+    wait_for("the run of the good playbook", || {
+        (host.tally().get("good success") == Some(&1)).then_some(())
+    });
+    wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
+    wait_for("the checks to be done", || {
+        (!problems(&daemon).contains("not checked")).then_some(())
+    });
+    assert_eq!(daemon.get("/readyz").0, 503);
+    let said = problems(&daemon);
+    assert!(
+        said.contains("task `syntax`: refused") && said.contains("task `role`: refused"),
+        "{said}"
+    );
+    assert!(!said.contains("`good`"), "{said}");
+    let listed = crate::test_host::text(&host.run(&["tasks"]).stdout);
+    assert_eq!(listed.matches("refused: ").count(), 2, "{listed}");
+    daemon.stop();
+
+    host.add_playbook("syntax", "topics = ['a']", "    - debug: { msg: two }\n");
+    std::fs::create_dir_all(host.path("playbooks/roles/absent/tasks")).unwrap();
+    host.write("playbooks/roles/absent/tasks/main.yml", "- debug: { msg: three }\n");
+    let daemon = host.start(&[]);
+    wait_for("the runs", || (host.runs().len() == 3).then_some(()));
+    assert!(host.runs().iter().all(|run| run.outcome.is_success() && run.attempt == 1));
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.stop();
+}
+
+fn check_uninstalled(flags: &[&str]) {
+    let host = TestHost::new();
+    host.add_guest("a", "a", "", "i32.const 0").add_guest("other", "z", "", "i32.const 0");
+    let messages =
+        [message("m-1", "a", "{}"), message("m-2", "a", "{}"), message("m-3", "z", "{}")];
+    host.run_with_input(&[&["inject", "-"], flags].concat(), &messages.join("\n"));
+    std::fs::rename(host.path("tasks/a.wasm"), host.path("a.wasm")).unwrap();
+    for _ in 0..2 {
+        let daemon = host.start(flags);
+        wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
+        let said = "tasks that are not installed: messages wait for `a`";
+        wait_for("the report", || daemon.get("/readyz").1.contains(said).then_some(()));
+        assert_eq!(daemon.get("/readyz").0, 503);
+        daemon.wait_until_idle();
+        assert_eq!(host.tally(), [("other success".to_owned(), 1)].into());
+        daemon.stop();
+    }
+    let daemon = host.start(flags);
+    std::fs::rename(host.path("a.wasm"), host.path("tasks/a.wasm")).unwrap();
+    wait_for("the runs", || (host.tally().get("a success") == Some(&2)).then_some(()));
+    assert!(host.runs().iter().all(|run| run.attempt == 1));
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn messages_of_a_task_that_is_not_installed_wait_in_the_embedded_queue() {
+    check_uninstalled(&[]);
+}
+
+#[test]
+fn messages_of_a_task_that_is_not_installed_wait_in_rabbitmq() {
+    let url = loopabull_testbed::Rabbit::shared().vhost().url();
+    check_uninstalled(&["--amqp-url", &url]);
+}
+
+/// The files of a role do not belong to the playbook's own files. So only a run finds out that they are gone.
+#[test]
+fn a_role_that_vanishes_costs_no_attempt() {
+    let host = TestHost::new();
+    std::fs::create_dir_all(host.path("playbooks/roles/r/tasks")).unwrap();
+    host.write("playbooks/roles/r/tasks/main.yml", "- debug: { msg: one }\n");
+    host.add_playbook("b", "topics = ['a']", "    - import_role: { name: r }\n");
+    let daemon = host.start(&[]);
+    host.inject(&[message("m-1", "a", "{}")]);
+    wait_for("the first run", || (host.tally().get("b success") == Some(&1)).then_some(()));
+    std::fs::rename(host.path("playbooks/roles"), host.path("roles")).unwrap();
+    host.inject(&[message("m-2", "a", "{}"), message("m-3", "a", "{}")]);
+    wait_for("the messages to wait", || (daemon.depth("held") == Some(2)).then_some(()));
+    assert!(problems(&daemon).contains("task `b`: refused"), "{}", problems(&daemon));
+    assert_eq!(daemon.get("/readyz").0, 503);
+    std::fs::rename(host.path("roles"), host.path("playbooks/roles")).unwrap();
+    wait_for("the other runs", || (host.tally().get("b success") == Some(&3)).then_some(()));
+    let attempts: Vec<_> = host.runs().iter().map(|run| run.attempt).collect();
+    assert!(attempts.iter().all(|attempt| *attempt == 1), "{attempts:?}");
+    assert_eq!(daemon.get("/readyz").0, 200);
+    daemon.stop();
+}
+
 #[test]
 fn messages_of_a_broken_playbook_wait_until_it_is_mended() {
     let host = TestHost::new();
@@ -175,7 +271,7 @@ fn a_directory_that_was_never_there_is_no_problem() {
     let daemon = host.start(&[]);
     host.add_playbook("b", "", "    - debug: { msg: two }\n");
     wait_for("the playbook to be loaded", || host.log().contains("changed: b").then_some(()));
-    assert_eq!(problems(&daemon), "[]");
+    wait_for("the checks", || (problems(&daemon) == "[]").then_some(()));
     // The directory may be created later.
     std::fs::create_dir(host.path("tasks")).unwrap();
     host.add_guest("c", "c", "", "i32.const 0");
@@ -205,9 +301,16 @@ fn held_messages_go_on_when_their_task_moves_to_another_queue_or_goes() {
     for ending in ["wasm", "toml"] {
         std::fs::remove_file(host.path(&format!("tasks/goes.{ending}"))).unwrap();
     }
-    wait_for("the message of the removed task to be settled", || {
-        host.tally().get("goes not-started").map(|_| ())
+    wait_for("the report of the removed task", || {
+        problems(&daemon).contains("not installed: messages wait for `goes`").then_some(())
     });
+    assert_eq!(daemon.depth("held"), Some(1));
+    daemon.stop();
+    // The operator does not want the messages of removed tasks any more.
+    host.write("loopabull.toml", "refused_tasks = 'dead-letter'");
+    let daemon = host.start(&["--queue", "slow=1", "--config", "loopabull.toml"]);
+    wait_for("the dead letter", || (daemon.depth("dead") == Some(1)).then_some(()));
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     daemon.stop();
 }
 

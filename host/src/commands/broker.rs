@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_queue::{Backend, Declaration, Plan, Queues};
+use loopabull_queue::{Backend, Declaration, Plan};
 
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::table::Table;
@@ -12,9 +12,10 @@ use crate::tasks::discovery::Discovery;
 
 /// Show or create the queues on RabbitMQ
 ///
-/// Each queue needs several queues on the broker: the queue itself, its dead-letter queue, and delay
-/// queues for retries. The daemon creates missing queues at start. Use this command to review the
-/// changes first, or to create the queues as another RabbitMQ user.
+/// Each queue needs several queues on the broker: the queue itself, its dead-letter queue, delay queues
+/// for retries, and for each task a queue that holds its messages while it is paused or refused. The
+/// daemon creates the last kind when it is needed, and the others at start. Use this command to review
+/// the changes first, or to create all queues as another RabbitMQ user.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArgs {
     #[command(subcommand)]
@@ -59,7 +60,7 @@ pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
         table.push(vec![sign.to_owned(), change.queue.clone(), change.arguments.clone()]);
     }
     if !is_plan {
-        block_on(Queues::open(&queues))??;
+        block_on(Plan::apply(settings, &queues.queues))??;
     }
     print(&table.render())?;
     for change in &plan.changes {

@@ -1,7 +1,5 @@
 //! The command `check` checks the configuration, the tasks and the queue without starting the daemon.
 
-use std::time::Duration;
-
 use clap::Args;
 use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind, chain};
@@ -17,9 +15,6 @@ use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Severity};
 use crate::work::ack_timeout;
-
-/// Timeout for Ansible's check of one playbook.
-const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Check the configuration, the tasks and the queue
 ///
@@ -116,10 +111,12 @@ async fn check_playbooks(
         }
         Err(error) => problems.push(format!("cannot sandbox playbooks: {}", chain(error))),
     }
-    for task in tasks {
-        let Some(secrets) = catalog.secrets(&task.name) else { continue };
-        if let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await {
-            problems.push(format!("`{}.yml`: {}", task.name, chain(error)));
+    for (task, playbook) in catalog.playbooks() {
+        if let Err(error) = playbook.check(task, &playbooks).await {
+            problems.push(format!("`{}.yml`: cannot be checked now: {}", task.name, chain(error)));
+        }
+        if let Some(reason) = playbook.failure() {
+            problems.push(format!("`{}.yml`: {reason}", task.name));
         }
         if playbooks.becomes_here(task) {
             let file = format!("{}.yml", task.name);

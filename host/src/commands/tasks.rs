@@ -1,16 +1,18 @@
 //! The command `tasks` lists the tasks, and creates the crate of a new task.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use loopabull_model::{TaskName, Topic, TopicPattern};
+use loopabull_model::{TaskName, Topic, TopicPattern, chain};
+use loopabull_playbook::Playbooks;
 use loopabull_wasm::ComponentRunner;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{print, print_plain};
+use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
@@ -56,6 +58,9 @@ enum TasksCommand {
 }
 
 /// List the tasks with their topics and grants, and the reasons why tasks are refused
+///
+/// Compiles the components and checks the playbooks with Ansible, which takes about a second for each
+/// playbook.
 #[derive(Debug, Args)]
 struct ListArgs {}
 
@@ -89,23 +94,47 @@ fn list(config: &Config) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
     let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
+    let unchecked = block_on(check_playbooks(config, &catalog))?;
     let mut table = Table::new(&["TASK", "KIND", "TOPICS", "GRANTS", "STATE"]);
     let mut is_well = true;
     for task in catalog.routes.tasks() {
         let topics: Vec<_> = task.patterns().iter().map(ToString::to_string).collect();
         let kinds = task.manifest.grants.kinds();
-        let refused = catalog.refused(&task.name);
-        is_well &= refused.is_none();
+        let state = match (catalog.refused(&task.name), unchecked.get(&task.name)) {
+            (Some(reason), _) => format!("refused: {reason}"),
+            (None, Some(reason)) => format!("not checked: {reason}"),
+            (None, None) => "loaded".to_owned(),
+        };
+        is_well &= state == "loaded";
         table.push(vec![
             task.name.to_string(),
             task.kind.to_string(),
             topics.join(" "),
             if kinds.is_empty() { "-".to_owned() } else { kinds.join(", ") },
-            refused.map_or("loaded".to_owned(), |why| format!("refused: {why}")),
+            state,
         ]);
     }
     print_plain(&table.render())?;
     Ok(if is_well { DONE } else { FAILED })
+}
+
+/// Checks the playbooks with Ansible. Returns the playbooks that could not be checked, and the reasons.
+async fn check_playbooks(config: &Config, catalog: &Catalog) -> BTreeMap<TaskName, String> {
+    let mut unchecked = BTreeMap::new();
+    if catalog.playbooks().next().is_none() {
+        return unchecked;
+    }
+    let opened = Playbooks::open(&config.playbook_settings("tries"));
+    for (task, playbook) in catalog.playbooks() {
+        let checked = match &opened {
+            Ok(playbooks) => playbook.check(task, playbooks).await.map_err(chain),
+            Err(error) => Err(chain(error)),
+        };
+        if let Err(reason) = checked {
+            unchecked.insert(task.name.clone(), reason);
+        }
+    }
+    unchecked
 }
 
 fn new(config: &Config, args: &NewArgs) -> Result<u8, Failure> {

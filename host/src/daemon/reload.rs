@@ -2,16 +2,17 @@
 //!
 //! This module decides when the task directories are reread. Each reload builds a new catalog,
 //! which is the set of loaded tasks, and replaces the current catalog as a whole. If the new
-//! version of a component cannot be loaded, the previous version stays in use. An invalid playbook
-//! is refused. `/readyz` reports both cases as problems. A task with a new queue takes effect only
-//! after a restart, because queues and their workers cannot change while the daemon runs.
+//! version of a component cannot be loaded, the previous version stays in use, and `/readyz` reports
+//! the problem. The playbooks of a new catalog are checked by `playbook_checks`. A task with a new
+//! queue takes effect only after a restart, because queues and their workers cannot change while the
+//! daemon runs.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{QueueName, TaskName, chain};
+use loopabull_model::{QueueName, TaskName};
 use loopabull_queue::Queues;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -23,7 +24,6 @@ use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::work::ack_timeout;
-use crate::work::rests::Rests;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
 
@@ -35,9 +35,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval at which the directories are reread without a notification, because some file systems
 /// send no notifications.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
-/// Timeout for Ansible's check of one playbook.
-const PLAYBOOK_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Applies changes in the task directories.
 pub(crate) struct Reload {
     config: Config,
@@ -46,12 +43,11 @@ pub(crate) struct Reload {
     work_queues: Arc<Queues>,
     runner: Arc<Runner>,
     health: Arc<Health>,
-    rests: Arc<Rests>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     current: Arc<Discovery>,
-    /// Changed tasks that could not be loaded or checked, because the machine was short of something.
-    unchecked: BTreeSet<TaskName>,
+    /// Changed tasks that could not be loaded, because the machine was short of something.
+    short: BTreeSet<TaskName>,
 }
 
 impl Reload {
@@ -66,11 +62,10 @@ impl Reload {
             work_queues: Arc::clone(&work.queues),
             runner: Arc::clone(&work.runner),
             health: Arc::clone(&work.health),
-            rests: Arc::clone(&work.rests),
             metrics: Arc::clone(&work.metrics),
             drain: work.shutdown.drain.clone(),
             current,
-            unchecked: BTreeSet::new(),
+            short: BTreeSet::new(),
         }
     }
 
@@ -79,6 +74,7 @@ impl Reload {
         let drain = self.drain.clone();
         let (sender, mut changes) = mpsc::channel(1);
         let folders = [self.config.tasks.clone(), self.config.playbooks.clone()];
+        let mut is_notified = false;
         loop {
             // Each iteration creates a new watcher, because a directory may have been replaced. The
             // watcher also reports changes during the following reload.
@@ -91,9 +87,15 @@ impl Reload {
                 () = self.reload() => (),
                 () = drain.cancelled() => return,
             }
-            tokio::select! {
-                Some(()) = changes.recv() => settle(&mut changes).await,
-                () = tokio::time::sleep(RELOAD_INTERVAL) => (),
+            if is_notified {
+                self.runner.catalog.notify();
+            }
+            is_notified = tokio::select! {
+                Some(()) = changes.recv() => {
+                    settle(&mut changes).await;
+                    true
+                }
+                () = tokio::time::sleep(RELOAD_INTERVAL) => false,
                 () = drain.cancelled() => return,
             }
         }
@@ -115,7 +117,7 @@ impl Reload {
             return;
         }
         self.health.resolve(&Part::Tasks);
-        if discovery.is_same(&self.current) && self.unchecked.is_empty() {
+        if discovery.is_same(&self.current) && self.short.is_empty() {
             return;
         }
         let previous = self.runner.catalog.get();
@@ -140,27 +142,18 @@ impl Reload {
             return;
         };
         self.current = Arc::new(discovery);
-        changed.extend(std::mem::replace(&mut self.unchecked, catalog.short.clone()));
-        self.check(&mut catalog, &previous, &changed).await;
+        changed.extend(std::mem::replace(&mut self.short, catalog.short.clone()));
+        self.check(&mut catalog, &previous).await;
         report(&catalog.findings);
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("reloaded the tasks; changed: {}", names.join(", "));
-        self.replace_catalog(catalog);
-        self.rests.end_all();
+        self.runner.catalog.replace(catalog);
         self.metrics.reloads.inc();
     }
 
-    /// Makes a catalog current. Reports its problems in place of the problems of the old catalog.
-    fn replace_catalog(&self, catalog: Catalog) {
-        for (name, _) in self.runner.catalog.get().problems() {
-            self.health.resolve(&Part::Task(name.clone()));
-        }
-        report_problems(&self.runner.catalog.replace(catalog), &self.health);
-    }
-
     /// Checks the tasks of a new catalog. If a task needs a restart or may run longer than the
-    /// acknowledgement timeout, its previous version stays in use. Invalid playbooks are refused.
-    async fn check(&mut self, catalog: &mut Catalog, previous: &Catalog, changed: &[TaskName]) {
+    /// acknowledgement timeout, its previous version stays in use.
+    async fn check(&self, catalog: &mut Catalog, previous: &Catalog) {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
@@ -179,37 +172,6 @@ impl Reload {
         for (name, reason) in refused {
             catalog.revert(&name, previous, reason);
         }
-        // Ansible reads the playbook file at each run. So the previous version of an invalid
-        // playbook cannot stay in use, and the playbook is refused.
-        let is_new = |name: &TaskName| changed.contains(name) || previous.refused(name).is_some();
-        for task in routes.tasks() {
-            if let Some(secrets) = catalog.secrets(&task.name)
-                && is_new(&task.name)
-                && let Ok(playbooks) = &self.runner.playbooks
-                && let Err(error) = playbooks.check(task, &secrets, PLAYBOOK_CHECK_TIMEOUT).await
-            {
-                if error.is_shortage() {
-                    tracing::warn!(
-                        "cannot check task `{}` now, trying again: {}",
-                        task.name,
-                        chain(error),
-                    );
-                    self.unchecked.insert(task.name.clone());
-                    if let Some(reason) = previous.refused(&task.name) {
-                        catalog.refuse(&task.name, reason.to_owned());
-                    }
-                } else {
-                    catalog.refuse(&task.name, chain(error));
-                }
-            }
-        }
-    }
-}
-
-/// Reports the problems of a catalog's tasks in `/readyz`.
-pub(crate) fn report_problems(catalog: &Catalog, health: &Health) {
-    for (name, problem) in catalog.problems() {
-        health.report(Part::Task(name.clone()), problem);
     }
 }
 

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use loopabull_model::TaskName;
 use parking_lot::Mutex;
 
 /// The problems of all parts.
@@ -31,10 +30,10 @@ pub(crate) enum Part {
     Source(String),
     /// The directories of tasks and playbooks.
     Tasks,
-    /// One task.
-    Task(TaskName),
-    /// The start of runs of one task, which uses the files and the grants of the task.
-    TaskStart(TaskName),
+    /// The first check of the playbooks.
+    Playbooks,
+    /// Tasks that have messages and are not installed.
+    UnknownTasks,
     /// Reading of the pauses, and release of held entries.
     Pauses,
     /// Sending of messages that earlier daemons left in the outbox.
@@ -119,8 +118,8 @@ impl fmt::Display for Part {
             Self::Signatures => f.write_str("signatures"),
             Self::Source(name) => f.write_str(name),
             Self::Tasks => f.write_str("tasks"),
-            Self::Task(name) => write!(f, "task `{name}`"),
-            Self::TaskStart(name) => write!(f, "start of task `{name}`"),
+            Self::Playbooks => f.write_str("playbooks"),
+            Self::UnknownTasks => f.write_str("tasks that are not installed"),
             Self::Pauses => f.write_str("pauses"),
             Self::Outbox => f.write_str("outbox"),
             Self::Publish => f.write_str("publish"),

@@ -6,16 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use loopabull_launcher::is_shortage;
 use loopabull_model::{Routes, Task, TaskKind, TaskName, chain};
 use loopabull_playbook::Secrets;
 use loopabull_wasm::{Component, ComponentRunner, LoadError};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::tasks::discovery::{Discovery, Finding, Severity};
 use crate::tasks::files::FileError;
+use crate::tasks::playbook::LoadedPlaybook;
 use crate::tasks::secrets::{self, SecretError};
 use crate::tasks::stamp::Stamp;
 
@@ -23,10 +25,11 @@ use crate::tasks::stamp::Stamp;
 #[derive(Clone)]
 enum Loaded {
     Component(Component),
-    /// The secrets of a playbook. The playbook itself is not loaded, because Ansible reads it at
-    /// each run.
-    Playbook(Arc<Secrets>),
+    Playbook(Arc<LoadedPlaybook>),
 }
+
+/// The reason why a task is refused that is not in the directories.
+pub(crate) const NOT_INSTALLED: &str = "it is not installed";
 
 /// The loaded tasks.
 #[derive(Default)]
@@ -45,26 +48,33 @@ pub(crate) struct Catalog {
 
 /// The current catalog, which a reload replaces as a whole.
 #[derive(Default)]
-pub(crate) struct CurrentCatalog(RwLock<Arc<Catalog>>);
+pub(crate) struct CurrentCatalog(watch::Sender<Arc<Catalog>>);
 
 impl CurrentCatalog {
     /// Makes a first catalog current.
     pub(crate) fn new(catalog: Catalog) -> Self {
-        Self(RwLock::new(Arc::new(catalog)))
+        Self(watch::Sender::new(Arc::new(catalog)))
     }
 
     /// Returns the current catalog. Call this function once for each message, so that the message
     /// is processed with one version of all tasks.
     pub(crate) fn get(&self) -> Arc<Catalog> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
     }
 
-    /// Makes another catalog current and returns it. Runs in progress keep the catalog that they
-    /// began with.
-    pub(crate) fn replace(&self, catalog: Catalog) -> Arc<Catalog> {
-        let catalog = Arc::new(catalog);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
-        catalog
+    /// Makes another catalog current. Runs in progress keep the catalog that they began with.
+    pub(crate) fn replace(&self, catalog: Catalog) {
+        self.0.send_replace(Arc::new(catalog));
+    }
+
+    /// Notifies the subscribers that a file beside the tasks has changed, for example a role.
+    pub(crate) fn notify(&self) {
+        self.0.send_modify(|_| ());
+    }
+
+    /// Returns a receiver that is notified when the catalog is replaced, and by [`Self::notify`].
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.0.subscribe()
     }
 }
 
@@ -124,17 +134,28 @@ impl Catalog {
         }
     }
 
-    /// Returns the secrets of a playbook.
-    pub(crate) fn secrets(&self, name: &TaskName) -> Option<Arc<Secrets>> {
+    /// Returns a loaded playbook.
+    pub(crate) fn playbook(&self, name: &TaskName) -> Option<&LoadedPlaybook> {
         match self.loaded.get(name)? {
             Loaded::Component(_) => None,
-            Loaded::Playbook(secrets) => Some(Arc::clone(secrets)),
+            Loaded::Playbook(playbook) => Some(playbook),
         }
     }
 
-    /// Returns the reason why a task is refused, or none if it is not refused.
-    pub(crate) fn refused(&self, name: &TaskName) -> Option<&str> {
-        self.refused.get(name).map(String::as_str)
+    /// Returns all loaded playbooks with their tasks.
+    pub(crate) fn playbooks(&self) -> impl Iterator<Item = (&Task, &LoadedPlaybook)> {
+        let tasks = self.routes.tasks().into_iter().map(Arc::as_ref);
+        tasks.filter_map(|task| Some((task, self.playbook(&task.name)?)))
+    }
+
+    /// Returns the reason why a task must not run, or none if it may run. A task that is not installed
+    /// is refused, because its files may only be away for a while.
+    pub(crate) fn refused(&self, name: &TaskName) -> Option<String> {
+        if self.routes.task(name).is_none() {
+            return Some(NOT_INSTALLED.to_owned());
+        }
+        let failure = || self.playbook(name).and_then(LoadedPlaybook::failure);
+        self.refused.get(name).cloned().or_else(failure)
     }
 
     /// Returns the problems of tasks, one clause for each.
@@ -143,7 +164,11 @@ impl Catalog {
         let outdated = self.outdated.iter().map(|(name, why)| {
             (name, format!("the new version is refused, the previous version stays in use: {why}"))
         });
-        refused.chain(outdated)
+        let failed = self.loaded.keys().filter_map(|name| {
+            let why = self.playbook(name)?.failure()?;
+            Some((name, format!("refused: {why}")))
+        });
+        refused.chain(outdated).chain(failed)
     }
 
     /// Replaces a loaded task by its previous version. Refuses the task if it has no previous
@@ -176,7 +201,7 @@ impl Catalog {
         self.stamps.remove(name);
     }
 
-    /// Returns the loaded component or secrets of a task, if its manifest is unchanged and the task
+    /// Returns the loaded component or playbook of a task, if its manifest is unchanged and the task
     /// has no problem.
     fn loaded(&self, task: &Task) -> Option<Loaded> {
         let is_same = self.routes.task(&task.name).is_some_and(|known| **known == *task);
@@ -187,7 +212,7 @@ impl Catalog {
 
     /// Returns a task of this catalog that is loaded and not refused.
     fn usable(&self, name: &TaskName) -> Option<(Task, Loaded)> {
-        let task = self.routes.task(name).filter(|_| !self.refused.contains_key(name))?;
+        let task = self.routes.task(name).filter(|_| self.refused(name).is_none())?;
         Some(((**task).clone(), self.loaded.get(name)?.clone()))
     }
 
@@ -248,7 +273,7 @@ fn load_task(
     }
     let secrets = secrets::read(&task.manifest.grants.secrets)?;
     if task.kind == TaskKind::Playbook {
-        return Ok(Loaded::Playbook(Arc::new(Secrets::new(secrets))));
+        return Ok(Loaded::Playbook(Arc::new(LoadedPlaybook::new(Secrets::new(secrets)))));
     }
     let ceiling = config.ceiling.memory.map_or(u64::MAX, |memory| memory.as_u64());
     let max = ceiling.min(loopabull_wasm::MAX_MEMORY);

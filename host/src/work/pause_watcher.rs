@@ -2,21 +2,24 @@
 //! runs.
 //!
 //! The watcher rereads the pauses at an interval. Each time, it also releases the held entries of
-//! all tasks that are neither refused nor paused. A release at the moment when a task is resumed
-//! would not be enough: a worker may hold another entry of the task just afterwards.
+//! all tasks whose messages need not wait. A release at the moment when a task is resumed
+//! would not be enough: a worker may hold another entry of the task just afterwards. It reports the
+//! tasks that have held entries and are not installed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::{Target, TaskName, chain};
-use loopabull_queue::{Backoff, Queues};
+use loopabull_queue::{Backoff, HeldTask, Queues};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::RefusedTasks;
 use crate::observe::health::{Health, Part};
-use crate::tasks::catalog::CurrentCatalog;
+use crate::tasks::catalog::{Catalog, CurrentCatalog};
 use crate::work::error::WorkError;
 use crate::work::pauses::Pauses;
-use crate::work::rests::Rests;
+use crate::work::unknown_tasks::UnknownTasks;
 
 /// Interval at which the pauses are reread.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
@@ -27,19 +30,24 @@ pub(crate) struct PauseWatcher {
     pub queues: Arc<Queues>,
     pub catalog: Arc<CurrentCatalog>,
     pub health: Arc<Health>,
-    pub rests: Arc<Rests>,
+    pub refused_tasks: RefusedTasks,
+    pub unknown: UnknownTasks,
+    /// Tasks whose held entries were looked for.
+    pub known: BTreeSet<HeldTask>,
     pub drain: CancellationToken,
 }
 
 impl PauseWatcher {
     /// Watches until the daemon drains.
-    pub(crate) async fn run(self) {
-        let condition = self.health.condition(Part::Pauses);
+    pub(crate) async fn run(mut self) {
+        let health = Arc::clone(&self.health);
+        let condition = health.condition(Part::Pauses);
         let mut backoff = Backoff::default();
-        while !self.drain.is_cancelled() {
+        let drain = self.drain.clone();
+        while !drain.is_cancelled() {
             let polled = tokio::select! {
                 polled = self.poll() => polled,
-                () = self.drain.cancelled() => return,
+                () = drain.cancelled() => return,
             };
             match polled {
                 Ok(()) => {
@@ -60,18 +68,36 @@ impl PauseWatcher {
         }
     }
 
-    /// Rereads the pauses, and releases the entries of tasks that are neither refused nor paused.
-    async fn poll(&self) -> Result<(), WorkError> {
+    /// Rereads the pauses, and releases the entries of tasks whose messages need not wait.
+    async fn poll(&mut self) -> Result<(), WorkError> {
         for target in self.pauses.refresh().await? {
             tracing::info!("{target} is resumed");
         }
-        self.rests.expire();
         let catalog = self.catalog.get();
-        // A removed task is neither refused nor paused, so its held entries are released. Their
-        // runs fail, and the entries are dead-lettered after the last attempt.
-        let is_released = |task: &TaskName| {
-            catalog.refused(task).is_none() && !self.pauses.is_paused(&Target::Task(task.clone()))
+        self.add_tasks(&catalog).await?;
+        let is_refused = |task: &TaskName| {
+            self.refused_tasks == RefusedTasks::Wait && catalog.refused(task).is_some()
         };
-        Ok(self.queues.release(is_released).await?)
+        let is_released = |task: &TaskName| {
+            !is_refused(task) && !self.pauses.is_paused(&Target::Task(task.clone()))
+        };
+        let held = self.queues.release(is_released).await?;
+        let is_unknown = |(_, task): &HeldTask| catalog.routes.task(task).is_none();
+        if let Err(error) = self.unknown.update(held.into_iter().filter(is_unknown).collect()) {
+            tracing::warn!("cannot remember the tasks that are not installed: {error}");
+        }
+        Ok(())
+    }
+
+    /// Looks for held entries of tasks that a reload has added.
+    async fn add_tasks(&mut self, catalog: &Catalog) -> Result<(), WorkError> {
+        for task in catalog.routes.tasks() {
+            let key = (task.manifest.queue.clone(), task.name.clone());
+            if !self.known.contains(&key) {
+                self.queues.add_tasks(&key.0, std::slice::from_ref(&key.1)).await?;
+                self.known.insert(key);
+            }
+        }
+        Ok(())
     }
 }

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName};
-use loopabull_playbook::Playbooks;
+use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName, chain};
+use loopabull_playbook::{CheckError, Playbooks};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
@@ -60,21 +60,60 @@ impl Runner {
         }
         match task.kind {
             TaskKind::Component => self.run_component(catalog, task, call, cancel).await,
-            TaskKind::Playbook => {
-                let call = loopabull_playbook::Call {
-                    task,
-                    secrets: catalog.secrets(name).unwrap_or_default(),
-                    message: call.message,
-                    run_id: call.run_id,
-                    attempt: call.attempt,
-                    timeout: task.timeout(),
-                };
-                match &self.playbooks {
-                    Ok(playbooks) => playbooks.run(call, cancel).await,
-                    Err(reason) => not_started(reason.clone()),
-                }
-            }
+            TaskKind::Playbook => self.run_playbook(catalog, task, call, cancel).await,
         }
+    }
+
+    /// Checks a playbook of a catalog with Ansible if it was not checked yet. Afterwards the catalog
+    /// knows whether the playbook is refused. Does nothing for a component.
+    pub(crate) async fn check(&self, catalog: &Catalog, name: &TaskName) -> Result<(), CheckError> {
+        match (catalog.routes.task(name), catalog.playbook(name), &self.playbooks) {
+            (Some(task), Some(loaded), Ok(playbooks)) => loaded.check(task, playbooks).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a playbook. If the run failed before any result of a host, checks the playbook again. If
+    /// the check fails, a file or a grant of the playbook is broken or missing: the task is refused,
+    /// and the run is no attempt.
+    async fn run_playbook(
+        &self,
+        catalog: &Catalog,
+        task: &Task,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Attempt {
+        let Some(loaded) = catalog.playbook(&task.name) else {
+            return not_started(format!("playbook `{}` is not loaded", task.name));
+        };
+        let playbooks = match &self.playbooks {
+            Ok(playbooks) => playbooks,
+            Err(reason) => return not_started(reason.clone()),
+        };
+        let call = loopabull_playbook::Call {
+            task,
+            secrets: Arc::clone(&loaded.secrets),
+            message: call.message,
+            run_id: call.run_id,
+            attempt: call.attempt,
+            timeout: task.timeout(),
+        };
+        let mut attempt = playbooks.run(call, cancel).await;
+        if !ended_early(&attempt) {
+            return attempt;
+        }
+        let checked = tokio::select! {
+            checked = loaded.check_again(task, playbooks) => checked,
+            () = cancel.cancelled() => return Attempt::without_output(Outcome::Cancelled),
+        };
+        match (checked, loaded.failure()) {
+            (Err(error), _) => attempt.outcome = Outcome::Shortage { reason: chain(error).into() },
+            (Ok(()), Some(reason)) if attempt.outcome.is_attempt() => {
+                attempt.outcome = Outcome::Unavailable { reason: reason.into() };
+            }
+            (Ok(()), _) => (),
+        }
+        attempt
     }
 
     async fn run_component(
@@ -102,6 +141,15 @@ impl Runner {
             () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }
+}
+
+/// Returns whether a run did not start, or failed before Ansible reported any result of a host.
+fn ended_early(attempt: &Attempt) -> bool {
+    let results = attempt.playbook.as_ref().and_then(|report| report.results.as_ref());
+    matches!(
+        attempt.outcome,
+        Outcome::Exit { .. } | Outcome::Unreadable { .. } | Outcome::Unavailable { .. }
+    ) && results.is_none_or(|results| results.hosts.is_empty() && !results.is_complete)
 }
 
 fn not_started(reason: String) -> Attempt {

@@ -10,7 +10,6 @@ use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::work::pauses::Pauses;
-use crate::work::rests::Rests;
 use crate::work::runner::Runner;
 
 /// Handles that several parts share. Each part clones the handles that it uses.
@@ -20,7 +19,6 @@ pub(crate) struct Shared {
     pub journal: Arc<Journal>,
     pub pauses: Arc<Pauses>,
     pub health: Arc<Health>,
-    pub rests: Arc<Rests>,
     pub activity: Arc<Activity>,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,

@@ -1,8 +1,10 @@
 //! Starts the workers. Also starts the parts that serve them: the pause watcher, the outbox and the
 //! bus publisher.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use loopabull_queue::HeldTask;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, StaffedQueue};
@@ -16,6 +18,7 @@ use crate::work::outbox::Outbox;
 use crate::work::pause_watcher::PauseWatcher;
 use crate::work::shared::Shared;
 use crate::work::task_locks::TaskLocks;
+use crate::work::unknown_tasks::UnknownTasks;
 use crate::work::worker::Worker;
 use crate::work::worker::admission::Admission;
 use crate::work::worker::attempt::Attempts;
@@ -61,7 +64,9 @@ pub(crate) async fn start(
         queues: Arc::clone(&shared.queues),
         catalog: Arc::clone(&shared.runner.catalog),
         health: Arc::clone(&shared.health),
-        rests: Arc::clone(&shared.rests),
+        refused_tasks: config.refused_tasks,
+        unknown: UnknownTasks::read(&config.state, &shared.health),
+        known: known_tasks(shared),
         drain: drain.clone(),
     };
     parts.spawn(watcher.run());
@@ -71,6 +76,13 @@ pub(crate) async fn start(
         let publisher = BusPublisher { journal, settings, health, drain: drain.clone() };
         parts.spawn(publisher.run());
     }
+}
+
+/// Returns the installed tasks. Their held entries were looked for when the queues were opened.
+fn known_tasks(shared: &Shared) -> BTreeSet<HeldTask> {
+    let catalog = shared.runner.catalog.get();
+    let tasks = catalog.routes.tasks().into_iter();
+    tasks.map(|task| (task.manifest.queue.clone(), task.name.clone())).collect()
 }
 
 fn outbox(config: &Config, shared: &Shared) -> Outbox {
@@ -93,7 +105,6 @@ fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliver
         admission: Admission {
             pauses: Arc::clone(&shared.pauses),
             in_progress: EntriesInProgress::default(),
-            rests: Arc::clone(&shared.rests),
             refused_tasks: config.refused_tasks,
             drain: shared.shutdown.drain.clone(),
         },

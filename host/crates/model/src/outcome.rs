@@ -151,20 +151,6 @@ impl Outcome {
             && self.is_attempt()
     }
 
-    /// Returns true if the task certainly started.
-    pub fn has_started(&self) -> bool {
-        matches!(
-            self,
-            Self::Success
-                | Self::Retry { .. }
-                | Self::Trap { .. }
-                | Self::Exit { .. }
-                | Self::Unreadable { .. }
-                | Self::Limit { .. }
-                | Self::Conflict { .. }
-        )
-    }
-
     /// Returns true if the run counts as an attempt.
     pub fn is_attempt(&self) -> bool {
         !matches!(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use loopabull_model::{QueueName, TaskName};
+
 /// The number of entries in a queue, by state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Depth {
@@ -20,3 +22,6 @@ pub struct Depth {
     /// which does not report this time to clients.
     pub oldest: Option<Duration>,
 }
+
+/// A queue, and a task that has held entries in the queue.
+pub type HeldTask = (QueueName, TaskName);

@@ -7,6 +7,7 @@
 mod claim;
 mod rows;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_ms;
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivered::DeliveredEntry;
-use crate::depth::Depth;
+use crate::depth::{Depth, HeldTask};
 use crate::error::QueueError;
 
 pub(crate) use claim::Claim;
@@ -72,17 +73,21 @@ impl Embedded {
     pub(crate) async fn release(
         &self,
         is_awake: impl Fn(&TaskName) -> bool,
-    ) -> Result<(), QueueError> {
-        let held: Vec<(String, String)> = self.store.read(rows::held).await?;
-        let is_wanted = |(_, task): &(String, String)| {
-            TaskName::try_from(task.as_str()).is_ok_and(|task| is_awake(&task))
-        };
-        let wanted: Vec<_> = held.into_iter().filter(is_wanted).collect();
-        for (queue, task) in wanted {
-            self.store.change(move |connection| rows::release(connection, &queue, &task)).await?;
-            self.published.notify_waiters();
+    ) -> Result<BTreeSet<HeldTask>, QueueError> {
+        let mut asleep = BTreeSet::new();
+        for (queue, task) in self.store.read(rows::held).await? {
+            let names = (QueueName::try_from(queue.as_str()), TaskName::try_from(task.as_str()));
+            let (Ok(queue_name), Ok(task_name)) = names else { continue };
+            if is_awake(&task_name) {
+                let release =
+                    move |connection: &Connection| rows::release(connection, &queue, &task);
+                self.store.change(release).await?;
+                self.published.notify_waiters();
+            } else {
+                asleep.insert((queue_name, task_name));
+            }
         }
-        Ok(())
+        Ok(asleep)
     }
 
     pub(crate) async fn judge_dead_letters(

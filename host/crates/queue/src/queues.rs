@@ -1,12 +1,14 @@
 //! The interface of the queues and their consumers. Each function calls the backend in use.
 
+use std::collections::BTreeSet;
+
 use loopabull_model::{Entry, QueueName, TaskName};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Backend, Config};
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivery::{Claim, Delivery, Received};
-use crate::depth::Depth;
+use crate::depth::{Depth, HeldTask};
 use crate::error::QueueError;
 use crate::rabbitmq::AckTimeout;
 use crate::{embedded, rabbitmq};
@@ -69,12 +71,27 @@ impl Queues {
         }
     }
 
+    /// Looks for held entries of tasks that were not in the configuration when the queues were opened.
+    pub async fn add_tasks(&self, queue: &QueueName, tasks: &[TaskName]) -> Result<(), QueueError> {
+        match self {
+            // The embedded backend finds held entries without the names of their tasks.
+            Self::Embedded(_) => Ok(()),
+            Self::RabbitMq(queues) => queues.add_tasks(queue, tasks).await,
+        }
+    }
+
     /// Releases the held entries of all tasks for which `is_awake` returns true, in all queues. The held
     /// entries are delivered before later entries.
     ///
     /// Call this function repeatedly, because a worker may hold another entry of a task right after the held
     /// entries were released.
-    pub async fn release(&self, is_awake: impl Fn(&TaskName) -> bool) -> Result<(), QueueError> {
+    ///
+    /// Returns the other tasks with held entries. RabbitMQ has no list of its queues for clients. So its backend
+    /// returns only tasks of the configuration, of [`Queues::add_tasks`], and of entries that this process held.
+    pub async fn release(
+        &self,
+        is_awake: impl Fn(&TaskName) -> bool,
+    ) -> Result<BTreeSet<HeldTask>, QueueError> {
         match self {
             Self::Embedded(queues) => queues.release(is_awake).await,
             Self::RabbitMq(queues) => queues.release(is_awake).await,

@@ -26,13 +26,14 @@ mod release;
 mod shared;
 mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loopabull_model::{Entry, QueueName, TaskName};
 
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::dead_letter::{DeadLetter, Verdict};
-use crate::depth::Depth;
+use crate::depth::{Depth, HeldTask};
 use crate::error::QueueError;
 use outgoing::Outgoing;
 use shared::Shared;
@@ -63,6 +64,7 @@ impl RabbitMq {
             for role in QueueRole::permanent() {
                 rabbitmq.shared.declare(&session, &queue.name, &role).await?;
             }
+            rabbitmq.shared.try_held(&queue.name, &queue.tasks).await?;
         }
         Ok(rabbitmq)
     }
@@ -83,10 +85,18 @@ impl RabbitMq {
         Consumer::new(Arc::clone(&self.shared), queue)
     }
 
+    pub(crate) async fn add_tasks(
+        &self,
+        queue: &QueueName,
+        tasks: &[TaskName],
+    ) -> Result<(), QueueError> {
+        self.shared.try_held(queue, tasks).await
+    }
+
     pub(crate) async fn release(
         &self,
         is_awake: impl Fn(&TaskName) -> bool,
-    ) -> Result<(), QueueError> {
+    ) -> Result<BTreeSet<HeldTask>, QueueError> {
         release::release(&self.shared, is_awake).await
     }
 

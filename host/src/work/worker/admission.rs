@@ -13,7 +13,6 @@ use crate::config::RefusedTasks;
 use crate::tasks::catalog::Catalog;
 use crate::work::in_progress::{EntriesInProgress, EntryInProgress};
 use crate::work::pauses::Pauses;
-use crate::work::rests::Rests;
 
 /// Delay of a redelivered entry that this daemon is still processing.
 const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
@@ -22,7 +21,6 @@ const IN_PROGRESS_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Admission {
     pub pauses: Arc<Pauses>,
     pub in_progress: EntriesInProgress,
-    pub rests: Arc<Rests>,
     /// Treatment of messages whose task is refused.
     pub refused_tasks: RefusedTasks,
     pub drain: CancellationToken,
@@ -42,18 +40,8 @@ impl Admission {
         if self.pauses.is_paused(&Target::Task(entry.task.clone())) {
             return Err(Settlement::Hold);
         }
-        if let Some(reason) = catalog.refused(&entry.task) {
-            return Err(match self.refused_tasks {
-                RefusedTasks::Wait => Settlement::Hold,
-                RefusedTasks::DeadLetter => {
-                    Settlement::dead_letter(format!("its task is refused: {reason}"))
-                }
-            });
-        }
-        if let Some(left) = self.rests.left(&entry.task, &entry.id) {
-            // A little later, and not all at once.
-            let after = left + left.mul_f64(fastrand::f64() / 2.0);
-            return Err(Settlement::Requeue { after });
+        if let Some(settlement) = self.refuse(catalog, entry) {
+            return Err(settlement);
         }
         // The broker redelivers an entry if our claim on it is lost. If this daemon is still
         // processing the entry, the second delivery is requeued.
@@ -61,6 +49,16 @@ impl Admission {
             let id = &entry.message.id;
             tracing::warn!(message.id = %id, "message {id} is already in progress");
             Settlement::Requeue { after: IN_PROGRESS_DELAY }
+        })
+    }
+    /// Returns the settlement of a delivery whose task is refused, or none if it is not refused.
+    pub(super) fn refuse(&self, catalog: &Catalog, entry: &Entry) -> Option<Settlement> {
+        let reason = catalog.refused(&entry.task)?;
+        Some(match self.refused_tasks {
+            RefusedTasks::Wait => Settlement::Hold,
+            RefusedTasks::DeadLetter => {
+                Settlement::dead_letter(format!("its task is refused: {reason}"))
+            }
         })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_model::{
-    Entry, MessageId, Outcome, Reason, RetryPolicy, Settlement, Target, TaskName,
+    Entry, MessageId, Outcome, Reason, RetryPolicy, Settlement, Target, TaskName, chain,
 };
 use loopabull_queue::{Consumer, Delivery};
 
@@ -65,6 +65,12 @@ struct ShortageError {
     reason: Reason,
     message: MessageId,
     task: TaskName,
+}
+
+impl ShortageError {
+    fn new(entry: &Entry, reason: Reason) -> Self {
+        Self { reason, message: entry.message.id.clone(), task: entry.task.clone() }
+    }
 }
 
 /// The decision about a delivery: its settlement, and whether the worker stops.
@@ -142,6 +148,19 @@ impl Deliveries {
             Ok(in_progress) => in_progress,
             Err(settlement) => return Ok(Attempted::Decided(Decided::without_run(settlement))),
         };
+        let checked = tokio::select! {
+            checked = self.attempts.runner.check(&catalog, &entry.task) => checked,
+            () = retries.drain.cancelled() => {
+                let settlement = Settlement::Requeue { after: Duration::ZERO };
+                return Ok(Attempted::Decided(Decided::without_run(settlement)));
+            }
+        };
+        if let Err(error) = checked {
+            return Ok(Attempted::Short(ShortageError::new(entry, chain(error).into())));
+        }
+        if let Some(settlement) = self.admission.refuse(&catalog, entry) {
+            return Ok(Attempted::Decided(Decided::without_run(settlement)));
+        }
         let begin = || self.journal.begin(&entry.id, &entry.task, delivery.attempt);
         let begun = retries.run(Need::Journal, begin).await?;
         let task = catalog.routes.task(&entry.task).map(Arc::as_ref);
@@ -181,22 +200,21 @@ impl Deliveries {
 
     /// Runs and records an attempt, decides about the delivery, and sends the messages of the run.
     async fn run(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Attempted, WorkError> {
-        let Planned { delivery, task, policy, .. } = *planned;
+        let Planned { catalog, delivery, task, policy, .. } = *planned;
         let run = self.attempts.run_and_record(retries, planned).await?;
-        if let Outcome::Shortage { reason } = run.outcome {
-            let (message, task) = (run.message_id, run.task);
-            return Ok(Attempted::Short(ShortageError { reason, message, task }));
-        }
         let entry = &delivery.entry;
-        match &run.outcome {
-            Outcome::Unavailable { reason } => {
-                self.admission.rests.begin(&entry.task, &entry.id, reason);
-            }
-            outcome if outcome.has_started() => self.admission.rests.end(&entry.task),
-            _ => (),
+        if let Outcome::Shortage { reason } = run.outcome {
+            return Ok(Attempted::Short(ShortageError::new(entry, reason)));
         }
         let output = run.output.text.clone();
-        let decided = Decided::after_run(entry, policy, &run.outcome, run.attempt, output);
+        let refused = match run.outcome {
+            Outcome::Unavailable { .. } => self.admission.refuse(catalog, entry),
+            _ => None,
+        };
+        let decided = match refused {
+            Some(settlement) => Decided::without_run(settlement),
+            None => Decided::after_run(entry, policy, &run.outcome, run.attempt, output),
+        };
         self.attempts.report(&run, task, &decided.settlement);
         self.activity.count_run(&run);
         if let Some(task) = task {

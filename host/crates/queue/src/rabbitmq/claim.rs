@@ -5,17 +5,23 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::Channel;
 use lapin::message::Delivery as RawDelivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
-use loopabull_model::{QueueName, Reason, Settlement};
+use loopabull_model::{QueueName, Reason, Settlement, chain};
 
+use super::declaration;
 use super::outgoing::Outgoing;
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
 use crate::error::QueueError;
+
+/// Delay of an entry that should be held, if the queue for held entries of its task cannot be created. After the
+/// delay, a worker receives the entry again.
+const HELD_DELAY: Duration = Duration::from_secs(60);
 
 /// A delivery of the broker that is not settled yet.
 pub(crate) struct Claim {
@@ -81,17 +87,24 @@ impl Claim {
                 return self.requeue().await;
             }
             Settlement::Hold => {
-                self.shared.held.note(queue, task);
-                Some(Outgoing::copy(delivered, QueueRole::Held(task.clone()), attempts))
+                let role = QueueRole::Held(task.clone());
+                match self.shared.publish(&Outgoing::copy(delivered, role, attempts)).await {
+                    // A release may have found the queue of held entries empty before this copy arrived. So the
+                    // task is noted after the publish.
+                    Ok(()) => {
+                        self.shared.held.note(queue, task);
+                        None
+                    }
+                    Err(QueueError::Amqp(error)) if declaration::is_refused(&error) => {
+                        self.shared.report_missing(queue, task, chain(&error));
+                        Some(Outgoing::delayed(delivered, attempts, HELD_DELAY))
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         if let Some(copy) = copy {
             self.shared.publish(&copy).await?;
-            if let QueueRole::Held(task) = &copy.role {
-                // A release may have found the queue of held entries empty before this copy arrived. The
-                // release then removed the task from `held`, so we add the task again.
-                self.shared.held.note(&copy.queue, task);
-            }
         }
         if self.acknowledge().await? { Ok(()) } else { Err(lost()) }
     }

@@ -7,9 +7,10 @@ use loopabull_amqp::{AmqpError, Session};
 use loopabull_model::chain;
 use serde::Serialize;
 
-/// The AMQP reply codes "access refused", "not found" and "precondition failed".
+/// The AMQP reply codes "access refused", "not found", "resource locked" and "precondition failed".
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 
 /// The result of comparing a queue on the broker with our declaration.
@@ -74,4 +75,10 @@ pub(super) async fn count(session: &Session, name: &str) -> Result<Option<u64>, 
 /// Returns whether the broker answered that the queue does not exist.
 pub(super) fn is_missing(error: &AmqpError) -> bool {
     error.reply_code() == Some(NOT_FOUND)
+}
+
+/// Returns whether the broker will not create a queue, because the user lacks the permission, or because the
+/// virtual host has its maximum number of queues.
+pub(super) fn is_refused(error: &AmqpError) -> bool {
+    matches!(error.reply_code(), Some(ACCESS_REFUSED | RESOURCE_LOCKED | PRECONDITION_FAILED))
 }

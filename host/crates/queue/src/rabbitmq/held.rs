@@ -1,27 +1,34 @@
 //! The tasks that have held entries, and the tasks whose held entries are being released.
 //!
 //! The held entries themselves are on the broker, in a separate queue for each task. This module only keeps
-//! the lists of tasks, and does not use the broker.
+//! the lists of tasks, and the queues of held entries that cannot be created. It does not use the broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use loopabull_model::{QueueName, TaskName};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
-/// A queue, and a task that uses it.
-pub(super) type Key = (QueueName, TaskName);
+use crate::depth::HeldTask;
+
+/// Interval at which missing queues of held entries are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The tasks that have held entries, and the tasks whose held entries are being released.
 #[derive(Debug, Default)]
 pub(super) struct HeldTasks {
     /// Tasks that have a queue of held entries.
-    held: Mutex<BTreeSet<Key>>,
+    held: Mutex<BTreeSet<HeldTask>>,
     /// Tasks whose held entries are being released, each with its lock. A consumer holds the lock while it
     /// takes an entry from the queue of held entries or adds one. Without the lock, a release could end while
     /// an entry is being added, and that entry would stay held.
-    releasing: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
+    releasing: Mutex<BTreeMap<HeldTask, Arc<AsyncMutex<()>>>>,
+    /// Queues of held entries that are missing and cannot be created, each with the reason.
+    missing: Mutex<BTreeMap<HeldTask, String>>,
+    /// Time of the last look for these queues.
+    looked: Mutex<Option<Instant>>,
     /// Notified when a release starts.
     pub(super) released: Notify,
 }
@@ -29,15 +36,41 @@ pub(super) struct HeldTasks {
 impl HeldTasks {
     /// Adds a task that has a queue of held entries.
     pub(super) fn note(&self, queue: &QueueName, task: &TaskName) {
-        self.held.lock().insert((queue.clone(), task.clone()));
+        let key = (queue.clone(), task.clone());
+        self.missing.lock().remove(&key);
+        self.held.lock().insert(key);
+    }
+
+    /// Sets the reason why the queue of held entries of a task cannot be created. Returns whether the reason
+    /// is new.
+    pub(super) fn set_missing(&self, queue: &QueueName, task: &TaskName, reason: String) -> bool {
+        let key = (queue.clone(), task.clone());
+        self.missing.lock().insert(key, reason).is_none()
+    }
+
+    /// Returns the missing queues of held entries if it is time to look for them again: an operator may have
+    /// created them.
+    pub(super) fn missing_to_look_for(&self) -> Vec<HeldTask> {
+        let missing = self.missing.lock();
+        let mut looked = self.looked.lock();
+        if missing.is_empty() || looked.is_some_and(|looked| looked.elapsed() < LOOK_INTERVAL) {
+            return Vec::new();
+        }
+        *looked = Some(Instant::now());
+        missing.keys().cloned().collect()
+    }
+
+    /// Returns the queues of held entries that cannot be created, each with the reason.
+    pub(super) fn missing(&self) -> BTreeMap<HeldTask, String> {
+        self.missing.lock().clone()
     }
 
     /// Removes a task whose queue of held entries is empty or missing.
-    pub(super) fn forget(&self, key: &Key) {
+    pub(super) fn forget(&self, key: &HeldTask) {
         self.held.lock().remove(key);
     }
 
-    pub(super) fn all(&self) -> BTreeSet<Key> {
+    pub(super) fn all(&self) -> BTreeSet<HeldTask> {
         self.held.lock().clone()
     }
 
@@ -46,22 +79,22 @@ impl HeldTasks {
         held.iter().filter(|(of, _)| of == queue).map(|(_, task)| task.clone()).collect()
     }
 
-    pub(super) fn is_releasing(&self, key: &Key) -> bool {
+    pub(super) fn is_releasing(&self, key: &HeldTask) -> bool {
         self.releasing.lock().contains_key(key)
     }
 
     /// Starts to release the held entries of a task, and wakes the idle consumers.
-    pub(super) fn start_release(&self, key: Key) {
+    pub(super) fn start_release(&self, key: HeldTask) {
         self.releasing.lock().insert(key, Arc::default());
         self.released.notify_waiters();
     }
 
-    pub(super) fn end_release(&self, key: &Key) {
+    pub(super) fn end_release(&self, key: &HeldTask) {
         self.releasing.lock().remove(key);
     }
 
     /// Returns the tasks of a queue whose held entries are being released, each with its lock.
-    pub(super) fn releasing_of(&self, queue: &QueueName) -> Vec<(Key, Arc<AsyncMutex<()>>)> {
+    pub(super) fn releasing_of(&self, queue: &QueueName) -> Vec<(HeldTask, Arc<AsyncMutex<()>>)> {
         let releasing = self.releasing.lock();
         let of_queue = releasing.iter().filter(|((of, _), _)| of == queue);
         of_queue.map(|(key, lock)| (key.clone(), Arc::clone(lock))).collect()
@@ -69,7 +102,7 @@ impl HeldTasks {
 
     /// Locks a task whose held entries are being released. Returns `None` if there is no release of this
     /// task.
-    pub(super) async fn lock_if_releasing(&self, key: &Key) -> Option<OwnedMutexGuard<()>> {
+    pub(super) async fn lock_if_releasing(&self, key: &HeldTask) -> Option<OwnedMutexGuard<()>> {
         let lock = self.releasing.lock().get(key).cloned()?;
         let guard = lock.lock_owned().await;
         // The release may have ended while we waited for the lock.

@@ -11,11 +11,12 @@ use super::shared::Shared;
 use super::topology::{DEFAULT_DELIVERY_LIMIT_SINCE, QUEUE_ACK_TIMEOUT_SINCE, QueueRole};
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::delivered::DELIVERY_LIMIT;
+use crate::error::QueueError;
 
 /// First version of RabbitMQ that does not count `basic.nack` towards the delivery limit.
 const NACK_NOT_COUNTED_SINCE: Version = Version(4, 3, 0);
 
-/// The state of our queues on the broker, and the changes that `Queues::open` would make.
+/// The state of our queues on the broker, and the changes that [`Plan::apply`] would make.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub broker: String,
@@ -37,13 +38,28 @@ pub struct Change {
 }
 
 impl Plan {
+    /// Creates the missing queues, also those that the host creates only when a task is paused or refused.
+    pub async fn apply(
+        settings: &RabbitMqConfig,
+        queues: &[QueueConfig],
+    ) -> Result<(), QueueError> {
+        let shared = Shared::connect(settings, queues).await?;
+        let session = shared.session().await?;
+        for config in queues {
+            for role in QueueRole::permanent().chain(QueueRole::held(config)) {
+                shared.declare(&session, &config.name, &role).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Compares the queues on the broker with our declarations. Changes nothing.
     pub async fn of(settings: &RabbitMqConfig, queues: &[QueueConfig]) -> Result<Self, AmqpError> {
         let shared = Shared::connect(settings, queues).await?;
         let session = shared.session().await?;
         let mut changes = Vec::new();
         for config in queues {
-            for role in QueueRole::permanent() {
+            for role in QueueRole::permanent().chain(QueueRole::held(config)) {
                 let (queue, table) = (role.name(&config.name), role.arguments(config));
                 let arguments: Vec<String> = table
                     .inner()

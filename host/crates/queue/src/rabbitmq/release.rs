@@ -3,6 +3,8 @@
 //! The held entries are delivered before later entries of the task. During a release, a consumer that
 //! receives a later entry holds that entry as well. The release ends when no held entry is left.
 
+use std::collections::BTreeSet;
+
 use lapin::Channel;
 use lapin::message::Delivery as RawDelivery;
 use lapin::options::BasicGetOptions;
@@ -13,14 +15,20 @@ use loopabull_model::{QueueName, TaskName};
 use super::declaration::is_missing;
 use super::shared::Shared;
 use super::topology::QueueRole;
+use crate::depth::HeldTask;
 use crate::error::QueueError;
 
-/// Starts to release the held entries of all tasks for which `is_awake` returns true.
+/// Starts to release the held entries of all tasks for which `is_awake` returns true. Returns the other tasks
+/// that have held entries.
 pub(super) async fn release(
     shared: &Shared,
     is_awake: impl Fn(&TaskName) -> bool,
-) -> Result<(), QueueError> {
-    let awake: Vec<_> = shared.held.all().into_iter().filter(|(_, task)| is_awake(task)).collect();
+) -> Result<BTreeSet<HeldTask>, QueueError> {
+    for (queue, task) in shared.held.missing_to_look_for() {
+        shared.look_for_held(&queue, &[task]).await?;
+    }
+    let (awake, asleep) = shared.held.all().into_iter().partition(|(_, task)| is_awake(task));
+    let awake: BTreeSet<HeldTask> = awake;
     for key in awake {
         if shared.held.is_releasing(&key) {
             continue;
@@ -34,7 +42,7 @@ pub(super) async fn release(
             shared.held.forget(&key);
         }
     }
-    Ok(())
+    Ok(asleep)
 }
 
 /// Receives the next held entry of a task whose entries are being released. Returns the entry and its

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_amqp::{AmqpError, Broker, Published, Session, Supervisor, Version};
-use loopabull_model::QueueName;
+use loopabull_model::{QueueName, TaskName, chain};
 use parking_lot::Mutex;
 
 use super::declaration::{self, Declaration};
@@ -21,6 +21,10 @@ use crate::error::QueueError;
 /// (`rabbit_channel:handle_consuming_queue_down_or_eol`). They would then receive nothing, and their late
 /// acknowledgements could settle entries of the new queue.
 const RECREATION_DELAY: Duration = Duration::from_secs(1);
+
+/// The effect of a missing queue for held entries, and what the operator can do.
+const MISSING_EFFECT: &str = "while the task is paused or refused, its messages are delivered and delayed again \
+     each minute; create the queue with `loopabull-host broker apply` as a user who may configure it";
 
 /// The state that all consumers and publishers of one broker share.
 #[derive(Debug)]
@@ -54,16 +58,59 @@ impl Shared {
             matching: Mutex::default(),
             problems: Mutex::default(),
         };
-        let session = shared.session().await?;
         for queue in queues {
-            for task in &queue.tasks {
-                let held = QueueRole::Held(task.clone());
-                if shared.count(&session, &queue.name, &held).await?.is_some() {
-                    shared.held.note(&queue.name, task);
-                }
-            }
+            shared.look_for_held(&queue.name, &queue.tasks).await?;
         }
         Ok(shared)
+    }
+
+    /// Looks for queues of held entries that earlier processes created. Returns the tasks that have no such
+    /// queue.
+    pub(super) async fn look_for_held<'a>(
+        &self,
+        queue: &QueueName,
+        tasks: &'a [TaskName],
+    ) -> Result<Vec<&'a TaskName>, AmqpError> {
+        let session = self.session().await?;
+        let mut others = Vec::new();
+        for task in tasks {
+            match self.count(&session, queue, &QueueRole::Held(task.clone())).await? {
+                Some(_) => self.held.note(queue, task),
+                None => others.push(task),
+            }
+        }
+        Ok(others)
+    }
+
+    /// Finds out whether the queues for held entries of the tasks can be created when they are needed: creates
+    /// the first missing one. If the broker refuses that, reports all missing ones.
+    pub(super) async fn try_held(
+        &self,
+        queue: &QueueName,
+        tasks: &[TaskName],
+    ) -> Result<(), QueueError> {
+        let missing = self.look_for_held(queue, tasks).await?;
+        let Some(first) = missing.first() else { return Ok(()) };
+        let session = self.session().await?;
+        match self.declare(&session, queue, &QueueRole::Held((*first).clone())).await {
+            Ok(()) => Ok(()),
+            Err(QueueError::Amqp(error)) if declaration::is_refused(&error) => {
+                let reason = chain(&error);
+                for task in missing {
+                    self.report_missing(queue, task, reason.clone());
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reports that the queue for held entries of a task cannot be created.
+    pub(super) fn report_missing(&self, queue: &QueueName, task: &TaskName, reason: String) {
+        let name = QueueRole::Held(task.clone()).name(queue);
+        if self.held.set_missing(queue, task, reason.clone()) {
+            tracing::error!("cannot create queue `{name}`: {reason}; {MISSING_EFFECT}");
+        }
     }
 
     pub(super) async fn session(&self) -> Result<Arc<Session>, AmqpError> {
@@ -164,9 +211,17 @@ impl Shared {
         if let Some(problem) = self.supervisor.problem() {
             return Some(format!("RabbitMQ at `{}`: {problem}", self.broker.name()));
         }
-        let problems = self.problems.lock();
-        let (queue, problem) = problems.first_key_value()?;
-        Some(format!("queue `{queue}` cannot be consumed: {problem}"))
+        if let Some((queue, problem)) = self.problems.lock().first_key_value() {
+            return Some(format!("queue `{queue}` cannot be consumed: {problem}"));
+        }
+        let missing = self.held.missing();
+        let ((queue, task), reason) = missing.first_key_value()?;
+        let name = QueueRole::Held(task.clone()).name(queue);
+        let others = match missing.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        Some(format!("cannot create queue `{name}`{others}: {reason}; {MISSING_EFFECT}"))
     }
 
     /// Sets or clears the reason why a queue cannot be consumed.

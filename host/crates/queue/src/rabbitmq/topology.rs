@@ -4,7 +4,9 @@
 //! - `workers`, for entries that wait for a worker;
 //! - `workers.dead`, for dead letters;
 //! - `workers.wait.10s` and others, for retries that wait until the broker moves them back to `workers`;
-//! - `workers.held.TASK`, for held entries of a paused task. It is created when the first entry is held.
+//! - `workers.held.TASK`, for held entries of a paused or refused task. It is created when the first entry is
+//!   held, or by `loopabull-host broker apply`. If the broker does not permit that, the entries wait in a delay
+//!   queue instead.
 //!
 //! No bindings are needed, because all messages go through the default exchange.
 
@@ -107,6 +109,11 @@ impl QueueRole {
     /// Returns the roles of the queues that always exist. Queues for held entries are created when needed.
     pub(super) fn permanent() -> impl Iterator<Item = Self> {
         [Self::Work, Self::Dead].into_iter().chain(DelayStep::ALL.map(Self::Delay))
+    }
+
+    /// Returns the roles of the queues for held entries of the known tasks.
+    pub(super) fn held(config: &QueueConfig) -> impl Iterator<Item = Self> {
+        config.tasks.iter().cloned().map(Self::Held)
     }
 
     /// Returns the name of the queue on the broker.
