@@ -95,8 +95,9 @@ fn a_missing_ansible_costs_no_attempt() {
         let (status, problems) = daemon.get("/readyz");
         (status == 503 && problems.contains("task `playbook`: refused: ")).then_some(())
     });
+    wait_for("the messages to wait", || (daemon.depth("held") == Some(3)).then_some(()));
     fs::rename(&away, &program).unwrap();
-    wait_for("the release", || (daemon.depth("held") == Some(0)).then_some(()));
+    wait_for("the runs", || (host.tally().get("playbook success") == Some(&3)).then_some(()));
     check_runs(&host, &daemon, 6);
     daemon.stop();
 }
