@@ -115,6 +115,7 @@ enum Command {
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Pause(commands::pause::PauseArgs),
     Resume(commands::pause::ResumeArgs),
+    Retry(commands::retry::RetryArgs),
     Broker(commands::broker::BrokerArgs),
     Tasks(commands::tasks::TasksArgs),
 }
@@ -155,6 +156,7 @@ impl Cli {
             Some(Command::DeadLetters(args)) => commands::dead_letters::run(&config, &args),
             Some(Command::Pause(args)) => commands::pause::pause(&config, &args),
             Some(Command::Resume(args)) => commands::pause::resume(&config, &args),
+            Some(Command::Retry(args)) => commands::retry::run(&config, &args),
             Some(Command::Broker(args)) => commands::broker::run(&config, &args),
             Some(Command::Tasks(args)) => commands::tasks::run(&config, &args),
         }

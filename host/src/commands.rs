@@ -10,6 +10,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod failure;
 pub(crate) mod inject;
 pub(crate) mod pause;
+pub(crate) mod retry;
 pub(crate) mod runs;
 pub(crate) mod status;
 mod table;

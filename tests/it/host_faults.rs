@@ -116,17 +116,17 @@ fn a_message_is_run_again_after_a_kill_between_the_end_of_its_run_and_the_record
     check_point(&["--amqp-url", &url], body, 2, 2);
 }
 
-/// Uses a replacement of the launcher. When it is called for the first time, it kills the daemon instead of
+/// Uses a replacement of the launcher. When it is called for the first run, it kills the daemon instead of
 /// starting the playbook.
 fn check_before_start(flags: &[&str]) {
     let auditor = Auditor::new(flags, 3);
     let host = auditor.host();
-    let (script, once) = (host.path("launcher"), host.path("once"));
+    let (script, kills) = (host.path("launcher"), host.path("kills"));
     host.write(
         "launcher",
         format!(
-            "#!/bin/sh\nif test -e {0}; then exec {1} \"$@\"; fi\ntouch {0}\nkill -9 $PPID\n",
-            once.display(),
+            "#!/bin/sh\nif test -e {0}; then rm {0}; kill -9 $PPID; else exec {1} \"$@\"; fi\n",
+            kills.display(),
             TestHost::launcher().display(),
         ),
     );
@@ -134,6 +134,9 @@ fn check_before_start(flags: &[&str]) {
     let config = std::fs::read_to_string(host.path("loopabull.toml")).unwrap();
     host.write("loopabull.toml", format!("{config}launcher = '{}'\n", script.display()));
     let daemon = auditor.start(&host, &["--workers", "1"]);
+    // The playbook was checked, with the launcher.
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    host.write("kills", "");
     auditor.publish(&host, 0..1, "{}");
     assert_eq!(daemon.wait(), None, "the launcher did not kill the daemon");
     let daemon = auditor.start(&host, &["--workers", "1"]);

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use loopabull_testbed::{Rabbit, ansible_playbooks};
+use loopabull_testbed::{Rabbit, ansible_playbooks, fake_time};
 
 use crate::test_host::{Daemon, TestHost, message, wait_for};
 
@@ -45,7 +45,7 @@ fn check_runs(host: &TestHost, daemon: &Daemon, count: usize) {
     assert_eq!((daemon.depth("dead"), daemon.depth("held")), (Some(0), Some(0)), "{}", host.log());
     let runs = host.runs();
     let attempts: Vec<_> = runs.iter().filter(|run| run.outcome.is_attempt()).collect();
-    assert_eq!(attempts.len(), count);
+    assert_eq!(attempts.len(), count, "{runs:?}");
     assert!(attempts.iter().all(|run| run.outcome.is_success() && run.attempt == 1), "{runs:?}");
     assert_eq!(daemon.get("/readyz"), (200, "ready\n".to_owned()));
 }
@@ -99,6 +99,33 @@ fn a_missing_ansible_costs_no_attempt() {
     fs::rename(&away, &program).unwrap();
     wait_for("the runs", || (host.tally().get("playbook success") == Some(&3)).then_some(()));
     check_runs(&host, &daemon, 6);
+    daemon.stop();
+}
+
+/// The clock of the daemon is set back by two days while a retry waits.
+#[test]
+fn a_clock_that_is_set_back_delays_no_retry() {
+    let host = TestHost::new();
+    host.add_guest("a", "a", "[retry]\nmax_attempts = 2\npauses = ['2s']", "unreachable");
+    host.write("clock", "+0");
+    let child = host
+        .command(&["--listen", "127.0.0.1:0", "--workers", "1"])
+        .env("LD_PRELOAD", fake_time().expect("`cargo xtask test` installs libfaketime"))
+        .env("FAKETIME_TIMESTAMP_FILE", host.path("clock"))
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .spawn()
+        .unwrap();
+    let daemon = host.adopt(child);
+    host.inject(&[message("m-1", "a", "{}")]);
+    wait_for("the first attempt", || (host.runs().len() == 1).then_some(()));
+    host.write("clock", "-2d");
+    wait_for("the second attempt", || (host.runs().len() == 2).then_some(()));
+    let runs = host.runs();
+    let started: Vec<_> = [1, 2]
+        .map(|attempt| runs.iter().find(|run| run.attempt == attempt).unwrap().started_at_ms)
+        .into();
+    assert!(started[1] < started[0] - 24 * 3600 * 1000, "the clock was not set: {started:?}");
     daemon.stop();
 }
 

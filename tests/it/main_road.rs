@@ -71,7 +71,16 @@ fn messages_of_the_real_fedmsg_are_run_once_through_rabbitmq() {
     daemon.wait_until_idle();
     daemon.stop();
     assert!(!host.log().contains("\"ERROR\""), "{}", host.log());
-    let queues = [".dead", ".wait.10m", ".wait.10s", ".wait.1h", ".wait.1m", ".wait.1s"];
+    let queues = [
+        ".dead",
+        ".held.greet",
+        ".retry",
+        ".wait.10m",
+        ".wait.10s",
+        ".wait.1h",
+        ".wait.1m",
+        ".wait.1s",
+    ];
     let empty: String = queues.iter().map(|name| format!("\nworkers{name}\t0")).collect();
     vhost.wait_for_queues(&format!("workers\t0{empty}"));
     check_journal(&host.runs(), &expected);

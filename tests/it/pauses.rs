@@ -115,9 +115,56 @@ fn a_task_that_fails_repeatedly_is_paused_and_other_tasks_continue() {
     assert!(status.contains("3 consecutive failures within 10m; last outcome: trap"), "{status}");
     assert_eq!(daemon.metric("loopabull_pauses{kind=\"task\"}"), Some(1.0));
     assert_eq!(daemon.get("/readyz").0, 200, "a paused task must not make the daemon unready");
+    // After the task is resumed, one message is tried. It fails, so the others still wait.
     run(&host, &["resume", "--task", "traps"]);
-    wait_for("the dead letters", || (daemon.depth("dead") == Some(6)).then_some(()));
+    wait_for("the trial", || (daemon.depth("dead") == Some(4)).then_some(()));
+    wait_for("the pause", || {
+        run_status(&host, &[]).contains("paused   task `traps`").then_some(())
+    });
+    assert_eq!(daemon.depth("held"), Some(2));
+    host.add_guest("traps", "x", manifest, "i32.const 0");
+    wait_for("the new version", || host.log().contains("changed: traps").then_some(()));
+    run(&host, &["resume", "--task", "traps"]);
+    wait_for("the runs", || (host.tally().get("traps success") == Some(&2)).then_some(()));
+    assert_eq!(daemon.depth("dead"), Some(4));
     daemon.stop();
+}
+
+/// Nobody resumes the task: the breaker tries one message after each pause, and a restart does not end the pause.
+fn check_breaker(flags: &[&str]) {
+    let host = TestHost::new();
+    let manifest = "[retry]\nmax_attempts = 1\n[breaker]\nfailures = 2\npause = '2s'";
+    host.add_guest("traps", "x", manifest, "unreachable");
+    let daemon = host.start(&[&["--workers", "2"], flags].concat());
+    inject(&host, flags, &[("m-1", "x"), ("m-2", "x"), ("m-3", "x"), ("m-4", "x"), ("m-5", "x")]);
+    wait_for("a trial", || (daemon.depth("dead") >= Some(3)).then_some(()));
+    assert!(run_status(&host, flags).contains("one message is tried after"));
+    daemon.stop();
+    let daemon = host.start(&[&["--workers", "2"], flags].concat());
+    assert!(run_status(&host, flags).contains("paused   task `traps`"));
+    host.add_guest("traps", "x", manifest, "i32.const 0");
+    wait_for("the new version", || host.log().contains("changed: traps").then_some(()));
+    let dead = daemon.depth("dead").unwrap();
+    wait_for("the runs", || {
+        let done = host.tally().get("traps success").copied().unwrap_or_default() as u64;
+        (done + dead == 5).then_some(())
+    });
+    wait_for("the end of the pause", || {
+        (!run_status(&host, flags).contains("paused")).then_some(())
+    });
+    assert!(host.log().contains("task `traps` works again"));
+    daemon.stop();
+}
+
+#[test]
+fn a_breaker_tries_one_message_after_a_while_in_the_embedded_queue() {
+    check_breaker(&[]);
+}
+
+#[test]
+fn a_breaker_tries_one_message_after_a_while_in_rabbitmq() {
+    let url = Rabbit::shared().vhost().url();
+    check_breaker(&["--amqp-url", &url]);
 }
 
 #[test]

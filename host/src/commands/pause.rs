@@ -2,12 +2,13 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use loopabull_model::{QueueName, Target, TaskName};
+use loopabull_model::{PausedBy, QueueName, Target, TaskName};
 
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::{block_on, print};
 use crate::config::Config;
 use crate::daemon::state_dir;
+use crate::tasks::discovery::Discovery;
 use crate::work::pauses::Pauses;
 
 /// Pause a task or a queue until it is resumed
@@ -66,8 +67,14 @@ pub(crate) fn pause(config: &Config, args: &PauseArgs) -> Result<u8, Failure> {
     let task = task.clone().map(Target::Task);
     let target =
         task.or(queue.clone().map(Target::Queue)).expect("clap requires a task or a queue");
+    if let Target::Task(name) = &target
+        && !Discovery::read(config).tasks.iter().any(|task| task.name == *name)
+    {
+        let error = anyhow!("there is no task `{name}`");
+        return Err(Failure::with_hint(error, "list the tasks with `loopabull-host tasks`"));
+    }
     let pauses = open(config)?;
-    block_on(pauses.pause(target.clone(), &args.reason.as_str().into()))??;
+    block_on(pauses.pause(target.clone(), PausedBy::Operator, &args.reason.as_str().into()))??;
     print(&format!("{target} is paused\n"))?;
     Ok(DONE)
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     };
     print(&queues_text(&queues))?;
     for PauseStatus { target, pause } in &pauses {
-        let Pause { reason, since_ms } = pause;
+        let Pause { reason, since_ms, .. } = pause;
         print_plain(&format!("paused   {target} since {}: {reason}\n", time(*since_ms)))?;
     }
     if config.state.join("journal.db").exists() {
@@ -104,13 +104,17 @@ fn queues_text(queues: &[QueueStatus]) -> String {
     let headings = ["QUEUE", "WAITING", "OLDEST", "DELAYED", "HELD", "RUNNING", "DEAD LETTERS"];
     let mut table = Table::new(&headings);
     for queue in queues {
-        let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0);
-        let oldest = oldest.map(|s| humantime::format_duration(Duration::from_secs(s)).to_string());
+        let text = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+        let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0).map(text);
+        let longest = queue.longest_delay_seconds.filter(|_| queue.delayed > 0).map(text);
         table.push(vec![
             queue.name.to_string(),
             queue.waiting.to_string(),
             oldest.unwrap_or_else(|| "-".to_owned()),
-            queue.delayed.to_string(),
+            match longest {
+                Some(longest) => format!("{}, the last for {longest}", queue.delayed),
+                None => queue.delayed.to_string(),
+            },
             queue.held.to_string(),
             queue.claimed.map_or("-".to_owned(), |count| count.to_string()),
             queue.dead.to_string(),

@@ -65,6 +65,8 @@ pub(crate) struct QueueStatus {
     pub name: QueueName,
     pub waiting: u64,
     pub delayed: u64,
+    /// Time until the last delayed entry is due, in seconds.
+    pub longest_delay_seconds: Option<u64>,
     pub held: u64,
     pub claimed: Option<u64>,
     pub dead: u64,
@@ -131,6 +133,7 @@ impl From<(QueueName, Depth)> for QueueStatus {
         Self {
             name,
             delayed: depth.delayed,
+            longest_delay_seconds: depth.longest_delay.map(|delay| delay.as_secs()),
             held: depth.held,
             waiting: depth.waiting,
             claimed: depth.claimed,

@@ -4,7 +4,7 @@
 //! The journal counts the crashes. Other modules delay or refuse a single entry that was running
 //! during several crashes.
 
-use loopabull_model::{Target, chain};
+use loopabull_model::{PausedBy, Target, chain};
 
 use crate::journal::Journal;
 use crate::work::pauses::Pauses;
@@ -30,7 +30,8 @@ pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
         );
         if crashed.count >= MAX_CRASHES {
             let reason = format!("{} daemons died while it was running", crashed.count);
-            pauses.pause_automatically(Target::Task(crashed.task), &reason.into()).await;
+            let target = Target::Task(crashed.task);
+            pauses.pause_automatically(target, PausedBy::Daemon, &reason.into()).await;
         }
     }
 }

@@ -10,13 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{Target, TaskName, chain};
-use loopabull_queue::{Backoff, HeldTask, Queues};
+use loopabull_model::{PausedBy, Target, TaskName, chain};
+use loopabull_queue::{Backoff, HeldTask, Queues, Release};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::RefusedTasks;
 use crate::observe::health::{Health, Part};
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
+use crate::work::breakers::Breakers;
 use crate::work::error::WorkError;
 use crate::work::pauses::Pauses;
 use crate::work::unknown_tasks::UnknownTasks;
@@ -27,6 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// Rereads the pauses and releases held entries.
 pub(crate) struct PauseWatcher {
     pub pauses: Arc<Pauses>,
+    pub breakers: Arc<Breakers>,
     pub queues: Arc<Queues>,
     pub catalog: Arc<CurrentCatalog>,
     pub health: Arc<Health>,
@@ -72,16 +74,29 @@ impl PauseWatcher {
     async fn poll(&mut self) -> Result<(), WorkError> {
         for target in self.pauses.refresh().await? {
             tracing::info!("{target} is resumed");
+            if let Target::Task(task) = &target {
+                self.breakers.resume(task);
+            }
         }
         let catalog = self.catalog.get();
         self.add_tasks(&catalog).await?;
         let is_refused = |task: &TaskName| {
             self.refused_tasks == RefusedTasks::Wait && catalog.refused(task).is_some()
         };
-        let is_released = |task: &TaskName| {
-            !is_refused(task) && !self.pauses.is_paused(&Target::Task(task.clone()))
+        let pauses = self.pauses.current();
+        let release = |task: &TaskName| {
+            let pause = pauses.get(&Target::Task(task.clone()));
+            if is_refused(task) || pause.is_some_and(|pause| pause.by != PausedBy::Breaker) {
+                Release::Nothing
+            } else if self.breakers.is_closed(task) {
+                Release::All
+            } else if self.breakers.asks_for_trial(task) {
+                Release::One
+            } else {
+                Release::Nothing
+            }
         };
-        let held = self.queues.release(is_released).await?;
+        let held = self.queues.release(release).await?;
         let is_unknown = |(_, task): &HeldTask| catalog.routes.task(task).is_none();
         if let Err(error) = self.unknown.update(held.into_iter().filter(is_unknown).collect()) {
             tracing::warn!("cannot remember the tasks that are not installed: {error}");

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use loopabull_model::{Pause, Reason, Target, chain};
+use loopabull_model::{Pause, PausedBy, Reason, Target, chain};
 use loopabull_store::{Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tokio::sync::watch;
 
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS pauses (
@@ -24,6 +24,7 @@ const SCHEMA: &str = "
         name TEXT NOT NULL,
         reason TEXT NOT NULL,
         since_ms INTEGER NOT NULL,
+        paused_by TEXT NOT NULL,
         PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;";
 
@@ -53,23 +54,28 @@ impl Pauses {
         })
     }
 
-    /// Pauses a target. A target that is already paused keeps its first reason. Returns once the
-    /// pause is on disk. After an error, the pause has taken effect anyway, and a later
-    /// [`Self::refresh`] writes it.
-    pub(crate) async fn pause(&self, target: Target, reason: &Reason) -> Result<(), StoreError> {
+    /// Pauses a target. A target that is already paused keeps its first reason, except that anything
+    /// replaces the pause of a circuit breaker. Returns once the pause is on disk. After an error, the
+    /// pause has taken effect anyway, and a later [`Self::refresh`] writes it.
+    pub(crate) async fn pause(
+        &self,
+        target: Target,
+        by: PausedBy,
+        reason: &Reason,
+    ) -> Result<(), StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let pause = Pause { reason: reason.to_string(), since_ms: since };
+        let pause = Pause { reason: reason.to_string(), since_ms: since, by };
         self.unwritten.lock().insert(target.clone(), pause);
         let unwritten = self.unwritten.lock().clone();
-        self.current.send_modify(|current| Arc::make_mut(current).extend(unwritten));
+        self.current.send_modify(|current| add(Arc::make_mut(current), unwritten));
         self.refresh().await.map(|_| ())
     }
 
     /// Pauses a target on behalf of the daemon, and logs the reason.
-    pub(crate) async fn pause_automatically(&self, target: Target, reason: &Reason) {
+    pub(crate) async fn pause_automatically(&self, target: Target, by: PausedBy, reason: &Reason) {
         tracing::error!("{target} is paused: {reason}; end the pause with `loopabull-host resume`");
-        if let Err(error) = self.pause(target.clone(), reason).await {
+        if let Err(error) = self.pause(target.clone(), by, reason).await {
             let error = chain(error);
             tracing::error!(
                 "cannot save the pause of {target} yet, so a restart would end it: {error}"
@@ -77,12 +83,28 @@ impl Pauses {
         }
     }
 
+    /// Ends the pause of a circuit breaker.
+    pub(crate) async fn end_automatically(&self, target: Target) {
+        let is_of_breaker =
+            self.current().get(&target).is_some_and(|pause| pause.by == PausedBy::Breaker);
+        if is_of_breaker && let Err(error) = self.resume(target.clone()).await {
+            tracing::error!("cannot end the pause of {target}: {}", chain(error));
+        }
+    }
+
     async fn write(&self, target: &Target, pause: &Pause) -> Result<(), StoreError> {
         let (target, pause) = (target.clone(), pause.clone());
         let insert = move |connection: &Connection| {
             connection.execute(
-                "INSERT OR IGNORE INTO pauses VALUES (?1, ?2, ?3, ?4)",
-                params![target.kind(), target.name(), pause.reason, pause.since_ms],
+                "INSERT INTO pauses VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE
+                 SET reason = excluded.reason, paused_by = excluded.paused_by WHERE paused_by = 'breaker'",
+                params![
+                    target.kind(),
+                    target.name(),
+                    pause.reason,
+                    pause.since_ms,
+                    pause.by.as_str()
+                ],
             )
         };
         self.store.change(insert).await.map(|_| ())
@@ -112,7 +134,7 @@ impl Pauses {
             self.unwritten.lock().remove(&target);
         }
         let mut current = self.list().await?;
-        current.extend(self.unwritten.lock().clone());
+        add(&mut current, self.unwritten.lock().clone());
         let current = Arc::new(current);
         let old = self.current();
         if old != current {
@@ -125,10 +147,11 @@ impl Pauses {
     pub(crate) async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
         let read = |connection: &Connection| {
             connection
-                .prepare("SELECT kind, name, reason, since_ms FROM pauses")?
+                .prepare("SELECT kind, name, reason, since_ms, paused_by FROM pauses")?
                 .query_map([], |row| {
-                    let kind: String = row.get(0)?;
-                    let pause = Pause { reason: row.get(2)?, since_ms: row.get(3)? };
+                    let (kind, by): (String, String) = (row.get(0)?, row.get(4)?);
+                    let by = PausedBy::from_name(&by).unwrap_or(PausedBy::Daemon);
+                    let pause = Pause { reason: row.get(2)?, since_ms: row.get(3)?, by };
                     Ok(Target::from_parts(&kind, row.get(1)?).map(|target| (target, pause)))
                 })?
                 .filter_map(Result::transpose)
@@ -167,6 +190,16 @@ impl Pauses {
     }
 }
 
+/// Adds pauses to others. A target that is already paused keeps its pause, except one of a breaker.
+fn add(pauses: &mut PauseMap, more: PauseMap) {
+    for (target, pause) in more {
+        let current = pauses.entry(target).or_insert_with(|| pause.clone());
+        if current.by == PausedBy::Breaker {
+            *current = Pause { since_ms: current.since_ms, ..pause };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,8 +212,8 @@ mod tests {
     async fn a_pause_survives_a_restart_and_keeps_its_first_reason() {
         let state = tempfile::tempdir().unwrap();
         let pauses = Pauses::open(state.path()).unwrap();
-        pauses.pause(task(), &"first".into()).await.unwrap();
-        pauses.pause(task(), &"second".into()).await.unwrap();
+        pauses.pause(task(), PausedBy::Daemon, &"first".into()).await.unwrap();
+        pauses.pause(task(), PausedBy::Operator, &"second".into()).await.unwrap();
         drop(pauses);
         let pauses = Pauses::open(state.path()).unwrap();
         assert!(!pauses.is_paused(&task()));
@@ -189,13 +222,29 @@ mod tests {
         assert_eq!(pauses.current()[&task()].reason, "first");
     }
 
+    /// A circuit breaker ends its pause by itself, so the pause of an operator must replace it.
+    #[tokio::test]
+    async fn an_operator_replaces_the_pause_of_a_breaker() {
+        let state = tempfile::tempdir().unwrap();
+        let pauses = Pauses::open(state.path()).unwrap();
+        for (by, expected) in [
+            (PausedBy::Breaker, PausedBy::Breaker),
+            (PausedBy::Operator, PausedBy::Operator),
+            (PausedBy::Breaker, PausedBy::Operator),
+        ] {
+            pauses.pause(task(), by, &by.as_str().into()).await.unwrap();
+            assert_eq!(pauses.current()[&task()].by, expected);
+            assert_eq!(pauses.list().await.unwrap()[&task()].reason, expected.as_str());
+        }
+    }
+
     #[tokio::test]
     async fn pauses_and_resumes_of_another_process_are_noticed() {
         let state = tempfile::tempdir().unwrap();
         let daemon = Pauses::open(state.path()).unwrap();
         let command = Pauses::open(state.path()).unwrap();
-        command.pause(task(), &"x".into()).await.unwrap();
-        command.pause(Target::Worker(3), &"x".into()).await.unwrap();
+        command.pause(task(), PausedBy::Operator, &"x".into()).await.unwrap();
+        command.pause(Target::Worker(3), PausedBy::Daemon, &"x".into()).await.unwrap();
         daemon.refresh().await.unwrap();
         daemon.wait_until_paused(&[task()]).await;
         assert!(command.resume(task()).await.unwrap());

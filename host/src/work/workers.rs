@@ -37,7 +37,9 @@ pub(crate) async fn start(
     crashes::pause_crashing_tasks(&shared.journal, &shared.pauses).await;
     let drain = &shared.shutdown.drain;
     let outbox = Arc::new(outbox(config, shared));
-    let deliveries = Arc::new(deliveries(config, shared, &outbox));
+    let breakers =
+        Arc::new(Breakers::new(Arc::clone(&shared.pauses), &shared.runner.catalog.get()));
+    let deliveries = Arc::new(deliveries(config, shared, &outbox, &breakers));
     let external = Arc::new(ExternalRouter {
         catalog: Arc::clone(&shared.runner.catalog),
         metrics: Arc::clone(&shared.metrics),
@@ -61,6 +63,7 @@ pub(crate) async fn start(
     }
     let watcher = PauseWatcher {
         pauses: Arc::clone(&shared.pauses),
+        breakers: Arc::clone(&breakers),
         queues: Arc::clone(&shared.queues),
         catalog: Arc::clone(&shared.runner.catalog),
         health: Arc::clone(&shared.health),
@@ -99,12 +102,18 @@ fn outbox(config: &Config, shared: &Shared) -> Outbox {
     }
 }
 
-fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliveries {
+fn deliveries(
+    config: &Config,
+    shared: &Shared,
+    outbox: &Arc<Outbox>,
+    breakers: &Arc<Breakers>,
+) -> Deliveries {
     Deliveries {
         catalog: Arc::clone(&shared.runner.catalog),
         admission: Admission {
             pauses: Arc::clone(&shared.pauses),
             in_progress: EntriesInProgress::default(),
+            breakers: Arc::clone(breakers),
             refused_tasks: config.refused_tasks,
             drain: shared.shutdown.drain.clone(),
         },
@@ -117,7 +126,7 @@ fn deliveries(config: &Config, shared: &Shared, outbox: &Arc<Outbox>) -> Deliver
             cancel: shared.shutdown.cancel.clone(),
         },
         outbox: Arc::clone(outbox),
-        breakers: Breakers::new(Arc::clone(&shared.pauses)),
+        breakers: Arc::clone(breakers),
         settler: Settler {
             metrics: Arc::clone(&shared.metrics),
             cancel: shared.shutdown.cancel.clone(),

@@ -9,6 +9,7 @@
 mod ansible;
 mod cable;
 mod cluster;
+mod fake_time;
 mod interpreter;
 mod network;
 pub mod oracle;
@@ -24,6 +25,7 @@ mod wal;
 pub use ansible::ansible_playbooks;
 pub use cable::Cable;
 pub use cluster::Cluster;
+pub use fake_time::fake_time;
 pub use interpreter::python;
 pub use pki::Pki;
 pub use proxy::Proxy;

@@ -40,6 +40,7 @@ impl Purpose {
                 Need::RabbitMq,
                 Need::NetworkTools,
                 Need::Ssh,
+                Need::FakeTime,
                 Need::Python,
                 Need::Node,
             ],

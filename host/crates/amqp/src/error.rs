@@ -35,4 +35,17 @@ impl AmqpError {
             _ => None,
         }
     }
+
+    /// Returns whether the connection has its maximum number of channels.
+    pub(crate) fn is_channel_limit(&self) -> bool {
+        let Self::Protocol { source, .. } = self else { return false };
+        matches!(source.kind(), lapin::ErrorKind::ChannelsLimitReached)
+    }
+
+    /// Returns whether the broker closed a channel, and not the connection, with this error.
+    pub(crate) fn is_of_channel(&self) -> bool {
+        let Self::Protocol { source, .. } = self else { return false };
+        let lapin::ErrorKind::ProtocolError(error) = source.kind() else { return false };
+        matches!(error.kind(), lapin::protocol::AMQPErrorKind::Soft(_))
+    }
 }

@@ -17,6 +17,9 @@ use crate::broker::Broker;
 use crate::error::AmqpError;
 use crate::publishers::{Publication, Published, Publishers};
 
+/// Number of channels that a connection has at most, unless the broker is configured otherwise (`channel_max`).
+const MAX_CHANNELS: u32 = 2047;
+
 /// Interval at which the connections are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Timeout for closing the connections.
@@ -62,8 +65,25 @@ impl Session {
     }
 
     /// Opens a channel on the consuming connection.
+    ///
+    /// If the broker closed a channel with an error, lapin keeps the error and also fails all later channels with
+    /// the same number, without asking the broker (seen in 4.12.3). The numbers are used again after some 2,000
+    /// channels. So such an error means that the next number must be tried. If no number is left, the session
+    /// ends.
     pub async fn open_channel(&self) -> Result<Channel, AmqpError> {
-        self.step("open a channel", self.consuming.create_channel()).await
+        let mut left = MAX_CHANNELS;
+        loop {
+            match self.step("open a channel", self.consuming.create_channel()).await {
+                Err(error) if error.is_of_channel() && left > 0 => left -= 1,
+                Err(error) => {
+                    if error.is_of_channel() || error.is_channel_limit() {
+                        self.ended.cancel();
+                    }
+                    return Err(error);
+                }
+                Ok(channel) => return Ok(channel),
+            }
+        }
     }
 
     /// Waits for one request to the broker. A timeout ends the session.

@@ -1,15 +1,18 @@
 //! The circuit breaker of a task, which pauses the task after repeated failures.
 //!
-//! Counts the failures of the task and decides when they are too many. The host stores the pause. This module
-//! has no clock: the caller passes the time of each outcome.
+//! A closed breaker counts the failures of the task. When they are too many, it opens: no message is tried.
+//! After a while it is half-open: one message is tried, as a trial. If the trial succeeds, the breaker closes.
+//! If it fails, the breaker opens again, for twice as long.
+//!
+//! The host stores the pause. This module has no clock: the caller passes the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::Outcome;
 use crate::duration::duration;
+use crate::{EntryId, Outcome};
 
 /// The policy of a circuit breaker: the failures that pause a task automatically.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
@@ -20,26 +23,121 @@ pub struct BreakerPolicy {
     /// Time window. The task is paused only if all these failures happen within the window. Default: 10 min.
     #[serde(deserialize_with = "duration")]
     pub window: Duration,
+    /// Time after which one message is tried. It doubles after each trial that fails, up to an hour. Default:
+    /// 1 min.
+    #[serde(deserialize_with = "duration")]
+    pub pause: Duration,
 }
 
-/// The consecutive failures of one task.
+/// The circuit breaker of one task. All times are measured from one moment, which the caller chooses.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// Times of the newest failures. The caller chooses the moment from which they are measured, which must
-    /// always be the same.
+    /// Times of the newest consecutive failures.
     failures: VecDeque<Duration>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        until: Duration,
+        pause: Duration,
+    },
+    HalfOpen {
+        pause: Duration,
+        /// The entry that is tried.
+        trial: Option<EntryId>,
+        /// Time at which a trial was last asked for.
+        asked: Option<Duration>,
+    },
+}
+
+/// The effect of an outcome on the breaker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BreakerChange {
+    None,
+    /// The breaker opened. One message is tried after the pause.
+    Opened {
+        pause: Duration,
+    },
+    /// The trial succeeded, and the breaker closed.
+    Closed,
 }
 
 impl Breaker {
-    /// Counts the outcome of a run. Returns true if the task must be paused now. A success sets the count to
-    /// zero. An outcome that is neither a success nor a failure, such as a rejected message, does not change
-    /// the count.
-    pub fn count(&mut self, policy: &BreakerPolicy, outcome: &Outcome, now: Duration) -> bool {
+    /// The maximum pause.
+    const MAX_PAUSE: Duration = Duration::from_hours(1);
+    /// Time after which a trial is asked for again, if no entry came.
+    const ASK_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Returns whether an entry may run now. If the breaker is half-open, the entry becomes the trial.
+    pub fn admit(&mut self, entry: &EntryId, now: Duration) -> bool {
+        self.update(now);
+        match &mut self.state {
+            State::Closed => true,
+            State::Open { .. } => false,
+            State::HalfOpen { trial, .. } => trial.get_or_insert_with(|| entry.clone()) == entry,
+        }
+    }
+
+    /// Returns whether the breaker is closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Returns whether the caller should provide one entry as a trial. After a positive answer, the next one
+    /// follows after ten seconds at the earliest.
+    pub fn asks_for_trial(&mut self, now: Duration) -> bool {
+        self.update(now);
+        let State::HalfOpen { trial: None, asked, .. } = &mut self.state else { return false };
+        let is_time = asked.is_none_or(|asked| now.saturating_sub(asked) >= Self::ASK_INTERVAL);
+        if is_time {
+            *asked = Some(now);
+        }
+        is_time
+    }
+
+    /// Notes that an entry is not tried any more. If it was the trial and had no outcome that counts, another
+    /// entry can be the trial.
+    pub fn give_up(&mut self, entry: &EntryId) {
+        if let State::HalfOpen { trial, asked, .. } = &mut self.state
+            && trial.as_ref() == Some(entry)
+        {
+            (*trial, *asked) = (None, None);
+        }
+    }
+
+    /// Counts the outcome of the run of an entry. A success sets the count of failures to zero. An outcome that
+    /// is neither a success nor a failure, such as a rejected message, does not change the count; as the outcome
+    /// of a trial, a rejected message shows that the task works.
+    pub fn count(
+        &mut self,
+        policy: &BreakerPolicy,
+        entry: &EntryId,
+        outcome: &Outcome,
+        now: Duration,
+    ) -> BreakerChange {
+        if let State::HalfOpen { pause, trial: Some(trial), .. } = &self.state
+            && trial == entry
+        {
+            let pause = *pause;
+            return match outcome {
+                Outcome::Success | Outcome::Reject { .. } => {
+                    *self = Self::default();
+                    BreakerChange::Closed
+                }
+                outcome if outcome.is_failure() => self.open((pause * 2).min(Self::MAX_PAUSE), now),
+                _ => BreakerChange::None,
+            };
+        }
         if outcome.is_success() {
             self.failures.clear();
         }
-        if !outcome.is_failure() || policy.failures == 0 {
-            return false;
+        // A run that began before the breaker opened does not open it again.
+        if !outcome.is_failure() || policy.failures == 0 || !self.is_closed() {
+            return BreakerChange::None;
         }
         self.failures.push_back(now);
         let limit = usize::try_from(policy.failures).unwrap_or(usize::MAX);
@@ -49,16 +147,41 @@ impl Breaker {
         let since = self.failures.front().map(|first| now.saturating_sub(*first));
         let is_tripped =
             self.failures.len() == limit && since.is_some_and(|since| since <= policy.window);
-        if is_tripped {
-            self.failures.clear();
+        if is_tripped { self.open(policy.pause, now) } else { BreakerChange::None }
+    }
+
+    /// Opens the breaker for a pause that an earlier process began.
+    pub fn restore(&mut self, policy: &BreakerPolicy, now: Duration) {
+        if self.is_closed() {
+            self.open(policy.pause, now);
         }
-        is_tripped
+    }
+
+    /// Ends the waiting of an open breaker, because an operator resumed the task. One entry is tried now.
+    pub fn resume(&mut self) {
+        if let State::Open { pause, .. } = self.state {
+            self.state = State::HalfOpen { pause, trial: None, asked: None };
+        }
+    }
+
+    fn open(&mut self, pause: Duration, now: Duration) -> BreakerChange {
+        self.failures.clear();
+        self.state = State::Open { until: now.saturating_add(pause), pause };
+        BreakerChange::Opened { pause }
+    }
+
+    fn update(&mut self, now: Duration) {
+        if let State::Open { until, .. } = self.state
+            && until <= now
+        {
+            self.resume();
+        }
     }
 }
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
-        Self { failures: 10, window: Duration::from_mins(10) }
+        Self { failures: 10, window: Duration::from_mins(10), pause: Duration::from_mins(1) }
     }
 }
 
@@ -66,45 +189,99 @@ impl Default for BreakerPolicy {
 mod tests {
     use super::*;
 
-    /// Checks after which outcomes the breaker trips. Each letter is one outcome, one second after the
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn trap() -> Outcome {
+        Outcome::Trap { reason: "x".into() }
+    }
+
+    /// Checks after which outcomes the breaker opens. Each letter is one outcome, one second after the
     /// previous one: `x` is a failure, `.` a success, `r` a rejected message.
-    fn check(failures: u32, window: u64, outcomes: &str, expected: &[usize]) {
-        let policy = BreakerPolicy { failures, window: Duration::from_secs(window) };
+    fn check(failures: u32, window: u64, outcomes: &str, expected: Option<usize>) {
+        let policy = BreakerPolicy { failures, window: seconds(window), ..Default::default() };
         let mut breaker = Breaker::default();
-        let mut tripped = Vec::new();
+        let mut opened = None;
         for (index, letter) in outcomes.chars().enumerate() {
             let outcome = match letter {
-                'x' => Outcome::Trap { reason: "x".into() },
+                'x' => trap(),
                 'r' => Outcome::Reject { reason: "x".into() },
                 _ => Outcome::Success,
             };
-            if breaker.count(&policy, &outcome, Duration::from_secs(index as u64)) {
-                tripped.push(index);
+            let entry = EntryId::new(index.to_string());
+            let change = breaker.count(&policy, &entry, &outcome, seconds(index as u64));
+            if matches!(change, BreakerChange::Opened { .. }) {
+                assert_eq!(opened.replace(index), None, "an open breaker opens again");
             }
         }
-        assert_eq!(tripped, expected, "{outcomes}");
+        assert_eq!(opened, expected, "{outcomes}");
     }
 
     #[test]
-    fn failures_in_a_row_trip_it() {
-        check(3, 60, "xxx", &[2]);
-        check(3, 60, "xx.xx.xxx", &[8]);
-        check(3, 60, "xxxxxx", &[2, 5]);
+    fn failures_in_a_row_open_it() {
+        check(3, 60, "xxx", Some(2));
+        check(3, 60, "xx.xx.xxx", Some(8));
+        // Runs that began before it opened do not open it again.
+        check(3, 60, "xxxxxxx", Some(2));
     }
 
     #[test]
     fn a_rejected_message_neither_counts_nor_clears() {
-        check(2, 60, "xrx", &[2]);
-        check(2, 60, "rrrr", &[]);
+        check(2, 60, "xrx", Some(2));
+        check(2, 60, "rrrr", None);
     }
 
     #[test]
-    fn failures_far_apart_do_not_trip_it() {
-        check(3, 1, "xxxxxx", &[]);
+    fn failures_far_apart_do_not_open_it() {
+        check(3, 1, "xxxxxx", None);
     }
 
     #[test]
     fn it_can_be_switched_off() {
-        check(0, 60, "xxxxxx", &[]);
+        check(0, 60, "xxxxxx", None);
+    }
+
+    #[test]
+    fn it_tries_one_entry_after_pauses_that_double() {
+        let policy = BreakerPolicy { failures: 1, ..Default::default() };
+        let (one, other) = (EntryId::new("1"), EntryId::new("2"));
+        let mut breaker = Breaker::default();
+        let mut now = seconds(7);
+        assert!(breaker.admit(&one, now));
+        let mut change = breaker.count(&policy, &one, &trap(), now);
+        for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let pause = Duration::from_mins(minutes);
+            assert_eq!(change, BreakerChange::Opened { pause });
+            now += pause - seconds(1);
+            assert!(!breaker.admit(&one, now) && !breaker.asks_for_trial(now));
+            now += seconds(1);
+            assert!(breaker.asks_for_trial(now) && !breaker.asks_for_trial(now));
+            assert!(breaker.admit(&one, now));
+            assert!(!breaker.admit(&other, now), "only one entry is tried");
+            assert!(breaker.admit(&one, now));
+            // The trial was not run, for example because the machine was short of something.
+            breaker.give_up(&other);
+            assert!(!breaker.admit(&other, now));
+            breaker.give_up(&one);
+            assert!(breaker.asks_for_trial(now) && breaker.admit(&other, now));
+            assert_eq!(breaker.count(&policy, &one, &trap(), now), BreakerChange::None);
+            change = breaker.count(&policy, &other, &trap(), now);
+        }
+        breaker.resume();
+        assert!(breaker.admit(&one, now) && !breaker.is_closed());
+        let change = breaker.count(&policy, &one, &Outcome::Success, now);
+        assert_eq!((change, breaker.is_closed()), (BreakerChange::Closed, true));
+        assert!(breaker.admit(&one, now) && breaker.admit(&other, now));
+    }
+
+    #[test]
+    fn a_pause_of_an_earlier_process_goes_on() {
+        let policy = BreakerPolicy::default();
+        let mut breaker = Breaker::default();
+        breaker.restore(&policy, seconds(5));
+        breaker.restore(&policy, seconds(30));
+        assert!(!breaker.admit(&EntryId::new("1"), seconds(64)));
+        assert!(breaker.admit(&EntryId::new("1"), seconds(65)));
     }
 }

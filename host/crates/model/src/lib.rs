@@ -38,7 +38,7 @@ mod usage;
 
 pub use ansible::{AnsibleOptions, Become, Start, Variables};
 pub use body::{Body, BodyError, MAX_DEPTH};
-pub use breaker::{Breaker, BreakerPolicy};
+pub use breaker::{Breaker, BreakerChange, BreakerPolicy};
 pub use ceiling::Ceiling;
 pub use effects::{Effects, StateChanges};
 pub use emission::Emission;
@@ -54,7 +54,7 @@ pub use message::{Message, MessageId, MessageIdError};
 pub use outcome::{Counted, Exceeded, Outcome};
 pub use output::{Capture, Output};
 pub use pattern::{PatternError, TopicPattern};
-pub use pause::{Pause, Target};
+pub use pause::{Pause, PausedBy, Target};
 pub use queue_name::{QueueName, QueueNameError};
 pub use reason::{Reason, escape_harmful, is_harmful};
 pub use results::{HostResults, LayerReport, LayerState, PlaybookReport, Results, TaskFailure};

@@ -25,6 +25,36 @@ pub struct Pause {
     pub reason: String,
     /// Start time, in milliseconds since 1970.
     pub since_ms: i64,
+    pub by: PausedBy,
+}
+
+/// The one who began a pause.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PausedBy {
+    Operator,
+    /// The circuit breaker of a task, which also ends the pause.
+    Breaker,
+    /// The daemon, for another reason. Only an operator ends the pause.
+    Daemon,
+}
+
+impl PausedBy {
+    const ALL: [Self; 3] = [Self::Operator, Self::Breaker, Self::Daemon];
+
+    /// Returns the name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Breaker => "breaker",
+            Self::Daemon => "daemon",
+        }
+    }
+
+    /// Returns the value with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.as_str() == name)
+    }
 }
 
 impl Target {
@@ -92,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_pause_survives_serialization() {
-        let json = r#"{"reason":"by hand","since_ms":1500}"#;
+        let json = r#"{"reason":"by hand","since_ms":1500,"by":"operator"}"#;
         let pause: Pause = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&pause).unwrap(), json);
     }

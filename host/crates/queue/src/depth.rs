@@ -11,6 +11,9 @@ pub struct Depth {
     pub waiting: u64,
     /// Number of entries that wait for their next attempt.
     pub delayed: u64,
+    /// Time until the last of these entries is due. `None` if there are none, and for RabbitMQ, which does not
+    /// report this time to clients.
+    pub longest_delay: Option<Duration>,
     /// Number of entries that wait for their paused task to be resumed.
     pub held: u64,
     /// Number of delivered entries that are not settled. `None` for RabbitMQ, which does not report this
@@ -21,6 +24,15 @@ pub struct Depth {
     /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, and for RabbitMQ,
     /// which does not report this time to clients.
     pub oldest: Option<Duration>,
+}
+
+/// The held entries of a task that are released.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Release {
+    Nothing,
+    /// The first entry, to find out whether the task works.
+    One,
+    All,
 }
 
 /// A queue, and a task that has held entries in the queue.

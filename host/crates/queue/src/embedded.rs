@@ -19,10 +19,10 @@ use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, steady_ms};
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivered::DeliveredEntry;
-use crate::depth::{Depth, HeldTask};
+use crate::depth::{Depth, HeldTask, Release};
 use crate::error::QueueError;
 
 pub(crate) use claim::Claim;
@@ -46,6 +46,9 @@ pub struct Consumer {
     queue: QueueName,
     store: Arc<Store>,
     published: Arc<Notify>,
+    /// Whether the last entry was a retry. Then the next one is a new entry, if there is one: retries that fail
+    /// again and again take at most every second turn.
+    was_retry: bool,
 }
 
 impl Embedded {
@@ -67,27 +70,31 @@ impl Embedded {
         // that their new claims are not requeued.
         self.lock.get_or_try_init(|| self.take_over()).await?;
         let (store, published) = (Arc::clone(&self.store), Arc::clone(&self.published));
-        Ok(Consumer { queue: queue.clone(), store, published })
+        Ok(Consumer { queue: queue.clone(), store, published, was_retry: false })
     }
 
     pub(crate) async fn release(
         &self,
-        is_awake: impl Fn(&TaskName) -> bool,
+        release: impl Fn(&TaskName) -> Release,
     ) -> Result<BTreeSet<HeldTask>, QueueError> {
-        let mut asleep = BTreeSet::new();
+        let mut others = BTreeSet::new();
         for (queue, task) in self.store.read(rows::held).await? {
             let names = (QueueName::try_from(queue.as_str()), TaskName::try_from(task.as_str()));
             let (Ok(queue_name), Ok(task_name)) = names else { continue };
-            if is_awake(&task_name) {
-                let release =
-                    move |connection: &Connection| rows::release(connection, &queue, &task);
-                self.store.change(release).await?;
-                self.published.notify_waiters();
-            } else {
-                asleep.insert((queue_name, task_name));
-            }
+            let limit = match release(&task_name) {
+                Release::Nothing => {
+                    others.insert((queue_name, task_name));
+                    continue;
+                }
+                Release::One => 1,
+                Release::All => -1,
+            };
+            let change =
+                move |connection: &Connection| rows::release(connection, &queue, &task, limit);
+            self.store.change(change).await?;
+            self.published.notify_waiters();
         }
-        Ok(asleep)
+        Ok(others)
     }
 
     pub(crate) async fn judge_dead_letters(
@@ -118,32 +125,45 @@ impl Embedded {
     }
 
     pub(crate) async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
-        let (now, queue) = (now_ms(), queue.to_string());
+        let (now, steady, queue) = (now_ms(), steady_ms(), queue.to_string());
         let count = move |connection: &Connection| {
             connection
                 .prepare(
-                    "SELECT CASE WHEN state = 'waiting' AND due_ms > max(queued_ms, ?2)
-                                 THEN 'delayed' ELSE state END AS what, count(*), min(queued_ms)
+                    "SELECT CASE WHEN state = 'waiting' AND due_ms <> queued_ms AND due_ms > ?2
+                                 THEN 'delayed' ELSE state END AS what,
+                         count(*), min(queued_ms), max(due_ms)
                      FROM entries WHERE queue = ?1 GROUP BY what",
                 )?
-                .query_map(params![queue, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect::<rusqlite::Result<Vec<(String, u64, i64)>>>()
+                .query_map(params![queue, steady], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
+                .collect::<rusqlite::Result<Vec<(String, u64, i64, i64)>>>()
         };
         let mut depth = Depth { claimed: Some(0), ..Depth::default() };
-        for (state, count, oldest) in self.store.read(count).await? {
+        for (state, count, oldest, last_due) in self.store.read(count).await? {
             match state.as_str() {
                 "waiting" => {
                     depth.waiting = count;
-                    let age = u64::try_from(now.saturating_sub(oldest)).unwrap_or_default();
-                    depth.oldest = Some(Duration::from_millis(age));
+                    depth.oldest = Some(milliseconds(now.saturating_sub(oldest)));
                 }
-                "delayed" => depth.delayed = count,
+                "delayed" => {
+                    depth.delayed = count;
+                    depth.longest_delay = Some(milliseconds(last_due.saturating_sub(steady)));
+                }
                 "held" => depth.held = count,
                 "claimed" => depth.claimed = Some(count),
                 _ => depth.dead = count,
             }
         }
         Ok(depth)
+    }
+
+    pub(crate) async fn end_delays(&self, queue: &QueueName) -> Result<u64, QueueError> {
+        let queue = queue.to_string();
+        let ended = move |connection: &Connection| rows::end_delays(connection, &queue);
+        let count = self.store.change(ended).await?;
+        self.published.notify_waiters();
+        Ok(count as u64)
     }
 
     /// Makes this process the only consumer of the file, and requeues all claimed entries. The lock was free,
@@ -159,10 +179,7 @@ impl Embedded {
             }
             Err(TryLockError::Error(source)) => return Err(error(source)),
         }
-        let requeue = |connection: &Connection| {
-            connection.execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])
-        };
-        self.store.change(requeue).await?;
+        self.store.change(rows::take_over).await?;
         Ok(lock)
     }
 }
@@ -173,11 +190,13 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> Result<Option<(DeliveredEntry, Claim)>, QueueError> {
         while !stop.is_cancelled() {
-            let queue = self.queue.to_string();
-            let claim = move |connection: &Connection| rows::claim(connection, &queue);
-            if let Some((row, delivered)) = self.store.change(claim).await? {
-                let claim = Claim::new(row, &self.store, &self.published);
-                return Ok(Some((delivered, claim)));
+            let (queue, is_new_first) = (self.queue.to_string(), self.was_retry);
+            let claim =
+                move |connection: &Connection| rows::claim(connection, &queue, is_new_first);
+            if let Some(claimed) = self.store.change(claim).await? {
+                self.was_retry = claimed.is_retry;
+                let claim = Claim::new(claimed.row, &self.store, &self.published);
+                return Ok(Some((claimed.delivered, claim)));
             }
             // Each of the three futures may be dropped, because nothing is claimed during the wait.
             tokio::select! {
@@ -188,4 +207,8 @@ impl Consumer {
         }
         Ok(None)
     }
+}
+
+fn milliseconds(count: i64) -> Duration {
+    Duration::from_millis(u64::try_from(count).unwrap_or_default())
 }

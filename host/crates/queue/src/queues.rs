@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Backend, Config};
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivery::{Claim, Delivery, Received};
-use crate::depth::{Depth, HeldTask};
+use crate::depth::{Depth, HeldTask, Release};
 use crate::error::QueueError;
 use crate::rabbitmq::AckTimeout;
 use crate::{embedded, rabbitmq};
@@ -80,21 +80,29 @@ impl Queues {
         }
     }
 
-    /// Releases the held entries of all tasks for which `is_awake` returns true, in all queues. The held
-    /// entries are delivered before later entries.
+    /// Releases held entries of all tasks, in all queues, as `release` says. The held entries are delivered
+    /// before later entries.
     ///
     /// Call this function repeatedly, because a worker may hold another entry of a task right after the held
     /// entries were released.
     ///
-    /// Returns the other tasks with held entries. RabbitMQ has no list of its queues for clients. So its backend
+    /// Returns the tasks of which nothing is released. RabbitMQ has no list of its queues for clients. So its backend
     /// returns only tasks of the configuration, of [`Queues::add_tasks`], and of entries that this process held.
     pub async fn release(
         &self,
-        is_awake: impl Fn(&TaskName) -> bool,
+        release: impl Fn(&TaskName) -> Release,
     ) -> Result<BTreeSet<HeldTask>, QueueError> {
         match self {
-            Self::Embedded(queues) => queues.release(is_awake).await,
-            Self::RabbitMq(queues) => queues.release(is_awake).await,
+            Self::Embedded(queues) => queues.release(release).await,
+            Self::RabbitMq(queues) => queues.release(release).await,
+        }
+    }
+
+    /// Ends the delays of a queue: all delayed entries are due now. Returns their number.
+    pub async fn end_delays(&self, queue: &QueueName) -> Result<u64, QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.end_delays(queue).await,
+            Self::RabbitMq(queues) => queues.end_delays(queue).await,
         }
     }
 

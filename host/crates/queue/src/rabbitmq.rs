@@ -9,13 +9,14 @@
 //!
 //! The modules in order, each using only earlier ones: `topology` (the queues on the broker), `headers`,
 //! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `held`, `shared`, `claim`,
-//! `external`, `release`, `consumer`, `dead_letters`, `plan`, `ack_timeout`.
+//! `external`, `release`, `retries`, `consumer`, `delays`, `dead_letters`, `plan`, `ack_timeout`.
 
 mod ack_timeout;
 mod claim;
 mod consumer;
 mod dead_letters;
 mod declaration;
+mod delays;
 mod external;
 mod headers;
 mod held;
@@ -23,6 +24,7 @@ mod incoming;
 mod outgoing;
 mod plan;
 mod release;
+mod retries;
 mod shared;
 mod topology;
 
@@ -33,7 +35,7 @@ use loopabull_model::{Entry, QueueName, TaskName};
 
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::dead_letter::{DeadLetter, Verdict};
-use crate::depth::{Depth, HeldTask};
+use crate::depth::{Depth, HeldTask, Release};
 use crate::error::QueueError;
 use outgoing::Outgoing;
 use shared::Shared;
@@ -61,7 +63,7 @@ impl RabbitMq {
         let rabbitmq = Self::connect(settings, queues).await?;
         let session = rabbitmq.shared.session().await?;
         for queue in queues {
-            for role in QueueRole::permanent() {
+            for role in QueueRole::permanent(queue) {
                 rabbitmq.shared.declare(&session, &queue.name, &role).await?;
             }
             rabbitmq.shared.try_held(&queue.name, &queue.tasks).await?;
@@ -95,9 +97,13 @@ impl RabbitMq {
 
     pub(crate) async fn release(
         &self,
-        is_awake: impl Fn(&TaskName) -> bool,
+        release: impl Fn(&TaskName) -> Release,
     ) -> Result<BTreeSet<HeldTask>, QueueError> {
-        release::release(&self.shared, is_awake).await
+        release::release(&self.shared, release).await
+    }
+
+    pub(crate) async fn end_delays(&self, queue: &QueueName) -> Result<u64, QueueError> {
+        delays::end(&self.shared, queue).await
     }
 
     pub(crate) async fn judge_dead_letters(
@@ -111,10 +117,10 @@ impl RabbitMq {
     pub(crate) async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
         let session = self.shared.session().await?;
         let mut depth = Depth::default();
-        for role in QueueRole::permanent() {
+        for role in QueueRole::permanent(&self.shared.config(queue)) {
             let count = self.shared.count(&session, queue, &role).await?.unwrap_or(0);
             match role {
-                QueueRole::Work => depth.waiting += count,
+                QueueRole::Work | QueueRole::Retry => depth.waiting += count,
                 QueueRole::Dead => depth.dead += count,
                 QueueRole::Delay(_) | QueueRole::Held(_) => depth.delayed += count,
             }

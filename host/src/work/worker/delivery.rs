@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_model::{
-    Entry, MessageId, Outcome, Reason, RetryPolicy, Settlement, Target, TaskName, chain,
+    Entry, MessageId, Outcome, PausedBy, Reason, RetryPolicy, Settlement, Target, TaskName, chain,
 };
 use loopabull_queue::{Consumer, Delivery};
 
@@ -45,7 +45,7 @@ pub(crate) struct Deliveries {
     pub journal: Arc<Journal>,
     pub attempts: Attempts,
     pub outbox: Arc<Outbox>,
-    pub breakers: Breakers,
+    pub breakers: Arc<Breakers>,
     pub settler: Settler,
     pub pauses: Arc<Pauses>,
     pub activity: Arc<Activity>,
@@ -100,7 +100,8 @@ impl Deliveries {
         }
         let settled = self.settler.settle(retries, &delivery, &settlement).await;
         if let Some(reason) = stop {
-            self.pauses.pause_automatically(Target::Worker(retries.worker), &reason).await;
+            let target = Target::Worker(retries.worker);
+            self.pauses.pause_automatically(target, PausedBy::Daemon, &reason).await;
         }
         Ok(settled?)
     }
@@ -144,8 +145,8 @@ impl Deliveries {
         let entry = &delivery.entry;
         // The whole attempt uses this catalog, and so one version of all tasks.
         let catalog = self.catalog.get();
-        let _in_progress = match self.admission.admit(&catalog, entry) {
-            Ok(in_progress) => in_progress,
+        let _admitted = match self.admission.admit(&catalog, entry) {
+            Ok(admitted) => admitted,
             Err(settlement) => return Ok(Attempted::Decided(Decided::without_run(settlement))),
         };
         let checked = tokio::select! {

@@ -14,6 +14,8 @@ pub(crate) enum Need {
     Ansible,
     /// Debian's compiler for components, if rustup provides none
     DebianCompiler,
+    /// A library that sets the clock of one process
+    FakeTime,
     Java,
     /// `ip`
     NetworkTools,
@@ -34,6 +36,7 @@ impl Need {
             Self::DebianCompiler => {
                 vec![&r::RUSTC, &r::CARGO, &r::RUST_SOURCES, &r::LINKER, &r::WASI_LIBC]
             }
+            Self::FakeTime => vec![&r::FAKE_TIME],
             Self::Java => vec![&r::JAVA],
             Self::NetworkTools => vec![&r::NETWORK_TOOLS],
             Self::Node => vec![&r::NODE],

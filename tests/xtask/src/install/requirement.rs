@@ -86,6 +86,13 @@ pub(super) static NETWORK_TOOLS: Requirement = Requirement {
     takes: Duration::from_secs(5),
 };
 
+/// A library that sets the clock of one process, for tests of clocks that jump.
+pub(super) static FAKE_TIME: Requirement = Requirement {
+    packages: &["libfaketime"],
+    check: Check::Present(|| loopabull_testbed::fake_time().is_some()),
+    takes: Duration::from_secs(5),
+};
+
 /// The server and the client of ssh. The server is not started.
 pub(super) static SSH: Requirement = Requirement {
     packages: &["openssh-server", "openssh-client"],

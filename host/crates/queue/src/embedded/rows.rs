@@ -5,12 +5,12 @@
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, steady_ms};
 use crate::dead_letter::{self, DeadLetter, DeathRecord, Verdict};
 use crate::delivered::{DELIVERY_LIMIT, DeliveredEntry};
 
 /// Version of the schema. A change that makes older files unusable must raise the version.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS entries (
@@ -23,30 +23,43 @@ pub(super) const SCHEMA: &str = "
         claims INTEGER NOT NULL DEFAULT 0,    -- unsettled claims since the last settled attempt
         queued_ms INTEGER NOT NULL,
         due_ms INTEGER NOT NULL,              -- a retry waits until then; defines the order
+        delayed_ms INTEGER NOT NULL DEFAULT 0, -- when the wait of a retry began
         died_ms INTEGER NOT NULL DEFAULT 0,
         reason TEXT NOT NULL DEFAULT '',      -- why it is a dead letter
         output TEXT NOT NULL DEFAULT '',      -- of its last run, for a dead letter
         history TEXT NOT NULL DEFAULT '[]',   -- its earlier deaths, as JSON
         message TEXT NOT NULL                 -- the last column, so that the others are close together
     ) STRICT;
-    CREATE INDEX IF NOT EXISTS waiting ON entries (queue, due_ms, id) WHERE state = 'waiting';
-    CREATE INDEX IF NOT EXISTS without_pause ON entries (queue, due_ms, id)
+    CREATE INDEX IF NOT EXISTS new ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms = queued_ms;
+    CREATE INDEX IF NOT EXISTS retries ON entries (queue, due_ms, id)
+        WHERE state = 'waiting' AND due_ms <> queued_ms;
     CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
 
-/// Selects the first entry whose due time has come. The query names its index. Without the name, SQLite would
-/// use the index `by_state` and sort all waiting entries for each claim.
-const NEXT_DUE: &str = "
-    SELECT id FROM entries INDEXED BY waiting
-    WHERE queue = ?1 AND state = 'waiting' AND due_ms <= ?2 ORDER BY due_ms, id LIMIT 1";
+/// Selects the retry that has been due for the longest time. The query names its index. Without the name, SQLite
+/// would use the index `by_state` and sort all waiting entries for each claim.
+const NEXT_RETRY: &str = "
+    SELECT id FROM entries INDEXED BY retries
+    WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2
+    ORDER BY due_ms, id LIMIT 1";
 /// Selects the first entry that has no delay. The query does not compare times, so that the entry is
 /// delivered even if the clock was set back.
-const NEXT_WITHOUT_DELAY: &str = "
-    SELECT id FROM entries INDEXED BY without_pause
+const NEXT_NEW: &str = "
+    SELECT id FROM entries INDEXED BY new
     WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
 const CLAIM: &str = "
     UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
-    RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history";
+    RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history,
+        due_ms <> queued_ms AS is_retry";
+
+/// An entry that was claimed.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) row: i64,
+    pub(super) delivered: DeliveredEntry,
+    /// Whether the entry had waited for this attempt.
+    pub(super) is_retry: bool,
+}
 
 /// Inserts an entry, unless an entry with the same id exists.
 pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
@@ -58,8 +71,9 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
     connection.prepare_cached(sql)?.execute(params![queue, id, task, message, now_ms()])
 }
 
-/// Claims the next entry of a queue, and returns the entry with its row id. An entry that cannot be read or
-/// that exceeds the delivery limit becomes a dead letter, and the following entry is claimed.
+/// Claims the next entry of a queue: a due retry before other entries, or after them if `is_new_first`. An entry
+/// that cannot be read or that exceeds the delivery limit becomes a dead letter, and the following entry is
+/// claimed.
 ///
 /// Usually the journal counts the runs that a crash interrupted, and the host dead-letters an entry that has
 /// too many of them. The delivery limit is for the case that the journal cannot count them. RabbitMQ has the
@@ -67,34 +81,63 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
 pub(super) fn claim(
     connection: &Connection,
     queue: &str,
-) -> rusqlite::Result<Option<(i64, DeliveredEntry)>> {
+    is_new_first: bool,
+) -> rusqlite::Result<Option<Claimed>> {
     loop {
-        let Some(id) = next(connection, queue)? else { return Ok(None) };
+        let Some(row) = next(connection, queue, is_new_first)? else { return Ok(None) };
         let mut statement = connection.prepare_cached(CLAIM)?;
-        let (claims, attempts, delivered): (u32, _, _) = statement.query_row([id], |row| {
-            Ok((row.get("claims")?, row.get("attempts")?, delivered_entry(row)))
-        })?;
+        let (claims, attempts, is_retry, delivered): (u32, _, _, _) =
+            statement.query_row([row], |row| {
+                let numbers = (row.get("claims")?, row.get("attempts")?, row.get("is_retry")?);
+                Ok((numbers.0, numbers.1, numbers.2, delivered_entry(row)))
+            })?;
         let reason = match delivered {
-            Ok(delivered) if claims <= DELIVERY_LIMIT => return Ok(Some((id, delivered))),
+            Ok(delivered) if claims <= DELIVERY_LIMIT => {
+                return Ok(Some(Claimed { row, delivered, is_retry }));
+            }
             Ok(_) => format!("delivered {DELIVERY_LIMIT} times and never settled"),
             Err(reason) => reason,
         };
-        settle(connection, id, attempts, &Settlement::dead_letter(reason))?;
+        settle(connection, row, attempts, &Settlement::dead_letter(reason))?;
     }
 }
 
-fn next(connection: &Connection, queue: &str) -> rusqlite::Result<Option<i64>> {
-    let due = connection
-        .prepare_cached(NEXT_DUE)?
-        .query_row(params![queue, now_ms()], |row| row.get(0))
-        .optional()?;
-    match due {
+fn next(connection: &Connection, queue: &str, is_new_first: bool) -> rusqlite::Result<Option<i64>> {
+    let retry = || {
+        let mut statement = connection.prepare_cached(NEXT_RETRY)?;
+        statement.query_row(params![queue, steady_ms()], |row| row.get(0)).optional()
+    };
+    let new = || {
+        let mut statement = connection.prepare_cached(NEXT_NEW)?;
+        statement.query_row([queue], |row| row.get(0)).optional()
+    };
+    let first = if is_new_first { new()? } else { retry()? };
+    match first {
         Some(id) => Ok(Some(id)),
-        None => connection
-            .prepare_cached(NEXT_WITHOUT_DELAY)?
-            .query_row([queue], |row| row.get(0))
-            .optional(),
+        None if is_new_first => retry(),
+        None => new(),
     }
+}
+
+/// Requeues the entries that an ended process had claimed. If the clock was set back since a delay began, the
+/// delay begins again.
+pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])?;
+    connection.execute(
+        "UPDATE entries SET due_ms = ?1 + (due_ms - delayed_ms), delayed_ms = ?1
+         WHERE due_ms <> queued_ms AND delayed_ms > ?1",
+        [steady_ms()],
+    )?;
+    Ok(())
+}
+
+/// Ends the delays of all retries of a queue. Returns their number.
+pub(super) fn end_delays(connection: &Connection, queue: &str) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE entries SET due_ms = ?2
+         WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms > ?2",
+        params![queue, steady_ms()],
+    )
 }
 
 /// Returns all pairs of a queue and a task that have held entries.
@@ -105,11 +148,19 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, Str
         .collect()
 }
 
-/// Releases the held entries of a task. Each entry keeps its position in the queue.
-pub(super) fn release(connection: &Connection, queue: &str, task: &str) -> rusqlite::Result<usize> {
+/// Releases the first `limit` held entries of a task, or all if `limit` is -1. Each entry keeps its position in
+/// the queue.
+pub(super) fn release(
+    connection: &Connection,
+    queue: &str,
+    task: &str,
+    limit: i64,
+) -> rusqlite::Result<usize> {
     connection.execute(
-        "UPDATE entries SET state = 'waiting' WHERE queue = ?1 AND task = ?2 AND state = 'held'",
-        [queue, task],
+        "UPDATE entries SET state = 'waiting' WHERE id IN (
+             SELECT id FROM entries WHERE queue = ?1 AND task = ?2 AND state = 'held'
+             ORDER BY due_ms, id LIMIT ?3)",
+        params![queue, task, limit],
     )
 }
 
@@ -143,8 +194,12 @@ pub(super) fn settle(
         }
         Settlement::Retry { after } | Settlement::Requeue { after } => {
             let delay = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-            let due = now_ms().saturating_add(delay);
-            execute("state = 'waiting', due_ms = ?3", &[&id, &attempts, &due])
+            let now = steady_ms();
+            let due = now.saturating_add(delay);
+            execute(
+                "state = 'waiting', due_ms = ?3, delayed_ms = ?4",
+                &[&id, &attempts, &due, &now],
+            )
         }
     }
 }
@@ -244,6 +299,31 @@ fn undecodable(error: impl std::fmt::Display) -> String {
 mod tests {
     use super::*;
 
+    /// An entry was delayed by two minutes, and the clock was set back before the next process started.
+    #[test]
+    fn a_delay_begins_again_if_the_clock_was_set_back() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        let later = steady_ms() + 2 * 24 * 3600 * 1000;
+        let insert = "INSERT INTO entries (queue, entry, task, state, message, queued_ms, due_ms, delayed_ms)
+            VALUES ('q', ?1, 't', 'waiting', '', ?2, ?2 + ?3, ?2)";
+        connection.execute(insert, params!["a", later, 120_000]).unwrap();
+        connection.execute(insert, params!["b", later, 0]).unwrap();
+        connection.execute(insert, params!["c", steady_ms() - 1000, 120_000]).unwrap();
+        take_over(&connection).unwrap();
+        let wait = |entry: &str| {
+            let select = "SELECT due_ms - ?2 FROM entries WHERE entry = ?1";
+            connection.query_row(select, params![entry, steady_ms()], |row| row.get::<_, i64>(0))
+        };
+        assert!((100_000..=120_000).contains(&wait("a").unwrap()));
+        // A new entry waits for nothing, whatever its time is.
+        assert!(wait("b").unwrap() > 120_000);
+        assert_eq!(next(&connection, "q", false).unwrap(), Some(2));
+        assert!((100_000..=119_000).contains(&wait("c").unwrap()));
+        assert_eq!(end_delays(&connection, "q").unwrap(), 2);
+        assert_eq!(next(&connection, "q", false).unwrap(), Some(1));
+    }
+
     #[test]
     fn a_claim_does_not_sort_the_waiting_entries() {
         let connection = Connection::open_in_memory().unwrap();
@@ -261,7 +341,7 @@ mod tests {
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
         // The query must search only a range of the index. Otherwise it would scan delayed entries too.
-        check(NEXT_DUE, &["", ""], "INDEX waiting (queue=? AND due_ms<?)");
-        check(NEXT_WITHOUT_DELAY, &[""], "INDEX without_pause (queue=?)");
+        check(NEXT_RETRY, &["", ""], "INDEX retries (queue=? AND due_ms<?)");
+        check(NEXT_NEW, &[""], "INDEX new (queue=?)");
     }
 }

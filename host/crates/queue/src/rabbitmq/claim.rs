@@ -14,6 +14,7 @@ use loopabull_model::{QueueName, Reason, Settlement, chain};
 
 use super::declaration;
 use super::outgoing::Outgoing;
+use super::retries::Retries;
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
@@ -30,9 +31,11 @@ pub(crate) struct Claim {
     pub(super) raw: Box<RawDelivery>,
     /// Generation of the session in which the delivery was received.
     generation: u64,
-    /// Channel on which a released entry was received. The claim keeps the channel open until the entry is
-    /// settled.
-    held_on: Option<Channel>,
+    /// Channel of its own on which the entry was received, if it has one. The claim keeps the channel open until
+    /// the entry is settled.
+    _channel: Option<Channel>,
+    /// Whether the entry was held, and is now released.
+    was_held: bool,
 }
 
 impl Claim {
@@ -43,17 +46,21 @@ impl Claim {
         raw: RawDelivery,
     ) -> Self {
         let (shared, queue, raw) = (Arc::clone(shared), queue.clone(), Box::new(raw));
-        Self { shared, queue, raw, generation, held_on: None }
+        Self { shared, queue, raw, generation, _channel: None, was_held: false }
     }
 
-    /// Marks the delivery as a released entry, which was received on `channel`.
-    pub(super) fn held_on(mut self, channel: Channel) -> Self {
-        self.held_on = Some(channel);
-        self
+    /// Gives the claim the channel on which its entry was received.
+    pub(super) fn on(self, channel: Channel) -> Self {
+        Self { _channel: Some(channel), ..self }
+    }
+
+    /// Marks the delivery as a released entry.
+    pub(super) fn released(self) -> Self {
+        Self { was_held: true, ..self }
     }
 
     pub(super) fn was_held(&self) -> bool {
-        self.held_on.is_some()
+        self.was_held
     }
 
     pub(crate) async fn settle(
@@ -105,6 +112,9 @@ impl Claim {
         };
         if let Some(copy) = copy {
             self.shared.publish(&copy).await?;
+            if let Some(delay) = copy.expiration {
+                Retries::begin(&self.shared, queue, delay);
+            }
         }
         if self.acknowledge().await? { Ok(()) } else { Err(lost()) }
     }

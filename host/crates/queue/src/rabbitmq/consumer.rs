@@ -3,6 +3,7 @@
 //! While the held entries of a task are being released, the consumer delivers them before later entries.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use lapin::Channel;
@@ -19,6 +20,7 @@ use super::claim::Claim;
 use super::external::External;
 use super::incoming::{self, Incoming};
 use super::release;
+use super::retries::{LOOK_INTERVAL, Turns};
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
@@ -30,6 +32,7 @@ pub struct Consumer {
     shared: Arc<Shared>,
     queue: QueueName,
     subscription: Option<Subscription>,
+    turns: Turns,
     backoff: Backoff,
     stopped: bool,
 }
@@ -47,12 +50,14 @@ struct Subscription {
     session: Arc<Session>,
     channel: Channel,
     stream: lapin::Consumer,
+    /// Time of the last delivery on the channel, or of its opening.
+    used: Instant,
 }
 
 impl Consumer {
     pub(super) fn new(shared: Arc<Shared>, queue: &QueueName) -> Self {
         let (queue, backoff) = (queue.clone(), Backoff::default());
-        Self { shared, queue, subscription: None, backoff, stopped: false }
+        Self { shared, queue, subscription: None, turns: Turns::default(), backoff, stopped: false }
     }
 
     pub(crate) async fn receive(&mut self, stop: &CancellationToken) -> Option<Received> {
@@ -88,7 +93,7 @@ impl Consumer {
         {
             return Ok(());
         }
-        let Some(Subscription { session, channel, stream }) = self.subscription.as_mut() else {
+        let Some(Subscription { session, channel, stream, .. }) = self.subscription.as_mut() else {
             return Ok(());
         };
         let cancel = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
@@ -119,7 +124,7 @@ impl Consumer {
     }
 
     /// Waits for the next message. Returns `None` if the worker cannot process that message now, if a release
-    /// of held entries begins, or if `stop` is cancelled. The caller then calls `next` again, unless it must
+    /// of held entries begins, if a retry may be due, or if `stop` is cancelled. The caller then calls `next` again, unless it must
     /// stop.
     async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Received>, QueueError> {
         let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
@@ -132,21 +137,34 @@ impl Consumer {
             self.subscription = Some(opened);
             self.shared.set_problem(&self.queue, None);
         }
-        let Subscription { session, stream, .. } =
+        let Subscription { session, stream, used, .. } =
             self.subscription.as_mut().expect("the subscription was opened above");
         let generation = session.generation();
-        // We register for releases before we look for released entries. So we do not miss a release that
-        // starts in between.
+        // We register for releases and for due retries before we look for them. So we do not miss one that
+        // comes in between.
         let shared = Arc::clone(&self.shared);
-        let released = shared.held.released.notified();
-        tokio::pin!(released);
+        let (released, ended) = (shared.held.released.notified(), shared.retries.ended.notified());
+        tokio::pin!(released, ended);
         released.as_mut().enable();
+        ended.as_mut().enable();
         if let Some((raw, channel)) =
             release::next_released(&self.shared, session, &self.queue).await?
         {
             let claim = Claim::new(&self.shared, &self.queue, generation, raw);
-            return self.accept(claim.held_on(channel)).await;
+            return self.accept(claim.on(channel).released()).await;
         }
+        let has_retries = !self.shared.config(&self.queue).exclusive_order;
+        let is_work_first = self.turns.is_work();
+        if has_retries
+            && !is_work_first
+            && let Some((raw, channel)) =
+                self.turns.next_due(&self.shared, session, &self.queue).await?
+        {
+            let claim = Claim::new(&self.shared, &self.queue, generation, raw);
+            return self.accept(claim.on(channel)).await;
+        }
+        self.turns.took_work();
+        let idle_limit = self.shared.settings.idle_limit;
         // The future of `stream.next()` may be dropped: a delivery that it has not returned stays in the
         // stream.
         let next = tokio::select! {
@@ -160,11 +178,17 @@ impl Consumer {
                 return Err(self.shared.broker.connection_lost("consume").into());
             }
             next = stream.next() => next,
-            () = tokio::time::sleep(self.shared.settings.idle_limit) => {
-                self.unsubscribe().await?;
+            // No entry waits in the work queue, so it is the turn of the retries.
+            () = std::future::ready(()), if is_work_first => return Ok(None),
+            () = ended, if has_retries => return Ok(None),
+            () = tokio::time::sleep(idle_limit.min(LOOK_INTERVAL)) => {
+                if used.elapsed() >= idle_limit {
+                    self.unsubscribe().await?;
+                }
                 return Ok(None);
             }
         };
+        *used = Instant::now();
         match next {
             Some(Ok(raw)) => {
                 self.accept(Claim::new(&self.shared, &self.queue, generation, raw)).await
@@ -223,6 +247,6 @@ impl Consumer {
             FieldTable::default(),
         );
         let stream = session.step("consume the queue", consume).await?;
-        Ok(Subscription { session, channel, stream })
+        Ok(Subscription { session, channel, stream, used: Instant::now() })
     }
 }

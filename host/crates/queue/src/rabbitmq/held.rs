@@ -21,16 +21,24 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct HeldTasks {
     /// Tasks that have a queue of held entries.
     held: Mutex<BTreeSet<HeldTask>>,
-    /// Tasks whose held entries are being released, each with its lock. A consumer holds the lock while it
-    /// takes an entry from the queue of held entries or adds one. Without the lock, a release could end while
-    /// an entry is being added, and that entry would stay held.
-    releasing: Mutex<BTreeMap<HeldTask, Arc<AsyncMutex<()>>>>,
+    /// Tasks whose held entries are being released.
+    releasing: Mutex<BTreeMap<HeldTask, Releasing>>,
     /// Queues of held entries that are missing and cannot be created, each with the reason.
     missing: Mutex<BTreeMap<HeldTask, String>>,
     /// Time of the last look for these queues.
     looked: Mutex<Option<Instant>>,
     /// Notified when a release starts.
     pub(super) released: Notify,
+}
+
+/// A release in progress.
+#[derive(Clone, Debug)]
+pub(super) struct Releasing {
+    /// A consumer holds the lock while it takes an entry from the queue of held entries or adds one. Without the
+    /// lock, a release could end while an entry is being added, and that entry would stay held.
+    pub(super) lock: Arc<AsyncMutex<()>>,
+    /// Whether the release ends after one entry.
+    pub(super) is_single: bool,
 }
 
 impl HeldTasks {
@@ -84,8 +92,11 @@ impl HeldTasks {
     }
 
     /// Starts to release the held entries of a task, and wakes the idle consumers.
-    pub(super) fn start_release(&self, key: HeldTask) {
-        self.releasing.lock().insert(key, Arc::default());
+    ///
+    /// If `is_single`, the release ends after one entry.
+    pub(super) fn start_release(&self, key: HeldTask, is_single: bool) {
+        let releasing = Releasing { lock: Arc::default(), is_single };
+        self.releasing.lock().insert(key, releasing);
         self.released.notify_waiters();
     }
 
@@ -93,17 +104,17 @@ impl HeldTasks {
         self.releasing.lock().remove(key);
     }
 
-    /// Returns the tasks of a queue whose held entries are being released, each with its lock.
-    pub(super) fn releasing_of(&self, queue: &QueueName) -> Vec<(HeldTask, Arc<AsyncMutex<()>>)> {
+    /// Returns the tasks of a queue whose held entries are being released.
+    pub(super) fn releasing_of(&self, queue: &QueueName) -> Vec<(HeldTask, Releasing)> {
         let releasing = self.releasing.lock();
         let of_queue = releasing.iter().filter(|((of, _), _)| of == queue);
-        of_queue.map(|(key, lock)| (key.clone(), Arc::clone(lock))).collect()
+        of_queue.map(|(key, releasing)| (key.clone(), releasing.clone())).collect()
     }
 
     /// Locks a task whose held entries are being released. Returns `None` if there is no release of this
     /// task.
     pub(super) async fn lock_if_releasing(&self, key: &HeldTask) -> Option<OwnedMutexGuard<()>> {
-        let lock = self.releasing.lock().get(key).cloned()?;
+        let lock = self.releasing.lock().get(key).map(|releasing| Arc::clone(&releasing.lock))?;
         let guard = lock.lock_owned().await;
         // The release may have ended while we waited for the lock.
         self.is_releasing(key).then_some(guard)

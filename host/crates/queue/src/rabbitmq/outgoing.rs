@@ -37,7 +37,8 @@ pub(super) struct Outgoing {
     pub(super) name: String,
     body: Vec<u8>,
     message_id: String,
-    expiration: Option<Duration>,
+    /// Time for which the copy waits in a delay queue.
+    pub(super) expiration: Option<Duration>,
     headers: FieldTable,
 }
 

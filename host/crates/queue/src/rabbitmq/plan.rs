@@ -46,7 +46,7 @@ impl Plan {
         let shared = Shared::connect(settings, queues).await?;
         let session = shared.session().await?;
         for config in queues {
-            for role in QueueRole::permanent().chain(QueueRole::held(config)) {
+            for role in QueueRole::permanent(config).chain(QueueRole::held(config)) {
                 shared.declare(&session, &config.name, &role).await?;
             }
         }
@@ -59,7 +59,7 @@ impl Plan {
         let session = shared.session().await?;
         let mut changes = Vec::new();
         for config in queues {
-            for role in QueueRole::permanent().chain(QueueRole::held(config)) {
+            for role in QueueRole::permanent(config).chain(QueueRole::held(config)) {
                 let (queue, table) = (role.name(&config.name), role.arguments(config));
                 let arguments: Vec<String> = table
                     .inner()

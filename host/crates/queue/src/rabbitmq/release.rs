@@ -15,34 +15,41 @@ use loopabull_model::{QueueName, TaskName};
 use super::declaration::is_missing;
 use super::shared::Shared;
 use super::topology::QueueRole;
-use crate::depth::HeldTask;
+use crate::depth::{HeldTask, Release};
 use crate::error::QueueError;
 
-/// Starts to release the held entries of all tasks for which `is_awake` returns true. Returns the other tasks
-/// that have held entries.
+/// Starts to release held entries of all tasks, as `release` says. Returns the tasks of which nothing is
+/// released.
 pub(super) async fn release(
     shared: &Shared,
-    is_awake: impl Fn(&TaskName) -> bool,
+    release: impl Fn(&TaskName) -> Release,
 ) -> Result<BTreeSet<HeldTask>, QueueError> {
     for (queue, task) in shared.held.missing_to_look_for() {
         shared.look_for_held(&queue, &[task]).await?;
     }
-    let (awake, asleep) = shared.held.all().into_iter().partition(|(_, task)| is_awake(task));
-    let awake: BTreeSet<HeldTask> = awake;
-    for key in awake {
+    let mut others = BTreeSet::new();
+    for key in shared.held.all() {
         if shared.held.is_releasing(&key) {
             continue;
         }
+        let is_single = match release(&key.1) {
+            Release::Nothing => {
+                others.insert(key);
+                continue;
+            }
+            Release::One => true,
+            Release::All => false,
+        };
         let session = shared.session().await?;
         let count = shared.count(&session, &key.0, &QueueRole::Held(key.1.clone())).await?;
         if count.is_some_and(|count| count > 0) {
-            shared.held.start_release(key);
+            shared.held.start_release(key, is_single);
         } else {
             // If a worker later holds an entry of the task, it adds the task to `held` again.
             shared.held.forget(&key);
         }
     }
-    Ok(asleep)
+    Ok(others)
 }
 
 /// Receives the next held entry of a task whose entries are being released. Returns the entry and its
@@ -56,13 +63,18 @@ pub(super) async fn next_released(
     session: &Session,
     queue: &QueueName,
 ) -> Result<Option<(RawDelivery, Channel)>, QueueError> {
-    for (key, lock) in shared.held.releasing_of(queue) {
-        let Ok(_guard) = lock.try_lock() else { continue };
+    for (key, releasing) in shared.held.releasing_of(queue) {
+        let Ok(_guard) = releasing.lock.try_lock() else { continue };
         let name = QueueRole::Held(key.1.clone()).name(queue);
         let channel = session.open_channel().await?;
         let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
         match session.step("get a held entry", get).await {
-            Ok(Some(got)) => return Ok(Some((got.delivery, channel))),
+            Ok(Some(got)) => {
+                if releasing.is_single {
+                    shared.held.end_release(&key);
+                }
+                return Ok(Some((got.delivery, channel)));
+            }
             Ok(None) => shared.held.end_release(&key),
             Err(error) => {
                 if is_missing(&error) {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::declaration::{self, Declaration};
 use super::held::HeldTasks;
 use super::outgoing::Outgoing;
+use super::retries::Retries;
 use super::topology::QueueRole;
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::error::QueueError;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) version: Option<Version>,
     pub(super) settings: RabbitMqConfig,
     pub(super) held: HeldTasks,
+    pub(super) retries: Retries,
     supervisor: Supervisor,
     queues: Vec<QueueConfig>,
     /// Queues that are known to exist on the broker with the arguments of our declaration.
@@ -54,6 +56,7 @@ impl Shared {
             broker,
             settings: settings.clone(),
             held: HeldTasks::default(),
+            retries: Retries::default(),
             queues: queues.to_vec(),
             matching: Mutex::default(),
             problems: Mutex::default(),

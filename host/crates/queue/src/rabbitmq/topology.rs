@@ -2,8 +2,9 @@
 //!
 //! For the queue `workers`, the broker has these quorum queues:
 //! - `workers`, for entries that wait for a worker;
+//! - `workers.retry`, for retries that are due. A queue with exclusive order has none;
 //! - `workers.dead`, for dead letters;
-//! - `workers.wait.10s` and others, for retries that wait until the broker moves them back to `workers`;
+//! - `workers.wait.10s` and others, for retries that wait until the broker moves them to `workers.retry`;
 //! - `workers.held.TASK`, for held entries of a paused or refused task. It is created when the first entry is
 //!   held, or by `loopabull-host broker apply`. If the broker does not permit that, the entries wait in a delay
 //!   queue instead.
@@ -38,6 +39,8 @@ pub(super) const DEFAULT_DELIVERY_LIMIT_SINCE: Version = Version(4, 0, 0);
 pub(super) enum QueueRole {
     /// The queue for entries that wait for a worker.
     Work,
+    /// The queue for retries that are due.
+    Retry,
     /// The queue for dead letters.
     Dead,
     /// A queue for entries that wait for about one delay step.
@@ -107,8 +110,16 @@ impl DelayHop {
 
 impl QueueRole {
     /// Returns the roles of the queues that always exist. Queues for held entries are created when needed.
-    pub(super) fn permanent() -> impl Iterator<Item = Self> {
-        [Self::Work, Self::Dead].into_iter().chain(DelayStep::ALL.map(Self::Delay))
+    pub(super) fn permanent(config: &QueueConfig) -> impl Iterator<Item = Self> {
+        let retry = (!config.exclusive_order).then_some(Self::Retry);
+        let first = [Some(Self::Work), retry, Some(Self::Dead)].into_iter().flatten();
+        first.chain(DelayStep::ALL.map(Self::Delay))
+    }
+
+    /// Returns the role of the queue for retries that are due. Only one consumer at a time may receive the entries
+    /// of a queue with exclusive order, so its retries go back to it.
+    pub(super) fn due(config: &QueueConfig) -> Self {
+        if config.exclusive_order { Self::Work } else { Self::Retry }
     }
 
     /// Returns the roles of the queues for held entries of the known tasks.
@@ -120,6 +131,7 @@ impl QueueRole {
     pub(super) fn name(&self, queue: &QueueName) -> String {
         match self {
             Self::Work => queue.to_string(),
+            Self::Retry => format!("{queue}.retry"),
             Self::Dead => format!("{queue}.dead"),
             Self::Delay(step) => format!("{queue}.wait.{}", step.name()),
             Self::Held(task) => format!("{queue}.held.{task}"),
@@ -139,8 +151,8 @@ impl QueueRole {
         let text = |text: &str| AMQPValue::LongString(LongString::from(text));
         set("x-queue-type", text("quorum"));
         let dead_letters_to = match self {
-            Self::Work => Some(Self::Dead),
-            Self::Delay(_) => Some(Self::Work),
+            Self::Work | Self::Retry => Some(Self::Dead),
+            Self::Delay(_) => Some(Self::due(config)),
             Self::Dead | Self::Held(_) => None,
         };
         if let Some(to) = dead_letters_to {
@@ -150,7 +162,7 @@ impl QueueRole {
             set("x-overflow", text("reject-publish"));
         }
         match self {
-            Self::Work => {
+            Self::Work | Self::Retry => {
                 set("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT.cast_signed()));
                 if config.exclusive_order {
                     set("x-single-active-consumer", AMQPValue::Boolean(true));

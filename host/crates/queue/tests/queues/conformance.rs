@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_model::{Settlement, TaskName};
-use loopabull_queue::{Queues, Received, Verdict};
+use loopabull_queue::{Queues, Received, Release, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
-    Fixture, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth,
+    Fixture, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth, workers,
 };
 
 macro_rules! conformance {
@@ -39,6 +39,9 @@ conformance! {
     a_requeued_dead_letter_has_all_its_attempts_and_keeps_its_history
     a_requeued_delivery_costs_no_attempt
     a_requeued_delivery_can_have_a_delay
+    a_due_retry_does_not_wait_behind_new_entries
+    retries_take_at_most_every_second_turn
+    delays_can_be_ended_early
     an_unsettled_delivery_is_redelivered
     published_entries_survive_reopening
     workers_share_the_entries
@@ -46,6 +49,7 @@ conformance! {
     a_held_entry_waits_for_its_task_and_other_tasks_continue
     held_entries_are_delivered_before_later_entries
     a_task_that_is_paused_again_keeps_its_held_entries
+    one_held_entry_can_be_released_alone
     queues_do_not_mix
 }
 
@@ -137,6 +141,64 @@ async fn a_requeued_delivery_can_have_a_delay(fixture: Fixture) {
     let after = Duration::from_millis(500);
     let delay = delay_of(&fixture, Settlement::Requeue { after }, 1).await;
     assert!(delay >= after, "{delay:?}");
+}
+
+/// Retries the entries `1..=retries`, publishes the following entries up to `last`, and waits until the retries
+/// are due.
+async fn retry_before_others(queues: &Queues, retries: u32, last: u32) {
+    publish(queues, 1..=retries).await;
+    let mut consumer = consume(queues).await;
+    for _ in 0..retries {
+        let after = Duration::from_hours(1);
+        receive(&mut consumer).await.settle(&Settlement::Retry { after }).await.unwrap();
+    }
+    consumer.close().await.unwrap();
+    publish(queues, retries + 1..=last).await;
+    wait_for(queues, |depth| depth.delayed == u64::from(retries)).await;
+    assert_eq!(queues.end_delays(&workers()).await.unwrap(), u64::from(retries));
+    wait_for(queues, |depth| (depth.waiting, depth.delayed) == (u64::from(last), 0)).await;
+}
+
+/// Receives and acknowledges entries. Returns the attempt of each.
+async fn attempts(queues: &Queues, count: u32) -> Vec<u32> {
+    let mut consumer = consume(queues).await;
+    let mut attempts = Vec::new();
+    for _ in 0..count {
+        let delivery = receive(&mut consumer).await;
+        attempts.push(delivery.attempt);
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    attempts
+}
+
+async fn a_due_retry_does_not_wait_behind_new_entries(fixture: Fixture) {
+    let queues = fixture.open().await;
+    retry_before_others(&queues, 1, 100).await;
+    let attempts = attempts(&queues, 5).await;
+    assert_eq!(attempts.iter().filter(|attempt| **attempt == 2).count(), 1, "{attempts:?}");
+}
+
+async fn retries_take_at_most_every_second_turn(fixture: Fixture) {
+    let queues = fixture.open().await;
+    retry_before_others(&queues, 20, 40).await;
+    let attempts = attempts(&queues, 20).await;
+    let retries = attempts.iter().filter(|attempt| **attempt == 2).count();
+    assert!((8..=11).contains(&retries), "{attempts:?}");
+}
+
+async fn delays_can_be_ended_early(fixture: Fixture) {
+    let queues = fixture.open().await;
+    publish(&queues, 1..=2).await;
+    let mut consumer = consume(&queues).await;
+    for hours in 1..=2 {
+        let after = Duration::from_hours(hours);
+        receive(&mut consumer).await.settle(&Settlement::Retry { after }).await.unwrap();
+    }
+    wait_for(&queues, |depth| depth.delayed == 2).await;
+    assert_eq!(queues.end_delays(&workers()).await.unwrap(), 2);
+    for _ in 0..2 {
+        assert_eq!(receive(&mut consumer).await.attempt, 2);
+    }
 }
 
 async fn a_dead_letter_keeps_its_reason_attempts_times_and_output(fixture: Fixture) {
@@ -332,8 +394,13 @@ async fn held_entries_are_delivered_before_later_entries(fixture: Fixture) {
     }
 }
 
+async fn release_some(queues: &Queues, task: &TaskName, release: Release) {
+    let others = queues.release(|name| if name == task { release } else { Release::Nothing });
+    others.await.unwrap();
+}
+
 async fn release(queues: &Queues, task: &TaskName) {
-    queues.release(|name| name == task).await.unwrap();
+    release_some(queues, task, Release::All).await;
 }
 
 /// If a task is paused again during a release, its entries stay held.
@@ -366,6 +433,29 @@ async fn a_task_that_is_paused_again_keeps_its_held_entries(fixture: Fixture) {
     let mut consumer = consume(&queues).await;
     release(&queues, &entry(0).task).await;
     for number in 0..3 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry, entry(number));
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+}
+
+/// A circuit breaker tries one entry before it releases the others.
+async fn one_held_entry_can_be_released_alone(fixture: Fixture) {
+    let queues = fixture.open().await;
+    publish(&queues, 1..=3).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 1..=3 {
+        receive(&mut consumer).await.settle(&Settlement::Hold).await.unwrap();
+    }
+    wait_for(&queues, |depth| depth.held == 3).await;
+    let task = entry(1).task;
+    release_some(&queues, &task, Release::One).await;
+    let first = receive(&mut consumer).await;
+    assert_eq!(first.entry, entry(1));
+    first.settle(&Settlement::Ack).await.unwrap();
+    wait_for(&queues, |depth| (depth.held, depth.waiting) == (2, 0)).await;
+    release_some(&queues, &task, Release::All).await;
+    for number in 2..=3 {
         let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.entry, entry(number));
         delivery.settle(&Settlement::Ack).await.unwrap();

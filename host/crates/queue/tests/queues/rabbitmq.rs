@@ -10,7 +10,7 @@ use loopabull_testbed::{Proxy, Rabbit};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
-    Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
+    Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth, workers,
 };
 
 /// When a worker stops, it requeues its prefetched entries. Being requeued must not count as an attempt.
@@ -251,13 +251,13 @@ async fn rabbitmqctl_shows_the_queues_by_their_names() {
     publish(&queues, 0..3).await;
     // We wait, because a quorum queue updates its statistics every few seconds.
     vhost.wait_for_queues(
-        "workers\t3\nworkers.dead\t0\nworkers.wait.10m\t0\nworkers.wait.10s\t0\n\
+        "workers\t3\nworkers.dead\t0\nworkers.retry\t0\nworkers.wait.10m\t0\nworkers.wait.10s\t0\n\
          workers.wait.1h\t0\nworkers.wait.1m\t0\nworkers.wait.1s\t0",
     );
     let kinds =
         Rabbit::shared().ctl(&["list_queues", "-p", &vhost.name, "name", "type", "durable"]);
     assert!(kinds.contains("workers\tquorum\ttrue"), "{kinds}");
-    assert_eq!(kinds.matches("workers").count(), 7, "{kinds}");
+    assert_eq!(kinds.matches("workers").count(), 8, "{kinds}");
 }
 
 /// An existing classic queue with the same name is used as it is.
@@ -362,6 +362,25 @@ async fn each_publish_has_its_own_confirm() {
             assert_eq!(queues.depth(&queue).await.unwrap().waiting, 1, "queue `{queue}`");
         }
     }
+}
+
+/// The broker closes the channel on which we ask for a missing queue. After 2,047 channels their numbers are used
+/// again.
+#[tokio::test]
+async fn a_missing_queue_disturbs_no_later_channel() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let missing = "missing".try_into().unwrap();
+    queues.depth(&missing).await.unwrap();
+    for _ in 0..300 {
+        queues.depth(&workers()).await.unwrap();
+    }
+    // Now each number was used for a missing queue. The connection is replaced.
+    for _ in 0..300 {
+        drop(queues.depth(&missing).await);
+    }
+    publish(&queues, [1]).await;
+    wait_for_depth(&queues, 1, 0).await;
 }
 
 /// Any program may publish a message with large headers. If the headers do not fit into a frame, we do not

@@ -1,0 +1,41 @@
+//! The command `retry` ends the delays of messages that wait for their next attempt.
+
+use clap::Args;
+use loopabull_model::QueueName;
+use loopabull_queue::{QueueError, Queues};
+
+use crate::commands::failure::{DONE, Failure};
+use crate::commands::{block_on, print};
+use crate::config::Config;
+use crate::tasks::discovery::Discovery;
+
+/// Retry delayed messages now
+///
+/// Messages whose task failed wait for their next attempt, for 10 s to 7 days. This command ends their
+/// waiting, for example after the reason of the failures is mended. Their attempts are still counted.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// Only the messages of this queue
+    #[arg(long, value_name = "NAME")]
+    queue: Option<QueueName>,
+}
+
+pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
+    let queues = config.queues(&Discovery::read(config).tasks);
+    let all = || queues.queues.iter().map(|queue| queue.name.clone()).collect();
+    let names: Vec<QueueName> = args.queue.clone().map_or_else(all, |name| vec![name]);
+    let counts = block_on(async {
+        let open = Queues::inspect(&queues).await?;
+        let mut counts = Vec::new();
+        for name in names {
+            let count = open.end_delays(&name).await?;
+            counts.push((name, count));
+        }
+        Ok::<_, QueueError>(counts)
+    })??;
+    for (name, count) in counts {
+        let messages = if count == 1 { "message" } else { "messages" };
+        print(&format!("queue `{name}`: {count} delayed {messages} due now\n"))?;
+    }
+    Ok(DONE)
+}
