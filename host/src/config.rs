@@ -288,7 +288,7 @@ impl Config {
             controller_runs: playbook.controller_runs,
             controller_idle: playbook.controller_idle,
             slots: named.chain([self.workers]).map(|workers| workers as usize).sum(),
-            ..Settings::new(self.playbooks.clone(), self.state.clone(), runs)
+            ..Settings::new(self.state.clone(), runs)
         }
     }
 

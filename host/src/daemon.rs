@@ -143,9 +143,10 @@ impl Daemon {
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
         state_dir::make(&config.state)?;
+        state_dir::restrict(config)?;
         let lock = state_dir::lock(&config.state).await?;
         state_dir::kill_orphans(&config.state)?;
-        let discovery = Arc::new(Discovery::read(config));
+        let discovery = Arc::new(Discovery::read(config, None));
         check_directories(&discovery)?;
         let work = open(config, &discovery, role, shutdown.clone()).await?;
         let address = config.listen;
@@ -306,7 +307,7 @@ async fn open(
     let tasks = || catalog.routes.tasks().into_iter().map(Arc::as_ref);
     let health = Arc::new(Health::default());
     let mut settings = config.queues(tasks());
-    UnknownTasks::read(&config.state, &health).add_to(&mut settings);
+    UnknownTasks::read(&config.state, &[], &health).add_to(&mut settings);
     let queues = Queues::open(&settings).await.map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
         let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
@@ -352,7 +353,7 @@ fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, 
     let workers = config.staffed_queues(&discovery.tasks).iter().map(|queue| queue.workers).sum();
     let components = Arc::new(ComponentRunner::new(&config.components(workers)?)?);
     let catalog = Catalog::load(config, discovery, &components, None);
-    reload::report(&catalog.findings);
+    reload::report(catalog.all_findings());
     let tasks = catalog.routes.tasks();
     for task in &tasks {
         tracing::info!("task `{}`: {}", task.name, task.kind);

@@ -79,9 +79,7 @@ impl Web {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = self.health.problems();
-        let tasks = self.catalog.get();
-        problems
-            .extend(tasks.problems().map(|(task, problem)| format!("task `{task}`: {problem}")));
+        problems.extend(self.catalog.get().problem_lines());
         problems.extend(self.queues.problem());
         problems
     }

@@ -43,6 +43,7 @@ fn the_short_help_names_every_command_and_flag() {
       dead-letters  List, show, requeue or drop dead letters
       pause         Pause a task or a queue until it is resumed
       resume        Resume a paused task or queue, or a stopped worker
+      retry         Retry delayed messages now
       broker        Show or create the queues on RabbitMQ
       tasks         List the tasks, or create a new one
       help          Print this message or the help of the given subcommand(s)

@@ -35,7 +35,7 @@ async fn work_until(host: &TestHost, died: Died) {
         state: host.path("state"),
         ..Config::default()
     };
-    let discovery = Discovery::read(&config);
+    let discovery = Discovery::read(&config, None);
     let queues = Queues::open(&config.queues(&discovery.tasks)).await.unwrap();
     let workers = "workers".try_into().unwrap();
     let mut consumer = queues.consume(&workers).await.unwrap();

@@ -5,12 +5,19 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use loopabull_testbed::{Rabbit, ansible_playbooks, fake_time};
 
 use crate::test_host::{Daemon, TestHost, message, wait_for};
+
+/// Waits until a daemon has checked its playbooks, and limits it to the file descriptors that it has then.
+fn leave_no_descriptors(daemon: &Daemon) {
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    limit_descriptors(daemon, descriptors(daemon));
+}
 
 /// Sets the soft and the hard limit of a daemon's file descriptors.
 fn limit_descriptors(daemon: &Daemon, limit: usize) {
@@ -47,7 +54,7 @@ fn check_runs(host: &TestHost, daemon: &Daemon, count: usize) {
     let attempts: Vec<_> = runs.iter().filter(|run| run.outcome.is_attempt()).collect();
     assert_eq!(attempts.len(), count, "{runs:?}");
     assert!(attempts.iter().all(|run| run.outcome.is_success() && run.attempt == 1), "{runs:?}");
-    assert_eq!(daemon.get("/readyz"), (200, "ready\n".to_owned()));
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
 }
 
 fn check_descriptors(flags: &[&str]) {
@@ -55,7 +62,7 @@ fn check_descriptors(flags: &[&str]) {
     let daemon = host.start(&[&["--workers", "2"], flags].concat());
     let mut arguments = vec!["inject", "-"];
     arguments.extend(flags);
-    limit_descriptors(&daemon, descriptors(&daemon));
+    leave_no_descriptors(&daemon);
     let idle: Vec<_> = (0..10).map(|_| TcpStream::connect(daemon.address()).unwrap()).collect();
     host.run_with_input(&arguments, &messages(8).join("\n"));
     // The port keeps descriptors in reserve, and closes idle connections.
@@ -102,6 +109,49 @@ fn a_missing_ansible_costs_no_attempt() {
     daemon.stop();
 }
 
+/// With umask 077 a user of playbooks could not read our plugin: plays ended well and did nothing. With a state
+/// directory of mode 0755, other users could read the journal.
+#[test]
+fn files_have_their_modes_whatever_the_umask_is() {
+    let mode = |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for (umask, user, state) in [("077", "user = 'nobody'", 0o711), ("000", "", 0o700)] {
+        let host = host();
+        host.write("loopabull.toml", format!("[playbook]\n{user}\n"));
+        fs::create_dir(host.path("state")).unwrap();
+        host.write("state/queue.old", "");
+        for (name, mode) in [("state", 0o755), ("state/queue.old", 0o644)] {
+            fs::set_permissions(host.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let command = host.command(&["--listen", "127.0.0.1:0", "--config", "loopabull.toml"]);
+        let child = Command::new("sh")
+            .args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(host.path("."))
+            .spawn()
+            .unwrap();
+        let daemon = host.adopt(child);
+        host.inject(&messages(2));
+        check_runs(&host, &daemon, 2);
+        daemon.stop();
+        let runs = host.runs();
+        let play = runs.iter().find(|run| run.task.as_str() == "playbook").unwrap();
+        let results = play.playbook.as_ref().and_then(|report| report.results.as_ref());
+        assert_eq!(results.unwrap().hosts["localhost"].ok, 1, "{play:?}");
+        assert_eq!(mode(host.path("state")), state);
+        for entry in fs::read_dir(host.path("state")).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            let expected = match name.as_str() {
+                "ansible" => 0o755,
+                "runs" => state,
+                _ if entry.path().is_dir() => 0o700,
+                _ => 0o600,
+            };
+            assert_eq!(mode(entry.path()), expected, "{name}");
+        }
+    }
+}
+
 /// The clock of the daemon is set back by two days while a retry waits.
 #[test]
 fn a_clock_that_is_set_back_delays_no_retry() {
@@ -137,7 +187,7 @@ fn an_entry_that_waits_for_its_machine_is_not_blamed_for_a_kill() {
     for _ in 0..4 {
         assert!(host.run(&["pause", "--queue", "workers"]).status.success());
         let daemon = host.start(&["--workers", "2"]);
-        limit_descriptors(&daemon, descriptors(&daemon));
+        leave_no_descriptors(&daemon);
         assert!(host.run(&["resume", "--queue", "workers"]).status.success());
         wait_for("readiness to tell", || (daemon.get("/readyz").0 == 503).then_some(()));
         daemon.signal("KILL");

@@ -353,16 +353,21 @@ fn plays_that_fail_or_leave_something_behind_are_told_apart() {
     put(&host, "away", far);
     let away = "- hosts: all\n  gather_facts: false\n  tasks:\n    - command: 'true'\n";
     add(&host, "partly", "[ansible]\ninventory = 'away'", away);
-    let runs = run_all(&host, &["rescues", "leaves", "fails", "partly"]);
+    let absent = "- hosts: absent\n  gather_facts: false\n  tasks:\n    - debug:\n";
+    add(&host, "nobody", "", absent);
+    add(&host, "optional", "[ansible]\nno_hosts = 'success'", absent);
+    let all = ["rescues", "leaves", "fails", "partly", "nobody", "optional"];
+    let runs = run_all(&host, &all);
     let expected = [
         ("rescues", "success, localhost: ok=4 changed=1 skipped=1 rescued=1 ignored=1"),
         ("leaves", "success, localhost: ok=2 changed=1"),
         ("fails", "exit, localhost: ok=1 failed=1"),
         ("partly", "retry, far: unreachable=1, here: ok=1 changed=1"),
+        ("nobody", "no-hosts"),
+        ("optional", "success"),
     ];
     check(&runs, &expected);
-    let attempts = ["rescues", "leaves", "fails", "partly"].map(|t| runs[t].attempt);
-    assert_eq!(attempts, [1, 1, 2, 2]);
+    assert_eq!(all.map(|name| runs[name].attempt), [1, 1, 2, 2, 2, 1]);
     let killed = runs["leaves"].playbook.as_ref().unwrap().killed;
     assert_eq!(killed, 4, "two processes of Ansible's wrapper, the module and `sleep`");
     assert_eq!(processes_with("60023"), 0);

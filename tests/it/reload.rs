@@ -162,6 +162,77 @@ fn playbooks_that_are_broken_at_the_start_are_refused() {
     daemon.stop();
 }
 
+/// A deployment switches the link `playbooks` to the next release, as `ln -sfn` and `mv -T` do. Warm runs too use
+/// the new release.
+#[test]
+fn a_directory_that_is_a_link_can_be_switched() {
+    let host = TestHost::new();
+    std::fs::remove_dir(host.path("playbooks")).unwrap();
+    for release in ["one", "two"] {
+        std::fs::create_dir_all(host.path(&format!("{release}/roles/r/tasks"))).unwrap();
+        let play = "- hosts: localhost\n  gather_facts: false\n  roles: [r]\n";
+        host.write(&format!("{release}/a.yml"), play);
+        let role = format!("- debug: {{ msg: 'this is release {release}' }}\n");
+        host.write(&format!("{release}/roles/r/tasks/main.yml"), role);
+    }
+    let switch = |release: &str| {
+        std::os::unix::fs::symlink(release, host.path("next")).unwrap();
+        std::fs::rename(host.path("next"), host.path("playbooks")).unwrap();
+    };
+    switch("one");
+    let daemon = host.start(&["--workers", "1"]);
+    let run = |id: &str| {
+        host.inject(&[message(id, "a", "{}")]);
+        wait_for("the run of the message", || {
+            let run = host.runs().into_iter().find(|run| run.message_id.as_str() == id)?;
+            Some(run.output.text)
+        })
+    };
+    for id in ["m-1", "m-2", "m-3"] {
+        assert!(run(id).contains("this is release one"));
+    }
+    switch("two");
+    wait_for("the reload", || host.log().contains("changed: a").then_some(()));
+    for id in ["m-4", "m-5", "m-6"] {
+        assert!(run(id).contains("this is release two"));
+    }
+    // A directory that replaces the link is followed as well.
+    std::fs::rename(host.path("playbooks"), host.path("old")).unwrap();
+    std::fs::rename(host.path("one"), host.path("playbooks")).unwrap();
+    wait_for("the second reload", || (host.log().matches("changed: a").count() == 2).then_some(()));
+    assert!(run("m-7").contains("this is release one"));
+    daemon.stop();
+}
+
+/// `/readyz`, `tasks`, `check` and the log name the same files that are not used.
+#[test]
+fn files_that_are_not_used_are_named_everywhere() {
+    let host = TestHost::new();
+    host.add_playbook("good", "", "    - debug: { msg: one }\n");
+    host.write("playbooks/requirements.yml", "- src: a.role\n");
+    let daemon = host.start(&[]);
+    wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    std::os::unix::fs::symlink("/etc/hostname", host.path("playbooks/out.yml")).unwrap();
+    host.write("playbooks/-x.yml", "- hosts: all\n");
+    wait_for("the report", || (daemon.get("/readyz").0 == 503).then_some(()));
+    let output = |command: &str| crate::test_host::text(&host.run(&[command]).stdout);
+    for (place, said) in [
+        ("readyz", daemon.get("/readyz").1),
+        ("log", host.log()),
+        ("tasks", output("tasks")),
+        ("check", output("check")),
+    ] {
+        assert!(
+            said.contains("out.yml`: cannot follow the link to `/etc/hostname`"),
+            "{place}: {said}"
+        );
+        assert!(said.contains("-x.yml`: "), "{place}: {said}");
+        let has_note = said.contains("requirements.yml`: ignored, because it has no play");
+        assert_eq!(has_note, place != "readyz", "{place}: {said}");
+    }
+    daemon.stop();
+}
+
 fn check_uninstalled(flags: &[&str]) {
     let host = TestHost::new();
     host.add_guest("a", "a", "", "i32.const 0").add_guest("other", "z", "", "i32.const 0");

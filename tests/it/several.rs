@@ -72,10 +72,11 @@ fn an_exclusive_order_is_kept_across_two_hosts() {
     let oracle = auditor.oracle(&hosts[0]);
     let verdict = oracle.check(10);
     verdict.assert_nothing_lost();
-    assert!(verdict.duplicated.is_empty(), "{verdict}");
+    let logs = hosts.each_ref().map(crate::test_host::TestHost::log).join("\nsecond host:\n");
+    assert!(verdict.duplicated.is_empty(), "{verdict}\n{:?}\nfirst host:\n{logs}", oracle.starts);
     let ids: Vec<_> = oracle.ends.iter().map(|end| end.run.id.clone()).collect();
     let expected: Vec<_> = (0..60).map(|number| format!("m-{number}")).collect();
-    assert_eq!(ids, expected, "starts: {:?}\nfirst host: {}", oracle.starts, hosts[0].log());
+    assert_eq!(ids, expected, "{:?}\nfirst host:\n{logs}", oracle.starts);
     for pair in oracle.starts.windows(2).zip(&oracle.ends) {
         let (starts, end) = pair;
         assert!(starts[1].at >= end.at, "two runs overlap: {pair:?}");

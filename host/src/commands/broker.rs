@@ -1,5 +1,7 @@
 //! The command `broker` shows and creates our queues on RabbitMQ.
 
+use std::sync::Arc;
+
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use loopabull_queue::{Backend, Declaration, Plan};
@@ -9,6 +11,7 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
+use crate::work::unknown_tasks::UnknownTasks;
 
 /// Show or create the queues on RabbitMQ
 ///
@@ -35,7 +38,8 @@ enum BrokerCommand {
 }
 
 pub(crate) fn run(config: &Config, args: &BrokerArgs) -> Result<u8, Failure> {
-    let queues = config.queues(&Discovery::read(config).tasks);
+    let mut queues = config.queues(&Discovery::read(config, None).tasks);
+    UnknownTasks::read(&config.state, &[], &Arc::default()).add_to(&mut queues);
     let Backend::RabbitMq(settings) = &queues.backend else {
         let error = anyhow!("the queue is embedded and has no broker");
         return Err(Failure::with_hint(error, "name the broker with `--amqp-url URL`"));

@@ -27,10 +27,10 @@ pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
-    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config, None), &components, None);
     let mut problems = Vec::new();
     let mut notes = Vec::new();
-    for finding in &catalog.findings {
+    for finding in catalog.all_findings() {
         let line = format!("`{}`: {}", finding.file.display(), finding.text);
         match finding.severity {
             Severity::Note => notes.push(line),
@@ -118,7 +118,7 @@ async fn check_playbooks(
         if let Some(reason) = playbook.failure() {
             problems.push(format!("`{}.yml`: {reason}", task.name));
         }
-        if playbooks.becomes_here(task) {
+        if playbook.dir.becomes_here(task) {
             let file = format!("{}.yml", task.name);
             notes.push(format!(
                 "`{file}`: `become` has no effect on localhost, because the sandbox forbids new \

@@ -193,7 +193,7 @@ fn visit(
     queue: Option<&QueueName>,
     mut judge: impl FnMut(&DeadLetter) -> Verdict + Send,
 ) -> Result<u64, Failure> {
-    let tasks = Discovery::read(config).tasks;
+    let tasks = Discovery::read(config, None).tasks;
     let mut queues = config.queues(&tasks);
     if let Some(queue) = queue {
         // `--queue` may name a queue that no manifest names any more. So only the queue of the

@@ -37,7 +37,7 @@ pub(crate) struct InjectArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
-    let tasks = Discovery::read(config).tasks;
+    let tasks = Discovery::read(config, None).tasks;
     let queues = config.queues(&tasks);
     let routes = Routes::build(tasks);
     state_dir::make(&config.state)?;

@@ -68,7 +68,7 @@ pub(crate) fn pause(config: &Config, args: &PauseArgs) -> Result<u8, Failure> {
     let target =
         task.or(queue.clone().map(Target::Queue)).expect("clap requires a task or a queue");
     if let Target::Task(name) = &target
-        && !Discovery::read(config).tasks.iter().any(|task| task.name == *name)
+        && !Discovery::read(config, None).tasks.iter().any(|task| task.name == *name)
     {
         let error = anyhow!("there is no task `{name}`");
         return Err(Failure::with_hint(error, "list the tasks with `loopabull-host tasks`"));

@@ -1,5 +1,6 @@
 //! The command `retry` ends the delays of messages that wait for their next attempt.
 
+use anyhow::anyhow;
 use clap::Args;
 use loopabull_model::QueueName;
 use loopabull_queue::{QueueError, Queues};
@@ -21,9 +22,15 @@ pub(crate) struct RetryArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
-    let queues = config.queues(&Discovery::read(config).tasks);
-    let all = || queues.queues.iter().map(|queue| queue.name.clone()).collect();
-    let names: Vec<QueueName> = args.queue.clone().map_or_else(all, |name| vec![name]);
+    let queues = config.queues(&Discovery::read(config, None).tasks);
+    let mut names: Vec<QueueName> = queues.queues.iter().map(|queue| queue.name.clone()).collect();
+    if let Some(name) = &args.queue {
+        names.retain(|known| known == name);
+        if names.is_empty() {
+            let error = anyhow!("there is no queue `{name}`");
+            return Err(Failure::with_hint(error, "list the queues with `loopabull-host status`"));
+        }
+    }
     let counts = block_on(async {
         let open = Queues::inspect(&queues).await?;
         let mut counts = Vec::new();

@@ -80,7 +80,7 @@ fn read_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
         return Ok(Vec::new());
     }
-    let queues = config.queues(&Discovery::read(config).tasks);
+    let queues = config.queues(&Discovery::read(config, None).tasks);
     let depths = block_on(async {
         let open = Queues::inspect(&queues).await?;
         let mut depths = Vec::new();

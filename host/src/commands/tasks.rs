@@ -16,7 +16,7 @@ use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
-use crate::tasks::discovery::Discovery;
+use crate::tasks::discovery::{Discovery, Finding, Severity};
 
 /// Files of a new task's crate, each with its path and text. In a path, `NAME` is the name of the
 /// task, and `IDENT` is the name as a Rust identifier.
@@ -93,7 +93,7 @@ pub(crate) fn run(config: &Config, args: &TasksArgs) -> Result<u8, Failure> {
 fn list(config: &Config) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
-    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config, None), &components, None);
     let unchecked = block_on(check_playbooks(config, &catalog))?;
     let mut table = Table::new(&["TASK", "KIND", "TOPICS", "GRANTS", "STATE"]);
     let mut is_well = true;
@@ -115,6 +115,11 @@ fn list(config: &Config) -> Result<u8, Failure> {
         ]);
     }
     print_plain(&table.render())?;
+    for Finding { severity, file, text } in &catalog.findings {
+        is_well &= *severity == Severity::Note;
+        let word = if *severity == Severity::Note { "note" } else { "problem" };
+        print_plain(&format!("{word}: `{}`: {text}\n", file.display()))?;
+    }
     Ok(if is_well { DONE } else { FAILED })
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
         false => None,
     };
     let components = Arc::new(ComponentRunner::new(&config.components(1)?)?);
-    let catalog = Catalog::load(config, &Discovery::read(config), &components, None);
+    let catalog = Catalog::load(config, &Discovery::read(config, None), &components, None);
     let (task, message) = match (&args.run, &args.task, &args.message) {
         (Some(run), ..) => from_run(&catalog, journal.as_deref(), run)?,
         (None, Some(task), Some(message)) => (find(&catalog, task)?, message_in(message)?),

@@ -5,11 +5,12 @@
 //! example a role or Ansible itself, may be there now. The daemon is not ready until each playbook was checked once. A
 //! worker that needs a playbook earlier checks it itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_model::{TaskName, chain};
-use loopabull_playbook::{CheckError, Playbooks};
+use loopabull_playbook::CheckError;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::health::{Health, Part};
@@ -45,14 +46,13 @@ impl PlaybookChecks {
 
     /// Checks until the daemon drains.
     pub(super) async fn run(self) {
-        let Ok(playbooks) = &self.runner.playbooks else { return self.drain.cancelled().await };
         let mut reloads = self.runner.catalog.subscribe();
         let mut is_first = true;
         loop {
             let start = Instant::now();
             // A check can be dropped at any time. Its result is then missing.
             let checked = tokio::select! {
-                checked = self.check_all(playbooks, is_first) => checked,
+                checked = self.check_all(is_first) => checked,
                 () = self.drain.cancelled() => return,
             };
             let delay = match checked {
@@ -77,9 +77,11 @@ impl PlaybookChecks {
     }
 
     /// Checks each playbook that has no result or a failure. Returns the last error.
-    async fn check_all(&self, playbooks: &Playbooks, is_first: bool) -> Result<(), CheckError> {
-        let names: Vec<TaskName> =
-            self.runner.catalog.get().playbooks().map(|(task, _)| task.name.clone()).collect();
+    async fn check_all(&self, is_first: bool) -> Result<(), CheckError> {
+        let catalog = self.runner.catalog.get();
+        let names: Vec<TaskName> = catalog.playbooks().map(|(task, _)| task.name.clone()).collect();
+        let failed = catalog.playbooks().filter(|(_, playbook)| playbook.failure().is_some());
+        let failed: BTreeSet<_> = failed.map(|(task, _)| task.name.clone()).collect();
         let mut result = Ok(());
         for name in names {
             if is_first {
@@ -87,16 +89,13 @@ impl PlaybookChecks {
             }
             // A reload may have changed or removed the playbook.
             let catalog = self.runner.catalog.get();
-            let (Some(task), Some(playbook)) =
-                (catalog.routes.task(&name), catalog.playbook(&name))
-            else {
-                continue;
-            };
-            let checked = match playbook.failure() {
-                Some(_) => playbook.check_again(task, playbooks).await,
-                None => playbook.check(task, playbooks).await,
-            };
-            result = result.and(checked);
+            result = result.and(self.runner.check(&catalog, &name).await);
+            if let (Some(task), Some(playbook), Ok(playbooks)) =
+                (catalog.routes.task(&name), catalog.playbook(&name), &self.runner.playbooks)
+                && failed.contains(&name)
+            {
+                result = result.and(playbook.check_again(task, playbooks).await);
+            }
         }
         result
     }

@@ -8,7 +8,7 @@
 //! daemon runs.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval at which the directories are reread without a notification, because some file systems
 /// send no notifications.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval at which they are reread while a directory or a file cannot be read, for example because the machine is
+/// short of file descriptors.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Applies changes in the task directories.
 pub(crate) struct Reload {
     config: Config,
@@ -83,10 +86,10 @@ impl Reload {
             });
             // A reload in progress can be dropped here. The catalog is replaced only in the last
             // step.
-            tokio::select! {
-                () = self.reload() => (),
+            let interval = tokio::select! {
+                interval = self.reload() => interval,
                 () = drain.cancelled() => return,
-            }
+            };
             if is_notified {
                 self.runner.catalog.notify();
             }
@@ -95,17 +98,18 @@ impl Reload {
                     settle(&mut changes).await;
                     true
                 }
-                () = tokio::time::sleep(RELOAD_INTERVAL) => false,
+                () = tokio::time::sleep(interval) => false,
                 () = drain.cancelled() => return,
             }
         }
     }
 
-    /// Reads the directories, and loads the tasks if a file has changed.
-    async fn reload(&mut self) {
-        let config = self.config.clone();
-        let read = tokio::task::spawn_blocking(move || Discovery::read(&config));
-        let Ok(discovery) = read.await else { return };
+    /// Reads the directories, and loads the tasks if a file has changed. Returns the time after which to do so
+    /// again.
+    async fn reload(&mut self) -> Duration {
+        let (config, current) = (self.config.clone(), Arc::clone(&self.current));
+        let read = tokio::task::spawn_blocking(move || Discovery::read(&config, Some(&current)));
+        let Ok(discovery) = read.await else { return RETRY_INTERVAL };
         let is_new = |(folder, _): &&(PathBuf, String)| {
             !self.current.unreadable.iter().any(|(known, _)| known == folder)
         };
@@ -114,11 +118,11 @@ impl Reload {
             // the current catalog stays in use.
             let problem = format!("`{}`: {reason}", folder.display());
             self.health.report(Part::Tasks, problem);
-            return;
+            return RETRY_INTERVAL;
         }
         self.health.resolve(&Part::Tasks);
         if discovery.is_same(&self.current) && self.short.is_empty() {
-            return;
+            return RELOAD_INTERVAL;
         }
         let previous = self.runner.catalog.get();
         let mut changed: Vec<_> = discovery
@@ -139,16 +143,17 @@ impl Reload {
         // use.
         let Ok((mut catalog, discovery)) = loaded else {
             tracing::error!("cannot reload the tasks: loading them panicked");
-            return;
+            return RELOAD_INTERVAL;
         };
         self.current = Arc::new(discovery);
         changed.extend(std::mem::replace(&mut self.short, catalog.short.clone()));
         self.check(&mut catalog, &previous).await;
-        report(&catalog.findings);
+        report(catalog.all_findings());
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("reloaded the tasks; changed: {}", names.join(", "));
         self.runner.catalog.replace(catalog);
         self.metrics.reloads.inc();
+        if self.short.is_empty() { RELOAD_INTERVAL } else { RETRY_INTERVAL }
     }
 
     /// Checks the tasks of a new catalog. If a task needs a restart or may run longer than the
@@ -176,7 +181,7 @@ impl Reload {
 }
 
 /// Logs findings about tasks.
-pub(crate) fn report(findings: &[Finding]) {
+pub(crate) fn report<'a>(findings: impl Iterator<Item = &'a Finding>) {
     for finding in findings {
         let file = finding.file.display();
         match finding.severity {
@@ -186,17 +191,33 @@ pub(crate) fn report(findings: &[Finding]) {
     }
 }
 
-/// Sends a notification to `changes` for every change in the directories.
+/// Sends a notification to `changes` for every change in the directories. Also for every change of the
+/// directories themselves: each may be renamed, or be a link that is switched.
 fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let parent = |folder: &Path| match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let parents: BTreeSet<PathBuf> = folders.iter().map(|folder| parent(folder)).collect();
+    let is_below = |path: &Path, parents: &BTreeSet<PathBuf>| {
+        path.parent().is_some_and(|parent| parents.contains(parent))
+    };
+    let (watched, known) = (folders.to_vec(), parents.clone());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Access notifications are ignored, because reading a file is not a change. If the channel
-        // is full, a notification is already pending.
-        let is_change = event.is_ok_and(|event| !event.kind.is_access());
+        let Ok(event) = event else { return };
+        // Access notifications are ignored, because reading a file is not a change. So are changes of
+        // other files beside the directories.
+        let name = |path: &Path| path.file_name().map(ToOwned::to_owned);
+        let is_own = |path: &Path| {
+            !is_below(path, &known) || watched.iter().any(|folder| name(folder) == name(path))
+        };
+        let is_change = !event.kind.is_access() && event.paths.iter().any(|path| is_own(path));
+        // If the channel is full, a notification is already pending.
         if is_change && changes.try_send(()).is_err() {
             tracing::trace!("a notification is already pending");
         }
     })?;
-    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+    for folder in folders.iter().chain(&parents).filter(|folder| folder.is_dir()) {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)

@@ -4,17 +4,21 @@
 //! The other files in the directory belong to other modules, for example the journal and the
 //! pauses.
 
-use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::daemon::orphans;
 
+/// Directories in the state directory that playbooks use. Other modules set their modes.
+const FOR_PLAYBOOKS: [&str; 3] = ["ansible", "runs", "tries"];
 /// Time to wait for a lock that another process holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between attempts to lock.
@@ -32,6 +36,8 @@ pub(crate) struct DaemonFile {
 pub(crate) enum StateError {
     #[error("cannot create the state directory `{path}`")]
     Create { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` is accessible to other users, and its mode cannot be changed")]
+    Mode { path: PathBuf, source: io::Error },
     #[error("another daemon is using the state directory `{path}`")]
     InUse { path: PathBuf },
     #[error("cannot lock the state directory `{path}`")]
@@ -49,6 +55,7 @@ impl StateError {
             Self::InUse { .. } => {
                 Some("give each daemon its own state directory with `--state DIR`")
             }
+            Self::Mode { .. } => Some("give the state directory to the user of the daemon"),
             _ => None,
         }
     }
@@ -79,13 +86,63 @@ impl DaemonFile {
     }
 }
 
-/// Creates the state directory if it is missing, accessible only to its owner.
+/// Creates the state directory if it is missing. The files that this process creates are accessible only to their
+/// owner, whatever the umask is.
 pub(crate) fn make(path: &Path) -> Result<(), StateError> {
-    std::fs::DirBuilder::new()
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
         .map_err(|source| StateError::Create { path: path.to_owned(), source })
+}
+
+/// Makes the state directory and the files in it accessible only to their owner. If playbooks run as another user,
+/// that user may enter the directory, but not list it.
+///
+/// # Errors
+///
+/// If the directory or a file in it is accessible to others and the mode cannot be changed.
+pub(crate) fn restrict(config: &Config) -> Result<(), StateError> {
+    restrict_all(&config.state, config.playbook.user.is_some())
+        .map_err(|(path, source)| StateError::Mode { path, source })
+}
+
+/// Takes the permissions of others from a state directory and the files in it. The directories that playbooks
+/// use have modes of their own.
+fn restrict_all(path: &Path, has_other_user: bool) -> Result<(), (PathBuf, io::Error)> {
+    let own = if has_other_user { 0o711 } else { 0o700 };
+    set_mode(path, own).map_err(|source| (path.to_owned(), source))?;
+    let entries = fs::read_dir(path).map_err(|source| (path.to_owned(), source))?;
+    for entry in entries.flatten() {
+        let found = entry.file_type().map_err(|source| (entry.path(), source))?;
+        let is_for_playbooks = FOR_PLAYBOOKS.iter().any(|name| entry.file_name() == *name);
+        let mode = match (found.is_dir(), found.is_file()) {
+            (true, _) if !is_for_playbooks => 0o700,
+            (_, true) => 0o600,
+            _ => continue,
+        };
+        set_mode(&entry.path(), mode).map_err(|source| (entry.path(), source))?;
+    }
+    Ok(())
+}
+
+/// Sets the mode of a file or directory if others have permissions that the mode does not give them.
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.permissions().mode() & 0o077 & !mode != 0 => {
+            tracing::warn!("`{}` was accessible to other users", path.display());
+            fs::set_permissions(path, Permissions::from_mode(mode))
+        }
+        // The owner of the directory may have to let the user of playbooks in.
+        Ok(found) if mode == 0o711 && found.permissions().mode() & 0o011 != 0o011 => {
+            fs::set_permissions(path, Permissions::from_mode(mode))
+        }
+        Ok(_) => Ok(()),
+        // Another process may have removed a file of its own.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Locks the state directory for this daemon until the returned file is closed.

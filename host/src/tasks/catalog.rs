@@ -36,7 +36,10 @@ pub(crate) const NOT_INSTALLED: &str = "it is not installed";
 pub(crate) struct Catalog {
     /// Routes of all tasks. Refused tasks are included, so that their messages are not lost.
     pub routes: Arc<Routes>,
+    /// Findings about files in the directories.
     pub findings: Vec<Finding>,
+    /// Findings about tasks that could not be loaded.
+    load_findings: Vec<Finding>,
     loaded: BTreeMap<TaskName, Loaded>,
     refused: BTreeMap<TaskName, String>,
     /// Tasks whose previous version stays in use, and the reasons.
@@ -158,8 +161,21 @@ impl Catalog {
         self.refused.get(name).cloned().or_else(failure)
     }
 
+    /// Returns the findings about files and about tasks.
+    pub(crate) fn all_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().chain(&self.load_findings)
+    }
+
+    /// Returns one line for each problem of a file or a task, as `/readyz` shows them.
+    pub(crate) fn problem_lines(&self) -> Vec<String> {
+        let files = self.findings.iter().filter(|finding| finding.severity == Severity::Problem);
+        let files = files.map(|finding| format!("`{}`: {}", finding.file.display(), finding.text));
+        let tasks = self.problems().map(|(task, problem)| format!("task `{task}`: {problem}"));
+        files.chain(tasks).collect()
+    }
+
     /// Returns the problems of tasks, one clause for each.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = (&TaskName, String)> {
+    fn problems(&self) -> impl Iterator<Item = (&TaskName, String)> {
         let refused = self.refused.iter().map(|(name, why)| (name, format!("refused: {why}")));
         let outdated = self.outdated.iter().map(|(name, why)| {
             (name, format!("the new version is refused, the previous version stays in use: {why}"))
@@ -222,7 +238,7 @@ impl Catalog {
             TaskKind::Playbook => "yml",
         };
         let file = PathBuf::from(format!("{}.{extension}", task.name));
-        self.findings.push(Finding { severity: Severity::Problem, file, text });
+        self.load_findings.push(Finding { severity: Severity::Problem, file, text });
     }
 }
 
@@ -273,7 +289,8 @@ fn load_task(
     }
     let secrets = secrets::read(&task.manifest.grants.secrets)?;
     if task.kind == TaskKind::Playbook {
-        return Ok(Loaded::Playbook(Arc::new(LoadedPlaybook::new(Secrets::new(secrets)))));
+        let dir = discovery.playbook_dir().ok_or(FileError::NoDirectory)?;
+        return Ok(Loaded::Playbook(Arc::new(LoadedPlaybook::new(dir, Secrets::new(secrets)))));
     }
     let ceiling = config.ceiling.memory.map_or(u64::MAX, |memory| memory.as_u64());
     let max = ceiling.min(loopabull_wasm::MAX_MEMORY);

@@ -7,12 +7,16 @@
 //! tasks.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use loopabull_launcher::is_shortage;
 use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName, chain};
+use loopabull_playbook::PlaybookDir;
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
@@ -31,7 +35,32 @@ pub struct Discovery {
     pub unreadable: Vec<(PathBuf, String)>,
     stamps: BTreeMap<TaskName, Stamp>,
     components: Option<Dir>,
+    playbooks: Option<Arc<PlaybookDir>>,
 }
+
+/// Directories beside playbooks whose files are not playbooks (Ansible, "Sample directory layout").
+const ANSIBLE_DIRS: [&str; 16] = [
+    "action_plugins",
+    "callback_plugins",
+    "collections",
+    "files",
+    "filter_plugins",
+    "group_vars",
+    "handlers",
+    "host_vars",
+    "inventory",
+    "library",
+    "lookup_plugins",
+    "module_utils",
+    "roles",
+    "tasks",
+    "templates",
+    "vars",
+];
+/// Maximum size in bytes of a file that is searched for plays.
+const MAX_SEARCHED: u64 = 1 << 20;
+/// Maximum number of entries of a subdirectory that are searched for plays.
+const MAX_ENTRIES: usize = 100;
 
 /// A note or a problem about a file or a task, for the operator.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,13 +81,28 @@ pub enum Severity {
 }
 
 impl Discovery {
-    /// Discovers the components and playbooks in the directories of the configuration.
-    pub fn read(config: &Config) -> Self {
+    /// Discovers the components and playbooks in the directories of the configuration. A YAML file without
+    /// a play is no playbook, unless it was one in `previous`: then it is a broken playbook.
+    pub fn read(config: &Config, previous: Option<&Self>) -> Self {
         let mut discovery = Self::default();
         let mut tasks = BTreeMap::new();
-        discovery.read_folder(&config.playbooks, "yml", TaskKind::Playbook, &mut tasks);
-        discovery.components =
-            discovery.read_folder(&config.tasks, "wasm", TaskKind::Component, &mut tasks);
+        let folder = &config.playbooks;
+        match PlaybookDir::open(folder) {
+            Ok(dir) => {
+                discovery.read_folder(dir.dir(), folder, TaskKind::Playbook, previous, &mut tasks);
+                discovery.note_subdirectories(dir.dir(), folder);
+                discovery.playbooks = Some(Arc::new(dir));
+            }
+            Err(error) => discovery.note_unreadable(folder, &error),
+        }
+        let folder = &config.tasks;
+        match Dir::open_ambient_dir(folder, ambient_authority()) {
+            Ok(dir) => {
+                discovery.read_folder(&dir, folder, TaskKind::Component, previous, &mut tasks);
+                discovery.components = Some(dir);
+            }
+            Err(error) => discovery.note_unreadable(folder, &error),
+        }
         let mut tasks: Vec<_> = tasks.into_values().collect();
         for task in &mut tasks {
             task.manifest.apply_ceiling(task.kind, &config.ceiling);
@@ -82,6 +126,11 @@ impl Discovery {
         files::read(dir, &format!("{name}.wasm"), MAX_COMPONENT)
     }
 
+    /// Returns the opened directory of the playbooks.
+    pub(super) fn playbook_dir(&self) -> Option<Arc<PlaybookDir>> {
+        self.playbooks.clone()
+    }
+
     /// Returns the stamp of a task's files.
     pub fn stamp(&self, name: &TaskName) -> Option<&Stamp> {
         self.stamps.get(name)
@@ -92,23 +141,25 @@ impl Discovery {
         self.stamps == other.stamps && self.findings == other.findings
     }
 
+    fn note_unreadable(&mut self, folder: &Path, error: &io::Error) {
+        let text = format!("cannot open the directory: {error}");
+        self.unreadable.push((folder.to_owned(), text.clone()));
+        self.note(folder.to_owned(), text);
+    }
+
     fn read_folder(
         &mut self,
+        dir: &Dir,
         folder: &Path,
-        extension: &str,
         kind: TaskKind,
+        previous: Option<&Self>,
         tasks: &mut BTreeMap<TaskName, Task>,
-    ) -> Option<Dir> {
-        let dir = match Dir::open_ambient_dir(folder, ambient_authority()) {
-            Ok(dir) => dir,
-            Err(error) => {
-                let text = format!("cannot open the directory: {error}");
-                self.unreadable.push((folder.to_owned(), text.clone()));
-                self.note(folder.to_owned(), text);
-                return None;
-            }
+    ) {
+        let extension = match kind {
+            TaskKind::Component => "wasm",
+            TaskKind::Playbook => "yml",
         };
-        for stem in self.stems(&dir, folder, extension) {
+        for stem in self.stems(dir, folder, extension) {
             let file = folder.join(format!("{stem}.{extension}"));
             let name = match TaskName::try_from(stem) {
                 Ok(name) => name,
@@ -117,10 +168,17 @@ impl Discovery {
                     continue;
                 }
             };
+            let was_task = previous.is_some_and(|previous| previous.stamps.contains_key(&name));
+            if kind == TaskKind::Playbook && !was_task && is_no_playbook(dir, &name) {
+                let text = "ignored, because it has no play: no line begins with `hosts:` or \
+                            `import_playbook:`";
+                self.note(file, text.to_owned());
+                continue;
+            }
             // The stamp is read before the manifest, so that the next discovery detects a change in
             // between.
-            let mut stamp = Stamp::read(&dir, &name, extension);
-            let (manifest, error) = files::read_manifest(&dir, &name);
+            let mut stamp = Stamp::read(dir, &name, extension);
+            let (manifest, error) = files::read_manifest(dir, &name);
             if let Some(error) = error {
                 if error.is_shortage() {
                     // Nothing is known about the task, so the whole directory counts as unreadable.
@@ -138,7 +196,33 @@ impl Discovery {
                 self.note(file, text);
             }
         }
-        Some(dir)
+    }
+
+    /// Adds a note for each subdirectory that contains playbooks.
+    fn note_subdirectories(&mut self, dir: &Dir, folder: &Path) {
+        let Ok(entries) = dir.entries() else { return };
+        let mut found = Vec::new();
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let is_known = ANSIBLE_DIRS.iter().any(|known| name == *known);
+            if is_known || !dir.metadata(&name).is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
+            let Ok(below) = dir.open_dir(&name) else { continue };
+            let files = below.entries().into_iter().flatten().flatten().take(MAX_ENTRIES);
+            let mut files = files.map(|entry| entry.file_name());
+            let is_playbook = |file: &OsString| {
+                let file = file.to_str().filter(|file| file.ends_with(".yml"));
+                file.is_some_and(|file| has_play(&below, file) == Some(true))
+            };
+            if files.any(|file| is_playbook(&file)) {
+                found.push(folder.join(&name));
+            }
+        }
+        found.sort();
+        for path in found {
+            let text = "its playbooks are ignored: only those directly in the directory are tasks";
+            self.note(path, text.to_owned());
+        }
     }
 
     /// Returns the names of the regular files with this extension. The names are sorted and do not
@@ -156,9 +240,14 @@ impl Discovery {
             }
         };
         for name in entries.flatten().map(|entry| entry.file_name()) {
-            let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
+            let Some(text) = name.to_str() else {
+                let ending = format!(".{extension}");
+                if name.as_encoded_bytes().ends_with(ending.as_bytes()) {
+                    self.problem(folder.join(&name), "its name is not UTF-8".to_owned());
+                }
                 continue;
             };
+            let Some((stem, found)) = text.rsplit_once('.') else { continue };
             let metadata = dir.metadata(&name);
             if let Err(error) = &metadata
                 && is_shortage(error)
@@ -169,10 +258,19 @@ impl Discovery {
                 return Vec::new();
             }
             // cap-std refuses links that lead out of the directory, so `metadata` fails for them.
-            if found == extension && metadata.is_ok_and(|metadata| metadata.is_file()) {
+            if found == extension && metadata.as_ref().is_ok_and(|metadata| metadata.is_file()) {
                 stems.push(stem.to_owned());
             } else if found == extension {
-                self.problem(folder.join(&name), "not a regular file in this directory".to_owned());
+                let text = match (dir.read_link_contents(&name), metadata) {
+                    (Ok(to), Err(error)) => format!(
+                        "cannot follow the link to `{}`, which must lead to a file in this directory: \
+                         {error}",
+                        to.display()
+                    ),
+                    (_, Err(error)) => format!("cannot look at the file: {error}"),
+                    (_, Ok(_)) => "not a regular file".to_owned(),
+                };
+                self.problem(folder.join(&name), text);
             } else if found == "yaml" && extension == "yml" {
                 self.note(
                     folder.join(&name),
@@ -198,6 +296,25 @@ impl Discovery {
     fn problem(&mut self, file: PathBuf, text: String) {
         self.findings.push(Finding { severity: Severity::Problem, file, text });
     }
+}
+
+/// Returns whether a YAML file beside the playbooks has no play, for example `requirements.yml`. An empty file
+/// or one with a manifest is meant as a playbook.
+fn is_no_playbook(dir: &Dir, name: &TaskName) -> bool {
+    !dir.exists(format!("{name}.toml")) && has_play(dir, &format!("{name}.yml")) == Some(false)
+}
+
+/// Returns whether a YAML file seems to have a play. Returns `None` if the file is empty or cannot be read. The
+/// answer is a guess from words in the text: Ansible decides later.
+fn has_play(dir: &Dir, file: &str) -> Option<bool> {
+    let bytes = files::read(dir, file, MAX_SEARCHED).ok().filter(|bytes| !bytes.is_empty())?;
+    let text = String::from_utf8_lossy(&bytes);
+    let is_key = |line: &str| {
+        let line = line.trim_start_matches(|c: char| c.is_whitespace() || "-{[\"'".contains(c));
+        let key = line.split([':', '"', '\'', ' ']).next().unwrap_or_default();
+        matches!(key.rsplit('.').next(), Some("hosts" | "import_playbook"))
+    };
+    Some(text.split(['\n', ',']).any(is_key))
 }
 
 /// Returns the reasons why a task must not run: its manifest exceeds the ceiling, grants a path

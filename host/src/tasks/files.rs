@@ -22,7 +22,7 @@ pub(crate) enum FileError {
     TooLarge { file: String, limit: u64 },
     #[error("`{file}` is not UTF-8")]
     NotText { file: String },
-    #[error("cannot read the directory of components")]
+    #[error("cannot read the directory of the task")]
     NoDirectory,
     #[error("cannot use the manifest `{file}`")]
     Manifest { file: String, source: ManifestError },

@@ -1,16 +1,17 @@
-//! Checks the directories and sockets that a manifest grants.
+//! Checks the directories, sockets and secret files that a manifest grants.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use loopabull_model::{Access, Manifest};
+use loopabull_model::{Access, Manifest, SecretSource};
 
 use crate::config::Config;
 
 /// Returns the reasons why directories and sockets cannot be granted, one clause for each. A
 /// granted path must not contain a symbolic link, because a user with write access to a parent
 /// directory could change the link. The path must not overlap the state directory. A writable path
-/// must not overlap the task directories either.
+/// must not overlap the task directories either. The file of a secret may be a link, but must be in a
+/// directory that the ceiling allows.
 pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let own = [&config.state, &config.tasks, &config.playbooks].map(|path| real(path));
@@ -38,12 +39,49 @@ pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
         let other = || format!("the SSH agent `{}` is not a socket", agent.display());
         objection("SSH agent", agent, true).or_else(|| is_other.then(other))
     });
-    dirs.chain(agent).collect()
+    let allowed = config.ceiling.secret_dirs.iter().flatten();
+    let allowed: Vec<_> = allowed.map(|dir| (dir, real(dir))).collect();
+    let secrets = manifest.grants.secrets.iter().filter_map(|(name, source)| {
+        let SecretSource::File(path) = source else { return None };
+        let target = real(path);
+        // A path outside of the directories is refused by the ceiling itself.
+        let is_named_inside = allowed.iter().any(|(dir, _)| path.starts_with(dir));
+        let is_inside = allowed.iter().any(|(_, real)| target.starts_with(real));
+        (is_named_inside && !is_inside).then(|| {
+            let (path, target) = (path.display(), target.display());
+            format!("the secret `{name}`: `{path}` leads to `{target}`, which the ceiling does not allow")
+        })
+    });
+    dirs.chain(agent).chain(secrets).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_must_not_lead_out_of_the_ceiling() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().canonicalize().unwrap();
+        let secrets = folder.join("secrets");
+        std::fs::create_dir(&secrets).unwrap();
+        std::fs::write(secrets.join("token"), "x").unwrap();
+        std::fs::write(folder.join("outside"), "x").unwrap();
+        std::os::unix::fs::symlink("token", secrets.join("current")).unwrap();
+        std::os::unix::fs::symlink("../outside", secrets.join("out")).unwrap();
+        // The directory of the ceiling may itself be a link.
+        std::os::unix::fs::symlink("secrets", folder.join("link")).unwrap();
+        for dir in ["secrets", "link"] {
+            let mut config = Config::default();
+            config.ceiling.secret_dirs = Some(vec![folder.join(dir)]);
+            for (name, count) in [("token", 0), ("current", 0), ("out", 1)] {
+                let path = folder.join(dir).join(name);
+                let grant = format!("grants.secrets.t.file = '{}'", path.display());
+                let found = unfit(&config, &Manifest::parse(&grant).unwrap());
+                assert_eq!(found.len(), count, "{name}: {found:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_link_or_a_directory_of_the_daemon_cannot_be_granted() {

@@ -1,4 +1,4 @@
-//! A loaded playbook: its secrets, and the result of its check with Ansible.
+//! A loaded playbook: its directory, its secrets, and the result of its check with Ansible.
 //!
 //! Each loaded playbook is checked once: in the background, or before its first run if that comes
 //! earlier. The catalog refuses a playbook whose check failed. This module does not decide when a
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::{Task, chain};
-use loopabull_playbook::{CheckError, Playbooks, Secrets};
+use loopabull_playbook::{CheckError, PlaybookDir, Playbooks, Secrets};
 use parking_lot::Mutex;
 
 /// Timeout for the check of one playbook.
@@ -17,6 +17,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A loaded playbook. Ansible reads the playbook itself at each run.
 #[derive(Debug)]
 pub(crate) struct LoadedPlaybook {
+    pub dir: Arc<PlaybookDir>,
     pub secrets: Arc<Secrets>,
     check: Mutex<Check>,
     /// Held while Ansible checks the playbook. Other callers wait for the result.
@@ -35,8 +36,9 @@ enum Check {
 }
 
 impl LoadedPlaybook {
-    pub(super) fn new(secrets: Secrets) -> Self {
+    pub(super) fn new(dir: Arc<PlaybookDir>, secrets: Secrets) -> Self {
         Self {
+            dir,
             secrets: Arc::new(secrets),
             check: Mutex::new(Check::Pending),
             checking: tokio::sync::Mutex::default(),
@@ -80,12 +82,22 @@ impl LoadedPlaybook {
         self.run_check(task, playbooks).await
     }
 
+    /// Refuses the playbook without a check, because this host cannot run playbooks.
+    pub(crate) fn fail(&self, task: &Task, reason: String) {
+        self.set(task, Check::Failed { reason });
+    }
+
     async fn run_check(&self, task: &Task, playbooks: &Playbooks) -> Result<(), CheckError> {
-        let check = match playbooks.check(task, &self.secrets, CHECK_TIMEOUT).await {
+        let check = match playbooks.check(task, &self.dir, &self.secrets, CHECK_TIMEOUT).await {
             Ok(()) => Check::Passed,
             Err(error) if error.is_shortage() => return Err(error),
             Err(error) => Check::Failed { reason: chain(error) },
         };
+        self.set(task, check);
+        Ok(())
+    }
+
+    fn set(&self, task: &Task, check: Check) {
         let before = std::mem::replace(&mut *self.check.lock(), check.clone());
         match (before, check) {
             (before, after) if before == after => (),
@@ -97,6 +109,5 @@ impl LoadedPlaybook {
             }
             _ => (),
         }
-        Ok(())
     }
 }

@@ -17,13 +17,16 @@ pub struct Stamp(Vec<Option<FileStamp>>);
 type FileStamp = (u64, u64, SystemTime);
 
 impl Stamp {
-    /// Returns the stamp of a task's file and manifest in a directory.
+    /// Returns the stamp of a task's file and manifest in a directory, and of the directory itself: a
+    /// playbook also uses other files in it.
     pub(super) fn read(dir: &Dir, name: &TaskName, extension: &str) -> Self {
         let read = |extension: &str| {
             let metadata = dir.metadata(format!("{name}.{extension}")).ok()?;
             Some((metadata.ino(), metadata.len(), metadata.modified().ok()?.into_std()))
         };
-        Self(vec![read(extension), read("toml")])
+        let identity = dir.dir_metadata().ok();
+        let identity = identity.map(|found| (found.ino(), found.dev(), SystemTime::UNIX_EPOCH));
+        Self(vec![read(extension), read("toml"), identity])
     }
 
     /// Adds the stamps of the secret files and directories that the manifest names. A changed

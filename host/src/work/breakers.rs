@@ -93,11 +93,17 @@ impl Breakers {
         let target = Target::Task(task.name.clone());
         match change {
             BreakerChange::None => (),
-            BreakerChange::Opened { pause } => {
+            BreakerChange::Opened { pause, was_trial } => {
+                let failures = match was_trial {
+                    true => "the message that was tried failed".to_owned(),
+                    false => format!(
+                        "{} consecutive failures within {}",
+                        policy.failures,
+                        humantime::format_duration(policy.window)
+                    ),
+                };
                 let reason = format!(
-                    "{} consecutive failures within {}; last outcome: {}; one message is tried after {}",
-                    policy.failures,
-                    humantime::format_duration(policy.window),
+                    "{failures}; last outcome: {}; one message is tried after {}",
                     run.outcome,
                     humantime::format_duration(pause),
                 );

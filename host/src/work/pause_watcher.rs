@@ -6,17 +6,18 @@
 //! would not be enough: a worker may hold another entry of the task just afterwards. It reports the
 //! tasks that have held entries and are not installed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{PausedBy, Target, TaskName, chain};
+use loopabull_model::{PausedBy, QueueName, Target, TaskName, chain};
 use loopabull_queue::{Backoff, HeldTask, Queues, Release};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::RefusedTasks;
 use crate::observe::health::{Health, Part};
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
+use crate::tasks::playbook::LoadedPlaybook;
 use crate::work::breakers::Breakers;
 use crate::work::error::WorkError;
 use crate::work::pauses::Pauses;
@@ -34,7 +35,7 @@ pub(crate) struct PauseWatcher {
     pub health: Arc<Health>,
     pub refused_tasks: RefusedTasks,
     pub unknown: UnknownTasks,
-    /// Tasks whose held entries were looked for.
+    /// Tasks that were prepared for holding their entries.
     pub known: BTreeSet<HeldTask>,
     pub drain: CancellationToken,
 }
@@ -72,7 +73,8 @@ impl PauseWatcher {
 
     /// Rereads the pauses, and releases the entries of tasks whose messages need not wait.
     async fn poll(&mut self) -> Result<(), WorkError> {
-        for target in self.pauses.refresh().await? {
+        self.pauses.refresh().await?;
+        for target in self.pauses.take_resumed() {
             tracing::info!("{target} is resumed");
             if let Target::Task(task) = &target {
                 self.breakers.resume(task);
@@ -86,7 +88,9 @@ impl PauseWatcher {
         let pauses = self.pauses.current();
         let release = |task: &TaskName| {
             let pause = pauses.get(&Target::Task(task.clone()));
-            if is_refused(task) || pause.is_some_and(|pause| pause.by != PausedBy::Breaker) {
+            let is_pending = catalog.playbook(task).is_some_and(LoadedPlaybook::is_pending);
+            let is_paused = pause.is_some_and(|pause| pause.by != PausedBy::Breaker);
+            if is_paused || is_pending || is_refused(task) {
                 Release::Nothing
             } else if self.breakers.is_closed(task) {
                 Release::All
@@ -104,13 +108,17 @@ impl PauseWatcher {
         Ok(())
     }
 
-    /// Looks for held entries of tasks that a reload has added.
+    /// Prepares to hold entries of tasks that a reload has added.
     async fn add_tasks(&mut self, catalog: &Catalog) -> Result<(), WorkError> {
+        let mut tasks_of: BTreeMap<QueueName, Vec<TaskName>> = BTreeMap::new();
         for task in catalog.routes.tasks() {
-            let key = (task.manifest.queue.clone(), task.name.clone());
-            if !self.known.contains(&key) {
-                self.queues.add_tasks(&key.0, std::slice::from_ref(&key.1)).await?;
-                self.known.insert(key);
+            tasks_of.entry(task.manifest.queue.clone()).or_default().push(task.name.clone());
+        }
+        for (queue, tasks) in tasks_of {
+            let keys = || tasks.iter().map(|task| (queue.clone(), task.clone()));
+            if keys().any(|key| !self.known.contains(&key)) {
+                self.queues.add_tasks(&queue, &tasks).await?;
+                self.known.extend(keys());
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ pub(crate) struct Pauses {
     current: watch::Sender<Arc<PauseMap>>,
     /// Pauses that have taken effect but are not in the file yet.
     unwritten: Mutex<PauseMap>,
+    /// Targets whose pauses have ended.
+    resumed: Mutex<Vec<Target>>,
     /// Lock for rereading the file, held over `await` on purpose. Without the lock, older content
     /// of the file could replace newer content.
     refreshing: tokio::sync::Mutex<()>,
@@ -50,6 +52,7 @@ impl Pauses {
             store,
             current: watch::Sender::new(Arc::default()),
             unwritten: Mutex::default(),
+            resumed: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         })
     }
@@ -69,7 +72,7 @@ impl Pauses {
         self.unwritten.lock().insert(target.clone(), pause);
         let unwritten = self.unwritten.lock().clone();
         self.current.send_modify(|current| add(Arc::make_mut(current), unwritten));
-        self.refresh().await.map(|_| ())
+        self.refresh().await
     }
 
     /// Pauses a target on behalf of the daemon, and logs the reason.
@@ -83,11 +86,21 @@ impl Pauses {
         }
     }
 
-    /// Ends the pause of a circuit breaker.
+    /// Ends the pause of a circuit breaker, but not one by which an operator has replaced it meanwhile.
     pub(crate) async fn end_automatically(&self, target: Target) {
-        let is_of_breaker =
-            self.current().get(&target).is_some_and(|pause| pause.by == PausedBy::Breaker);
-        if is_of_breaker && let Err(error) = self.resume(target.clone()).await {
+        self.unwritten
+            .lock()
+            .retain(|unwritten, pause| *unwritten != target || pause.by != PausedBy::Breaker);
+        let (kind, name) = (target.kind(), target.name());
+        let delete = move |connection: &Connection| {
+            let sql = "DELETE FROM pauses WHERE kind = ?1 AND name = ?2 AND paused_by = 'breaker'";
+            connection.execute(sql, params![kind, name])
+        };
+        let ended = match self.store.change(delete).await {
+            Ok(_) => self.refresh().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
             tracing::error!("cannot end the pause of {target}: {}", chain(error));
         }
     }
@@ -124,9 +137,13 @@ impl Pauses {
         Ok(count > 0)
     }
 
-    /// Writes the pauses that are not in the file yet, and rereads the file. Returns the targets
-    /// that are not paused any more.
-    pub(crate) async fn refresh(&self) -> Result<Vec<Target>, StoreError> {
+    /// Returns the targets whose pauses have ended since the last call.
+    pub(crate) fn take_resumed(&self) -> Vec<Target> {
+        std::mem::take(&mut *self.resumed.lock())
+    }
+
+    /// Writes the pauses that are not in the file yet, and rereads the file.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let _refreshing = self.refreshing.lock().await;
         let unwritten = self.unwritten.lock().clone();
         for (target, pause) in unwritten {
@@ -140,7 +157,9 @@ impl Pauses {
         if old != current {
             self.current.send_replace(Arc::clone(&current));
         }
-        Ok(old.keys().filter(|target| !current.contains_key(target)).cloned().collect())
+        let ended = old.keys().filter(|target| !current.contains_key(target));
+        self.resumed.lock().extend(ended.cloned());
+        Ok(())
     }
 
     /// Returns all pauses in the file.
@@ -217,7 +236,8 @@ mod tests {
         drop(pauses);
         let pauses = Pauses::open(state.path()).unwrap();
         assert!(!pauses.is_paused(&task()));
-        assert_eq!(pauses.refresh().await.unwrap(), []);
+        pauses.refresh().await.unwrap();
+        assert_eq!(pauses.take_resumed(), []);
         assert!(pauses.is_paused(&task()));
         assert_eq!(pauses.current()[&task()].reason, "first");
     }
@@ -249,7 +269,8 @@ mod tests {
         daemon.wait_until_paused(&[task()]).await;
         assert!(command.resume(task()).await.unwrap());
         assert!(!command.resume(task()).await.unwrap());
-        assert_eq!(daemon.refresh().await.unwrap(), [task()]);
+        daemon.refresh().await.unwrap();
+        assert_eq!(daemon.take_resumed(), [task()]);
         daemon.wait_until_resumed(&[task()]).await;
         assert!(daemon.is_paused(&Target::Worker(3)));
     }

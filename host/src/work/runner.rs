@@ -55,8 +55,9 @@ impl Runner {
         let Some(task) = catalog.routes.task(name) else {
             return not_started(format!("task `{name}` is not loaded"));
         };
+        // The task may have been refused since the delivery was admitted.
         if let Some(reason) = catalog.refused(name) {
-            return not_started(format!("task `{name}` is refused: {reason}"));
+            return Attempt::without_output(Outcome::Unavailable { reason: reason.into() });
         }
         match task.kind {
             TaskKind::Component => self.run_component(catalog, task, call, cancel).await,
@@ -67,9 +68,15 @@ impl Runner {
     /// Checks a playbook of a catalog with Ansible if it was not checked yet. Afterwards the catalog
     /// knows whether the playbook is refused. Does nothing for a component.
     pub(crate) async fn check(&self, catalog: &Catalog, name: &TaskName) -> Result<(), CheckError> {
-        match (catalog.routes.task(name), catalog.playbook(name), &self.playbooks) {
-            (Some(task), Some(loaded), Ok(playbooks)) => loaded.check(task, playbooks).await,
-            _ => Ok(()),
+        let (Some(task), Some(loaded)) = (catalog.routes.task(name), catalog.playbook(name)) else {
+            return Ok(());
+        };
+        match &self.playbooks {
+            Ok(playbooks) => loaded.check(task, playbooks).await,
+            Err(reason) => {
+                loaded.fail(task, reason.clone());
+                Ok(())
+            }
         }
     }
 
@@ -92,6 +99,7 @@ impl Runner {
         };
         let call = loopabull_playbook::Call {
             task,
+            dir: &loaded.dir,
             secrets: Arc::clone(&loaded.secrets),
             message: call.message,
             run_id: call.run_id,

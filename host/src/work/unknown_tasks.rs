@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use loopabull_model::QueueName;
 use loopabull_queue::{Config, HeldTask};
 
 use crate::observe::health::{Health, Part};
@@ -21,16 +22,22 @@ const MAX_NAMED: usize = 5;
 pub(crate) struct UnknownTasks {
     file: PathBuf,
     tasks: BTreeSet<HeldTask>,
+    /// Those of them whose queue has no workers here, so that nobody looks for their held entries.
+    elsewhere: BTreeSet<HeldTask>,
+    is_written: bool,
     health: Arc<Health>,
 }
 
 impl UnknownTasks {
     /// Reads the tasks that earlier daemons remembered. If there is no readable file, there are none.
-    pub(crate) fn read(state: &Path, health: &Arc<Health>) -> Self {
+    /// `queues` are the queues with workers.
+    pub(crate) fn read(state: &Path, queues: &[QueueName], health: &Arc<Health>) -> Self {
         let file = state.join("unknown-tasks.json");
         let text = fs::read(&file).unwrap_or_default();
-        let tasks = serde_json::from_slice(&text).unwrap_or_default();
-        Self { file, tasks, health: Arc::clone(health) }
+        let tasks: BTreeSet<HeldTask> = serde_json::from_slice(&text).unwrap_or_default();
+        let elsewhere = tasks.iter().filter(|(queue, _)| !queues.contains(queue)).cloned();
+        let elsewhere = elsewhere.collect();
+        Self { file, tasks, elsewhere, is_written: true, health: Arc::clone(health) }
     }
 
     /// Adds the tasks to the settings of their queues, so that their held entries are looked for.
@@ -45,8 +52,10 @@ impl UnknownTasks {
         }
     }
 
-    /// Replaces the tasks. Reports them, and remembers them if they have changed.
-    pub(crate) fn update(&mut self, tasks: BTreeSet<HeldTask>) -> io::Result<()> {
+    /// Replaces the tasks. Reports them, and remembers them if they have changed. After an error, the next call
+    /// tries to remember them again.
+    pub(crate) fn update(&mut self, mut tasks: BTreeSet<HeldTask>) -> io::Result<()> {
+        tasks.extend(self.elsewhere.iter().cloned());
         for (queue, task) in tasks.difference(&self.tasks) {
             tracing::error!(
                 task.name = %task,
@@ -57,17 +66,22 @@ impl UnknownTasks {
             true => self.health.resolve(&Part::UnknownTasks),
             false => self.health.report(Part::UnknownTasks, problem(&tasks)),
         }
-        if tasks != self.tasks {
-            self.write(&tasks)?;
-            self.tasks = tasks;
+        let is_new = tasks != self.tasks;
+        self.tasks = tasks;
+        if !is_new && self.is_written {
+            return Ok(());
         }
-        Ok(())
+        let written = self.write();
+        self.is_written = written.is_ok();
+        // A disk that stays full is reported once.
+        if is_new { written } else { Ok(()) }
     }
 
-    fn write(&self, tasks: &BTreeSet<HeldTask>) -> io::Result<()> {
+    fn write(&self) -> io::Result<()> {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(tasks)?)?;
+        file.write_all(&serde_json::to_vec(&self.tasks)?)?;
+        file.as_file().sync_all()?;
         file.persist(&self.file)?;
         Ok(())
     }
@@ -93,12 +107,18 @@ mod tests {
     fn tasks_are_reported_and_remembered() {
         let state = tempfile::tempdir().unwrap();
         let health = Arc::new(Health::default());
-        let mut unknown = UnknownTasks::read(state.path(), &health);
-        let key = |task: &str| ("workers".try_into().unwrap(), task.try_into().unwrap());
+        let queues = [QueueName::default()];
+        let mut unknown = UnknownTasks::read(state.path(), &queues, &health);
+        let key = |task: &str| (QueueName::default(), task.try_into().unwrap());
         unknown.update([key("a"), key("b")].into()).unwrap();
         assert!(health.problems()[0].contains("messages wait for `a`, `b`; install"));
 
-        let mut unknown = UnknownTasks::read(state.path(), &health);
+        // The queue has no workers in this daemon. The tasks are not forgotten.
+        let mut unknown = UnknownTasks::read(state.path(), &[], &health);
+        unknown.update(BTreeSet::new()).unwrap();
+        assert!(health.problems()[0].contains("messages wait for `a`, `b`; install"));
+
+        let mut unknown = UnknownTasks::read(state.path(), &queues, &health);
         let queues = vec![loopabull_queue::QueueConfig::new("workers".try_into().unwrap())];
         let backend = loopabull_queue::Backend::Embedded { file: PathBuf::new() };
         let mut config = Config { backend, queues };
@@ -106,6 +126,6 @@ mod tests {
         assert_eq!(config.queues[0].tasks.len(), 2);
         unknown.update(BTreeSet::new()).unwrap();
         assert!(health.problems().is_empty());
-        assert_eq!(UnknownTasks::read(state.path(), &health).tasks.len(), 0);
+        assert_eq!(UnknownTasks::read(state.path(), &[], &health).tasks.len(), 0);
     }
 }

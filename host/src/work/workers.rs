@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use loopabull_queue::HeldTask;
+use loopabull_model::chain;
+use loopabull_queue::{HeldTask, QueueConfig};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, StaffedQueue};
@@ -61,6 +62,7 @@ pub(crate) async fn start(
         };
         parts.spawn(worker.run());
     }
+    let names: Vec<_> = queues.iter().map(|queue| queue.config.name.clone()).collect();
     let watcher = PauseWatcher {
         pauses: Arc::clone(&shared.pauses),
         breakers: Arc::clone(&breakers),
@@ -68,8 +70,8 @@ pub(crate) async fn start(
         catalog: Arc::clone(&shared.runner.catalog),
         health: Arc::clone(&shared.health),
         refused_tasks: config.refused_tasks,
-        unknown: UnknownTasks::read(&config.state, &shared.health),
-        known: known_tasks(shared),
+        unknown: UnknownTasks::read(&config.state, &names, &shared.health),
+        known: prepare_held(shared, queues).await,
         drain: drain.clone(),
     };
     parts.spawn(watcher.run());
@@ -81,11 +83,17 @@ pub(crate) async fn start(
     }
 }
 
-/// Returns the installed tasks. Their held entries were looked for when the queues were opened.
-fn known_tasks(shared: &Shared) -> BTreeSet<HeldTask> {
-    let catalog = shared.runner.catalog.get();
-    let tasks = catalog.routes.tasks().into_iter();
-    tasks.map(|task| (task.manifest.queue.clone(), task.name.clone())).collect()
+/// Prepares to hold entries of the installed tasks. Returns the tasks for which that succeeded; the pause watcher
+/// tries the others again.
+async fn prepare_held(shared: &Shared, queues: &[StaffedQueue]) -> BTreeSet<HeldTask> {
+    let mut prepared = BTreeSet::new();
+    for QueueConfig { name, tasks, .. } in queues.iter().map(|queue| &queue.config) {
+        match shared.queues.add_tasks(name, tasks).await {
+            Ok(()) => prepared.extend(tasks.iter().map(|task| (name.clone(), task.clone()))),
+            Err(error) => tracing::warn!("cannot prepare queue `{name}`: {}", chain(error)),
+        }
+    }
+    prepared
 }
 
 fn outbox(config: &Config, shared: &Shared) -> Outbox {

@@ -20,6 +20,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// for two intervals.
 const HEARTBEAT_INTERVAL_S: u16 = 15;
 
+/// The reason why a URL with a user or a password is invalid.
+const BAD_CREDENTIALS: &str = "it is not a valid URL; in the user name and the password, write `@` as `%40`, `/` as \
+     `%2f`, `:` as `%3a`, `#` as `%23`, `?` as `%3f` and `%` as `%25`";
+
 /// The address of a broker, and the settings for connecting to it.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -190,10 +194,14 @@ impl Broker {
 }
 
 fn parse(url: &str) -> Result<AMQPUri, AmqpError> {
-    let mut uri: AMQPUri = url.parse().map_err(|reason: String| AmqpError::Protocol {
-        broker: "(invalid URL)".to_owned(),
-        action: "parse the URL",
-        source: std::io::Error::other(reason).into(),
+    let mut uri: AMQPUri = url.parse().map_err(|reason: String| {
+        // The reason contains the part of the URL that was not understood, which may be a piece of the password.
+        let reason = if url.contains('@') { BAD_CREDENTIALS.to_owned() } else { reason };
+        AmqpError::Protocol {
+            broker: "(invalid URL)".to_owned(),
+            action: "parse the URL",
+            source: std::io::Error::other(reason).into(),
+        }
     })?;
     // Lapin does not understand an IPv6 address in a URL, and connects to localhost instead. So we read the
     // address ourselves.

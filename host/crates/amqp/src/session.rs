@@ -1,9 +1,10 @@
 //! A session: one connection for publishing and one for consuming, from connecting to the first fault.
 //!
 //! A broker that is short of memory or disk stops reading from connections that publish. With a second
-//! connection, acknowledgements still reach the broker.
+//! connection, acknowledgements still reach the broker. A third connection is opened for questions about queues:
+//! the broker answers some of them by closing a channel, which must not use up the channels of the consumers.
 //!
-//! Any fault of either connection ends the session. A new session opens new connections and channels. We do
+//! Any fault of the first two connections ends the session. A new session opens new connections and channels. We do
 //! not use lapin's own recovery: it does not restore the prefetch, and it gives up after some retries.
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -25,13 +27,15 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Timeout for closing the connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Two connections to a broker, from connecting to the first fault.
+/// The connections to a broker, from connecting to the first fault.
 #[derive(Debug)]
 pub struct Session {
     generation: u64,
     broker: Broker,
     publishers: Publishers,
     consuming: Connection,
+    /// The connection for questions. `None` until the first question, and after its channels were used up.
+    asking: Mutex<Option<Connection>>,
     ended: CancellationToken,
 }
 
@@ -42,6 +46,7 @@ impl Session {
             broker: broker.clone(),
             publishers: Publishers::new(broker.connect("publish").await?),
             consuming: broker.connect("work").await?,
+            asking: Mutex::default(),
             ended: CancellationToken::new(),
         })
     }
@@ -71,19 +76,30 @@ impl Session {
     /// channels. So such an error means that the next number must be tried. If no number is left, the session
     /// ends.
     pub async fn open_channel(&self) -> Result<Channel, AmqpError> {
-        let mut left = MAX_CHANNELS;
-        loop {
+        for _ in 0..MAX_CHANNELS {
             match self.step("open a channel", self.consuming.create_channel()).await {
-                Err(error) if error.is_of_channel() && left > 0 => left -= 1,
-                Err(error) => {
-                    if error.is_of_channel() || error.is_channel_limit() {
-                        self.ended.cancel();
-                    }
-                    return Err(error);
-                }
-                Ok(channel) => return Ok(channel),
+                Err(error) if error.is_of_channel() => (),
+                result => return result,
             }
         }
+        self.ended.cancel();
+        Err(self.broker.connection_lost("open a channel"))
+    }
+
+    /// Opens a channel for a question about a queue, which the broker may answer by closing the channel. After
+    /// many such answers the connection for questions is replaced.
+    pub async fn open_asking_channel(&self) -> Result<Channel, AmqpError> {
+        let mut asking = self.asking.lock().await;
+        if let Some(connection) = &*asking
+            && connection.status().connected()
+        {
+            match self.step("open a channel", connection.create_channel()).await {
+                Err(error) if error.is_of_channel() || error.is_channel_limit() => (),
+                result => return result,
+            }
+        }
+        let connection = asking.insert(self.broker.connect("ask").await?);
+        self.step("open a channel", connection.create_channel()).await
     }
 
     /// Waits for one request to the broker. A timeout ends the session.

@@ -32,6 +32,8 @@ pub struct AnsibleOptions {
     pub variables: Variables,
     /// Way to start Ansible. Default: the host's configuration.
     pub start: Option<Start>,
+    /// Outcome of a run in which no play matches a host. Default: a failure.
+    pub no_hosts: NoHosts,
     /// Confinement layers that the playbook needs. If a layer is not available, the run does not start. The
     /// command `check` lists the names of all layers.
     pub require: Vec<String>,
@@ -56,6 +58,15 @@ pub enum Variables {
     /// for playbooks that cannot be changed, because the sender of a message then chooses the names of
     /// Ansible variables.
     TopLevel,
+}
+
+/// The outcome of a run in which no play matches a host, so that nothing is done.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoHosts {
+    #[default]
+    Failure,
+    Success,
 }
 
 /// The way to start Ansible.

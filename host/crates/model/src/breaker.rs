@@ -9,25 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use crate::duration::duration;
-use crate::{EntryId, Outcome};
-
-/// The policy of a circuit breaker: the failures that pause a task automatically.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BreakerPolicy {
-    /// Number of consecutive failures that pause the task. 0 switches the breaker off. Default: 10.
-    pub failures: u32,
-    /// Time window. The task is paused only if all these failures happen within the window. Default: 10 min.
-    #[serde(deserialize_with = "duration")]
-    pub window: Duration,
-    /// Time after which one message is tried. It doubles after each trial that fails, up to an hour. Default:
-    /// 1 min.
-    #[serde(deserialize_with = "duration")]
-    pub pause: Duration,
-}
+use crate::{BreakerPolicy, EntryId, Outcome};
 
 /// The circuit breaker of one task. All times are measured from one moment, which the caller chooses.
 #[derive(Debug, Default)]
@@ -58,9 +40,11 @@ enum State {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BreakerChange {
     None,
-    /// The breaker opened. One message is tried after the pause.
+    /// The breaker opened, because of too many failures or because a trial failed. One message is tried after the
+    /// pause.
     Opened {
         pause: Duration,
+        was_trial: bool,
     },
     /// The trial succeeded, and the breaker closed.
     Closed,
@@ -119,6 +103,11 @@ impl Breaker {
         outcome: &Outcome,
         now: Duration,
     ) -> BreakerChange {
+        if policy.failures == 0 {
+            // The operator has switched the breaker off.
+            let was_closed = std::mem::take(self).is_closed();
+            return if was_closed { BreakerChange::None } else { BreakerChange::Closed };
+        }
         if let State::HalfOpen { pause, trial: Some(trial), .. } = &self.state
             && trial == entry
         {
@@ -128,7 +117,9 @@ impl Breaker {
                     *self = Self::default();
                     BreakerChange::Closed
                 }
-                outcome if outcome.is_failure() => self.open((pause * 2).min(Self::MAX_PAUSE), now),
+                outcome if outcome.is_failure() => {
+                    self.open((pause * 2).min(Self::MAX_PAUSE.max(policy.pause)), true, now)
+                }
                 _ => BreakerChange::None,
             };
         }
@@ -136,7 +127,7 @@ impl Breaker {
             self.failures.clear();
         }
         // A run that began before the breaker opened does not open it again.
-        if !outcome.is_failure() || policy.failures == 0 || !self.is_closed() {
+        if !outcome.is_failure() || !self.is_closed() {
             return BreakerChange::None;
         }
         self.failures.push_back(now);
@@ -147,13 +138,13 @@ impl Breaker {
         let since = self.failures.front().map(|first| now.saturating_sub(*first));
         let is_tripped =
             self.failures.len() == limit && since.is_some_and(|since| since <= policy.window);
-        if is_tripped { self.open(policy.pause, now) } else { BreakerChange::None }
+        if is_tripped { self.open(policy.pause, false, now) } else { BreakerChange::None }
     }
 
     /// Opens the breaker for a pause that an earlier process began.
     pub fn restore(&mut self, policy: &BreakerPolicy, now: Duration) {
         if self.is_closed() {
-            self.open(policy.pause, now);
+            self.open(policy.pause, false, now);
         }
     }
 
@@ -164,10 +155,10 @@ impl Breaker {
         }
     }
 
-    fn open(&mut self, pause: Duration, now: Duration) -> BreakerChange {
+    fn open(&mut self, pause: Duration, was_trial: bool, now: Duration) -> BreakerChange {
         self.failures.clear();
         self.state = State::Open { until: now.saturating_add(pause), pause };
-        BreakerChange::Opened { pause }
+        BreakerChange::Opened { pause, was_trial }
     }
 
     fn update(&mut self, now: Duration) {
@@ -176,12 +167,6 @@ impl Breaker {
         {
             self.resume();
         }
-    }
-}
-
-impl Default for BreakerPolicy {
-    fn default() -> Self {
-        Self { failures: 10, window: Duration::from_mins(10), pause: Duration::from_mins(1) }
     }
 }
 
@@ -252,7 +237,8 @@ mod tests {
         let mut change = breaker.count(&policy, &one, &trap(), now);
         for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
             let pause = Duration::from_mins(minutes);
-            assert_eq!(change, BreakerChange::Opened { pause });
+            let was_trial = minutes > 1;
+            assert_eq!(change, BreakerChange::Opened { pause, was_trial });
             now += pause - seconds(1);
             assert!(!breaker.admit(&one, now) && !breaker.asks_for_trial(now));
             now += seconds(1);

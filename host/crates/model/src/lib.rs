@@ -7,6 +7,7 @@
 mod ansible;
 mod body;
 mod breaker;
+mod breaker_policy;
 mod ceiling;
 mod duration;
 mod effects;
@@ -36,9 +37,10 @@ mod task_kind;
 mod topic;
 mod usage;
 
-pub use ansible::{AnsibleOptions, Become, Start, Variables};
+pub use ansible::{AnsibleOptions, Become, NoHosts, Start, Variables};
 pub use body::{Body, BodyError, MAX_DEPTH};
-pub use breaker::{Breaker, BreakerChange, BreakerPolicy};
+pub use breaker::{Breaker, BreakerChange};
+pub use breaker_policy::BreakerPolicy;
 pub use ceiling::Ceiling;
 pub use effects::{Effects, StateChanges};
 pub use emission::Emission;

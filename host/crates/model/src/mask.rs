@@ -1,16 +1,24 @@
 //! A mask, which removes the secrets of a task from the records of its runs.
 //!
-//! The mask finds the value of a secret, each long line of the value, and the value as JSON, Python or a
-//! shell write it. It protects against accidents only: a task that wants to disclose a secret can encode the
-//! secret in another way.
+//! The mask finds the value of a secret, each long line of the value, and the value as JSON, Python, a shell, a
+//! URL or base64 write it. It also finds every fragment of at least [`FRAGMENT`] bytes of these texts. So it does
+//! not matter where somebody cut or wrapped a text before it was masked. It protects against accidents only: a task
+//! that wants to disclose a secret can encode the secret in another way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The text that replaces a secret.
 const MARK: &str = "[secret]";
 /// The minimum length of a line that is masked on its own, in bytes. Lines are masked because some secrets,
 /// such as private keys, have several.
 const LONG_LINE: usize = 10;
+/// The length from which a fragment of a secret is masked, in bytes.
+const FRAGMENT: usize = 8;
+/// The minimum number of different letters and digits in such a fragment. With fewer, ordinary text would be
+/// masked, for example the indentation of a secret with several lines.
+const TELLING: usize = 4;
+/// A fragment of many secrets that is not masked on its own.
+const SCHEME: &[u8; FRAGMENT] = b"https://";
 
 /// The secrets of a task, to be masked in all records of its runs.
 #[derive(Clone, Default)]
@@ -18,6 +26,7 @@ pub struct Mask {
     /// The name of a secret and a text to find, for each way in which the secret can be written. The longest
     /// text comes first.
     patterns: Vec<(String, String)>,
+    fragments: HashSet<[u8; FRAGMENT]>,
 }
 
 impl Mask {
@@ -36,7 +45,8 @@ impl Mask {
         }
         patterns.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         patterns.dedup_by(|(_, a), (_, b)| a == b);
-        Self { patterns }
+        let fragments = patterns.iter().flat_map(|(_, pattern)| fragments(pattern)).collect();
+        Self { patterns, fragments }
     }
 
     /// Returns the text with every secret replaced.
@@ -47,7 +57,31 @@ impl Mask {
                 text = text.replace(pattern.as_str(), MARK);
             }
         }
-        text
+        self.without_fragments(text)
+    }
+
+    /// Replaces each part of a text that consists of fragments.
+    fn without_fragments(&self, text: String) -> String {
+        let mut parts: Vec<(usize, usize)> = Vec::new();
+        for (start, window) in text.as_bytes().windows(FRAGMENT).enumerate() {
+            let window = window.try_into().expect("a window has this length");
+            if self.fragments.contains::<[u8; FRAGMENT]>(window) {
+                match parts.last_mut() {
+                    Some((_, end)) if *end >= start => *end = start + FRAGMENT,
+                    _ => parts.push((start, start + FRAGMENT)),
+                }
+            }
+        }
+        let mut masked = String::with_capacity(text.len());
+        let mut done = 0;
+        for (start, end) in parts {
+            let (start, end) = (text.floor_char_boundary(start), text.ceil_char_boundary(end));
+            masked.push_str(&text[done..start.max(done)]);
+            masked.push_str(MARK);
+            done = end;
+        }
+        masked.push_str(&text[done..]);
+        masked
     }
 
     /// Returns a text that was cut at its end, with every secret replaced. If the text ends with two or more
@@ -75,16 +109,70 @@ impl Mask {
     }
 }
 
+/// Returns the fragments of a text that tell something about it.
+fn fragments(text: &str) -> impl Iterator<Item = [u8; FRAGMENT]> {
+    let windows = text.as_bytes().windows(FRAGMENT);
+    let windows = windows.filter_map(|window| <[u8; FRAGMENT]>::try_from(window).ok());
+    windows.filter(|window| is_telling(window) && window != SCHEME)
+}
+
+fn is_telling(fragment: &[u8; FRAGMENT]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
+    let mut letters: Vec<u8> = fragment.iter().copied().filter(is_letter).collect();
+    letters.sort_unstable();
+    letters.dedup();
+    letters.len() >= TELLING
+}
+
 /// Returns a secret as it is, and as it appears between the quotes of JSON, of Python's `repr`, and of a
-/// shell.
-fn written(secret: &str) -> [String; 5] {
+/// shell, in a URL, and in base64.
+fn written(secret: &str) -> Vec<String> {
     let json = serde_json::Value::from(secret).to_string();
     let json = json[1..json.len() - 1].to_owned();
     // Python uses double quotes only for strings that contain single quotes and no double quotes.
     let python = json.replace("\\\"", "\"");
     let other_python = python.replace('\'', "\\'");
     let shell = secret.replace('\'', r#"'"'"'"#);
-    [secret.to_owned(), json, python, other_python, shell]
+    let mut forms = vec![secret.to_owned(), json, python, other_python, shell, percent(secret)];
+    forms.extend(base64(secret));
+    forms
+}
+
+/// Returns a text as a URL writes it: every byte that is not an unreserved character is escaped (RFC 3986).
+fn percent(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+/// Returns the base64 texts of a secret within a longer text: for each position of its first byte in a group of
+/// three bytes, in both alphabets (RFC 4648). The characters that also depend on the neighbouring bytes are left
+/// out.
+fn base64(secret: &str) -> Vec<String> {
+    const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bytes = secret.as_bytes();
+    let mut texts = Vec::new();
+    for offset in 0..3 {
+        // The bits of the secret that form whole characters.
+        let first = (3 - offset) % 3;
+        let whole = bytes.get(first..).unwrap_or_default();
+        let whole = &whole[..whole.len() / 3 * 3];
+        let standard: String = whole
+            .chunks_exact(3)
+            .flat_map(|group| {
+                let bits =
+                    u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
+                [18, 12, 6, 0].map(|shift| char::from(STANDARD[(bits >> shift & 63) as usize]))
+            })
+            .collect();
+        texts.push(standard.replace('+', "-").replace('/', "_"));
+        texts.push(standard);
+    }
+    texts
 }
 
 impl std::fmt::Debug for Mask {
@@ -133,6 +221,58 @@ mod tests {
         assert_eq!(mask.cut_text("password hunt"), "password [secret]");
         assert_eq!(mask.cut_text("password hunter22"), "password [secret]");
         assert_eq!(mask.cut_text("all well"), "all well");
+    }
+
+    #[test]
+    fn a_fragment_is_replaced_wherever_the_text_was_cut_or_wrapped() {
+        let mask = mask(&[("a", "Tr0ub4dor&3-correct-horse"), ("b", "https://u:p4ss-w0rd@host/")]);
+        assert_eq!(mask.text("…4dor&3-correct-ho"), "…[secret]");
+        assert_eq!(
+            mask.text("[WARNING]: Tr0ub4dor&3-co\nrrect-horse is bad"),
+            "[WARNING]: [secret]\n[secret] is bad"
+        );
+        assert_eq!(mask.text("ä4dor&3-cä"), "ä[secret]ä");
+        assert_eq!(mask.text("see https://example.org"), "see https://example.org");
+        assert_eq!(mask.text("VHIwdWI0ZG9yJjMtY29ycmVjdC1ob3JzZQ=="), "[secret]ZQ==");
+        assert_eq!(mask.text("token=Tr0ub4dor%263-correct-horse&x"), "token=[secret]&x");
+    }
+
+    /// Cuts and wraps 100,000 random texts with secrets in all forms. No eight bytes of a form may remain.
+    #[test]
+    fn no_eight_bytes_of_a_secret_remain_after_any_cut() {
+        let alphabet: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+        let mut all = alphabet.clone();
+        all.extend("äß '\"\\$&%/+=-_.:\n".chars());
+        // Each run has the same cases.
+        let mut random = fastrand::Rng::with_seed(7);
+        let text_of = |random: &mut fastrand::Rng, alphabet: &[char], length: usize| -> String {
+            (0..length).map(|_| alphabet[random.usize(..alphabet.len())]).collect()
+        };
+        let mut found = 0;
+        for case in 0..100_000 {
+            let length = random.usize(8..68);
+            let secret = text_of(&mut random, if case % 2 == 0 { &alphabet } else { &all }, length);
+            let mask = mask(&[("a", &secret)]);
+            let forms = written(&secret);
+            let form = &forms[random.usize(..forms.len())];
+            let (before, after) = (random.usize(..30), random.usize(..30));
+            let mut text: Vec<char> = text_of(&mut random, &all, before).chars().collect();
+            text.extend(form.chars());
+            text.extend(text_of(&mut random, &all, after).chars());
+            let start = random.usize(..text.len());
+            let end = random.usize(start..=text.len());
+            let wrap = random.usize(8..88);
+            let lines: Vec<String> =
+                text[start..end].chunks(wrap).map(|line| line.iter().collect()).collect();
+            let cut = lines.join("\n");
+            let masked = mask.text(&cut);
+            found += usize::from(masked != cut);
+            for window in forms.iter().flat_map(|form| fragments(form)) {
+                let leaks = masked.as_bytes().windows(FRAGMENT).any(|found| found == window);
+                assert!(!leaks, "case {case}: {secret:?} in {masked:?}");
+            }
+        }
+        assert!(found > 50_000, "{found}");
     }
 
     #[test]

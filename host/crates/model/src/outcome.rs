@@ -30,6 +30,8 @@ pub enum Outcome {
     /// Ansible cannot read the playbook or a file that the playbook names. Another attempt would fail in the
     /// same way.
     Unreadable { reason: Reason },
+    /// Ansible ended without an error, but no play matched a host, so nothing was done.
+    NoHosts,
     /// The task exceeded a limit.
     Limit { exceeded: Exceeded },
     /// The task did not start, or the host could not answer one of its calls, because of a problem of the host
@@ -100,13 +102,14 @@ impl Counted {
 
 impl Outcome {
     /// All names that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "success",
         "retry",
         "reject",
         "trap",
         "exit",
         "unreadable",
+        "no-hosts",
         "deadline",
         "memory",
         "limit",
@@ -127,6 +130,7 @@ impl Outcome {
             Self::Trap { .. } => "trap",
             Self::Exit { .. } => "exit",
             Self::Unreadable { .. } => "unreadable",
+            Self::NoHosts => "no-hosts",
             Self::Limit { exceeded: Exceeded::Deadline { .. } } => "deadline",
             Self::Limit { exceeded: Exceeded::Memory { .. } } => "memory",
             Self::Limit { exceeded: Exceeded::Count { .. } } => "limit",
@@ -168,6 +172,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success | Self::Cancelled => f.write_str(self.name()),
+            Self::NoHosts => f.write_str("no-hosts: no play matched a host, so nothing was done"),
             Self::Retry { reason, .. }
             | Self::Reject { reason }
             | Self::Trap { reason }
@@ -203,6 +208,7 @@ mod tests {
             Outcome::Success,
             Outcome::Reject { reason: "no".into() },
             Outcome::Unreadable { reason: "no".into() },
+            Outcome::NoHosts,
             Outcome::Retry { reason: "no".into(), after: Some(Duration::from_millis(5)) },
             Outcome::Limit {
                 exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },

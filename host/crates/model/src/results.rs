@@ -20,6 +20,9 @@ pub struct Results {
     pub warnings: Vec<Reason>,
     /// True if the plugin reported the end of the play.
     pub is_complete: bool,
+    /// True if a play matched no host.
+    #[serde(default)]
+    pub has_empty_play: bool,
     /// Number of reports that were dropped, because of a limit or because they cannot be parsed.
     pub dropped: u64,
 }
@@ -64,6 +67,11 @@ impl Results {
             unreachable |= host.unreachable > 0;
         }
         unreachable
+    }
+
+    /// Returns true if no play matched a host, so that nothing was done.
+    pub fn is_without_hosts(&self) -> bool {
+        self.is_complete && self.has_empty_play && self.hosts.is_empty()
     }
 
     /// Returns a description of the last failure, which is the failure that stopped the play.

@@ -1,5 +1,6 @@
 //! Checks that need no message: the syntax of a playbook, and the confinement layers of this machine.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use loopabull_model::{Attempt, LayerReport, Outcome, Task};
@@ -9,6 +10,7 @@ use crate::error::{CheckError, StartError};
 use crate::folder::Folder;
 use crate::host::Host;
 use crate::plan::LaunchPlan;
+use crate::playbook_dir::PlaybookDir;
 use crate::report::record;
 use crate::secrets::Secrets;
 use crate::watch::Limits;
@@ -22,15 +24,20 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn check(
     host: &Host,
     task: &Task,
+    dir: &PlaybookDir,
     secrets: &Secrets,
     timeout: Duration,
 ) -> Result<(), CheckError> {
-    let name = format!("check-{}-{}", std::process::id(), task.name);
+    // A reload may check the next version of a playbook while this one is still being checked.
+    static CHECKS: AtomicU64 = AtomicU64::new(0);
+    let number = CHECKS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("check-{}-{number}-{}", std::process::id(), task.name);
     let limits = Limits { timeout, output: CHECK_OUTPUT, mask: secrets.mask() };
     let plan = |folder: &Folder| {
         folder.write_secrets(secrets)?;
-        let arguments = host.planner.arguments(task, folder.path(), ["--syntax-check".into()])?;
-        host.planner.playbook(task, folder.path(), arguments)
+        let arguments =
+            host.planner.arguments(task, dir, folder.path(), ["--syntax-check".into()])?;
+        host.planner.playbook(task, dir, folder.path(), arguments)
     };
     let attempt = run(host, &name, plan, limits, secrets).await?;
     match attempt.outcome {

@@ -13,8 +13,6 @@ use loopabull_model::{Outcome, chain};
 /// The reason why this machine cannot run any playbook.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaybookError {
-    #[error("cannot open the playbooks directory `{path}`")]
-    Folder { path: PathBuf, source: io::Error },
     #[error("cannot create directory `{path}`")]
     Runs { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
@@ -167,7 +165,6 @@ impl PlaybookError {
     /// Returns a hint for the operator: how to resolve this error.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Folder { .. } => "create the directory, or name another one with `--playbooks`",
             Self::Runs { .. } | Self::Plugin { .. } => {
                 "check the owner and the free space of the state directory"
             }

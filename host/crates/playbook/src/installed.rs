@@ -3,8 +3,9 @@
 //! This module finds Ansible and Python, and writes our callback plugin, controller and inventory to the
 //! state directory.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::PlaybookError;
@@ -39,14 +40,17 @@ pub(crate) fn write_programs(folder: &Path) -> Result<PathBuf, PlaybookError> {
         let file = folder.join(name);
         let cannot = |source| PlaybookError::Plugin { path: file.clone(), source };
         let parent = file.parent().unwrap_or(folder);
+        // The user of playbooks reads the files, whatever the umask of the daemon is.
         fs::create_dir_all(parent).map_err(cannot)?;
+        for dir in [folder, parent] {
+            fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(cannot)?;
+        }
         if fs::read_to_string(&file).is_ok_and(|found| found == text) {
             continue;
         }
         let mut new = tempfile::NamedTempFile::new_in(parent).map_err(cannot)?;
         new.write_all(text.as_bytes()).map_err(cannot)?;
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        fs::set_permissions(new.path(), readable).map_err(cannot)?;
+        fs::set_permissions(new.path(), Permissions::from_mode(0o644)).map_err(cannot)?;
         new.persist(&file).map_err(|error| cannot(error.error))?;
     }
     let cannot = |source| PlaybookError::Plugin { path: folder.to_owned(), source };

@@ -54,6 +54,7 @@ pub use error::{CheckError, PlaybookError, StartError};
 pub use folder::remove_tree;
 pub use objections::{Objection, objections};
 pub use plan::MEMORY;
+pub use playbook_dir::PlaybookDir;
 pub use run::Call;
 pub use secrets::Secrets;
 pub use settings::Settings;
@@ -93,10 +94,11 @@ impl Playbooks {
     pub async fn check(
         &self,
         task: &Task,
+        dir: &PlaybookDir,
         secrets: &Secrets,
         timeout: Duration,
     ) -> Result<(), CheckError> {
-        check::check(&self.0.host, task, secrets, timeout).await
+        check::check(&self.0.host, task, dir, secrets, timeout).await
     }
 
     /// Runs `/bin/true` in the sandbox of playbooks. Returns the state of each confinement layer on this
@@ -118,11 +120,5 @@ impl Playbooks {
     /// Ends all idle controllers. Later runs start `ansible-playbook` as a new process.
     pub async fn close(&self) {
         self.0.controllers.close().await;
-    }
-
-    /// Returns whether a playbook seems to use `become` on this machine, where the sandbox forbids new
-    /// privileges. The answer is a guess from the text of the playbook, to warn the operator.
-    pub fn becomes_here(&self, task: &Task) -> bool {
-        self.0.host.planner.becomes_here(task)
     }
 }

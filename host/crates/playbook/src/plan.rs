@@ -41,7 +41,6 @@ const ANY_FOLDER: &str = "/folder";
 /// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
 #[derive(Debug)]
 pub(crate) struct Planner {
-    playbooks: PlaybookDir,
     ansible: PathBuf,
     /// The directory trees of Ansible and its Python that are outside the system's directories.
     installed: Vec<PathBuf>,
@@ -65,7 +64,6 @@ impl Planner {
     /// Finds Ansible, writes our callback plugin and our controller to the state directory, and looks up the user
     /// and the layers.
     pub(crate) fn open(settings: &Settings) -> Result<Self, PlaybookError> {
-        let playbooks = PlaybookDir::open(&settings.playbooks)?;
         let state = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
         // A colon separates the paths in Ansible's settings. In `/etc/passwd`, a home directory may contain
         // neither a colon nor a line feed (passwd(5)).
@@ -90,7 +88,6 @@ impl Planner {
             python: installed::interpreter(&ansible),
             required: layers(&settings.require)?,
             without: layers(&settings.without)?,
-            playbooks,
             ansible,
             user,
         })
@@ -101,21 +98,17 @@ impl Planner {
         self.user
     }
 
-    /// Returns whether a playbook seems to use `become` on this machine.
-    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
-        self.playbooks.becomes_here(task)
-    }
-
     /// Returns the arguments of `ansible-playbook` for a task. `folder` is the folder of the run, and `more`
     /// are arguments that come before the path of the playbook.
     pub(crate) fn arguments(
         &self,
         task: &Task,
+        dir: &PlaybookDir,
         folder: &Path,
         more: impl IntoIterator<Item = OsString>,
     ) -> Result<Vec<OsString>, StartError> {
-        let playbook = self.playbooks.playbook(task)?;
-        let mut arguments = self.options(&task.manifest.ansible, folder)?;
+        let playbook = dir.playbook(task)?;
+        let mut arguments = self.options(&task.manifest.ansible, dir, folder)?;
         arguments.extend(more);
         arguments.push(playbook.into());
         Ok(arguments)
@@ -125,11 +118,12 @@ impl Planner {
     pub(crate) fn playbook(
         &self,
         task: &Task,
+        dir: &PlaybookDir,
         folder: &Path,
         arguments: Vec<OsString>,
     ) -> Result<LaunchPlan, StartError> {
-        let environment = self.environment(&task.manifest, folder)?;
-        let confinement = self.confinement(&task.manifest, folder, &environment, arguments)?;
+        let environment = self.environment(&task.manifest, dir, folder)?;
+        let confinement = self.confinement(&task.manifest, dir, folder, &environment, arguments)?;
         Ok(LaunchPlan { confinement, environment })
     }
 
@@ -139,14 +133,19 @@ impl Planner {
     }
 
     /// Plans a controller that can run a task. `folder` is the folder of the controller.
-    pub(crate) fn controller(&self, task: &Task, folder: &Path) -> Result<LaunchPlan, StartError> {
+    pub(crate) fn controller(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+        folder: &Path,
+    ) -> Result<LaunchPlan, StartError> {
         let python = self.python.clone();
         let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
-        self.playbooks.playbook(task)?;
+        dir.playbook(task)?;
         let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
         arguments.push(self.programs.join(installed::CONTROLLER).into());
         let LaunchPlan { mut confinement, mut environment } =
-            self.playbook(task, folder, arguments)?;
+            self.playbook(task, dir, folder, arguments)?;
         environment.remove("LOOPABULL_RESULTS_FD");
         environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
         environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
@@ -159,8 +158,8 @@ impl Planner {
     }
 
     /// Returns the key of a task's controller. One controller can serve all runs that have the same key.
-    pub(crate) fn key(&self, task: &Task) -> Result<String, StartError> {
-        let plan = self.playbook(task, Path::new(ANY_FOLDER), Vec::new())?;
+    pub(crate) fn key(&self, task: &Task, dir: &PlaybookDir) -> Result<String, StartError> {
+        let plan = self.playbook(task, dir, Path::new(ANY_FOLDER), Vec::new())?;
         Ok(format!("{:?} {:?}", plan.confinement, plan.environment))
     }
 
@@ -189,12 +188,13 @@ impl Planner {
     fn confinement(
         &self,
         manifest: &Manifest,
+        dir: &PlaybookDir,
         folder: &Path,
         environment: &Environment,
         arguments: Vec<OsString>,
     ) -> Result<Confinement, StartError> {
         let (grants, limits) = (&manifest.grants, &manifest.limits);
-        let mut read = vec![self.playbooks.path().to_owned(), self.programs.clone()];
+        let mut read = vec![dir.path().to_owned(), self.programs.clone()];
         read.extend(self.installed.iter().cloned());
         read.push(folder.join(GIVEN));
         let mut write = vec![folder.join(HOME), folder.join(TMP)];
@@ -253,9 +253,10 @@ impl Planner {
     fn options(
         &self,
         options: &AnsibleOptions,
+        dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<Vec<OsString>, StartError> {
-        let inventory = self.playbooks.inventory(options.inventory.as_deref())?;
+        let inventory = dir.inventory(options.inventory.as_deref())?;
         // Without an inventory file the playbook may use only this machine, without ssh.
         let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
         let mut all: Vec<OsString> = vec!["--inventory".into(), inventory.into()];
@@ -282,12 +283,17 @@ impl Planner {
         Ok(all)
     }
 
-    fn environment(&self, manifest: &Manifest, folder: &Path) -> Result<Environment, StartError> {
-        let config = self.playbooks.ansible_config(manifest.ansible.config.as_deref())?;
+    fn environment(
+        &self,
+        manifest: &Manifest,
+        dir: &PlaybookDir,
+        folder: &Path,
+    ) -> Result<Environment, StartError> {
+        let config = dir.ansible_config(manifest.ansible.config.as_deref())?;
         let paths = Paths {
             ansible: &self.ansible,
             programs: &self.programs,
-            playbooks: self.playbooks.path(),
+            playbooks: dir.path(),
             folder,
         };
         Ok(environment(manifest, paths, config))
@@ -301,7 +307,7 @@ mod tests {
     #[test]
     fn a_state_directory_that_ansible_cannot_use_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings::new(folder.path().to_owned(), folder.path().join("a:b"), "runs");
+        let settings = Settings::new(folder.path().join("a:b"), "runs");
         let error = Planner::open(&settings).err().unwrap().to_string();
         assert!(error.contains("a:b`: its path has a colon"), "{error}");
     }

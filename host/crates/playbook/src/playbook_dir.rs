@@ -1,31 +1,41 @@
 //! The directory of the playbooks, which also contains the inventory and Ansible's configuration.
 //!
-//! This module finds the files in the directory. The directory is opened once, and files outside of it cannot
-//! be opened. A file name comes from the daemon's list of tasks or from a manifest. No part of a message is
+//! This module finds the files in the directory. Files outside of it cannot be opened. The directory is opened
+//! when the playbooks are loaded. If its path then leads to another directory, for example because it is a link
+//! that was switched, the opened one stays in use until the next load. A file name comes from the daemon's list of tasks or from a manifest. No part of a message is
 //! ever part of a file name.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use loopabull_model::Task;
 
-use crate::error::{PlaybookError, StartError};
+use crate::error::StartError;
 
-/// The directory of the playbooks.
+/// The directory of the playbooks, which was opened.
 #[derive(Debug)]
-pub(crate) struct PlaybookDir {
+pub struct PlaybookDir {
     dir: Dir,
     path: PathBuf,
 }
 
 impl PlaybookDir {
     /// Opens the directory of the playbooks.
-    pub(crate) fn open(path: &Path) -> Result<Self, PlaybookError> {
-        let cannot = |source| PlaybookError::Folder { path: path.to_owned(), source };
-        let path = path.canonicalize().map_err(cannot)?;
-        let dir = Dir::open_ambient_dir(&path, ambient_authority()).map_err(cannot)?;
+    ///
+    /// # Errors
+    ///
+    /// Fails if the directory does not exist or cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
         Ok(Self { dir, path })
+    }
+
+    /// Returns the opened directory.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// Returns the canonical path of the directory.
@@ -68,7 +78,7 @@ impl PlaybookDir {
     /// Returns whether a playbook seems to use `become` on this machine, where the sandbox forbids new
     /// privileges. The answer is a guess from words in the text of the playbook, and only serves to warn
     /// the operator.
-    pub(crate) fn becomes_here(&self, task: &Task) -> bool {
+    pub fn becomes_here(&self, task: &Task) -> bool {
         let text = self.dir.read_to_string(format!("{}.yml", task.name)).unwrap_or_default();
         let has = |key: &str, values: &[&str]| {
             let lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));

@@ -134,7 +134,10 @@ impl<'a> Reader<'a> {
                 });
             }
             Line::Warning { text } => warn(results, masked(mask, &text)),
-            Line::NoHosts => warn(results, "a play matched no host".into()),
+            Line::NoHosts => {
+                results.has_empty_play = true;
+                warn(results, "a play matched no host".into());
+            }
             Line::Recap { hosts, results_dropped } => {
                 let known = hosts.len().min(Results::MAX_HOSTS);
                 results.dropped += results_dropped + (hosts.len() - known) as u64;

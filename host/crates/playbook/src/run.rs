@@ -8,12 +8,15 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Attempt, Message, Outcome, RunId, Start, Task, Variables, chain};
+use loopabull_model::{
+    Attempt, Message, NoHosts, Outcome, Results, RunId, Start, Task, Variables, chain,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ControllerError, StartError, VariablesError};
 use crate::folder::Folder;
 use crate::host::Host;
+use crate::playbook_dir::PlaybookDir;
 use crate::report::{ColdReason, record};
 use crate::secrets::Secrets;
 use crate::variables::{self, RunFacts};
@@ -24,6 +27,8 @@ use crate::watch::{End, Limits};
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     pub task: &'a Task,
+    /// The directory of the playbook.
+    pub dir: &'a PlaybookDir,
     pub secrets: Arc<Secrets>,
     pub message: &'a Message,
     pub run_id: &'a RunId,
@@ -82,6 +87,13 @@ impl Runner {
         let mut attempt = record(end, limits.timeout, &call.secrets);
         if let Some(report) = &mut attempt.playbook {
             report.cold = cold;
+            let results = report.results.as_ref();
+            if attempt.outcome.is_success()
+                && call.task.manifest.ansible.no_hosts == NoHosts::Failure
+                && results.is_some_and(Results::is_without_hosts)
+            {
+                attempt.outcome = Outcome::NoHosts;
+            }
         }
         attempt
     }
@@ -101,7 +113,8 @@ impl Runner {
             return Err(ColdReason::NoController);
         }
         let started = Instant::now();
-        let key = self.host.planner.key(task).map_err(|_| ColdReason::NoController)?;
+        let key =
+            self.host.planner.key(task, request.call.dir).map_err(|_| ColdReason::NoController)?;
         let is_frequent = self.controllers.is_frequent(&key);
         let mut controller = match self.controllers.take(&key).await {
             Some(controller) => controller,
@@ -109,7 +122,7 @@ impl Runner {
             None if self.controllers.is_paused() => return Err(ColdReason::NoController),
             None => {
                 let timeout = request.limits.timeout;
-                let started = self.start_controller(task, key, timeout, cancel).await;
+                let started = self.start_controller(request.call, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
                     tracing::warn!(
@@ -149,14 +162,14 @@ impl Runner {
     /// Starts a controller. The start may take at most as long as the run itself.
     async fn start_controller(
         &self,
-        task: &Task,
+        call: &Call<'_>,
         key: String,
         timeout: Duration,
         cancel: &CancellationToken,
     ) -> Result<Controller, ControllerError> {
         let folder = self.host.make_folder(&self.controllers.next_name())?;
         let start = async {
-            let plan = self.host.planner.controller(task, folder.path())?;
+            let plan = self.host.planner.controller(call.task, call.dir, folder.path())?;
             Controller::start(&self.host.launcher, &plan, key, folder.clone()).await
         };
         let started = tokio::select! {
@@ -181,7 +194,7 @@ impl Runner {
         let call = request.call;
         let folder = self.host.make_folder(call.run_id.as_str())?;
         let started = self.prepare(request, &folder).and_then(|arguments| {
-            let plan = self.host.planner.playbook(call.task, folder.path(), arguments)?;
+            let plan = self.host.planner.playbook(call.task, call.dir, folder.path(), arguments)?;
             self.host.start(&plan)
         });
         let end = match started {
@@ -195,12 +208,13 @@ impl Runner {
     /// Writes the secrets and the variables to files in the folder of a run. Returns the arguments of
     /// `ansible-playbook`.
     fn prepare(&self, request: Request<'_>, folder: &Folder) -> Result<Vec<OsString>, StartError> {
-        folder.write_secrets(&request.call.secrets)?;
+        let call = request.call;
+        folder.write_secrets(&call.secrets)?;
         let file = folder.write("given/message.yml", request.variables)?;
         let mut variables = OsString::from("@");
         variables.push(file);
         let more = ["--extra-vars".into(), variables];
-        self.host.planner.arguments(request.call.task, folder.path(), more)
+        self.host.planner.arguments(call.task, call.dir, folder.path(), more)
     }
 }
 

@@ -8,8 +8,6 @@ use loopabull_model::Start;
 /// The directories, programs and limits that all playbooks share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The directory of the playbooks, with the inventory and other files that they use.
-    pub playbooks: PathBuf,
     /// The state directory, which must exist. Our programs for Ansible are written to its subdirectory
     /// `ansible`.
     pub state: PathBuf,
@@ -38,9 +36,8 @@ pub struct Settings {
 impl Settings {
     /// Returns settings with these directories and the default of every other setting. `runs` is the name of
     /// a directory in the state directory.
-    pub fn new(playbooks: PathBuf, state: PathBuf, runs: &str) -> Self {
+    pub fn new(state: PathBuf, runs: &str) -> Self {
         Self {
-            playbooks,
             runs: state.join(runs),
             state,
             launcher: None,

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn controllers() -> Controllers {
-        Controllers::new(&Settings::new("playbooks".into(), "state".into(), "runs"))
+        Controllers::new(&Settings::new("state".into(), "runs"))
     }
 
     #[test]

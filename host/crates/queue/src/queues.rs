@@ -71,7 +71,8 @@ impl Queues {
         }
     }
 
-    /// Looks for held entries of tasks that were not in the configuration when the queues were opened.
+    /// Prepares to hold entries of the tasks: looks for entries that earlier processes held, and finds out whether
+    /// the broker lets us create the queues for held entries. If it does not, [`Queues::problem`] says so.
     pub async fn add_tasks(&self, queue: &QueueName, tasks: &[TaskName]) -> Result<(), QueueError> {
         match self {
             // The embedded backend finds held entries without the names of their tasks.

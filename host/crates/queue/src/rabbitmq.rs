@@ -8,8 +8,8 @@
 //! not affect the deliveries of the other workers.
 //!
 //! The modules in order, each using only earlier ones: `topology` (the queues on the broker), `headers`,
-//! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `held`, `shared`, `claim`,
-//! `external`, `release`, `retries`, `consumer`, `delays`, `dead_letters`, `plan`, `ack_timeout`.
+//! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `held`, `due`, `shared`,
+//! `retries`, `claim`, `external`, `release`, `consumer`, `delays`, `dead_letters`, `plan`, `ack_timeout`.
 
 mod ack_timeout;
 mod claim;
@@ -17,6 +17,7 @@ mod consumer;
 mod dead_letters;
 mod declaration;
 mod delays;
+mod due;
 mod external;
 mod headers;
 mod held;
@@ -66,7 +67,6 @@ impl RabbitMq {
             for role in QueueRole::permanent(queue) {
                 rabbitmq.shared.declare(&session, &queue.name, &role).await?;
             }
-            rabbitmq.shared.try_held(&queue.name, &queue.tasks).await?;
         }
         Ok(rabbitmq)
     }

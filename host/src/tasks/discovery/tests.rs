@@ -18,11 +18,8 @@ impl Folders {
 
     fn discover(&self) -> Discovery {
         let folder = |name| self.0.path().join(name);
-        Discovery::read(&Config {
-            tasks: folder("tasks"),
-            playbooks: folder("playbooks"),
-            ..Config::default()
-        })
+        let (tasks, playbooks) = (folder("tasks"), folder("playbooks"));
+        Discovery::read(&Config { tasks, playbooks, ..Config::default() }, None)
     }
 }
 
@@ -124,7 +121,7 @@ fn default_limits_do_not_exceed_the_ceiling() {
         ceiling: toml::from_str(ceiling).unwrap(),
         ..Config::default()
     };
-    let discovery = Discovery::read(&config);
+    let discovery = Discovery::read(&config, None);
     assert_eq!(discovery.refused.len(), 0);
     for task in &discovery.tasks {
         assert_eq!(task.timeout(), std::time::Duration::from_secs(2));
@@ -143,7 +140,7 @@ fn a_grant_above_the_ceiling_is_refused() {
         ceiling,
         ..Config::default()
     };
-    let refused = Discovery::read(&config).refused;
+    let refused = Discovery::read(&config, None).refused;
     assert_eq!(refused[&"a".try_into().unwrap()], "the ceiling does not allow messages to `x`");
 }
 
@@ -182,4 +179,90 @@ fn a_link_out_of_the_directory_is_not_a_task() {
     let discovery = folders.discover();
     assert_eq!(discovery.tasks, []);
     assert_eq!(discovery.findings.len(), 2);
+}
+
+#[test]
+fn a_file_without_a_play_is_no_playbook() {
+    let note =
+        "ignored, because it has no play: no line begins with `hosts:` or `import_playbook:`";
+    check(
+        &[
+            ("playbooks/requirements.yml", "- src: geerlingguy.nginx\n"),
+            ("playbooks/steps.yml", "- name: hosts are fine\n  debug: { msg: 'hosts' }\n"),
+            ("playbooks/a.yml", "---\n- hosts: all\n"),
+            ("playbooks/b.yml", "- {name: x, hosts: all}\n"),
+            ("playbooks/c.yml", "- ansible.builtin.import_playbook: a.yml\n"),
+            ("playbooks/d.yml", "[{\"hosts\": \"all\"}]"),
+            // Somebody wrote a manifest, so the file is meant as a playbook.
+            ("playbooks/meant.yml", "- debug: {}\n"),
+            ("playbooks/meant.toml", ""),
+        ],
+        &["a", "b", "c", "d", "meant"].map(|name| (name, TaskKind::Playbook)),
+        &[note, note],
+    );
+}
+
+/// A file that is cut off while it is copied is a broken playbook: its messages must wait.
+#[test]
+fn a_playbook_that_loses_its_play_is_still_a_task() {
+    let folders = Folders::with(&[("playbooks/a.yml", "- hosts: all\n")]);
+    let before = folders.discover();
+    std::fs::write(folders.0.path().join("playbooks/a.yml"), "- ho").unwrap();
+    let folder = |name| folders.0.path().join(name);
+    let (tasks, playbooks) = (folder("tasks"), folder("playbooks"));
+    let config = Config { tasks, playbooks, ..Config::default() };
+    assert_eq!(Discovery::read(&config, Some(&before)).tasks.len(), 1);
+    assert_eq!(Discovery::read(&config, None).tasks.len(), 0);
+}
+
+#[test]
+fn links_lead_to_files_in_their_directory() {
+    let folders = Folders::with(&[("playbooks/real", "- hosts: all\n"), ("outside", "")]);
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(to, folders.0.path().join(name)).unwrap();
+    };
+    link("real", "playbooks/good.yml");
+    link("../outside", "playbooks/out.yml");
+    link("nowhere", "playbooks/dangling.yml");
+    let discovery = folders.discover();
+    let names: Vec<_> = discovery.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["good"]);
+    let mut texts: Vec<_> = discovery.findings.iter().map(|finding| &finding.text).collect();
+    texts.sort();
+    assert!(
+        texts[0].starts_with("cannot follow the link to `../outside`, which must"),
+        "{texts:?}"
+    );
+    assert!(texts[1].starts_with("cannot follow the link to `nowhere`, which must"), "{texts:?}");
+    assert!(discovery.findings.iter().all(|finding| finding.severity == Severity::Problem));
+}
+
+#[test]
+fn playbooks_in_a_subdirectory_are_noted() {
+    let folders = Folders::with(&[]);
+    for name in ["site", "roles", "notes"] {
+        std::fs::create_dir(folders.0.path().join("playbooks").join(name)).unwrap();
+    }
+    for (name, text) in [
+        ("site/a.yml", "- hosts: all\n"),
+        ("roles/a.yml", "- hosts: all\n"),
+        ("notes/a.yml", "- debug: {}\n"),
+    ] {
+        std::fs::write(folders.0.path().join("playbooks").join(name), text).unwrap();
+    }
+    let discovery = folders.discover();
+    assert!(discovery.tasks.is_empty());
+    let [finding] = &discovery.findings[..] else { panic!("{:?}", discovery.findings) };
+    assert_eq!(finding.file, folders.0.path().join("playbooks/site"));
+    assert!(finding.text.starts_with("its playbooks are ignored"), "{}", finding.text);
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_a_problem() {
+    use std::os::unix::ffi::OsStrExt;
+    let folders = Folders::with(&[]);
+    let name = std::ffi::OsStr::from_bytes(b"\xff.yml");
+    std::fs::write(folders.0.path().join("playbooks").join(name), "").unwrap();
+    let discovery = folders.discover();
+    assert_eq!(discovery.findings[0].text, "its name is not UTF-8");
 }

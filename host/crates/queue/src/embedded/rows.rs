@@ -34,6 +34,7 @@ pub(super) const SCHEMA: &str = "
         WHERE state = 'waiting' AND due_ms = queued_ms;
     CREATE INDEX IF NOT EXISTS retries ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms <> queued_ms;
+    CREATE INDEX IF NOT EXISTS held ON entries (queue, task, due_ms, id) WHERE state = 'held';
     CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
 
 /// Selects the retry that has been due for the longest time. The query names its index. Without the name, SQLite
@@ -42,11 +43,15 @@ const NEXT_RETRY: &str = "
     SELECT id FROM entries INDEXED BY retries
     WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2
     ORDER BY due_ms, id LIMIT 1";
-/// Selects the first entry that has no delay. The query does not compare times, so that the entry is
-/// delivered even if the clock was set back.
+/// Selects the first entry that has no delay. The query does not compare its time with the clock, so that the
+/// entry is delivered even if the clock was set back.
 const NEXT_NEW: &str = "
     SELECT id FROM entries INDEXED BY new
     WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
+/// Selects the time of the last entry that has no delay.
+const LAST_NEW: &str = "
+    SELECT due_ms FROM entries INDEXED BY new
+    WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms DESC, id DESC LIMIT 1";
 const CLAIM: &str = "
     UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
     RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history,
@@ -68,7 +73,16 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
         "INSERT OR IGNORE INTO entries (queue, entry, task, message, state, queued_ms, due_ms)
                VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?5)";
     let (queue, id, task) = (entry.queue.as_str(), entry.id.as_str(), entry.task.as_str());
-    connection.prepare_cached(sql)?.execute(params![queue, id, task, message, now_ms()])
+    let queued_ms = end_of(connection, queue)?;
+    connection.prepare_cached(sql)?.execute(params![queue, id, task, message, queued_ms])
+}
+
+/// Returns the time of an entry that is published now. It is not before that of the last waiting entry, so that the
+/// order is that of publishing even if the clock was set back.
+fn end_of(connection: &Connection, queue: &str) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached(LAST_NEW)?;
+    let last: Option<i64> = statement.query_row([queue], |row| row.get(0)).optional()?;
+    Ok(now_ms().max(last.unwrap_or(0)))
 }
 
 /// Claims the next entry of a queue: a due retry before other entries, or after them if `is_new_first`. An entry
@@ -131,19 +145,20 @@ pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Ends the delays of all retries of a queue. Returns their number.
+/// Ends the delays of all retries of a queue. Returns their number. The time of the daemon that waits may differ from
+/// ours, so the delays end in the distant past.
 pub(super) fn end_delays(connection: &Connection, queue: &str) -> rusqlite::Result<usize> {
     connection.execute(
-        "UPDATE entries SET due_ms = ?2
-         WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms > ?2",
-        params![queue, steady_ms()],
+        "UPDATE entries SET due_ms = 0
+         WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms > 0",
+        [queue],
     )
 }
 
 /// Returns all pairs of a queue and a task that have held entries.
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     connection
-        .prepare("SELECT DISTINCT queue, task FROM entries WHERE state = 'held'")?
+        .prepare("SELECT DISTINCT queue, task FROM entries INDEXED BY held WHERE state = 'held'")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
@@ -158,7 +173,7 @@ pub(super) fn release(
 ) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE entries SET state = 'waiting' WHERE id IN (
-             SELECT id FROM entries WHERE queue = ?1 AND task = ?2 AND state = 'held'
+             SELECT id FROM entries INDEXED BY held WHERE queue = ?1 AND task = ?2 AND state = 'held'
              ORDER BY due_ms, id LIMIT ?3)",
         params![queue, task, limit],
     )
@@ -240,11 +255,12 @@ pub(super) fn carry_out(
                 serde_json::to_string(&history).expect("death records are always valid JSON");
             let sql = format!(
                 "UPDATE entries
-                 SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, due_ms = ?4,
-                     reason = '', output = '', died_ms = 0, history = ?5 {dead}"
+                 SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, queued_ms = ?4,
+                     due_ms = ?4, delayed_ms = 0, reason = '', output = '', died_ms = 0, history = ?5 {dead}"
             );
             let requeued = letter.id.requeued();
-            connection.execute(&sql, params![id, entry, requeued.as_str(), now_ms(), history])
+            let queued_ms = end_of(connection, letter.queue.as_str())?;
+            connection.execute(&sql, params![id, entry, requeued.as_str(), queued_ms, history])
         }
     }
 }

@@ -10,17 +10,18 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::message::Delivery as RawDelivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use loopabull_amqp::AmqpError;
 use loopabull_model::{QueueName, Reason, Settlement, chain};
 
 use super::declaration;
 use super::outgoing::Outgoing;
-use super::retries::Retries;
+use super::retries;
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
 use crate::error::QueueError;
 
-/// Delay of an entry that should be held, if the queue for held entries of its task cannot be created. After the
+/// Delay of an entry that should be held, if the queue for held entries of its task cannot be used. After the
 /// delay, a worker receives the entry again.
 const HELD_DELAY: Duration = Duration::from_secs(60);
 
@@ -93,30 +94,44 @@ impl Claim {
                 self.shared.held.end_release(&(queue.clone(), task.clone()));
                 return self.requeue().await;
             }
-            Settlement::Hold => {
-                let role = QueueRole::Held(task.clone());
-                match self.shared.publish(&Outgoing::copy(delivered, role, attempts)).await {
-                    // A release may have found the queue of held entries empty before this copy arrived. So the
-                    // task is noted after the publish.
-                    Ok(()) => {
-                        self.shared.held.note(queue, task);
-                        None
-                    }
-                    Err(QueueError::Amqp(error)) if declaration::is_refused(&error) => {
-                        self.shared.report_missing(queue, task, chain(&error));
-                        Some(Outgoing::delayed(delivered, attempts, HELD_DELAY))
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            Settlement::Hold => match self.hold(delivered, attempts).await? {
+                true => None,
+                false => Some(Outgoing::delayed(delivered, attempts, HELD_DELAY)),
+            },
         };
         if let Some(copy) = copy {
             self.shared.publish(&copy).await?;
             if let Some(delay) = copy.expiration {
-                Retries::begin(&self.shared, queue, delay);
+                retries::begin(&self.shared, queue, delay);
             }
         }
         if self.acknowledge().await? { Ok(()) } else { Err(lost()) }
+    }
+
+    /// Publishes a copy of the entry to the queue for held entries of its task. Returns `false` if the broker does
+    /// not let us create that queue, or if that queue takes no entry.
+    async fn hold(&self, delivered: &DeliveredEntry, attempts: u32) -> Result<bool, QueueError> {
+        let (queue, task) = (&delivered.entry.queue, &delivered.entry.task);
+        if self.shared.held.is_missing(queue, task) {
+            return Ok(false);
+        }
+        let copy = Outgoing::copy(delivered, QueueRole::Held(task.clone()), attempts);
+        match self.shared.publish(&copy).await {
+            // A release may have found the queue of held entries empty before this copy arrived. So the task is
+            // noted after the publish.
+            Ok(()) => {
+                self.shared.held.note(queue, task);
+                Ok(true)
+            }
+            Err(QueueError::Amqp(error))
+                if declaration::is_refused(&error)
+                    || matches!(error, AmqpError::NotConfirmed { .. }) =>
+            {
+                self.shared.report_missing(queue, task, chain(&error));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Acknowledges the delivery. Returns `false` if the connection or the channel is lost. The broker then

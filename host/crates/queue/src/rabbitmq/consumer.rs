@@ -115,7 +115,10 @@ impl Consumer {
     }
 
     async fn unsubscribe(&mut self) -> Result<(), QueueError> {
-        let Some(Subscription { session, channel, .. }) = self.subscription.take() else {
+        // The stream must outlive the channel. Lapin cancels the consumer when the stream is dropped, and then the
+        // next consumer of a queue with exclusive order would start before our entries are requeued.
+        let Some(Subscription { session, channel, stream: _stream, .. }) = self.subscription.take()
+        else {
             return Ok(());
         };
         let close = channel.close(200, ShortString::from("the worker stops"));

@@ -36,7 +36,7 @@ pub(super) async fn compare(
     if count(session, name).await?.is_none() {
         return Ok(Declaration::Missing);
     }
-    let channel = session.open_channel().await?;
+    let channel = session.open_asking_channel().await?;
     let declare = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
     match session.step("declare the queue with our arguments", declare).await {
         Ok(_) => Ok(Declaration::Same),
@@ -55,14 +55,14 @@ pub(super) async fn create(
     name: &str,
     arguments: FieldTable,
 ) -> Result<(), AmqpError> {
-    let channel = session.open_channel().await?;
+    let channel = session.open_asking_channel().await?;
     let declare = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
     session.step("declare the queue", declare).await.map(|_| ())
 }
 
 /// Returns the number of messages that wait in a queue; `None` if the queue does not exist.
 pub(super) async fn count(session: &Session, name: &str) -> Result<Option<u64>, AmqpError> {
-    let channel = session.open_channel().await?;
+    let channel = session.open_asking_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declare = channel.queue_declare(name.into(), passive, FieldTable::default());
     match session.step("count the messages of the queue", declare).await {

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
 use crate::depth::HeldTask;
 
-/// Interval at which missing queues of held entries are looked for.
+/// Interval at which the queues of held entries are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The tasks that have held entries, and the tasks whose held entries are being released.
@@ -25,7 +25,7 @@ pub(super) struct HeldTasks {
     releasing: Mutex<BTreeMap<HeldTask, Releasing>>,
     /// Queues of held entries that are missing and cannot be created, each with the reason.
     missing: Mutex<BTreeMap<HeldTask, String>>,
-    /// Time of the last look for these queues.
+    /// Time of the last look at the queues.
     looked: Mutex<Option<Instant>>,
     /// Notified when a release starts.
     pub(super) released: Notify,
@@ -56,16 +56,20 @@ impl HeldTasks {
         self.missing.lock().insert(key, reason).is_none()
     }
 
-    /// Returns the missing queues of held entries if it is time to look for them again: an operator may have
-    /// created them.
-    pub(super) fn missing_to_look_for(&self) -> Vec<HeldTask> {
-        let missing = self.missing.lock();
+    /// Returns whether it is time to look at the queues of held entries again: an operator may have created or
+    /// emptied them.
+    pub(super) fn is_time_to_look(&self) -> bool {
         let mut looked = self.looked.lock();
-        if missing.is_empty() || looked.is_some_and(|looked| looked.elapsed() < LOOK_INTERVAL) {
-            return Vec::new();
+        let is_time = looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        if is_time {
+            *looked = Some(Instant::now());
         }
-        *looked = Some(Instant::now());
-        missing.keys().cloned().collect()
+        is_time
+    }
+
+    /// Returns whether the queue of held entries of a task is known to be unusable.
+    pub(super) fn is_missing(&self, queue: &QueueName, task: &TaskName) -> bool {
+        self.missing.lock().contains_key(&(queue.clone(), task.clone()))
     }
 
     /// Returns the queues of held entries that cannot be created, each with the reason.

@@ -24,15 +24,26 @@ pub(super) async fn release(
     shared: &Shared,
     release: impl Fn(&TaskName) -> Release,
 ) -> Result<BTreeSet<HeldTask>, QueueError> {
-    for (queue, task) in shared.held.missing_to_look_for() {
-        shared.look_for_held(&queue, &[task]).await?;
-    }
+    let is_time = shared.held.is_time_to_look();
     let mut others = BTreeSet::new();
+    for (queue, task) in shared.held.missing().into_keys() {
+        if is_time {
+            shared.look_for_held(&queue, std::slice::from_ref(&task)).await?;
+        }
+        if release(&task) == Release::Nothing {
+            others.insert((queue, task));
+        }
+    }
     for key in shared.held.all() {
         if shared.held.is_releasing(&key) {
             continue;
         }
         let is_single = match release(&key.1) {
+            // Another host may have released the entries, or an operator dropped them.
+            Release::Nothing if is_time && is_empty(shared, &key).await? => {
+                shared.held.forget(&key);
+                continue;
+            }
             Release::Nothing => {
                 others.insert(key);
                 continue;
@@ -40,16 +51,21 @@ pub(super) async fn release(
             Release::One => true,
             Release::All => false,
         };
-        let session = shared.session().await?;
-        let count = shared.count(&session, &key.0, &QueueRole::Held(key.1.clone())).await?;
-        if count.is_some_and(|count| count > 0) {
-            shared.held.start_release(key, is_single);
-        } else {
+        if is_empty(shared, &key).await? {
             // If a worker later holds an entry of the task, it adds the task to `held` again.
             shared.held.forget(&key);
+        } else {
+            shared.held.start_release(key, is_single);
         }
     }
     Ok(others)
+}
+
+/// Returns whether the queue of held entries of a task is empty or missing.
+async fn is_empty(shared: &Shared, (queue, task): &HeldTask) -> Result<bool, QueueError> {
+    let session = shared.session().await?;
+    let count = shared.count(&session, queue, &QueueRole::Held(task.clone())).await?;
+    Ok(count.unwrap_or(0) == 0)
 }
 
 /// Receives the next held entry of a task whose entries are being released. Returns the entry and its

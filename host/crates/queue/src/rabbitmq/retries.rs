@@ -8,7 +8,6 @@
 //! end of a run, which may exceed the acknowledgement timeout. It gets one entry when it is ready for it: when
 //! a delay that this host began has ended, and otherwise at an interval.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,9 @@ use lapin::message::Delivery as RawDelivery;
 use lapin::options::BasicGetOptions;
 use lapin::types::ShortString;
 use loopabull_amqp::Session;
-use loopabull_model::QueueName;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use loopabull_model::{QueueName, chain};
 
-use super::declaration::is_missing;
+use super::declaration::{is_missing, is_refused};
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::error::QueueError;
@@ -35,36 +32,20 @@ const MAX_TIMER: Duration = Duration::from_secs(30);
 const BROKER_DELAYS: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
 
-/// The queues that may have due retries.
-#[derive(Debug, Default)]
-pub(super) struct Retries {
-    due: Mutex<BTreeSet<QueueName>>,
-    /// Notified when a delay ends.
-    pub(super) ended: Notify,
-}
-
-impl Retries {
-    /// Sets a timer for a delay that begins now.
-    pub(super) fn begin(shared: &Arc<Shared>, queue: &QueueName, delay: Duration) {
-        if delay > MAX_TIMER {
-            return;
-        }
-        let (shared, queue) = (Arc::downgrade(shared), queue.clone());
-        tokio::spawn(async move {
+/// Sets a timer for a delay that begins now.
+pub(super) fn begin(shared: &Arc<Shared>, queue: &QueueName, delay: Duration) {
+    if delay > MAX_TIMER {
+        return;
+    }
+    let (shared, queue) = (Arc::downgrade(shared), queue.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        for delay in BROKER_DELAYS {
             tokio::time::sleep(delay).await;
-            for delay in BROKER_DELAYS {
-                tokio::time::sleep(delay).await;
-                let Some(shared) = Weak::upgrade(&shared) else { return };
-                shared.retries.mark(&queue);
-            }
-        });
-    }
-
-    /// Marks that retries of a queue may be due, and wakes the idle workers.
-    pub(super) fn mark(&self, queue: &QueueName) {
-        self.due.lock().insert(queue.clone());
-        self.ended.notify_waiters();
-    }
+            let Some(shared) = Weak::upgrade(&shared) else { return };
+            shared.retries.mark(&queue);
+        }
+    });
 }
 
 /// The turns of one worker.
@@ -73,6 +54,8 @@ pub(super) struct Turns {
     /// Whether the last entry was a retry.
     was_retry: bool,
     looked: Option<Instant>,
+    /// The channel of the last look that found nothing.
+    channel: Option<Channel>,
 }
 
 impl Turns {
@@ -87,7 +70,8 @@ impl Turns {
     }
 
     /// Gets a due retry, if there may be one. Returns the entry and its channel. The entry gets a channel of its
-    /// own, as a released entry does.
+    /// own, as a released entry does. If the broker does not let us have the retries, that is reported, and the
+    /// work queue goes on.
     pub(super) async fn next_due(
         &mut self,
         shared: &Shared,
@@ -95,29 +79,41 @@ impl Turns {
         queue: &QueueName,
     ) -> Result<Option<(RawDelivery, Channel)>, QueueError> {
         let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
-        if !is_time && !shared.retries.due.lock().contains(queue) {
+        // A delay that ends from now on marks the queue again.
+        let is_marked = shared.retries.take(queue);
+        if !is_time && !is_marked {
             return Ok(None);
         }
-        // A delay that ends from now on marks the queue again.
-        shared.retries.due.lock().remove(queue);
         self.looked = Some(Instant::now());
         let name = QueueRole::Retry.name(queue);
-        let channel = session.open_channel().await?;
+        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => session.open_channel().await?,
+        };
         let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
-        match session.step("get a due retry", get).await {
+        let got = session.step("get a due retry", get).await;
+        if got.is_ok() {
+            shared.retries.resolve(queue);
+        }
+        match got {
             Ok(Some(got)) => {
                 // There may be more.
-                shared.retries.due.lock().insert(queue.clone());
+                shared.retries.mark(queue);
                 self.was_retry = true;
                 Ok(Some((got.delivery, channel)))
             }
             Ok(None) => {
-                let close = channel.close(200, ShortString::from("no retry is due"));
-                session.step("close the channel", close).await?;
+                self.channel = Some(channel);
                 Ok(None)
             }
-            Err(error) if is_missing(&error) => {
-                shared.ensure_exists(session, queue, &QueueRole::Retry).await?;
+            Err(error) if is_missing(&error) || is_refused(&error) => {
+                let restored = match is_missing(&error) {
+                    true => shared.ensure_exists(session, queue, &QueueRole::Retry).await,
+                    false => Err(error.into()),
+                };
+                if let Err(error) = restored {
+                    shared.retries.report(queue, chain(error));
+                }
                 Ok(None)
             }
             Err(error) => Err(error.into()),

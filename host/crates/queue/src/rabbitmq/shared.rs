@@ -10,9 +10,9 @@ use loopabull_model::{QueueName, TaskName, chain};
 use parking_lot::Mutex;
 
 use super::declaration::{self, Declaration};
+use super::due::DueRetries;
 use super::held::HeldTasks;
 use super::outgoing::Outgoing;
-use super::retries::Retries;
 use super::topology::QueueRole;
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::error::QueueError;
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) version: Option<Version>,
     pub(super) settings: RabbitMqConfig,
     pub(super) held: HeldTasks,
-    pub(super) retries: Retries,
+    pub(super) retries: DueRetries,
     supervisor: Supervisor,
     queues: Vec<QueueConfig>,
     /// Queues that are known to exist on the broker with the arguments of our declaration.
@@ -56,7 +56,7 @@ impl Shared {
             broker,
             settings: settings.clone(),
             held: HeldTasks::default(),
-            retries: Retries::default(),
+            retries: DueRetries::default(),
             queues: queues.to_vec(),
             matching: Mutex::default(),
             problems: Mutex::default(),
@@ -86,33 +86,35 @@ impl Shared {
     }
 
     /// Finds out whether the queues for held entries of the tasks can be created when they are needed: creates
-    /// the first missing one. If the broker refuses that, reports all missing ones.
+    /// one, unless there is one. If the broker refuses that, reports all missing ones.
     pub(super) async fn try_held(
         &self,
         queue: &QueueName,
         tasks: &[TaskName],
     ) -> Result<(), QueueError> {
         let missing = self.look_for_held(queue, tasks).await?;
-        let Some(first) = missing.first() else { return Ok(()) };
+        let Some(first) = missing.first().filter(|_| missing.len() == tasks.len()) else {
+            return Ok(());
+        };
         let session = self.session().await?;
-        match self.declare(&session, queue, &QueueRole::Held((*first).clone())).await {
+        match self.create(&session, queue, &QueueRole::Held((*first).clone())).await {
             Ok(()) => Ok(()),
-            Err(QueueError::Amqp(error)) if declaration::is_refused(&error) => {
+            Err(error) if declaration::is_refused(&error) => {
                 let reason = chain(&error);
                 for task in missing {
                     self.report_missing(queue, task, reason.clone());
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Reports that the queue for held entries of a task cannot be created.
+    /// Reports that the queue for held entries of a task cannot be created or used.
     pub(super) fn report_missing(&self, queue: &QueueName, task: &TaskName, reason: String) {
         let name = QueueRole::Held(task.clone()).name(queue);
         if self.held.set_missing(queue, task, reason.clone()) {
-            tracing::error!("cannot create queue `{name}`: {reason}; {MISSING_EFFECT}");
+            tracing::error!("cannot use queue `{name}`: {reason}; {MISSING_EFFECT}");
         }
     }
 
@@ -127,6 +129,9 @@ impl Shared {
             let session = self.session().await?;
             match session.publish(&outgoing.publication()).await? {
                 Published::Confirmed => return Ok(()),
+                Published::Unroutable if matches!(outgoing.role, QueueRole::Held(_)) => {
+                    self.create(&session, &outgoing.queue, &outgoing.role).await?;
+                }
                 Published::Unroutable => {
                     self.ensure_exists(&session, &outgoing.queue, &outgoing.role).await?;
                 }
@@ -139,8 +144,20 @@ impl Shared {
         }))
     }
 
+    /// Creates a queue on the broker that is missing.
+    async fn create(
+        &self,
+        session: &Session,
+        queue: &QueueName,
+        role: &QueueRole,
+    ) -> Result<(), AmqpError> {
+        let arguments = role.arguments(&self.config(queue));
+        declaration::create(session, &role.name(queue), arguments).await
+    }
+
     /// Creates a queue on the broker if it is missing. If the queue exists with other arguments, logs the
-    /// difference and uses the queue as it is. A work queue without the required exclusive order is an error.
+    /// difference and uses the queue as it is. A work queue or a delay
+    /// queue without the required exclusive order is an error.
     pub(super) async fn declare(
         &self,
         session: &Session,
@@ -149,14 +166,14 @@ impl Shared {
     ) -> Result<(), QueueError> {
         let (name, config) = (role.name(queue), self.config(queue));
         let arguments = role.arguments(&config);
+        // A delay queue without exclusive order would move its entries to a queue that nobody consumes.
+        let is_ordered = matches!(role, QueueRole::Work | QueueRole::Delay(_));
         match declaration::compare(session, &name, arguments.clone()).await? {
             Declaration::Missing => declaration::create(session, &name, arguments).await?,
             Declaration::Same => (),
-            Declaration::Differs { reason }
-                if *role == QueueRole::Work && config.exclusive_order =>
-            {
-                let (broker, queue) = (self.broker.name().to_owned(), queue.to_string());
-                return Err(QueueError::NotExclusive { broker, queue, reason });
+            Declaration::Differs { reason } if is_ordered && config.exclusive_order => {
+                let broker = self.broker.name().to_owned();
+                return Err(QueueError::NotExclusive { broker, queue: name, reason });
             }
             Declaration::Differs { reason } => {
                 tracing::warn!(
@@ -217,6 +234,9 @@ impl Shared {
         if let Some((queue, problem)) = self.problems.lock().first_key_value() {
             return Some(format!("queue `{queue}` cannot be consumed: {problem}"));
         }
+        if let Some(problem) = self.retries.problem() {
+            return Some(problem);
+        }
         let missing = self.held.missing();
         let ((queue, task), reason) = missing.first_key_value()?;
         let name = QueueRole::Held(task.clone()).name(queue);
@@ -224,7 +244,7 @@ impl Shared {
             0 => String::new(),
             others => format!(" and {others} more"),
         };
-        Some(format!("cannot create queue `{name}`{others}: {reason}; {MISSING_EFFECT}"))
+        Some(format!("cannot use queue `{name}`{others}: {reason}; {MISSING_EFFECT}"))
     }
 
     /// Sets or clears the reason why a queue cannot be consumed.
