@@ -194,31 +194,32 @@ pub(crate) fn report<'a>(findings: impl Iterator<Item = &'a Finding>) {
 /// Sends a notification to `changes` for every change in the directories. Also for every change of the
 /// directories themselves: each may be renamed, or be a link that is switched.
 fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let parent = |folder: &Path| match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let parents: BTreeSet<PathBuf> = folders.iter().map(|folder| parent(folder)).collect();
-    let is_below = |path: &Path, parents: &BTreeSet<PathBuf>| {
-        path.parent().is_some_and(|parent| parents.contains(parent))
-    };
-    let (watched, known) = (folders.to_vec(), parents.clone());
+    // Events have absolute paths.
+    let absolute = |folder: &PathBuf| std::path::absolute(folder).unwrap_or(folder.clone());
+    let folders: Vec<PathBuf> = folders.iter().map(absolute).collect();
+    let parents: BTreeSet<PathBuf> =
+        folders.iter().filter_map(|folder| folder.parent().map(Path::to_owned)).collect();
+    let (watched, known) = (folders.clone(), parents.clone());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
         // Access notifications are ignored, because reading a file is not a change. So are changes of
         // other files beside the directories.
-        let name = |path: &Path| path.file_name().map(ToOwned::to_owned);
-        let is_own = |path: &Path| {
-            !is_below(path, &known) || watched.iter().any(|folder| name(folder) == name(path))
-        };
-        let is_change = !event.kind.is_access() && event.paths.iter().any(|path| is_own(path));
+        let is_beside = |path: &Path| path.parent().is_some_and(|parent| known.contains(parent));
+        let is_own = |path: &PathBuf| !is_beside(path) || watched.contains(path);
+        let is_change = !event.kind.is_access() && event.paths.iter().any(is_own);
         // If the channel is full, a notification is already pending.
         if is_change && changes.try_send(()).is_err() {
             tracing::trace!("a notification is already pending");
         }
     })?;
-    for folder in folders.iter().chain(&parents).filter(|folder| folder.is_dir()) {
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    }
+    for parent in &parents {
+        // Without the permission to list a parent, a switched link is noticed at the next interval.
+        if let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive) {
+            tracing::debug!("cannot watch `{}`: {error}", parent.display());
+        }
     }
     Ok(watcher)
 }

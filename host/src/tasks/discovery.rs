@@ -298,10 +298,11 @@ impl Discovery {
     }
 }
 
-/// Returns whether a YAML file beside the playbooks has no play, for example `requirements.yml`. An empty file
-/// or one with a manifest is meant as a playbook.
+/// Returns whether a YAML file beside the playbooks has no play, for example `requirements.yml`. An empty file, one
+/// with a manifest, or one whose name is a topic of several words is meant as a playbook.
 fn is_no_playbook(dir: &Dir, name: &TaskName) -> bool {
-    !dir.exists(format!("{name}.toml")) && has_play(dir, &format!("{name}.yml")) == Some(false)
+    let is_meant = name.as_str().contains('.') || dir.exists(format!("{name}.toml"));
+    !is_meant && has_play(dir, &format!("{name}.yml")) == Some(false)
 }
 
 /// Returns whether a YAML file seems to have a play. Returns `None` if the file is empty or cannot be read. The
@@ -310,11 +311,13 @@ fn has_play(dir: &Dir, file: &str) -> Option<bool> {
     let bytes = files::read(dir, file, MAX_SEARCHED).ok().filter(|bytes| !bytes.is_empty())?;
     let text = String::from_utf8_lossy(&bytes);
     let is_key = |line: &str| {
-        let line = line.trim_start_matches(|c: char| c.is_whitespace() || "-{[\"'".contains(c));
-        let key = line.split([':', '"', '\'', ' ']).next().unwrap_or_default();
+        let line =
+            line.trim_start_matches(|c: char| c.is_whitespace() || "\u{feff}-{[\"'".contains(c));
+        let key = line.split([':', '"', '\'', ' ', '\t']).next().unwrap_or_default();
         matches!(key.rsplit('.').next(), Some("hosts" | "import_playbook"))
     };
-    Some(text.split(['\n', ',']).any(is_key))
+    // Nobody knows what an encrypted file contains.
+    Some(text.starts_with("$ANSIBLE_VAULT") || text.split(['\n', '\r', ',']).any(is_key))
 }
 
 /// Returns the reasons why a task must not run: its manifest exceeds the ceiling, grants a path

@@ -175,10 +175,14 @@ impl Session {
     /// Closes the open connections. Gives up after [`CLOSE_TIMEOUT`].
     pub(crate) async fn close(&self) {
         let reason = ShortString::from("the session has ended");
-        let both =
-            async { tokio::join!(self.consuming.close(200, reason), self.publishers.close()) };
+        let all = async {
+            if let Some(asking) = self.asking.lock().await.take() {
+                drop(asking.close(200, reason.clone()).await);
+            }
+            tokio::join!(self.consuming.close(200, reason), self.publishers.close())
+        };
         // The result is ignored, because the connections of this session are not used again.
-        drop(tokio::time::timeout(CLOSE_TIMEOUT, both).await);
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, all).await);
     }
 }
 

@@ -193,11 +193,15 @@ fn a_file_without_a_play_is_no_playbook() {
             ("playbooks/b.yml", "- {name: x, hosts: all}\n"),
             ("playbooks/c.yml", "- ansible.builtin.import_playbook: a.yml\n"),
             ("playbooks/d.yml", "[{\"hosts\": \"all\"}]"),
+            ("playbooks/e.yml", "\u{feff}- hosts: all\r- hosts: all\r"),
+            ("playbooks/f.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n"),
+            // Its name is a topic, so it is a broken playbook.
+            ("playbooks/g.h.yml", "- ho"),
             // Somebody wrote a manifest, so the file is meant as a playbook.
             ("playbooks/meant.yml", "- debug: {}\n"),
             ("playbooks/meant.toml", ""),
         ],
-        &["a", "b", "c", "d", "meant"].map(|name| (name, TaskKind::Playbook)),
+        &["a", "b", "c", "d", "e", "f", "g.h", "meant"].map(|name| (name, TaskKind::Playbook)),
         &[note, note],
     );
 }

@@ -91,6 +91,7 @@ impl Claim {
             // The task was paused again while its held entries were being released. The release ends here, so
             // that the remaining entries stay held.
             Settlement::Hold if self.was_held() => {
+                self.shared.held.note(queue, task);
                 self.shared.held.end_release(&(queue.clone(), task.clone()));
                 return self.requeue().await;
             }

@@ -37,6 +37,11 @@ impl DueRetries {
         }
     }
 
+    /// Returns whether the due retries of a queue could not be received.
+    pub(super) fn has_problem(&self, queue: &QueueName) -> bool {
+        self.problems.lock().contains_key(queue)
+    }
+
     /// Removes the problem of a queue.
     pub(super) fn resolve(&self, queue: &QueueName) {
         self.problems.lock().remove(queue);

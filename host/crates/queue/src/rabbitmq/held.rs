@@ -19,8 +19,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// The tasks that have held entries, and the tasks whose held entries are being released.
 #[derive(Debug, Default)]
 pub(super) struct HeldTasks {
-    /// Tasks that have a queue of held entries.
-    held: Mutex<BTreeSet<HeldTask>>,
+    /// Tasks that have a queue of held entries, each with what is known about the queue.
+    held: Mutex<BTreeMap<HeldTask, HeldQueue>>,
     /// Tasks whose held entries are being released.
     releasing: Mutex<BTreeMap<HeldTask, Releasing>>,
     /// Queues of held entries that are missing and cannot be created, each with the reason.
@@ -29,6 +29,16 @@ pub(super) struct HeldTasks {
     looked: Mutex<Option<Instant>>,
     /// Notified when a release starts.
     pub(super) released: Notify,
+}
+
+/// What is known about a queue of held entries. A count of 0 is no certainty: the broker also returns it while the
+/// queue has no leader (`rabbit_quorum_queue:stat`).
+#[derive(Clone, Copy, Debug)]
+struct HeldQueue {
+    /// Whether no entry was found at the last look.
+    is_empty: bool,
+    /// Whether an entry may have been added since the last look.
+    has_changed: bool,
 }
 
 /// A release in progress.
@@ -42,11 +52,11 @@ pub(super) struct Releasing {
 }
 
 impl HeldTasks {
-    /// Adds a task that has a queue of held entries.
+    /// Adds a task that has a queue of held entries, or notes that an entry may have been added to the queue.
     pub(super) fn note(&self, queue: &QueueName, task: &TaskName) {
         let key = (queue.clone(), task.clone());
         self.missing.lock().remove(&key);
-        self.held.lock().insert(key);
+        self.held.lock().insert(key, HeldQueue { is_empty: false, has_changed: true });
     }
 
     /// Sets the reason why the queue of held entries of a task cannot be created. Returns whether the reason
@@ -77,18 +87,35 @@ impl HeldTasks {
         self.missing.lock().clone()
     }
 
-    /// Removes a task whose queue of held entries is empty or missing.
+    /// Returns whether an entry may have been added to a queue since the last look. The caller looks now.
+    pub(super) fn take_change(&self, key: &HeldTask) -> bool {
+        let mut held = self.held.lock();
+        held.get_mut(key).is_some_and(|queue| std::mem::take(&mut queue.has_changed))
+    }
+
+    /// Stores whether a queue was empty when it was looked at.
+    pub(super) fn set_empty(&self, key: &HeldTask, is_empty: bool) {
+        if let Some(queue) = self.held.lock().get_mut(key) {
+            queue.is_empty = is_empty;
+        }
+    }
+
+    pub(super) fn is_empty(&self, key: &HeldTask) -> bool {
+        self.held.lock().get(key).is_none_or(|queue| queue.is_empty)
+    }
+
+    /// Removes a task whose queue of held entries is missing.
     pub(super) fn forget(&self, key: &HeldTask) {
         self.held.lock().remove(key);
     }
 
     pub(super) fn all(&self) -> BTreeSet<HeldTask> {
-        self.held.lock().clone()
+        self.held.lock().keys().cloned().collect()
     }
 
     pub(super) fn tasks_of(&self, queue: &QueueName) -> Vec<TaskName> {
         let held = self.held.lock();
-        held.iter().filter(|(of, _)| of == queue).map(|(_, task)| task.clone()).collect()
+        held.keys().filter(|(of, _)| of == queue).map(|(_, task)| task.clone()).collect()
     }
 
     pub(super) fn is_releasing(&self, key: &HeldTask) -> bool {

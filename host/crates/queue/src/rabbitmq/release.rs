@@ -10,9 +10,9 @@ use lapin::message::Delivery as RawDelivery;
 use lapin::options::BasicGetOptions;
 use lapin::types::ShortString;
 use loopabull_amqp::Session;
-use loopabull_model::{QueueName, TaskName};
+use loopabull_model::{QueueName, TaskName, chain};
 
-use super::declaration::is_missing;
+use super::declaration::{is_missing, is_refused};
 use super::shared::Shared;
 use super::topology::QueueRole;
 use crate::depth::{HeldTask, Release};
@@ -30,42 +30,32 @@ pub(super) async fn release(
         if is_time {
             shared.look_for_held(&queue, std::slice::from_ref(&task)).await?;
         }
-        if release(&task) == Release::Nothing {
-            others.insert((queue, task));
-        }
+        others.insert((queue, task));
     }
     for key in shared.held.all() {
         if shared.held.is_releasing(&key) {
             continue;
         }
-        let is_single = match release(&key.1) {
-            // Another host may have released the entries, or an operator dropped them.
-            Release::Nothing if is_time && is_empty(shared, &key).await? => {
-                shared.held.forget(&key);
-                continue;
+        // From time to time, the queue is counted although this host changed nothing: another host may have done
+        // so, or the broker may have requeued an entry.
+        if shared.held.take_change(&key) || is_time {
+            let session = shared.session().await?;
+            let role = QueueRole::Held(key.1.clone());
+            match shared.count(&session, &key.0, &role).await? {
+                Some(count) => shared.held.set_empty(&key, count == 0),
+                None => shared.held.forget(&key),
             }
-            Release::Nothing => {
-                others.insert(key);
-                continue;
-            }
-            Release::One => true,
-            Release::All => false,
-        };
-        if is_empty(shared, &key).await? {
-            // If a worker later holds an entry of the task, it adds the task to `held` again.
-            shared.held.forget(&key);
-        } else {
-            shared.held.start_release(key, is_single);
+        }
+        if shared.held.is_empty(&key) {
+            continue;
+        }
+        match release(&key.1) {
+            Release::Nothing => drop(others.insert(key)),
+            Release::One => shared.held.start_release(key, true),
+            Release::All => shared.held.start_release(key, false),
         }
     }
     Ok(others)
-}
-
-/// Returns whether the queue of held entries of a task is empty or missing.
-async fn is_empty(shared: &Shared, (queue, task): &HeldTask) -> Result<bool, QueueError> {
-    let session = shared.session().await?;
-    let count = shared.count(&session, queue, &QueueRole::Held(task.clone())).await?;
-    Ok(count.unwrap_or(0) == 0)
 }
 
 /// Receives the next held entry of a task whose entries are being released. Returns the entry and its
@@ -91,14 +81,20 @@ pub(super) async fn next_released(
                 }
                 return Ok(Some((got.delivery, channel)));
             }
-            Ok(None) => shared.held.end_release(&key),
-            Err(error) => {
-                if is_missing(&error) {
-                    shared.held.end_release(&key);
-                    shared.held.forget(&key);
-                }
-                return Err(error.into());
+            Ok(None) => {
+                shared.held.set_empty(&key, true);
+                shared.held.end_release(&key);
             }
+            Err(error) if is_missing(&error) => {
+                shared.held.end_release(&key);
+                shared.held.forget(&key);
+            }
+            Err(error) if is_refused(&error) => {
+                shared.held.end_release(&key);
+                shared.held.forget(&key);
+                shared.report_missing(&key.0, &key.1, chain(&error));
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(None)

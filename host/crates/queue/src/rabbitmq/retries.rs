@@ -25,6 +25,8 @@ use crate::error::QueueError;
 
 /// Interval at which a worker looks for due retries of other hosts.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same interval while the retries cannot be received.
+const PROBLEM_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest delay for whose end this host sets a timer. After longer ones, the interval is short enough.
 const MAX_TIMER: Duration = Duration::from_secs(30);
 /// Pauses after the end of a delay, after each of which the workers look for the entry. The broker needs some
@@ -78,16 +80,20 @@ impl Turns {
         session: &Session,
         queue: &QueueName,
     ) -> Result<Option<(RawDelivery, Channel)>, QueueError> {
-        let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        let has_problem = shared.retries.has_problem(queue);
+        let interval = if has_problem { PROBLEM_INTERVAL } else { LOOK_INTERVAL };
+        let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= interval);
         // A delay that ends from now on marks the queue again.
         let is_marked = shared.retries.take(queue);
-        if !is_time && !is_marked {
+        if !is_time && (!is_marked || has_problem) {
             return Ok(None);
         }
         self.looked = Some(Instant::now());
         let name = QueueRole::Retry.name(queue);
         let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
+            // The broker may answer by closing the channel again.
+            None if has_problem => session.open_asking_channel().await?,
             None => session.open_channel().await?,
         };
         let get = channel.basic_get(ShortString::from(name), BasicGetOptions { no_ack: false });
