@@ -249,26 +249,28 @@ mod tests {
             (0..length).map(|_| alphabet[random.usize(..alphabet.len())]).collect()
         };
         let mut found = 0;
-        for case in 0..100_000 {
+        for case in 0..10_000 {
             let length = random.usize(8..68);
             let secret = text_of(&mut random, if case % 2 == 0 { &alphabet } else { &all }, length);
             let mask = mask(&[("a", &secret)]);
             let forms = written(&secret);
-            let form = &forms[random.usize(..forms.len())];
-            let (before, after) = (random.usize(..30), random.usize(..30));
-            let mut text: Vec<char> = text_of(&mut random, &all, before).chars().collect();
-            text.extend(form.chars());
-            text.extend(text_of(&mut random, &all, after).chars());
-            let start = random.usize(..text.len());
-            let end = random.usize(start..=text.len());
-            let wrap = random.usize(8..88);
-            let lines: Vec<String> =
-                text[start..end].chunks(wrap).map(|line| line.iter().collect()).collect();
-            let cut = lines.join("\n");
-            let masked = mask.text(&cut);
-            found += usize::from(masked != cut);
-            for window in forms.iter().flat_map(|form| fragments(form)) {
-                let leaks = masked.as_bytes().windows(FRAGMENT).any(|found| found == window);
+            let secrets: HashSet<_> = forms.iter().flat_map(|form| fragments(form)).collect();
+            for _ in 0..10 {
+                let form = &forms[random.usize(..forms.len())];
+                let (before, after) = (random.usize(..30), random.usize(..30));
+                let mut text: Vec<char> = text_of(&mut random, &all, before).chars().collect();
+                text.extend(form.chars());
+                text.extend(text_of(&mut random, &all, after).chars());
+                let start = random.usize(..text.len());
+                let end = random.usize(start..=text.len());
+                let wrap = random.usize(8..88);
+                let lines: Vec<String> =
+                    text[start..end].chunks(wrap).map(|line| line.iter().collect()).collect();
+                let cut = lines.join("\n");
+                let masked = mask.text(&cut);
+                found += usize::from(masked != cut);
+                let mut windows = masked.as_bytes().windows(FRAGMENT);
+                let leaks = windows.any(|window| secrets.contains(window));
                 assert!(!leaks, "case {case}: {secret:?} in {masked:?}");
             }
         }
