@@ -118,8 +118,9 @@ fn files_have_their_modes_whatever_the_umask_is() {
         let host = host();
         host.write("loopabull.toml", format!("[playbook]\n{user}\n"));
         fs::create_dir(host.path("state")).unwrap();
-        host.write("state/queue.old", "");
-        for (name, mode) in [("state", 0o755), ("state/queue.old", 0o644)] {
+        host.write("state/dedup.json", "{}").write("state/README", "");
+        for (name, mode) in [("state", 0o755), ("state/dedup.json", 0o644), ("state/README", 0o644)]
+        {
             fs::set_permissions(host.path(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         let command = host.command(&["--listen", "127.0.0.1:0", "--config", "loopabull.toml"]);
@@ -143,6 +144,8 @@ fn files_have_their_modes_whatever_the_umask_is() {
             let name = entry.file_name().into_string().unwrap();
             let expected = match name.as_str() {
                 "ansible" => 0o755,
+                // A file that is not the daemon's.
+                "README" => 0o644,
                 "runs" => state,
                 _ if entry.path().is_dir() => 0o700,
                 _ => 0o600,
@@ -150,6 +153,20 @@ fn files_have_their_modes_whatever_the_umask_is() {
             assert_eq!(mode(entry.path()), expected, "{name}");
         }
     }
+}
+
+/// The daemon must not take `/tmp` from the other users.
+#[test]
+fn a_directory_of_all_users_is_no_state_directory() {
+    let host = host();
+    fs::create_dir(host.path("state")).unwrap();
+    fs::set_permissions(host.path("state"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let output = host.run(&["--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = crate::test_host::text(&output.stderr);
+    assert!(said.contains("belongs to all users") && said.contains("--state"), "{said}");
+    let mode = fs::metadata(host.path("state")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
 }
 
 /// The clock of the daemon is set back by two days while a retry waits.

@@ -41,7 +41,7 @@ pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
         Ok::<_, QueueError>(counts)
     })??;
     for (name, count) in counts {
-        let messages = if count == 1 { "message" } else { "messages" };
+        let messages = if count == 1 { "message is" } else { "messages are" };
         print(&format!("queue `{name}`: {count} delayed {messages} due now\n"))?;
     }
     Ok(DONE)

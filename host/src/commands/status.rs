@@ -112,7 +112,7 @@ fn queues_text(queues: &[QueueStatus]) -> String {
             queue.waiting.to_string(),
             oldest.unwrap_or_else(|| "-".to_owned()),
             match longest {
-                Some(longest) => format!("{}, the last for {longest}", queue.delayed),
+                Some(longest) => format!("{} (last due in {longest})", queue.delayed),
                 None => queue.delayed.to_string(),
             },
             queue.held.to_string(),

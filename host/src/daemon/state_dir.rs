@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::daemon::orphans;
 
-/// Directories in the state directory that playbooks use. Other modules set their modes.
-const FOR_PLAYBOOKS: [&str; 3] = ["ansible", "runs", "tries"];
+/// Directories of the daemon in the state directory, except those that playbooks use: other modules set their modes.
+const OWN_DIRS: [&str; 2] = ["components", "quarantine"];
+/// Extensions of the daemon's files in the state directory.
+const OWN_FILES: [&str; 5] = ["db", "db-shm", "db-wal", "json", "lock"];
 /// Time to wait for a lock that another process holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between attempts to lock.
@@ -36,6 +38,8 @@ pub(crate) struct DaemonFile {
 pub(crate) enum StateError {
     #[error("cannot create the state directory `{path}`")]
     Create { path: PathBuf, source: std::io::Error },
+    #[error("the state directory `{path}` belongs to all users")]
+    Shared { path: PathBuf },
     #[error("`{path}` is accessible to other users, and its mode cannot be changed")]
     Mode { path: PathBuf, source: io::Error },
     #[error("another daemon is using the state directory `{path}`")]
@@ -55,6 +59,7 @@ impl StateError {
             Self::InUse { .. } => {
                 Some("give each daemon its own state directory with `--state DIR`")
             }
+            Self::Shared { .. } => Some("name a directory of its own with `--state DIR`"),
             Self::Mode { .. } => Some("give the state directory to the user of the daemon"),
             _ => None,
         }
@@ -102,24 +107,30 @@ pub(crate) fn make(path: &Path) -> Result<(), StateError> {
 ///
 /// # Errors
 ///
-/// If the directory or a file in it is accessible to others and the mode cannot be changed.
+/// If the directory has the sticky bit, as `/tmp` has. If the directory or a file in it is accessible to others and
+/// the mode cannot be changed.
 pub(crate) fn restrict(config: &Config) -> Result<(), StateError> {
+    let path = &config.state;
+    if fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o1000 != 0) {
+        return Err(StateError::Shared { path: path.clone() });
+    }
     restrict_all(&config.state, config.playbook.user.is_some())
         .map_err(|(path, source)| StateError::Mode { path, source })
 }
 
-/// Takes the permissions of others from a state directory and the files in it. The directories that playbooks
-/// use have modes of their own.
+/// Takes the permissions of others from a state directory and from the daemon's files in it. Other files there keep
+/// their modes.
 fn restrict_all(path: &Path, has_other_user: bool) -> Result<(), (PathBuf, io::Error)> {
     let own = if has_other_user { 0o711 } else { 0o700 };
     set_mode(path, own).map_err(|source| (path.to_owned(), source))?;
     let entries = fs::read_dir(path).map_err(|source| (path.to_owned(), source))?;
     for entry in entries.flatten() {
         let found = entry.file_type().map_err(|source| (entry.path(), source))?;
-        let is_for_playbooks = FOR_PLAYBOOKS.iter().any(|name| entry.file_name() == *name);
-        let mode = match (found.is_dir(), found.is_file()) {
-            (true, _) if !is_for_playbooks => 0o700,
-            (_, true) => 0o600,
+        let (name, path) = (entry.file_name(), entry.path());
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let mode = match extension {
+            _ if found.is_dir() && OWN_DIRS.iter().any(|own| name == *own) => 0o700,
+            Some(extension) if found.is_file() && OWN_FILES.contains(&extension) => 0o600,
             _ => continue,
         };
         set_mode(&entry.path(), mode).map_err(|source| (entry.path(), source))?;

@@ -31,7 +31,7 @@ pub(super) struct HeldTasks {
     pub(super) released: Notify,
 }
 
-/// What is known about a queue of held entries. A count of 0 is no certainty: the broker also returns it while the
+/// The state of a queue of held entries, as far as this host knows it. A count of 0 is no certainty: the broker also returns it while the
 /// queue has no leader (`rabbit_quorum_queue:stat`).
 #[derive(Clone, Copy, Debug)]
 struct HeldQueue {
