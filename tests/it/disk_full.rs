@@ -15,7 +15,7 @@ impl Small {
     fn mount(path: &Path) -> Self {
         std::fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs"])
             .arg(path)
             .status()
             .unwrap();

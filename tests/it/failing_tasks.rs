@@ -46,24 +46,26 @@ fn components_that_misbehave_have_named_outcomes_and_the_worker_goes_on() {
 #[test]
 fn playbooks_that_fail_have_named_outcomes_and_leave_nothing_behind() {
     let host = TestHost::new();
-    let manifest = |timeout: &str| {
+    let manifest = |timeout: &str, attempts: u8| {
         format!(
-            "topics = ['a']\n[limits]\ntimeout = '{timeout}'\n[retry]\nmax_attempts = 2\npauses = ['100ms']"
+            "topics = ['a']\n[limits]\ntimeout = '{timeout}'\n\
+             [retry]\nmax_attempts = {attempts}\npauses = ['100ms']"
         )
     };
-    host.add_playbook("fails", &manifest("60s"), "    - command: /bin/false\n");
-    host.add_playbook("broken", &manifest("60s"), "    - no_such_module: {}\n");
-    // The unusual duration identifies the processes of this test.
+    host.add_playbook("fails", &manifest("60s", 2), "    - command: /bin/false\n");
+    host.add_playbook("broken", &manifest("60s", 2), "    - no_such_module: {}\n");
+    // The deadline leaves a slow machine time for the start of Ansible. The unusual duration identifies the
+    // processes of this test.
     let sleep = "    - shell: (setsid sleep 60017 &); exec sleep 60017\n";
-    host.add_playbook("sleeps", &manifest("5s"), sleep);
-    host.add_playbook("works", &manifest("60s"), "    - debug: { msg: done }\n");
+    host.add_playbook("sleeps", &manifest("20s", 1), sleep);
+    host.add_playbook("works", &manifest("60s", 2), "    - debug: { msg: done }\n");
     let daemon = host.start(&["--workers", "2"]);
     host.inject(&[message("m-1", "a", "{}")]);
     daemon.wait_until_idle();
     // A playbook that Ansible cannot read does not run.
     assert_eq!(daemon.depth("held"), Some(1));
     daemon.stop();
-    let expected = [("fails exit", 2), ("sleeps deadline", 2), ("works success", 1)];
+    let expected = [("fails exit", 2), ("sleeps deadline", 1), ("works success", 1)];
     assert_eq!(host.tally(), expected.map(|(name, count)| (name.to_owned(), count)).into());
     let left: Vec<_> = std::fs::read_dir(host.path("state/runs")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");

@@ -26,8 +26,9 @@ use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
-/// The user id of `nobody` on Debian and Fedora.
-const NOBODY: u32 = 65534;
+/// The user ids of the two sandboxes. No other process of the machine has them: the kernel counts the processes of a
+/// user, not those of a sandbox.
+const USERS: [u32; 2] = [64_001, 64_002];
 
 /// The Landlock ABIs that the tables cover.
 const ABIS: std::ops::RangeInclusive<u8> = 3..=7;
@@ -123,6 +124,7 @@ impl Outside {
             tcp: vec![self.open_port()],
             landlock_abi: Some(abi),
             user: user.map(|id| User { uid: id, gid: id }),
+            groups: Vec::new(),
             required: BTreeSet::new(),
             without: without.iter().copied().collect(),
             descriptors: Vec::new(),
@@ -233,14 +235,14 @@ fn check(table: &str, user: Option<u32>, without: &[Layer]) {
 #[test]
 fn another_user_in_a_private_root_filesystem_has_the_access_in_the_table() {
     assert!(geteuid().is_root(), "this test must run as root, to start a program as another user");
-    check(include_str!("probe/rootfs.txt"), Some(NOBODY), &[]);
+    check(include_str!("probe/rootfs.txt"), Some(USERS[0]), &[]);
 }
 
 /// On a machine without namespaces, only Landlock and the filters of system calls restrict the program.
 #[test]
 fn another_user_without_namespaces_has_the_access_in_the_table() {
     assert!(geteuid().is_root(), "this test must run as root, to start a program as another user");
-    check(include_str!("probe/without-namespaces.txt"), Some(NOBODY), &[Layer::Namespaces]);
+    check(include_str!("probe/without-namespaces.txt"), Some(USERS[1]), &[Layer::Namespaces]);
 }
 
 /// In the sandbox root has no capabilities, but still owns root's files.

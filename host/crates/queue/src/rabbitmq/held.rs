@@ -31,8 +31,8 @@ pub(super) struct HeldTasks {
     pub(super) released: Notify,
 }
 
-/// The state of a queue of held entries, as far as this host knows it. A count of 0 is no certainty: the broker also returns it while the
-/// queue has no leader (`rabbit_quorum_queue:stat`).
+/// The state of a queue of held entries, as far as this host knows it. A count of 0 is no certainty: the broker also
+/// returns it while the queue has no leader (`rabbit_quorum_queue:stat`).
 #[derive(Clone, Copy, Debug)]
 struct HeldQueue {
     /// Whether no entry was found at the last look.
