@@ -38,6 +38,8 @@
 //! # }
 //! ```
 //!
+//! A part of a path that comes from a message is encoded with [`segment`]: `format!("{url}/{}", segment(name)?)`.
+//!
 //! # Retry or reject
 //!
 //! [`Request::send`] returns [`Failure::Retry`](crate::Failure::Retry) if there is no response: the name
@@ -48,11 +50,14 @@
 //! method, the URL without its query, and the status. The reasons never contain a header or a body.
 
 mod form;
+mod percent;
 mod request;
 mod response;
+mod segment;
 
 pub use self::request::Request;
 pub use self::response::Response;
+pub use self::segment::segment;
 
 /// An HTTP client. [`Context::http`](crate::Context::http) returns an `Http`.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! The encoding `application/x-www-form-urlencoded` of forms, as the URL standard defines it.
 
+use super::percent::escaped;
+
 /// Encodes the fields of a form as a browser does.
 pub(super) fn encode<K: AsRef<str>, V: AsRef<str>>(fields: &[(K, V)]) -> String {
     let mut form = String::new();
@@ -15,17 +17,13 @@ pub(super) fn encode<K: AsRef<str>, V: AsRef<str>>(fields: &[(K, V)]) -> String 
 }
 
 fn push(form: &mut String, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         match byte {
             b' ' => form.push('+'),
             b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
                 form.push(byte.into());
             }
-            _ => {
-                let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
-                form.extend(['%', digit(byte >> 4), digit(byte)]);
-            }
+            _ => form.extend(escaped(byte)),
         }
     }
 }

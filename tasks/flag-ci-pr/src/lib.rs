@@ -9,6 +9,7 @@
 
 mod flag;
 
+use loopabull_task::http::segment;
 use loopabull_task::{Context, Message, Result, debug, info, reject, task};
 use serde::Deserialize;
 use serde_json::Value;
@@ -111,7 +112,7 @@ fn flag_ci_pr(message: Message<CiRun>, cx: &Context) -> Result {
 
     let token = cx.secret("pagure_token")?;
     cx.http()
-        .post(format!("{dist_git}/api/0/rpms/{package}/pull-request/{id}/flag"))
+        .post(format!("{dist_git}/api/0/rpms/{}/pull-request/{id}/flag", segment(package)?))
         .header("authorization", format!("token {token}"))
         .form(&form)
         .send()?

@@ -9,6 +9,7 @@
 
 mod source;
 
+use loopabull_task::http::segment;
 use loopabull_task::{Context, Message, Result, debug, info, reject, task};
 use serde::Deserialize;
 use serde_json::Value;
@@ -82,7 +83,7 @@ fn flag_commit_build(message: Message<StateChange>, cx: &Context) -> Result {
 
     let token = cx.secret("pagure_token")?;
     cx.http()
-        .post(format!("{dist_git}/api/0/rpms/{package}/c/{commit}/flag"))
+        .post(format!("{dist_git}/api/0/rpms/{}/c/{commit}/flag", segment(package)?))
         .header("authorization", format!("token {token}"))
         .form(&flag)
         .send()?

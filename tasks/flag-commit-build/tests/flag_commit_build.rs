@@ -50,6 +50,17 @@ fn run_answered(field: &str, value: Value, status: u16) -> Run {
         .run(flag_commit_build)
 }
 
+/// A server would take such a name for another path.
+#[test]
+fn a_package_whose_name_is_a_path_is_rejected() {
+    for name in ["..", "%2e%2e", "."] {
+        let source = format!("https://src.fedoraproject.org/rpms/{name}#{COMMIT}");
+        let run = run("request", json!([source]));
+        assert_eq!(run.result, reject(format!("`{name}` cannot be a part of a URL's path")));
+        assert!(run.requests.is_empty());
+    }
+}
+
 fn check_status(state: i64, status: &str) {
     let run = run("new", json!(state));
     assert_eq!(run.result, Ok(()));
