@@ -61,7 +61,7 @@ impl Auditor {
             "loopabull.toml",
             format!(
                 "grace = '5s'\n{config}\n[playbook]\nansible_playbook = '{script}'\n\
-                 without = ['namespaces', 'scopes']\n"
+                 without = ['cgroup', 'namespaces', 'scopes']\n"
             ),
         );
         host.write("playbooks/record.yml", "the recorder does not read it\n");

@@ -102,7 +102,7 @@ fn what_a_killed_daemon_had_accepted_from_its_socket_is_worked() {
 fn a_playbook_does_not_outlive_its_daemon() {
     // If the playbook has its own namespaces, the kernel kills all its processes when the namespaces end.
     // Without namespaces, the launcher has to find and kill the remaining processes.
-    for without in ["", "'namespaces'"] {
+    for without in ["", "'cgroup', 'namespaces'"] {
         let host = TestHost::new();
         host.write("loopabull.toml", format!("[playbook]\nwithout = [{without}]\n"));
         let (starts, go) = (host.shared("starts"), host.shared("go"));

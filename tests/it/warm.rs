@@ -112,6 +112,46 @@ fn a_run_finds_nothing_of_the_previous_run() {
     daemon.stop();
 }
 
+/// The first play changes everything that it can change in its mounts, and the others need it. They may find
+/// only mounts that are new for each run, that the controller compares, or that are granted.
+#[test]
+fn a_run_cannot_break_the_mounts_of_the_next_run() {
+    let host = TestHost::new();
+    let look = "import os, pty, sys, time
+os.close(pty.openpty()[0])
+open('/dev/shm/x', 'w').close()
+os.unlink('/dev/shm/x')
+open('/proc/version').read()
+mounts = [line.split() for line in open('/proc/self/mountinfo')]
+writable = sorted(m[4] for m in mounts if 'rw' in m[5].split(','))
+print(' '.join(writable), file=open(sys.argv[1], 'w'))
+";
+    host.write("shared/look.py", look);
+    let folder = host.path("shared").display().to_string();
+    let look = format!("    - command: python3 {folder}/look.py {folder}/{{{{ loopabull.id }}}}\n");
+    let harm = "    - shell: chmod 0 /dev/pts/ptmx /dev/pts /dev/shm /proc/version /dev/null /tmp; \
+                chown 1 /dev/pts/ptmx; true\n";
+    host.add_playbook("look", "[retry]\nmax_attempts = 1", &look);
+    host.add_playbook("harm", "[retry]\nmax_attempts = 1", harm);
+    let daemon = host.start(&["--workers", "1"]);
+    let topics = ["look", "look", "harm", "look", "look"];
+    for (id, topic) in ["m-1", "m-2", "m-3", "m-4", "m-5"].into_iter().zip(topics) {
+        let run = run(&host, &daemon, id, topic);
+        assert!(run.outcome.is_success(), "{id}: {}\n{}", run.outcome, run.output.text);
+    }
+    let state = host.path("state/runs").canonicalize().unwrap();
+    for id in ["m-1", "m-2", "m-4", "m-5"] {
+        let found = fs::read_to_string(host.shared(id)).unwrap();
+        let is_known = |place: &&str| {
+            ["/dev/shm", "/dev/pts", "/tmp", "/var/tmp", &folder].contains(place)
+                || std::path::Path::new(place).starts_with(&state)
+        };
+        let others: Vec<_> = found.split_whitespace().filter(|place| !is_known(place)).collect();
+        assert!(others.is_empty(), "{id}: {others:?} can be written");
+    }
+    daemon.stop();
+}
+
 /// An extended attribute that stays on a directory could pass data to the next run, or make the next run
 /// fail.
 #[test]

@@ -30,6 +30,7 @@ const WRITE: &str = "--write";
 const TCP: &str = "--tcp";
 const LANDLOCK_ABI: &str = "--landlock-abi";
 const USER: &str = "--user";
+const GROUP: &str = "--group";
 const REQUIRE: &str = "--require";
 const WITHOUT: &str = "--without";
 const DESCRIPTOR: &str = "--descriptor";
@@ -61,6 +62,8 @@ pub struct Confinement {
     pub landlock_abi: Option<u8>,
     /// The user that the program runs as. Only root can switch to another user.
     pub user: Option<User>,
+    /// The supplementary groups of that user. Without a user, the program has none.
+    pub groups: Vec<u32>,
     /// The required layers, in addition to [`Layer::ALWAYS`]. The program is not run without these layers.
     pub required: BTreeSet<Layer>,
     /// The layers that are left out.
@@ -132,6 +135,9 @@ impl Confinement {
         if let Some(User { uid, gid }) = self.user {
             push(USER, format!("{uid}:{gid}").into());
         }
+        for group in &self.groups {
+            push(GROUP, group.to_string().into());
+        }
         for layer in &self.required {
             push(REQUIRE, layer.name().into());
         }
@@ -189,6 +195,7 @@ impl Confinement {
             tcp: Vec::new(),
             landlock_abi: None,
             user: None,
+            groups: Vec::new(),
             required: BTreeSet::new(),
             without: BTreeSet::new(),
             descriptors: Vec::new(),
@@ -218,6 +225,7 @@ impl Confinement {
                 set(&mut self.landlock_abi, number(args, LANDLOCK_ABI)?, LANDLOCK_ABI)?;
             }
             Some(USER) => set(&mut self.user, parse_user(value(args, USER)?)?, USER)?,
+            Some(GROUP) => self.groups.push(group(args)?),
             Some(REQUIRE) => drop(self.required.insert(layer(args, REQUIRE)?)),
             Some(WITHOUT) => drop(self.without.insert(layer(args, WITHOUT)?)),
             Some(DESCRIPTOR) => self.descriptors.push(descriptor(args)?),
@@ -309,6 +317,13 @@ fn parse_user(value: OsString) -> Result<User, UsageError> {
         Some(User { uid: u32::MAX, .. } | User { gid: u32::MAX, .. }) => Err(UsageError::NoUser),
         Some(user) => Ok(user),
         None => Err(UsageError::InvalidUser { value }),
+    }
+}
+
+fn group(args: &mut impl Iterator<Item = OsString>) -> Result<u32, UsageError> {
+    match number(args, GROUP)? {
+        u32::MAX => Err(UsageError::NoUser),
+        group => Ok(group),
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Step {
     Layer { layer: Layer, what: String },
     /// Apply a required layer that this machine does not support.
     RequiredLayer { layer: Layer },
+    /// Tell the program's processes from others: it has no namespaces, no control group and no user of its own.
+    Separation,
     /// Enter the working directory of the program.
     Directory(PathBuf),
     /// Create a process group, and a session if possible.
@@ -45,6 +47,11 @@ impl fmt::Display for Step {
             Self::Process => write!(f, "start or supervise a process"),
             Self::Layer { layer, what } => write!(f, "apply layer `{layer}`: cannot {what}"),
             Self::RequiredLayer { layer } => write!(f, "apply required layer `{layer}`"),
+            Self::Separation => write!(
+                f,
+                "tell the program's processes from others: layers `namespaces` and `cgroup` are not available \
+                 and the program runs as the user of the launcher"
+            ),
             Self::Directory(path) => write!(f, "enter directory `{}`", path.display()),
             Self::Session => write!(f, "create a process group"),
             Self::Descriptors => write!(f, "pass on or close file descriptors"),

@@ -55,6 +55,7 @@ Options:
   --landlock-abi N       use only Landlock features up to ABI N, to try the
                          sandbox as on an older kernel
   --user UID:GID         run as this user and group; only root can do this
+  --group GID            keep this supplementary group of the user
   --require LAYER        do not run PROGRAM without this layer (repeatable)
   --without LAYER        leave this layer out (repeatable)
   --descriptor N         pass on a file descriptor that was received on the

@@ -203,7 +203,7 @@ impl Start<'_> {
             .map_err(LaunchError::in_layer(Layer::Capabilities, "empty the bounding set"))?;
         match self.confinement.user {
             Some(user) => {
-                privileges::become_user(user)
+                privileges::become_user(user, &self.confinement.groups)
                     .map_err(LaunchError::in_layer(Layer::User, "become another user"))?;
                 let detail = format!("{}:{}", user.uid, user.gid);
                 self.reporter.layer(Layer::User, LayerState::Active, detail);
@@ -253,7 +253,7 @@ impl Start<'_> {
     /// Installs the filters of system calls. This is the last step before `execve`, because the filters also
     /// apply to the calls of this process.
     fn filter_syscalls(&self) -> Result<(), LaunchError> {
-        let filters = syscalls::filters()
+        let filters = syscalls::filters(self.root == RootFilesystem::Private)
             .map_err(io::Error::other)
             .map_err(LaunchError::in_layer(Layer::Syscalls, "build the filters"))?;
         self.reporter.layer(

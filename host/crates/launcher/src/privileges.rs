@@ -50,11 +50,12 @@ fn empty_bounding_set() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Changes the user and the group of the calling process, and removes all supplementary groups.
-pub(crate) fn become_user(user: User) -> io::Result<()> {
+/// Changes the user and the group of the calling process, and replaces its supplementary groups.
+pub(crate) fn become_user(user: User, groups: &[u32]) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
     // These calls change only the calling thread. This process has only one thread.
-    set_thread_groups(&[])?;
+    set_thread_groups(&groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     Ok(())

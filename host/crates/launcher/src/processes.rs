@@ -42,6 +42,16 @@ pub(crate) fn descendants() -> io::Result<HashSet<Pid>> {
     Ok(alive.filter_map(|(&pid, _)| Pid::from_raw(pid).filter(|_| is_ours(pid))).collect())
 }
 
+/// Returns the children of the calling process, including those that have ended. `None` if the kernel does not
+/// list them (CONFIG_PROC_CHILDREN).
+///
+/// The list can lack a child if another one ends at the same time (proc_pid_task(5)), so a caller must repeat
+/// the call.
+pub(crate) fn children() -> Option<HashSet<Pid>> {
+    let list = fs::read_to_string("/proc/thread-self/children").ok()?;
+    Some(list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect())
+}
+
 /// Kills a process if it is a descendant of the caller. Returns whether the process got the signal.
 pub(crate) fn kill(pid: Pid) -> bool {
     // Another process may have this process id by now. A pidfd always refers to the same process, so the

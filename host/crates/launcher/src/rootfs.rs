@@ -164,8 +164,12 @@ fn write_users(user: Option<User>, home: &Path) -> io::Result<()> {
 }
 
 /// Mounts a private `/proc` and `/dev/shm`, which contain only the program's processes and shared memory.
+///
+/// `/proc` is read-only. Otherwise a program that runs as root could change the modes of files such as
+/// `/proc/cpuinfo`, even without capabilities and for the whole machine: the kernel keeps one mode for all
+/// mounts (`proc_notify_change` in fs/proc/generic.c).
 fn mount_proc_and_shm() -> Result<(), LayerError> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None).map_err(LayerError::of("mount `/proc`"))?;
     mount_tmpfs("/dev/shm", SHARED_MEMORY).map_err(LayerError::of("mount `/dev/shm`"))
 }

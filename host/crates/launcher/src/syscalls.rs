@@ -73,6 +73,10 @@ const DENIED: &[i64] = &[
     libc::SYS_iopl,
 ];
 
+/// The calls of System V IPC (sysvipc(7)). Without an IPC namespace, its objects outlive the processes of the
+/// program, and other programs of the same user can access them.
+const SYSTEM_V_IPC: &[i64] = &[libc::SYS_msgget, libc::SYS_semget, libc::SYS_shmget];
+
 /// The number of `open_tree_attr`, which does `open_tree` and `mount_setattr` in one call since Linux 6.15.
 /// Calls with numbers from 424 on have the same number on every architecture.
 const OPEN_TREE_ATTR: i64 = 467;
@@ -135,9 +139,13 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 const ARCHITECTURE: TargetArch = TargetArch::riscv64;
 
 /// Returns the filters of system calls. The order in which they are installed does not matter.
-pub(crate) fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
+/// `has_private_ipc` says whether the program has an IPC namespace of its own.
+pub(crate) fn filters(has_private_ipc: bool) -> Result<Vec<BpfProgram>, seccompiler::Error> {
     let always = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
     let mut denied: BTreeMap<i64, Vec<_>> = always(DENIED);
+    if !has_private_ipc {
+        denied.extend(always(SYSTEM_V_IPC));
+    }
     denied.insert(libc::SYS_clone, namespace_rules()?);
     denied.insert(libc::SYS_socket, socket_rules()?);
     let input = TERMINAL_INPUT.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
@@ -218,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_filter_is_empty() {
-        for program in filters().unwrap() {
+        for program in filters(true).unwrap().into_iter().chain(filters(false).unwrap()) {
             assert!(!program.is_empty());
         }
     }

@@ -28,6 +28,7 @@ fn confined(program: &str, arguments: &[&str]) -> Confinement {
         tcp: Vec::new(),
         landlock_abi: None,
         user: None,
+        groups: Vec::new(),
         required: BTreeSet::new(),
         without: BTreeSet::new(),
         descriptors: Vec::new(),
@@ -279,6 +280,17 @@ fn a_number_that_is_not_a_user_or_group_id_is_bad_usage() {
 }
 
 #[test]
+fn a_program_has_the_groups_of_its_user_and_no_others() {
+    assert!(rustix::process::geteuid().is_root(), "this test must run as root");
+    for (groups, expected) in [(vec![64_011, 64_012], "64010 64011 64012\n"), (vec![], "64010\n")] {
+        let mut confinement = confined("/usr/bin/id", &["-G"]);
+        confinement.user = Some(User { uid: 64_010, gid: 64_010 });
+        confinement.groups = groups;
+        assert_eq!(stdout(launcher(&confinement)), expected);
+    }
+}
+
+#[test]
 fn an_unknown_option_is_bad_usage_and_named() {
     let mut command = Command::new(LAUNCHER);
     command.args(["--frobnicate", "--", "/bin/true"]);
@@ -298,6 +310,7 @@ fn the_help_names_every_option_layer_and_exit_code() {
         tcp: vec![22],
         landlock_abi: Some(6),
         user: Some(User { uid: 1, gid: 1 }),
+        groups: vec![2],
         required: BTreeSet::from([Layer::Tcp]),
         without: BTreeSet::from([Layer::Scopes]),
         descriptors: vec![3],

@@ -4,6 +4,9 @@
 //! playbooks. This module opens no file; the crate `playbook` does.
 
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::variable::Variables;
 
 /// The options of a playbook. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -15,6 +18,10 @@ pub struct AnsibleOptions {
     pub inventory: Option<String>,
     /// Configuration file of Ansible, beside the playbooks. Default: `ansible.cfg`, if that file exists.
     pub config: Option<String>,
+    /// Hosts of the inventory to which the playbook is limited (`--limit`).
+    pub limit: Option<String>,
+    /// Variables that the operator sets (`--extra-vars`). They have precedence over all others.
+    pub extra_vars: Map<String, Value>,
     /// Tags to run: if the list is not empty, Ansible runs only plays and tasks with one of these tags.
     pub tags: Vec<String>,
     /// Tags to skip: Ansible does not run plays and tasks with one of these tags.
@@ -28,7 +35,7 @@ pub struct AnsibleOptions {
     pub vault_password: Option<String>,
     /// Name of the secret with the private key for ssh.
     pub private_key: Option<String>,
-    /// Variables in which the playbook receives the message.
+    /// The keys of the body that become variables, besides the variables `msg` and `loopabull`.
     pub variables: Variables,
     /// Way to start Ansible. Default: the host's configuration.
     pub start: Option<Start>,
@@ -45,19 +52,6 @@ pub enum Become {
     /// Machines other than this one. On this machine the launcher sets no-new-privileges before it starts
     /// Ansible, so no process gains privileges here.
     Remote,
-}
-
-/// The variables in which a playbook receives the message.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Variables {
-    /// Two variables, `msg` and `loopabull`.
-    #[default]
-    Message,
-    /// The variables `msg` and `loopabull`, and one variable for each key of the body. Use this value only
-    /// for playbooks that cannot be changed, because the sender of a message then chooses the names of
-    /// Ansible variables.
-    TopLevel,
 }
 
 /// The outcome of a run in which no play matches a host, so that nothing is done.
@@ -115,6 +109,8 @@ mod tests {
     fn every_key_is_read() {
         let text = r#"
             inventory = "hosts"
+            limit = "web*"
+            extra_vars = { size = 3, names = ["a"] }
             config = "other.cfg"
             tags = ["a"]
             skip_tags = ["b"]
@@ -122,13 +118,13 @@ mod tests {
             become = "remote"
             vault_password = "vault"
             private_key = "key"
-            variables = "top-level"
+            variables = ["branch"]
             start = "cold"
             require = ["tcp"]
         "#;
         let options = parse(text).unwrap();
         assert_eq!(options.r#become, Some(Become::Remote));
-        assert_eq!(options.variables, Variables::TopLevel);
+        assert_eq!(options.variables.names()[0].as_str(), "branch");
         assert_eq!(options.start, Some(Start::Cold));
         assert_eq!(options.missing_secrets(|name| name == "key"), ["vault"]);
     }

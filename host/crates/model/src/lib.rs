@@ -36,8 +36,9 @@ mod task;
 mod task_kind;
 mod topic;
 mod usage;
+mod variable;
 
-pub use ansible::{AnsibleOptions, Become, NoHosts, Start, Variables};
+pub use ansible::{AnsibleOptions, Become, NoHosts, Start};
 pub use body::{Body, BodyError, MAX_DEPTH};
 pub use breaker::{Breaker, BreakerChange};
 pub use breaker_policy::BreakerPolicy;
@@ -68,3 +69,4 @@ pub use task::{Task, TaskName, TaskNameError};
 pub use task_kind::TaskKind;
 pub use topic::{Topic, TopicError};
 pub use usage::{Emitted, Usage};
+pub use variable::{VariableName, VariableNameError, Variables};

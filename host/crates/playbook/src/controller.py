@@ -260,13 +260,21 @@ def visible_state():
     for path in "self/oom_score_adj", "sysvipc/msg", "sysvipc/sem", "sysvipc/shm":
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{path}") as file:
             found[path] = file.read()
-    with contextlib.suppress(FileNotFoundError):
-        status = os.stat("/dev/shm")
-        names = os.listxattr("/dev/shm")
-        attributes = sorted((name, os.getxattr("/dev/shm", name)) for name in names)
-        files = sorted(os.listdir("/dev/shm"))
-        found["/dev/shm"] = status.st_mode, status.st_uid, status.st_gid, attributes, files
+    # The writable mounts of the namespaces, without `home` and `tmp` of the run, which the daemon empties.
+    for path in "/dev/shm", "/dev/pts":
+        with contextlib.suppress(FileNotFoundError):
+            # Terminals have numbers. They end with the processes that use them.
+            files = sorted(name for name in os.listdir(path) if not name.isdigit())
+            found[path] = files, [attributes(os.path.join(path, name)) for name in ["", *files]]
     return found
+
+
+def attributes(path):
+    """Returns the attributes of a file that a run can change."""
+    status = os.lstat(path)
+    extended = os.listxattr(path, follow_symlinks=False)
+    values = sorted((name, os.getxattr(path, name, follow_symlinks=False)) for name in extended)
+    return status.st_mode, status.st_uid, status.st_gid, values
 
 
 # The import of Ansible

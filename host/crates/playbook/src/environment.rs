@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use loopabull_launcher::Environment;
 use loopabull_model::Manifest;
 
+use crate::ansible_settings::AnsibleSettings;
 use crate::folder::{CREDENTIALS, HOME, TMP};
 use crate::installed;
 
@@ -19,17 +20,22 @@ pub(crate) const RESULTS: u32 = 3;
 /// are reserved for the name of the socket.
 const MAX_SOCKET_DIR: usize = 108 - 17 - 12;
 /// The variables that only the daemon may set. A manifest that sets such a variable is refused.
-const OURS: [&str; 9] = [
+const OURS: [&str; 11] = [
     "PATH",
     "HOME",
     "TMPDIR",
     "ANSIBLE_HOME",
     "ANSIBLE_LOCAL_TEMP",
     "ANSIBLE_CALLBACK_PLUGINS",
+    "ANSIBLE_CONFIG",
+    "ANSIBLE_SSH_CONTROL_PATH_DIR",
     "CREDENTIALS_DIRECTORY",
     "LOOPABULL_RESULTS_FD",
     "SSH_AUTH_SOCK",
 ];
+
+/// The directory of ssh's control sockets, in the home of a run.
+const SOCKETS: &str = "cp";
 
 /// The paths from which the environment of a run is built.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +50,13 @@ pub(crate) struct Paths<'a> {
     pub(crate) folder: &'a Path,
 }
 
-/// Returns the complete environment of a playbook. `HOME` is in the folder of the run, so that the files
-/// that Ansible creates under `~` are removed together with the folder.
+/// The variables that the daemon sets unless the manifest does.
+const DEFAULTS: [(&str, &str); 3] =
+    [("LANG", "C.UTF-8"), ("ANSIBLE_NOCOLOR", "1"), ("ANSIBLE_RETRY_FILES_ENABLED", "0")];
+
+/// Returns the environment of a playbook, without the variables whose values depend on Ansible's settings.
+/// [`add`] sets those. `HOME` is in the folder of the run, so that the files that Ansible creates under `~` are
+/// removed together with the folder.
 pub(crate) fn environment(
     manifest: &Manifest,
     paths: Paths<'_>,
@@ -55,6 +66,9 @@ pub(crate) fn environment(
     path.push(":/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
     let mut environment = Environment::new();
     let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
+    for (name, value) in DEFAULTS {
+        set(name, value.into());
+    }
     for (name, value) in &manifest.grants.env {
         set(name, value.into());
     }
@@ -62,45 +76,50 @@ pub(crate) fn environment(
     let home = paths.folder.join(HOME);
     set("HOME", home.clone().into());
     set("TMPDIR", paths.folder.join(TMP).into());
-    set("LANG", "C.UTF-8".into());
     set("ANSIBLE_HOME", home.join("ansible").into());
     set("ANSIBLE_LOCAL_TEMP", home.join("ansible/tmp").into());
-    // The shell of each managed host expands `$HOME`. On this host `$HOME` is in the folder of the run.
-    set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
-    set("ANSIBLE_NOCOLOR", "1".into());
-    set("ANSIBLE_RETRY_FILES_ENABLED", "0".into());
+    set("ANSIBLE_SSH_CONTROL_PATH_DIR", home.join(SOCKETS).into());
     set("CREDENTIALS_DIRECTORY", paths.folder.join(CREDENTIALS).into());
     set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
-    let mut plugins = paths.programs.join(installed::PLUGINS).into_os_string();
     if let Some(config) = config {
-        for own in installed::callback_plugins(&config) {
-            plugins.push(":");
-            plugins.push(own);
-        }
         set("ANSIBLE_CONFIG", config.into());
     }
-    set("ANSIBLE_CALLBACK_PLUGINS", plugins);
     if let Some(agent) = &manifest.grants.ssh_agent {
         set("SSH_AUTH_SOCK", agent.into());
-    }
-    for (name, value) in ssh(paths.playbooks, &home) {
-        set(name, value);
     }
     environment
 }
 
-/// Returns the variables that configure ssh. OpenSSH takes `~` from the user database and ignores `HOME`,
-/// so the options name each file by its full path. ssh reads known hosts from the file `known_hosts` in the
-/// playbooks directory and from the file of the system.
-fn ssh(playbooks: &Path, home: &Path) -> [(&'static str, OsString); 2] {
-    let sockets = home.join("cp");
-    let sharing = match sockets.as_os_str().len() <= MAX_SOCKET_DIR {
-        true => "-o ControlMaster=auto -o ControlPersist=60s",
-        false => "-o ControlMaster=no",
-    };
-    let known_hosts = playbooks.join("known_hosts");
-    let arguments = format!("-C {sharing} -o UserKnownHostsFile=\"{}\"", known_hosts.display());
-    [("ANSIBLE_SSH_ARGS", arguments.into()), ("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets.into())]
+/// Adds the variables with which the daemon adds to Ansible's own settings. Settings of the operator stay.
+pub(crate) fn add(environment: &mut Environment, settings: &AnsibleSettings, paths: Paths<'_>) {
+    let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
+    let mut plugins = paths.programs.join(installed::PLUGINS).into_os_string();
+    let system = [PathBuf::from(installed::SYSTEM_PLUGINS)];
+    for own in settings.callback_plugins.as_deref().unwrap_or(&system) {
+        plugins.push(":");
+        plugins.push(own);
+    }
+    set("ANSIBLE_CALLBACK_PLUGINS", plugins);
+    if settings.remote_tmp.is_none() {
+        // The shell of each managed host expands `$HOME`. On this host `$HOME` is in the folder of the run.
+        set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
+    }
+    let arguments = ssh_arguments(settings.ssh_args.as_deref(), paths);
+    set("ANSIBLE_SSH_ARGS", arguments.into());
+}
+
+/// Returns the arguments of ssh. OpenSSH takes `~` from the user database and ignores `HOME`, so the options name
+/// each file by its full path. ssh reads known hosts from the file `known_hosts` in the playbooks directory and
+/// from the file of the system. ssh uses the first value of an option, so `own` arguments of the operator have
+/// precedence, except that no socket is used whose path would be too long.
+fn ssh_arguments(own: Option<&str>, paths: Paths<'_>) -> String {
+    let sockets = paths.folder.join(HOME).join(SOCKETS);
+    let is_short = sockets.as_os_str().len() <= MAX_SOCKET_DIR;
+    let known_hosts = paths.playbooks.join("known_hosts");
+    let known_hosts = format!("-o UserKnownHostsFile=\"{}\"", known_hosts.display());
+    let first = if is_short { "" } else { "-o ControlMaster=no " };
+    let own = own.unwrap_or("-C -o ControlMaster=auto -o ControlPersist=60s");
+    format!("{first}{own} {known_hosts}")
 }
 
 /// Returns whether only the daemon may set this variable.

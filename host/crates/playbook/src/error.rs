@@ -85,6 +85,8 @@ pub enum CheckError {
     Start(#[from] StartError),
     #[error("{outcome}\n{output}")]
     Playbook { outcome: Outcome, output: String },
+    #[error("cannot read the settings of Ansible")]
+    Settings { source: serde_json::Error },
     #[error("{outcome}")]
     Layers { outcome: Outcome },
 }
@@ -98,6 +100,7 @@ impl CheckError {
             Self::Playbook { outcome, .. } | Self::Layers { outcome } => {
                 matches!(outcome, Outcome::Shortage { .. })
             }
+            Self::Settings { .. } => false,
         }
     }
 }
@@ -155,10 +158,6 @@ pub(crate) enum VariablesError {
     NumberTooLong { length: usize, max: usize },
     #[error("a number in the message is too large for a float: {digits}")]
     NumberTooLarge { digits: String },
-    #[error(
-        "the key `{key}` of the body cannot become a variable, because Ansible reserves this name"
-    )]
-    Reserved { key: String },
 }
 
 impl PlaybookError {

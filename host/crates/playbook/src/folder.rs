@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fc
 use std::path::{Path, PathBuf};
 
 use loopabull_launcher::User;
+use loopabull_model::Task;
 use rustix::fs::IFlags;
 
 use crate::error::StartError;
@@ -23,6 +24,8 @@ pub(crate) const HOME: &str = "home";
 pub(crate) const TMP: &str = "tmp";
 /// The directory with the input of a playbook, which the playbook may only read.
 pub(crate) const GIVEN: &str = "given";
+/// The file with the extra variables of the manifest.
+pub(crate) const EXTRA_VARS: &str = "given/extra_vars.json";
 /// The directory with one file for each secret of a playbook.
 pub(crate) const CREDENTIALS: &str = "given/credentials";
 
@@ -134,8 +137,18 @@ impl Folder {
         }
     }
 
+    /// Writes the files that the arguments of a playbook name: the secrets, and the extra variables of the manifest.
+    pub(crate) fn write_input(&self, task: &Task, secrets: &Secrets) -> Result<(), StartError> {
+        let variables = &task.manifest.ansible.extra_vars;
+        if !variables.is_empty() {
+            let text = serde_json::to_string(variables).expect("JSON values can be written");
+            self.write(EXTRA_VARS, &text)?;
+        }
+        self.write_secrets(secrets)
+    }
+
     /// Writes each secret to a file of its own.
-    pub(crate) fn write_secrets(&self, secrets: &Secrets) -> Result<(), StartError> {
+    fn write_secrets(&self, secrets: &Secrets) -> Result<(), StartError> {
         if !secrets.values().is_empty() {
             self.make_dir(&self.path.join(CREDENTIALS))?;
         }

@@ -15,13 +15,22 @@ use crate::error::PlaybookError;
 pub(crate) const PLUGINS: &str = "callback";
 /// The Python program that a controller runs, in `ansible` in the state directory.
 pub(crate) const CONTROLLER: &str = "controller.py";
+/// The Python program that finds the variables which a playbook uses and does not define, in `ansible` in the
+/// state directory.
+pub(crate) const UNDEFINED_NAMES: &str = "undefined_names.py";
+/// The Python program that prints settings of Ansible, in `ansible` in the state directory.
+pub(crate) const SETTINGS: &str = "ansible_settings.py";
+/// The directory of the system with callback plugins, which is in Ansible's default path.
+pub(crate) const SYSTEM_PLUGINS: &str = "/usr/share/ansible/plugins/callback";
 /// The inventory that contains only this machine. With this inventory, Ansible uses no ssh and runs modules
 /// with its own Python, as with its implicit localhost (Ansible documentation, "Implicit localhost").
 pub(crate) const INVENTORY: &str = "localhost.yml";
 /// The files that we write for Ansible, with their contents.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("callback/loopabull_results.py", include_str!("loopabull_results.py")),
     (CONTROLLER, include_str!("controller.py")),
+    (UNDEFINED_NAMES, include_str!("undefined_names.py")),
+    (SETTINGS, include_str!("ansible_settings.py")),
     (INVENTORY, include_str!("localhost.yml")),
 ];
 
@@ -69,22 +78,6 @@ pub(crate) fn interpreter(program: &Path) -> Option<Python> {
     let is_python = path.is_absolute() && name.starts_with("python");
     let option = option.filter(|option| !option.is_empty()).map(str::to_owned);
     is_python.then_some(Python { path, option })
-}
-
-/// Returns the directories in `callback_plugins` of an Ansible configuration file. Our environment variable
-/// `ANSIBLE_CALLBACK_PLUGINS` overrides this setting, so the variable must contain these directories too.
-pub(crate) fn callback_plugins(config: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(config).unwrap_or_default();
-    let beside = config.parent().unwrap_or(Path::new("/"));
-    let named = text
-        .lines()
-        .skip_while(|line| line.trim() != "[defaults]")
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split_once(['=', ':']))
-        .find(|(key, _)| key.trim() == "callback_plugins");
-    let paths = named.map(|(_, paths)| paths.trim()).unwrap_or_default();
-    paths.split(':').filter(|path| !path.is_empty()).map(|path| beside.join(path)).collect()
 }
 
 /// Returns the directory trees in which Ansible and its Python are installed. Trees of the system are left
@@ -162,15 +155,5 @@ mod tests {
         check_python("#!/usr/bin/env python3", None);
         check_python("#!/bin/sh", None);
         check_python("import sys", None);
-    }
-
-    #[test]
-    fn callback_plugins_of_a_configuration_are_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("ansible.cfg");
-        let text = "[x]\ncallback_plugins = no\n[defaults]\ncallback_plugins = a:/b\n[y]\n";
-        std::fs::write(&config, text).unwrap();
-        let expected = [folder.path().join("a"), PathBuf::from("/b")];
-        assert_eq!(callback_plugins(&config), expected);
     }
 }

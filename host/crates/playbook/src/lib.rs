@@ -11,19 +11,22 @@
 //!
 //! A module imports only modules from lower lines of this list:
 //!
-//! - `run`: runs one playbook for one message; `check`: checks playbooks and layers without a message
+//! - `run`: runs one playbook for one message
+//! - `check`: checks playbooks and layers without a message, and asks Ansible for its settings
 //! - `host`: everything that all runs share; `warm`: the pool of controllers, which are processes that have
 //!   imported Ansible already
 //! - `process`: one launcher process; `report`: makes the record of a run
 //! - `watch`: reads the output of a run and waits for its end
 //! - `results`: parses the results of the callback plugin; `plan`, `objections`: turn a manifest into a
 //!   confinement, or say why that is impossible
-//! - `environment`: the environment variables of a run; `playbook_dir`: the files beside the playbooks
+//! - `environment`: the environment variables of a run
+//! - `ansible_settings`: the settings of Ansible to which the environment adds; `playbook_dir`: the files beside the playbooks
 //! - `folder`: the files of a run; `installed`: Ansible and Python; `user`: the user of playbooks;
 //!   `variables`: the extra variables of a run
 //! - `secrets`, `settings`, `yaml`
 //! - `error`
 
+mod ansible_settings;
 mod check;
 mod environment;
 mod error;
@@ -47,7 +50,7 @@ mod yaml;
 
 use std::time::Duration;
 
-use loopabull_model::{Attempt, LayerReport, Task};
+use loopabull_model::{Attempt, LayerReport, Task, VariableName};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{CheckError, PlaybookError, StartError};
@@ -99,6 +102,21 @@ impl Playbooks {
         timeout: Duration,
     ) -> Result<(), CheckError> {
         check::check(&self.0.host, task, dir, secrets, timeout).await
+    }
+
+    /// Returns the variables that a playbook uses and does not define itself, and that may be keys of a message.
+    /// Roles, inventories and other files may define some of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `ansible-playbook` is not a Python program, or if Ansible cannot read the playbook.
+    pub async fn undefined_names(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+        timeout: Duration,
+    ) -> Result<Vec<VariableName>, CheckError> {
+        check::undefined_names(&self.0.host, task, dir, timeout).await
     }
 
     /// Runs `/bin/true` in the sandbox of playbooks. Returns the state of each confinement layer on this

@@ -8,17 +8,19 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use loopabull_launcher::{Confinement, Environment, Files, Layer, Limits, User};
-use loopabull_model::{Access, AnsibleOptions, Become, Manifest, Task};
+use loopabull_model::{Access, Become, Manifest, Task};
 
-use crate::environment::{Paths, RESULTS, environment};
+use crate::ansible_settings::{AnsibleSettings, ConfigurationKey, KnownSettings};
+use crate::environment::{self, Paths, RESULTS};
 use crate::error::{PlaybookError, StartError};
-use crate::folder::{CREDENTIALS, GIVEN, HOME, TMP};
+use crate::folder::{CREDENTIALS, EXTRA_VARS, GIVEN, HOME, TMP};
 use crate::installed::{self, Python};
 use crate::playbook_dir::PlaybookDir;
 use crate::settings::Settings;
-use crate::user;
+use crate::user::{self, PlaybookUser};
 
 /// The TCP port that every playbook may connect to.
 const SSH: u16 = 22;
@@ -48,9 +50,10 @@ pub(crate) struct Planner {
     programs: PathBuf,
     /// The Python interpreter of `ansible-playbook`. `None` if the program is not a Python script.
     python: Option<Python>,
-    user: Option<User>,
+    user: Option<PlaybookUser>,
     required: BTreeSet<Layer>,
     without: BTreeSet<Layer>,
+    settings: KnownSettings,
 }
 
 /// A program that the launcher starts, with its confinement and its environment variables.
@@ -90,12 +93,18 @@ impl Planner {
             without: layers(&settings.without)?,
             ansible,
             user,
+            settings: KnownSettings::default(),
         })
     }
 
     /// Returns the user that playbooks run as. `None` means the user of the daemon.
     pub(crate) fn user(&self) -> Option<User> {
-        self.user
+        self.user.as_ref().map(|user| user.ids)
+    }
+
+    /// Returns the supplementary groups of that user.
+    fn groups(&self) -> Vec<u32> {
+        self.user.as_ref().map(|user| user.groups.clone()).unwrap_or_default()
     }
 
     /// Returns the arguments of `ansible-playbook` for a task. `folder` is the folder of the run, and `more`
@@ -108,8 +117,9 @@ impl Planner {
         more: impl IntoIterator<Item = OsString>,
     ) -> Result<Vec<OsString>, StartError> {
         let playbook = dir.playbook(task)?;
-        let mut arguments = self.options(&task.manifest.ansible, dir, folder)?;
-        arguments.extend(more);
+        // Of several `--extra-vars`, the last has precedence: the operator's, not the message's.
+        let mut arguments: Vec<OsString> = more.into_iter().collect();
+        arguments.extend(self.options(&task.manifest, dir, folder)?);
         arguments.push(playbook.into());
         Ok(arguments)
     }
@@ -139,22 +149,48 @@ impl Planner {
         dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<LaunchPlan, StartError> {
-        let python = self.python.clone();
-        let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
         dir.playbook(task)?;
-        let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
-        arguments.push(self.programs.join(installed::CONTROLLER).into());
         let LaunchPlan { mut confinement, mut environment } =
-            self.playbook(task, dir, folder, arguments)?;
+            self.python_program(installed::CONTROLLER, task, dir, folder, None)?;
         environment.remove("LOOPABULL_RESULTS_FD");
         environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
         environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
         confinement.environment = environment.keys().cloned().collect();
-        confinement.program = python.path;
         confinement.descriptors = vec![CONTROL];
         // In its own PID namespace, the controller can find and kill all processes of a run.
         confinement.required.insert(Layer::Namespaces);
         Ok(LaunchPlan { confinement, environment })
+    }
+
+    /// Plans the program that prints the variables which a playbook uses and does not define. `folder` is the
+    /// folder of the check.
+    pub(crate) fn undefined_names(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+        folder: &Path,
+    ) -> Result<LaunchPlan, StartError> {
+        let playbook = dir.playbook(task)?;
+        self.python_program(installed::UNDEFINED_NAMES, task, dir, folder, Some(playbook.into()))
+    }
+
+    /// Plans one of our Python programs with the Python of Ansible and the confinement of a playbook.
+    fn python_program(
+        &self,
+        program: &str,
+        task: &Task,
+        dir: &PlaybookDir,
+        folder: &Path,
+        argument: Option<OsString>,
+    ) -> Result<LaunchPlan, StartError> {
+        let python = self.python.clone();
+        let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
+        let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
+        arguments.push(self.programs.join(program).into());
+        arguments.extend(argument);
+        let mut plan = self.playbook(task, dir, folder, arguments)?;
+        plan.confinement.program = python.path;
+        Ok(plan)
     }
 
     /// Returns the key of a task's controller. One controller can serve all runs that have the same key.
@@ -178,7 +214,8 @@ impl Planner {
             program: "/bin/true".into(),
             arguments: Vec::new(),
             landlock_abi: None,
-            user: self.user,
+            user: self.user(),
+            groups: self.groups(),
             required: self.required.clone(),
             without: self.without.clone(),
         };
@@ -233,7 +270,8 @@ impl Planner {
             files: Files { system: true, read, write },
             tcp: std::iter::once(SSH).chain(grants.tcp.iter().copied()).collect(),
             landlock_abi: None,
-            user: self.user,
+            user: self.user(),
+            groups: self.groups(),
             required,
             without,
             descriptors: vec![RESULTS],
@@ -252,14 +290,27 @@ impl Planner {
     /// Returns the options of `ansible-playbook` for a manifest.
     fn options(
         &self,
-        options: &AnsibleOptions,
+        manifest: &Manifest,
         dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<Vec<OsString>, StartError> {
-        let inventory = dir.inventory(options.inventory.as_deref())?;
-        // Without an inventory file the playbook may use only this machine, without ssh.
-        let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
-        let mut all: Vec<OsString> = vec!["--inventory".into(), inventory.into()];
+        let (options, settings) = (&manifest.ansible, self.settings(manifest, dir)?);
+        let mut all: Vec<OsString> = Vec::new();
+        // An inventory in Ansible's configuration comes before the file `inventory`.
+        if options.inventory.is_some() || settings.inventory.is_none() {
+            let inventory = dir.inventory(options.inventory.as_deref())?;
+            // Without an inventory file the playbook may use only this machine, without ssh.
+            let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
+            all.extend(["--inventory".into(), inventory.into()]);
+        }
+        if let Some(limit) = &options.limit {
+            all.extend(["--limit".into(), limit.into()]);
+        }
+        if !options.extra_vars.is_empty() {
+            let mut file = OsString::from("@");
+            file.push(folder.join(EXTRA_VARS));
+            all.extend(["--extra-vars".into(), file]);
+        }
         for (option, tags) in [("--tags", &options.tags), ("--skip-tags", &options.skip_tags)] {
             if !tags.is_empty() {
                 all.extend([option.into(), tags.join(",").into()]);
@@ -289,14 +340,66 @@ impl Planner {
         dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<Environment, StartError> {
+        let paths = self.paths(dir, folder);
         let config = dir.ansible_config(manifest.ansible.config.as_deref())?;
-        let paths = Paths {
-            ansible: &self.ansible,
-            programs: &self.programs,
-            playbooks: dir.path(),
-            folder,
-        };
-        Ok(environment(manifest, paths, config))
+        let settings = self.settings(manifest, dir)?;
+        let mut environment = environment::environment(manifest, paths, config);
+        environment::add(&mut environment, &settings, paths);
+        Ok(environment)
+    }
+
+    fn paths<'a>(&'a self, dir: &'a PlaybookDir, folder: &'a Path) -> Paths<'a> {
+        Paths { ansible: &self.ansible, programs: &self.programs, playbooks: dir.path(), folder }
+    }
+
+    /// Returns the settings of a playbook's configuration. If the configuration was not read, returns Ansible's
+    /// defaults.
+    fn settings(
+        &self,
+        manifest: &Manifest,
+        dir: &PlaybookDir,
+    ) -> Result<Arc<AnsibleSettings>, StartError> {
+        Ok(self.settings.get(&self.configuration(manifest, dir)?).unwrap_or_default())
+    }
+
+    fn configuration(
+        &self,
+        manifest: &Manifest,
+        dir: &PlaybookDir,
+    ) -> Result<ConfigurationKey, StartError> {
+        let config = dir.ansible_config(manifest.ansible.config.as_deref())?;
+        Ok(ConfigurationKey::new(config.as_deref(), manifest))
+    }
+
+    /// Returns the key of a playbook's configuration, unless its settings are known or cannot be asked for.
+    pub(crate) fn unknown_configuration(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+    ) -> Result<Option<ConfigurationKey>, StartError> {
+        let key = self.configuration(&task.manifest, dir)?;
+        Ok((self.has_python() && self.settings.get(&key).is_none()).then_some(key))
+    }
+
+    /// Stores the settings of a configuration.
+    pub(crate) fn store_settings(&self, key: ConfigurationKey, settings: AnsibleSettings) {
+        self.settings.insert(key, settings);
+    }
+
+    /// Plans the program that prints the settings of a playbook's configuration. `folder` is the folder of the
+    /// check.
+    pub(crate) fn settings_query(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+        folder: &Path,
+    ) -> Result<LaunchPlan, StartError> {
+        let LaunchPlan { mut confinement, .. } =
+            self.python_program(installed::SETTINGS, task, dir, folder, None)?;
+        let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
+        let environment = environment::environment(&task.manifest, self.paths(dir, folder), config);
+        confinement.environment = environment.keys().cloned().collect();
+        Ok(LaunchPlan { confinement, environment })
     }
 }
 

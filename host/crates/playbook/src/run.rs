@@ -8,11 +8,10 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{
-    Attempt, Message, NoHosts, Outcome, Results, RunId, Start, Task, Variables, chain,
-};
+use loopabull_model::{Attempt, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain};
 use tokio_util::sync::CancellationToken;
 
+use crate::check;
 use crate::error::{ControllerError, StartError, VariablesError};
 use crate::folder::Folder;
 use crate::host::Host;
@@ -71,6 +70,14 @@ impl Runner {
             mask: call.secrets.mask(),
         };
         let started = Instant::now();
+        // The check of the playbook has read the settings already, unless the configuration has changed since.
+        if let Err(error) = check::read_settings(&self.host, call.task, call.dir).await {
+            let reason = chain(&error).into();
+            return Attempt::without_output(match error.is_shortage() {
+                true => Outcome::Shortage { reason },
+                false => Outcome::Unavailable { reason },
+            });
+        }
         let request = Request { call: &call, variables: &variables, limits };
         let (end, cold) = match self.run_warm(request, cancel).await {
             Ok(end) => (end, None),
@@ -209,7 +216,7 @@ impl Runner {
     /// `ansible-playbook`.
     fn prepare(&self, request: Request<'_>, folder: &Folder) -> Result<Vec<OsString>, StartError> {
         let call = request.call;
-        folder.write_secrets(&call.secrets)?;
+        folder.write_input(call.task, &call.secrets)?;
         let file = folder.write("given/message.yml", request.variables)?;
         let mut variables = OsString::from("@");
         variables.push(file);
@@ -220,8 +227,5 @@ impl Runner {
 
 fn variables_of(call: &Call<'_>) -> Result<String, VariablesError> {
     let facts = RunFacts { run_id: call.run_id.as_str(), attempt: call.attempt };
-    match call.task.manifest.ansible.variables {
-        Variables::Message => variables::write(call.message, facts),
-        Variables::TopLevel => variables::write_top_level(call.message, facts),
-    }
+    variables::write(call.message, &call.task.manifest.ansible.variables, facts)
 }

@@ -1,14 +1,13 @@
 //! The variables of a playbook: a YAML file with the message, for `--extra-vars` of Ansible.
 //!
 //! This module decides which variables a playbook gets. By default the body is only in the variable `msg`. A
-//! key of the body becomes a variable of its own only if the manifest asks for that, because a top-level
-//! variable can change connections or override variables of the play.
+//! key of the body becomes a variable of its own only if the manifest names it.
 
-use loopabull_model::Message;
+use loopabull_model::{Message, VariableName, Variables};
 use serde_json::{Map, Value};
 
 use crate::error::VariablesError;
-use crate::yaml::{self, MAX_KEY};
+use crate::yaml;
 
 /// The facts about the run that the variables contain in addition to the message.
 #[derive(Clone, Copy, Debug)]
@@ -18,37 +17,21 @@ pub(crate) struct RunFacts<'a> {
 }
 
 /// Returns the text of the variables file. The variable `msg` is the body of the message. The variable
-/// `loopabull` contains its other parts and the facts about the run.
+/// `loopabull` contains its other parts and the facts about the run. Each key in `keys` that the body has is
+/// a variable too.
 ///
 /// # Errors
 ///
 /// Fails if a key or a number in the message is too large for Ansible.
-pub(crate) fn write(message: &Message, facts: RunFacts<'_>) -> Result<String, VariablesError> {
-    let body = message.body.to_value();
-    write_file([("msg", &body), ("loopabull", &about(message, facts))])
-}
-
-/// Returns the text of a variables file in which each key of the body is a variable too, as in Fedora's
-/// loopabull. The sender of the message chooses these names, so a message with a name that Ansible reserves
-/// is refused. Keys that are not valid variable names are only in `msg`.
-///
-/// # Errors
-///
-/// Fails like [`write`], and also if Ansible reserves the name of a key.
-pub(crate) fn write_top_level(
+pub(crate) fn write(
     message: &Message,
+    keys: &Variables,
     facts: RunFacts<'_>,
 ) -> Result<String, VariablesError> {
     let body = message.body.to_value();
-    let about = about(message, facts);
-    let keys = body.as_object().into_iter().flatten();
-    let keys = keys.map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| is_variable(key));
-    let mut variables: Vec<_> = keys.collect();
-    if let Some((key, _)) = variables.iter().find(|(key, _)| is_reserved(key)) {
-        return Err(VariablesError::Reserved { key: (*key).to_owned() });
-    }
-    variables.extend([("msg", &body), ("loopabull", &about)]);
-    write_file(variables)
+    let keys = keys.names().iter().map(VariableName::as_str);
+    let named = keys.filter_map(|key| Some((key, body.get(key)?)));
+    write_file([("msg", &body), ("loopabull", &about(message, facts))].into_iter().chain(named))
 }
 
 /// Returns the value of the variable `loopabull`: the parts of the message except the body, and the facts
@@ -79,65 +62,22 @@ fn write_file<'a>(
     Ok(text)
 }
 
-/// Returns whether a name is a valid variable name (Ansible documentation, "Creating valid variable
-/// names").
-fn is_variable(name: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    name.len() <= MAX_KEY
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(is_word)
-}
-
-/// Returns whether a variable with this name changes how Ansible connects, becomes another user or finds
-/// files. This is so for names with a prefix that Ansible reserves, and for the special variables in
-/// Ansible's documentation.
-fn is_reserved(name: &str) -> bool {
-    const SPECIAL: &[&str] = &[
-        "become",
-        "become_exe",
-        "become_flags",
-        "become_method",
-        "become_user",
-        "connection",
-        "delegated_vars",
-        "dependent_role_names",
-        "environment",
-        "group_names",
-        "groups",
-        "hostvars",
-        "inventory_dir",
-        "inventory_file",
-        "inventory_hostname",
-        "inventory_hostname_short",
-        "loopabull",
-        "module_defaults",
-        "msg",
-        "omit",
-        "play_hosts",
-        "playbook_dir",
-        "port",
-        "remote_user",
-        "role_name",
-        "role_names",
-        "role_path",
-        "vars",
-    ];
-    const PREFIXES: &[&str] = &["ansible_", "_ansible", "discovered_interpreter_"];
-    SPECIAL.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use loopabull_fedmsg::{Envelope, Verifier};
 
     use super::*;
 
-    fn written(msg: &str) -> Result<String, VariablesError> {
+    fn written_with(keys: &str, msg: &str) -> Result<String, VariablesError> {
         let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
         let envelope = Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap();
         let message = Verifier::Off.verify(envelope, 0);
         let facts = RunFacts { run_id: "r-1", attempt: 2 };
-        write(&message.unwrap(), facts)
+        write(&message.unwrap(), &serde_json::from_str(keys).unwrap(), facts)
+    }
+
+    fn written(msg: &str) -> Result<String, VariablesError> {
+        written_with("[]", msg)
     }
 
     fn check(msg: &str, expected: &str) {
@@ -189,22 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn top_level_variables_are_checked_for_reserved_names() {
-        let written = |msg: &str| {
-            let body = format!(r#"{{"msg_id":"m-1","msg":{msg}}}"#);
-            let envelope = Envelope::parse(&[b"a.b", body.as_bytes()], 2).unwrap();
-            let message = Verifier::Off.verify(envelope, 0).unwrap();
-            write_top_level(&message, RunFacts { run_id: "r-1", attempt: 1 })
-        };
-        let text = written(r#"{"branch":"{{ x }}","not a name":1}"#).unwrap();
+    fn only_keys_that_the_manifest_names_become_variables() {
+        let text = written_with(
+            r#"["branch", "commit"]"#,
+            r#"{"branch":"{{ x }}","lookup":"x","sops_binary":"/usr/bin/env","ansible_host":"x","not a name":1}"#,
+        );
+        let text = text.unwrap();
         let keys: Vec<&str> = text.lines().skip(1).map(|l| l.split(':').next().unwrap()).collect();
-        assert_eq!(keys, ["\"branch\"", "\"msg\"", "\"loopabull\""]);
-        assert!(text.contains("\"branch\": !unsafe \"{{ x }}\""));
-        for key in ["ansible_ssh_common_args", "ansible_python_interpreter", "hostvars", "msg"] {
-            let error = written(&format!(r#"{{"{key}":"x"}}"#)).unwrap_err();
-            assert_eq!(error, VariablesError::Reserved { key: key.to_owned() });
-        }
-        assert!(written("[1]").unwrap().starts_with("---\n\"msg\""));
+        assert_eq!(keys, ["\"msg\"", "\"loopabull\"", "\"branch\""]);
+        assert!(text.ends_with("\"branch\": !unsafe \"{{ x }}\"\n"), "{text}");
+        assert_eq!(written_with(r#"["branch"]"#, "[1]"), written("[1]"));
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub enum LoadError {
     NoHandler,
     #[error("the component exports `{found}`, but this host supports version {VERSION}")]
     OtherVersion { found: String },
-    #[error("the component imports `{import}`, which needs the grant `{grant}`")]
-    NotGranted { import: String, grant: &'static str, line: &'static str },
+    #[error("the component imports {}", list(missing))]
+    NotGranted { missing: Vec<MissingGrant> },
     #[error("the component imports `{import}`, but sockets cannot be granted to a task")]
     Sockets { import: String },
     #[error("the component imports `{import}`, but this host supports version {has}")]
@@ -70,7 +70,10 @@ impl LoadError {
             Self::Module | Self::NoHandler => {
                 Some("build the component with `#[task]` for the target wasm32-wasip2".to_owned())
             }
-            Self::NotGranted { line, .. } => Some(format!("add to the task's manifest: {line}")),
+            Self::NotGranted { missing } => {
+                let lines: Vec<_> = missing.iter().map(|missing| missing.line).collect();
+                Some(format!("add to the task's manifest: {}", lines.join(", and ")))
+            }
             Self::Sockets { .. } => Some("send HTTP requests with `wasi:http` instead".to_owned()),
             Self::OtherVersion { .. } | Self::ImportVersion { .. } | Self::World { .. } => {
                 Some("build the component with the SDK of this host's version".to_owned())
@@ -79,6 +82,57 @@ impl LoadError {
             _ => None,
         }
     }
+}
+
+/// An import of a component for which the manifest of the task has no grant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MissingGrant {
+    import: String,
+    grant: &'static str,
+    /// The line that grants the import.
+    line: &'static str,
+}
+
+/// A grant that an import needs.
+struct Need {
+    grant: &'static str,
+    /// The line of a manifest that grants the import.
+    line: &'static str,
+    is_granted: bool,
+}
+
+impl Need {
+    /// Returns the grant that an import needs. `None` if the import needs no grant.
+    fn of(import: &str, grants: &Grants) -> Option<Self> {
+        let (grant, line, is_granted) = match interface(import) {
+            "loopabull:task/emit" => (
+                "emit",
+                r#"`emit = ["org.example.topic"]` under `[grants]`"#,
+                !grants.emit.is_empty(),
+            ),
+            "loopabull:task/state" => {
+                ("state", r#"`state = "1MiB"` under `[grants]`"#, grants.state.is_some())
+            }
+            "loopabull:task/secrets" => (
+                "secrets",
+                r#"`NAME = { file = "/path" }` under `[grants.secrets]`"#,
+                !grants.secrets.is_empty(),
+            ),
+            name if name.starts_with("wasi:http/") => {
+                ("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
+            }
+            _ => return None,
+        };
+        Some(Self { grant, line, is_granted })
+    }
+}
+
+/// Returns a clause for each missing grant.
+fn list(missing: &[MissingGrant]) -> String {
+    let clause = |missing: &MissingGrant| {
+        format!("`{}`, which needs the grant `{}`", missing.import, missing.grant)
+    };
+    missing.iter().map(clause).collect::<Vec<_>>().join(", and ")
 }
 
 /// The names of a component's imports and exports.
@@ -99,19 +153,23 @@ pub(crate) fn check(bytes: &[u8], grants: &Grants) -> Result<(), LoadError> {
         }
         Some(_) => (),
     }
-    names.imports.iter().try_for_each(|import| check_import(import, grants))
+    let mut missing: Vec<MissingGrant> = Vec::new();
+    for import in &names.imports {
+        let need = Need::of(import, grants);
+        check_import(import, need.is_some())?;
+        if let Some(Need { grant, line, is_granted: false }) = need
+            && missing.iter().all(|other| other.grant != grant)
+        {
+            missing.push(MissingGrant { import: printable(import), grant, line });
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::NotGranted { missing }) }
 }
 
-fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
+/// Checks that this host provides an import. `needs_grant` is true if a grant decides about the import.
+fn check_import(import: &str, needs_grant: bool) -> Result<(), LoadError> {
     let name = printable(import);
     let (package, _) = interface(import).split_once('/').unwrap_or((interface(import), ""));
-    let needs = |grant, line, is_granted| {
-        if is_granted {
-            Ok(())
-        } else {
-            Err(LoadError::NotGranted { import: name.clone(), grant, line })
-        }
-    };
     match package {
         "loopabull:task" if !is_track(import, "0.1.") => {
             return Err(LoadError::ImportVersion { import: name, has: VERSION });
@@ -129,22 +187,7 @@ fn check_import(import: &str, grants: &Grants) -> Result<(), LoadError> {
         | "loopabull:task/context"
         | "loopabull:task/log"
         | "loopabull:task/config" => Ok(()),
-        "loopabull:task/emit" => needs(
-            "emit",
-            r#"`emit = ["org.example.topic"]` under `[grants]`"#,
-            !grants.emit.is_empty(),
-        ),
-        "loopabull:task/state" => {
-            needs("state", r#"`state = "1MiB"` under `[grants]`"#, grants.state.is_some())
-        }
-        "loopabull:task/secrets" => needs(
-            "secrets",
-            r#"`NAME = { file = "/path" }` under `[grants.secrets]`"#,
-            !grants.secrets.is_empty(),
-        ),
-        _ if package == "wasi:http" => {
-            needs("http", r#"`http = ["https://host"]` under `[grants]`"#, !grants.http.is_empty())
-        }
+        _ if needs_grant => Ok(()),
         _ if package == "wasi:sockets" => Err(LoadError::Sockets { import: name }),
         // The standard library of a guest always imports these interfaces. Without a grant they provide no
         // directory and no environment variable, so every component may import them.

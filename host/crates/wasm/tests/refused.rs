@@ -80,6 +80,24 @@ fn a_missing_grant_is_named_with_the_line_to_add() {
 }
 
 #[test]
+fn all_missing_grants_are_named_at_once() {
+    let state = r#"(import "loopabull:task/state@0.1.0" (instance))"#;
+    let wat = importing("loopabull:task/emit@0.1.0").replacen(
+        "(component",
+        &format!("(component {state}"),
+        1,
+    );
+    let error = load(&wat::parse_str(wat).unwrap(), "").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the component imports `loopabull:task/state@0.1.0`, which needs the grant `state`, and \
+         `loopabull:task/emit@0.1.0`, which needs the grant `emit`"
+    );
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(r#"`state = "1MiB"`"#) && hint.contains(r#", and `emit = "#), "{hint}");
+}
+
+#[test]
 fn a_granted_import_is_accepted() {
     let wat = importing("loopabull:task/emit@0.1.0");
     load(&wat::parse_str(wat).unwrap(), "grants.emit = ['a']").unwrap();

@@ -50,7 +50,7 @@ impl Ours {
         // The program that replaces `ansible-playbook` must be able to find and kill the daemon. The layers
         // `namespaces` and `scopes` would hide the daemon, so they are off.
         let toml = format!(
-            "[playbook]\nansible_playbook = {:?}\nwithout = [\"namespaces\", \"scopes\"]\n",
+            "[playbook]\nansible_playbook = {:?}\nwithout = [\"cgroup\", \"namespaces\", \"scopes\"]\n",
             ansible.display().to_string()
         );
         fs::write(self.folder.join("host.toml"), toml)

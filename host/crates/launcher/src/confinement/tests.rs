@@ -67,10 +67,11 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     // The range excludes 4294967295, which the kernel reserves for "no change".
     let user = option::of((0..u32::MAX, 0..u32::MAX));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
+    let user = (user, vec(0..u32::MAX, 0..3));
     let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
         |((directory, (home, tmp), environment, files, tcp), rights, program, arguments)| {
-            let (landlock_abi, user, [required, without], descriptors, limits) = rights;
+            let (landlock_abi, (user, groups), [required, without], descriptors, limits) = rights;
             Confinement {
                 directory,
                 home,
@@ -80,6 +81,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
                 tcp,
                 landlock_abi,
                 user,
+                groups,
                 required,
                 without,
                 descriptors,

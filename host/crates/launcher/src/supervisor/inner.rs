@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process,
     kill_process_group, set_child_subreaper, set_dumpable_behavior,
@@ -29,10 +30,12 @@ use crate::rootfs::{self, RootFilesystem};
 use crate::supervisor::signals::{Notice, Signals};
 use crate::sys::{self, Image};
 
-/// The timeout for the remaining processes to end after SIGKILL.
-const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// The interval between two checks for remaining processes.
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// The time for which remaining processes are killed without a pause, so that no process forks faster.
+const BURST: Duration = Duration::from_millis(200);
+/// After [`BURST`], the pause after each [`FULL_ROUND`] rounds.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// In one of this number of rounds, all descendants are killed, and in the others only children.
+const FULL_ROUND: u64 = 16;
 
 /// The values that the inner process inherits from the outer process.
 pub(super) struct Inner<'a> {
@@ -154,26 +157,32 @@ impl Inner<'_> {
         }
     }
 
-    /// Kills the processes that the program has left behind, and repeats this until none remains or the
-    /// timeout expires.
+    /// Kills the processes that the program has left behind, until none remains. There is no timeout: a run
+    /// with a process that cannot be killed has not ended, and the daemon's deadline for the run still applies.
+    ///
+    /// Orphans become children of this process, so without a child there is no descendant either. A list of
+    /// all processes could lack one that forks and exits all the time.
     fn sweep(&self, killed: &mut HashSet<Pid>) {
         let group = self.group.created();
-        let deadline = Instant::now() + SWEEP_TIMEOUT;
-        loop {
-            let left = processes::descendants();
-            // The list can lack a process that forks all the time. The control group contains every process.
+        let start = Instant::now();
+        for round in 0_u64.. {
             let is_populated = group.is_some_and(|group| group.kill().unwrap_or(false));
-            let is_empty = !is_populated && left.as_ref().is_ok_and(HashSet::is_empty);
-            if is_empty || Instant::now() > deadline {
+            if reap_left(killed).is_none() && !is_populated {
                 return;
             }
-            let left = left.unwrap_or_default();
-            if group.is_some() {
+            // The children alone are listed faster than a process can fork, which a list of all is not.
+            let left = match processes::children() {
+                Some(children) if !round.is_multiple_of(FULL_ROUND) => children,
+                _ => processes::descendants().unwrap_or_default(),
+            };
+            if group.is_some() && round == 0 {
                 killed.extend(&left);
             }
             killed.extend(left.into_iter().filter(|pid| processes::kill(*pid)));
-            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-            std::thread::sleep(POLL_INTERVAL);
+            match start.elapsed() < BURST || !round.is_multiple_of(FULL_ROUND) {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(POLL_INTERVAL),
+            }
         }
     }
 }
@@ -193,4 +202,21 @@ fn reap(program: Pid) -> Option<WaitStatus> {
         }
     }
     status
+}
+
+/// Reaps all children that have ended, and adds those that SIGKILL ended to `killed`. Returns `None` if no child
+/// is left.
+fn reap_left(killed: &mut HashSet<Pid>) -> Option<()> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status)))
+                if status.terminating_signal() == Some(Signal::KILL.as_raw()) =>
+            {
+                killed.insert(pid);
+            }
+            Ok(Some(_)) => (),
+            Err(Errno::CHILD) => return None,
+            Ok(None) | Err(_) => return Some(()),
+        }
+    }
 }

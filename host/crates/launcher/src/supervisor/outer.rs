@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, getpid, kill_process, set_dumpable_behavior,
-    waitpid,
+    DumpableBehavior, Pid, Signal, WaitOptions, geteuid, getpid, kill_process,
+    set_dumpable_behavior, waitpid,
 };
 
 use crate::cgroup::Group;
@@ -155,7 +155,20 @@ fn start_in_namespaces(inner: &Inner<'_>) -> Result<Pid, LayerError> {
     Err(LayerError { what: what.to_owned(), source: io::Error::other(reason.to_owned()) })
 }
 
+/// Starts the inner process without namespaces.
+///
+/// Without a control group and a user of its own too, nothing but the process tree tells the program's processes
+/// from others of the same user, and the program can harm those. So this is an error, unless both layers were
+/// left out by name.
 fn start_without_namespaces(inner: &Inner<'_>) -> Result<Pid, LaunchError> {
+    let confinement = inner.confinement;
+    let has_own_user = confinement.user.is_some_and(|user| user.uid != geteuid().as_raw());
+    let is_wanted =
+        [Layer::Namespaces, Layer::Cgroup].iter().any(|layer| confinement.wants(*layer));
+    if is_wanted && !has_own_user && inner.group.created().is_none() {
+        let reason = "run it as another user, or leave out both layers by name";
+        return Err(LaunchError::at(Step::Separation)(io::Error::other(reason)));
+    }
     let outer = getpid();
     let Some(pid) = sys::fork(0).map_err(LaunchError::at(Step::Process))? else {
         std::process::exit(inner.run_without_namespaces(outer).into());

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use loopabull_launcher::{Layer, LayerState, Report, exit};
+use loopabull_launcher::{Layer, LayerState, Report, User, exit};
 
-use crate::fixture::{Fixture, LAUNCHER, VARIANTS, state, wait_until};
+use crate::fixture::{Fixture, LAUNCHER, state, wait_until};
 
 /// Returns the folder of the control group in which this test runs.
 fn group_folder() -> Option<PathBuf> {
@@ -38,7 +38,7 @@ fn has_groups_for(what: &str) -> bool {
     }
     let line = format!("no control group can be created here, UNTRIED: {what}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
-    let fixture = Fixture::new("exit 3", &[Layer::Namespaces]);
+    let fixture = Fixture::new("exit 3", &[]);
     let (reports, _) = fixture.run(&[]);
     assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
     assert!(reports.contains(&Report::Exited { status: 3 }), "{reports:?}");
@@ -61,23 +61,42 @@ fn run_without_groups(fixture: &Fixture) -> (Vec<Report>, String) {
 
 #[test]
 fn a_program_runs_without_a_control_group_unless_it_is_required() {
-    for without in VARIANTS {
-        let mut fixture = Fixture::new("sleep 600 & echo it ran", without);
-        fixture.confinement.limits.processes = Some(1000);
-        let (reports, printed) = run_without_groups(&fixture);
-        assert_eq!(printed, "it ran\n", "{reports:?}");
-        assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
-        // The kernel does not apply RLIMIT_NPROC to root, so only a control group could limit processes.
-        assert_eq!(state(&reports, Layer::Processes), Some(LayerState::Degraded), "{reports:?}");
-        assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
-        assert_eq!(fixture.living(), 0);
-        fixture.confinement.required.insert(Layer::Cgroup);
-        let (reports, printed) = run_without_groups(&fixture);
-        assert_eq!(printed, "", "{reports:?}");
-        let is_refused =
-            |report: &Report| matches!(report, Report::Failed { code: exit::LAYER_FAILED, .. });
-        assert!(reports.iter().any(is_refused), "{reports:?}");
-    }
+    let mut fixture = Fixture::new("sleep 600 & echo it ran", &[]);
+    fixture.confinement.limits.processes = Some(1000);
+    let (reports, printed) = run_without_groups(&fixture);
+    assert_eq!(printed, "it ran\n", "{reports:?}");
+    assert_eq!(state(&reports, Layer::Cgroup), Some(LayerState::Degraded), "{reports:?}");
+    // The kernel does not apply RLIMIT_NPROC to root, so only a control group could limit processes.
+    assert_eq!(state(&reports, Layer::Processes), Some(LayerState::Degraded), "{reports:?}");
+    assert!(reports.contains(&Report::Killed { count: 1 }), "{reports:?}");
+    assert_eq!(fixture.living(), 0);
+    fixture.confinement.required.insert(Layer::Cgroup);
+    let (reports, printed) = run_without_groups(&fixture);
+    assert_eq!(printed, "", "{reports:?}");
+    assert!(reports.iter().any(is_refused), "{reports:?}");
+}
+
+fn is_refused(report: &Report) -> bool {
+    matches!(report, Report::Failed { code: exit::LAYER_FAILED, .. })
+}
+
+/// Without namespaces, a control group and a user of its own, nothing tells a program's processes from others.
+#[test]
+fn a_program_that_cannot_be_told_from_others_runs_only_if_both_layers_are_left_out() {
+    let mut fixture = Fixture::new("echo it ran", &[Layer::Namespaces]);
+    let (reports, printed) = run_without_groups(&fixture);
+    assert_eq!(printed, "", "{reports:?}");
+    let reason = |report: &Report| match report {
+        Report::Failed { code: exit::LAYER_FAILED, reason } => reason.contains("as another user"),
+        _ => false,
+    };
+    assert!(reports.iter().any(reason), "{reports:?}");
+    fixture.confinement.without.insert(Layer::Cgroup);
+    assert_eq!(run_without_groups(&fixture).1, "it ran\n");
+    fixture.confinement.without.remove(&Layer::Cgroup);
+    fixture.confinement.directory = "/".into();
+    fixture.confinement.user = Some(User { uid: 64_003, gid: 64_003 });
+    assert_eq!(run_without_groups(&fixture).1, "it ran\n");
 }
 
 #[test]
@@ -85,7 +104,7 @@ fn the_control_group_of_a_program_is_removed_at_its_end() {
     if !has_groups_for("a program has its own control group") {
         return;
     }
-    for without in VARIANTS {
+    for without in [&[][..], &[Layer::Namespaces]] {
         let mut fixture = Fixture::new("cat /proc/self/cgroup", without);
         if without.is_empty() {
             fixture.confinement.files.read.push("/proc".into());
@@ -137,7 +156,11 @@ fn requiring_a_group_that_is_left_out_is_bad_usage() {
 /// The name of the process is invalid UTF-8, and its first thread has ended.
 #[test]
 fn a_process_with_an_odd_name_and_a_dead_main_thread_is_killed() {
-    for without in [&[Layer::Namespaces, Layer::Cgroup][..], &[Layer::Namespaces]] {
+    let mut left_out = vec![&[Layer::Namespaces, Layer::Cgroup][..]];
+    if has_groups_for("an odd process is killed by its group") {
+        left_out.push(&[Layer::Namespaces]);
+    }
+    for without in left_out {
         let program = "
 import ctypes, os, threading, time
 read, write = os.pipe()
@@ -179,17 +202,16 @@ while True:
     if os.fork():
         os._exit(0)
 ";
-    // The program is killed if it has either a control group or a PID namespace.
-    let mut left_out = vec![Layer::Cgroup];
+    let mut left_out = vec![&[Layer::Cgroup][..], &[Layer::Namespaces, Layer::Cgroup]];
     if has_groups_for("a program that forks all the time is killed by its group") {
-        left_out.push(Layer::Namespaces);
+        left_out.push(&[Layer::Namespaces]);
     }
     for without in left_out {
-        let mut fixture = Fixture::new("", &[without]);
+        let mut fixture = Fixture::new("", without);
         fixture.confinement.program = "/usr/bin/python3".into();
         fixture.confinement.arguments = vec!["-c".into(), program.into()];
         let (reports, _) = fixture.run(&[]);
-        assert!(reports.contains(&Report::Exited { status: 5 }), "{without} in {reports:?}");
-        assert_eq!(fixture.living(), 0, "{without}");
+        assert!(reports.contains(&Report::Exited { status: 5 }), "{without:?} in {reports:?}");
+        assert_eq!(fixture.living(), 0, "{without:?}");
     }
 }

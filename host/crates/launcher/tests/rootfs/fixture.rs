@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub(crate) const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 
 /// The layers to leave out, for tests that run once with namespaces and once without.
-pub(crate) const VARIANTS: [&[Layer]; 2] = [&[], &[Layer::Namespaces]];
+pub(crate) const VARIANTS: [&[Layer]; 2] = [&[], &[Layer::Namespaces, Layer::Cgroup]];
 
 /// A confinement of `/bin/sh -c SCRIPT`, with a temporary folder as its working directory.
 pub(crate) struct Fixture {
@@ -39,6 +39,7 @@ impl Fixture {
             tcp: Vec::new(),
             landlock_abi: None,
             user: None,
+            groups: Vec::new(),
             required: BTreeSet::new(),
             without: without.iter().copied().collect(),
             descriptors: Vec::new(),

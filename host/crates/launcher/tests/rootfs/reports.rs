@@ -52,8 +52,8 @@ fn a_program_is_not_run_without_a_required_layer() {
     assert_eq!(printed, "");
     let status = i32::from(exit::LAYER_FAILED);
     assert!(reports.contains(&Report::Exited { status }), "{reports:?}");
-    // If namespaces are not required, the program runs without namespaces.
     inner.confinement.required.clear();
+    inner.confinement.without = [Layer::Namespaces, Layer::Cgroup].into();
     outer.confinement.arguments = inner.confinement.to_args();
     assert_eq!(outer.run(&[]).1, "it ran\n");
 }
