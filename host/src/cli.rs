@@ -4,7 +4,7 @@
 //! This module reads the configuration file, lets the flags override it, and calls the function of
 //! one command. The commands themselves are in `commands`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use loopabull_model::{QueueName, QueueNameError};
 
 use crate::commands::{self, failure::Failure};
-use crate::config::{Config, ConfigError, Endpoint, Role, Verify};
+use crate::config::{Config, ConfigError, DEFAULT_LISTEN, Endpoint, Role, Verify};
 use crate::daemon::reexec::reexec_with_large_stacks;
 
 /// Run a task for each message of a bus
@@ -96,8 +96,8 @@ struct DaemonFlags {
     /// under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
-    /// Serve /livez, /readyz, /metrics and /status on this address [default: 127.0.0.1:8480]
-    #[arg(long, value_name = "ADDR")]
+    /// Serve /livez, /readyz, /warnings, /metrics and /status on this address [default: 127.0.0.1:8480]
+    #[arg(long, value_name = "ADDR", value_parser = listen)]
     listen: Option<SocketAddr>,
     /// Part of the work that this daemon does; `ingest` and `work` need `--amqp-url`
     #[arg(long, value_enum, default_value_t)]
@@ -109,6 +109,7 @@ enum Command {
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
     Inject(commands::inject::InjectArgs),
+    Send(commands::send::SendArgs),
     Verify(commands::verify::VerifyArgs),
     Status(commands::status::StatusArgs),
     Runs(commands::runs::RunsArgs),
@@ -150,6 +151,7 @@ impl Cli {
             Some(Command::Check(args)) => commands::check::run(&config, &args),
             Some(Command::Test(args)) => commands::test::run(&config, &args),
             Some(Command::Inject(args)) => commands::inject::run(&config, &args),
+            Some(Command::Send(args)) => commands::send::run(&config, args),
             Some(Command::Verify(args)) => commands::verify::run(&config, &args),
             Some(Command::Status(args)) => commands::status::run(&config, &args),
             Some(Command::Runs(args)) => commands::runs::run(&config, &args),
@@ -216,6 +218,20 @@ fn queue_workers(text: &str) -> Result<(QueueName, u32), QueueWorkersError> {
     let (name, workers) = text.split_once('=').ok_or(QueueWorkersError::Form)?;
     let workers = workers.parse().map_err(|_| QueueWorkersError::Number(workers.to_owned()))?;
     Ok((name.parse()?, workers))
+}
+
+/// Parses the address of the operator's port.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = DEFAULT_LISTEN.port();
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return format!("the port is missing; write `[{text}]:{port}`");
+        }
+        if text.parse::<IpAddr>().is_ok() {
+            return format!("the port is missing; write `{text}:{port}`");
+        }
+        format!("expected an IP address and a port, for example `{DEFAULT_LISTEN}`")
+    })
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {

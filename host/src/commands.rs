@@ -1,5 +1,5 @@
-//! The subcommands. Each is in a file of its own. `failure` and `table` contain code that several
-//! subcommands use.
+//! The subcommands. Each is in a file of its own. `failure`, `publisher`, `recordings` and `table` contain code
+//! that several subcommands use.
 //!
 //! A subcommand prints its results to standard output, and everything else to standard error.
 
@@ -10,8 +10,11 @@ pub(crate) mod dead_letters;
 pub(crate) mod failure;
 pub(crate) mod inject;
 pub(crate) mod pause;
+mod publisher;
+mod recordings;
 pub(crate) mod retry;
 pub(crate) mod runs;
+pub(crate) mod send;
 pub(crate) mod status;
 mod table;
 pub(crate) mod tasks;
@@ -43,6 +46,11 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     // the runtime does not wait for its end.
     runtime.shutdown_background();
     Ok(done)
+}
+
+/// Formats a number of things: `1 message`, `2 messages`.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Formats a time in milliseconds since 1970. Returns `-` for an unknown time, which is stored as

@@ -9,7 +9,7 @@ mod error;
 mod ingest;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use serde::Deserialize;
 
 pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
+
+/// Default address of the operator's port.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8480);
 
 /// Settings from the configuration file and the flags.
 #[derive(Clone, Debug, Deserialize)]
@@ -215,6 +218,12 @@ impl Config {
                 return Err(ConfigError::Nested { key });
             }
         }
+        for endpoint in &self.fedmsg.endpoints {
+            if let Some(reason) = endpoint.problem() {
+                let address = escape_harmful(&endpoint.address);
+                return Err(ConfigError::Endpoint { address, reason });
+            }
+        }
         let is_checked = self.fedmsg.verify == Verify::Required;
         if !self.fedmsg.endpoints.is_empty() && is_checked && self.fedmsg.ca.is_none() {
             return Err(ConfigError::Unverified);
@@ -317,7 +326,7 @@ impl Default for Config {
             tasks: "tasks".into(),
             playbooks: "playbooks".into(),
             state: "state".into(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 8480)),
+            listen: DEFAULT_LISTEN,
             allowed_hosts: Vec::new(),
             amqp_url: None,
             prefetch: 1,

@@ -9,3 +9,4 @@ pub(crate) mod health;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod status;
+pub(crate) mod warnings;

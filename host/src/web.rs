@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! GET /livez     200 as long as the daemon answers
-//! GET /readyz    200 if the daemon is ready, or 503 with one problem on each line
+//! GET /readyz    200 if the daemon is ready, or 503 with one problem on each line: the sources are connected,
+//!                messages are stored, and all tasks can run
+//! GET /warnings  200 if nothing needs an operator, or 503 with one warning on each line: dead letters, held
+//!                messages, pauses, and messages that have waited for an hour
 //! GET /metrics   the metrics, in Prometheus' text format
 //! GET /status    the current activity, in JSON: see `Status`
 //! ```
@@ -20,7 +23,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use loopabull_model::QueueName;
+use loopabull_model::{QueueName, TaskName};
 use loopabull_queue::{Depth, Queues};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +32,7 @@ use crate::observe::activity::Activity;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::Status;
+use crate::observe::warnings;
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::pauses::Pauses;
 
@@ -56,6 +60,7 @@ impl Web {
         let router = Router::new()
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
+            .route("/warnings", get(show_warnings))
             .route("/metrics", get(metrics))
             .route("/status", get(status))
             .layer(middleware::from_fn_with_state(Arc::clone(&web), check_host))
@@ -77,10 +82,18 @@ impl Web {
         tokio::time::timeout(DEPTH_TIMEOUT, read).await.unwrap_or_default()
     }
 
-    fn problems(&self) -> Vec<String> {
+    /// Returns one line for each problem. `depths` are the depths that could be read.
+    fn problems(&self, depths: &[(QueueName, Depth)]) -> Vec<String> {
         let mut problems = self.health.problems();
+        problems.extend(self.activity.problems());
         problems.extend(self.catalog.get().problem_lines());
         problems.extend(self.queues.problem());
+        if self.drain.is_cancelled() {
+            problems.push("draining: no new messages are received".to_owned());
+        }
+        if depths.len() < self.names.len() {
+            problems.push("queue: cannot read the depth of at least one queue".to_owned());
+        }
         problems
     }
 }
@@ -115,17 +128,19 @@ fn is_allowed(host: &str, allowed: &[String]) -> bool {
 }
 
 async fn readyz(State(web): State<Arc<Web>>) -> Response {
-    let mut problems = web.problems();
-    if web.drain.is_cancelled() {
-        problems.push("draining: no new messages are received".to_owned());
+    list(&web.problems(&web.depths().await), "ready\n")
+}
+
+async fn show_warnings(State(web): State<Arc<Web>>) -> Response {
+    list(&warnings::warnings(&web.depths().await, &web.pauses.current()), "no warnings\n")
+}
+
+/// Returns a response with one line for each item, or with `none` if there are no items.
+fn list(lines: &[String], none: &'static str) -> Response {
+    match lines {
+        [] => none.into_response(),
+        lines => (StatusCode::SERVICE_UNAVAILABLE, lines.join("\n") + "\n").into_response(),
     }
-    if web.depths().await.len() < web.names.len() {
-        problems.push("queue: cannot read the depth of at least one queue".to_owned());
-    }
-    if problems.is_empty() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
 }
 
 async fn metrics(State(web): State<Arc<Web>>) -> Response {
@@ -137,7 +152,13 @@ async fn metrics(State(web): State<Arc<Web>>) -> Response {
 async fn status(State(web): State<Arc<Web>>) -> Response {
     let depths = web.depths().await;
     let activity = web.activity.snapshot();
-    let status = Status::new(activity, depths, &web.pauses.current(), web.problems());
+    let (problems, catalog) = (web.problems(&depths), web.catalog.get());
+    let why_held = |task: &TaskName| match catalog.refused(task) {
+        Some(reason) => format!("refused: {reason}"),
+        None => "about to be released".to_owned(),
+    };
+    let draining = web.drain.is_cancelled();
+    let status = Status::new(activity, depths, &web.pauses.current(), why_held, draining, problems);
     let text = serde_json::to_string(&status).expect("a status contains only JSON types");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -37,6 +37,7 @@ fn the_short_help_names_every_command_and_flag() {
       check         Check the configuration, the tasks and the queue
       test          Run a task once on a recorded message, without a bus or a queue
       inject        Publish recorded messages to the queue
+      send          Publish one message to the queue
       verify        Check the signatures of recorded fedmsg messages
       status        Show queues, workers, sources, pauses and run counts
       runs          List or show the runs of this host
@@ -66,8 +67,8 @@ fn the_short_help_names_every_command_and_flag() {
                                      issued by this CA (PEM)
           --crl <FILE>               Certificate revocation list of the CA
           --unsigned                 Accept fedmsg messages without checking their signatures
-          --listen <ADDR>            Serve /livez, /readyz, /metrics and /status on this address
-                                     [default: 127.0.0.1:8480]
+          --listen <ADDR>            Serve /livez, /readyz, /warnings, /metrics and /status on this
+                                     address [default: 127.0.0.1:8480]
           --role <ROLE>              Part of the work that this daemon does; `ingest` and `work` need
                                      `--amqp-url` [default: all] [possible values: all, ingest, work]
       -h, --help                     Print help (see more with '--help')
@@ -199,6 +200,67 @@ fn test_runs_a_task_on_a_message_without_a_queue() {
 }
 
 #[test]
+fn messages_are_sent_by_hand_and_in_every_form() {
+    let host = TestHost::new();
+    let once = "[retry]\nmax_attempts = 1\n";
+    host.add_guest("good", "x", "", "i32.const 0").add_guest("fails", "*", once, "unreachable");
+    let [a, b] = ["m-1", "m-2"].map(|id| message(id, "x", "{}"));
+    let answer = format!("\u{feff}{{\"count\":1,\"raw_messages\":[{a}]}}\n[{b}]");
+    host.write("answer.json", answer);
+    assert_snapshot!(session(&host, &["inject", "--dry-run", "answer.json"]), @"
+    message m-1: task `fails`
+    message m-1: task `good`
+    message m-2: task `fails`
+    message m-2: task `good`
+    2 messages, 4 entries to queue, 0 rejected
+    [exit status 0]
+    ");
+    assert!(!host.path("state").exists(), "a dry run must write nothing");
+    let dry = session(&host, &["send", "x", "{}", "--dry-run"]);
+    assert!(
+        dry.ends_with(": task `good`\n[exit status 0]") && !host.path("state").exists(),
+        "{dry}"
+    );
+    assert_snapshot!(session(&host, &["send", "no.task", "{}"]), @"
+    no task subscribes to topic `no.task`
+    [exit status 3]
+    ");
+    assert_snapshot!(session(&host, &["send", "x", "{"]), @"
+    loopabull-host: cannot make a message: body is not JSON: EOF while parsing an object at line 1 column 1
+    [exit status 1]
+    ");
+    assert_snapshot!(session(&host, &["send", "../x"]), @"
+    error: invalid value '../x' for '<TOPIC>': topic `../x` has the forbidden character '/'
+
+    For more information, try '--help'.
+    [exit status 2]
+    ");
+    assert_snapshot!(session(&host, &["--listen", "0.0.0.0"]), @"
+    error: invalid value '0.0.0.0' for '--listen <ADDR>': the port is missing; write `0.0.0.0:8480`
+
+    For more information, try '--help'.
+    [exit status 2]
+    ");
+    assert_snapshot!(session(&host, &["--unsigned", "--fedmsg", "127.0.0.1:1"]), @"
+    loopabull-host: `127.0.0.1:1` is not the address of a fedmsg publisher: it does not begin with `tcp://` or `ipc://`
+    hint: write an address as `tcp://HOST:PORT` or `tcp://[IPV6]:PORT`
+    [exit status 64]
+    ");
+    assert_snapshot!(session(&host, &["inject", "answer.json"]), @"
+    2 messages, 4 entries queued, 0 rejected
+    [exit status 0]
+    ");
+    let sent = session(&host, &["send", "x", r#"{"n": 1}"#, "--header", "a=b=c"]);
+    assert!(sent.ends_with(" is queued for `fails`, `good`\n[exit status 0]"), "{sent}");
+    let daemon = host.start(&[]);
+    daemon.wait_until_idle();
+    daemon.stop();
+    assert_eq!(host.tally(), [("fails trap".into(), 3), ("good success".into(), 3)].into());
+    let letters = session(&host, &["dead-letters", "list", "--json"]);
+    assert_eq!(letters.matches(r#""headers":[["a","b=c"]]"#).count(), 1, "{letters}");
+}
+
+#[test]
 fn injected_messages_wait_until_a_daemon_processes_them() {
     let host = TestHost::new();
     host.add_guest("good", "x", "", "i32.const 0");
@@ -212,12 +274,12 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     [exit status 1]
     ");
     assert_snapshot!(session(&host, &["inject", "two.json", "unwanted.json"]), @"
-    no task subscribes to topic `nobody`
+    no task subscribes to topic `nobody` (1 message)
     3 messages, 2 entries queued, 0 rejected
-    [exit status 0]
+    [exit status 3]
     ");
     assert_snapshot!(session(&host, &["inject", "bad.json"]), @"
-    rejected: `bad.json`, document 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
+    rejected: `bad.json`, message 1: body does not have the form of a message: it needs either `msg` (fedmsg) or `body` (fedora-messaging)
     0 messages, 0 entries queued, 1 rejected
     [exit status 1]
     ");

@@ -82,3 +82,40 @@ fn external_messages_are_routed_or_dead_lettered() {
     assert!(letters.contains("no task subscribes to topic `nobody.wants.this`"), "{letters}");
     daemon.stop();
 }
+
+#[test]
+fn headers_of_every_type_reach_a_task() {
+    let vhost = Rabbit::shared().vhost();
+    let (url, host) = (vhost.url(), TestHost::new());
+    let got = host.shared("got");
+    let tasks = format!(
+        "    - copy: {{ content: '{{{{ loopabull.headers | to_json }}}}', dest: '{}' }}\n",
+        got.display()
+    );
+    host.add_playbook("a.b", "", &tasks);
+    let daemon = host.start(&["--amqp-url", &url]);
+    let publish = r##"
+import sys, pika, datetime
+channel = pika.BlockingConnection(pika.URLParameters(sys.argv[1])).channel()
+channel.queue_bind("workers", "amq.topic", "#")
+time = datetime.datetime.fromtimestamp(1700000000, datetime.timezone.utc)
+headers = {"number": 20, "list": [1, "a", {"k": time}], "time": time, "bytes": b"\xff\xfe"}
+headers |= {"text": b"ab", "nothing": None, "x-broker": [1]}
+channel.basic_publish("amq.topic", "a.b", b"{}", pika.BasicProperties(headers=headers))
+"##;
+    let done = std::process::Command::new(python()).args(["-c", publish, &url]).status().unwrap();
+    assert!(done.success());
+    wait_for("the message to run", || (daemon.count("runs") == 1).then_some(()));
+    daemon.stop();
+    let got: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(got).unwrap()).unwrap();
+    let expected = serde_json::json!([
+        ["bytes", "fffe"],
+        ["list", r#"[1,"a",{"k":1700000000}]"#],
+        ["nothing", "null"],
+        ["number", "20"],
+        ["text", "ab"],
+        ["time", "1700000000"],
+    ]);
+    assert_eq!(got, expected);
+}

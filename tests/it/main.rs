@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
 #![expect(clippy::print_stdout, reason = "tests print the verdict of the oracle")]
 
+mod ansible_settings;
 mod archive;
 mod auditor;
 mod broker;
@@ -48,6 +49,8 @@ mod soak;
 mod sources;
 mod spool;
 mod ssh;
+mod status;
 mod tasks;
 mod test_host;
+mod variables;
 mod warm;

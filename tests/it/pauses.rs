@@ -39,7 +39,7 @@ fn check_task(flags: &[&str]) {
     wait_for("two messages to be held", || (daemon.depth("held") == Some(2)).then_some(()));
     assert_eq!((messages_run(&host, "good").len(), messages_run(&host, "other").len()), (0, 2));
     let status = run_status(&host, flags);
-    assert!(status.contains("paused   task `good` since 20"), "{status}");
+    assert!(status.contains("paused   task `good` by the operator since 20"), "{status}");
     // The pause continues after a restart.
     daemon.stop();
     let daemon = host.start(&one);

@@ -38,6 +38,19 @@ fn wait_for_one_more(publisher: &mut FedmsgPublisher, daemon: &Daemon) {
 }
 
 #[test]
+fn messages_arrive_over_ipv6() {
+    let listener = std::net::TcpListener::bind("[::1]:0").expect("this machine has IPv6");
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let (host, publisher) = (host(), Publisher::start_at(endpoint));
+    let daemon = host.start(&["--unsigned", "--fedmsg", &publisher.endpoint]);
+    publisher.wait_for_subscriber();
+    send(&publisher, "m-1");
+    wait_for("the message to run", || (daemon.count("runs") == 1).then_some(()));
+    daemon.stop();
+}
+
+#[test]
 fn a_message_that_arrives_twice_is_run_once() {
     let host = host();
     let (one, other) = (Publisher::start(), Publisher::start());

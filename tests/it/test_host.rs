@@ -317,6 +317,7 @@ impl Publisher {
 
     pub(crate) fn start_at(endpoint: String) -> Self {
         let socket = zmq::Context::new().socket(zmq::XPUB).unwrap();
+        socket.set_ipv6(true).unwrap();
         socket.set_linger(0).unwrap();
         socket.set_sndhwm(0).unwrap();
         socket.set_rcvtimeo(i32::try_from(WAIT_LIMIT.as_millis()).unwrap()).unwrap();

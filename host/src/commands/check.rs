@@ -1,5 +1,7 @@
 //! The command `check` checks the configuration, the tasks and the queue without starting the daemon.
 
+use std::time::Duration;
+
 use clap::Args;
 use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind, chain};
@@ -14,7 +16,11 @@ use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::{Discovery, Severity};
+use crate::tasks::playbook::LoadedPlaybook;
 use crate::work::ack_timeout;
+
+/// The timeout for the search for undefined variables in one playbook.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Check the configuration, the tasks and the queue
 ///
@@ -115,8 +121,9 @@ async fn check_playbooks(
         if let Err(error) = playbook.check(task, &playbooks).await {
             problems.push(format!("`{}.yml`: cannot be checked now: {}", task.name, chain(error)));
         }
-        if let Some(reason) = playbook.failure() {
-            problems.push(format!("`{}.yml`: {reason}", task.name));
+        match playbook.failure() {
+            Some(reason) => problems.push(format!("`{}.yml`: {reason}", task.name)),
+            None => notes.extend(undefined_names(&playbooks, task, playbook).await),
         }
         if playbook.dir.becomes_here(task) {
             let file = format!("{}.yml", task.name);
@@ -127,6 +134,31 @@ async fn check_playbooks(
         }
     }
     Ok(())
+}
+
+/// Returns a note on the variables that a playbook uses and does not define: in playbooks of the first
+/// loopabull, they are keys of the message.
+async fn undefined_names(
+    playbooks: &Playbooks,
+    task: &Task,
+    playbook: &LoadedPlaybook,
+) -> Option<String> {
+    // A program instead of Ansible cannot be asked, and a note is not worth an error.
+    let names = playbooks.undefined_names(task, &playbook.dir, NAMES_TIMEOUT).await.ok()?;
+    let known = task.manifest.ansible.variables.names();
+    let unknown: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
+    if unknown.is_empty() {
+        return None;
+    }
+    let all = known.iter().chain(unknown.iter().copied()).map(|name| format!("\"{name}\""));
+    let unknown: Vec<_> = unknown.iter().map(|name| format!("`{name}`")).collect();
+    Some(format!(
+        "`{}.yml`: uses {}, which the playbook does not define; if the keys of the message are meant, write \
+         `variables = [{}]` under `[ansible]` in its manifest",
+        task.name,
+        unknown.join(", "),
+        all.collect::<Vec<_>>().join(", "),
+    ))
 }
 
 fn row(task: &Task) -> Vec<String> {

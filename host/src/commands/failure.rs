@@ -10,6 +10,8 @@ use crate::daemon::DaemonError;
 pub(crate) const DONE: u8 = 0;
 /// The command failed. The error is on standard error.
 pub(crate) const FAILED: u8 = 1;
+/// No task subscribes to the topic of a message.
+pub(crate) const NO_TASK: u8 = 3;
 /// The command line or the configuration is invalid.
 pub(crate) const BAD_USAGE: u8 = 64;
 

@@ -1,20 +1,22 @@
 //! The command `status` shows the queues, workers, sources and runs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use loopabull_queue::Queues;
 
-use loopabull_model::Pause;
+use loopabull_model::{Pause, Target, TaskName};
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain, time};
+use crate::commands::{block_on, counted, print, print_plain, time};
 use crate::config::Config;
-use crate::daemon::state_dir::DaemonFile;
+use crate::daemon::state_dir::{self, DaemonFile};
 use crate::journal::Journal;
-use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status};
+use crate::observe::status::{HeldStatus, PauseStatus, QueueStatus, SourceStatus, Status};
+use crate::tasks::catalog::NOT_INSTALLED;
 use crate::tasks::discovery::Discovery;
 use crate::work::pauses::Pauses;
 
@@ -32,25 +34,55 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
+/// The answer of the daemon that uses the state directory.
+enum Answer {
+    Running(Box<Status>),
+    NotRunning,
+    /// A daemon holds the lock of the directory, and its port does not answer.
+    Silent {
+        reason: String,
+    },
+}
+
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
-    let mut status = ask_daemon(&config.state);
+    let answer = ask_daemon(&config.state)?;
     if args.json {
+        let status = match &answer {
+            Answer::Running(status) => Some(status),
+            Answer::NotRunning | Answer::Silent { .. } => None,
+        };
         let text = serde_json::to_string(&status).expect("a status contains only JSON types");
         print(&(text + "\n"))?;
-        return Ok(code(status.as_ref()));
+        return Ok(code(&answer));
     }
-    match &status {
-        Some(status) => print_plain(&daemon_text(status))?,
-        None => print("daemon   not running\n")?,
+    match &answer {
+        Answer::Running(status) => print_plain(&daemon_text(status))?,
+        Answer::NotRunning if !config.state.exists() => print(&format!(
+            "daemon   not running with the state directory `{}`, which does not exist\n",
+            config.state.display()
+        ))?,
+        Answer::NotRunning => print("daemon   not running\n")?,
+        Answer::Silent { reason } => print_plain(&format!("daemon   running, but {reason}\n"))?,
     }
-    let (queues, pauses) = match status.as_mut() {
-        Some(status) => (std::mem::take(&mut status.queues), std::mem::take(&mut status.pauses)),
-        None => (read_queues(config)?, read_pauses(config)?),
+    let code = code(&answer);
+    let (queues, pauses) = match answer {
+        Answer::Running(status) => (status.queues, status.pauses),
+        Answer::NotRunning | Answer::Silent { .. } => {
+            let pauses = read_pauses(config)?;
+            let queues = read_queues(config, &pauses)?;
+            let pauses = pauses.into_iter().map(|(target, pause)| PauseStatus { target, pause });
+            (queues, pauses.collect())
+        }
     };
     print(&queues_text(&queues))?;
+    print_plain(&held_text(&queues))?;
     for PauseStatus { target, pause } in &pauses {
-        let Pause { reason, since_ms, .. } = pause;
-        print_plain(&format!("paused   {target} since {}: {reason}\n", time(*since_ms)))?;
+        let Pause { reason, since_ms, by } = pause;
+        let by = by.as_str();
+        print_plain(&format!(
+            "paused   {target} by the {by} since {}: {reason}\n",
+            time(*since_ms)
+        ))?;
     }
     if config.state.join("journal.db").exists() {
         let journal = Journal::open(&config.state)?;
@@ -61,43 +93,92 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
             if text.is_empty() { "none".into() } else { text.join(", ") }
         ))?;
     }
-    Ok(code(status.as_ref()))
+    Ok(code)
 }
 
-fn code(status: Option<&Status>) -> u8 {
-    if status.is_some_and(|status| status.problems.is_empty()) { DONE } else { FAILED }
+fn code(answer: &Answer) -> u8 {
+    match answer {
+        Answer::Running(status) if status.problems.is_empty() => DONE,
+        _ => FAILED,
+    }
 }
 
-fn ask_daemon(state: &Path) -> Option<Status> {
-    let daemon = DaemonFile::read(state)?;
+/// Asks the daemon for its status.
+fn ask_daemon(state: &Path) -> Result<Answer, Failure> {
+    let daemon = DaemonFile::read(state).map_err(|error| {
+        Failure::with_hint(
+            error,
+            "run the command as the user of the daemon, or name its directory with `--state`",
+        )
+    })?;
+    let Some(daemon) = daemon else { return Ok(Answer::NotRunning) };
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(STATUS_TIMEOUT)).build().into();
-    let mut response = agent.get(format!("http://{}/status", daemon.listen)).call().ok()?;
-    serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
+    let url = format!("http://{}/status", daemon.listen);
+    let text = agent.get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+    let problem = match text {
+        Ok(text) => match serde_json::from_str(&text) {
+            Ok(status) => return Ok(Answer::Running(status)),
+            Err(_) => "answers in another form; it may have another version".to_owned(),
+        },
+        Err(error) => format!("does not answer: {error}"),
+    };
+    match state_dir::is_locked(state) {
+        true => Ok(Answer::Silent { reason: format!("{} {problem}", daemon.listen) }),
+        false => Ok(Answer::NotRunning),
+    }
 }
 
-fn read_queues(config: &Config) -> Result<Vec<QueueStatus>, Failure> {
+fn read_queues(
+    config: &Config,
+    pauses: &BTreeMap<Target, Pause>,
+) -> Result<Vec<QueueStatus>, Failure> {
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
         return Ok(Vec::new());
     }
-    let queues = config.queues(&Discovery::read(config, None).tasks);
+    let tasks = Discovery::read(config, None).tasks;
+    let queues = config.queues(&tasks);
+    let why_held = |name: &TaskName| match tasks.iter().any(|task| task.name == *name) {
+        true => {
+            "the last daemon held them; the next one releases them if the task can run".to_owned()
+        }
+        false => format!("refused: {NOT_INSTALLED}"),
+    };
     let depths = block_on(async {
         let open = Queues::inspect(&queues).await?;
         let mut depths = Vec::new();
         for queue in &queues.queues {
-            depths.push((queue.name.clone(), open.depth(&queue.name).await?).into());
+            let depth = open.depth(&queue.name).await?;
+            depths.push(QueueStatus::new(queue.name.clone(), depth, pauses, why_held));
         }
         Ok::<_, loopabull_queue::QueueError>(depths)
     })??;
     Ok(depths)
 }
 
-fn read_pauses(config: &Config) -> Result<Vec<PauseStatus>, Failure> {
+fn read_pauses(config: &Config) -> Result<BTreeMap<Target, Pause>, Failure> {
     if !config.state.join("control.db").exists() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
-    let pauses = block_on(Pauses::open(&config.state)?.list())??;
-    Ok(pauses.into_iter().map(|(target, pause)| PauseStatus { target, pause }).collect())
+    Ok(block_on(Pauses::open(&config.state)?.list())??)
+}
+
+/// Returns one line for each task that has held messages.
+fn held_text(queues: &[QueueStatus]) -> String {
+    let line = |queue: &QueueStatus, held: &HeldStatus| {
+        let HeldStatus { task, count, oldest_seconds, reason } = held;
+        let messages = counted(*count, "message", "messages");
+        let oldest = oldest_seconds.map(|seconds| {
+            let time = humantime::format_duration(Duration::from_secs(seconds));
+            format!(", the oldest for {time}")
+        });
+        let oldest = oldest.unwrap_or_default();
+        let queue = &queue.name;
+        format!("held     {messages} of task `{task}` in queue `{queue}`{oldest}: {reason}\n")
+    };
+    let lines =
+        queues.iter().flat_map(|queue| queue.held_tasks.iter().map(move |held| line(queue, held)));
+    lines.collect()
 }
 
 fn queues_text(queues: &[QueueStatus]) -> String {
@@ -128,7 +209,8 @@ fn daemon_text(status: &Status) -> String {
     if status.problems.is_empty() {
         text.push_str("daemon   ready\n");
     } else {
-        text.push_str("daemon   not ready\n");
+        let state = if status.draining { "draining" } else { "not ready" };
+        text.push_str(&format!("daemon   {state}\n"));
         for problem in &status.problems {
             text.push_str(&format!("         {problem}\n"));
         }

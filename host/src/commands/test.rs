@@ -12,7 +12,7 @@ use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
-use crate::commands::inject::{messages_in, read};
+use crate::commands::recordings::{self, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
@@ -133,7 +133,7 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
 
 fn message_in(file: &Path) -> Result<Message, Failure> {
     let text = read(file)?;
-    let message = messages_in(&text).next().context("the file contains no JSON document");
+    let message = recordings::messages(&text).next().context("the file contains no JSON document");
     let message = message
         .and_then(|message| message.map_err(anyhow::Error::msg))
         .with_context(|| format!("cannot use `{}`", file.display()))?;

@@ -7,19 +7,18 @@ use jiff::Timestamp;
 use loopabull_fedmsg::{Verifier, envelope_of_recording};
 use loopabull_model::Message;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::commands::failure::{BAD_USAGE, DONE, FAILED, Failure};
-use crate::commands::inject::read;
 use crate::commands::print_plain;
+use crate::commands::recordings::{documents, read};
 use crate::config::{Config, Verify};
 use crate::ingest::signers::{self, SignersError};
 
 /// Check the signatures of recorded fedmsg messages
 ///
-/// A file contains one or more JSON documents. Each document is a complete fedmsg body, or a
-/// message in the format of datagrepper. The routing policy, and the defaults of `--ca` and
+/// A file contains one or more JSON documents. Each document is a complete fedmsg body, a message
+/// in the format of datagrepper, an array of these, or an answer of datagrepper. The routing policy, and the defaults of `--ca` and
 /// `--crl`, are taken from the configuration. The exit status is 0 only if every message would be
 /// accepted.
 ///
@@ -107,12 +106,9 @@ fn messages(
     verifier: &Verifier,
     now: i64,
 ) -> impl Iterator<Item = Result<Message, Refused>> {
-    let mut documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    std::iter::from_fn(move || documents.next()).map(move |document| {
-        let document = document.map_err(|error| {
-            ("body-not-json", format!("{error}; the rest of the file was not read"))
-        })?;
-        envelope_of_recording(document.get().as_bytes())
+    documents(text).into_iter().map(move |document| {
+        let document = document.map_err(|error| ("body-not-json", error))?;
+        envelope_of_recording(document.as_bytes())
             .and_then(|envelope| verifier.verify(envelope, now))
             .map_err(|rejection| (rejection.reason(), rejection.to_string()))
     })

@@ -24,6 +24,8 @@ pub enum ConfigError {
     ExclusiveOrder { queue: QueueName, workers: u32 },
     #[error("`{name}` in `allowed_hosts` is not the name of a host without a port")]
     AllowedHost { name: String },
+    #[error("`{address}` is not the address of a fedmsg publisher: {reason}")]
+    Endpoint { address: String, reason: &'static str },
     #[error("the directories `state` and `{key}` overlap")]
     Nested { key: &'static str },
     #[error("the queue `workers` cannot be configured under `[queues]`")]
@@ -38,6 +40,9 @@ impl ConfigError {
                 "name the certificate of the CA with `--ca FILE`, or with `ca` under `[fedmsg]`; to \
                  accept unsigned messages from anyone, use `--unsigned` or `verify = \"off\"`",
             ),
+            Self::Endpoint { .. } => {
+                Some("write an address as `tcp://HOST:PORT` or `tcp://[IPV6]:PORT`")
+            }
             Self::RoleWithoutBroker => Some("name the broker with `--amqp-url URL`"),
             Self::Nested { .. } => Some(
                 "choose separate directories, so that playbooks cannot read the daemon's state",

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +70,36 @@ struct EndpointTable {
     heartbeat: Option<Duration>,
     #[serde(default = "idle", deserialize_with = "duration_or_off")]
     idle: Option<Duration>,
+}
+
+impl Endpoint {
+    /// Returns true if the address contains an IPv6 address.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.address.starts_with("tcp://[")
+    }
+
+    /// Returns the reason why ZeroMQ cannot connect to the address.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        if self.address.starts_with("ipc://") {
+            return None;
+        }
+        let Some(place) = self.address.strip_prefix("tcp://") else {
+            return Some("it does not begin with `tcp://` or `ipc://`");
+        };
+        let Some((host, port)) = place.rsplit_once(':') else { return Some("it has no port") };
+        let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match port.parse::<u16>() {
+            Ok(0) | Err(_) => Some("its port is not a number from 1 to 65535"),
+            Ok(_) if host.is_empty() => Some("it has no host"),
+            Ok(_) => match ip {
+                Some(ip) if ip.parse::<Ipv6Addr>().is_err() => {
+                    Some("the text in brackets is not an IPv6 address")
+                }
+                None if host.contains(':') => Some("an IPv6 address needs brackets"),
+                _ => None,
+            },
+        }
+    }
 }
 
 impl From<String> for Endpoint {
@@ -219,6 +250,31 @@ mod tests {
     fn endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
         let config: Result<Fedmsg, _> = toml::from_str(&format!("endpoints = [{text}]"));
         config.map(|config| config.endpoints).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_address_that_zeromq_cannot_use_is_explained() {
+        let problem = |address: &str| Endpoint::from(address.to_owned()).problem();
+        for address in [
+            "tcp://a.example:1",
+            "tcp://[2001:db8::1]:65535",
+            "tcp://127.0.0.1:9940",
+            "ipc:///run/bus",
+        ] {
+            assert_eq!(problem(address), None, "{address}");
+        }
+        for (address, expected) in [
+            ("127.0.0.1:1", "it does not begin with `tcp://` or `ipc://`"),
+            ("http://a:1", "it does not begin with `tcp://` or `ipc://`"),
+            ("tcp://a", "it has no port"),
+            ("tcp://a:0", "its port is not a number from 1 to 65535"),
+            ("tcp://a:x", "its port is not a number from 1 to 65535"),
+            ("tcp://:1", "it has no host"),
+            ("tcp://::1:4001", "an IPv6 address needs brackets"),
+            ("tcp://[a]:1", "the text in brackets is not an IPv6 address"),
+        ] {
+            assert_eq!(problem(address), Some(expected), "{address}");
+        }
     }
 
     #[test]

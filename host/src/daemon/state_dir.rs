@@ -48,6 +48,8 @@ pub(crate) enum StateError {
     Lock { path: PathBuf, source: std::io::Error },
     #[error("cannot kill orphaned playbook processes of `{path}`")]
     Orphans { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the daemon file `{path}`")]
+    ReadDaemonFile { path: PathBuf, source: std::io::Error },
     #[error("cannot write the daemon file `{path}`")]
     DaemonFile { path: PathBuf, source: std::io::Error },
 }
@@ -59,7 +61,9 @@ impl StateError {
             Self::InUse { .. } => {
                 Some("give each daemon its own state directory with `--state DIR`")
             }
-            Self::Shared { .. } => Some("name a directory of its own with `--state DIR`"),
+            Self::Shared { .. } => Some(
+                "name a directory of its own with `--state DIR`; if it is one, take the sticky bit from it with `chmod 0700`",
+            ),
             Self::Mode { .. } => Some("give the state directory to the user of the daemon"),
             _ => None,
         }
@@ -68,8 +72,17 @@ impl StateError {
 
 impl DaemonFile {
     /// Reads the file from a state directory. Returns none if the file is missing or invalid.
-    pub(crate) fn read(state: &Path) -> Option<Self> {
-        serde_json::from_str(&std::fs::read_to_string(Self::path(state)).ok()?).ok()
+    ///
+    /// # Errors
+    ///
+    /// If there is a state directory, and the caller may not read the file.
+    pub(crate) fn read(state: &Path) -> Result<Option<Self>, StateError> {
+        let path = Self::path(state);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(serde_json::from_str(&text).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::ReadDaemonFile { path, source }),
+        }
     }
 
     fn path(state: &Path) -> PathBuf {
@@ -140,20 +153,21 @@ fn restrict_all(path: &Path, has_other_user: bool) -> Result<(), (PathBuf, io::E
 
 /// Sets the mode of a file or directory if others have permissions that the mode does not give them.
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(found) if found.permissions().mode() & 0o077 & !mode != 0 => {
-            tracing::warn!("`{}` was accessible to other users", path.display());
-            fs::set_permissions(path, Permissions::from_mode(mode))
-        }
+    let set = fs::metadata(path).and_then(|found| {
+        let found = found.permissions().mode();
+        let is_open = found & 0o077 & !mode != 0;
         // The owner of the directory may have to let the user of playbooks in.
-        Ok(found) if mode == 0o711 && found.permissions().mode() & 0o011 != 0o011 => {
-            fs::set_permissions(path, Permissions::from_mode(mode))
+        let is_closed = mode == 0o711 && found & 0o011 != 0o011;
+        if is_open {
+            tracing::warn!("`{}` was accessible to other users", path.display());
         }
-        Ok(_) => Ok(()),
-        // Another process may have removed a file of its own.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
+        if is_open || is_closed {
+            return fs::set_permissions(path, Permissions::from_mode(mode));
+        }
+        Ok(())
+    });
+    // Another process may have removed a file of its own, such as the log of a database that it closed.
+    set.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Locks the state directory for this daemon until the returned file is closed.
@@ -175,6 +189,12 @@ pub(crate) async fn lock(path: &Path) -> Result<File, StateError> {
             Err(TryLockError::Error(source)) => return Err(cannot(source)),
         }
     }
+}
+
+/// Returns true if a daemon holds the lock of a state directory.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let file = File::open(path.join("daemon.lock"));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Kills the playbook processes that a killed daemon left running, before the messages of these

@@ -5,12 +5,15 @@
 //! for a moment and never over an `await`.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use loopabull_model::{MessageId, QueueName, Run, TaskName};
 use loopabull_queue::Delivery;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+/// The time that a source may need to connect, or to connect again, before the daemon is not ready.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The current activity of the daemon.
 #[derive(Debug, Default)]
@@ -46,13 +49,15 @@ pub(crate) struct Processing {
 }
 
 /// A source: the number of its messages, and the state of its connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct SourceActivity {
     pub received: u64,
     /// Time at which the last message was received.
     pub last: Option<Instant>,
     /// State of the connection. None until the source reports it for the first time.
     pub link: Option<Link>,
+    /// Time since when the source is not connected. None while it is connected.
+    pub unconnected_since: Option<Instant>,
 }
 
 /// The state of the connection to a source.
@@ -89,7 +94,13 @@ impl Activity {
 
     /// Adds a source without messages.
     pub(crate) fn add_source(&self, name: &str) {
-        self.state.lock().sources.insert(name.to_owned(), SourceActivity::default());
+        let source = SourceActivity {
+            received: 0,
+            last: None,
+            link: None,
+            unconnected_since: Some(Instant::now()),
+        };
+        self.state.lock().sources.insert(name.to_owned(), source);
     }
 
     /// Counts a message that a source received.
@@ -103,6 +114,10 @@ impl Activity {
     /// Sets the state of the connection to a source.
     pub(crate) fn set_link(&self, source: &str, link: Link) {
         if let Some(source) = self.state.lock().sources.get_mut(source) {
+            source.unconnected_since = match link {
+                Link::Connected => None,
+                Link::Lost(_) => source.unconnected_since.or_else(|| Some(Instant::now())),
+            };
             source.link = Some(link);
         }
     }
@@ -130,6 +145,22 @@ impl Activity {
         };
         self.set_processing(worker, Some(processing));
         Busy { activity: self, worker }
+    }
+
+    /// Returns one line for each source that has not been connected for [`CONNECT_LIMIT`].
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let problem = |(name, source): (&String, &SourceActivity)| {
+            let time = source.unconnected_since?.elapsed();
+            let reason = match &source.link {
+                Some(Link::Lost(reason)) => format!(": {reason}"),
+                Some(Link::Connected) | None => String::new(),
+            };
+            let seconds = Duration::from_secs(time.as_secs());
+            let seconds = humantime::format_duration(seconds);
+            (time >= CONNECT_LIMIT).then(|| format!("{name}: not connected for {seconds}{reason}"))
+        };
+        state.sources.iter().filter_map(problem).collect()
     }
 
     /// Returns a copy of the current activity.

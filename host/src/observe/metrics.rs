@@ -254,7 +254,7 @@ impl Metrics {
         };
         set("waiting", depth.waiting);
         set("delayed", depth.delayed);
-        set("held", depth.held);
+        set("held", depth.held_count());
         set("dead", depth.dead);
         if let Some(claimed) = depth.claimed {
             set("claimed", claimed);

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use loopabull_model::{Pause, QueueName, Target};
+use loopabull_model::{Pause, QueueName, Target, TaskName};
 use loopabull_queue::Depth;
 use serde::{Deserialize, Serialize};
 
 use crate::observe::activity::{
     Counts, Link, Processing, Snapshot, SourceActivity, WorkerActivity,
 };
+use crate::observe::warnings::warnings;
 
 /// The status of the daemon.
 #[derive(Debug, Deserialize, Serialize)]
@@ -18,8 +19,12 @@ pub(crate) struct Status {
     pub queues: Vec<QueueStatus>,
     pub pauses: Vec<PauseStatus>,
     pub counts: Counts,
+    /// True while the daemon waits for its last runs before it exits.
+    pub draining: bool,
     /// One line for each problem, as `/readyz` shows them.
     pub problems: Vec<String>,
+    /// One line for each warning, as `/warnings` shows them.
+    pub warnings: Vec<String>,
 }
 
 /// A worker and the delivery that it processes.
@@ -67,30 +72,53 @@ pub(crate) struct QueueStatus {
     pub delayed: u64,
     /// Time until the last delayed entry is due, in seconds.
     pub longest_delay_seconds: Option<u64>,
+    /// Number of held messages of all tasks.
     pub held: u64,
+    pub held_tasks: Vec<HeldStatus>,
     pub claimed: Option<u64>,
     pub dead: u64,
     pub oldest_seconds: Option<u64>,
 }
 
+/// The held messages of a task in a queue.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct HeldStatus {
+    pub task: TaskName,
+    pub count: u64,
+    /// Time that the oldest message has been in the queue. None for RabbitMQ.
+    pub oldest_seconds: Option<u64>,
+    /// Reason why the messages are held.
+    pub reason: String,
+}
+
 impl Status {
-    /// Returns the status. `depths` contains only the queues whose depth could be read.
+    /// Returns the status. `depths` contains only the queues whose depth could be read. `why_held` returns the reason
+    /// why messages of a task that is not paused are held.
     pub(crate) fn new(
         activity: Snapshot,
         depths: Vec<(QueueName, Depth)>,
         pauses: &BTreeMap<Target, Pause>,
+        why_held: impl Fn(&TaskName) -> String,
+        draining: bool,
         problems: Vec<String>,
     ) -> Self {
+        let warnings = warnings(&depths, pauses);
+        let queues = depths
+            .into_iter()
+            .map(|(name, depth)| QueueStatus::new(name, depth, pauses, &why_held))
+            .collect();
         let pauses = pauses
             .iter()
             .map(|(target, pause)| PauseStatus { target: target.clone(), pause: pause.clone() });
         Self {
             workers: activity.workers.into_iter().map(WorkerStatus::from).collect(),
             sources: activity.sources.into_iter().map(SourceStatus::from).collect(),
-            queues: depths.into_iter().map(QueueStatus::from).collect(),
+            queues,
             pauses: pauses.collect(),
             counts: activity.counts,
+            draining,
             problems,
+            warnings,
         }
     }
 }
@@ -128,13 +156,31 @@ impl From<(String, SourceActivity)> for SourceStatus {
     }
 }
 
-impl From<(QueueName, Depth)> for QueueStatus {
-    fn from((name, depth): (QueueName, Depth)) -> Self {
+impl QueueStatus {
+    /// Returns the status of a queue. `why_held` returns the reason why messages of a task that is not paused are
+    /// held.
+    pub(crate) fn new(
+        name: QueueName,
+        depth: Depth,
+        pauses: &BTreeMap<Target, Pause>,
+        why_held: impl Fn(&TaskName) -> String,
+    ) -> Self {
+        let reason = |task: &TaskName| match pauses.get(&Target::Task(task.clone())) {
+            Some(pause) => format!("paused by the {}: {}", pause.by.as_str(), pause.reason),
+            None => why_held(task),
+        };
+        let held_tasks = depth.held.iter().map(|(task, held)| HeldStatus {
+            task: task.clone(),
+            count: held.count,
+            oldest_seconds: held.oldest.map(|oldest| oldest.as_secs()),
+            reason: reason(task),
+        });
         Self {
             name,
+            held: depth.held_count(),
+            held_tasks: held_tasks.collect(),
             delayed: depth.delayed,
             longest_delay_seconds: depth.longest_delay.map(|delay| delay.as_secs()),
-            held: depth.held,
             waiting: depth.waiting,
             claimed: depth.claimed,
             dead: depth.dead,

@@ -41,14 +41,8 @@ pub struct Version(pub u32, pub u32, pub u32);
 
 impl Broker {
     /// Reads the URL of a broker: `amqp://user:password@host:port/vhost`, or `amqps://…`. An empty vhost
-    /// stays empty.
+    /// means `/`, as in the Python packages pika, kombu and fedora-messaging.
     pub fn new(url: &str) -> Result<Self, AmqpError> {
-        Ok(Self::from_uri(parse(url)?))
-    }
-
-    /// Reads the URL of a broker. An empty vhost means `/`, as in the Python packages pika and
-    /// fedora-messaging.
-    pub fn with_default_vhost(url: &str) -> Result<Self, AmqpError> {
         let mut uri = parse(url)?;
         if uri.vhost.is_empty() {
             uri.vhost = "/".to_owned();
@@ -82,7 +76,13 @@ impl Broker {
     fn from_uri(mut uri: AMQPUri) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_INTERVAL_S);
         let authority = &uri.authority;
-        let name = format!("{}:{}/{}", authority.host, authority.port, uri.vhost);
+        let host = match authority.host.contains(':') {
+            true => format!("[{}]", authority.host),
+            false => authority.host.clone(),
+        };
+        // As in a URL, so that the vhost `/` can be seen.
+        let vhost = uri.vhost.replace('/', "%2F");
+        let name = format!("{host}:{}/{vhost}", authority.port);
         Self { uri, name, tls: None, client_properties: Vec::new() }
     }
 
@@ -244,20 +244,20 @@ mod tests {
         check(b"\x07versionS\0\0\0\x0b4.0.0-rc.1x", Some(Version(4, 0, 0)));
     }
 
-    fn check_default_vhost(url: &str, expected: &str) {
-        assert_eq!(Broker::with_default_vhost(url).unwrap().name, expected);
+    fn check_name(url: &str, expected: &str) {
+        assert_eq!(Broker::new(url).unwrap().name, expected);
     }
 
     #[test]
     fn a_url_names_the_same_broker_as_in_the_python_package() {
-        check_default_vhost("amqp://?connection_attempts=3&retry_delay=5", "localhost:5672//");
-        check_default_vhost(
+        check_name("amqp://?connection_attempts=3&retry_delay=5", "localhost:5672/%2F");
+        check_name(
             "amqps://fedora:@example.org/%2Fpublic_pubsub",
-            "example.org:5671//public_pubsub",
+            "example.org:5671/%2Fpublic_pubsub",
         );
-        check_default_vhost("amqp://example.org/", "example.org:5672//");
-        check_default_vhost("amqp://u:p@[2001:db8::1]:77/v", "2001:db8::1:77/v");
-        check_default_vhost("amqp://127.0.0.1", "127.0.0.1:5672//");
+        check_name("amqp://example.org/", "example.org:5672/%2F");
+        check_name("amqp://u:p@[2001:db8::1]:77/v", "[2001:db8::1]:77/v");
+        check_name("amqp://127.0.0.1", "127.0.0.1:5672/%2F");
     }
 
     #[test]

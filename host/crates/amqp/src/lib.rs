@@ -23,5 +23,5 @@ pub use error::AmqpError;
 pub use publishers::{Publication, Published};
 pub use session::Session;
 pub use supervisor::Supervisor;
-pub use table::{Argument, integer, scalar_text, table_from_arguments, table_size, text};
+pub use table::{Argument, integer, table_from_arguments, table_size, text};
 pub use tls::{TlsError, TlsFiles};

@@ -21,7 +21,7 @@ pub enum Argument {
 }
 
 /// Returns a string, an integer or a boolean as text. Returns `None` for a value of another type.
-pub fn scalar_text(value: &AMQPValue) -> Option<String> {
+fn scalar_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(text.to_string()),
         AMQPValue::Boolean(value) => Some(value.to_string()),
@@ -36,7 +36,9 @@ pub fn scalar_text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// Returns any value as text. Strings, integers and booleans are plain text. All other values are JSON.
+/// Returns any value as text. Strings, integers and booleans are plain text, a timestamp is its seconds since
+/// 1970, and bytes are their UTF-8 text, or hexadecimal digits if they are not UTF-8. All other values are JSON, with the
+/// same forms inside.
 pub fn text(value: &AMQPValue) -> String {
     match scalar_text(value) {
         Some(text) => text,
@@ -130,7 +132,10 @@ fn json(value: &AMQPValue, depth: u32) -> Value {
         AMQPValue::ShortString(text) => text.as_str().into(),
         AMQPValue::LongString(text) => text.to_string().into(),
         AMQPValue::Timestamp(seconds) => (*seconds).into(),
-        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::ByteArray(bytes) => match str::from_utf8(bytes.as_slice()) {
+            Ok(text) => text.into(),
+            Err(_) => hex::encode(bytes.as_slice()).into(),
+        },
         AMQPValue::Void => Value::Null,
         AMQPValue::FieldArray(array) => {
             array.as_slice().iter().map(|value| json(value, depth + 1)).collect()
@@ -163,6 +168,8 @@ mod tests {
         check(AMQPValue::Timestamp(7), "7");
         check(AMQPValue::Double(1.5), "1.5");
         check(AMQPValue::Void, "null");
+        check(AMQPValue::ByteArray(b"ab".to_vec().into()), "ab");
+        check(AMQPValue::ByteArray(vec![0xff, 0xfe].into()), "fffe");
         let mut inner = FieldTable::default();
         inner.insert("k".into(), AMQPValue::LongString("v".into()));
         let list = vec![AMQPValue::FieldTable(inner), AMQPValue::LongLongInt(i64::MAX)];

@@ -224,7 +224,7 @@ impl Task {
 
 /// Returns the broker to which the Python package would connect with the same settings.
 fn broker(config: &BusConfig) -> Result<Broker, AmqpError> {
-    let mut broker = Broker::with_default_vhost(&config.amqp_url)?
+    let mut broker = Broker::new(&config.amqp_url)?
         .with_tls(&config.tls)
         .with_client_property("product", "loopabull-host")?
         .with_client_property("version", env!("CARGO_PKG_VERSION"))?;

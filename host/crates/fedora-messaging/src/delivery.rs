@@ -16,7 +16,7 @@ pub struct BusDelivery {
     pub routing_key: String,
     pub exchange: String,
     pub message_id: Option<String>,
-    /// All headers. Strings, integers and booleans are plain text. All other values are JSON.
+    /// All headers, as text in the forms of [`loopabull_amqp::text`].
     pub headers: Vec<(String, String)>,
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,

@@ -205,14 +205,8 @@ impl<'a> File<'a> {
         let mut properties = BTreeMap::new();
         for (name, value) in given {
             let key = format!("client_properties.{name}");
-            let value = match value {
-                Argument::Text(text) => text,
-                Argument::Boolean(value) => value.to_string(),
-                Argument::Integer(value) => value.to_string(),
-                Argument::List(_) | Argument::Table(_) => {
-                    return Err(self.error(&key, "expected text, an integer, true or false"));
-                }
-            };
+            let expected = "expected text, an integer, true, false, or a list of these";
+            let value = property(&value).ok_or_else(|| self.error(&key, expected))?;
             match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
                 Some((_, original)) if value.starts_with(original) => (),
                 Some(_) => {
@@ -296,6 +290,18 @@ impl<'a> File<'a> {
     }
 }
 
+/// Returns a client property as text. The items of a list are separated by commas, as in
+/// `app_contacts_email` of the file that fedora-messaging installs for Fedora's broker.
+fn property(value: &Argument) -> Option<String> {
+    Some(match value {
+        Argument::Text(text) => text.clone(),
+        Argument::Boolean(value) => value.to_string(),
+        Argument::Integer(value) => value.to_string(),
+        Argument::List(items) => items.iter().map(property).collect::<Option<Vec<_>>>()?.join(", "),
+        Argument::Table(_) => return None,
+    })
+}
+
 fn ten() -> u16 {
     10
 }
@@ -326,6 +332,21 @@ mod tests {
         check_refused(
             "[[bindings]]\nexchange = 'e'\nrouting_keys = 'a'",
             "cannot use the key `bindings[0]` in `/etc/c.toml`: invalid type: string \"a\", expected a sequence",
+        );
+    }
+
+    /// As in `/etc/fedora-messaging/fedora.toml` of fedora-messaging 3.9.
+    #[test]
+    fn a_client_property_may_be_a_list() {
+        let text = "[client_properties]\napp = 'Example'\n\
+                    app_contacts_email = ['a@example.org', 'b@example.org']\n";
+        let buses = BusConfig::from_python_config(text, Path::new("/etc/c.toml")).unwrap();
+        let email = &buses[0].client_properties["app_contacts_email"];
+        assert_eq!(email, "a@example.org, b@example.org");
+        check_refused(
+            "[client_properties]\napp = { a = 1 }",
+            "cannot use the key `client_properties.app` in `/etc/c.toml`: expected text, an integer, true, \
+             false, or a list of these",
         );
     }
 

@@ -1,11 +1,12 @@
 //! The number of entries in a queue, by state.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loopabull_model::{QueueName, TaskName};
 
 /// The number of entries in a queue, by state.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Depth {
     /// Number of entries that wait for a worker.
     pub waiting: u64,
@@ -14,8 +15,8 @@ pub struct Depth {
     /// Time until the last of these entries is due. `None` if there are none, and for RabbitMQ, which does not
     /// report this time to clients.
     pub longest_delay: Option<Duration>,
-    /// Number of entries that wait for their paused task to be resumed.
-    pub held: u64,
+    /// Entries that are held because their task is paused or must not run, by task.
+    pub held: BTreeMap<TaskName, Held>,
     /// Number of delivered entries that are not settled. `None` for RabbitMQ, which does not report this
     /// number to clients.
     pub claimed: Option<u64>,
@@ -24,6 +25,23 @@ pub struct Depth {
     /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, and for RabbitMQ,
     /// which does not report this time to clients.
     pub oldest: Option<Duration>,
+}
+
+/// The held entries of a task.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Held {
+    /// Number of entries.
+    pub count: u64,
+    /// Time that the oldest of them has spent in the queue. `None` for RabbitMQ, which does not report this
+    /// time to clients.
+    pub oldest: Option<Duration>,
+}
+
+impl Depth {
+    /// Returns the number of held entries of all tasks.
+    pub fn held_count(&self) -> u64 {
+        self.held.values().map(|held| held.count).sum()
+    }
 }
 
 /// The held entries of a task that are released.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{now_ms, steady_ms};
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivered::DeliveredEntry;
-use crate::depth::{Depth, HeldTask, Release};
+use crate::depth::{Depth, Held, HeldTask, Release};
 use crate::error::QueueError;
 
 pub(crate) use claim::Claim;
@@ -131,26 +131,33 @@ impl Embedded {
                 .prepare(
                     "SELECT CASE WHEN state = 'waiting' AND due_ms <> queued_ms AND due_ms > ?2
                                  THEN 'delayed' ELSE state END AS what,
+                         CASE state WHEN 'held' THEN task END AS held,
                          count(*), min(queued_ms), max(due_ms)
-                     FROM entries WHERE queue = ?1 GROUP BY what",
+                     FROM entries WHERE queue = ?1 GROUP BY what, held",
                 )?
                 .query_map(params![queue, steady], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
                 })?
-                .collect::<rusqlite::Result<Vec<(String, u64, i64, i64)>>>()
+                .collect::<rusqlite::Result<Vec<(String, Option<String>, u64, i64, i64)>>>()
         };
         let mut depth = Depth { claimed: Some(0), ..Depth::default() };
-        for (state, count, oldest, last_due) in self.store.read(count).await? {
+        for (state, task, count, oldest, last_due) in self.store.read(count).await? {
+            let oldest = milliseconds(now.saturating_sub(oldest));
             match state.as_str() {
                 "waiting" => {
                     depth.waiting = count;
-                    depth.oldest = Some(milliseconds(now.saturating_sub(oldest)));
+                    depth.oldest = Some(oldest);
                 }
                 "delayed" => {
                     depth.delayed = count;
                     depth.longest_delay = Some(milliseconds(last_due.saturating_sub(steady)));
                 }
-                "held" => depth.held = count,
+                "held" => {
+                    // An entry is stored with a valid name of its task.
+                    if let Some(task) = task.and_then(|task| TaskName::try_from(task).ok()) {
+                        depth.held.insert(task, Held { count, oldest: Some(oldest) });
+                    }
+                }
                 "claimed" => depth.claimed = Some(count),
                 _ => depth.dead = count,
             }

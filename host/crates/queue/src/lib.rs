@@ -29,7 +29,7 @@ pub use config::{Backend, Config, QueueConfig, RabbitMqConfig};
 pub use dead_letter::{DeadLetter, DeathRecord, MAX_OUTPUT, Verdict};
 pub use delivered::DeliveredEntry;
 pub use delivery::{Delivery, Received};
-pub use depth::{Depth, HeldTask, Release};
+pub use depth::{Depth, Held, HeldTask, Release};
 pub use error::QueueError;
 pub use loopabull_amqp::AmqpError;
 pub use loopabull_backoff::Backoff;

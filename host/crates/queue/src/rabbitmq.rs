@@ -36,7 +36,7 @@ use loopabull_model::{Entry, QueueName, TaskName};
 
 use crate::config::{QueueConfig, RabbitMqConfig};
 use crate::dead_letter::{DeadLetter, Verdict};
-use crate::depth::{Depth, HeldTask, Release};
+use crate::depth::{Depth, Held, HeldTask, Release};
 use crate::error::QueueError;
 use outgoing::Outgoing;
 use shared::Shared;
@@ -126,8 +126,11 @@ impl RabbitMq {
             }
         }
         for task in self.shared.held.tasks_of(queue) {
-            let held = QueueRole::Held(task);
-            depth.held += self.shared.count(&session, queue, &held).await?.unwrap_or(0);
+            let role = QueueRole::Held(task.clone());
+            let count = self.shared.count(&session, queue, &role).await?.unwrap_or(0);
+            if count > 0 {
+                depth.held.insert(task, Held { count, oldest: None });
+            }
         }
         Ok(depth)
     }

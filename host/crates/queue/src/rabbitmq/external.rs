@@ -16,7 +16,7 @@ pub struct External {
     pub routing_key: String,
     /// AMQP property `message-id`.
     pub message_id: Option<String>,
-    /// Headers whose values are strings, integers or booleans, as text.
+    /// All headers, as text in the forms of [`loopabull_amqp::text`].
     pub headers: Vec<(String, String)>,
     claim: Claim,
 }
@@ -28,7 +28,7 @@ impl External {
             body: raw.data.clone(),
             routing_key: headers.routing_key().unwrap_or_else(|| raw.routing_key.to_string()),
             message_id: raw.properties.message_id().as_ref().map(ToString::to_string),
-            headers: headers.scalars(),
+            headers: headers.texts(),
             claim,
         }
     }

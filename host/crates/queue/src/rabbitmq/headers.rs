@@ -2,7 +2,7 @@
 
 use lapin::message::Delivery as RawDelivery;
 use lapin::types::AMQPValue;
-use loopabull_amqp::{integer, scalar_text};
+use loopabull_amqp::integer;
 use loopabull_model::EntryId;
 
 use crate::dead_letter::DeathRecord;
@@ -51,11 +51,11 @@ impl Headers<'_> {
         self.value(name).map_or(0, integer)
     }
 
-    /// Returns all headers whose values are strings, integers or booleans, as text.
-    pub(super) fn scalars(&self) -> Vec<(String, String)> {
+    /// Returns all headers as text, in the forms of [`loopabull_amqp::text`].
+    pub(super) fn texts(&self) -> Vec<(String, String)> {
         let table = self.0.properties.headers().as_ref();
         let headers = table.into_iter().flat_map(|table| table.inner());
-        headers.filter_map(|(name, value)| Some((name.to_string(), scalar_text(value)?))).collect()
+        headers.map(|(name, value)| (name.to_string(), loopabull_amqp::text(value))).collect()
     }
 
     pub(super) fn attempts(&self) -> u32 {

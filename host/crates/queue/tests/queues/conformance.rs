@@ -361,14 +361,14 @@ async fn a_held_entry_waits_for_its_task_and_other_tasks_continue(fixture: Fixtu
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, other);
     delivery.settle(&Settlement::Ack).await.unwrap();
-    wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
+    wait_for(&queues, |depth| (depth.waiting, depth.held_count()) == (0, 1)).await;
     // Releasing another task does not affect the held entry.
     release(&queues, &other.task).await;
     publish(&queues, [3]).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.entry, entry(3));
     delivery.settle(&Settlement::Ack).await.unwrap();
-    wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 1)).await;
+    wait_for(&queues, |depth| (depth.waiting, depth.held_count()) == (0, 1)).await;
     release(&queues, &entry(1).task).await;
     let delivery = receive(&mut consumer).await;
     assert_eq!((&delivery.entry, delivery.attempt), (&entry(1), 1));
@@ -383,7 +383,7 @@ async fn held_entries_are_delivered_before_later_entries(fixture: Fixture) {
         delivery.settle(&Settlement::Hold).await.unwrap();
     }
     publish(&queues, 3..6).await;
-    wait_for(&queues, |depth| depth.held == 3).await;
+    wait_for(&queues, |depth| depth.held_count() == 3).await;
     release(&queues, &entry(0).task).await;
     consumer.close().await.unwrap();
     let mut consumer = consume(&queues).await;
@@ -425,7 +425,7 @@ async fn a_task_that_is_paused_again_keeps_its_held_entries(fixture: Fixture) {
         }
     };
     let held = async {
-        wait_for(&queues, |depth| (depth.waiting, depth.held) == (0, 3)).await;
+        wait_for(&queues, |depth| (depth.waiting, depth.held_count()) == (0, 3)).await;
         stop.cancel();
     };
     tokio::join!(hold_all, held);
@@ -447,13 +447,13 @@ async fn one_held_entry_can_be_released_alone(fixture: Fixture) {
     for _ in 1..=3 {
         receive(&mut consumer).await.settle(&Settlement::Hold).await.unwrap();
     }
-    wait_for(&queues, |depth| depth.held == 3).await;
+    wait_for(&queues, |depth| depth.held_count() == 3).await;
     let task = entry(1).task;
     release_some(&queues, &task, Release::One).await;
     let first = receive(&mut consumer).await;
     assert_eq!(first.entry, entry(1));
     first.settle(&Settlement::Ack).await.unwrap();
-    wait_for(&queues, |depth| (depth.held, depth.waiting) == (2, 0)).await;
+    wait_for(&queues, |depth| (depth.held_count(), depth.waiting) == (2, 0)).await;
     release_some(&queues, &task, Release::All).await;
     for number in 2..=3 {
         let delivery = receive(&mut consumer).await;

@@ -406,7 +406,7 @@ async fn headers_that_do_not_fit_into_a_frame_do_not_end_the_connection() {
 async fn a_broker_that_cannot_be_reached_is_an_error_that_names_it() {
     let url = "amqp://user:secret@127.0.0.1:1/%2f";
     let error = Queues::open(&config(url, 1)).await.unwrap_err().to_string();
-    assert_eq!(error, "RabbitMQ at `127.0.0.1:1//`: cannot connect");
+    assert_eq!(error, "RabbitMQ at `127.0.0.1:1/%2F`: cannot connect");
 }
 
 /// The connection stays open, but no data arrives. Lapin's stream does not end, so a waiting worker learns

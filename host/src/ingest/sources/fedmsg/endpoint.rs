@@ -158,6 +158,8 @@ fn connect(
     socket.set_maxmsgsize(MAX_FRAME)?;
     socket.set_rcvhwm(HIGH_WATER_MARK)?;
     socket.set_linger(0)?;
+    // With this option ZeroMQ resolves a name to an IPv6 address if there is one, and tries no IPv4 address.
+    socket.set_ipv6(config.is_ipv6())?;
     socket.set_connect_timeout(millis(CONNECT_TIMEOUT))?;
     socket.set_handshake_ivl(millis(HANDSHAKE_TIMEOUT))?;
     socket.set_reconnect_ivl(millis(RECONNECT_INTERVALS[0]))?;
