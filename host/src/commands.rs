@@ -9,6 +9,7 @@ pub(crate) mod daemon;
 pub(crate) mod dead_letters;
 pub(crate) mod failure;
 pub(crate) mod inject;
+mod learn;
 pub(crate) mod pause;
 mod publisher;
 mod recordings;

@@ -91,10 +91,14 @@ impl Web {
         if self.drain.is_cancelled() {
             problems.push("draining: no new messages are received".to_owned());
         }
-        if depths.len() < self.names.len() {
-            problems.push("queue: cannot read the depth of at least one queue".to_owned());
-        }
+        problems.extend(self.unread(depths));
         problems
+    }
+
+    /// Returns a line if the depth of a queue could not be read.
+    fn unread(&self, depths: &[(QueueName, Depth)]) -> Option<String> {
+        (depths.len() < self.names.len())
+            .then(|| "queue: cannot read the depth of at least one queue".to_owned())
     }
 }
 
@@ -132,7 +136,10 @@ async fn readyz(State(web): State<Arc<Web>>) -> Response {
 }
 
 async fn show_warnings(State(web): State<Arc<Web>>) -> Response {
-    list(&warnings::warnings(&web.depths().await, &web.pauses.current()), "no warnings\n")
+    let depths = web.depths().await;
+    let mut lines = warnings::warnings(&depths, &web.pauses.current());
+    lines.extend(web.unread(&depths));
+    list(&lines, "no warnings\n")
 }
 
 /// Returns a response with one line for each item, or with `none` if there are no items.
@@ -155,7 +162,7 @@ async fn status(State(web): State<Arc<Web>>) -> Response {
     let (problems, catalog) = (web.problems(&depths), web.catalog.get());
     let why_held = |task: &TaskName| match catalog.refused(task) {
         Some(reason) => format!("refused: {reason}"),
-        None => "about to be released".to_owned(),
+        None => "held by another host, or about to be released".to_owned(),
     };
     let draining = web.drain.is_cancelled();
     let status = Status::new(activity, depths, &web.pauses.current(), why_held, draining, problems);

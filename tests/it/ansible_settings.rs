@@ -140,3 +140,83 @@ fn a_configuration_that_ansible_cannot_read_is_a_problem() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("problem: `a.yml`") && said.contains("many"), "{said}");
 }
+
+/// No host matches the limit now. That is no fault of the playbook.
+#[test]
+fn a_limit_that_matches_no_host_is_a_run_without_hosts() {
+    for ansible in ansible_playbooks() {
+        let host = host();
+        let config = format!("[playbook]\nansible_playbook = '{}'\n", ansible.display());
+        host.write("loopabull.toml", config);
+        let check = |no_hosts: &str, code: i32, end: &str| {
+            let manifest = format!("[ansible]\nlimit = 'web*'\nno_hosts = '{no_hosts}'\n");
+            host.add_playbook("a", &manifest, "    - ping:\n");
+            let flags = ["--config", "loopabull.toml"];
+            let output = host.run(&[&flags[..], &["test", "a", "message.json"]].concat());
+            let said = text(&output.stdout);
+            assert!(output.status.code() == Some(code) && said.ends_with(end), "{said}");
+            assert!(host.run(&[&flags[..], &["check"]].concat()).status.success());
+        };
+        check("success", 0, "a on message m-1: success\n");
+        check(
+            "failure",
+            1,
+            "a on message m-1: no-hosts: no play matched a host, so nothing was done\n",
+        );
+    }
+}
+
+/// A script that starts Ansible hides its settings. Then the configuration is left alone.
+#[test]
+fn a_configuration_counts_although_ansible_cannot_be_asked() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = host();
+    let wrapper = host.path("wrapper");
+    fs::write(&wrapper, "#!/bin/sh\nexec /usr/bin/ansible-playbook \"$@\"\n").unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    host.write(
+        "loopabull.toml",
+        format!("[playbook]\nansible_playbook = '{}'\n", wrapper.display()),
+    );
+    host.write("playbooks/web", "[web]\none ansible_connection=local\n");
+    host.write(
+        "playbooks/ansible.cfg",
+        "[defaults]\ninventory = web\n[ssh_connection]\nssh_args = -o ProxyJump=bastion\n",
+    );
+    let (got, _) = run(&host, &["--config", "loopabull.toml"], "web", "");
+    assert_eq!((&got["host"], &got["ssh"]), (&json!("one"), &json!("-o ProxyJump=bastion")));
+}
+
+/// The configuration changes while the daemon runs. Each run uses the one that it found.
+#[test]
+fn a_changed_configuration_counts_for_the_next_run() {
+    let host = host();
+    for name in ["one", "two"] {
+        host.write(&format!("playbooks/{name}"), format!("{name} ansible_connection=local\n"));
+    }
+    let config = |name: &str| {
+        // A file of the same size and time, as tools for configurations write it.
+        let new = host.path("new.cfg");
+        fs::write(&new, format!("[defaults]\ninventory = {name}\n")).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
+        fs::rename(new, host.path("playbooks/ansible.cfg")).unwrap();
+    };
+    let tasks = format!(
+        "    - shell: echo {{{{ inventory_hostname }}}} >> {}\n",
+        host.shared("hosts").display()
+    );
+    config("one");
+    host.write("playbooks/a.toml", "");
+    host.add_playbook("a", "", &tasks);
+    let play = fs::read_to_string(host.path("playbooks/a.yml")).unwrap();
+    host.write("playbooks/a.yml", play.replace("hosts: localhost", "hosts: all"));
+    let daemon = host.start(&["--workers", "1"]);
+    for (id, name) in [("m-1", "one"), ("m-2", "one"), ("m-3", "two"), ("m-4", "one")] {
+        config(name);
+        host.inject(&[message(id, "a", "{}")]);
+        daemon.wait_until_idle();
+    }
+    daemon.stop();
+    assert_eq!(fs::read_to_string(host.shared("hosts")).unwrap(), "one\none\ntwo\none\n");
+}

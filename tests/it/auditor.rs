@@ -2,7 +2,7 @@
 //! From the logs, the oracle of `tests/testbed` finds lost and repeated messages.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -73,6 +73,11 @@ impl Auditor {
         );
         host.write("playbooks/record.toml", manifest);
         host
+    }
+
+    /// Returns the path of the script that the daemon takes for `ansible-playbook`.
+    pub(crate) fn script(&self) -> &Path {
+        &self.script
     }
 
     /// Returns the flags of every command, followed by `more`.

@@ -36,6 +36,24 @@ fn plan_changes_nothing_and_apply_creates_missing_queues() {
 }
 
 #[test]
+fn a_first_start_on_an_empty_broker_logs_no_error() {
+    let vhost = Rabbit::shared().vhost();
+    let (url, host) = (vhost.url(), TestHost::new());
+    host.add_guest("good", "x", "queue = 'slow'", "i32.const 0");
+    let daemon = host.start(&["--amqp-url", &url]);
+    let (_, said) = run(&host, &["send", "x", "{}"], &url);
+    assert!(said.contains("is queued for `good`"), "{said}");
+    daemon.wait_until_idle();
+    daemon.stop();
+    for line in host.log().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let level = line["level"].as_str().unwrap();
+        assert!(matches!(level, "INFO" | "DEBUG"), "{line}");
+    }
+    assert!(host.log().contains("INFO"));
+}
+
+#[test]
 fn a_queue_that_differs_from_our_declaration_is_reported_and_used() {
     let vhost = Rabbit::shared().vhost();
     let (url, host) = (vhost.url(), TestHost::new());

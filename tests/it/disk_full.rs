@@ -9,13 +9,14 @@ use crate::auditor::Auditor;
 use crate::test_host::wait_for;
 
 /// A small file system. It is unmounted on drop. Mounting needs root.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(path: &Path) -> Self {
+    /// Mounts a file system of this size, such as `4m`.
+    pub(crate) fn mount(path: &Path, size: &str) -> Self {
         std::fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"])
             .arg(path)
             .status()
             .unwrap();
@@ -24,13 +25,13 @@ impl Small {
     }
 
     /// Fills the remaining space.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         let block = [b'x'; 4096];
         while std::io::Write::write_all(&mut file, &block).is_ok() {}
     }
 
-    fn empty(&self) {
+    pub(crate) fn empty(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
@@ -44,7 +45,7 @@ impl Drop for Small {
 fn check(flags: &[&str]) {
     let auditor = Auditor::new(flags, 5);
     let host = auditor.host();
-    let small = Small::mount(&host.path("state"));
+    let small = Small::mount(&host.path("state"), "4m");
     let daemon = auditor.start(&host, &["--workers", "2"]);
     auditor.publish(&host, 0..40, r#"{"sleep_ms":200}"#);
     auditor.wait_for_starts(4);

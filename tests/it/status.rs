@@ -63,7 +63,7 @@ fn a_source_that_is_not_connected_is_a_problem() {
         (code == 503).then_some(said)
     });
     assert!(
-        said.contains("127.0.0.1:1: not connected for 3") && said.contains("cannot connect"),
+        said.contains("127.0.0.1:1: unavailable for 3") && said.contains("cannot connect"),
         "{said}"
     );
     assert!(!said.contains(&here.endpoint), "{said}");

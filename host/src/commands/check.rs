@@ -1,5 +1,6 @@
 //! The command `check` checks the configuration, the tasks and the queue without starting the daemon.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
+use crate::commands::learn;
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
@@ -27,10 +29,18 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(30);
 /// Compiles the components, checks the playbooks with Ansible, opens the queue, and prints the topics,
 /// limits and grants of each task. The exit status is 0 only if there is no problem.
 #[derive(Debug, Args)]
-pub(crate) struct CheckArgs {}
+pub(crate) struct CheckArgs {
+    /// Run this playbook once on a message, in Ansible's check mode and without the limits on files and ports, and
+    /// print the grants that it needs
+    #[arg(long, num_args = 2, value_names = ["TASK", "MESSAGE.json"])]
+    learn: Vec<String>,
+}
 
-pub(crate) fn run(config: &Config, _: &CheckArgs) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, args: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
+    if let [task, file] = args.learn.as_slice() {
+        return learn::run(config, task, Path::new(file));
+    }
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
     let catalog = Catalog::load(config, &Discovery::read(config, None), &components, None);

@@ -12,7 +12,7 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// No task subscribes to the topic of a message.
 pub(crate) const NO_TASK: u8 = 3;
-/// The command line or the configuration is invalid.
+/// The configuration is invalid. An invalid command line has the exit code 2 of clap.
 pub(crate) const BAD_USAGE: u8 = 64;
 
 /// The error of a failed command, its exit code, and a hint for the user.

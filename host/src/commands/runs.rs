@@ -186,6 +186,9 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
         };
         line("orphans", format!("{count} killed"));
     }
+    for port in &playbook.denied_ports {
+        line("denied", format!("TCP port {port}; `tcp = [{port}]` under `[grants]` allows it"));
+    }
     for LayerReport { layer, state, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", state.as_str()));
     }

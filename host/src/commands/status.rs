@@ -111,22 +111,23 @@ fn ask_daemon(state: &Path) -> Result<Answer, Failure> {
             "run the command as the user of the daemon, or name its directory with `--state`",
         )
     })?;
-    let Some(daemon) = daemon else { return Ok(Answer::NotRunning) };
+    if !state_dir::is_locked(state) {
+        return Ok(Answer::NotRunning);
+    }
+    let Some(daemon) = daemon else {
+        return Ok(Answer::Silent { reason: "has not started its port yet".to_owned() });
+    };
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(STATUS_TIMEOUT)).build().into();
     let url = format!("http://{}/status", daemon.listen);
     let text = agent.get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
-    let problem = match text {
-        Ok(text) => match serde_json::from_str(&text) {
-            Ok(status) => return Ok(Answer::Running(status)),
-            Err(_) => "answers in another form; it may have another version".to_owned(),
-        },
+    let problem = match text.map(|text| serde_json::from_str::<Status>(&text)) {
+        Ok(Ok(status)) if status.pid == daemon.pid => return Ok(Answer::Running(Box::new(status))),
+        Ok(Ok(_)) => "is the port of another daemon".to_owned(),
+        Ok(Err(_)) => "answers in another form; the daemon may have another version".to_owned(),
         Err(error) => format!("does not answer: {error}"),
     };
-    match state_dir::is_locked(state) {
-        true => Ok(Answer::Silent { reason: format!("{} {problem}", daemon.listen) }),
-        false => Ok(Answer::NotRunning),
-    }
+    Ok(Answer::Silent { reason: format!("{} {problem}", daemon.listen) })
 }
 
 fn read_queues(

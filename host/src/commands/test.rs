@@ -105,6 +105,9 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
     for (key, value) in &attempt.notes {
         print_plain(&format!("note: {key} = {value}\n"))?;
     }
+    for port in attempt.playbook.iter().flat_map(|playbook| &playbook.denied_ports) {
+        print(&format!("denied: TCP port {port}; `tcp = [{port}]` under `[grants]` allows it\n"))?;
+    }
     for request in &attempt.usage.requests {
         print_plain(&format!("called: {request}\n"))?;
     }

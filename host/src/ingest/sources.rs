@@ -149,7 +149,7 @@ fn start_fedmsg(
         let tls_roots = TlsRoots::load(config.http.ca_file.as_deref())?;
         let connections = sockets.connections;
         let archive = Datagrepper::open(settings, config, tls_roots, path, connections, shared)?;
-        shared.activity.add_source(archive.name());
+        shared.activity.add_archive(archive.name());
         parts.spawn(archive.run());
     }
     let source = FedmsgSource {

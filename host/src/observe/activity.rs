@@ -56,7 +56,7 @@ pub(crate) struct SourceActivity {
     pub last: Option<Instant>,
     /// State of the connection. None until the source reports it for the first time.
     pub link: Option<Link>,
-    /// Time since when the source is not connected. None while it is connected.
+    /// Time since when the source is not connected, although it should be.
     pub unconnected_since: Option<Instant>,
 }
 
@@ -92,14 +92,18 @@ impl Activity {
         self.state.lock().workers.insert(number, worker);
     }
 
-    /// Adds a source without messages.
+    /// Adds a source without messages, which connects now and stays connected.
     pub(crate) fn add_source(&self, name: &str) {
-        let source = SourceActivity {
-            received: 0,
-            last: None,
-            link: None,
-            unconnected_since: Some(Instant::now()),
-        };
+        self.insert_source(name, Some(Instant::now()));
+    }
+
+    /// Adds a source without messages, which connects when it has something to fetch.
+    pub(crate) fn add_archive(&self, name: &str) {
+        self.insert_source(name, None);
+    }
+
+    fn insert_source(&self, name: &str, unconnected_since: Option<Instant>) {
+        let source = SourceActivity { received: 0, last: None, link: None, unconnected_since };
         self.state.lock().sources.insert(name.to_owned(), source);
     }
 
@@ -147,7 +151,7 @@ impl Activity {
         Busy { activity: self, worker }
     }
 
-    /// Returns one line for each source that has not been connected for [`CONNECT_LIMIT`].
+    /// Returns one line for each source that has been unavailable for [`CONNECT_LIMIT`].
     pub(crate) fn problems(&self) -> Vec<String> {
         let state = self.state.lock();
         let problem = |(name, source): (&String, &SourceActivity)| {
@@ -158,7 +162,7 @@ impl Activity {
             };
             let seconds = Duration::from_secs(time.as_secs());
             let seconds = humantime::format_duration(seconds);
-            (time >= CONNECT_LIMIT).then(|| format!("{name}: not connected for {seconds}{reason}"))
+            (time >= CONNECT_LIMIT).then(|| format!("{name}: unavailable for {seconds}{reason}"))
         };
         state.sources.iter().filter_map(problem).collect()
     }

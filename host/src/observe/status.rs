@@ -14,6 +14,8 @@ use crate::observe::warnings::warnings;
 /// The status of the daemon.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Status {
+    /// Process id of the daemon.
+    pub pid: u32,
     pub workers: Vec<WorkerStatus>,
     pub sources: Vec<SourceStatus>,
     pub queues: Vec<QueueStatus>,
@@ -111,6 +113,7 @@ impl Status {
             .iter()
             .map(|(target, pause)| PauseStatus { target: target.clone(), pause: pause.clone() });
         Self {
+            pid: std::process::id(),
             workers: activity.workers.into_iter().map(WorkerStatus::from).collect(),
             sources: activity.sources.into_iter().map(SourceStatus::from).collect(),
             queues,

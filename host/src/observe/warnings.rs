@@ -1,7 +1,7 @@
 //! Warnings: what an operator should look at although the daemon is ready.
 //!
 //! The daemon does its work, but some messages do not go on by themselves: dead letters, held messages, pauses,
-//! and messages that have waited for a long time. `/warnings`, `/status` and the command `status` show them.
+//! and messages that have waited for a long time. `/warnings` and `/status` show them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

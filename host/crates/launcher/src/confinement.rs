@@ -19,6 +19,7 @@ use crate::privileges::User;
 use crate::sys;
 use crate::system;
 use crate::usage::UsageError;
+use crate::watch::Watch;
 
 const DIRECTORY: &str = "--directory";
 const ENV: &str = "--env";
@@ -28,6 +29,7 @@ const SYSTEM: &str = "--system";
 const READ: &str = "--read";
 const WRITE: &str = "--write";
 const TCP: &str = "--tcp";
+const WATCH: &str = "--watch";
 const LANDLOCK_ABI: &str = "--landlock-abi";
 const USER: &str = "--user";
 const GROUP: &str = "--group";
@@ -58,6 +60,8 @@ pub struct Confinement {
     /// The TCP ports that the program may connect to, at any address. The program cannot bind a TCP port. A
     /// socket that listens without binding still gets a random port. UDP is not limited.
     pub tcp: Vec<u16>,
+    /// The system calls that are watched and reported.
+    pub watch: Watch,
     /// The newest Landlock ABI that may be used. A lower number tries the sandbox as on an older kernel.
     pub landlock_abi: Option<u8>,
     /// The user that the program runs as. Only root can switch to another user.
@@ -129,6 +133,9 @@ impl Confinement {
         for port in &self.tcp {
             push(TCP, port.to_string().into());
         }
+        if self.watch != Watch::Nothing {
+            push(WATCH, self.watch.name().into());
+        }
         if let Some(abi) = self.landlock_abi {
             push(LANDLOCK_ABI, abi.to_string().into());
         }
@@ -193,6 +200,7 @@ impl Confinement {
             environment: Vec::new(),
             files: Files::default(),
             tcp: Vec::new(),
+            watch: Watch::Nothing,
             landlock_abi: None,
             user: None,
             groups: Vec::new(),
@@ -221,6 +229,7 @@ impl Confinement {
             Some(READ) => self.files.read.push(absolute(args, READ)?),
             Some(WRITE) => self.files.write.push(absolute(args, WRITE)?),
             Some(TCP) => self.tcp.push(number(args, TCP)?),
+            Some(WATCH) => self.watch = watch(value(args, WATCH)?)?,
             Some(LANDLOCK_ABI) => {
                 set(&mut self.landlock_abi, number(args, LANDLOCK_ABI)?, LANDLOCK_ABI)?;
             }
@@ -307,6 +316,10 @@ fn descriptor(args: &mut impl Iterator<Item = OsString>) -> Result<u32, UsageErr
     } else {
         Err(UsageError::DescriptorRange { number })
     }
+}
+
+fn watch(name: OsString) -> Result<Watch, UsageError> {
+    name.to_str().and_then(Watch::from_name).ok_or(UsageError::UnknownWatch { name })
 }
 
 fn parse_user(value: OsString) -> Result<User, UsageError> {

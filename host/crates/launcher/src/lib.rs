@@ -10,9 +10,10 @@
 //! confinement of each playbook.
 //!
 //! A module imports only modules further right in this list: `supervisor` → `pipeline` → `landlock` →
-//! `rootfs` → {`cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` →
-//! {`error`, `limits`, `privileges`, `processes`, `report`, `system`, `usage`} → {`exit`, `layer`, `sys`}.
+//! `rootfs` → {`call_watch`, `cgroup`, `namespaces`, `reporter`, `syscalls`} → `control` → `confinement` →
+//! {`error`, `limits`, `privileges`, `processes`, `report`, `system`, `usage`, `watch`} → {`exit`, `layer`, `sys`}.
 
+mod call_watch;
 mod cgroup;
 mod confinement;
 mod control;
@@ -33,6 +34,7 @@ mod sys;
 mod syscalls;
 mod system;
 mod usage;
+mod watch;
 
 pub use confinement::{Confinement, Files};
 pub use control::{Control, Environment, Plan, send, send_plan};
@@ -40,7 +42,8 @@ pub use error::{LaunchError, Step, is_shortage};
 pub use layer::Layer;
 pub use limits::Limits;
 pub use privileges::User;
-pub use report::{LayerState, Report};
+pub use report::{FileAccess, LayerState, Report};
 pub use reporter::Reporter;
 pub use supervisor::Launch;
 pub use usage::UsageError;
+pub use watch::Watch;

@@ -19,6 +19,7 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
+use crate::call_watch::CallFilter;
 use crate::cgroup::Group;
 use crate::confinement::Confinement;
 use crate::control::Environment;
@@ -60,7 +61,11 @@ pub(crate) struct Start<'a> {
     pub(crate) group: &'a Group,
     pub(crate) group_entry: GroupEntry,
     pub(crate) root: RootFilesystem,
+    /// Whether the process is in namespaces of its own.
+    pub(crate) has_namespaces: bool,
     pub(crate) user_namespace: UserNamespace,
+    /// The filter that reports calls, if they are watched.
+    pub(crate) filter: Option<&'a CallFilter>,
 }
 
 /// Prepares the arguments of execve(2). This step comes before all layers, because the limit on
@@ -253,7 +258,7 @@ impl Start<'_> {
     /// Installs the filters of system calls. This is the last step before `execve`, because the filters also
     /// apply to the calls of this process.
     fn filter_syscalls(&self) -> Result<(), LaunchError> {
-        let filters = syscalls::filters(self.root == RootFilesystem::Private)
+        let filters = syscalls::filters(self.has_namespaces)
             .map_err(io::Error::other)
             .map_err(LaunchError::in_layer(Layer::Syscalls, "build the filters"))?;
         self.reporter.layer(
@@ -261,6 +266,10 @@ impl Start<'_> {
             LayerState::Active,
             format!("{} filters", filters.len()),
         );
+        if let Some(filter) = self.filter {
+            // Without the watch, the report does not name what the program used. Nothing else changes.
+            filter.install().ok();
+        }
         for filter in &filters {
             seccompiler::apply_filter(filter)
                 .map_err(io::Error::other)

@@ -57,7 +57,9 @@ pub(crate) fn kill(pid: Pid) -> bool {
     // Another process may have this process id by now. A pidfd always refers to the same process, so the
     // pidfd is opened before the check.
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    is_descendant(pid) && pidfd_send_signal(process, Signal::KILL).is_ok()
+    // A process that has ended and was not reaped yet would take the signal too.
+    let is_alive = Stat::of(pid.as_raw_nonzero().get()).is_some_and(|stat| stat.is_alive);
+    is_alive && is_descendant(pid) && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
 
 fn is_descendant(pid: Pid) -> bool {

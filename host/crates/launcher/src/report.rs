@@ -4,6 +4,7 @@
 //! report, and a person or the daemon reads it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::layer::Layer;
@@ -19,6 +20,15 @@ pub enum LayerState {
     Off,
 }
 
+/// The access to a file.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum FileAccess {
+    /// The file was read or executed.
+    Read,
+    /// The file was written, created or removed.
+    Write,
+}
+
 /// One line of the report that the launcher writes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
@@ -30,6 +40,10 @@ pub enum Report {
     Exited { status: i32 },
     /// This signal ended the program.
     Signalled { signal: i32 },
+    /// The program tried to connect to this TCP port, which is not granted.
+    Denied { port: u16 },
+    /// The program used this file, which is named by an absolute path without links.
+    Used { access: FileAccess, path: PathBuf },
     /// The launcher killed this number of processes that the program had left behind.
     Killed { count: usize },
 }
@@ -54,6 +68,14 @@ impl fmt::Display for Report {
             Self::Failed { code, reason } => write!(f, "failed {code} {}", one_line(reason)),
             Self::Exited { status } => write!(f, "exited {status}"),
             Self::Signalled { signal } => write!(f, "signalled {signal}"),
+            Self::Denied { port } => write!(f, "denied {port}"),
+            Self::Used { access, path } => {
+                let access = match access {
+                    FileAccess::Read => "read",
+                    FileAccess::Write => "write",
+                };
+                write!(f, "used {access} {}", one_line(&path.display().to_string()))
+            }
             Self::Killed { count } => write!(f, "killed {count}"),
         }
     }
@@ -83,6 +105,16 @@ impl FromStr for Report {
             }
             "exited" => Self::Exited { status: number()? },
             "signalled" => Self::Signalled { signal: number()? },
+            "denied" => Self::Denied { port: rest.parse().map_err(drop)? },
+            "used" => {
+                let (access, path) = rest.split_once(' ').ok_or(())?;
+                let access = match access {
+                    "read" => FileAccess::Read,
+                    "write" => FileAccess::Write,
+                    _ => return Err(()),
+                };
+                Self::Used { access, path: path.into() }
+            }
             "killed" => Self::Killed { count: rest.parse().map_err(drop)? },
             _ => return Err(()),
         })
@@ -111,6 +143,8 @@ mod tests {
             Report::Failed { code: 125, reason: "cannot enter `a b`".into() },
             Report::Exited { status: 3 },
             Report::Signalled { signal: 9 },
+            Report::Denied { port: 443 },
+            Report::Used { access: FileAccess::Write, path: "/srv/a b".into() },
             Report::Killed { count: 2 },
         ];
         for report in reports {

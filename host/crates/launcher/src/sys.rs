@@ -14,6 +14,7 @@ use std::path::Path;
 use std::ptr;
 
 use rustix::process::Pid;
+use seccompiler::sock_filter;
 
 /// The number of the first file descriptor after standard input, output and error.
 const FIRST_OTHER_DESCRIPTOR: libc::c_uint = 3;
@@ -169,6 +170,94 @@ pub(crate) fn block_signals() -> io::Result<OwnedFd> {
     check(descriptor)?;
     // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// A system call that waits for an answer (seccomp_unotify(2)).
+pub(crate) struct Notification {
+    id: u64,
+    /// The number of the call.
+    pub(crate) number: i64,
+    /// The process id of the caller.
+    pub(crate) pid: i32,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// Installs a filter of system calls in the calling process, which must have given up new privileges. Returns the
+/// listener for its notifications. Needs Linux 5.5.
+///
+/// # Errors
+///
+/// Fails if the process already has a filter with a listener.
+pub(crate) fn install_listener(program: &[sock_filter]) -> io::Result<OwnedFd> {
+    let program = libc::sock_fprog {
+        len: libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?,
+        // `seccompiler` declares the same struct as libc: `struct sock_filter` of linux/filter.h.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let install = |flags: libc::c_ulong| {
+        // SAFETY: the kernel reads the given number of instructions, which outlive the call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                &raw const program,
+            )
+        }
+    };
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // With the second flag, signals do not interrupt a call that is being answered. It needs Linux 5.19.
+    let mut descriptor = install(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+    if descriptor == -1 {
+        descriptor = install(listener);
+    }
+    if descriptor == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let descriptor = libc::c_int::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Receives a notification, and waits until there is one.
+pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    let mut received = MaybeUninit::<libc::seccomp_notif>::zeroed();
+    // SAFETY: the kernel writes a notification into the memory, which is large enough and zeroed, as it demands.
+    check(unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, received.as_mut_ptr())
+    })?;
+    // SAFETY: the kernel has written the notification. All its fields are numbers.
+    let received = unsafe { received.assume_init() };
+    let pid = i32::try_from(received.pid).map_err(io::Error::other)?;
+    let number = i64::from(received.data.nr);
+    Ok(Notification { id: received.id, number, pid, arguments: received.data.args })
+}
+
+/// Returns true if the caller still waits, so that its process id was not reused.
+pub(crate) fn is_current(listener: BorrowedFd<'_>, notification: &Notification) -> bool {
+    // SAFETY: the kernel reads the number, which outlives the call.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
+            &raw const notification.id,
+        )
+    };
+    result == 0
+}
+
+/// Lets the kernel go on with the call. If the caller has ended meanwhile, nothing happens.
+pub(crate) fn continue_call(listener: BorrowedFd<'_>, notification: &Notification) {
+    let response = libc::seccomp_notif_resp {
+        id: notification.id,
+        val: 0,
+        error: 0,
+        flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    };
+    // SAFETY: the kernel reads the response, which outlives the call.
+    unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const response);
+    }
 }
 
 /// The access that a mount allows.

@@ -50,6 +50,9 @@ pub enum UsageError {
     /// The path of the program or of a grant is relative. Only absolute paths are allowed.
     #[error("path `{}` is not absolute", .path.display())]
     RelativePath { path: PathBuf },
+    /// The value of `--watch` is unknown.
+    #[error("option `--watch` needs `denied-ports` or `everything`, not `{}`", .name.display())]
+    UnknownWatch { name: OsString },
     /// The layer does not exist.
     #[error("unknown layer `{}`", .name.display())]
     UnknownLayer { name: OsString },

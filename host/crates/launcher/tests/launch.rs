@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use loopabull_launcher::{Confinement, Files, Layer, Limits, User, exit};
+use loopabull_launcher::{Confinement, Files, Layer, Limits, User, Watch, exit};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_loopabull-launch");
 
@@ -26,6 +26,7 @@ fn confined(program: &str, arguments: &[&str]) -> Confinement {
         environment: Vec::new(),
         files: Files { system: true, ..Files::default() },
         tcp: Vec::new(),
+        watch: Watch::Nothing,
         landlock_abi: None,
         user: None,
         groups: Vec::new(),
@@ -308,6 +309,7 @@ fn the_help_names_every_option_layer_and_exit_code() {
         environment: vec!["NAME".into()],
         files: Files { system: true, read: vec!["/a".into()], write: vec!["/b".into()] },
         tcp: vec![22],
+        watch: Watch::DeniedPorts,
         landlock_abi: Some(6),
         user: Some(User { uid: 1, gid: 1 }),
         groups: vec![2],

@@ -21,7 +21,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use loopabull_launcher::{Confinement, Files, Layer, Limits, Report, User};
+use loopabull_launcher::{Confinement, Files, Layer, Limits, Report, User, Watch};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
@@ -122,6 +122,7 @@ impl Outside {
                 write: vec![self.path("run"), self.path("rw")],
             },
             tcp: vec![self.open_port()],
+            watch: Watch::Nothing,
             landlock_abi: Some(abi),
             user: user.map(|id| User { uid: id, gid: id }),
             groups: Vec::new(),

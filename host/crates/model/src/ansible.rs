@@ -3,6 +3,8 @@
 //! Defines the keys of the table and their defaults. File names are relative to the directory of the
 //! playbooks. This module opens no file; the crate `playbook` does.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -21,6 +23,7 @@ pub struct AnsibleOptions {
     /// Hosts of the inventory to which the playbook is limited (`--limit`).
     pub limit: Option<String>,
     /// Variables that the operator sets (`--extra-vars`). They have precedence over all others.
+    #[serde(deserialize_with = "extra_vars")]
     pub extra_vars: Map<String, Value>,
     /// Tags to run: if the list is not empty, Ansible runs only plays and tasks with one of these tags.
     pub tags: Vec<String>,
@@ -82,6 +85,38 @@ impl AnsibleOptions {
     }
 }
 
+/// Reads variables, whose values must be JSON. Refuses the names of the variables with the message.
+fn extra_vars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    let variables = BTreeMap::<String, toml::Value>::deserialize(deserializer)?;
+    let json = |(name, value): (String, toml::Value)| {
+        if matches!(name.as_str(), "msg" | "loopabull") {
+            return Err(format!("`extra_vars` cannot set `{name}`, which is the message"));
+        }
+        let value = json_value(&value).ok_or_else(|| {
+            format!("write the variable `{name}` as text: JSON has no such value")
+        })?;
+        Ok((name, value))
+    };
+    variables.into_iter().map(json).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+}
+
+/// Returns a TOML value as JSON. `None` for a date and for a number that is not finite.
+fn json_value(value: &toml::Value) -> Option<Value> {
+    Some(match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)?.into(),
+        toml::Value::Boolean(value) => (*value).into(),
+        toml::Value::Datetime(_) => return None,
+        toml::Value::Array(items) => items.iter().map(json_value).collect::<Option<_>>()?,
+        toml::Value::Table(table) => {
+            let pair =
+                |(name, value): (&String, &toml::Value)| Some((name.clone(), json_value(value)?));
+            Value::Object(table.iter().map(pair).collect::<Option<_>>()?)
+        }
+    })
+}
+
 impl<'de> Deserialize<'de> for Become {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
@@ -127,6 +162,20 @@ mod tests {
         assert_eq!(options.variables.names()[0].as_str(), "branch");
         assert_eq!(options.start, Some(Start::Cold));
         assert_eq!(options.missing_secrets(|name| name == "key"), ["vault"]);
+    }
+
+    #[test]
+    fn extra_variables_are_json_and_do_not_hide_the_message() {
+        let options = parse("extra_vars = { a = [1, 2.5, { b = true }] }").unwrap();
+        assert_eq!(options.extra_vars["a"], serde_json::json!([1, 2.5, { "b": true }]));
+        for (text, expected) in [
+            ("extra_vars = { day = 2024-05-01 }", "write the variable `day` as text"),
+            ("extra_vars = { a = { b = [inf] } }", "write the variable `a` as text"),
+            ("extra_vars = { msg = 1 }", "cannot set `msg`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

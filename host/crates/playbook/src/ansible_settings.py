@@ -7,16 +7,20 @@ the configuration file counts. The line begins with MARKER, because plugins may 
 """
 
 import json
+import os
 import sys
+
+MARKER = "loopabull-settings "
 
 try:
     from ansible import constants
     from ansible.plugins.loader import connection_loader, shell_loader
-except ImportError:
+except ModuleNotFoundError as error:
+    if error.name != "ansible":
+        raise
     # `ansible-playbook` is another program, which starts Ansible with another Python.
+    print(MARKER + "none")
     sys.exit(0)
-
-MARKER = "loopabull-settings "
 
 
 def setting(name, kind=None, plugin=None):
@@ -25,6 +29,14 @@ def setting(name, kind=None, plugin=None):
         name, plugin_type=kind, plugin_name=plugin
     )
     return None if origin == "default" else value
+
+
+def unreadable(path):
+    """Returns the path of a file that cannot be read here. In its name, `~` is the home of a run."""
+    if not path or os.access(path, os.R_OK):
+        return None
+    home = os.path.expanduser("~")
+    return "~" + path.removeprefix(home) if path.startswith(home + "/") else path
 
 
 def plugin_setting(loader, kind, plugin, name):
@@ -37,9 +49,12 @@ print(
     + json.dumps(
         {
             "callback_plugins": setting("DEFAULT_CALLBACK_PLUGIN_PATH"),
+            "collections": setting("COLLECTIONS_PATHS"),
             "inventory": setting("DEFAULT_HOST_LIST"),
             "remote_tmp": plugin_setting(shell_loader, "shell", "sh", "remote_tmp"),
+            "roles": setting("DEFAULT_ROLES_PATH"),
             "ssh_args": plugin_setting(connection_loader, "connection", "ssh", "ssh_args"),
+            "unreadable_vault": unreadable(setting("DEFAULT_VAULT_PASSWORD_FILE")),
         }
     )
 )

@@ -4,9 +4,9 @@
 //! the file counts. It is asked once for each configuration, in the sandbox of the playbooks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use loopabull_model::Manifest;
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ use serde::Deserialize;
 const SYSTEM_CONFIG: &str = "/etc/ansible/ansible.cfg";
 /// The beginning of the line with the settings in the output of `ansible_settings.py`.
 const MARKER: &str = "loopabull-settings ";
+/// The settings of a Python without Ansible.
+const NO_ANSIBLE: &str = "none";
 /// The maximum number of configurations whose settings are kept.
 const MAX_KNOWN: usize = 1000;
 
@@ -24,29 +26,50 @@ const MAX_KNOWN: usize = 1000;
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize)]
 pub(crate) struct AnsibleSettings {
     pub(crate) callback_plugins: Option<Vec<PathBuf>>,
+    pub(crate) collections: Option<Vec<PathBuf>>,
     pub(crate) inventory: Option<Vec<String>>,
     pub(crate) remote_tmp: Option<String>,
+    pub(crate) roles: Option<Vec<PathBuf>>,
     pub(crate) ssh_args: Option<String>,
+    /// A file with the password of vaults that a playbook cannot read.
+    pub(crate) unreadable_vault: Option<PathBuf>,
+    /// True if there is a configuration and Ansible could not be asked for its settings, because
+    /// `ansible-playbook` is no Python program.
+    #[serde(skip)]
+    pub(crate) is_unknown: bool,
 }
 
 /// What the settings depend on: the configuration file, with its state, and the variables of the manifest.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct ConfigurationKey {
     config: Option<PathBuf>,
-    changed: Option<(SystemTime, u64)>,
+    /// Time of the last change, inode and size of the file.
+    changed: Option<((i64, i64), u64, u64)>,
     variables: BTreeMap<String, String>,
 }
 
 /// The settings of the configurations that were read.
 #[derive(Debug, Default)]
-pub(crate) struct KnownSettings(Mutex<HashMap<ConfigurationKey, Arc<AnsibleSettings>>>);
+pub(crate) struct KnownSettings {
+    known: Mutex<HashMap<ConfigurationKey, Arc<AnsibleSettings>>>,
+    /// Held while Ansible is asked, so that workers do not all ask at once.
+    pub(crate) asking: tokio::sync::Mutex<()>,
+}
 
 impl AnsibleSettings {
-    /// Finds the settings in the output of `ansible_settings.py`. Returns the defaults if there are none, because
-    /// `ansible-playbook` is no program of Ansible.
-    pub(crate) fn parse(output: &str) -> Result<Self, serde_json::Error> {
-        let line = output.lines().find_map(|line| line.strip_prefix(MARKER));
-        line.map_or_else(|| Ok(Self::default()), serde_json::from_str)
+    /// Finds the settings in the output of `ansible_settings.py`. Returns `None` if there are none.
+    pub(crate) fn parse(output: &str) -> Option<Result<Self, serde_json::Error>> {
+        let line = output.lines().find_map(|line| line.split_once(MARKER))?.1;
+        Some(match line.trim() {
+            // The Python of `ansible-playbook` has no Ansible, so the program is no program of Ansible.
+            NO_ANSIBLE => Ok(Self::default()),
+            line => serde_json::from_str(line),
+        })
+    }
+
+    /// Returns whether Ansible's configuration may name an inventory.
+    pub(crate) fn may_set_inventory(&self) -> bool {
+        self.inventory.is_some() || self.is_unknown
     }
 }
 
@@ -54,28 +77,34 @@ impl ConfigurationKey {
     /// Returns the key of a manifest whose playbook uses this configuration file.
     pub(crate) fn new(config: Option<&Path>, manifest: &Manifest) -> Self {
         let found = config.unwrap_or(Path::new(SYSTEM_CONFIG)).metadata();
-        let changed = found.and_then(|found| Ok((found.modified()?, found.len())));
+        let changed =
+            found.map(|found| ((found.ctime(), found.ctime_nsec()), found.ino(), found.len()));
         Self {
             config: config.map(Path::to_owned),
             changed: changed.ok(),
             variables: manifest.grants.env.clone(),
         }
     }
+
+    /// Returns whether there is a configuration file.
+    pub(crate) fn has_file(&self) -> bool {
+        self.changed.is_some()
+    }
 }
 
 impl KnownSettings {
     /// Returns the settings of a configuration, if it was read.
     pub(crate) fn get(&self, key: &ConfigurationKey) -> Option<Arc<AnsibleSettings>> {
-        self.0.lock().get(key).cloned()
+        self.known.lock().get(key).cloned()
     }
 
     /// Stores the settings of a configuration.
-    pub(crate) fn insert(&self, key: ConfigurationKey, settings: AnsibleSettings) {
-        let mut known = self.0.lock();
+    pub(crate) fn insert(&self, key: ConfigurationKey, settings: Arc<AnsibleSettings>) {
+        let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             known.clear();
         }
-        known.insert(key, Arc::new(settings));
+        known.insert(key, settings);
     }
 }
 
@@ -86,12 +115,15 @@ mod tests {
     #[test]
     fn settings_are_found_among_other_lines() {
         let output = "a plugin says hello\nloopabull-settings {\"callback_plugins\": [\"/a\"], \
-                      \"inventory\": null, \"remote_tmp\": null, \"ssh_args\": \"-v\"}\nbye\n";
-        let found = AnsibleSettings::parse(output).unwrap();
+                      \"inventory\": null, \"remote_tmp\": null, \"ssh_args\": \"-v\", \"roles\": null, \
+                      \"collections\": null, \"unreadable_vault\": null}\nbye\n";
+        let found = AnsibleSettings::parse(output).unwrap().unwrap();
         assert_eq!(found.callback_plugins, Some(vec!["/a".into()]));
         assert_eq!((found.inventory, found.ssh_args.as_deref()), (None, Some("-v")));
-        assert_eq!(AnsibleSettings::parse("no settings").unwrap(), AnsibleSettings::default());
-        assert!(AnsibleSettings::parse("loopabull-settings {").is_err());
+        assert!(AnsibleSettings::parse("no settings").is_none());
+        assert!(AnsibleSettings::parse("loopabull-settings {").unwrap().is_err());
+        let none = AnsibleSettings::parse("a line without an endloopabull-settings none\n");
+        assert_eq!(none.unwrap().unwrap(), AnsibleSettings::default());
     }
 
     #[test]

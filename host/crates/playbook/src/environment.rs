@@ -11,7 +11,9 @@ use loopabull_model::Manifest;
 
 use crate::ansible_settings::AnsibleSettings;
 use crate::folder::{CREDENTIALS, HOME, TMP};
-use crate::installed;
+use crate::installation::{Installation, search_path};
+use crate::programs;
+use crate::shared_content::SharedContent;
 
 /// The number of the file descriptor on which the callback plugin writes results.
 pub(crate) const RESULTS: u32 = 3;
@@ -40,10 +42,10 @@ const SOCKETS: &str = "cp";
 /// The paths from which the environment of a run is built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paths<'a> {
-    /// The path of `ansible-playbook`.
-    pub(crate) ansible: &'a Path,
+    pub(crate) ansible: &'a Installation,
     /// The directory of our programs for Ansible.
     pub(crate) programs: &'a Path,
+    pub(crate) shared: &'a SharedContent,
     /// The directory of the playbooks.
     pub(crate) playbooks: &'a Path,
     /// The folder of the run.
@@ -62,8 +64,6 @@ pub(crate) fn environment(
     paths: Paths<'_>,
     config: Option<PathBuf>,
 ) -> Environment {
-    let mut path = paths.ansible.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().to_owned();
-    path.push(":/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
     let mut environment = Environment::new();
     let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
     for (name, value) in DEFAULTS {
@@ -72,13 +72,16 @@ pub(crate) fn environment(
     for (name, value) in &manifest.grants.env {
         set(name, value.into());
     }
-    set("PATH", path);
+    set("PATH", search_path(&paths.ansible.program));
     let home = paths.folder.join(HOME);
     set("HOME", home.clone().into());
     set("TMPDIR", paths.folder.join(TMP).into());
     set("ANSIBLE_HOME", home.join("ansible").into());
     set("ANSIBLE_LOCAL_TEMP", home.join("ansible/tmp").into());
     set("ANSIBLE_SSH_CONTROL_PATH_DIR", home.join(SOCKETS).into());
+    if let Some(base) = &paths.ansible.user_base {
+        set("PYTHONUSERBASE", base.into());
+    }
     set("CREDENTIALS_DIRECTORY", paths.folder.join(CREDENTIALS).into());
     set("LOOPABULL_RESULTS_FD", RESULTS.to_string().into());
     if let Some(config) = config {
@@ -93,13 +96,24 @@ pub(crate) fn environment(
 /// Adds the variables with which the daemon adds to Ansible's own settings. Settings of the operator stay.
 pub(crate) fn add(environment: &mut Environment, settings: &AnsibleSettings, paths: Paths<'_>) {
     let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
-    let mut plugins = paths.programs.join(installed::PLUGINS).into_os_string();
-    let system = [PathBuf::from(installed::SYSTEM_PLUGINS)];
+    let mut plugins = paths.programs.join(programs::PLUGINS).into_os_string();
+    let system = [PathBuf::from(programs::SYSTEM_PLUGINS)];
     for own in settings.callback_plugins.as_deref().unwrap_or(&system) {
         plugins.push(":");
         plugins.push(own);
     }
     set("ANSIBLE_CALLBACK_PLUGINS", plugins);
+    if settings.is_unknown {
+        return;
+    }
+    for (name, own, ours) in [
+        ("ANSIBLE_COLLECTIONS_PATH", &settings.collections, paths.shared.collections_path()),
+        ("ANSIBLE_ROLES_PATH", &settings.roles, paths.shared.roles_path()),
+    ] {
+        if let (None, Some(ours)) = (own, ours) {
+            set(name, ours);
+        }
+    }
     if settings.remote_tmp.is_none() {
         // The shell of each managed host expands `$HOME`. On this host `$HOME` is in the folder of the run.
         set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());

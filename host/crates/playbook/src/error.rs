@@ -85,6 +85,26 @@ pub enum CheckError {
     Start(#[from] StartError),
     #[error("{outcome}\n{output}")]
     Playbook { outcome: Outcome, output: String },
+    #[error(
+        "`vault_password_file` of Ansible's configuration is `{}`, which playbooks cannot read; remove it there, and \
+         write `vault_password = \"vault\"` under `[ansible]` and `vault = {{ file = \"{}\" }}` under \
+         `[grants.secrets]`",
+        .path.display(),
+        .path.display()
+    )]
+    VaultPassword { path: PathBuf },
+    #[error(
+        "{source}; `{}` is no Python program: if it starts another `ansible-playbook`, name that one with \
+         `ansible_playbook` under `[playbook]`",
+        .program.display()
+    )]
+    Wrapper { program: PathBuf, source: Box<CheckError> },
+    #[error("cannot pass the message to the playbook: {reason}")]
+    Message { reason: String },
+    #[error("cannot find the settings of Ansible in its output:\n{output}")]
+    NoSettings { output: String },
+    #[error("cannot read the settings of Ansible within {}", humantime::format_duration(*timeout))]
+    SlowSettings { timeout: Duration },
     #[error("cannot read the settings of Ansible")]
     Settings { source: serde_json::Error },
     #[error("{outcome}")]
@@ -100,7 +120,12 @@ impl CheckError {
             Self::Playbook { outcome, .. } | Self::Layers { outcome } => {
                 matches!(outcome, Outcome::Shortage { .. })
             }
-            Self::Settings { .. } => false,
+            Self::Wrapper { source, .. } => source.is_shortage(),
+            Self::SlowSettings { .. } => true,
+            Self::VaultPassword { .. }
+            | Self::Message { .. }
+            | Self::NoSettings { .. }
+            | Self::Settings { .. } => false,
         }
     }
 }

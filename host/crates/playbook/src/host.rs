@@ -5,11 +5,12 @@
 
 use std::path::PathBuf;
 
+use crate::ansible_settings::KnownSettings;
 use crate::error::{PlaybookError, StartError};
 use crate::folder::{self, Folder};
-use crate::installed;
 use crate::plan::{LaunchPlan, Planner};
 use crate::process::Process;
+use crate::programs;
 use crate::settings::Settings;
 
 /// The planner, the path of the launcher, and the directory for the folders of the runs.
@@ -19,6 +20,7 @@ pub(crate) struct Host {
     pub(crate) launcher: PathBuf,
     /// The directory in which each run gets its own folder.
     runs: PathBuf,
+    pub(crate) settings: KnownSettings,
 }
 
 impl Host {
@@ -30,12 +32,12 @@ impl Host {
             .map_err(|source| PlaybookError::Runs { path: settings.runs.clone(), source })?;
         let launcher = match &settings.launcher {
             Some(path) => path.clone(),
-            None => installed::next_to_executable("loopabull-launch"),
+            None => programs::next_to_executable("loopabull-launch"),
         };
         if !launcher.is_file() {
             return Err(PlaybookError::NoLauncher { path: launcher });
         }
-        Ok(Self { planner, launcher, runs })
+        Ok(Self { planner, launcher, runs, settings: KnownSettings::default() })
     }
 
     /// Creates the folder of a run, which must not exist yet.

@@ -11,37 +11,48 @@
 //!
 //! A module imports only modules from lower lines of this list:
 //!
+//! - `learn`: finds out which files and ports a playbook uses
 //! - `run`: runs one playbook for one message
-//! - `check`: checks playbooks and layers without a message, and asks Ansible for its settings
+//! - `check`: checks playbooks and layers without a message
+//! - `configure`: asks Ansible for its settings
+//! - `trial`: runs a program in the sandbox without a message
 //! - `host`: everything that all runs share; `warm`: the pool of controllers, which are processes that have
 //!   imported Ansible already
 //! - `process`: one launcher process; `report`: makes the record of a run
 //! - `watch`: reads the output of a run and waits for its end
 //! - `results`: parses the results of the callback plugin; `plan`, `objections`: turn a manifest into a
 //!   confinement, or say why that is impossible
+//! - `play`: a playbook with its settings
 //! - `environment`: the environment variables of a run
 //! - `ansible_settings`: the settings of Ansible to which the environment adds; `playbook_dir`: the files beside the playbooks
-//! - `folder`: the files of a run; `installed`: Ansible and Python; `user`: the user of playbooks;
-//!   `variables`: the extra variables of a run
+//! - `folder`: the files of a run; `installation`: Ansible and its Python; `programs`: our own programs;
+//!   `shared_content`: collections and roles in a home; `variables`: the extra variables of a run
+//! - `user`: the user of playbooks
 //! - `secrets`, `settings`, `yaml`
 //! - `error`
 
 mod ansible_settings;
 mod check;
+mod configure;
 mod environment;
 mod error;
 mod folder;
 mod host;
-mod installed;
+mod installation;
+mod learn;
 mod objections;
 mod plan;
+mod play;
 mod playbook_dir;
 mod process;
+mod programs;
 mod report;
 mod results;
 mod run;
 mod secrets;
 mod settings;
+mod shared_content;
+mod trial;
 mod user;
 mod variables;
 mod warm;
@@ -55,6 +66,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{CheckError, PlaybookError, StartError};
 pub use folder::remove_tree;
+pub use learn::Learned;
 pub use objections::{Objection, objections};
 pub use plan::MEMORY;
 pub use playbook_dir::PlaybookDir;
@@ -102,6 +114,19 @@ impl Playbooks {
         timeout: Duration,
     ) -> Result<(), CheckError> {
         check::check(&self.0.host, task, dir, secrets, timeout).await
+    }
+
+    /// Runs a playbook once without the limits on files and ports, and returns what it used beyond its grants.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the playbook cannot be started, or if the message cannot be passed to it.
+    pub async fn learn(
+        &self,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Learned, CheckError> {
+        learn::learn(&self.0.host, &call, cancel).await
     }
 
     /// Returns the variables that a playbook uses and does not define itself, and that may be keys of a message.

@@ -10,20 +10,23 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use loopabull_launcher::{Confinement, Environment, Files, Layer, Limits, User};
-use loopabull_model::{Access, Become, Manifest, Task};
+use loopabull_launcher::{Confinement, Environment, Files, Layer, Limits, User, Watch};
+use loopabull_model::{Access, Become, Task};
 
-use crate::ansible_settings::{AnsibleSettings, ConfigurationKey, KnownSettings};
+use crate::ansible_settings::ConfigurationKey;
 use crate::environment::{self, Paths, RESULTS};
-use crate::error::{PlaybookError, StartError};
+use crate::error::{CheckError, PlaybookError, StartError};
 use crate::folder::{CREDENTIALS, EXTRA_VARS, GIVEN, HOME, TMP};
-use crate::installed::{self, Python};
+use crate::installation::Installation;
+use crate::play::Play;
 use crate::playbook_dir::PlaybookDir;
+use crate::programs;
 use crate::settings::Settings;
+use crate::shared_content::SharedContent;
 use crate::user::{self, PlaybookUser};
 
 /// The TCP port that every playbook may connect to.
-const SSH: u16 = 22;
+pub(crate) const SSH: u16 = 22;
 /// The default maximum number of processes of a playbook.
 const PROCESSES: u64 = 512;
 /// The default maximum number of open file descriptors of each process. 1024 is enough for many hosts, and
@@ -43,17 +46,22 @@ const ANY_FOLDER: &str = "/folder";
 /// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
 #[derive(Debug)]
 pub(crate) struct Planner {
-    ansible: PathBuf,
-    /// The directory trees of Ansible and its Python that are outside the system's directories.
-    installed: Vec<PathBuf>,
+    ansible: Installation,
     /// The directory of our programs for Ansible.
     programs: PathBuf,
-    /// The Python interpreter of `ansible-playbook`. `None` if the program is not a Python script.
-    python: Option<Python>,
     user: Option<PlaybookUser>,
+    /// The directories with collections and roles in the home of that user.
+    shared: SharedContent,
     required: BTreeSet<Layer>,
     without: BTreeSet<Layer>,
-    settings: KnownSettings,
+}
+
+/// The reason to start `ansible-playbook`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    Run,
+    /// A check of the syntax, which touches no host.
+    Check,
 }
 
 /// A program that the launcher starts, with its confinement and its environment variables.
@@ -73,11 +81,7 @@ impl Planner {
         if state.as_os_str().as_encoded_bytes().iter().any(|byte| b":\n".contains(byte)) {
             return Err(PlaybookError::StatePath { path: state });
         }
-        let ansible = match &settings.ansible_playbook {
-            Some(path) => path.clone(),
-            None => installed::on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
-        };
-        let ansible = installed::without_links(&ansible);
+        let ansible = Installation::find(settings.ansible_playbook.as_deref())?;
         let layers = |names: &[String]| {
             let layer = |name: &String| {
                 name.parse().map_err(|()| PlaybookError::NoLayer { name: name.clone() })
@@ -86,14 +90,12 @@ impl Planner {
         };
         let user = settings.user.as_deref().map(user::find).transpose()?;
         Ok(Self {
-            installed: installed::trees(&ansible),
-            programs: installed::write_programs(&settings.state.join("ansible"))?,
-            python: installed::interpreter(&ansible),
+            programs: programs::write_programs(&settings.state.join("ansible"))?,
+            shared: SharedContent::of(user.as_ref()),
             required: layers(&settings.require)?,
             without: layers(&settings.without)?,
             ansible,
             user,
-            settings: KnownSettings::default(),
         })
     }
 
@@ -107,19 +109,19 @@ impl Planner {
         self.user.as_ref().map(|user| user.groups.clone()).unwrap_or_default()
     }
 
-    /// Returns the arguments of `ansible-playbook` for a task. `folder` is the folder of the run, and `more`
+    /// Returns the arguments of `ansible-playbook` for a playbook. `folder` is the folder of the run, and `more`
     /// are arguments that come before the path of the playbook.
     pub(crate) fn arguments(
         &self,
-        task: &Task,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
+        purpose: Purpose,
         more: impl IntoIterator<Item = OsString>,
     ) -> Result<Vec<OsString>, StartError> {
-        let playbook = dir.playbook(task)?;
+        let playbook = play.dir.playbook(play.task)?;
         // Of several `--extra-vars`, the last has precedence: the operator's, not the message's.
         let mut arguments: Vec<OsString> = more.into_iter().collect();
-        arguments.extend(self.options(&task.manifest, dir, folder)?);
+        arguments.extend(self.options(play, folder, purpose)?);
         arguments.push(playbook.into());
         Ok(arguments)
     }
@@ -127,75 +129,103 @@ impl Planner {
     /// Plans a run of `ansible-playbook` for a task. `folder` is the folder of the run.
     pub(crate) fn playbook(
         &self,
-        task: &Task,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
         arguments: Vec<OsString>,
     ) -> Result<LaunchPlan, StartError> {
-        let environment = self.environment(&task.manifest, dir, folder)?;
-        let confinement = self.confinement(&task.manifest, dir, folder, &environment, arguments)?;
+        let environment = self.environment(play, folder)?;
+        let confinement = self.confinement(play, folder, &environment, arguments)?;
         Ok(LaunchPlan { confinement, environment })
+    }
+
+    /// Returns the error for a file with the password of vaults that playbooks cannot read.
+    pub(crate) fn unreadable_vault(&self, path: &Path) -> CheckError {
+        CheckError::VaultPassword { path: self.shared.expand(path) }
+    }
+
+    /// Adds to the error of a check that `ansible-playbook` may be a script that starts another one.
+    pub(crate) fn explain(&self, error: CheckError) -> CheckError {
+        if self.has_python() || error.is_shortage() {
+            return error;
+        }
+        let program = self.ansible.program.clone();
+        CheckError::Wrapper { program, source: Box::new(error) }
     }
 
     /// Returns whether `ansible-playbook` is a Python program. Otherwise no controller can be started.
     pub(crate) fn has_python(&self) -> bool {
-        self.python.is_some()
+        self.ansible.python.is_some()
     }
 
     /// Plans a controller that can run a task. `folder` is the folder of the controller.
     pub(crate) fn controller(
         &self,
-        task: &Task,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
     ) -> Result<LaunchPlan, StartError> {
-        dir.playbook(task)?;
+        play.dir.playbook(play.task)?;
         let LaunchPlan { mut confinement, mut environment } =
-            self.python_program(installed::CONTROLLER, task, dir, folder, None)?;
+            self.python_program(programs::CONTROLLER, play, folder, None)?;
         environment.remove("LOOPABULL_RESULTS_FD");
         environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
         environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
         confinement.environment = environment.keys().cloned().collect();
+        confinement.watch = Watch::Nothing;
         confinement.descriptors = vec![CONTROL];
         // In its own PID namespace, the controller can find and kill all processes of a run.
         confinement.required.insert(Layer::Namespaces);
         Ok(LaunchPlan { confinement, environment })
     }
 
+    /// Changes the plan of a run so that the playbook may use all files and ports, and the report names those that the
+    /// given plan does not grant.
+    pub(crate) fn learning(&self, plan: LaunchPlan) -> LaunchPlan {
+        let LaunchPlan { mut confinement, mut environment } = plan;
+        // Python would write its caches beside all modules that it may write now.
+        environment.insert("PYTHONDONTWRITEBYTECODE".to_owned(), "1".into());
+        confinement.environment = environment.keys().cloned().collect();
+        confinement.files.write.push("/".into());
+        confinement.watch = Watch::Everything;
+        for layer in [Layer::Tcp, Layer::Scopes, Layer::Sockets] {
+            confinement.required.remove(&layer);
+            confinement.without.insert(layer);
+        }
+        LaunchPlan { confinement, environment }
+    }
+
     /// Plans the program that prints the variables which a playbook uses and does not define. `folder` is the
     /// folder of the check.
     pub(crate) fn undefined_names(
         &self,
-        task: &Task,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
     ) -> Result<LaunchPlan, StartError> {
-        let playbook = dir.playbook(task)?;
-        self.python_program(installed::UNDEFINED_NAMES, task, dir, folder, Some(playbook.into()))
+        let playbook = play.dir.playbook(play.task)?;
+        self.python_program(programs::UNDEFINED_NAMES, play, folder, Some(playbook.into()))
     }
 
     /// Plans one of our Python programs with the Python of Ansible and the confinement of a playbook.
     fn python_program(
         &self,
         program: &str,
-        task: &Task,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
         argument: Option<OsString>,
     ) -> Result<LaunchPlan, StartError> {
-        let python = self.python.clone();
-        let python = python.ok_or_else(|| StartError::NotPython { path: self.ansible.clone() })?;
+        let python = self.ansible.python.clone();
+        let not_python = || StartError::NotPython { path: self.ansible.program.clone() };
+        let python = python.ok_or_else(not_python)?;
         let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
         arguments.push(self.programs.join(program).into());
         arguments.extend(argument);
-        let mut plan = self.playbook(task, dir, folder, arguments)?;
+        let mut plan = self.playbook(play, folder, arguments)?;
         plan.confinement.program = python.path;
         Ok(plan)
     }
 
     /// Returns the key of a task's controller. One controller can serve all runs that have the same key.
-    pub(crate) fn key(&self, task: &Task, dir: &PlaybookDir) -> Result<String, StartError> {
-        let plan = self.playbook(task, dir, Path::new(ANY_FOLDER), Vec::new())?;
+    pub(crate) fn key(&self, play: &Play<'_>) -> Result<String, StartError> {
+        let plan = self.playbook(play, Path::new(ANY_FOLDER), Vec::new())?;
         Ok(format!("{:?} {:?}", plan.confinement, plan.environment))
     }
 
@@ -213,6 +243,7 @@ impl Planner {
             descriptors: Vec::new(),
             program: "/bin/true".into(),
             arguments: Vec::new(),
+            watch: Watch::Nothing,
             landlock_abi: None,
             user: self.user(),
             groups: self.groups(),
@@ -224,15 +255,16 @@ impl Planner {
 
     fn confinement(
         &self,
-        manifest: &Manifest,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
         environment: &Environment,
         arguments: Vec<OsString>,
     ) -> Result<Confinement, StartError> {
+        let (manifest, dir) = (&play.task.manifest, play.dir);
         let (grants, limits) = (&manifest.grants, &manifest.limits);
         let mut read = vec![dir.path().to_owned(), self.programs.clone()];
-        read.extend(self.installed.iter().cloned());
+        read.extend(self.ansible.trees.iter().cloned());
+        read.extend(self.shared.dirs());
         read.push(folder.join(GIVEN));
         let mut write = vec![folder.join(HOME), folder.join(TMP)];
         if let Some(agent) = &grants.ssh_agent {
@@ -269,6 +301,7 @@ impl Planner {
             environment: environment.keys().cloned().collect(),
             files: Files { system: true, read, write },
             tcp: std::iter::once(SSH).chain(grants.tcp.iter().copied()).collect(),
+            watch: Watch::DeniedPorts,
             landlock_abi: None,
             user: self.user(),
             groups: self.groups(),
@@ -282,7 +315,7 @@ impl Planner {
                 processes: Some(limits.processes.unwrap_or(PROCESSES)),
                 cpu_seconds: None,
             },
-            program: self.ansible.clone(),
+            program: self.ansible.program.clone(),
             arguments,
         })
     }
@@ -290,20 +323,21 @@ impl Planner {
     /// Returns the options of `ansible-playbook` for a manifest.
     fn options(
         &self,
-        manifest: &Manifest,
-        dir: &PlaybookDir,
+        play: &Play<'_>,
         folder: &Path,
+        purpose: Purpose,
     ) -> Result<Vec<OsString>, StartError> {
-        let (options, settings) = (&manifest.ansible, self.settings(manifest, dir)?);
+        let (options, settings) = (&play.task.manifest.ansible, &play.settings);
         let mut all: Vec<OsString> = Vec::new();
         // An inventory in Ansible's configuration comes before the file `inventory`.
-        if options.inventory.is_some() || settings.inventory.is_none() {
-            let inventory = dir.inventory(options.inventory.as_deref())?;
+        if options.inventory.is_some() || !settings.may_set_inventory() {
+            let inventory = play.dir.inventory(options.inventory.as_deref())?;
             // Without an inventory file the playbook may use only this machine, without ssh.
-            let inventory = inventory.unwrap_or_else(|| self.programs.join(installed::INVENTORY));
+            let inventory = inventory.unwrap_or_else(|| self.programs.join(programs::INVENTORY));
             all.extend(["--inventory".into(), inventory.into()]);
         }
-        if let Some(limit) = &options.limit {
+        // Without a matching host, Ansible would also refuse the check of the syntax.
+        if let (Some(limit), Purpose::Run) = (&options.limit, purpose) {
             all.extend(["--limit".into(), limit.into()]);
         }
         if !options.extra_vars.is_empty() {
@@ -334,56 +368,41 @@ impl Planner {
         Ok(all)
     }
 
-    fn environment(
-        &self,
-        manifest: &Manifest,
-        dir: &PlaybookDir,
-        folder: &Path,
-    ) -> Result<Environment, StartError> {
-        let paths = self.paths(dir, folder);
-        let config = dir.ansible_config(manifest.ansible.config.as_deref())?;
-        let settings = self.settings(manifest, dir)?;
-        let mut environment = environment::environment(manifest, paths, config);
-        environment::add(&mut environment, &settings, paths);
+    fn environment(&self, play: &Play<'_>, folder: &Path) -> Result<Environment, StartError> {
+        let mut environment = self.own_environment(play.task, play.dir, folder)?;
+        environment::add(&mut environment, &play.settings, self.paths(play.dir, folder));
         Ok(environment)
     }
 
-    fn paths<'a>(&'a self, dir: &'a PlaybookDir, folder: &'a Path) -> Paths<'a> {
-        Paths { ansible: &self.ansible, programs: &self.programs, playbooks: dir.path(), folder }
-    }
-
-    /// Returns the settings of a playbook's configuration. If the configuration was not read, returns Ansible's
-    /// defaults.
-    fn settings(
-        &self,
-        manifest: &Manifest,
-        dir: &PlaybookDir,
-    ) -> Result<Arc<AnsibleSettings>, StartError> {
-        Ok(self.settings.get(&self.configuration(manifest, dir)?).unwrap_or_default())
-    }
-
-    fn configuration(
-        &self,
-        manifest: &Manifest,
-        dir: &PlaybookDir,
-    ) -> Result<ConfigurationKey, StartError> {
-        let config = dir.ansible_config(manifest.ansible.config.as_deref())?;
-        Ok(ConfigurationKey::new(config.as_deref(), manifest))
-    }
-
-    /// Returns the key of a playbook's configuration, unless its settings are known or cannot be asked for.
-    pub(crate) fn unknown_configuration(
+    /// Returns the environment of a playbook without the variables that depend on Ansible's settings.
+    fn own_environment(
         &self,
         task: &Task,
         dir: &PlaybookDir,
-    ) -> Result<Option<ConfigurationKey>, StartError> {
-        let key = self.configuration(&task.manifest, dir)?;
-        Ok((self.has_python() && self.settings.get(&key).is_none()).then_some(key))
+        folder: &Path,
+    ) -> Result<Environment, StartError> {
+        let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
+        Ok(environment::environment(&task.manifest, self.paths(dir, folder), config))
     }
 
-    /// Stores the settings of a configuration.
-    pub(crate) fn store_settings(&self, key: ConfigurationKey, settings: AnsibleSettings) {
-        self.settings.insert(key, settings);
+    fn paths<'a>(&'a self, dir: &'a PlaybookDir, folder: &'a Path) -> Paths<'a> {
+        Paths {
+            ansible: &self.ansible,
+            programs: &self.programs,
+            shared: &self.shared,
+            playbooks: dir.path(),
+            folder,
+        }
+    }
+
+    /// Returns the key of a playbook's configuration.
+    pub(crate) fn configuration(
+        &self,
+        task: &Task,
+        dir: &PlaybookDir,
+    ) -> Result<ConfigurationKey, StartError> {
+        let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
+        Ok(ConfigurationKey::new(config.as_deref(), &task.manifest))
     }
 
     /// Plans the program that prints the settings of a playbook's configuration. `folder` is the folder of the
@@ -394,10 +413,10 @@ impl Planner {
         dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<LaunchPlan, StartError> {
+        let play = Play { task, dir, settings: Arc::default() };
         let LaunchPlan { mut confinement, .. } =
-            self.python_program(installed::SETTINGS, task, dir, folder, None)?;
-        let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
-        let environment = environment::environment(&task.manifest, self.paths(dir, folder), config);
+            self.python_program(programs::SETTINGS, &play, folder, None)?;
+        let environment = self.own_environment(task, dir, folder)?;
         confinement.environment = environment.keys().cloned().collect();
         Ok(LaunchPlan { confinement, environment })
     }

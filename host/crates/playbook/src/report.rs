@@ -56,6 +56,9 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
                 detail: detail.into(),
             }),
             Report::Failed { code, reason } => failed = Some((code, reason)),
+            Report::Denied { port } => playbook.denied_ports.push(port),
+            // Only the command `check --learn` asks for files.
+            Report::Used { .. } => (),
             Report::Killed { count } => playbook.killed = count as u64,
             ended @ (Report::Exited { .. } | Report::Signalled { .. }) => exited = Some(ended),
         }
@@ -84,6 +87,7 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
             _ => Outcome::Exit { status: "the launcher ended without a report".into() },
         },
     };
+    let outcome = with_denied(outcome, &playbook.denied_ports);
     playbook.results = end.results;
     let text = match end.output.dropped {
         0 => secrets.mask().text(&end.output.text),
@@ -91,6 +95,25 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
     };
     let output = Output { text, dropped: end.output.dropped };
     Attempt { output, playbook: Some(playbook), ..Attempt::without_output(outcome) }
+}
+
+/// Adds to a failure that the sandbox denied connections, with the line for the manifest that allows them.
+fn with_denied(outcome: Outcome, ports: &[u16]) -> Outcome {
+    if ports.is_empty() {
+        return outcome;
+    }
+    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let explained = |reason: Reason| -> Reason {
+        format!(
+            "{reason}; the sandbox denied TCP port {list}, which `tcp = [{list}]` under `[grants]` allows"
+        )
+        .into()
+    };
+    match outcome {
+        Outcome::Exit { status } => Outcome::Exit { status: explained(status) },
+        Outcome::Retry { reason, after } => Outcome::Retry { reason: explained(reason), after },
+        outcome => outcome,
+    }
 }
 
 /// Returns the outcome for an exit status of `ansible-playbook` other than 0.
@@ -153,6 +176,17 @@ mod tests {
         );
         assert_eq!(outcome(Cause::Deadline, exited(0)), "deadline: still running after 2s");
         assert_eq!(outcome(Cause::Cancelled, exited(0)), "cancelled");
+    }
+
+    #[test]
+    fn denied_ports_are_added_to_a_failure() {
+        let reports = |status| {
+            let denied = [80, 443].map(|port| Report::Denied { port });
+            denied.into_iter().chain([Report::Exited { status }]).collect()
+        };
+        let failed = outcome(Cause::ByItself, reports(2));
+        assert!(failed.ends_with("which `tcp = [80, 443]` under `[grants]` allows"), "{failed}");
+        assert_eq!(outcome(Cause::ByItself, reports(0)), "success");
     }
 
     #[test]

@@ -11,16 +11,21 @@ use std::time::{Duration, Instant};
 use loopabull_model::{Attempt, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain};
 use tokio_util::sync::CancellationToken;
 
-use crate::check;
+use crate::configure::configure;
 use crate::error::{ControllerError, StartError, VariablesError};
 use crate::folder::Folder;
 use crate::host::Host;
+use crate::plan::Purpose;
+use crate::play::Play;
 use crate::playbook_dir::PlaybookDir;
 use crate::report::{ColdReason, record};
 use crate::secrets::Secrets;
 use crate::variables::{self, RunFacts};
 use crate::warm::{Controller, Controllers, Ran, Reuse};
 use crate::watch::{End, Limits};
+
+/// The words of Ansible 2.14 to 2.21 if no host matches `--limit`. It then runs no play, and no callback plugin.
+const NO_HOST_IN_LIMIT: &str = "leaves us with no hosts to target";
 
 /// One message for one playbook.
 #[derive(Clone, Debug)]
@@ -50,6 +55,7 @@ pub(crate) struct Runner {
 #[derive(Clone, Copy, Debug)]
 struct Request<'a> {
     call: &'a Call<'a>,
+    play: &'a Play<'a>,
     variables: &'a str,
     limits: Limits<'a>,
 }
@@ -69,16 +75,24 @@ impl Runner {
             output: call.task.manifest.limits.output.as_u64(),
             mask: call.secrets.mask(),
         };
-        let started = Instant::now();
         // The check of the playbook has read the settings already, unless the configuration has changed since.
-        if let Err(error) = check::read_settings(&self.host, call.task, call.dir).await {
-            let reason = chain(&error).into();
-            return Attempt::without_output(match error.is_shortage() {
-                true => Outcome::Shortage { reason },
-                false => Outcome::Unavailable { reason },
-            });
-        }
-        let request = Request { call: &call, variables: &variables, limits };
+        let configured = tokio::select! {
+            configured = configure(&self.host, call.task, call.dir) => configured,
+            () = cancel.cancelled() => return Attempt::without_output(Outcome::Cancelled),
+        };
+        let play = match configured {
+            Ok(play) => play,
+            Err(error) => {
+                let is_shortage = error.is_shortage();
+                let reason = chain(error).into();
+                return Attempt::without_output(match is_shortage {
+                    true => Outcome::Shortage { reason },
+                    false => Outcome::Unavailable { reason },
+                });
+            }
+        };
+        let started = Instant::now();
+        let request = Request { call: &call, play: &play, variables: &variables, limits };
         let (end, cold) = match self.run_warm(request, cancel).await {
             Ok(end) => (end, None),
             Err(reason) => {
@@ -94,12 +108,17 @@ impl Runner {
         let mut attempt = record(end, limits.timeout, &call.secrets);
         if let Some(report) = &mut attempt.playbook {
             report.cold = cold;
-            let results = report.results.as_ref();
-            if attempt.outcome.is_success()
-                && call.task.manifest.ansible.no_hosts == NoHosts::Failure
-                && results.is_some_and(Results::is_without_hosts)
-            {
-                attempt.outcome = Outcome::NoHosts;
+            let options = &call.task.manifest.ansible;
+            let is_limited_away = options.limit.is_some()
+                && report.results.is_none()
+                && attempt.output.text.contains(NO_HOST_IN_LIMIT);
+            let is_without_hosts = attempt.outcome.is_success()
+                && report.results.as_ref().is_some_and(Results::is_without_hosts);
+            if is_limited_away || is_without_hosts {
+                attempt.outcome = match options.no_hosts {
+                    NoHosts::Failure => Outcome::NoHosts,
+                    NoHosts::Success => Outcome::Success,
+                };
             }
         }
         attempt
@@ -120,8 +139,7 @@ impl Runner {
             return Err(ColdReason::NoController);
         }
         let started = Instant::now();
-        let key =
-            self.host.planner.key(task, request.call.dir).map_err(|_| ColdReason::NoController)?;
+        let key = self.host.planner.key(request.play).map_err(|_| ColdReason::NoController)?;
         let is_frequent = self.controllers.is_frequent(&key);
         let mut controller = match self.controllers.take(&key).await {
             Some(controller) => controller,
@@ -129,7 +147,7 @@ impl Runner {
             None if self.controllers.is_paused() => return Err(ColdReason::NoController),
             None => {
                 let timeout = request.limits.timeout;
-                let started = self.start_controller(request.call, key, timeout, cancel).await;
+                let started = self.start_controller(request.play, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
                     tracing::warn!(
@@ -142,7 +160,9 @@ impl Runner {
         };
         let left = request.limits.timeout.saturating_sub(started.elapsed());
         let limits = Limits { timeout: left, ..request.limits };
-        let Ok(arguments) = self.prepare(request, controller.folder()) else {
+        let arguments =
+            input(&self.host, request.call, request.play, request.variables, controller.folder());
+        let Ok(arguments) = arguments else {
             let reuse = controller.empty_folder().await;
             self.return_controller(controller, reuse).await;
             return Err(ColdReason::Refused);
@@ -169,14 +189,14 @@ impl Runner {
     /// Starts a controller. The start may take at most as long as the run itself.
     async fn start_controller(
         &self,
-        call: &Call<'_>,
+        play: &Play<'_>,
         key: String,
         timeout: Duration,
         cancel: &CancellationToken,
     ) -> Result<Controller, ControllerError> {
         let folder = self.host.make_folder(&self.controllers.next_name())?;
         let start = async {
-            let plan = self.host.planner.controller(call.task, call.dir, folder.path())?;
+            let plan = self.host.planner.controller(play, folder.path())?;
             Controller::start(&self.host.launcher, &plan, key, folder.clone()).await
         };
         let started = tokio::select! {
@@ -200,8 +220,9 @@ impl Runner {
     ) -> Result<End, StartError> {
         let call = request.call;
         let folder = self.host.make_folder(call.run_id.as_str())?;
-        let started = self.prepare(request, &folder).and_then(|arguments| {
-            let plan = self.host.planner.playbook(call.task, call.dir, folder.path(), arguments)?;
+        let arguments = input(&self.host, call, request.play, request.variables, &folder);
+        let started = arguments.and_then(|arguments| {
+            let plan = self.host.planner.playbook(request.play, folder.path(), arguments)?;
             self.host.start(&plan)
         });
         let end = match started {
@@ -211,21 +232,27 @@ impl Runner {
         folder.remove().await;
         end
     }
-
-    /// Writes the secrets and the variables to files in the folder of a run. Returns the arguments of
-    /// `ansible-playbook`.
-    fn prepare(&self, request: Request<'_>, folder: &Folder) -> Result<Vec<OsString>, StartError> {
-        let call = request.call;
-        folder.write_input(call.task, &call.secrets)?;
-        let file = folder.write("given/message.yml", request.variables)?;
-        let mut variables = OsString::from("@");
-        variables.push(file);
-        let more = ["--extra-vars".into(), variables];
-        self.host.planner.arguments(call.task, call.dir, folder.path(), more)
-    }
 }
 
-fn variables_of(call: &Call<'_>) -> Result<String, VariablesError> {
+/// Writes the secrets and the variables to files in the folder of a run. Returns the arguments of
+/// `ansible-playbook`.
+pub(crate) fn input(
+    host: &Host,
+    call: &Call<'_>,
+    play: &Play<'_>,
+    variables: &str,
+    folder: &Folder,
+) -> Result<Vec<OsString>, StartError> {
+    folder.write_input(call.task, &call.secrets)?;
+    let file = folder.write("given/message.yml", variables)?;
+    let mut variables = OsString::from("@");
+    variables.push(file);
+    let more = ["--extra-vars".into(), variables];
+    host.planner.arguments(play, folder.path(), Purpose::Run, more)
+}
+
+/// Returns the text of the variables file of a call.
+pub(crate) fn variables_of(call: &Call<'_>) -> Result<String, VariablesError> {
     let facts = RunFacts { run_id: call.run_id.as_str(), attempt: call.attempt };
     variables::write(call.message, &call.task.manifest.ansible.variables, facts)
 }

@@ -1,6 +1,7 @@
 //! The user that playbooks run as.
 
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use loopabull_launcher::User;
 use nix::errno::Errno;
@@ -11,6 +12,8 @@ use crate::error::PlaybookError;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PlaybookUser {
     pub(crate) ids: User,
+    /// The home directory. `None` for a user that is named by numbers.
+    pub(crate) home: Option<PathBuf>,
     /// The groups besides the user's own. Empty for a user that is named by numbers.
     pub(crate) groups: Vec<u32>,
 }
@@ -22,7 +25,7 @@ pub(crate) fn find(name: &str) -> Result<PlaybookUser, PlaybookError> {
     if let Some((uid, gid)) = name.split_once(':') {
         let ids = uid.parse().ok().zip(gid.parse().ok());
         let (uid, gid) = ids.ok_or_else(unknown)?;
-        return Ok(PlaybookUser { ids: User { uid, gid }, groups: Vec::new() });
+        return Ok(PlaybookUser { ids: User { uid, gid }, home: None, groups: Vec::new() });
     }
     let lookup =
         |error: Errno| PlaybookError::UserLookup { name: name.to_owned(), source: error.into() };
@@ -36,7 +39,7 @@ pub(crate) fn find(name: &str) -> Result<PlaybookUser, PlaybookError> {
     let groups = nix::unistd::getgrouplist(&c_name, user.gid).map_err(lookup)?;
     let groups = groups.into_iter().filter(|group| *group != user.gid).map(|group| group.as_raw());
     let ids = User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    Ok(PlaybookUser { ids, groups: groups.collect() })
+    Ok(PlaybookUser { ids, home: Some(user.dir), groups: groups.collect() })
 }
 
 #[cfg(test)]
@@ -46,7 +49,8 @@ mod tests {
     #[test]
     fn a_user_is_a_name_or_two_numbers() {
         assert_eq!(find("root").unwrap().ids, User { uid: 0, gid: 0 });
-        let numbers = PlaybookUser { ids: User { uid: 12, gid: 34 }, groups: Vec::new() };
+        let ids = User { uid: 12, gid: 34 };
+        let numbers = PlaybookUser { ids, home: None, groups: Vec::new() };
         assert_eq!(find("12:34").unwrap(), numbers);
         for name in ["no-such-user", "12:x", "a\0b", ""] {
             let error = find(name).unwrap_err().to_string();

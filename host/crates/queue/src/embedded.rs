@@ -132,7 +132,7 @@ impl Embedded {
                     "SELECT CASE WHEN state = 'waiting' AND due_ms <> queued_ms AND due_ms > ?2
                                  THEN 'delayed' ELSE state END AS what,
                          CASE state WHEN 'held' THEN task END AS held,
-                         count(*), min(queued_ms), max(due_ms)
+                         count(*), min(max(queued_ms, min(due_ms, ?2))), max(due_ms)
                      FROM entries WHERE queue = ?1 GROUP BY what, held",
                 )?
                 .query_map(params![queue, steady], |row| {

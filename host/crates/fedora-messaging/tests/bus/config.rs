@@ -130,6 +130,7 @@ routing_keys = ["y", "z"]
     ),
     (Both::Accept, "[[bindings]]\nexchange = 'e'\nrouting_keys = ['a.*', 'b.#']"),
     (Both::Accept, "[monitoring]\nport = 8000"),
+    (Both::Accept, "[client_properties]\napp_contacts_email = ['a@b', 'c@d']"),
     (Both::Accept, "[client_properties]\nproduct = 'Fedora Messaging with Pika'\nx = 'y'"),
     (Both::Accept, "bindings = []"),
     (Both::Refuse, "a ="),

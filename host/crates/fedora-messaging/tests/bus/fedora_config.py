@@ -7,6 +7,7 @@ consumer would send to a broker, as determined by the package's own code without
 
 import json
 import sys
+from urllib.parse import quote
 
 import pika
 from fedora_messaging import config
@@ -56,12 +57,17 @@ def consume(path):
         pika.data.encode_table([], queue["queue"]["arguments"])
     tls = conf["tls"]
     properties = dict(conf["client_properties"])
+    # AMQP has lists. Our connections have only texts.
+    for name, value in properties.items():
+        if isinstance(value, list):
+            properties[name] = ", ".join(map(str, value))
+    host = f"[{url.host}]" if ":" in url.host else url.host
     for name in ("product", "information", "version"):
         del properties[name]
     if properties.get("app") == "Unknown":
         del properties["app"]
     return {
-        "broker": f"{url.host}:{url.port}/{url.virtual_host}",
+        "broker": f"{host}:{url.port}/{quote(url.virtual_host, safe='')}",
         "tls": [tls["ca_cert"], tls["keyfile"], tls["certfile"]],
         "client_properties": properties,
         "queues": sorted(protocol.queues, key=lambda queue: queue["queue"]["queue"]),

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const WATCHES: [Watch; 3] = [Watch::Nothing, Watch::DeniedPorts, Watch::Everything];
+
 /// Generates arbitrary bytes, and texts that look like options of the launcher.
 fn text() -> impl Strategy<Value = OsString> {
     prop_oneof![
@@ -63,7 +65,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let names = vec("[^=\0]{1,8}", 0..4);
     let own = (option::of(absolute()), option::of(absolute()));
     let place = (text().prop_map(PathBuf::from), own, names, files(), vec(any::<u16>(), 0..3));
-    let abi = option::of(any::<u8>());
+    let abi = (option::of(any::<u8>()), 0..3_usize);
     // The range excludes 4294967295, which the kernel reserves for "no change".
     let user = option::of((0..u32::MAX, 0..u32::MAX));
     let user = user.prop_map(|user| user.map(|(uid, gid)| User { uid, gid }));
@@ -71,7 +73,13 @@ fn confinement() -> impl Strategy<Value = Confinement> {
     let rights = (abi, user, layers(), vec(DESCRIPTORS, 0..3), limits());
     (place, rights, absolute(), vec(text(), 0..5)).prop_map(
         |((directory, (home, tmp), environment, files, tcp), rights, program, arguments)| {
-            let (landlock_abi, (user, groups), [required, without], descriptors, limits) = rights;
+            let (
+                (landlock_abi, watched),
+                (user, groups),
+                [required, without],
+                descriptors,
+                limits,
+            ) = rights;
             Confinement {
                 directory,
                 home,
@@ -79,6 +87,7 @@ fn confinement() -> impl Strategy<Value = Confinement> {
                 environment,
                 files,
                 tcp,
+                watch: WATCHES[watched],
                 landlock_abi,
                 user,
                 groups,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process,
@@ -16,6 +17,7 @@ use rustix::process::{
     set_parent_process_death_signal, wait,
 };
 
+use crate::call_watch::{self, CallFilter, CallWatch};
 use crate::cgroup::Group;
 use crate::confinement::Confinement;
 use crate::error::{LaunchError, LayerError, Step};
@@ -29,11 +31,14 @@ use crate::reporter::Reporter;
 use crate::rootfs::{self, RootFilesystem};
 use crate::supervisor::signals::{Notice, Signals};
 use crate::sys::{self, Image};
+use crate::watch::Watch;
 
 /// The time for which remaining processes are killed without a pause, so that no process forks faster.
 const BURST: Duration = Duration::from_millis(200);
 /// After [`BURST`], the pause after each [`FULL_ROUND`] rounds.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// The time for which a process that has lost the outer process goes on.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 /// In one of this number of rounds, all descendants are killed, and in the others only children.
 const FULL_ROUND: u64 = 16;
 
@@ -45,6 +50,8 @@ pub(super) struct Inner<'a> {
     pub(super) image: &'a Image,
     pub(super) signals: &'a OwnedFd,
     pub(super) group: &'a Group,
+    /// The process id of the outer process. `None` in a PID namespace, which does not contain it.
+    pub(super) outer: Option<Pid>,
 }
 
 impl Inner<'_> {
@@ -72,13 +79,13 @@ impl Inner<'_> {
     }
 
     /// Runs the inner process without namespaces. Returns its exit code.
-    pub(super) fn run_without_namespaces(&self, outer: Pid) -> u8 {
+    pub(super) fn run_without_namespaces(&self) -> u8 {
         // Without a PID namespace, the death of the inner process does not kill the program. If the outer
         // process dies, the inner process therefore gets SIGUSR1, on which it kills all processes.
         let prepared = set_parent_process_death_signal(Some(Signal::USR1))
             .and_then(|()| set_child_subreaper(Some(getpid())));
         match prepared {
-            Ok(()) if getppid() != Some(outer) => exit::LAYER_FAILED,
+            Ok(()) if getppid() != self.outer => exit::LAYER_FAILED,
             Ok(()) => self.run(RootFilesystem::Host, UserNamespace::Inherited),
             Err(error) => self.reporter.fail_launch(&LaunchError::at(Step::Process)(error)),
         }
@@ -86,14 +93,26 @@ impl Inner<'_> {
 
     /// Runs the program until it ends, and kills the processes that it leaves behind.
     fn run(&self, root: RootFilesystem, user_namespace: UserNamespace) -> u8 {
-        let program = match self.start_program(root, user_namespace) {
+        let watched = match self.confinement.watch {
+            Watch::Nothing => None,
+            Watch::DeniedPorts if !self.confinement.wants(Layer::Tcp) => None,
+            Watch::DeniedPorts | Watch::Everything => Some(self.confinement),
+        };
+        // A watch that cannot be made does not stop the program.
+        let watch = watched.and_then(|confinement| call_watch::start(confinement).ok());
+        let (mut watch, filter) = watch.unzip();
+        let program = match self.start_program(root, user_namespace, filter.as_ref()) {
             Ok(program) => program,
             Err(error) => return self.reporter.fail_launch(&error),
         };
+        drop(filter);
         set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
         let mut killed = HashSet::new();
-        let status = self.wait_for(program, &mut killed);
+        let status = self.wait_for(program, &mut watch, &mut killed);
         self.sweep(&mut killed);
+        for report in watch.iter().flat_map(CallWatch::reports) {
+            self.reporter.write(&report);
+        }
         self.reporter.write(&Report::Killed { count: killed.len() });
         self.reporter.write(&match status.terminating_signal() {
             Some(signal) => Report::Signalled { signal },
@@ -107,6 +126,7 @@ impl Inner<'_> {
         &self,
         root: RootFilesystem,
         user_namespace: UserNamespace,
+        filter: Option<&CallFilter>,
     ) -> Result<Pid, LaunchError> {
         let parent = getpid();
         let forked = self.group.created().map(|group| sys::fork_into(group.as_fd()));
@@ -127,19 +147,29 @@ impl Inner<'_> {
             group: self.group,
             group_entry,
             root,
+            has_namespaces: self.outer.is_none(),
             user_namespace,
+            filter,
         };
         let Err(error) = pipeline::become_program(&start);
         std::process::exit(self.reporter.fail_launch(&error).into());
     }
 
-    /// Waits for the program, and handles signals until it ends. Adds killed processes to `killed`.
-    fn wait_for(&self, program: Pid, killed: &mut HashSet<Pid>) -> WaitStatus {
+    /// Waits for the program, and handles signals and watched calls until it ends. Adds killed processes to `killed`.
+    fn wait_for(
+        &self,
+        program: Pid,
+        watch: &mut Option<CallWatch>,
+        killed: &mut HashSet<Pid>,
+    ) -> WaitStatus {
         let mut signals = Signals::new(self.signals);
         loop {
             // One SIGCHLD may stand for several children, so all ended children are reaped.
             if let Some(status) = reap(program) {
                 return status;
+            }
+            if !wait_for_signal(self.signals, watch.as_mut()) {
+                continue;
             }
             match signals.receive() {
                 // If the program has no process group yet, only its process gets SIGTERM. The process ends
@@ -157,17 +187,22 @@ impl Inner<'_> {
         }
     }
 
-    /// Kills the processes that the program has left behind, until none remains. There is no timeout: a run
-    /// with a process that cannot be killed has not ended, and the daemon's deadline for the run still applies.
+    /// Kills the processes that the program has left behind, until none remains. A process that cannot be killed keeps
+    /// the run from ending; the daemon's deadline for the run still applies.
     ///
     /// Orphans become children of this process, so without a child there is no descendant either. A list of
-    /// all processes could lack one that forks and exits all the time.
+    /// all processes could lack one that forks and exits all the time. In a PID namespace, the kernel kills what is
+    /// left when this process exits.
     fn sweep(&self, killed: &mut HashSet<Pid>) {
         let group = self.group.created();
         let start = Instant::now();
         for round in 0_u64.. {
             let is_populated = group.is_some_and(|group| group.kill().unwrap_or(false));
-            if reap_left(killed).is_none() && !is_populated {
+            let is_alone = reap_left(killed).is_none() && !is_populated;
+            let is_late = start.elapsed() > BURST && getpid() == Pid::INIT;
+            // Nobody waits for this process any more.
+            let is_orphan = start.elapsed() > ORPHAN_TIMEOUT && getppid() != self.outer;
+            if is_alone || is_late || is_orphan {
                 return;
             }
             // The children alone are listed faster than a process can fork, which a list of all is not.
@@ -185,6 +220,22 @@ impl Inner<'_> {
             }
         }
     }
+}
+
+/// Waits for a signal or a watched call, and handles the call. Returns true if there is a signal.
+fn wait_for_signal(signals: &OwnedFd, watch: Option<&mut CallWatch>) -> bool {
+    let Some(watch) = watch else { return true };
+    let mut watched = vec![PollFd::new(signals, PollFlags::IN)];
+    watched.extend(watch.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    if poll(&mut watched, None).is_err() {
+        return false;
+    }
+    let has_signal = !watched[0].revents().is_empty();
+    let call = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
+    if !call.is_empty() {
+        watch.handle(call.contains(PollFlags::IN));
+    }
+    has_signal
 }
 
 /// Returns the exit code of the launcher for the wait status of a process.

@@ -69,6 +69,7 @@ impl Launch {
             image,
             signals,
             group,
+            outer: None,
         }
     }
 
@@ -169,9 +170,9 @@ fn start_without_namespaces(inner: &Inner<'_>) -> Result<Pid, LaunchError> {
         let reason = "run it as another user, or leave out both layers by name";
         return Err(LaunchError::at(Step::Separation)(io::Error::other(reason)));
     }
-    let outer = getpid();
+    let inner = Inner { outer: Some(getpid()), ..*inner };
     let Some(pid) = sys::fork(0).map_err(LaunchError::at(Step::Process))? else {
-        std::process::exit(inner.run_without_namespaces(outer).into());
+        std::process::exit(inner.run_without_namespaces().into());
     };
     Ok(pid)
 }

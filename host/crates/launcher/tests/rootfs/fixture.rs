@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use loopabull_launcher::{
-    Confinement, Environment, Files, Layer, LayerState, Limits, Report, send_plan,
+    Confinement, Environment, Files, Layer, LayerState, Limits, Report, Watch, send_plan,
 };
 use tempfile::TempDir;
 
@@ -37,6 +37,7 @@ impl Fixture {
             environment: Vec::new(),
             files: Files { system: true, read: Vec::new(), write: vec![path] },
             tcp: Vec::new(),
+            watch: Watch::Nothing,
             landlock_abi: None,
             user: None,
             groups: Vec::new(),

@@ -14,3 +14,4 @@ mod fixture;
 mod grants;
 mod reports;
 mod supervision;
+mod watch;

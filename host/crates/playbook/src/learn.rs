@@ -1,0 +1,80 @@
+//! Finds out which files and ports a playbook uses, in one run without the limits on them.
+
+use std::path::{Path, PathBuf};
+
+use loopabull_launcher::{FileAccess, Report};
+use loopabull_model::Attempt;
+use tokio_util::sync::CancellationToken;
+
+use crate::configure::configure;
+use crate::error::CheckError;
+use crate::host::Host;
+use crate::report::record;
+use crate::run::{Call, input, variables_of};
+use crate::watch::Limits;
+
+/// The directories for temporary files.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// What a playbook used and its manifest does not grant.
+#[derive(Debug)]
+pub struct Learned {
+    pub attempt: Attempt,
+    /// TCP ports to which the playbook tried to connect, without those that are granted.
+    pub ports: Vec<u16>,
+    /// Files that the playbook read.
+    pub read: Vec<PathBuf>,
+    /// Files that the playbook wrote, created or removed.
+    pub written: Vec<PathBuf>,
+}
+
+/// Runs a playbook once without the layers for files and ports, and without changes by Ansible's modules if the task
+/// has check mode.
+pub(crate) async fn learn(
+    host: &Host,
+    call: &Call<'_>,
+    cancel: &CancellationToken,
+) -> Result<Learned, CheckError> {
+    let play = configure(host, call.task, call.dir).await?;
+    let variables =
+        variables_of(call).map_err(|error| CheckError::Message { reason: error.to_string() })?;
+    let limits = Limits {
+        timeout: call.timeout,
+        output: call.task.manifest.limits.output.as_u64(),
+        mask: call.secrets.mask(),
+    };
+    let folder = host.make_folder(call.run_id.as_str())?;
+    let plan = input(host, call, &play, &variables, &folder)
+        .and_then(|arguments| host.planner.playbook(&play, folder.path(), arguments));
+    let started = plan.and_then(|plan| host.start(&host.planner.learning(plan)));
+    let end = match started {
+        Ok(process) => Ok(process.watch(limits, cancel).await),
+        Err(error) => Err(error),
+    };
+    folder.remove().await;
+    let end = end?;
+    let (mut ports, mut read, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let tcp = &call.task.manifest.grants.tcp;
+    for report in &end.reports {
+        match report {
+            Report::Denied { port } if !tcp.contains(port) && *port != crate::plan::SSH => {
+                ports.push(*port)
+            }
+            Report::Used { access, path } if is_left(path) => match access {
+                FileAccess::Read => read.push(path.clone()),
+                FileAccess::Write => written.push(path.clone()),
+            },
+            _ => (),
+        }
+    }
+    let attempt = record(end, limits.timeout, &call.secrets);
+    Ok(Learned { attempt, ports, read, written })
+}
+
+/// Returns whether a file, or at least its directory, is there after the run. Files in the temporary directories are
+/// left out, because a run has its own.
+fn is_left(path: &Path) -> bool {
+    let Some(parent) = path.parent() else { return false };
+    parent.is_dir()
+        && !TEMPORARY.map(Path::new).iter().any(|temporary| [path, parent].contains(temporary))
+}

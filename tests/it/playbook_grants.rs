@@ -1,0 +1,72 @@
+//! The grants of a playbook: what the sandbox denies is named with the line that allows it, and one run without the
+//! limits tells all that a playbook needs.
+
+use crate::test_host::{TestHost, message, text};
+
+#[test]
+fn a_denied_port_is_named_with_the_line_that_allows_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            assert!(std::io::Read::read(&mut stream, &mut [0; 1024]).unwrap() > 0);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            std::io::Write::write_all(&mut stream, answer).unwrap();
+        }
+    });
+    let host = TestHost::new();
+    host.write("message.json", message("m-1", "calls", "{}"));
+    let calls = format!("    - uri: {{ url: 'http://127.0.0.1:{port}/' }}\n");
+    host.add_playbook("calls", "", &calls);
+    let output = host.run(&["test", "calls", "message.json"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line = format!("denied: TCP port {port}; `tcp = [{port}]` under `[grants]` allows it\n");
+    assert!(said.contains(&line), "{said}");
+    let reason = format!("which `tcp = [{port}]` under `[grants]` allows\n");
+    assert!(said.ends_with(&reason), "{said}");
+    host.add_playbook("calls", &format!("[grants]\ntcp = [{port}]\n"), &calls);
+    let output = host.run(&["test", "calls", "message.json"]);
+    assert!(output.status.success(), "{}", text(&output.stdout));
+}
+
+/// Checks that the proposed lines are what the playbook needs.
+#[test]
+fn the_grants_of_a_playbook_are_learned_in_one_run() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let host = TestHost::new();
+    host.write("message.json", message("m-1", "needs", "{}"));
+    std::fs::create_dir(host.path("mirror")).unwrap();
+    host.write("mirror/list", "x");
+    let folder = host.path("").canonicalize().unwrap();
+    let tasks = format!(
+        "    - command: cat {0}/mirror/list\n      check_mode: false\n    \
+             - wait_for: {{ port: {port} }}\n      check_mode: false\n    \
+             - copy: {{ content: x, dest: '{0}/made/new' }}\n      check_mode: false\n",
+        folder.display()
+    );
+    std::fs::create_dir(host.path("made")).unwrap();
+    host.write(
+        "playbooks/needs.yml",
+        format!("- hosts: localhost\n  gather_facts: false\n  tasks:\n{tasks}"),
+    );
+    let before = host.run(&["test", "needs", "message.json"]);
+    assert_eq!(before.status.code(), Some(1), "{}", text(&before.stdout));
+    let learned = host.run(&["check", "--learn", "needs", "message.json"]);
+    let said = text(&learned.stdout);
+    assert!(learned.status.success(), "{said}{}", text(&learned.stderr));
+    let (_, manifest) = said.split_once("grant what it should use:\n\n").expect(&said);
+    assert!(manifest.contains(&format!("tcp = [{port}]\n")), "{manifest}");
+    let granted = manifest.lines().filter(|line| line.starts_with("host = "));
+    let expected =
+        ["made", "mirror/list"].map(|name| format!("host = \"{}/{name}\"", folder.display()));
+    assert_eq!(granted.collect::<Vec<_>>(), expected, "{said}");
+    host.write("playbooks/needs.toml", manifest);
+    let after = host.run(&["test", "needs", "message.json"]);
+    assert!(after.status.success(), "{}", text(&after.stdout));
+    let again = text(&host.run(&["check", "--learn", "needs", "message.json"]).stdout);
+    assert!(again.contains("the playbook used nothing beyond its grants"), "{again}");
+}
