@@ -39,6 +39,8 @@ pub struct Config {
     pub tasks: PathBuf,
     /// Directory of playbooks and their manifests.
     pub playbooks: PathBuf,
+    /// Directories outside of these two to which links in them may lead. Playbooks may read them.
+    pub linked_dirs: Vec<PathBuf>,
     /// State directory: the journal, the embedded queue and the run directories. The daemon creates
     /// the directory if it is missing.
     pub state: PathBuf,
@@ -212,7 +214,9 @@ impl Config {
         // could read the daemon's state.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let state = absolute(&self.state);
-        for (key, folder) in [("tasks", &self.tasks), ("playbooks", &self.playbooks)] {
+        let linked = self.linked_dirs.iter().map(|folder| ("linked_dirs", folder));
+        let own = [("tasks", &self.tasks), ("playbooks", &self.playbooks)];
+        for (key, folder) in own.into_iter().chain(linked) {
             let folder = absolute(folder);
             if state.starts_with(&folder) || folder.starts_with(&state) {
                 return Err(ConfigError::Nested { key });
@@ -325,6 +329,7 @@ impl Default for Config {
             queues: BTreeMap::new(),
             tasks: "tasks".into(),
             playbooks: "playbooks".into(),
+            linked_dirs: Vec::new(),
             state: "state".into(),
             listen: DEFAULT_LISTEN,
             allowed_hosts: Vec::new(),

@@ -9,3 +9,4 @@ mod grants;
 pub(crate) mod playbook;
 pub(crate) mod secrets;
 mod stamp;
+mod task_dir;

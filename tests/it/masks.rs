@@ -189,6 +189,7 @@ fn check(messages: usize, seed: u64) {
     assert!(marks > messages * 3, "only {marks} secrets were replaced");
     check_files(&host.path("state"), &pieces);
     check_bytes("the log", host.log().as_bytes(), &pieces);
+    assert!(host.log().contains("[secret]"), "the log got no text of a task");
     assert_eq!(host.runs().len(), messages);
 }
 

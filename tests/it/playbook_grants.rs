@@ -1,5 +1,7 @@
-//! The grants of a playbook: what the sandbox denies is named with the line that allows it, and one run without the
-//! limits tells all that a playbook needs.
+//! The grants of a playbook: a port that the sandbox denies is named with the line that allows it, and one run without
+//! the limits names the files and ports that a playbook opens.
+
+use std::os::unix::fs::PermissionsExt;
 
 use crate::test_host::{TestHost, message, text};
 
@@ -39,23 +41,38 @@ fn the_grants_of_a_playbook_are_learned_in_one_run() {
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let host = TestHost::new();
     host.write("message.json", message("m-1", "needs", "{}"));
-    std::fs::create_dir(host.path("mirror")).unwrap();
-    host.write("mirror/list", "x");
-    let folder = host.path("").canonicalize().unwrap();
+    // The user of the playbook must reach the files, and a run has a `/tmp` of its own.
+    let outside = tempfile::tempdir_in("/srv").unwrap();
+    let at = |name: &str| outside.path().join(name);
+    let open = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    open(outside.path());
+    for name in ["mirror", "made"] {
+        std::fs::create_dir(at(name)).unwrap();
+        open(&at(name));
+    }
+    std::fs::write(at("mirror/list"), "x").unwrap();
+    open(&host.path(""));
+    host.write("loopabull.toml", "[playbook]\nuser = 'nobody'\n");
+    let flags = ["--config", "loopabull.toml"];
+    let run = |arguments: &[&str]| host.run(&[&flags[..], arguments].concat());
+    let folder = outside.path();
     let tasks = format!(
         "    - command: cat {0}/mirror/list\n      check_mode: false\n    \
              - wait_for: {{ port: {port} }}\n      check_mode: false\n    \
              - copy: {{ content: x, dest: '{0}/made/new' }}\n      check_mode: false\n",
         folder.display()
     );
-    std::fs::create_dir(host.path("made")).unwrap();
     host.write(
         "playbooks/needs.yml",
         format!("- hosts: localhost\n  gather_facts: false\n  tasks:\n{tasks}"),
     );
-    let before = host.run(&["test", "needs", "message.json"]);
+    let refused = host.run(&["check", "--learn", "needs", "message.json"]);
+    assert!(text(&refused.stderr).contains("hint: name another user"), "{refused:?}");
+    let before = run(&["test", "needs", "message.json"]);
     assert_eq!(before.status.code(), Some(1), "{}", text(&before.stdout));
-    let learned = host.run(&["check", "--learn", "needs", "message.json"]);
+    let learned = run(&["check", "--learn", "needs", "message.json"]);
     let said = text(&learned.stdout);
     assert!(learned.status.success(), "{said}{}", text(&learned.stderr));
     let (_, manifest) = said.split_once("grant what it should use:\n\n").expect(&said);
@@ -65,8 +82,8 @@ fn the_grants_of_a_playbook_are_learned_in_one_run() {
         ["made", "mirror/list"].map(|name| format!("host = \"{}/{name}\"", folder.display()));
     assert_eq!(granted.collect::<Vec<_>>(), expected, "{said}");
     host.write("playbooks/needs.toml", manifest);
-    let after = host.run(&["test", "needs", "message.json"]);
+    let after = run(&["test", "needs", "message.json"]);
     assert!(after.status.success(), "{}", text(&after.stdout));
-    let again = text(&host.run(&["check", "--learn", "needs", "message.json"]).stdout);
-    assert!(again.contains("the playbook used nothing beyond its grants"), "{again}");
+    let again = text(&run(&["check", "--learn", "needs", "message.json"]).stdout);
+    assert!(again.contains("the playbook opened nothing beyond its grants"), "{again}");
 }

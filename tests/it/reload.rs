@@ -438,3 +438,40 @@ fn check_reloads(rounds: u32) {
         assert!(ran >= sent && (ran == 0 || ran % 5 > 2), "{} by version {ran}", run.message_id);
     }
 }
+
+/// A release is switched by links in `playbooks`, which lead to a directory elsewhere.
+#[test]
+fn links_to_another_directory_are_followed_and_switched() {
+    let host = TestHost::new();
+    for release in ["one", "two"] {
+        std::fs::create_dir_all(host.path(&format!("releases/{release}"))).unwrap();
+        let play = format!(
+            "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - debug: {{ msg: 'release {release}' }}\n"
+        );
+        host.write(&format!("releases/{release}/a.yml"), play);
+    }
+    let link = |release: &str| {
+        let new = host.path("new");
+        std::os::unix::fs::symlink(format!("../releases/{release}/a.yml"), &new).unwrap();
+        std::fs::rename(new, host.path("playbooks/a.yml")).unwrap();
+    };
+    link("one");
+    let releases = host.path("releases").canonicalize().unwrap();
+    host.write("loopabull.toml", format!("linked_dirs = ['{}']\n", releases.display()));
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    let last = |id: &str| {
+        let inject = ["--config", "loopabull.toml", "inject", "-"];
+        host.run_with_input(&inject, &message(id, "a", "{}"));
+        daemon.wait_until_idle();
+        let run = host.runs().into_iter().next().unwrap();
+        assert!(run.outcome.is_success(), "{}\n{}", run.outcome, run.output.text);
+        run.output.text
+    };
+    for id in ["m-1", "m-2"] {
+        assert!(last(id).contains("release one"));
+    }
+    link("two");
+    wait_for("the new release", || host.log().contains("reloaded the tasks").then_some(()));
+    assert!(last("m-3").contains("release two"));
+    daemon.stop();
+}

@@ -3,10 +3,17 @@
 use super::percent::escaped;
 use crate::failure::{Result, reject};
 
+/// The maximum length of a text, in bytes.
+const MAX_BYTES: usize = 1024;
+/// The number of encodings inside each other that are looked through.
+const MAX_DECODED: usize = 8;
+/// The number of characters of a refused text that the reason shows.
+const MAX_SHOWN: usize = 100;
+
 /// Encodes a text, for example a name from a message, as one segment of a URL's path.
 ///
 /// Everything except ASCII letters, digits and `-._~` is percent-encoded, so the text cannot add a query or a fragment
-/// to the URL, nor a segment unless a server decodes `%2F` before it splits the path.
+/// to the URL. It cannot add a segment either, except on servers that decode `%2F` before they split the path.
 ///
 /// ```
 /// # use loopabull_task::http::segment;
@@ -17,13 +24,17 @@ use crate::failure::{Result, reject};
 ///
 /// # Errors
 ///
-/// [`Failure::Reject`](crate::Failure::Reject) if the text is empty, has a control character, or has a part `.` or
+/// [`Failure::Reject`](crate::Failure::Reject) if the text is empty, longer than 1 KiB or has a control character, or has a part `.` or
 /// `..` between slashes, also if it is encoded, once or several times: a server could take it for another path.
 pub fn segment(text: impl AsRef<str>) -> Result<String> {
     let text = text.as_ref();
-    let plain = decoded(text);
-    let leads_elsewhere = plain.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
-    if text.is_empty() || leads_elsewhere || plain.chars().any(char::is_control) {
+    let is_segment = |plain: &String| {
+        let is_name = |part: &str| !matches!(part, "." | "..");
+        plain.split(['/', '\\']).all(is_name) && !plain.chars().any(char::is_control)
+    };
+    if text.is_empty() || text.len() > MAX_BYTES || !decoded(text).as_ref().is_some_and(is_segment)
+    {
+        let text: String = text.chars().take(MAX_SHOWN).collect();
         return reject(format!("`{}` cannot be a part of a URL's path", text.escape_default()));
     }
     let mut segment = String::new();
@@ -38,18 +49,19 @@ pub fn segment(text: impl AsRef<str>) -> Result<String> {
     Ok(segment)
 }
 
-/// Replaces the percent-encodings that matter here, until there are none.
-fn decoded(text: &str) -> String {
+/// Replaces the percent-encodings that matter here, until there are none. Returns `None` if that takes long.
+fn decoded(text: &str) -> Option<String> {
     let mut text = text.to_ascii_lowercase();
-    loop {
+    for _ in 0..MAX_DECODED {
         let before = text.len();
         for (encoded, plain) in [("%25", "%"), ("%2e", "."), ("%2f", "/"), ("%5c", "\\")] {
             text = text.replace(encoded, plain);
         }
         if text.len() == before {
-            return text;
+            return Some(text);
         }
     }
+    None
 }
 
 #[cfg(test)]
@@ -68,6 +80,12 @@ mod tests {
         ] {
             assert_eq!(segment(text).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_or_too_often_encoded_is_refused() {
+        assert!(segment("a".repeat(1024)).is_ok() && segment("a".repeat(1025)).is_err());
+        assert!(segment(format!("%{}2e", "25".repeat(100))).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind, chain};
@@ -30,16 +31,26 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(30);
 /// limits and grants of each task. The exit status is 0 only if there is no problem.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Run this playbook once on a message, in Ansible's check mode and without the limits on files and ports, and
-    /// print the grants that it needs
+    /// Run this playbook once on a message, NOT confined, and print the grants that it needs
+    ///
+    /// Ansible runs in check mode, but tasks with `check_mode: false`, lookups and plugins act for
+    /// real, with the secrets of the task and on every file and host that its user may reach. Files
+    /// that are only looked at and not opened are not noticed. Not as root: set `user`.
     #[arg(long, num_args = 2, value_names = ["TASK", "MESSAGE.json"])]
     learn: Vec<String>,
 }
 
 pub(crate) fn run(config: &Config, args: &CheckArgs) -> Result<u8, Failure> {
     config.validate()?;
-    if let [task, file] = args.learn.as_slice() {
-        return learn::run(config, task, Path::new(file));
+    match args.learn.as_slice() {
+        [] => (),
+        [task, file] => return learn::run(config, task, Path::new(file)),
+        _ => {
+            return Err(Failure::with_hint(
+                anyhow!("`--learn` takes one playbook"),
+                "give it once",
+            ));
+        }
     }
     state_dir::make(&config.state)?;
     let components = ComponentRunner::new(&config.components(1)?)?;

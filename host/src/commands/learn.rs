@@ -22,6 +22,7 @@ const MANY: usize = 5;
 
 pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
+    state_dir::restrict(config)?;
     let components = ComponentRunner::new(&config.components(1)?)?;
     let catalog = Catalog::load(config, &Discovery::read(config, None), &components, None);
     let found = catalog.playbooks().find(|(task, _)| task.name.as_str() == name);
@@ -29,6 +30,20 @@ pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failur
         let error = anyhow!("there is no playbook `{name}`");
         return Err(Failure::with_hint(error, "list the tasks with `loopabull-host tasks`"));
     };
+    if let Some(reason) = catalog.refused(&task.name) {
+        return Err(anyhow!("playbook `{name}` is refused: {reason}").into());
+    }
+    if rustix::process::geteuid().is_root() && config.playbook.user.is_none() {
+        let error = anyhow!("an unconfined run as root could change everything on this machine");
+        return Err(Failure::with_hint(
+            error,
+            "name another user with `user` under `[playbook]`, or run the command as one",
+        ));
+    }
+    print(
+        "running the playbook without confinement: tasks with `check_mode: false`, lookups and plugins act for real, \
+         with the secrets of the task and on every file and host that its user may reach\n",
+    )?;
     let text = read(file)?;
     let message = recordings::messages(&text).next().context("the file contains no message")?;
     let message = message
@@ -60,7 +75,7 @@ pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failur
 fn proposal(learned: &Learned) -> String {
     let dirs = dirs(learned);
     if learned.ports.is_empty() && dirs.is_empty() {
-        return "the playbook used nothing beyond its grants\n".to_owned();
+        return "the playbook opened nothing beyond its grants\n".to_owned();
     }
     let mut text =
         "the playbook used more than its manifest grants; grant what it should use:\n\n[grants]\n"
@@ -74,6 +89,9 @@ fn proposal(learned: &Learned) -> String {
         let path = toml::Value::String(path.display().to_string());
         text.push_str(&format!("[[grants.dirs]]\nhost = {path}\naccess = \"{access}\"\n"));
     }
+    if learned.is_cut {
+        text.push_str("# more files were used than are named here\n");
+    }
     text
 }
 
@@ -84,7 +102,8 @@ fn dirs(learned: &Learned) -> BTreeMap<PathBuf, bool> {
         false => path.parent().unwrap_or(path).to_owned(),
     };
     // A file is created in its directory, so the directory must be writable.
-    let written: BTreeSet<PathBuf> = learned.written.iter().map(parent).collect();
+    let created = learned.created.iter().map(|path| path.parent().unwrap_or(path).to_owned());
+    let written: BTreeSet<PathBuf> = created.chain(learned.written.iter().cloned()).collect();
     let mut by_dir = BTreeMap::<PathBuf, Vec<&PathBuf>>::new();
     for path in &learned.read {
         by_dir.entry(parent(path)).or_default().push(path);
@@ -126,10 +145,15 @@ mod tests {
             attempt: Attempt::without_output(Outcome::Success),
             ports: vec![80, 443],
             read: many.chain([at("many/deep/x"), at("one"), at("out/new")]).collect(),
-            written: vec![at("out/new")],
+            written: vec![at("changed")],
+            created: vec![at("out/new")],
+            is_cut: true,
         };
         let found: Vec<_> = dirs(&learned).into_iter().collect();
-        assert_eq!(found, [(at("many"), false), (at("one"), false), (at("out"), true)]);
+        assert_eq!(
+            found,
+            [(at("changed"), true), (at("many"), false), (at("one"), false), (at("out"), true)]
+        );
         let text = proposal(&learned);
         assert!(text.contains("\ntcp = [80, 443]\n[[grants.dirs]]\nhost = "), "{text}");
         loopabull_model::Manifest::parse(text.split_once("\n\n").unwrap().1).unwrap();

@@ -50,6 +50,7 @@ pub(crate) struct TestArgs {
 
 pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
+    state_dir::restrict(config)?;
     let journal = match config.state.join("journal.db").exists() {
         true => Some(Arc::new(Journal::open(&config.state)?)),
         false => None,

@@ -12,7 +12,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use loopabull_launcher::is_shortage;
 use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName, chain};
@@ -23,6 +22,7 @@ use crate::config::Config;
 use crate::tasks::files::{self, FileError};
 use crate::tasks::grants;
 use crate::tasks::stamp::Stamp;
+use crate::tasks::task_dir::TaskDir;
 
 /// The tasks in the directories. No component is compiled yet.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Discovery {
     /// Directories that cannot be read, and the reasons. The tasks in them are unknown.
     pub unreadable: Vec<(PathBuf, String)>,
     stamps: BTreeMap<TaskName, Stamp>,
-    components: Option<Dir>,
+    components: Option<TaskDir>,
     playbooks: Option<Arc<PlaybookDir>>,
 }
 
@@ -87,16 +87,16 @@ impl Discovery {
         let mut discovery = Self::default();
         let mut tasks = BTreeMap::new();
         let folder = &config.playbooks;
-        match PlaybookDir::open(folder) {
+        match TaskDir::open(folder, &config.linked_dirs) {
             Ok(dir) => {
-                discovery.read_folder(dir.dir(), folder, TaskKind::Playbook, previous, &mut tasks);
+                discovery.read_folder(&dir, folder, TaskKind::Playbook, previous, &mut tasks);
                 discovery.note_subdirectories(dir.dir(), folder);
-                discovery.playbooks = Some(Arc::new(dir));
+                discovery.playbooks = dir.to_playbook_dir().ok().map(Arc::new);
             }
             Err(error) => discovery.note_unreadable(folder, &error),
         }
         let folder = &config.tasks;
-        match Dir::open_ambient_dir(folder, ambient_authority()) {
+        match TaskDir::open(folder, &config.linked_dirs) {
             Ok(dir) => {
                 discovery.read_folder(&dir, folder, TaskKind::Component, previous, &mut tasks);
                 discovery.components = Some(dir);
@@ -149,7 +149,7 @@ impl Discovery {
 
     fn read_folder(
         &mut self,
-        dir: &Dir,
+        dir: &TaskDir,
         folder: &Path,
         kind: TaskKind,
         previous: Option<&Self>,
@@ -207,12 +207,14 @@ impl Discovery {
             if is_known || !dir.metadata(&name).is_ok_and(|found| found.is_dir()) {
                 continue;
             }
-            let Ok(below) = dir.open_dir(&name) else { continue };
-            let files = below.entries().into_iter().flatten().flatten().take(MAX_ENTRIES);
+            let Ok(below) = TaskDir::open(&folder.join(&name), &[]) else { continue };
+            let files = below.dir().entries().into_iter().flatten().flatten().take(MAX_ENTRIES);
             let mut files = files.map(|entry| entry.file_name());
             let is_playbook = |file: &OsString| {
                 let file = file.to_str().filter(|file| file.ends_with(".yml"));
-                file.is_some_and(|file| has_play(&below, file) == Some(true))
+                file.is_some_and(|file| {
+                    has_play(files::read(&below, file, MAX_SEARCHED)) == Some(true)
+                })
             };
             if files.any(|file| is_playbook(&file)) {
                 found.push(folder.join(&name));
@@ -227,10 +229,10 @@ impl Discovery {
 
     /// Returns the names of the regular files with this extension. The names are sorted and do not
     /// contain the extension. Adds a note for each manifest that has no such file.
-    fn stems(&mut self, dir: &Dir, folder: &Path, extension: &str) -> Vec<String> {
+    fn stems(&mut self, dir: &TaskDir, folder: &Path, extension: &str) -> Vec<String> {
         let mut stems = Vec::new();
         let mut manifests = Vec::new();
-        let entries = match dir.entries() {
+        let entries = match dir.dir().entries() {
             Ok(entries) => entries,
             Err(error) => {
                 let text = format!("cannot list the directory: {error}");
@@ -257,14 +259,14 @@ impl Discovery {
                     .push((folder.to_owned(), format!("cannot look at a file: {error}")));
                 return Vec::new();
             }
-            // cap-std refuses links that lead out of the directory, so `metadata` fails for them.
+            // For a link that leads elsewhere, `metadata` fails.
             if found == extension && metadata.as_ref().is_ok_and(|metadata| metadata.is_file()) {
                 stems.push(stem.to_owned());
             } else if found == extension {
-                let text = match (dir.read_link_contents(&name), metadata) {
+                let text = match (dir.dir().read_link_contents(&name), metadata) {
                     (Ok(to), Err(error)) => format!(
-                        "cannot follow the link to `{}`, which must lead to a file in this directory: \
-                         {error}",
+                        "cannot follow the link to `{}`, which must lead to a file in this directory or in \
+                         one of `linked_dirs`: {error}",
                         to.display()
                     ),
                     (_, Err(error)) => format!("cannot look at the file: {error}"),
@@ -300,15 +302,15 @@ impl Discovery {
 
 /// Returns whether a YAML file beside the playbooks has no play, for example `requirements.yml`. An empty file, one
 /// with a manifest, or one whose name is a topic of several words is meant as a playbook.
-fn is_no_playbook(dir: &Dir, name: &TaskName) -> bool {
+fn is_no_playbook(dir: &TaskDir, name: &TaskName) -> bool {
     let is_meant = name.as_str().contains('.') || dir.exists(format!("{name}.toml"));
-    !is_meant && has_play(dir, &format!("{name}.yml")) == Some(false)
+    !is_meant && has_play(files::read(dir, &format!("{name}.yml"), MAX_SEARCHED)) == Some(false)
 }
 
 /// Returns whether a YAML file seems to have a play. Returns `None` if the file is empty or cannot be read. The
 /// answer is a guess from words in the text: Ansible decides later.
-fn has_play(dir: &Dir, file: &str) -> Option<bool> {
-    let bytes = files::read(dir, file, MAX_SEARCHED).ok().filter(|bytes| !bytes.is_empty())?;
+fn has_play(file: Result<Vec<u8>, FileError>) -> Option<bool> {
+    let bytes = file.ok().filter(|bytes| !bytes.is_empty())?;
     let text = String::from_utf8_lossy(&bytes);
     let is_key = |line: &str| {
         let line =

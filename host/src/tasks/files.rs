@@ -2,9 +2,10 @@
 
 use std::io::{self, Read};
 
-use cap_std::fs::Dir;
 use loopabull_launcher::is_shortage;
 use loopabull_model::{Manifest, ManifestError, TaskName};
+
+use crate::tasks::task_dir::TaskDir;
 
 /// Maximum size of a manifest in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
@@ -40,13 +41,15 @@ impl FileError {
 
 /// Reads the manifest of a task. If the manifest is invalid, returns the error, and a manifest with
 /// only the topics and the queue, as far as they can be read.
-pub(super) fn read_manifest(dir: &Dir, name: &TaskName) -> (Manifest, Option<FileError>) {
+pub(super) fn read_manifest(dir: &TaskDir, name: &TaskName) -> (Manifest, Option<FileError>) {
     let file = format!("{name}.toml");
-    let text = match dir.try_exists(&file) {
-        Ok(true) => read(dir, &file, MAX_MANIFEST).and_then(|bytes| {
+    let text = match dir.metadata(&file) {
+        Ok(_) => read(dir, &file, MAX_MANIFEST).and_then(|bytes| {
             String::from_utf8(bytes).map_err(|_| FileError::NotText { file: file.clone() })
         }),
-        Ok(false) => return (Manifest::default(), None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return (Manifest::default(), None);
+        }
         Err(source) => Err(FileError::Open { file: file.clone(), source }),
     };
     match text {
@@ -59,14 +62,16 @@ pub(super) fn read_manifest(dir: &Dir, name: &TaskName) -> (Manifest, Option<Fil
 }
 
 /// Reads a regular file of at most `limit` bytes.
-pub(super) fn read(dir: &Dir, file: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+pub(super) fn read(dir: &TaskDir, file: &str, limit: u64) -> Result<Vec<u8>, FileError> {
     let cannot = |source| FileError::Read { file: file.to_owned(), source };
     // Opening a named pipe would block, so only regular files are opened.
     if !dir.metadata(file).map_err(cannot)?.is_file() {
         return Err(FileError::NotAFile { file: file.to_owned() });
     }
     let mut bytes = Vec::new();
-    dir.open(file).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(cannot)?;
+    dir.open_file(file)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(cannot)?;
     if bytes.len() as u64 > limit {
         return Err(FileError::TooLarge { file: file.to_owned(), limit });
     }

@@ -7,6 +7,9 @@ use loopabull_model::{Access, Manifest, SecretSource};
 
 use crate::config::Config;
 
+/// Directories of which each run of a playbook has its own.
+const SYSTEM: [&str; 5] = ["/dev", "/dev/pts", "/dev/shm", "/proc", "/sys"];
+
 /// Returns the reasons why directories and sockets cannot be granted, one clause for each. A
 /// granted path must not contain a symbolic link, because a user with write access to a parent
 /// directory could change the link. The path must not overlap the state directory. A writable path
@@ -19,6 +22,9 @@ pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
         let shown = host.display();
         if !host.is_absolute() {
             return Some(format!("the path of the {what} `{shown}` is relative"));
+        }
+        if SYSTEM.iter().any(|system| host == Path::new(system)) {
+            return Some(format!("the {what} `{shown}` belongs to the system; a run has its own"));
         }
         let target = real(host);
         if target != host {
@@ -109,6 +115,7 @@ mod tests {
             check_grant(&grant, expected);
         };
         check(&at("mirror"), "read-write", None);
+        check(Path::new("/dev"), "read-write", Some("belongs to the system"));
         check(Path::new("mirror"), "read-only", Some("is relative"));
         check(&at("link"), "read-only", Some("is a link to `/`"));
         check(&at("link/etc"), "read-only", Some("is a link to `/etc`"));

@@ -16,7 +16,8 @@ pub(crate) struct Options {
     /// of one minute and a task of three minutes), `soak_of` (random faults, 20 minutes),
     /// `soak_playbooks` (2,000 playbooks), `soak_a_cable` (a cable that is cut for 5 minutes),
     /// `soak_a_broker` (a broker that is stopped for a minute, at 200 messages a second), `soak_ten`
-    /// (10,000 messages and a kill), `soak_two` (200 reloads under load), `soak_each` (each hostile
+    /// (10,000 messages and a kill), `soak_two` (200 reloads under load), `soak_shortages` (a machine that
+    /// lacks something), `soak_no` (100,000 texts with secrets), `soak_each` (each hostile
     /// body in a message of its own, by three versions of Ansible)
     #[arg(default_value = "soak_")]
     names: Vec<String>,

@@ -70,9 +70,12 @@ struct FileCall {
 #[derive(Clone, Copy)]
 enum CallAccess {
     Read,
-    Write,
-    /// The call fails if the file exists.
+    /// The file is created. The call fails if it exists.
     Create,
+    /// The file is removed. If it does not exist, nothing is done.
+    Remove,
+    /// The file is created or replaced.
+    Replace,
     /// As the flags say, which are the argument with this index.
     ByFlags(usize),
     /// As the flags say, which are at the beginning of the structure to which this argument points.
@@ -89,20 +92,20 @@ const FILE_CALLS: &[FileCall] = &[
     call(libc::SYS_openat2, Some(0), 1, CallAccess::ByStruct(2)),
     call(libc::SYS_execve, None, 0, CallAccess::Read),
     call(libc::SYS_mkdirat, Some(0), 1, CallAccess::Create),
-    call(libc::SYS_unlinkat, Some(0), 1, CallAccess::Write),
-    call(libc::SYS_renameat2, Some(2), 3, CallAccess::Write),
+    call(libc::SYS_unlinkat, Some(0), 1, CallAccess::Remove),
+    call(libc::SYS_renameat2, Some(2), 3, CallAccess::Replace),
     #[cfg(target_arch = "x86_64")]
     call(libc::SYS_open, None, 0, CallAccess::ByFlags(1)),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_creat, None, 0, CallAccess::Write),
+    call(libc::SYS_creat, None, 0, CallAccess::Replace),
     #[cfg(target_arch = "x86_64")]
     call(libc::SYS_mkdir, None, 0, CallAccess::Create),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_unlink, None, 0, CallAccess::Write),
+    call(libc::SYS_unlink, None, 0, CallAccess::Remove),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_rmdir, None, 0, CallAccess::Write),
+    call(libc::SYS_rmdir, None, 0, CallAccess::Remove),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_rename, None, 1, CallAccess::Write),
+    call(libc::SYS_rename, None, 1, CallAccess::Replace),
 ];
 
 /// Creates the watch for the inner process, and the end for the program's process.
@@ -114,10 +117,13 @@ pub(crate) fn start(confinement: &Confinement) -> io::Result<(CallWatch, CallFil
         let real = paths.iter().filter_map(|path| path.canonicalize().ok());
         real.filter(|path| path.parent().is_some()).collect()
     };
-    let writable = real([files.write.clone(), system(system::WRITE)].concat());
-    let readable = [files.read.clone(), system(system::READ), system(&["/dev"])].concat();
+    // A program gets its own devices and its own `/proc`.
+    let writable = real([files.write.clone(), system(&["/dev", "/proc", "/sys"])].concat());
+    let readable = [files.read.clone(), system(system::READ)].concat();
     let readable = [real(readable), writable.clone()].concat();
     let (ours, theirs) = UnixStream::pair()?;
+    // The number must not be one that a descriptor gets in the program.
+    let theirs = UnixStream::from(sys::far_copy(theirs.as_fd())?);
     let filter = CallFilter { watch, socket: theirs };
     let watch = CallWatch {
         watch,
@@ -133,10 +139,14 @@ pub(crate) fn start(confinement: &Confinement) -> io::Result<(CallWatch, CallFil
 }
 
 impl CallFilter {
-    /// Installs the filter in the calling process, and sends its listener to the inner process. Fails if the process
-    /// has such a filter already.
+    /// Installs the filter in the calling process, and sends its listener to the inner process. If the kernel refuses
+    /// the filter, for example because the process has such a filter already, nothing is watched.
+    ///
+    /// # Errors
+    ///
+    /// If the listener cannot be sent. Without a listener, the watched calls would fail.
     pub(crate) fn install(&self) -> io::Result<()> {
-        let listener = sys::install_listener(&program(self.watch))?;
+        let Ok(listener) = sys::install_listener(&program(self.watch)) else { return Ok(()) };
         control::send(&self.socket, b"l", &[listener.as_fd()])
     }
 }
@@ -190,12 +200,12 @@ impl CallWatch {
     fn is_granted(&self, path: &Path, access: FileAccess) -> bool {
         let granted = match access {
             FileAccess::Read => &self.readable,
-            FileAccess::Write => &self.writable,
+            FileAccess::Write | FileAccess::Create => &self.writable,
         };
         granted.iter().any(|tree| path.starts_with(tree))
     }
 
-    /// Returns a report for each port, and for each file that exists or was created.
+    /// Returns a report for each port and each file.
     pub(crate) fn reports(&self) -> impl Iterator<Item = Report> {
         let ports = self.ports.iter().map(|&port| Report::Denied { port });
         let files =
@@ -213,7 +223,11 @@ fn tcp_port(call: &Notification) -> Option<u16> {
     if !matches!(family, libc::AF_INET | libc::AF_INET6) {
         return None;
     }
-    let process = pidfd_open(Pid::from_raw(call.pid)?, PidfdFlags::empty()).ok()?;
+    // The caller is a thread, and its process has the descriptors.
+    let status = fs::read_to_string(format!("/proc/{}/status", call.pid)).ok()?;
+    let process =
+        status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let process = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
     let number = i32::try_from(call.arguments[0]).ok()?;
     let socket = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?;
     let is_stream = socket_type(socket).ok()? == SocketType::STREAM;
@@ -226,18 +240,6 @@ fn file(call: &Notification) -> Option<(PathBuf, FileAccess)> {
     let found = FILE_CALLS.iter().find(|known| known.number == call.number)?;
     let memory = File::open(format!("/proc/{}/mem", call.pid)).ok()?;
     let named = path_at(&memory, call.arguments[found.path])?;
-    let flags = match found.access {
-        CallAccess::Read => 0,
-        CallAccess::Write | CallAccess::Create => i64::from(libc::O_WRONLY),
-        CallAccess::ByFlags(index) => call.arguments[index].cast_signed(),
-        CallAccess::ByStruct(index) => {
-            let mut flags = [0; 8];
-            memory.read_exact_at(&mut flags, call.arguments[index]).ok()?;
-            i64::from_ne_bytes(flags)
-        }
-    };
-    let writing = i64::from(libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
-    let is_writing = flags & writing != 0;
     let start = match found.dir.map(|index| call.arguments[index] as i32) {
         None | Some(libc::AT_FDCWD) => format!("/proc/{}/cwd", call.pid),
         Some(number) => format!("/proc/{}/fd/{number}", call.pid),
@@ -246,13 +248,31 @@ fn file(call: &Notification) -> Option<(PathBuf, FileAccess)> {
         true => named,
         false => fs::read_link(start).ok()?.join(named),
     };
-    let path = match (path.canonicalize(), is_writing) {
-        (Ok(_), _) if matches!(found.access, CallAccess::Create) => return None,
-        (Ok(path), _) => path,
-        (Err(_), true) => path.parent()?.canonicalize().ok()?.join(path.file_name()?),
-        (Err(_), false) => return None,
+    let real = path.canonicalize().ok();
+    let flags = match found.access {
+        CallAccess::Create if real.is_some() => return None,
+        CallAccess::Remove => return Some((real?, FileAccess::Create)),
+        CallAccess::Create | CallAccess::Replace => i64::from(libc::O_CREAT),
+        CallAccess::Read => 0,
+        CallAccess::ByFlags(index) => call.arguments[index].cast_signed(),
+        CallAccess::ByStruct(index) => {
+            let mut flags = [0; 8];
+            memory.read_exact_at(&mut flags, call.arguments[index]).ok()?;
+            i64::from_ne_bytes(flags)
+        }
     };
-    Some((path, if is_writing { FileAccess::Write } else { FileAccess::Read }))
+    let writes = flags & i64::from(libc::O_WRONLY | libc::O_RDWR | libc::O_TRUNC) != 0;
+    let creates = flags & i64::from(libc::O_CREAT) != 0;
+    match real {
+        Some(real) => {
+            Some((real, if writes || creates { FileAccess::Write } else { FileAccess::Read }))
+        }
+        None if creates => {
+            let parent = path.parent()?.canonicalize().ok()?;
+            Some((parent.join(path.file_name()?), FileAccess::Create))
+        }
+        None => None,
+    }
 }
 
 /// Reads the path at an address of a process.

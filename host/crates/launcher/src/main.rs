@@ -52,8 +52,8 @@ Options:
                          directory tree (repeatable)
   --tcp PORT             allow connections to this TCP port, at any address
                          (repeatable)
-  --watch WHAT           report what the program uses: `denied-ports` for the other TCP ports to which it tries to
-                         connect, or `everything` for all ports and files
+  --watch WHAT           report `denied-ports`: TCP ports that the program tries and
+                         --tcp does not grant; or `everything`: all ports and files
   --landlock-abi N       use only Landlock features up to ABI N, to try the
                          sandbox as on an older kernel
   --user UID:GID         run as this user and group; only root can do this

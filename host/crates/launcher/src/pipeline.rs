@@ -153,7 +153,7 @@ impl Start<'_> {
             (Resource::Nofile, "open files", limits.open_files),
             (Resource::Fsize, "file size", limits.file_size),
             (Resource::Cpu, "processor time", limits.cpu_seconds),
-            (Resource::As, "memory", limits.memory),
+            (Resource::As, "address space", limits.memory),
         ];
         if limits.open_files.is_none() {
             reset_open_files()
@@ -267,8 +267,10 @@ impl Start<'_> {
             format!("{} filters", filters.len()),
         );
         if let Some(filter) = self.filter {
-            // Without the watch, the report does not name what the program used. Nothing else changes.
-            filter.install().ok();
+            filter.install().map_err(LaunchError::in_layer(
+                Layer::Syscalls,
+                "send the listener of the watch",
+            ))?;
         }
         for filter in &filters {
             seccompiler::apply_filter(filter)

@@ -25,8 +25,10 @@ pub enum LayerState {
 pub enum FileAccess {
     /// The file was read or executed.
     Read,
-    /// The file was written, created or removed.
+    /// The file was there, and was written.
     Write,
+    /// The file was created, removed or replaced.
+    Create,
 }
 
 /// One line of the report that the launcher writes.
@@ -73,6 +75,7 @@ impl fmt::Display for Report {
                 let access = match access {
                     FileAccess::Read => "read",
                     FileAccess::Write => "write",
+                    FileAccess::Create => "create",
                 };
                 write!(f, "used {access} {}", one_line(&path.display().to_string()))
             }
@@ -111,6 +114,7 @@ impl FromStr for Report {
                 let access = match access {
                     "read" => FileAccess::Read,
                     "write" => FileAccess::Write,
+                    "create" => FileAccess::Create,
                     _ => return Err(()),
                 };
                 Self::Used { access, path: path.into() }

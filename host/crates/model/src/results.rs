@@ -90,7 +90,7 @@ pub struct PlaybookReport {
     pub layers: Vec<LayerReport>,
     /// Number of processes that the playbook left behind and that the host killed.
     pub killed: u64,
-    /// TCP ports to which the playbook tried to connect and which are not granted. Warm runs do not know them.
+    /// TCP ports to which the playbook tried to connect and which are not granted. Empty for warm runs, which are not watched.
     #[serde(default)]
     pub denied_ports: Vec<u16>,
     /// Reason for a cold start; `None` if the run was started from a process that had already imported

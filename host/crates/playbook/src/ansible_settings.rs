@@ -3,7 +3,7 @@
 //! Ansible itself reads its configuration and says which settings differ from its defaults, so that every form of
 //! the file counts. It is asked once for each configuration, in the sandbox of the playbooks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,8 +33,11 @@ pub(crate) struct AnsibleSettings {
     pub(crate) ssh_args: Option<String>,
     /// A file with the password of vaults that a playbook cannot read.
     pub(crate) unreadable_vault: Option<PathBuf>,
-    /// True if there is a configuration and Ansible could not be asked for its settings, because
-    /// `ansible-playbook` is no Python program.
+    /// The settings whose names occur in the configuration, if Ansible could not be asked for their values. They are
+    /// left alone.
+    #[serde(skip)]
+    pub(crate) mentioned: BTreeSet<String>,
+    /// True if Ansible could not be asked, because `ansible-playbook` is no Python program of Ansible.
     #[serde(skip)]
     pub(crate) is_unknown: bool,
 }
@@ -57,19 +60,45 @@ pub(crate) struct KnownSettings {
 }
 
 impl AnsibleSettings {
-    /// Finds the settings in the output of `ansible_settings.py`. Returns `None` if there are none.
-    pub(crate) fn parse(output: &str) -> Option<Result<Self, serde_json::Error>> {
-        let line = output.lines().find_map(|line| line.split_once(MARKER))?.1;
-        Some(match line.trim() {
-            // The Python of `ansible-playbook` has no Ansible, so the program is no program of Ansible.
-            NO_ANSIBLE => Ok(Self::default()),
-            line => serde_json::from_str(line),
-        })
+    /// Finds the settings in the output of `ansible_settings.py`. Returns `None` if there are none, and
+    /// `Some(None)` if the Python of `ansible-playbook` has no Ansible.
+    pub(crate) fn parse(output: &str) -> Option<Option<Result<Self, serde_json::Error>>> {
+        let line = output.lines().find_map(|line| line.split_once(MARKER))?.1.trim();
+        Some((line != NO_ANSIBLE).then(|| serde_json::from_str(line)))
     }
 
-    /// Returns whether Ansible's configuration may name an inventory.
-    pub(crate) fn may_set_inventory(&self) -> bool {
-        self.inventory.is_some() || self.is_unknown
+    /// Returns what can be known of a configuration without Ansible: which settings it names.
+    pub(crate) fn unknown(key: &ConfigurationKey) -> Self {
+        let file = key.config.as_deref().unwrap_or(Path::new(SYSTEM_CONFIG));
+        let text = std::fs::read_to_string(file).unwrap_or_default().to_lowercase();
+        let names = text.lines().filter_map(|line| line.split_once(['=', ':']));
+        let mut mentioned: BTreeSet<_> = names.map(|(name, _)| name.trim().to_owned()).collect();
+        let variables = key.variables.keys().filter_map(|name| name.strip_prefix("ANSIBLE_"));
+        mentioned.extend(variables.map(str::to_lowercase));
+        Self { mentioned, is_unknown: true, ..Self::default() }
+    }
+
+    /// Returns whether a setting has an unknown value.
+    pub(crate) fn is_mentioned(&self, name: &str) -> bool {
+        self.mentioned.contains(name)
+    }
+
+    /// Returns whether Ansible's configuration names an inventory.
+    pub(crate) fn has_inventory(&self) -> bool {
+        self.inventory.is_some() || self.is_mentioned("inventory")
+    }
+
+    pub(crate) fn has_remote_tmp(&self) -> bool {
+        self.remote_tmp.is_some() || self.is_mentioned("remote_tmp")
+    }
+
+    pub(crate) fn has_collections(&self) -> bool {
+        let names = ["collections_path", "collections_paths"];
+        self.collections.is_some() || names.iter().any(|name| self.is_mentioned(name))
+    }
+
+    pub(crate) fn has_roles(&self) -> bool {
+        self.roles.is_some() || self.is_mentioned("roles_path")
     }
 }
 
@@ -84,11 +113,6 @@ impl ConfigurationKey {
             changed: changed.ok(),
             variables: manifest.grants.env.clone(),
         }
-    }
-
-    /// Returns whether there is a configuration file.
-    pub(crate) fn has_file(&self) -> bool {
-        self.changed.is_some()
     }
 }
 
@@ -117,13 +141,27 @@ mod tests {
         let output = "a plugin says hello\nloopabull-settings {\"callback_plugins\": [\"/a\"], \
                       \"inventory\": null, \"remote_tmp\": null, \"ssh_args\": \"-v\", \"roles\": null, \
                       \"collections\": null, \"unreadable_vault\": null}\nbye\n";
-        let found = AnsibleSettings::parse(output).unwrap().unwrap();
+        let found = AnsibleSettings::parse(output).unwrap().unwrap().unwrap();
         assert_eq!(found.callback_plugins, Some(vec!["/a".into()]));
         assert_eq!((found.inventory, found.ssh_args.as_deref()), (None, Some("-v")));
         assert!(AnsibleSettings::parse("no settings").is_none());
-        assert!(AnsibleSettings::parse("loopabull-settings {").unwrap().is_err());
+        assert!(AnsibleSettings::parse("loopabull-settings {").unwrap().unwrap().is_err());
         let none = AnsibleSettings::parse("a line without an endloopabull-settings none\n");
-        assert_eq!(none.unwrap().unwrap(), AnsibleSettings::default());
+        assert!(none.unwrap().is_none());
+    }
+
+    #[test]
+    fn names_in_a_configuration_are_found_without_ansible() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ansible.cfg");
+        std::fs::write(&file, "[defaults]\n# inventory = x\nRemote_Tmp: y\nroles_path=z\n")
+            .unwrap();
+        let manifest = Manifest::parse("grants.env = { ANSIBLE_SSH_ARGS = 'x' }").unwrap();
+        let settings = AnsibleSettings::unknown(&ConfigurationKey::new(Some(&file), &manifest));
+        assert!(!settings.has_inventory() && !settings.has_collections());
+        assert!(
+            settings.has_remote_tmp() && settings.has_roles() && settings.is_mentioned("ssh_args")
+        );
     }
 
     #[test]

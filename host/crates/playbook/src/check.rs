@@ -34,7 +34,7 @@ pub(crate) async fn check(
         host.planner.playbook(&play, folder.path(), arguments)
     };
     let checked = output(trial(host, &folder_name(task), plan, limits, secrets).await?);
-    checked.map(drop).map_err(|error| host.planner.explain(error))
+    checked.map(drop).map_err(|error| host.planner.explain(&play, error))
 }
 
 /// Returns the variables that a playbook uses and does not define, and that may be keys of a message.

@@ -27,8 +27,7 @@ pub(crate) async fn configure<'a>(
     let play = |settings| Play { task, dir, settings };
     let key = host.planner.configuration(task, dir)?;
     if !host.planner.has_python() {
-        let settings = AnsibleSettings { is_unknown: key.has_file(), ..AnsibleSettings::default() };
-        return Ok(play(Arc::new(settings)));
+        return Ok(play(Arc::new(AnsibleSettings::unknown(&key))));
     }
     if let Some(settings) = host.settings.get(&key) {
         return Ok(play(settings));
@@ -38,13 +37,19 @@ pub(crate) async fn configure<'a>(
     if let Some(settings) = host.settings.get(&key) {
         return Ok(play(settings));
     }
-    let settings = Arc::new(ask(host, task, dir).await?);
+    let settings = ask(host, task, dir).await?;
+    let settings = Arc::new(settings.unwrap_or_else(|| AnsibleSettings::unknown(&key)));
     // A file that has changed meanwhile has another key, so it is read again next time.
     host.settings.insert(key, Arc::clone(&settings));
     Ok(play(settings))
 }
 
-async fn ask(host: &Host, task: &Task, dir: &PlaybookDir) -> Result<AnsibleSettings, CheckError> {
+/// Asks Ansible. Returns `None` if the Python of `ansible-playbook` has no Ansible.
+async fn ask(
+    host: &Host,
+    task: &Task,
+    dir: &PlaybookDir,
+) -> Result<Option<AnsibleSettings>, CheckError> {
     let secrets = Secrets::default();
     let limits = Limits { timeout: SETTINGS_TIMEOUT, output: CHECK_OUTPUT, mask: secrets.mask() };
     let plan = |folder: &Folder| host.planner.settings_query(task, dir, folder.path());
@@ -55,8 +60,8 @@ async fn ask(host: &Host, task: &Task, dir: &PlaybookDir) -> Result<AnsibleSetti
     let text = output(attempt)?;
     let settings = AnsibleSettings::parse(&text);
     let settings = settings.ok_or_else(|| CheckError::NoSettings { output: text.clone() })?;
-    let settings = settings.map_err(|source| CheckError::Settings { source })?;
-    match &settings.unreadable_vault {
+    let settings = settings.transpose().map_err(|source| CheckError::Settings { source })?;
+    match settings.as_ref().and_then(|settings| settings.unreadable_vault.as_deref()) {
         Some(path) => Err(host.planner.unreadable_vault(path)),
         None => Ok(settings),
     }

@@ -22,7 +22,7 @@ pub(crate) const RESULTS: u32 = 3;
 /// are reserved for the name of the socket.
 const MAX_SOCKET_DIR: usize = 108 - 17 - 12;
 /// The variables that only the daemon may set. A manifest that sets such a variable is refused.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -33,6 +33,7 @@ const OURS: [&str; 11] = [
     "ANSIBLE_SSH_CONTROL_PATH_DIR",
     "CREDENTIALS_DIRECTORY",
     "LOOPABULL_RESULTS_FD",
+    "PYTHONUSERBASE",
     "SSH_AUTH_SOCK",
 ];
 
@@ -103,23 +104,22 @@ pub(crate) fn add(environment: &mut Environment, settings: &AnsibleSettings, pat
         plugins.push(own);
     }
     set("ANSIBLE_CALLBACK_PLUGINS", plugins);
-    if settings.is_unknown {
-        return;
-    }
     for (name, own, ours) in [
-        ("ANSIBLE_COLLECTIONS_PATH", &settings.collections, paths.shared.collections_path()),
-        ("ANSIBLE_ROLES_PATH", &settings.roles, paths.shared.roles_path()),
+        ("ANSIBLE_COLLECTIONS_PATH", settings.has_collections(), paths.shared.collections_path()),
+        ("ANSIBLE_ROLES_PATH", settings.has_roles(), paths.shared.roles_path()),
     ] {
-        if let (None, Some(ours)) = (own, ours) {
+        if let (false, Some(ours)) = (own, ours) {
             set(name, ours);
         }
     }
-    if settings.remote_tmp.is_none() {
+    if !settings.has_remote_tmp() {
         // The shell of each managed host expands `$HOME`. On this host `$HOME` is in the folder of the run.
         set("ANSIBLE_REMOTE_TMP", "$HOME/.ansible/tmp".into());
     }
-    let arguments = ssh_arguments(settings.ssh_args.as_deref(), paths);
-    set("ANSIBLE_SSH_ARGS", arguments.into());
+    if !settings.is_mentioned("ssh_args") {
+        let arguments = ssh_arguments(settings.ssh_args.as_deref(), paths);
+        set("ANSIBLE_SSH_ARGS", arguments.into());
+    }
 }
 
 /// Returns the arguments of ssh. OpenSSH takes `~` from the user database and ignores `HOME`, so the options name

@@ -94,7 +94,7 @@ pub enum CheckError {
     )]
     VaultPassword { path: PathBuf },
     #[error(
-        "{source}; `{}` is no Python program: if it starts another `ansible-playbook`, name that one with \
+        "{source}; `{}` is no Python program of Ansible: if it starts another `ansible-playbook`, name that one with \
          `ansible_playbook` under `[playbook]`",
         .program.display()
     )]

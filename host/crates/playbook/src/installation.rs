@@ -38,14 +38,17 @@ impl Installation {
             Some(path) => path.to_owned(),
             None => on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
         };
-        let program = without_links(&program);
+        let named = program;
+        let program = without_links(&named);
         let python = interpreter(&program, &search_path(&program));
-        let user_base = user_base(&program);
+        // The directory of the program may be a link, for example to a collection of dotfiles.
+        let user_base = [&program, &named].into_iter().find_map(|program| user_base(program));
         let mut trees = trees(&program, python.as_ref());
         if let Some(base) = &user_base {
             // The directory is usually `~/.local`, which has private files too.
             trees.retain(|tree| tree != base);
-            trees.extend([base.join("bin"), base.join("lib")]);
+            trees.push(program.clone());
+            trees.extend(libs(base).filter_map(|lib| lib.canonicalize().ok()));
         }
         Ok(Self { program, python, trees, user_base })
     }
@@ -84,12 +87,22 @@ fn interpreter(program: &Path, path: &OsStr) -> Option<Python> {
 /// Returns the directory above `bin` if it is one of pip's directories for one user, and Ansible is installed there.
 fn user_base(program: &Path) -> Option<PathBuf> {
     let base = program.parent()?.parent()?;
-    let is_own = !base.join("pyvenv.cfg").exists() && !base.join("bin/python3").exists();
-    let is_ansible = |lib: &Path| lib.join("site-packages/ansible").is_dir();
-    let mut libs = fs::read_dir(base.join("lib")).into_iter().flatten().flatten();
-    let found = libs.any(|lib| is_ansible(&lib.path()));
+    let has_ansible = libs(base).any(|lib| lib.join("site-packages/ansible").is_dir());
     // The system's Python finds its own packages by itself.
-    (is_own && found && !is_system(base)).then(|| base.to_owned())
+    (!is_python(base) && has_ansible && !is_system(base)).then(|| base.to_owned())
+}
+
+/// Returns the directories of Python's libraries in a tree.
+fn libs(tree: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .map(|entry| entry.path())
+}
+
+/// Returns whether a tree is an installation of Python or a virtual environment. Packages alone are neither.
+fn is_python(tree: &Path) -> bool {
+    tree.join("pyvenv.cfg").is_file() || libs(tree).any(|lib| lib.join("os.py").is_file())
 }
 
 /// Returns the directory trees in which Ansible and its Python are installed. Trees of the system are left
@@ -97,11 +110,6 @@ fn user_base(program: &Path) -> Option<PathBuf> {
 fn trees(program: &Path, python: Option<&Python>) -> Vec<PathBuf> {
     // The parent of `bin` may be a user's home. The whole tree is granted only if the tree contains a Python
     // installation; otherwise only the program is granted.
-    let is_python = |tree: &Path| {
-        let mut names = fs::read_dir(tree.join("lib")).into_iter().flatten().flatten();
-        tree.join("pyvenv.cfg").is_file()
-            || names.any(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
-    };
     let tree = |program: &Path| {
         let tree = program.parent()?.parent()?;
         Some(if is_python(tree) { tree } else { program }.to_owned())

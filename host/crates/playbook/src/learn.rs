@@ -13,6 +13,8 @@ use crate::report::record;
 use crate::run::{Call, input, variables_of};
 use crate::watch::Limits;
 
+/// The number of files from which the list may be cut.
+const MAX_NAMED: usize = 450;
 /// The directories for temporary files.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -24,8 +26,12 @@ pub struct Learned {
     pub ports: Vec<u16>,
     /// Files that the playbook read.
     pub read: Vec<PathBuf>,
-    /// Files that the playbook wrote, created or removed.
+    /// Files that were there and that the playbook wrote.
     pub written: Vec<PathBuf>,
+    /// Files that the playbook created, removed or replaced.
+    pub created: Vec<PathBuf>,
+    /// True if the playbook used more files than are named.
+    pub is_cut: bool,
 }
 
 /// Runs a playbook once without the layers for files and ports, and without changes by Ansible's modules if the task
@@ -53,28 +59,34 @@ pub(crate) async fn learn(
     };
     folder.remove().await;
     let end = end?;
-    let (mut ports, mut read, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ports = Vec::new();
+    let (mut read, mut written, mut created) = (Vec::new(), Vec::new(), Vec::new());
+    // A confined run has no access to the keys and the configuration of the real home.
+    let ssh = host.planner.real_home(".ssh");
     let tcp = &call.task.manifest.grants.tcp;
     for report in &end.reports {
         match report {
             Report::Denied { port } if !tcp.contains(port) && *port != crate::plan::SSH => {
                 ports.push(*port)
             }
-            Report::Used { access, path } if is_left(path) => match access {
-                FileAccess::Read => read.push(path.clone()),
-                FileAccess::Write => written.push(path.clone()),
-            },
+            Report::Used { access, path } if is_left(path) && !path.starts_with(&ssh) => {
+                match access {
+                    FileAccess::Read => read.push(path.clone()),
+                    FileAccess::Write => written.push(path.clone()),
+                    FileAccess::Create => created.push(path.clone()),
+                }
+            }
             _ => (),
         }
     }
     let attempt = record(end, limits.timeout, &call.secrets);
-    Ok(Learned { attempt, ports, read, written })
+    let is_cut = read.len() + written.len() + created.len() >= MAX_NAMED;
+    Ok(Learned { attempt, ports, read, written, created, is_cut })
 }
 
-/// Returns whether a file, or at least its directory, is there after the run. Files in the temporary directories are
-/// left out, because a run has its own.
+/// Returns whether a file can need a grant: its directory is there after the run, and is no temporary directory, since
+/// a run has its own.
 fn is_left(path: &Path) -> bool {
-    let Some(parent) = path.parent() else { return false };
-    parent.is_dir()
-        && !TEMPORARY.map(Path::new).iter().any(|temporary| [path, parent].contains(temporary))
+    let is_temporary = TEMPORARY.iter().any(|temporary| path.starts_with(temporary));
+    !is_temporary && path.parent().is_some_and(Path::is_dir)
 }

@@ -6,7 +6,7 @@
 //!
 //! The file name of a playbook comes from the daemon's list of tasks, never from a message. The message is in
 //! a file in the folder of the run. No part of the message is on the command line or in the environment. The
-//! output of Ansible is stored for people and never parsed. Our callback plugin for Ansible reports the
+//! output of Ansible is stored for people and not parsed, but for one sentence (see `run`). Our callback plugin for Ansible reports the
 //! results as JSON.
 //!
 //! A module imports only modules from lower lines of this list:

@@ -50,7 +50,7 @@ pub(crate) struct Planner {
     /// The directory of our programs for Ansible.
     programs: PathBuf,
     user: Option<PlaybookUser>,
-    /// The directories with collections and roles in the home of that user.
+    /// The collections and roles in the home of that user.
     shared: SharedContent,
     required: BTreeSet<Layer>,
     without: BTreeSet<Layer>,
@@ -143,9 +143,14 @@ impl Planner {
         CheckError::VaultPassword { path: self.shared.expand(path) }
     }
 
+    /// Returns a path in the real home of the user of playbooks.
+    pub(crate) fn real_home(&self, name: &str) -> PathBuf {
+        self.shared.expand(&Path::new("~").join(name))
+    }
+
     /// Adds to the error of a check that `ansible-playbook` may be a script that starts another one.
-    pub(crate) fn explain(&self, error: CheckError) -> CheckError {
-        if self.has_python() || error.is_shortage() {
+    pub(crate) fn explain(&self, play: &Play<'_>, error: CheckError) -> CheckError {
+        if !play.settings.is_unknown || error.is_shortage() {
             return error;
         }
         let program = self.ansible.program.clone();
@@ -265,6 +270,7 @@ impl Planner {
         let mut read = vec![dir.path().to_owned(), self.programs.clone()];
         read.extend(self.ansible.trees.iter().cloned());
         read.extend(self.shared.dirs());
+        read.extend(dir.linked().iter().cloned());
         read.push(folder.join(GIVEN));
         let mut write = vec![folder.join(HOME), folder.join(TMP)];
         if let Some(agent) = &grants.ssh_agent {
@@ -330,7 +336,7 @@ impl Planner {
         let (options, settings) = (&play.task.manifest.ansible, &play.settings);
         let mut all: Vec<OsString> = Vec::new();
         // An inventory in Ansible's configuration comes before the file `inventory`.
-        if options.inventory.is_some() || !settings.may_set_inventory() {
+        if options.inventory.is_some() || !settings.has_inventory() {
             let inventory = play.dir.inventory(options.inventory.as_deref())?;
             // Without an inventory file the playbook may use only this machine, without ssh.
             let inventory = inventory.unwrap_or_else(|| self.programs.join(programs::INVENTORY));

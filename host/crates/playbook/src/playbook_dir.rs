@@ -5,10 +5,8 @@
 //! that was switched, the opened one stays in use until the next load. A file name comes from the daemon's list of tasks or from a manifest. No part of a message is
 //! ever part of a file name.
 
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use loopabull_model::Task;
 
@@ -19,23 +17,20 @@ use crate::error::StartError;
 pub struct PlaybookDir {
     dir: Dir,
     path: PathBuf,
+    /// Directories outside to which links may lead. Every playbook may read them.
+    linked: Vec<PathBuf>,
 }
 
 impl PlaybookDir {
-    /// Opens the directory of the playbooks.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the directory does not exist or cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let path = path.canonicalize()?;
-        let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
-        Ok(Self { dir, path })
+    /// Makes the directory of an opened directory, its path without links, and the directories to which links in it
+    /// may lead.
+    pub fn new(dir: Dir, path: PathBuf, linked: Vec<PathBuf>) -> Self {
+        Self { dir, path, linked }
     }
 
-    /// Returns the opened directory.
-    pub fn dir(&self) -> &Dir {
-        &self.dir
+    /// Returns the directories outside to which links may lead.
+    pub(crate) fn linked(&self) -> &[PathBuf] {
+        &self.linked
     }
 
     /// Returns the canonical path of the directory.
@@ -49,8 +44,17 @@ impl PlaybookDir {
         match self.dir.open(&name).and_then(|file| file.metadata()) {
             Ok(metadata) if metadata.is_file() => Ok(self.path.join(name)),
             Ok(_) => Err(StartError::NotAFile { name }),
+            Err(_) if self.is_linked_file(&name) => Ok(self.path.join(name)),
             Err(source) => Err(StartError::Open { name, source }),
         }
+    }
+
+    /// Returns whether a file is a link that leads to a file in one of the linked directories.
+    fn is_linked_file(&self, name: &str) -> bool {
+        let target = self.path.join(name).canonicalize();
+        target.is_ok_and(|target| {
+            target.is_file() && self.linked.iter().any(|linked| target.starts_with(linked))
+        })
     }
 
     /// Returns the inventory that a manifest names: a comma-separated list of hosts, or the path of a file.
@@ -112,7 +116,8 @@ mod tests {
     #[test]
     fn a_file_outside_the_directory_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let dir = PlaybookDir::open(folder.path()).unwrap();
+        let opened = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).unwrap();
+        let dir = PlaybookDir::new(opened, folder.path().to_owned(), Vec::new());
         for name in ["../x", "/etc/hosts", "a/../../x"] {
             let error = dir.inventory(Some(name)).unwrap_err().to_string();
             assert_eq!(error, format!("`{name}` is not inside the playbooks directory"));

@@ -20,7 +20,7 @@ use crate::plan::LaunchPlan;
 use crate::watch::{End, EndRequest, Limits, Pipes, READ_TIMEOUT, Running, watch};
 
 /// The maximum size of the launcher's reports, in bytes.
-const MAX_REPORTS: usize = 64 << 10;
+const MAX_REPORTS: usize = 1 << 20;
 
 /// A program that was started through the launcher.
 #[derive(Debug)]

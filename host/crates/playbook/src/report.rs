@@ -87,6 +87,11 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
             _ => Outcome::Exit { status: "the launcher ended without a report".into() },
         },
     };
+    // On an older kernel nothing was denied.
+    let is_tcp = |layer: &LayerReport| layer.layer == launcher::Layer::Tcp.name();
+    if !playbook.layers.iter().any(|layer| is_tcp(layer) && layer.state == LayerState::Active) {
+        playbook.denied_ports.clear();
+    }
     let outcome = with_denied(outcome, &playbook.denied_ports);
     playbook.results = end.results;
     let text = match end.output.dropped {
@@ -182,11 +187,17 @@ mod tests {
     fn denied_ports_are_added_to_a_failure() {
         let reports = |status| {
             let denied = [80, 443].map(|port| Report::Denied { port });
-            denied.into_iter().chain([Report::Exited { status }]).collect()
+            let layer =
+                |state| Report::Layer { layer: launcher::Layer::Tcp, state, detail: String::new() };
+            let rest = denied.into_iter().chain([Report::Exited { status }]);
+            move |state| std::iter::once(layer(state)).chain(rest).collect::<Vec<_>>()
         };
-        let failed = outcome(Cause::ByItself, reports(2));
+        let failed = outcome(Cause::ByItself, reports(2)(launcher::LayerState::Active));
         assert!(failed.ends_with("which `tcp = [80, 443]` under `[grants]` allows"), "{failed}");
-        assert_eq!(outcome(Cause::ByItself, reports(0)), "success");
+        assert_eq!(outcome(Cause::ByItself, reports(0)(launcher::LayerState::Active)), "success");
+        // Without the layer, nothing was denied.
+        let failed = outcome(Cause::ByItself, reports(2)(launcher::LayerState::Degraded));
+        assert_eq!(failed, "exit: exit status 2, the output says why");
     }
 
     #[test]

@@ -110,6 +110,7 @@ impl Runner {
             report.cold = cold;
             let options = &call.task.manifest.ansible;
             let is_limited_away = options.limit.is_some()
+                && matches!(attempt.outcome, Outcome::Exit { .. })
                 && report.results.is_none()
                 && attempt.output.text.contains(NO_HOST_IN_LIMIT);
             let is_without_hosts = attempt.outcome.is_success()

@@ -15,16 +15,14 @@ use crate::user::PlaybookUser;
 const SYSTEM_COLLECTIONS: &str = "/usr/share/ansible/collections";
 const SYSTEM_ROLES: &str = "/usr/share/ansible/roles:/etc/ansible/roles";
 
-/// The directories with collections and roles in a home. `None` if there is no such directory.
+/// The home in which directories with collections and roles are looked for. They may appear and go at any time.
 #[derive(Debug, Default)]
 pub(crate) struct SharedContent {
     home: Option<PathBuf>,
-    collections: Option<PathBuf>,
-    roles: Option<PathBuf>,
 }
 
 impl SharedContent {
-    /// Finds the directories of a user, or of the user of this process.
+    /// Finds the home of a user, or of the user of this process.
     pub(crate) fn of(user: Option<&PlaybookUser>) -> Self {
         let own =
             || nix::unistd::User::from_uid(Uid::effective()).ok().flatten().map(|user| user.dir);
@@ -32,14 +30,7 @@ impl SharedContent {
             Some(user) => user.home.clone(),
             None => std::env::var_os("HOME").map(PathBuf::from).or_else(own),
         };
-        let find = |name: &str| {
-            let path = home.as_deref()?.join(".ansible").join(name).canonicalize().ok()?;
-            (path.is_dir()
-                && path.is_absolute()
-                && !path.as_os_str().as_encoded_bytes().contains(&b':'))
-            .then_some(path)
-        };
-        Self { collections: find("collections"), roles: find("roles"), home }
+        Self { home: home.filter(|home| home.is_absolute()) }
     }
 
     /// Replaces `~` at the beginning of a path by the home.
@@ -50,19 +41,26 @@ impl SharedContent {
         }
     }
 
-    /// Returns the directories.
+    /// Returns the directories that exist now.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = PathBuf> {
-        self.collections.iter().chain(&self.roles).cloned()
+        ["collections", "roles"].into_iter().filter_map(|name| self.find(name))
     }
 
     /// Returns Ansible's default path of collections, with the directory in the home.
     pub(crate) fn collections_path(&self) -> Option<OsString> {
-        self.collections.as_deref().map(|own| path(own, SYSTEM_COLLECTIONS))
+        self.find("collections").map(|own| path(&own, SYSTEM_COLLECTIONS))
     }
 
     /// Returns Ansible's default path of roles, with the directory in the home.
     pub(crate) fn roles_path(&self) -> Option<OsString> {
-        self.roles.as_deref().map(|own| path(own, SYSTEM_ROLES))
+        self.find("roles").map(|own| path(&own, SYSTEM_ROLES))
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        let path = self.home.as_deref()?.join(".ansible").join(name).canonicalize().ok()?;
+        // A colon separates the paths in Ansible's settings.
+        let has_colon = path.as_os_str().as_encoded_bytes().contains(&b':');
+        (path.is_dir() && !has_colon).then_some(path)
     }
 }
 

@@ -242,6 +242,42 @@ fn links_lead_to_files_in_their_directory() {
 }
 
 #[test]
+fn links_may_lead_to_linked_directories() {
+    let folders = Folders::with(&[]);
+    let at = |name: &str| folders.0.path().join(name);
+    for dir in ["release", "other"] {
+        std::fs::create_dir(at(dir)).unwrap();
+    }
+    std::fs::write(at("release/a.yml"), "- hosts: all\n").unwrap();
+    std::fs::write(at("release/a.toml"), "topics = ['x.y']").unwrap();
+    std::fs::write(at("release/b.wasm"), "component").unwrap();
+    std::fs::write(at("other/c.yml"), "- hosts: all\n").unwrap();
+    // The directory of the configuration may itself be a link.
+    std::os::unix::fs::symlink("release", at("current")).unwrap();
+    let links = [
+        ("../release/a.yml", "playbooks/a.yml"),
+        ("../current/a.toml", "playbooks/a.toml"),
+        ("../release/b.wasm", "tasks/b.wasm"),
+        ("../other/c.yml", "playbooks/c.yml"),
+    ];
+    for (to, name) in links {
+        std::os::unix::fs::symlink(to, at(name)).unwrap();
+    }
+    let (tasks, playbooks, linked_dirs) = (at("tasks"), at("playbooks"), vec![at("current")]);
+    let config = Config { tasks, playbooks, linked_dirs, ..Config::default() };
+    let discovery = Discovery::read(&config, None);
+    let names: Vec<_> = discovery.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(discovery.tasks[0].patterns()[0].to_string(), "x.y");
+    assert_eq!(discovery.component(&"b".try_into().unwrap()).unwrap(), b"component");
+    let [finding] = &discovery.findings[..] else { panic!("{:?}", discovery.findings) };
+    assert!(finding.text.contains("or in one of `linked_dirs`"), "{finding:?}");
+    // A change behind the link is noticed.
+    std::fs::write(at("release/a.yml"), "- hosts: others\n").unwrap();
+    assert!(!discovery.is_same(&Discovery::read(&config, None)));
+}
+
+#[test]
 fn playbooks_in_a_subdirectory_are_noted() {
     let folders = Folders::with(&[]);
     for name in ["site", "roles", "notes"] {

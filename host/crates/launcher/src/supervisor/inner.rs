@@ -37,7 +37,7 @@ use crate::watch::Watch;
 const BURST: Duration = Duration::from_millis(200);
 /// After [`BURST`], the pause after each [`FULL_ROUND`] rounds.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The time for which a process that has lost the outer process goes on.
+/// How long the sweep goes on after the outer process has died.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 /// In one of this number of rounds, all descendants are killed, and in the others only children.
 const FULL_ROUND: u64 = 16;
@@ -110,14 +110,14 @@ impl Inner<'_> {
         let mut killed = HashSet::new();
         let status = self.wait_for(program, &mut watch, &mut killed);
         self.sweep(&mut killed);
-        for report in watch.iter().flat_map(CallWatch::reports) {
-            self.reporter.write(&report);
-        }
         self.reporter.write(&Report::Killed { count: killed.len() });
         self.reporter.write(&match status.terminating_signal() {
             Some(signal) => Report::Signalled { signal },
             None => Report::Exited { status: status.exit_status().unwrap_or_default() },
         });
+        for report in watch.iter().flat_map(CallWatch::reports) {
+            self.reporter.write(&report);
+        }
         exit_code(status)
     }
 
