@@ -370,5 +370,5 @@ fn runner(config: &Config, discovery: &Discovery, role: Role) -> Result<Runner, 
         Err(error) if is_needed => return Err(DaemonError::Playbooks(error)),
         playbooks => playbooks.map_err(|error| error.to_string()),
     };
-    Ok(Runner::new(components, playbooks, catalog))
+    Ok(Runner::new(config, components, playbooks, catalog))
 }

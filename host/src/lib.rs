@@ -11,6 +11,7 @@ pub mod config;
 mod daemon;
 mod ingest;
 pub mod journal;
+mod modes;
 mod observe;
 mod shutdown;
 pub mod tasks;

@@ -155,6 +155,29 @@ fn files_have_their_modes_whatever_the_umask_is() {
     }
 }
 
+/// A playbook of the daemon's own user, without namespaces, opens the state directory to all.
+#[test]
+fn modes_that_a_playbook_changed_are_set_again() {
+    let host = host();
+    host.write("loopabull.toml", "[playbook]\nwithout = ['cgroup', 'namespaces']\n");
+    let state = host.path("state");
+    let tasks =
+        format!("    - command: chmod 0777 {0} {0}/journal.db {0}/queue.db\n", state.display());
+    host.add_playbook("opens", "", &tasks);
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    for (id, start) in [("m-1", "cold"), ("m-2", "again")] {
+        host.inject(&[message(id, "opens", "{}")]);
+        daemon.wait_until_idle();
+        let run = host.runs().into_iter().next().unwrap();
+        assert!(run.outcome.is_success(), "{start}: {}\n{}", run.outcome, run.output.text);
+        for name in ["", "journal.db", "queue.db"] {
+            let mode = fs::metadata(state.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "`{name}` is open after {start}");
+        }
+    }
+    daemon.stop();
+}
+
 /// The daemon must not take `/tmp` from the other users.
 #[test]
 fn a_directory_of_all_users_is_no_state_directory() {

@@ -66,7 +66,7 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
         return Err(anyhow!("task `{}` is refused: {reason}", task.name).into());
     }
     let playbooks = Playbooks::open(&config.playbook_settings("tries")).map_err(chain);
-    let runner = Runner::new(components, playbooks, catalog);
+    let runner = Runner::new(config, components, playbooks, catalog);
     for line in task.manifest.grants.lines() {
         print_plain(&format!("granted: {line}\n"))?;
     }

@@ -4,7 +4,7 @@
 //! The other files in the directory belong to other modules, for example the journal and the
 //! pauses.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -16,11 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::daemon::orphans;
+use crate::modes;
 
-/// Directories of the daemon in the state directory, except those that playbooks use: other modules set their modes.
-const OWN_DIRS: [&str; 2] = ["components", "quarantine"];
-/// Extensions of the daemon's files in the state directory.
-const OWN_FILES: [&str; 5] = ["db", "db-shm", "db-wal", "json", "lock"];
 /// Time to wait for a lock that another process holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between attempts to lock.
@@ -127,47 +124,8 @@ pub(crate) fn restrict(config: &Config) -> Result<(), StateError> {
     if fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o1000 != 0) {
         return Err(StateError::Shared { path: path.clone() });
     }
-    restrict_all(&config.state, config.playbook.user.is_some())
+    modes::restrict(&config.state, config.playbook.user.is_some())
         .map_err(|(path, source)| StateError::Mode { path, source })
-}
-
-/// Takes the permissions of others from a state directory and from the daemon's files in it. Other files there keep
-/// their modes.
-fn restrict_all(path: &Path, has_other_user: bool) -> Result<(), (PathBuf, io::Error)> {
-    let own = if has_other_user { 0o711 } else { 0o700 };
-    set_mode(path, own).map_err(|source| (path.to_owned(), source))?;
-    let entries = fs::read_dir(path).map_err(|source| (path.to_owned(), source))?;
-    for entry in entries.flatten() {
-        let found = entry.file_type().map_err(|source| (entry.path(), source))?;
-        let (name, path) = (entry.file_name(), entry.path());
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let mode = match extension {
-            _ if found.is_dir() && OWN_DIRS.iter().any(|own| name == *own) => 0o700,
-            Some(extension) if found.is_file() && OWN_FILES.contains(&extension) => 0o600,
-            _ => continue,
-        };
-        set_mode(&entry.path(), mode).map_err(|source| (entry.path(), source))?;
-    }
-    Ok(())
-}
-
-/// Sets the mode of a file or directory if others have permissions that the mode does not give them.
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    let set = fs::metadata(path).and_then(|found| {
-        let found = found.permissions().mode();
-        let is_open = found & 0o077 & !mode != 0;
-        // The owner of the directory may have to let the user of playbooks in.
-        let is_closed = mode == 0o711 && found & 0o011 != 0o011;
-        if is_open {
-            tracing::warn!("`{}` was accessible to other users", path.display());
-        }
-        if is_open || is_closed {
-            return fs::set_permissions(path, Permissions::from_mode(mode));
-        }
-        Ok(())
-    });
-    // Another process may have removed a file of its own, such as the log of a database that it closed.
-    set.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Locks the state directory for this daemon until the returned file is closed.

@@ -4,13 +4,18 @@
 //! playbook runner. It does not know the queues and the journal. An attempt of a worker and the
 //! command `test` call the runner.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use loopabull_model::{Attempt, Message, Outcome, RunId, Task, TaskKind, TaskName, chain};
+use loopabull_model::{
+    Attempt, LayerState, Message, Outcome, RunId, Task, TaskKind, TaskName, chain,
+};
 use loopabull_playbook::{CheckError, Playbooks};
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+use crate::modes;
 use crate::tasks::catalog::{Catalog, CurrentCatalog};
 
 /// Runs tasks.
@@ -20,6 +25,9 @@ pub(crate) struct Runner {
     pub playbooks: Result<Playbooks, String>,
     /// The current catalog.
     pub catalog: Arc<CurrentCatalog>,
+    state: PathBuf,
+    /// Whether playbooks run as another user.
+    has_other_user: bool,
 }
 
 /// The input of a run: the task, the message and the attempt.
@@ -36,11 +44,18 @@ pub(crate) struct Call<'a> {
 impl Runner {
     /// Creates a runner with a first catalog.
     pub(crate) fn new(
+        config: &Config,
         components: Arc<ComponentRunner>,
         playbooks: Result<Playbooks, String>,
         catalog: Catalog,
     ) -> Self {
-        Self { components, playbooks, catalog: Arc::new(CurrentCatalog::new(catalog)) }
+        Self {
+            components,
+            playbooks,
+            catalog: Arc::new(CurrentCatalog::new(catalog)),
+            state: config.state.clone(),
+            has_other_user: config.playbook.user.is_some(),
+        }
     }
 
     /// Runs a task from a catalog on a message. Returns every failure as an outcome. `cancel` ends
@@ -107,6 +122,11 @@ impl Runner {
             timeout: task.timeout(),
         };
         let mut attempt = playbooks.run(call, cancel).await;
+        if !is_in_namespaces(&attempt)
+            && let Err((path, error)) = modes::restrict(&self.state, self.has_other_user)
+        {
+            tracing::error!("`{}` may be accessible to other users: {error}", path.display());
+        }
         if !ended_early(&attempt) {
             return attempt;
         }
@@ -149,6 +169,12 @@ impl Runner {
             () = cancel.cancelled() => Attempt::without_output(Outcome::Cancelled),
         }
     }
+}
+
+/// Returns whether a playbook could not see the state directory, because it had a root file system of its own.
+fn is_in_namespaces(attempt: &Attempt) -> bool {
+    let layers = attempt.playbook.iter().flat_map(|playbook| &playbook.layers);
+    layers.into_iter().any(|layer| layer.layer == "namespaces" && layer.state == LayerState::Active)
 }
 
 /// Returns whether a run did not start, or failed before Ansible reported any result of a host.
