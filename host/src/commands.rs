@@ -23,6 +23,7 @@ pub(crate) mod test;
 pub(crate) mod verify;
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
@@ -39,10 +40,21 @@ pub(crate) fn print_plain(text: &str) -> io::Result<()> {
     print(&text.chars().filter(plain).collect::<String>())
 }
 
+/// The time for which an idle thread for blocking work is kept: longer than any daemon runs.
+const KEEP_ALIVE: Duration = Duration::from_hours(24 * 365);
+
 /// Runs an async command to completion.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let done = runtime.block_on(future);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()?;
+    let done = runtime.block_on(async {
+        // tokio panics if it needs a thread for blocking work, has none, and cannot start one because the machine is
+        // short of processes. If it has one, the work waits.
+        drop(tokio::task::spawn_blocking(|| ()).await);
+        future.await
+    });
     // The compilation of a component cannot be cancelled. If a compilation is still in progress,
     // the runtime does not wait for its end.
     runtime.shutdown_background();

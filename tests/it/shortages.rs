@@ -42,10 +42,10 @@ impl ProcessGroup {
         fs::write(self.0.join("cgroup.procs"), daemon.id()).unwrap();
     }
 
-    /// Allows no further process or thread.
-    fn close(&self) {
-        let current = fs::read_to_string(self.0.join("pids.current")).unwrap();
-        fs::write(self.0.join("pids.max"), current.trim()).unwrap();
+    /// Allows no process or thread besides the threads of the daemon.
+    fn close(&self, daemon: &Daemon) {
+        let threads = fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap().count();
+        fs::write(self.0.join("pids.max"), threads.to_string()).unwrap();
     }
 
     fn open(&self) {
@@ -98,7 +98,7 @@ impl Bed<'_> {
                 self.limit_descriptors(daemon, open);
             }
             Shortage::Disk => self.state.fill(),
-            Shortage::Processes => self.group.as_ref().unwrap().close(),
+            Shortage::Processes => self.group.as_ref().unwrap().close(daemon),
             Shortage::Program => fs::rename(self.program(), self.host.path("away")).unwrap(),
         }
     }
@@ -127,6 +127,7 @@ impl Bed<'_> {
         println!("{shortage:?}");
         self.begin(shortage, daemon);
         let told = wait_for("readiness to tell", || {
+            assert_eq!(self.host.log().matches("panicked").count(), 0, "{}", self.host.log());
             let (status, problems) = daemon.get("/readyz");
             (status == 503).then_some(problems)
         });

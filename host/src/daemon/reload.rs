@@ -8,6 +8,8 @@
 //! daemon runs.
 
 use std::collections::BTreeSet;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,7 +202,10 @@ fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<Recom
     let parents: BTreeSet<PathBuf> =
         folders.iter().filter_map(|folder| folder.parent().map(Path::to_owned)).collect();
     let (watched, known) = (folders.clone(), parents.clone());
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    // notify ignores that it could not start its thread, panics at the first call, and again when the watcher is
+    // dropped, which would abort the daemon. So a thread is tried first, and a watcher that panicked is never dropped.
+    std::thread::Builder::new().spawn(|| ()).map_err(notify::Error::io)?;
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
         // Access notifications are ignored, because reading a file is not a change. So are changes of
         // other files beside the directories.
@@ -212,16 +217,26 @@ fn watch(folders: &[PathBuf], changes: mpsc::Sender<()>) -> notify::Result<Recom
             tracing::trace!("a notification is already pending");
         }
     })?;
-    for folder in folders.iter().filter(|folder| folder.is_dir()) {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-    }
-    for parent in &parents {
-        // Without the permission to list a parent, a switched link is noticed at the next interval.
-        if let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive) {
-            tracing::debug!("cannot watch `{}`: {error}", parent.display());
+    let mut watcher = ManuallyDrop::new(watcher);
+    let watched = catch_unwind(AssertUnwindSafe(|| {
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
+        for parent in &parents {
+            // Without the permission to list a parent, a switched link is noticed at the next interval.
+            if let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive) {
+                tracing::debug!("cannot watch `{}`: {error}", parent.display());
+            }
+        }
+        Ok(())
+    }));
+    match watched {
+        Ok(watched) => {
+            let watcher = ManuallyDrop::into_inner(watcher);
+            watched.map(|()| watcher)
+        }
+        Err(_) => Err(notify::Error::generic("cannot start the thread of the watcher")),
     }
-    Ok(watcher)
 }
 
 /// Waits until the directories are unchanged for `SETTLE_INTERVAL`, at most for `SETTLE_TIMEOUT`.
