@@ -33,10 +33,16 @@ impl Home {
         self.host.path("home").canonicalize().unwrap().join(name)
     }
 
-    /// Copies a directory, with links instead of copies of files where possible.
+    /// Copies a directory, with links instead of copies of files if both are on one file system.
     fn copy(&self, from: &Path, to: &str) {
-        let done = Command::new("cp").arg("-al").arg(from).arg(self.path(to)).status().unwrap();
-        assert!(done.success());
+        let copy = |options| {
+            let copied = Command::new("cp").arg(options).arg(from).arg(self.path(to)).output();
+            copied.unwrap().status.success()
+        };
+        if !copy("-al") {
+            drop(fs::remove_dir_all(self.path(to)));
+            assert!(copy("-a"), "cannot copy `{}`", from.display());
+        }
     }
 
     /// Writes the `ansible-playbook` of an installation, which begins with these lines.
