@@ -19,7 +19,8 @@ pub(crate) fn restrict(path: &Path, has_other_user: bool) -> Result<(), (PathBuf
     let own = if has_other_user { 0o711 } else { 0o700 };
     set_mode(path, own).map_err(|source| (path.to_owned(), source))?;
     let entries = fs::read_dir(path).map_err(|source| (path.to_owned(), source))?;
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = entry.map_err(|source| (path.to_owned(), source))?;
         let found = entry.file_type().map_err(|source| (entry.path(), source))?;
         let (name, path) = (entry.file_name(), entry.path());
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -28,7 +29,7 @@ pub(crate) fn restrict(path: &Path, has_other_user: bool) -> Result<(), (PathBuf
             Some(extension) if found.is_file() && OWN_FILES.contains(&extension) => 0o600,
             _ => continue,
         };
-        set_mode(&entry.path(), mode).map_err(|source| (entry.path(), source))?;
+        set_mode(&path, mode).map_err(|source| (path, source))?;
     }
     Ok(())
 }

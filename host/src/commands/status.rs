@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use loopabull_queue::Queues;
-
 use loopabull_model::{Pause, Target, TaskName};
+use loopabull_queue::Queues;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
@@ -38,7 +37,7 @@ pub(crate) struct StatusArgs {
 enum Answer {
     Running(Box<Status>),
     NotRunning,
-    /// A daemon holds the lock of the directory, and its port does not answer.
+    /// A daemon holds the lock of the directory and does not report its status, for the given reason.
     Silent {
         reason: String,
     },

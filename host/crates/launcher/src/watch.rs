@@ -1,6 +1,6 @@
 //! The choice of the system calls that are watched.
 
-/// What is watched, and named in the report.
+/// The choice of system calls that the launcher watches and reports.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Watch {
     #[default]

@@ -42,7 +42,8 @@ pub(crate) struct AnsibleSettings {
     pub(crate) is_unknown: bool,
 }
 
-/// What the settings depend on: the configuration file, with its state, and the variables of the manifest.
+/// The key of the settings in the cache: they depend on the configuration file, on its state, and on the
+/// variables of the manifest.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct ConfigurationKey {
     config: Option<PathBuf>,

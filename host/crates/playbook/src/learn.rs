@@ -18,7 +18,7 @@ const MAX_NAMED: usize = 450;
 /// The directories for temporary files.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// What a playbook used and its manifest does not grant.
+/// The ports and files that a playbook used and that its manifest does not grant.
 #[derive(Debug)]
 pub struct Learned {
     pub attempt: Attempt,
