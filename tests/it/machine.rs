@@ -41,7 +41,14 @@ fn messages(count: u32) -> Vec<String> {
 
 fn host() -> TestHost {
     let host = TestHost::new();
-    host.add_guest("component", "component", "", "i32.const 0");
+    let granted = host.path("shared");
+    let grant = format!("host = '{}'\nguest = '/shared'\n", granted.display());
+    host.add_guest(
+        "component",
+        "component",
+        &format!("[[grants.dirs]]\n{grant}[breaker]\nfailures = 2\n"),
+        "i32.const 0",
+    );
     host.add_playbook("playbook", "[breaker]\nfailures = 2", "    - debug: { msg: x }\n");
     host
 }

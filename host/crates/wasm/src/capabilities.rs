@@ -95,6 +95,11 @@ impl Capabilities {
         })
     }
 
+    /// Returns whether the task can open files or connections.
+    pub(crate) fn opens_descriptors(&self) -> bool {
+        !self.dirs.is_empty() || self.egress.is_some()
+    }
+
     /// Adds the granted directories and environment variables to a run.
     pub(crate) fn apply(&self, wasi: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for (name, value) in &self.env {

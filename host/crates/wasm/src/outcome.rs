@@ -35,7 +35,10 @@ pub(crate) fn of_error(
         return Outcome::Limit { exceeded: exceeded.clone() };
     }
     if let Some(HostFailed(reason)) = error.downcast_ref() {
-        return Outcome::NotStarted { reason: reason.as_str().into() };
+        return Outcome::Shortage { reason: reason.as_str().into() };
+    }
+    if is_shortage(error) {
+        return Outcome::Shortage { reason: reason(format!("{error:#}")) };
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let status = format!("exit status {status} before it returned a result");
@@ -51,6 +54,22 @@ pub(crate) fn of_error(
         return Outcome::Limit { exceeded };
     }
     Outcome::Trap { reason: reason(trap_reason(error, &host.output.stderr_tail())) }
+}
+
+/// Returns whether an error comes from a shortage of this machine, for example of memory for an instance.
+pub(crate) fn is_shortage(error: &wasmtime::Error) -> bool {
+    error.chain().any(|error| {
+        let errno = error.downcast_ref::<rustix::io::Errno>().map(|&errno| errno.into());
+        errno.as_ref().or(error.downcast_ref()).is_some_and(loopabull_launcher::is_shortage)
+    })
+}
+
+/// Returns the error if this process is short of file descriptors now. A guest that cannot open a file or a connection
+/// usually fails, and that is not its fault.
+pub(crate) fn missing_descriptors() -> Option<Reason> {
+    let error = std::fs::File::open("/dev/null").err()?;
+    let reason = || format!("the host has no file descriptor left: {error}").into();
+    loopabull_launcher::is_shortage(&error).then(reason)
 }
 
 pub(crate) fn deadline_passed(allowed: Duration) -> Outcome {

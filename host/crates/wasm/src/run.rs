@@ -32,7 +32,10 @@ pub(crate) async fn run(
         Ok(store) => store,
         Err(error) => {
             let reason = format!("cannot apply the grants of the task: {error:#}").into();
-            return Attempt::without_output(Outcome::NotStarted { reason });
+            return Attempt::without_output(match outcome::is_shortage(&error) {
+                true => Outcome::Shortage { reason },
+                false => Outcome::NotStarted { reason },
+            });
         }
     };
     let timeout = call.timeout + DEADLINE_GRACE;
@@ -52,6 +55,13 @@ pub(crate) async fn run(
             outcome::of_error(&error, &host, call.timeout, reason)
         }
         Err(_) => outcome::deadline_passed(call.timeout),
+    };
+    let outcome = match outcome {
+        Outcome::Success | Outcome::Shortage { .. } => outcome,
+        outcome => match capabilities.opens_descriptors().then(outcome::missing_descriptors) {
+            Some(Some(reason)) => Outcome::Shortage { reason },
+            Some(None) | None => outcome,
+        },
     };
     attempt(host, capabilities, outcome, backtrace)
 }
