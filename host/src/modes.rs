@@ -3,7 +3,7 @@
 //! Nobody but their owner has access, whatever the umask of the daemon is. A playbook without namespaces that runs as
 //! the user of the daemon can change them, so they are set again after each such run.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirEntry, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,29 @@ const OWN_DIRS: [&str; 2] = ["components", "quarantine"];
 const OWN_FILES: [&str; 5] = ["db", "db-shm", "db-wal", "json", "lock"];
 
 /// Takes the permissions of others from a state directory and from the daemon's files in it. Other files there keep
-/// their modes.
+/// their modes. An entry that cannot be changed does not protect those after it; the first error is returned.
 pub(crate) fn restrict(path: &Path, has_other_user: bool) -> Result<(), (PathBuf, io::Error)> {
     let own = if has_other_user { 0o711 } else { 0o700 };
     set_mode(path, own).map_err(|source| (path.to_owned(), source))?;
     let entries = fs::read_dir(path).map_err(|source| (path.to_owned(), source))?;
+    let mut result = Ok(());
     for entry in entries {
         let entry = entry.map_err(|source| (path.to_owned(), source))?;
-        let found = entry.file_type().map_err(|source| (entry.path(), source))?;
-        let (name, path) = (entry.file_name(), entry.path());
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let mode = match extension {
-            _ if found.is_dir() && OWN_DIRS.iter().any(|own| name == *own) => 0o700,
-            Some(extension) if found.is_file() && OWN_FILES.contains(&extension) => 0o600,
-            _ => continue,
-        };
-        set_mode(&path, mode).map_err(|source| (path, source))?;
+        result = result.and(restrict_entry(&entry).map_err(|source| (entry.path(), source)));
     }
-    Ok(())
+    result
+}
+
+fn restrict_entry(entry: &DirEntry) -> io::Result<()> {
+    let found = entry.file_type()?;
+    let (name, path) = (entry.file_name(), entry.path());
+    match path.extension().and_then(|extension| extension.to_str()) {
+        _ if found.is_dir() && OWN_DIRS.iter().any(|own| name == *own) => set_mode(&path, 0o700),
+        Some(extension) if found.is_file() && OWN_FILES.contains(&extension) => {
+            set_mode(&path, 0o600)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sets the mode of a file or directory if others have permissions that the mode does not give them.

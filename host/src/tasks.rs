@@ -9,4 +9,3 @@ mod grants;
 pub(crate) mod playbook;
 pub(crate) mod secrets;
 mod stamp;
-mod task_dir;

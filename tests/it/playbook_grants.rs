@@ -24,13 +24,50 @@ fn a_denied_port_is_named_with_the_line_that_allows_it() {
     let output = host.run(&["test", "calls", "message.json"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    let line = format!("denied: TCP port {port}; `tcp = [{port}]` under `[grants]` allows it\n");
-    assert!(said.contains(&line), "{said}");
-    let reason = format!("which `tcp = [{port}]` under `[grants]` allows\n");
-    assert!(said.ends_with(&reason), "{said}");
+    let denial = format!("TCP port {port}, which `tcp = [{port}]` under `[grants]` allows\n");
+    assert!(said.contains(&format!("denied: {denial}")), "{said}");
+    assert!(said.ends_with(&format!("; the sandbox denied {denial}")), "{said}");
     host.add_playbook("calls", &format!("[grants]\ntcp = [{port}]\n"), &calls);
     let output = host.run(&["test", "calls", "message.json"]);
     assert!(output.status.success(), "{}", text(&output.stdout));
+}
+
+/// A warm run must say what was denied, as a cold run does.
+#[test]
+fn a_warm_run_names_the_denied_port_and_file() {
+    let outside = tempfile::tempdir_in("/srv").unwrap();
+    let file = outside.path().join("list");
+    std::fs::write(&file, "x").unwrap();
+    let file = file.display();
+    let host = TestHost::new();
+    let manifest = "[retry]\nmax_attempts = 1\n";
+    host.add_playbook(
+        "calls",
+        manifest,
+        &format!(
+            "    - wait_for: {{ port: 65001, timeout: 1 }}\n      when: msg.port\n    \
+                 - copy: {{ src: {file}, dest: /tmp/x }}\n      when: not msg.port\n"
+        ),
+    );
+    let daemon = host.start(&["--workers", "1"]);
+    let port = "the sandbox denied TCP port 65001, which `tcp = [65001]` under `[grants]` allows";
+    let file = format!(
+        "the sandbox denied `{file}`, which `host = \"{file}\"` under `[[grants.dirs]]` allows"
+    );
+    // The second and the third run are in one process, and a run that is denied a port ends it.
+    let expected = [(true, false), (false, true), (true, true), (true, true)];
+    for (number, (uses_port, is_warm)) in expected.into_iter().enumerate() {
+        let id = format!("m-{number}");
+        host.inject(&[message(&id, "calls", &format!("{{\"port\":{uses_port}}}"))]);
+        daemon.wait_until_idle();
+        let runs = host.runs();
+        let run = runs.iter().find(|run| run.message_id.to_string() == id).unwrap();
+        assert_eq!(run.playbook.as_ref().unwrap().cold.is_none(), is_warm, "{run:?}");
+        let reason = run.outcome.to_string();
+        assert_eq!(reason.ends_with(port), uses_port, "{reason}");
+        assert_eq!(reason.ends_with(&file), !uses_port, "{reason}");
+    }
+    daemon.stop();
 }
 
 /// Checks that the proposed lines are what the playbook needs.

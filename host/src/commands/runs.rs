@@ -186,8 +186,8 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
         };
         line("orphans", format!("{count} killed"));
     }
-    for port in &playbook.denied_ports {
-        line("denied", format!("TCP port {port}; `tcp = [{port}]` under `[grants]` allows it"));
+    for denial in playbook.denials() {
+        line("denied", denial);
     }
     for LayerReport { layer, state, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", state.as_str()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use loopabull_model::{Attempt, Message, RunId, Task, TaskKind, TaskName, chain};
+use loopabull_model::{Attempt, Message, PlaybookReport, RunId, Task, TaskKind, TaskName, chain};
 use loopabull_playbook::Playbooks;
 use loopabull_wasm::{ComponentRunner, ReadState};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +106,8 @@ fn show(task: &Task, attempt: &Attempt, took: Duration) -> Result<(), Failure> {
     for (key, value) in &attempt.notes {
         print_plain(&format!("note: {key} = {value}\n"))?;
     }
-    for port in attempt.playbook.iter().flat_map(|playbook| &playbook.denied_ports) {
-        print(&format!("denied: TCP port {port}; `tcp = [{port}]` under `[grants]` allows it\n"))?;
+    for denial in attempt.playbook.iter().flat_map(PlaybookReport::denials) {
+        print(&format!("denied: {denial}\n"))?;
     }
     for request in &attempt.usage.requests {
         print_plain(&format!("called: {request}\n"))?;

@@ -15,14 +15,13 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 use loopabull_launcher::is_shortage;
 use loopabull_model::{AnsibleOptions, Task, TaskKind, TaskName, chain};
-use loopabull_playbook::PlaybookDir;
+use loopabull_playbook::{LinkedDir, PlaybookDir};
 use loopabull_wasm::MAX_COMPONENT;
 
 use crate::config::Config;
 use crate::tasks::files::{self, FileError};
 use crate::tasks::grants;
 use crate::tasks::stamp::Stamp;
-use crate::tasks::task_dir::TaskDir;
 
 /// The tasks in the directories. No component is compiled yet.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ pub struct Discovery {
     /// Directories that cannot be read, and the reasons. The tasks in them are unknown.
     pub unreadable: Vec<(PathBuf, String)>,
     stamps: BTreeMap<TaskName, Stamp>,
-    components: Option<TaskDir>,
+    components: Option<LinkedDir>,
     playbooks: Option<Arc<PlaybookDir>>,
 }
 
@@ -87,16 +86,19 @@ impl Discovery {
         let mut discovery = Self::default();
         let mut tasks = BTreeMap::new();
         let folder = &config.playbooks;
-        match TaskDir::open(folder, &config.linked_dirs) {
+        match LinkedDir::open(folder, &config.linked_dirs) {
             Ok(dir) => {
                 discovery.read_folder(&dir, folder, TaskKind::Playbook, previous, &mut tasks);
                 discovery.note_subdirectories(dir.dir(), folder);
-                discovery.playbooks = dir.to_playbook_dir().ok().map(Arc::new);
+                match dir.try_clone() {
+                    Ok(dir) => discovery.playbooks = Some(Arc::new(PlaybookDir::new(dir))),
+                    Err(error) => discovery.note_unreadable(folder, &error),
+                }
             }
             Err(error) => discovery.note_unreadable(folder, &error),
         }
         let folder = &config.tasks;
-        match TaskDir::open(folder, &config.linked_dirs) {
+        match LinkedDir::open(folder, &config.linked_dirs) {
             Ok(dir) => {
                 discovery.read_folder(&dir, folder, TaskKind::Component, previous, &mut tasks);
                 discovery.components = Some(dir);
@@ -149,7 +151,7 @@ impl Discovery {
 
     fn read_folder(
         &mut self,
-        dir: &TaskDir,
+        dir: &LinkedDir,
         folder: &Path,
         kind: TaskKind,
         previous: Option<&Self>,
@@ -207,7 +209,7 @@ impl Discovery {
             if is_known || !dir.metadata(&name).is_ok_and(|found| found.is_dir()) {
                 continue;
             }
-            let Ok(below) = TaskDir::open(&folder.join(&name), &[]) else { continue };
+            let Ok(below) = LinkedDir::open(&folder.join(&name), &[]) else { continue };
             let files = below.dir().entries().into_iter().flatten().flatten().take(MAX_ENTRIES);
             let mut files = files.map(|entry| entry.file_name());
             let is_playbook = |file: &OsString| {
@@ -229,7 +231,7 @@ impl Discovery {
 
     /// Returns the names of the regular files with this extension. The names are sorted and do not
     /// contain the extension. Adds a note for each manifest that has no such file.
-    fn stems(&mut self, dir: &TaskDir, folder: &Path, extension: &str) -> Vec<String> {
+    fn stems(&mut self, dir: &LinkedDir, folder: &Path, extension: &str) -> Vec<String> {
         let mut stems = Vec::new();
         let mut manifests = Vec::new();
         let entries = match dir.dir().entries() {
@@ -302,8 +304,8 @@ impl Discovery {
 
 /// Returns whether a YAML file beside the playbooks has no play, for example `requirements.yml`. An empty file, one
 /// with a manifest, or one whose name is a topic of several words is meant as a playbook.
-fn is_no_playbook(dir: &TaskDir, name: &TaskName) -> bool {
-    let is_meant = name.as_str().contains('.') || dir.exists(format!("{name}.toml"));
+fn is_no_playbook(dir: &LinkedDir, name: &TaskName) -> bool {
+    let is_meant = name.as_str().contains('.') || dir.metadata(format!("{name}.toml")).is_ok();
     !is_meant && has_play(files::read(dir, &format!("{name}.yml"), MAX_SEARCHED)) == Some(false)
 }
 

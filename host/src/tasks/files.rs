@@ -4,8 +4,7 @@ use std::io::{self, Read};
 
 use loopabull_launcher::is_shortage;
 use loopabull_model::{Manifest, ManifestError, TaskName};
-
-use crate::tasks::task_dir::TaskDir;
+use loopabull_playbook::LinkedDir;
 
 /// Maximum size of a manifest in bytes.
 const MAX_MANIFEST: u64 = 64 << 10;
@@ -41,15 +40,13 @@ impl FileError {
 
 /// Reads the manifest of a task. If the manifest is invalid, returns the error, and a manifest with
 /// only the topics and the queue, as far as they can be read.
-pub(super) fn read_manifest(dir: &TaskDir, name: &TaskName) -> (Manifest, Option<FileError>) {
+pub(super) fn read_manifest(dir: &LinkedDir, name: &TaskName) -> (Manifest, Option<FileError>) {
     let file = format!("{name}.toml");
-    let text = match dir.metadata(&file) {
-        Ok(_) => read(dir, &file, MAX_MANIFEST).and_then(|bytes| {
+    let text = match dir.find(&file) {
+        Ok(Some(_)) => read(dir, &file, MAX_MANIFEST).and_then(|bytes| {
             String::from_utf8(bytes).map_err(|_| FileError::NotText { file: file.clone() })
         }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return (Manifest::default(), None);
-        }
+        Ok(None) => return (Manifest::default(), None),
         Err(source) => Err(FileError::Open { file: file.clone(), source }),
     };
     match text {
@@ -62,7 +59,7 @@ pub(super) fn read_manifest(dir: &TaskDir, name: &TaskName) -> (Manifest, Option
 }
 
 /// Reads a regular file of at most `limit` bytes.
-pub(super) fn read(dir: &TaskDir, file: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+pub(super) fn read(dir: &LinkedDir, file: &str, limit: u64) -> Result<Vec<u8>, FileError> {
     let cannot = |source| FileError::Read { file: file.to_owned(), source };
     // Opening a named pipe would block, so only regular files are opened.
     if !dir.metadata(file).map_err(cannot)?.is_file() {

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use cap_std::fs::MetadataExt as _;
 use loopabull_model::{Manifest, TaskName};
+use loopabull_playbook::LinkedDir;
 
 use crate::tasks::secrets;
-use crate::tasks::task_dir::TaskDir;
 
 /// Metadata of a task's files, and of the files and directories that its manifest names. A task
 /// whose stamp has changed is loaded again.
@@ -20,7 +20,7 @@ type FileStamp = (u64, u64, SystemTime);
 impl Stamp {
     /// Returns the stamp of a task's file and manifest in a directory, and of the directory itself: a
     /// playbook also uses other files in it.
-    pub(super) fn read(dir: &TaskDir, name: &TaskName, extension: &str) -> Self {
+    pub(super) fn read(dir: &LinkedDir, name: &TaskName, extension: &str) -> Self {
         let read = |extension: &str| {
             let metadata = dir.metadata(format!("{name}.{extension}")).ok()?;
             Some((metadata.ino(), metadata.len(), metadata.modified().ok()?.into_std()))

@@ -20,6 +20,7 @@ use seccompiler::sock_filter;
 use crate::confinement::Confinement;
 use crate::control;
 use crate::report::{FileAccess, Report};
+use crate::reporter::Reporter;
 use crate::sys::{self, Notification};
 use crate::system;
 use crate::watch::Watch;
@@ -157,8 +158,9 @@ impl CallWatch {
         self.listener.as_ref().map(AsFd::as_fd).or(self.socket.as_ref().map(AsFd::as_fd))
     }
 
-    /// Handles what the file descriptor announced. `is_readable` is false if only its end was announced.
-    pub(crate) fn handle(&mut self, is_readable: bool) {
+    /// Handles what the file descriptor announced. `is_readable` is false if only its end was announced. A port is
+    /// reported before its connection is tried, so whoever knows that the program is done can read all reports.
+    pub(crate) fn handle(&mut self, is_readable: bool, reporter: &Reporter) {
         if let Some(socket) = self.socket.take() {
             // If the program's process has installed no filter, its end of the socket is closed.
             self.listener = control::receive_descriptor(&socket).ok().flatten();
@@ -171,13 +173,13 @@ impl CallWatch {
         }
         // An error means that the process was killed while it waited, or that a signal interrupted this call.
         if let Ok(call) = sys::receive_notification(listener.as_fd()) {
-            self.note(&call, listener.as_fd());
+            self.note(&call, listener.as_fd(), reporter);
             sys::continue_call(listener.as_fd(), &call);
         }
         self.listener = Some(listener);
     }
 
-    fn note(&mut self, call: &Notification, listener: BorrowedFd<'_>) {
+    fn note(&mut self, call: &Notification, listener: BorrowedFd<'_>, reporter: &Reporter) {
         let is_current = || sys::is_current(listener, call);
         if call.number == libc::SYS_connect {
             let port = tcp_port(call).filter(|_| is_current());
@@ -185,8 +187,9 @@ impl CallWatch {
                 |port: &u16| self.watch == Watch::DeniedPorts && self.granted.contains(port);
             if let Some(port) = port.filter(|port| !is_granted(port))
                 && self.ports.len() < MAX_PORTS
+                && self.ports.insert(port)
             {
-                self.ports.insert(port);
+                reporter.write(&Report::Denied { port });
             }
         } else if let Some((path, access)) = file(call).filter(|_| is_current())
             && !self.is_granted(&path, access)
@@ -205,12 +208,9 @@ impl CallWatch {
         granted.iter().any(|tree| path.starts_with(tree))
     }
 
-    /// Returns a report for each port and each file.
-    pub(crate) fn reports(&self) -> impl Iterator<Item = Report> {
-        let ports = self.ports.iter().map(|&port| Report::Denied { port });
-        let files =
-            self.files.iter().map(|(path, &access)| Report::Used { access, path: path.clone() });
-        ports.chain(files)
+    /// Returns a report for each file.
+    pub(crate) fn files(&self) -> impl Iterator<Item = Report> {
+        self.files.iter().map(|(path, &access)| Report::Used { access, path: path.clone() })
     }
 }
 

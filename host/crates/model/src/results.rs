@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Reason;
+use crate::{DeniedFile, Reason};
 
 /// The results of a playbook.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
@@ -90,12 +90,25 @@ pub struct PlaybookReport {
     pub layers: Vec<LayerReport>,
     /// Number of processes that the playbook left behind and that the host killed.
     pub killed: u64,
-    /// TCP ports to which the playbook tried to connect and which are not granted. Empty for warm runs, which are not watched.
+    /// TCP ports to which the playbook tried to connect and which are not granted.
     #[serde(default)]
     pub denied_ports: Vec<u16>,
+    /// Files that the failed playbook named and that are not granted.
+    #[serde(default)]
+    pub denied_files: Vec<DeniedFile>,
     /// Reason for a cold start; `None` if the run was started from a process that had already imported
     /// Ansible.
     pub cold: Option<String>,
+}
+
+impl PlaybookReport {
+    /// Returns a description of each denied port and file, with the grant that allows it.
+    pub fn denials(&self) -> impl Iterator<Item = String> {
+        let ports = self.denied_ports.iter();
+        let ports = ports
+            .map(|port| format!("TCP port {port}, which `tcp = [{port}]` under `[grants]` allows"));
+        ports.chain(self.denied_files.iter().map(DeniedFile::to_string))
+    }
 }
 
 /// The state of a confinement layer during a run.

@@ -46,7 +46,7 @@ pub enum StartError {
     NotAFile { name: String },
     #[error("`{name}` is not inside the playbooks directory")]
     Outside { name: String },
-    #[error("cannot find `{name}` in the playbooks directory")]
+    #[error("cannot use `{name}` in the playbooks directory")]
     Missing { name: String, source: io::Error },
     #[error("the ssh agent `{path}` is not a socket")]
     NoAgent { path: PathBuf },

@@ -5,10 +5,13 @@
 
 use std::path::PathBuf;
 
+use loopabull_launcher::Files;
+
 use crate::ansible_settings::KnownSettings;
 use crate::error::{PlaybookError, StartError};
 use crate::folder::{self, Folder};
 use crate::plan::{LaunchPlan, Planner};
+use crate::play::Play;
 use crate::process::Process;
 use crate::programs;
 use crate::settings::Settings;
@@ -43,6 +46,13 @@ impl Host {
     /// Creates the folder of a run, which must not exist yet.
     pub(crate) fn make_folder(&self, name: &str) -> Result<Folder, StartError> {
         Folder::make(&self.runs.join(name), self.planner.user())
+    }
+
+    /// Returns the files that runs of a playbook may use, and the directory with the folders of all runs.
+    pub(crate) fn files(&self, play: &Play<'_>) -> Result<Files, StartError> {
+        let mut files = self.planner.files(play)?;
+        files.read.push(self.runs.clone());
+        Ok(files)
     }
 
     /// Starts a program through the launcher.

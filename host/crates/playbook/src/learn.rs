@@ -79,6 +79,7 @@ pub(crate) async fn learn(
             _ => (),
         }
     }
+    ports.sort_unstable();
     let attempt = record(end, limits.timeout, &call.secrets);
     let is_cut = read.len() + written.len() + created.len() >= MAX_NAMED;
     Ok(Learned { attempt, ports, read, written, created, is_cut })

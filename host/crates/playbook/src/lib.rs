@@ -6,7 +6,7 @@
 //!
 //! The file name of a playbook comes from the daemon's list of tasks, never from a message. The message is in
 //! a file in the folder of the run. No part of the message is on the command line or in the environment. The
-//! output of Ansible is stored for people and not parsed, but for one sentence (see `run`). Our callback plugin for Ansible reports the
+//! output of Ansible is stored for people and not parsed, except one sentence (see `run`). Our callback plugin for Ansible reports the
 //! results as JSON.
 //!
 //! A module imports only modules from lower lines of this list:
@@ -14,6 +14,7 @@
 //! - `learn`: finds out which files and ports a playbook uses
 //! - `run`: runs one playbook for one message
 //! - `check`: checks playbooks and layers without a message
+//! - `denied_files`: finds the files that a failed run lacked
 //! - `configure`: asks Ansible for its settings
 //! - `trial`: runs a program in the sandbox without a message
 //! - `host`: everything that all runs share; `warm`: the pool of controllers, which are processes that have
@@ -28,18 +29,20 @@
 //! - `folder`: the files of a run; `installation`: Ansible and its Python; `programs`: our own programs;
 //!   `shared_content`: collections and roles in a home; `variables`: the extra variables of a run
 //! - `user`: the user of playbooks
-//! - `secrets`, `settings`, `yaml`
+//! - `linked_dir`, `secrets`, `settings`, `yaml`
 //! - `error`
 
 mod ansible_settings;
 mod check;
 mod configure;
+mod denied_files;
 mod environment;
 mod error;
 mod folder;
 mod host;
 mod installation;
 mod learn;
+mod linked_dir;
 mod objections;
 mod plan;
 mod play;
@@ -67,6 +70,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::{CheckError, PlaybookError, StartError};
 pub use folder::remove_tree;
 pub use learn::Learned;
+pub use linked_dir::LinkedDir;
 pub use objections::{Objection, objections};
 pub use plan::MEMORY;
 pub use playbook_dir::PlaybookDir;

@@ -39,8 +39,7 @@ const FILE_SIZE: u64 = 1 << 30;
 /// The number of the file descriptor on which a controller receives commands. In the process of a run, the
 /// descriptor for the results has the same number.
 const CONTROL: u32 = RESULTS;
-/// The placeholder for the folder of a run in [`Planner::key`]. With it, the key does not depend on the real
-/// folder.
+/// The placeholder for the folder of a run in what does not depend on it.
 const ANY_FOLDER: &str = "/folder";
 
 /// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
@@ -175,7 +174,6 @@ impl Planner {
         environment.insert("LOOPABULL_CONTROL_FD".to_owned(), CONTROL.to_string().into());
         environment.insert("LOOPABULL_PRIVATE_PIDS".to_owned(), "1".into());
         confinement.environment = environment.keys().cloned().collect();
-        confinement.watch = Watch::Nothing;
         confinement.descriptors = vec![CONTROL];
         // In its own PID namespace, the controller can find and kill all processes of a run.
         confinement.required.insert(Layer::Namespaces);
@@ -232,6 +230,11 @@ impl Planner {
     pub(crate) fn key(&self, play: &Play<'_>) -> Result<String, StartError> {
         let plan = self.playbook(play, Path::new(ANY_FOLDER), Vec::new())?;
         Ok(format!("{:?} {:?}", plan.confinement, plan.environment))
+    }
+
+    /// Returns the files that the runs of a playbook may use, without those in the folder of a run.
+    pub(crate) fn files(&self, play: &Play<'_>) -> Result<Files, StartError> {
+        Ok(self.playbook(play, Path::new(ANY_FOLDER), Vec::new())?.confinement.files)
     }
 
     /// Plans `/bin/true` with the confinement layers of playbooks, to try the layers on this machine.

@@ -87,12 +87,12 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
             _ => Outcome::Exit { status: "the launcher ended without a report".into() },
         },
     };
+    playbook.denied_ports.sort_unstable();
     // On an older kernel nothing was denied.
     let is_tcp = |layer: &LayerReport| layer.layer == launcher::Layer::Tcp.name();
     if !playbook.layers.iter().any(|layer| is_tcp(layer) && layer.state == LayerState::Active) {
         playbook.denied_ports.clear();
     }
-    let outcome = with_denied(outcome, &playbook.denied_ports);
     playbook.results = end.results;
     let text = match end.output.dropped {
         0 => secrets.mask().text(&end.output.text),
@@ -102,21 +102,23 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
     Attempt { output, playbook: Some(playbook), ..Attempt::without_output(outcome) }
 }
 
-/// Adds to a failure that the sandbox denied connections, with the line for the manifest that allows them.
-fn with_denied(outcome: Outcome, ports: &[u16]) -> Outcome {
-    if ports.is_empty() {
+/// Adds to a failure what the sandbox denied, with the grants that allow it.
+pub(crate) fn explain(outcome: Outcome, report: &PlaybookReport) -> Outcome {
+    let denials: Vec<_> = report.denials().collect();
+    if denials.is_empty() {
         return outcome;
     }
-    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let explanation = format!("; the sandbox denied {}", denials.join(", and "));
+    // A long reason is cut, but its explanation is not.
+    let room = Reason::MAX_CHARS.saturating_sub(explanation.chars().count());
     let explained = |reason: Reason| -> Reason {
-        format!(
-            "{reason}; the sandbox denied TCP port {list}, which `tcp = [{list}]` under `[grants]` allows"
-        )
-        .into()
+        let reason: String = reason.as_str().chars().take(room).collect();
+        (reason + &explanation).into()
     };
     match outcome {
         Outcome::Exit { status } => Outcome::Exit { status: explained(status) },
         Outcome::Retry { reason, after } => Outcome::Retry { reason: explained(reason), after },
+        Outcome::Unreadable { reason } => Outcome::Unreadable { reason: explained(reason) },
         outcome => outcome,
     }
 }
@@ -155,6 +157,8 @@ fn layer_state(state: &launcher::LayerState) -> LayerState {
 
 #[cfg(test)]
 mod tests {
+    use loopabull_model::{Access, DeniedFile};
+
     use super::*;
 
     fn outcome(cause: Cause, reports: Vec<Report>) -> String {
@@ -184,20 +188,35 @@ mod tests {
     }
 
     #[test]
-    fn denied_ports_are_added_to_a_failure() {
-        let reports = |status| {
-            let denied = [80, 443].map(|port| Report::Denied { port });
-            let layer =
-                |state| Report::Layer { layer: launcher::Layer::Tcp, state, detail: String::new() };
-            let rest = denied.into_iter().chain([Report::Exited { status }]);
-            move |state| std::iter::once(layer(state)).chain(rest).collect::<Vec<_>>()
+    fn denied_ports_are_known_only_with_their_layer() {
+        for (state, expected) in
+            [(launcher::LayerState::Active, &[443][..]), (launcher::LayerState::Degraded, &[])]
+        {
+            let layer = Report::Layer { layer: launcher::Layer::Tcp, state, detail: String::new() };
+            let reports = vec![layer, Report::Denied { port: 443 }, Report::Exited { status: 2 }];
+            let (cause, output) = (Ok(Cause::ByItself), Output::default());
+            let end = End { cause, reports, results: None, output };
+            let attempt = record(end, Duration::from_secs(2), &Secrets::default());
+            assert_eq!(attempt.playbook.unwrap().denied_ports, expected);
+        }
+    }
+
+    #[test]
+    fn a_failure_says_what_was_denied_however_long_its_reason_is() {
+        let file = DeniedFile { path: "/srv/a \"b\"".to_owned(), access: Access::ReadOnly };
+        let report = PlaybookReport {
+            denied_ports: vec![80],
+            denied_files: vec![file],
+            ..PlaybookReport::default()
         };
-        let failed = outcome(Cause::ByItself, reports(2)(launcher::LayerState::Active));
-        assert!(failed.ends_with("which `tcp = [80, 443]` under `[grants]` allows"), "{failed}");
-        assert_eq!(outcome(Cause::ByItself, reports(0)(launcher::LayerState::Active)), "success");
-        // Without the layer, nothing was denied.
-        let failed = outcome(Cause::ByItself, reports(2)(launcher::LayerState::Degraded));
-        assert_eq!(failed, "exit: exit status 2, the output says why");
+        let status = "x".repeat(Reason::MAX_CHARS).into();
+        let explained = explain(Outcome::Exit { status }, &report).to_string();
+        let expected = "xx; the sandbox denied TCP port 80, which `tcp = [80]` under `[grants]` allows, and \
+                        `/srv/a \\\"b\\\"`, which `host = \"/srv/a \\\"b\\\"\"` under `[[grants.dirs]]` allows";
+        assert!(explained.ends_with(expected), "{explained}");
+        assert_eq!(explain(Outcome::Success, &report), Outcome::Success);
+        let other = Outcome::Exit { status: "y".into() };
+        assert_eq!(explain(other.clone(), &PlaybookReport::default()), other);
     }
 
     #[test]

@@ -8,17 +8,20 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Attempt, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain};
+use loopabull_model::{
+    Attempt, DeniedFile, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::configure::configure;
+use crate::denied_files;
 use crate::error::{ControllerError, StartError, VariablesError};
 use crate::folder::Folder;
 use crate::host::Host;
 use crate::plan::Purpose;
 use crate::play::Play;
 use crate::playbook_dir::PlaybookDir;
-use crate::report::{ColdReason, record};
+use crate::report::{ColdReason, explain, record};
 use crate::secrets::Secrets;
 use crate::variables::{self, RunFacts};
 use crate::warm::{Controller, Controllers, Ran, Reuse};
@@ -106,8 +109,11 @@ impl Runner {
             }
         };
         let mut attempt = record(end, limits.timeout, &call.secrets);
+        let denied = self.denied_files(&play, &attempt).await;
         if let Some(report) = &mut attempt.playbook {
             report.cold = cold;
+            report.denied_files = denied;
+            attempt.outcome = explain(attempt.outcome, report);
             let options = &call.task.manifest.ansible;
             let is_limited_away = options.limit.is_some()
                 && matches!(attempt.outcome, Outcome::Exit { .. })
@@ -123,6 +129,19 @@ impl Runner {
             }
         }
         attempt
+    }
+
+    /// Returns the files that a failed run named and that its sandbox denied.
+    async fn denied_files(&self, play: &Play<'_>, attempt: &Attempt) -> Vec<DeniedFile> {
+        if !matches!(
+            attempt.outcome,
+            Outcome::Exit { .. } | Outcome::Retry { .. } | Outcome::Unreadable { .. }
+        ) {
+            return Vec::new();
+        }
+        // The run had such a plan, unless its files have changed meanwhile.
+        let Ok(files) = self.host.files(play) else { return Vec::new() };
+        denied_files::find(attempt, files, &play.task.manifest.grants).await
     }
 
     /// Runs a playbook in a controller. If the playbook was not run, returns the reason why it must be run

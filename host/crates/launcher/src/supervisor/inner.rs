@@ -115,7 +115,7 @@ impl Inner<'_> {
             Some(signal) => Report::Signalled { signal },
             None => Report::Exited { status: status.exit_status().unwrap_or_default() },
         });
-        for report in watch.iter().flat_map(CallWatch::reports) {
+        for report in watch.iter().flat_map(CallWatch::files) {
             self.reporter.write(&report);
         }
         exit_code(status)
@@ -168,7 +168,7 @@ impl Inner<'_> {
             if let Some(status) = reap(program) {
                 return status;
             }
-            if !wait_for_signal(self.signals, watch.as_mut()) {
+            if !self.wait_for_signal(watch.as_mut()) {
                 continue;
             }
             match signals.receive() {
@@ -185,6 +185,22 @@ impl Inner<'_> {
                 Some(Notice::ChildEnded) | None => (),
             }
         }
+    }
+
+    /// Waits for a signal or a watched call, and handles the call. Returns true if there is a signal.
+    fn wait_for_signal(&self, watch: Option<&mut CallWatch>) -> bool {
+        let Some(watch) = watch else { return true };
+        let mut watched = vec![PollFd::new(self.signals, PollFlags::IN)];
+        watched.extend(watch.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        if poll(&mut watched, None).is_err() {
+            return false;
+        }
+        let has_signal = !watched[0].revents().is_empty();
+        let call = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
+        if !call.is_empty() {
+            watch.handle(call.contains(PollFlags::IN), self.reporter);
+        }
+        has_signal
     }
 
     /// Kills the processes that the program has left behind, until none remains. A process that cannot be killed keeps
@@ -220,22 +236,6 @@ impl Inner<'_> {
             }
         }
     }
-}
-
-/// Waits for a signal or a watched call, and handles the call. Returns true if there is a signal.
-fn wait_for_signal(signals: &OwnedFd, watch: Option<&mut CallWatch>) -> bool {
-    let Some(watch) = watch else { return true };
-    let mut watched = vec![PollFd::new(signals, PollFlags::IN)];
-    watched.extend(watch.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-    if poll(&mut watched, None).is_err() {
-        return false;
-    }
-    let has_signal = !watched[0].revents().is_empty();
-    let call = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
-    if !call.is_empty() {
-        watch.handle(call.contains(PollFlags::IN));
-    }
-    has_signal
 }
 
 /// Returns the exit code of the launcher for the wait status of a process.

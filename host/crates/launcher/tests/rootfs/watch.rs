@@ -56,7 +56,7 @@ fn each_denied_tcp_port_is_named_once() {
         assert!(reports.contains(&Report::Exited { status: 0 }), "{reports:?}\n{printed}");
         assert!(printed.contains(&format!("127.0.0.1 {} connected", granted.1)), "{printed}");
         // Port 9 was tried by another thread than the first.
-        assert_eq!(denied(&reports), [9, other.1], "{printed}");
+        assert_eq!(denied(&reports), [other.1, 9], "{printed}");
         assert_eq!(printed.matches("Permission denied").count(), 4, "{printed}");
         fixture.confinement.watch = Watch::Nothing;
         assert!(denied(&fixture.run(&[]).0).is_empty());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use loopabull_launcher::{Layer, Report};
 use loopabull_model::chain;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Child;
@@ -225,11 +226,33 @@ impl Controller {
         }
         end.reports.clone_from(&self.layers);
         end.reports.append(&mut self.ended);
+        let denied = self.denied();
+        if !denied.is_empty() {
+            // The launcher reports a port once, and the next run must be told too.
+            tracing::debug!("ending a controller, because its run was denied a port");
+            end.reports.extend(denied);
+            return Ran::Ended { end, reuse: Reuse::No };
+        }
         if !self.spent.is_empty() {
             tracing::debug!("ending a controller, because its run changed {}", self.spent);
             return Ran::Ended { end, reuse: Reuse::No };
         }
         Ran::Ended { end, reuse: self.empty_folder().await }
+    }
+
+    /// Returns the reports about denied ports. The launcher sent them before the run that has ended could go on.
+    fn denied(&mut self) -> Vec<Report> {
+        let mut text = self.launcher.buffer().to_vec();
+        self.launcher.consume(text.len());
+        let mut part = [0; 1 << 10];
+        while let Ok((_, count @ 1..)) =
+            recv(self.launcher.get_ref(), &mut part, RecvFlags::DONTWAIT)
+        {
+            text.extend_from_slice(&part[..count]);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let reports = text.lines().filter_map(|line| line.parse().ok());
+        reports.filter(|report| matches!(report, Report::Denied { .. })).collect()
     }
 
     /// Sends a run and waits until the controller has accepted it. The controller does not fork before

@@ -1,0 +1,34 @@
+//! A file that the sandbox of a playbook denied.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Access;
+
+/// A file or directory that a failed playbook named, and that its grants do not include.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct DeniedFile {
+    /// Absolute path on this machine, without links.
+    pub path: String,
+    /// The access that a grant must give. With [`Access::ReadWrite`], the file can be read already.
+    pub access: Access,
+}
+
+/// Writes the file and the grant that allows it.
+impl fmt::Display for DeniedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.escape_debug();
+        match self.access {
+            Access::ReadOnly => {
+                write!(f, "`{path}`, which `host = \"{path}\"` under `[[grants.dirs]]` allows")
+            }
+            Access::ReadWrite => {
+                write!(
+                    f,
+                    "writing to `{path}`, which `access = \"read-write\"` in its grant allows"
+                )
+            }
+        }
+    }
+}
