@@ -1,10 +1,10 @@
 //! No part of a secret is in what the host keeps or shows, wherever a text with the secret is cut.
 //!
-//! A task writes random texts to its log, its output, its notes and its failures. The texts contain secrets and
-//! pieces of them, in the forms in which programs write them. The tests look for every piece of eight bytes in the
-//! state directory, the log, and the output of the commands.
+//! Components write random texts to their log, their output, their notes and their failures, and a playbook to its
+//! output and its failure. The texts contain secrets and pieces of them, in the forms in which programs write them. The
+//! tests look for every piece of eight bytes, in each form, in the state directory, the log, and the output of the commands.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -15,6 +15,8 @@ use crate::test_host::{TestHost, repository, text};
 
 /// The length of the pieces that must not be found, in bytes.
 const PIECE: usize = 8;
+/// The length of a text in base64 that contains as many bytes.
+const BASE64_PIECE: usize = 12;
 /// The number of different letters and digits that a piece needs. Ordinary text contains pieces with fewer.
 const TELLING: usize = 4;
 /// The number of secrets.
@@ -23,6 +25,8 @@ const SECRETS: usize = 10;
 const TEXTS: usize = 50;
 /// The sizes to which the output of a run is cut.
 const OUTPUTS: [&str; 3] = ["700B", "3000B", "16KiB"];
+
+type Pieces = BTreeMap<usize, HashSet<Vec<u8>>>;
 
 /// A random number generator: xorshift64* (Marsaglia and Vigna).
 struct Random(u64);
@@ -52,18 +56,8 @@ impl Random {
     /// Returns a text that contains a secret or a piece of it, in one of its forms, between other text.
     fn leak(&mut self, secrets: &[String]) -> String {
         let secret = &secrets[self.below(secrets.len())];
-        let form = match self.below(5) {
-            0 => json!(secret).to_string(),
-            1 => format!("{secret:?}"),
-            2 => secret.bytes().fold(String::new(), |mut all, byte| {
-                match byte {
-                    b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => all.push(byte.into()),
-                    _ => write!(all, "%{byte:02X}").unwrap(),
-                }
-                all
-            }),
-            _ => secret.clone(),
-        };
+        let forms = forms(secret);
+        let form = &forms[self.below(forms.len() + 2).min(forms.len() - 1)];
         let (from, to) = match self.below(3) {
             0 => (self.below(form.len()), form.len()),
             1 => (0, self.below(form.len())),
@@ -79,29 +73,69 @@ impl Random {
     }
 }
 
-/// The pieces of the secrets that must not be found.
-fn pieces(secrets: &[String]) -> HashSet<[u8; PIECE]> {
-    let all = secrets.iter().flat_map(|secret| secret.as_bytes().windows(PIECE));
-    let pieces = all.map(|piece| <[u8; PIECE]>::try_from(piece).unwrap());
-    pieces.filter(is_telling).collect()
+/// Returns a secret as programs write it: in JSON, as a literal, in a URL, in base64, and as it is.
+fn forms(secret: &str) -> [String; 5] {
+    let in_quotes = |text: String| text[1..text.len() - 1].to_owned();
+    let url = secret.bytes().fold(String::new(), |mut all, byte| {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => all.push(byte.into()),
+            _ => write!(all, "%{byte:02X}").unwrap(),
+        }
+        all
+    });
+    let (json, literal) = (json!(secret).to_string(), format!("{secret:?}"));
+    [in_quotes(json), in_quotes(literal), url, base64(secret), secret.to_owned()]
 }
 
-fn is_telling(piece: &[u8; PIECE]) -> bool {
+/// Encodes whole groups of three bytes (RFC 4648, section 4).
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = text.as_bytes().chunks_exact(3);
+    let groups =
+        groups.map(|group| group.iter().fold(0_usize, |all, &byte| all << 8 | usize::from(byte)));
+    groups
+        .flat_map(|bits| [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63])))
+        .collect()
+}
+
+/// The texts that must not be found: each piece of a secret, in each form. By their length in bytes.
+fn pieces(secrets: &[String]) -> Pieces {
+    let mut pieces = Pieces::new();
+    let mut add = |text: &[u8]| {
+        pieces.entry(text.len()).or_default().insert(text.to_vec());
+    };
+    for secret in secrets {
+        // The secrets are ASCII, so that each byte is a character.
+        for piece in secret.as_bytes().windows(PIECE).filter(|piece| is_telling(piece)) {
+            let [json, literal, url, _, plain] = forms(str::from_utf8(piece).unwrap());
+            [json, literal, url, plain].iter().for_each(|form| add(form.as_bytes()));
+        }
+        base64(secret).as_bytes().windows(BASE64_PIECE).for_each(&mut add);
+    }
+    pieces
+}
+
+fn is_telling(piece: &[u8]) -> bool {
     let letters = piece.iter().filter(|byte| byte.is_ascii_alphanumeric());
     letters.collect::<HashSet<_>>().len() >= TELLING
 }
 
 /// Fails if the bytes contain a piece.
-fn check_bytes(name: &str, bytes: &[u8], pieces: &HashSet<[u8; PIECE]>) {
-    let found = bytes.windows(PIECE).position(|window| pieces.contains(window));
-    if let Some(at) = found {
-        let context = &bytes[at.saturating_sub(80)..(at + 80).min(bytes.len())];
-        panic!("a piece of a secret is in {name} at {at}: {}", String::from_utf8_lossy(context));
+fn check_bytes(name: &str, bytes: &[u8], pieces: &Pieces) {
+    for (length, pieces) in pieces {
+        let found = bytes.windows(*length).position(|window| pieces.contains(window));
+        if let Some(at) = found {
+            let context = &bytes[at.saturating_sub(80)..(at + 80).min(bytes.len())];
+            panic!(
+                "a piece of a secret is in {name} at {at}: {:?}",
+                String::from_utf8_lossy(context)
+            );
+        }
     }
 }
 
 /// Fails if a text in a JSON value contains a piece. In JSON itself, quotes and backslashes are escaped.
-fn check_value(name: &str, value: &Value, pieces: &HashSet<[u8; PIECE]>) {
+fn check_value(name: &str, value: &Value, pieces: &Pieces) {
     match value {
         Value::String(text) => check_bytes(name, text.as_bytes(), pieces),
         Value::Array(items) => items.iter().for_each(|item| check_value(name, item, pieces)),
@@ -110,7 +144,7 @@ fn check_value(name: &str, value: &Value, pieces: &HashSet<[u8; PIECE]>) {
     }
 }
 
-fn check_files(dir: &Path, pieces: &HashSet<[u8; PIECE]>) {
+fn check_files(dir: &Path, pieces: &Pieces) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
         match entry.file_type().unwrap().is_dir() {
             true => check_files(&entry.path(), pieces),
@@ -146,7 +180,14 @@ fn check(messages: usize, seed: u64) {
             ),
         );
     }
-    let mut all = Vec::new();
+    let tasks = "    - debug: { msg: '{{ item | reverse }}' }\n      loop: '{{ msg }}'\n    \
+                      - fail: { msg: '{{ msg[0] | reverse }}' }\n";
+    let manifest = format!("[retry]\nmax_attempts = 1\n[grants.secrets]\n{grants}");
+    host.add_playbook("plays", &manifest, tasks);
+    let texts: Vec<String> =
+        (0..TEXTS).map(|_| random.leak(&secrets).chars().rev().collect()).collect();
+    let play = json!({"topic": "plays", "msg_id": "m-play", "timestamp": 1, "i": 1, "msg": texts});
+    let mut all = vec![play.to_string()];
     for id in 0..messages {
         let channels = ["log", "log", "out", "err", "note"];
         let say = |random: &mut Random, channel: &str| {
@@ -170,7 +211,8 @@ fn check(messages: usize, seed: u64) {
     host.inject(&all);
     daemon.wait_until_idle_for(std::time::Duration::from_secs(900));
     let pieces = pieces(&secrets);
-    assert!(pieces.len() > 100, "the secrets have only {} pieces", pieces.len());
+    let count: usize = pieces.values().map(HashSet::len).sum();
+    assert!(count > 500, "the secrets have only {count} pieces");
     check_value("/status", &daemon.status(), &pieces);
     check_bytes("/metrics", daemon.get("/metrics").1.as_bytes(), &pieces);
     daemon.stop();
@@ -190,7 +232,10 @@ fn check(messages: usize, seed: u64) {
     check_files(&host.path("state"), &pieces);
     check_bytes("the log", host.log().as_bytes(), &pieces);
     assert!(host.log().contains("[secret]"), "the log got no text of a task");
-    assert_eq!(host.runs().len(), messages);
+    let runs = host.runs();
+    let play = runs.iter().find(|run| run.playbook.is_some()).unwrap();
+    assert!(play.output.text.matches("[secret]").count() > TEXTS / 4, "{}", play.output.text);
+    assert_eq!(runs.len(), messages + 1);
 }
 
 fn hex(text: &str) -> String {

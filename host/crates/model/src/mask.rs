@@ -27,6 +27,8 @@ pub struct Mask {
     /// text comes first.
     patterns: Vec<(String, String)>,
     fragments: HashSet<[u8; FRAGMENT]>,
+    /// Fragments that are longer because some of their characters are escaped, by their length in bytes.
+    escaped: BTreeMap<usize, HashSet<Vec<u8>>>,
 }
 
 impl Mask {
@@ -37,7 +39,11 @@ impl Mask {
     /// Makes a mask for these secrets, given by name.
     pub fn new(secrets: &BTreeMap<String, String>) -> Self {
         let mut patterns = Vec::new();
+        let mut escaped = BTreeMap::<usize, HashSet<Vec<u8>>>::new();
         for (name, secret) in secrets {
+            for fragment in escaped_fragments(secret) {
+                escaped.entry(fragment.len()).or_default().insert(fragment.into_bytes());
+            }
             let lines = secret.lines().filter(|line| line.len() >= LONG_LINE).map(str::to_owned);
             let forms = written(secret).into_iter().chain(lines);
             let forms = forms.filter(|form| form.len() >= Self::MIN_BYTES);
@@ -46,7 +52,7 @@ impl Mask {
         patterns.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         patterns.dedup_by(|(_, a), (_, b)| a == b);
         let fragments = patterns.iter().flat_map(|(_, pattern)| fragments(pattern)).collect();
-        Self { patterns, fragments }
+        Self { patterns, fragments, escaped }
     }
 
     /// Returns the text with every secret replaced.
@@ -62,14 +68,24 @@ impl Mask {
 
     /// Replaces each part of a text that consists of fragments.
     fn without_fragments(&self, text: String) -> String {
+        let bytes = text.as_bytes();
+        let is_fragment = |window: &[u8]| {
+            <&[u8; FRAGMENT]>::try_from(window).is_ok_and(|window| self.fragments.contains(window))
+        };
+        let found = (0..bytes.len())
+            .filter(|&start| bytes.get(start..start + FRAGMENT).is_some_and(is_fragment));
+        let mut found: Vec<_> = found.map(|start| (start, start + FRAGMENT)).collect();
+        for (length, escaped) in &self.escaped {
+            let windows = bytes.windows(*length).enumerate();
+            let windows = windows.filter(|(_, window)| escaped.contains(*window));
+            found.extend(windows.map(|(start, _)| (start, start + length)));
+        }
+        found.sort_unstable();
         let mut parts: Vec<(usize, usize)> = Vec::new();
-        for (start, window) in text.as_bytes().windows(FRAGMENT).enumerate() {
-            let window = window.try_into().expect("a window has this length");
-            if self.fragments.contains::<[u8; FRAGMENT]>(window) {
-                match parts.last_mut() {
-                    Some((_, end)) if *end >= start => *end = start + FRAGMENT,
-                    _ => parts.push((start, start + FRAGMENT)),
-                }
+        for (start, end) in found {
+            match parts.last_mut() {
+                Some((_, last)) if *last >= start => *last = end.max(*last),
+                _ => parts.push((start, end)),
             }
         }
         let mut masked = String::with_capacity(text.len());
@@ -116,7 +132,18 @@ fn fragments(text: &str) -> impl Iterator<Item = [u8; FRAGMENT]> {
     windows.filter(|window| is_telling(window) && window != SCHEME)
 }
 
-fn is_telling(fragment: &[u8; FRAGMENT]) -> bool {
+/// Returns the fragments of a secret that tell something about it, in each form in which they are longer.
+fn escaped_fragments(secret: &str) -> impl Iterator<Item = String> {
+    secret.char_indices().flat_map(|(start, _)| {
+        let end = secret.ceil_char_boundary(start + FRAGMENT);
+        let fragment = &secret[start..end];
+        let is_whole = fragment.len() >= FRAGMENT && is_telling(fragment.as_bytes());
+        let forms = is_whole.then(|| escaped(fragment)).into_iter().flatten();
+        forms.filter(|form| form.len() > FRAGMENT)
+    })
+}
+
+fn is_telling(fragment: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
     let mut letters: Vec<u8> = fragment.iter().copied().filter(is_letter).collect();
     letters.sort_unstable();
@@ -124,18 +151,23 @@ fn is_telling(fragment: &[u8; FRAGMENT]) -> bool {
     letters.len() >= TELLING
 }
 
-/// Returns a secret as it is, and as it appears between the quotes of JSON, of Python's `repr`, and of a
-/// shell, in a URL, and in base64.
+/// Returns a secret as it is, as [`escaped`], and in base64.
 fn written(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    forms.extend(escaped(secret));
+    forms.extend(base64(secret));
+    forms
+}
+
+/// Returns a text as it appears between the quotes of JSON, of Python's `repr`, and of a shell, and in a URL.
+fn escaped(secret: &str) -> [String; 5] {
     let json = serde_json::Value::from(secret).to_string();
     let json = json[1..json.len() - 1].to_owned();
     // Python uses double quotes only for strings that contain single quotes and no double quotes.
     let python = json.replace("\\\"", "\"");
     let other_python = python.replace('\'', "\\'");
     let shell = secret.replace('\'', r#"'"'"'"#);
-    let mut forms = vec![secret.to_owned(), json, python, other_python, shell, percent(secret)];
-    forms.extend(base64(secret));
-    forms
+    [json, python, other_python, shell, percent(secret)]
 }
 
 /// Returns a text as a URL writes it: every byte that is not an unreserved character is escaped (RFC 3986).
@@ -221,6 +253,19 @@ mod tests {
         assert_eq!(mask.cut_text("password hunt"), "password [secret]");
         assert_eq!(mask.cut_text("password hunter22"), "password [secret]");
         assert_eq!(mask.cut_text("all well"), "all well");
+    }
+
+    #[test]
+    fn a_fragment_is_replaced_also_if_its_characters_are_escaped() {
+        let mask = mask(&[("a", r#"x0j/'\j5F""#)]);
+        for (text, expected) in [
+            (r"0j/'\\j5F rest", "[secret] rest"),
+            (r"cut 0j/\'\\j5F", "cut [secret]"),
+            ("0j%2F%27%5Cj5F%22 rest", "[secret] rest"),
+            (r"0j/'\\j5", r"0j/'\\j5"),
+        ] {
+            assert_eq!(mask.text(text), expected);
+        }
     }
 
     #[test]
