@@ -40,6 +40,7 @@ mod named_queues;
 mod new_task;
 mod other_languages;
 mod pauses;
+mod plain_user;
 mod playbook_grants;
 mod probe;
 mod publish;

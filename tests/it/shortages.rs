@@ -1,10 +1,10 @@
-//! A machine that lacks one thing after the other while messages run: file descriptors, disk space, processes,
-//! Ansible; and restarts with another umask and with a closed log. Each message runs exactly once, and no
+//! A machine that lacks one thing after the other while messages run: file descriptors, disk space, processes, memory
+//! for processes, Ansible; and restarts with another umask and with a closed log. Each message runs exactly once, and no
 //! attempt is counted: a message has only one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use loopabull_testbed::Rabbit;
@@ -15,14 +15,17 @@ use crate::test_host::{Daemon, TestHost, wait_for};
 
 /// The body of the messages.
 const BODY: &str = r#"{"sleep_ms":12}"#;
-/// The hierarchy of the control groups that limit processes.
-const PIDS: &str = "/sys/fs/cgroup/pids";
+/// The places of the control groups that limit processes, in versions 1 and 2 of cgroups(7).
+const PIDS: [&str; 2] = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+/// The system calls that create processes and threads.
+const FORKS: &str = "clone,clone3,fork,vfork";
 
 /// Something that the machine lacks for a while.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Shortage {
     Descriptors,
     Disk,
+    Memory,
     Processes,
     Program,
 }
@@ -33,9 +36,12 @@ struct ProcessGroup(PathBuf);
 impl ProcessGroup {
     /// Creates a group. Returns `None` if this machine has no such hierarchy.
     fn create() -> Option<Self> {
-        let path = Path::new(PIDS).join(format!("loopabull-test-{}", std::process::id()));
-        let created = fs::create_dir(&path);
-        created.is_ok().then_some(Self(path)).filter(|group| group.0.join("pids.max").exists())
+        PIDS.iter().find_map(|place| {
+            drop(fs::write(Path::new(place).join("cgroup.subtree_control"), "+pids"));
+            let path = Path::new(place).join(format!("loopabull-test-{}", std::process::id()));
+            let created = fs::create_dir(&path);
+            created.is_ok().then_some(Self(path)).filter(|group| group.0.join("pids.max").exists())
+        })
     }
 
     fn add(&self, daemon: &Daemon) {
@@ -91,25 +97,42 @@ impl Bed<'_> {
         daemon
     }
 
-    fn begin(&self, shortage: Shortage, daemon: &Daemon) {
+    /// Begins a shortage. Returns the program that causes it.
+    fn begin(&self, shortage: Shortage, daemon: &Daemon) -> Option<Child> {
         match shortage {
-            Shortage::Descriptors => {
-                let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
-                self.limit_descriptors(daemon, open);
+            // The kernel's answer to a process that needs more memory than there is for the copy of its page tables.
+            Shortage::Memory => {
+                let inject = format!("inject={FORKS}:error=ENOMEM");
+                let mut strace = Command::new("strace");
+                strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={FORKS}")]);
+                strace.args(["-e", &inject, "-p", &daemon.id()]);
+                return Some(strace.spawn().unwrap());
             }
+            Shortage::Descriptors => self.limit_descriptors_to_open(daemon),
             Shortage::Disk => self.state.fill(),
             Shortage::Processes => self.group.as_ref().unwrap().close(daemon),
             Shortage::Program => fs::rename(self.program(), self.host.path("away")).unwrap(),
         }
+        None
     }
 
-    fn end(&self, shortage: Shortage, daemon: &Daemon) {
+    fn end(&self, shortage: Shortage, daemon: &Daemon, program: Option<Child>) {
+        if let Some(mut program) = program {
+            program.kill().unwrap();
+            program.wait().unwrap();
+        }
         match shortage {
+            Shortage::Memory => (),
             Shortage::Descriptors => self.limit_descriptors(daemon, 1024),
             Shortage::Disk => self.state.empty(),
             Shortage::Processes => self.group.as_ref().unwrap().open(),
             Shortage::Program => fs::rename(self.host.path("away"), self.program()).unwrap(),
         }
+    }
+
+    fn limit_descriptors_to_open(&self, daemon: &Daemon) {
+        let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
+        self.limit_descriptors(daemon, open);
     }
 
     fn limit_descriptors(&self, daemon: &Daemon, limit: usize) {
@@ -125,15 +148,19 @@ impl Bed<'_> {
     /// Lets the machine lack something until readiness tells, and then waits until the daemon is ready again.
     fn play(&self, shortage: Shortage, daemon: &Daemon) {
         println!("{shortage:?}");
-        self.begin(shortage, daemon);
+        let program = self.begin(shortage, daemon);
         let told = wait_for("readiness to tell", || {
             assert_eq!(self.host.log().matches("panicked").count(), 0, "{}", self.host.log());
             let (status, problems) = daemon.get("/readyz");
+            if shortage == Shortage::Descriptors && status == 200 {
+                // Some were in use only when they were counted.
+                self.limit_descriptors_to_open(daemon);
+            }
             (status == 503).then_some(problems)
         });
         println!("{shortage:?}: {told}");
         std::thread::sleep(Duration::from_millis(300));
-        self.end(shortage, daemon);
+        self.end(shortage, daemon, program);
         wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     }
 }
@@ -150,7 +177,8 @@ fn check(flags: &[&str], messages: usize, rounds: usize) {
     let host = auditor.host();
     let state = Small::mount(&host.path("state"), "64m");
     let bed = Bed { auditor: &auditor, host: &host, state, group: ProcessGroup::create() };
-    let mut shortages = vec![Shortage::Descriptors, Shortage::Disk, Shortage::Program];
+    let mut shortages =
+        vec![Shortage::Descriptors, Shortage::Disk, Shortage::Memory, Shortage::Program];
     match &bed.group {
         Some(_) => shortages.push(Shortage::Processes),
         None => {

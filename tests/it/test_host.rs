@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(120);
 /// The directories of one test.
 pub(crate) struct TestHost {
     folder: tempfile::TempDir,
+    program: PathBuf,
+    /// The user and the group of the daemon and the commands. `None` means those of the test.
+    user: Option<u32>,
 }
 
 /// A daemon process.
@@ -28,11 +32,26 @@ pub(crate) struct Daemon {
 
 impl TestHost {
     pub(crate) fn new() -> Self {
-        let host = Self { folder: tempfile::tempdir().unwrap() };
+        let program = env!("CARGO_BIN_EXE_loopabull-host").into();
+        let host = Self { folder: tempfile::tempdir().unwrap(), program, user: None };
         for folder in ["tasks", "playbooks", "shared"] {
             fs::create_dir(host.path(folder)).unwrap();
         }
         host
+    }
+
+    /// Creates a host whose daemon and commands run as a plain user, who owns its directories. Needs root.
+    pub(crate) fn of_user(user: u32) -> Self {
+        let host = Self::new();
+        // Other users may have no access to the directory in which the programs were built.
+        fs::create_dir(host.path("bin")).unwrap();
+        for program in [&host.program, &Self::launcher()] {
+            fs::copy(program, host.path("bin").join(program.file_name().unwrap())).unwrap();
+        }
+        for folder in ["", "shared"] {
+            std::os::unix::fs::chown(host.path(folder), Some(user), Some(user)).unwrap();
+        }
+        Self { program: host.path("bin/loopabull-host"), user: Some(user), ..host }
     }
 
     /// Returns the path of the launcher that the daemon under test uses.
@@ -92,7 +111,10 @@ impl TestHost {
     /// Returns a command for `loopabull-host` in the folder of the test. Environment variables that would
     /// configure the command are removed.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loopabull-host"));
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         command.env_remove("LOOPABULL_AMQP_URL").env_remove("RUST_LOG").env("COLUMNS", "100");
         command

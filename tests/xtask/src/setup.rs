@@ -41,6 +41,7 @@ impl Purpose {
                 Need::NetworkTools,
                 Need::Ssh,
                 Need::FakeTime,
+                Need::Strace,
                 Need::Python,
                 Need::Node,
             ],

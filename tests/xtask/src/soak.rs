@@ -29,7 +29,7 @@ pub(crate) struct Options {
 ///
 /// If a tool is missing or a soak fails. The error names it.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible];
+    let mut needs = vec![Need::RabbitMq, Need::NetworkTools, Need::Ansible, Need::Strace];
     needs.extend(WasmTarget::need());
     install::prepare(&needs)?;
     let ansibles = install::ansible_playbooks()?;

@@ -26,6 +26,8 @@ pub(crate) enum Need {
     RabbitMq,
     /// The server and the client of ssh
     Ssh,
+    /// A program that makes system calls fail
+    Strace,
 }
 
 impl Need {
@@ -43,6 +45,7 @@ impl Need {
             Self::Python => vec![&r::PYTHON],
             Self::RabbitMq => vec![&r::RABBITMQ],
             Self::Ssh => vec![&r::SSH],
+            Self::Strace => vec![&r::STRACE],
         }
     }
 

@@ -93,6 +93,13 @@ pub(super) static FAKE_TIME: Requirement = Requirement {
     takes: Duration::from_secs(5),
 };
 
+/// `strace`, for tests of a machine that has no memory for another process.
+pub(super) static STRACE: Requirement = Requirement {
+    packages: &["strace"],
+    check: Check::Present(|| on_path("strace").is_some()),
+    takes: Duration::from_secs(5),
+};
+
 /// The server and the client of ssh. The server is not started.
 pub(super) static SSH: Requirement = Requirement {
     packages: &["openssh-server", "openssh-client"],

@@ -47,7 +47,7 @@ impl Needs {
         list.extend(self.ansible.then_some(Need::Ansible));
         list.extend((self.python || self.ansible).then_some(Need::Python));
         if self.network {
-            list.extend([Need::NetworkTools, Need::Ssh, Need::FakeTime]);
+            list.extend([Need::NetworkTools, Need::Ssh, Need::FakeTime, Need::Strace]);
         }
         if self.components {
             list.push(Need::Node);
