@@ -1,7 +1,8 @@
 //! Restricts files, TCP ports, signals and sockets with Landlock.
 //!
 //! One Landlock ruleset contains all restrictions. The restriction of files needs ABI 3 (Linux 6.2), because
-//! earlier ABIs let a program truncate a file that it may not write. Ports need ABI 4 (Linux 6.7). Signals
+//! earlier ABIs let a program truncate a file that it may not write. A private root file system contains only granted
+//! files, and mounts those that may not be written read-only, so ABI 1 (Linux 5.13) is enough there. Ports need ABI 4 (Linux 6.7). Signals
 //! and abstract sockets need ABI 6 (Linux 6.12), and sockets in the file system need ABI 9 (Linux 7.1); see
 //! landlock(7). A feature that the kernel lacks is always reported.
 //!
@@ -45,23 +46,31 @@ pub(crate) fn confine(
     root: RootFilesystem,
 ) -> Result<Vec<(Layer, LayerState, String)>, LayerError> {
     let max_abi = confinement.landlock_abi.map_or(i32::MAX, i32::from);
-    let abi = REVIEWED.min(ABI::from(max_abi)).max(ABI::V3);
-    let ruleset = create_ruleset(confinement, abi)?;
+    let least = match root {
+        RootFilesystem::Private => ABI::V1,
+        RootFilesystem::Host => ABI::V3,
+    };
+    let abi = REVIEWED.min(ABI::from(max_abi)).max(least);
+    let ruleset = create_ruleset(confinement, abi, least)?;
     let ruleset = allow_files(ruleset, confinement, root, abi)?;
     let ruleset = allow_ports(ruleset, confinement, abi)?;
     let status = ruleset.restrict_self()?;
     if status.ruleset == RulesetStatus::NotEnforced {
-        return Err(unsupported());
+        return Err(unsupported(least));
     }
-    Ok(layer_states(confinement, effective_abi(&status).min(max_abi)))
+    Ok(layer_states(confinement, effective_abi(&status).min(max_abi), least))
 }
 
 /// Creates a ruleset without rules, which denies all kinds of access that it handles. The ruleset does not
 /// handle ports and scopes if their layers were left out.
-fn create_ruleset(confinement: &Confinement, abi: ABI) -> Result<RulesetCreated, LayerError> {
+fn create_ruleset(
+    confinement: &Confinement,
+    abi: ABI,
+    least: ABI,
+) -> Result<RulesetCreated, LayerError> {
     let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let mut ruleset =
-        strict.handle_access(AccessFs::from_all(ABI::V3)).map_err(|_| unsupported())?;
+        strict.handle_access(AccessFs::from_all(least)).map_err(|_| unsupported(least))?;
     ruleset = ruleset
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?;
@@ -128,8 +137,13 @@ fn effective_abi(status: &RestrictionStatus) -> i32 {
 }
 
 /// Returns the state of each layer under this ABI, with a detail.
-fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, LayerState, String)> {
-    let layers = [(Layer::Files, 3), (Layer::Tcp, 4), (Layer::Scopes, 6), (Layer::Sockets, 9)];
+fn layer_states(
+    confinement: &Confinement,
+    abi: i32,
+    least: ABI,
+) -> Vec<(Layer, LayerState, String)> {
+    let layers =
+        [(Layer::Files, least as i32), (Layer::Tcp, 4), (Layer::Scopes, 6), (Layer::Sockets, 9)];
     let state = |(layer, needed)| {
         if !confinement.wants(layer) {
             (layer, LayerState::Off, "left out".to_owned())
@@ -142,9 +156,10 @@ fn layer_states(confinement: &Confinement, abi: i32) -> Vec<(Layer, LayerState, 
     layers.map(state).to_vec()
 }
 
-fn unsupported() -> LayerError {
-    let source = io::Error::other("the kernel must be Linux 6.2 or later, with Landlock enabled");
-    LayerError { what: "confine files".to_owned(), source }
+fn unsupported(least: ABI) -> LayerError {
+    let kernel = if least == ABI::V1 { "5.13" } else { "6.2" };
+    let reason = format!("the kernel must be Linux {kernel} or later, with Landlock enabled");
+    LayerError { what: "confine files".to_owned(), source: io::Error::other(reason) }
 }
 
 fn cannot_grant<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> LayerError + use<E> {
