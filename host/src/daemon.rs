@@ -147,7 +147,9 @@ impl Daemon {
         let lock = state_dir::lock(&config.state).await?;
         state_dir::kill_orphans(&config.state)?;
         let discovery = Arc::new(Discovery::read(config, None));
-        check_directories(&discovery)?;
+        if let Some((folder, reason)) = discovery.unknown_dir().cloned() {
+            return Err(DaemonError::Directory { folder, reason });
+        }
         let work = open(config, &discovery, role, shutdown.clone()).await?;
         let address = config.listen;
         let cannot = |source| DaemonError::Listen { address, source };
@@ -254,19 +256,6 @@ impl Daemon {
         };
         result.map(|()| stopped)
     }
-}
-
-/// Fails if a directory of tasks cannot be read. Messages for its tasks would be dropped as unrouted, or
-/// fail. Only a directory that has its default name may be missing: most hosts have one kind of task.
-fn check_directories(discovery: &Discovery) -> Result<(), DaemonError> {
-    let defaults = Config::default();
-    for (folder, reason) in &discovery.unreadable {
-        let is_default = *folder == defaults.tasks || *folder == defaults.playbooks;
-        if !is_default || folder.symlink_metadata().is_ok() {
-            return Err(DaemonError::Directory { folder: folder.clone(), reason: reason.clone() });
-        }
-    }
-    Ok(())
 }
 
 async fn join_all(parts: &mut JoinSet<()>) -> Result<(), DaemonError> {

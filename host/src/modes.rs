@@ -1,7 +1,7 @@
 //! The modes of the state directory and of the daemon's files in it.
 //!
 //! Nobody but their owner has access, whatever the umask of the daemon is. A playbook without namespaces that runs as
-//! the user of the daemon can change them, so they are set again after each such run.
+//! the user of the daemon can open or close them, so they are set again after each such run.
 
 use std::fs::{self, DirEntry, Permissions};
 use std::io;
@@ -39,20 +39,17 @@ fn restrict_entry(entry: &DirEntry) -> io::Result<()> {
     }
 }
 
-/// Sets the mode of a file or directory if others have permissions that the mode does not give them.
+/// Sets the mode of a file or directory if it has another one.
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let set = fs::metadata(path).and_then(|found| {
-        let found = found.permissions().mode();
-        let is_open = found & 0o077 & !mode != 0;
-        // The owner of the directory may have to let the user of playbooks in.
-        let is_closed = mode == 0o711 && found & 0o011 != 0o011;
-        if is_open {
+        let found = found.permissions().mode() & 0o7777;
+        if found & 0o077 & !mode != 0 {
             tracing::warn!("`{}` was accessible to other users", path.display());
         }
-        if is_open || is_closed {
-            return fs::set_permissions(path, Permissions::from_mode(mode));
+        match found == mode {
+            true => Ok(()),
+            false => fs::set_permissions(path, Permissions::from_mode(mode)),
         }
-        Ok(())
     });
     // Another process may have removed a file of its own, such as the log of a database that it closed.
     set.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })

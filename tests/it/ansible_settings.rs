@@ -181,9 +181,11 @@ fn a_configuration_counts_although_ansible_cannot_be_asked() {
     host.write("playbooks/web", "[web]\none ansible_connection=local\n");
     host.write(
         "playbooks/ansible.cfg",
-        "[defaults]\ninventory = web\n[ssh_connection]\nssh_args = -o ProxyJump=bastion\n",
+        "[defaults]\ninventory = web\ncallback_plugins = plugs\n\
+         [ssh_connection]\nssh_args = -o ProxyJump=bastion\n",
     );
-    let (got, _) = run(&host, &["--config", "loopabull.toml"], "web", "");
+    let (got, has_mark) = run(&host, &["--config", "loopabull.toml"], "web", "");
+    assert!(has_mark, "the callback plugin of the operator did not run");
     assert_eq!((&got["host"], &got["ssh"]), (&json!("one"), &json!("-o ProxyJump=bastion")));
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use loopabull_model::RunId;
+use loopabull_model::{Outcome, RunId};
 use loopabull_playbook::{Call, Learned, Playbooks};
 use loopabull_wasm::ComponentRunner;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,10 @@ pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failur
         attempt: 1,
         timeout: task.timeout(),
     };
-    let learned = block_on(playbooks.learn(call, &CancellationToken::new()))??;
+    let learned = block_on(playbooks.learn(call, &CancellationToken::new()));
+    // The playbook could change the modes of the state directory.
+    state_dir::restrict(config)?;
+    let learned = learned??;
     print_plain(&learned.attempt.output.text)?;
     print(&format!("outcome: {}\n\n", learned.attempt.outcome))?;
     print(&proposal(&learned))?;
@@ -74,8 +77,17 @@ pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failur
 /// Returns the grants that a playbook needs, as lines of a manifest.
 fn proposal(learned: &Learned) -> String {
     let dirs = dirs(learned);
+    let more =
+        learned.unwatched.as_ref().map(|reason| format!("# more may have been used: {reason}\n"));
+    let more = more.unwrap_or_default();
     if learned.ports.is_empty() && dirs.is_empty() {
-        return "the playbook opened nothing beyond its grants\n".to_owned();
+        return match &learned.attempt.outcome {
+            Outcome::Shortage { .. } | Outcome::Unavailable { .. } | Outcome::NotStarted { .. } => {
+                "the playbook did not run, so its grants are unknown\n".to_owned()
+            }
+            _ if learned.unwatched.is_some() => more,
+            _ => "the playbook opened nothing beyond its grants\n".to_owned(),
+        };
     }
     let mut text =
         "the playbook used more than its manifest grants; grant what it should use:\n\n[grants]\n"
@@ -89,10 +101,7 @@ fn proposal(learned: &Learned) -> String {
         let path = toml::Value::String(path.display().to_string());
         text.push_str(&format!("[[grants.dirs]]\nhost = {path}\naccess = \"{access}\"\n"));
     }
-    if learned.is_cut {
-        text.push_str("# more files were used than are named here\n");
-    }
-    text
+    text + &more
 }
 
 /// Returns the paths to grant, each with whether it is written. A path beneath another one is left out.
@@ -130,7 +139,7 @@ fn dirs(learned: &Learned) -> BTreeMap<PathBuf, bool> {
 
 #[cfg(test)]
 mod tests {
-    use loopabull_model::{Attempt, Outcome};
+    use loopabull_model::Attempt;
 
     use super::*;
 
@@ -147,7 +156,7 @@ mod tests {
             read: many.chain([at("many/deep/x"), at("one"), at("out/new")]).collect(),
             written: vec![at("changed")],
             created: vec![at("out/new")],
-            is_cut: true,
+            unwatched: Some("of a reason".to_owned()),
         };
         let found: Vec<_> = dirs(&learned).into_iter().collect();
         assert_eq!(
@@ -156,6 +165,21 @@ mod tests {
         );
         let text = proposal(&learned);
         assert!(text.contains("\ntcp = [80, 443]\n[[grants.dirs]]\nhost = "), "{text}");
+        assert!(text.ends_with("\n# more may have been used: of a reason\n"), "{text}");
         loopabull_model::Manifest::parse(text.split_once("\n\n").unwrap().1).unwrap();
+        let nothing = |outcome, unwatched: Option<&str>| {
+            proposal(&Learned {
+                attempt: Attempt::without_output(outcome),
+                ports: Vec::new(),
+                read: Vec::new(),
+                written: Vec::new(),
+                created: Vec::new(),
+                unwatched: unwatched.map(str::to_owned),
+            })
+        };
+        let not_run = Outcome::Unavailable { reason: "x".into() };
+        assert!(nothing(not_run, None).contains("did not run"));
+        assert!(nothing(Outcome::Success, None).contains("opened nothing"));
+        assert!(!nothing(Outcome::Success, Some("x")).contains("opened nothing"));
     }
 }

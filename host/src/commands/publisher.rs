@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use loopabull_model::{Entry, EntryId, Message, Routes, Task, Topic, chain};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,13 @@ impl Counts {
 impl Publisher {
     /// Reads the tasks, and opens the queues if the run is not dry.
     pub(crate) async fn open(config: &Config, is_dry: bool) -> Result<Self, Failure> {
-        let tasks = Discovery::read(config, None).tasks;
+        let discovery = Discovery::read(config, None);
+        if let Some((folder, reason)) = discovery.unknown_dir() {
+            let error =
+                anyhow!("cannot know which tasks want a message: `{}`: {reason}", folder.display());
+            return Err(Failure::with_hint(error, "run the command as the user of the daemon"));
+        }
+        let tasks = discovery.tasks;
         let queues = config.queues(&tasks);
         let routes = Routes::build(tasks);
         if is_dry {

@@ -136,13 +136,17 @@ fn read_queues(
     if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
         return Ok(Vec::new());
     }
-    let tasks = Discovery::read(config, None).tasks;
-    let queues = config.queues(&tasks);
-    let why_held = |name: &TaskName| match tasks.iter().any(|task| task.name == *name) {
-        true => {
+    let discovery = Discovery::read(config, None);
+    let queues = config.queues(&discovery.tasks);
+    let is_installed = |name: &TaskName| discovery.tasks.iter().any(|task| task.name == *name);
+    let why_held = |name: &TaskName| match (is_installed(name), discovery.unknown_dir()) {
+        (true, _) => {
             "the last daemon held them; the next one releases them if the task can run".to_owned()
         }
-        false => format!("refused: {NOT_INSTALLED}"),
+        (false, None) => format!("refused: {NOT_INSTALLED}"),
+        (false, Some((folder, reason))) => {
+            format!("unknown, because of `{}`: {reason}", folder.display())
+        }
     };
     let depths = block_on(async {
         let open = Queues::inspect(&queues).await?;

@@ -122,6 +122,16 @@ impl Discovery {
         discovery
     }
 
+    /// Returns the directory whose tasks are not known, with the reason. Messages for them would be dropped, or fail. Only
+    /// a directory that has its default name may be missing: most hosts have one kind of task.
+    pub fn unknown_dir(&self) -> Option<&(PathBuf, String)> {
+        let defaults = Config::default();
+        self.unreadable.iter().find(|(folder, _)| {
+            let is_default = *folder == defaults.tasks || *folder == defaults.playbooks;
+            !is_default || folder.symlink_metadata().is_ok()
+        })
+    }
+
     /// Reads the file of a component.
     pub(super) fn component(&self, name: &TaskName) -> Result<Vec<u8>, FileError> {
         let dir = self.components.as_ref().ok_or(FileError::NoDirectory)?;

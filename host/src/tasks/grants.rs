@@ -13,11 +13,12 @@ const SYSTEM: [&str; 5] = ["/dev", "/dev/pts", "/dev/shm", "/proc", "/sys"];
 /// Returns the reasons why directories and sockets cannot be granted, one clause for each. A
 /// granted path must not contain a symbolic link, because a user with write access to a parent
 /// directory could change the link. The path must not overlap the state directory. A writable path
-/// must not overlap the task directories either. The file of a secret may be a link, but must be in a
+/// must not overlap the task directories and those to which their links may lead. The file of a secret may be a link, but must be in a
 /// directory that the ceiling allows.
 pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let own = [&config.state, &config.tasks, &config.playbooks].map(|path| real(path));
+    let own = [&config.state, &config.tasks, &config.playbooks].into_iter();
+    let own: Vec<_> = own.chain(&config.linked_dirs).map(|path| real(path)).collect();
     let objection = |what: &str, host: &Path, is_writable: bool| {
         let shown = host.display();
         if !host.is_absolute() {

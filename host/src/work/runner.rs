@@ -125,7 +125,7 @@ impl Runner {
         if !is_in_namespaces(&attempt)
             && let Err((path, error)) = modes::restrict(&self.state, self.has_other_user)
         {
-            tracing::error!("`{}` may be accessible to other users: {error}", path.display());
+            tracing::error!("cannot set the mode of `{}` again: {error}", path.display());
         }
         if !ended_early(&attempt) {
             return attempt;

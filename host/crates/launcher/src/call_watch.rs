@@ -49,6 +49,7 @@ pub(crate) struct CallWatch {
     writable: Vec<PathBuf>,
     ports: BTreeSet<u16>,
     files: BTreeMap<PathBuf, FileAccess>,
+    is_installed: bool,
 }
 
 /// The end of the program's process, which installs the filter.
@@ -135,6 +136,7 @@ pub(crate) fn start(confinement: &Confinement) -> io::Result<(CallWatch, CallFil
         writable,
         ports: BTreeSet::new(),
         files: BTreeMap::new(),
+        is_installed: false,
     };
     Ok((watch, filter))
 }
@@ -164,6 +166,7 @@ impl CallWatch {
         if let Some(socket) = self.socket.take() {
             // If the program's process has installed no filter, its end of the socket is closed.
             self.listener = control::receive_descriptor(&socket).ok().flatten();
+            self.is_installed = self.listener.is_some();
             return;
         }
         let Some(listener) = self.listener.take() else { return };
@@ -206,6 +209,19 @@ impl CallWatch {
             FileAccess::Write | FileAccess::Create => &self.writable,
         };
         granted.iter().any(|tree| path.starts_with(tree))
+    }
+
+    /// Returns the reason why calls may be missing.
+    pub(crate) fn shortcoming(&self) -> Option<String> {
+        if !self.is_installed {
+            return Some("the kernel refused to watch the program".to_owned());
+        }
+        let is_full = |what, max| Some(format!("only the first {max} {what} are named"));
+        match (self.ports.len(), self.files.len()) {
+            (_, MAX_FILES..) => is_full("files", MAX_FILES),
+            (MAX_PORTS.., _) => is_full("ports", MAX_PORTS),
+            _ => None,
+        }
     }
 
     /// Returns a report for each file.

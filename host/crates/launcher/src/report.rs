@@ -46,6 +46,8 @@ pub enum Report {
     Denied { port: u16 },
     /// The program used this file, which is named by an absolute path without links.
     Used { access: FileAccess, path: PathBuf },
+    /// The launcher could not watch everything that [`crate::Watch`] asks for.
+    Unwatched { reason: String },
     /// The launcher killed this number of processes that the program had left behind.
     Killed { count: usize },
 }
@@ -79,6 +81,7 @@ impl fmt::Display for Report {
                 };
                 write!(f, "used {access} {}", one_line(&path.display().to_string()))
             }
+            Self::Unwatched { reason } => write!(f, "unwatched {}", one_line(reason)),
             Self::Killed { count } => write!(f, "killed {count}"),
         }
     }
@@ -119,6 +122,7 @@ impl FromStr for Report {
                 };
                 Self::Used { access, path: path.into() }
             }
+            "unwatched" => Self::Unwatched { reason: rest.to_owned() },
             "killed" => Self::Killed { count: rest.parse().map_err(drop)? },
             _ => return Err(()),
         })
@@ -149,6 +153,7 @@ mod tests {
             Report::Signalled { signal: 9 },
             Report::Denied { port: 443 },
             Report::Used { access: FileAccess::Write, path: "/srv/a b".into() },
+            Report::Unwatched { reason: "the kernel".into() },
             Report::Killed { count: 2 },
         ];
         for report in reports {

@@ -36,7 +36,7 @@ pub struct Grants {
 }
 
 /// A directory that a task may use.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirGrant {
     /// Path of the directory on this machine.
@@ -56,7 +56,7 @@ impl DirGrant {
 }
 
 /// The kind of access to a directory.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
     #[default]

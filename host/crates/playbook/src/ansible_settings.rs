@@ -4,13 +4,17 @@
 //! the file counts. It is asked once for each configuration, in the sandbox of the playbooks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use loopabull_model::Manifest;
+use loopabull_launcher::is_shortage;
+use loopabull_model::{DirGrant, Manifest};
 use parking_lot::Mutex;
 use serde::Deserialize;
+
+use crate::installation::InstallationState;
 
 /// The configuration file that Ansible reads if no other is named (Ansible documentation, "The configuration
 /// file").
@@ -37,19 +41,21 @@ pub(crate) struct AnsibleSettings {
     /// left alone.
     #[serde(skip)]
     pub(crate) mentioned: BTreeSet<String>,
-    /// True if Ansible could not be asked, because `ansible-playbook` is no Python program of Ansible.
+    /// True if Ansible could not be asked, because `ansible-playbook` is not Ansible's own Python script.
     #[serde(skip)]
     pub(crate) is_unknown: bool,
 }
 
-/// The key of the settings in the cache: they depend on the configuration file, on its state, and on the
-/// variables of the manifest.
+/// The key of the settings in the cache: they depend on the installation of Ansible, on the configuration file, on its
+/// state, and on the variables and directories that the manifest grants.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct ConfigurationKey {
     config: Option<PathBuf>,
     /// Time of the last change, inode and size of the file.
     changed: Option<((i64, i64), u64, u64)>,
     variables: BTreeMap<String, String>,
+    dirs: Vec<DirGrant>,
+    installation: InstallationState,
 }
 
 /// The settings of the configurations that were read.
@@ -68,15 +74,31 @@ impl AnsibleSettings {
         Some((line != NO_ANSIBLE).then(|| serde_json::from_str(line)))
     }
 
-    /// Returns what can be known of a configuration without Ansible: which settings it names.
-    pub(crate) fn unknown(key: &ConfigurationKey) -> Self {
+    /// Returns what can be known of a configuration without Ansible: which settings it names, and the directories of
+    /// callback plugins, to which ours is added.
+    ///
+    /// # Errors
+    ///
+    /// If this machine is short of something. A file that cannot be read otherwise names no settings: Ansible cannot read
+    /// it either, and says so.
+    pub(crate) fn unknown(key: &ConfigurationKey) -> io::Result<Self> {
         let file = key.config.as_deref().unwrap_or(Path::new(SYSTEM_CONFIG));
-        let text = std::fs::read_to_string(file).unwrap_or_default().to_lowercase();
-        let names = text.lines().filter_map(|line| line.split_once(['=', ':']));
-        let mut mentioned: BTreeSet<_> = names.map(|(name, _)| name.trim().to_owned()).collect();
+        let text = match std::fs::read(file) {
+            Err(error) if is_shortage(&error) => return Err(error),
+            text => text.unwrap_or_default(),
+        };
+        let mut settings = Self { is_unknown: true, ..Self::default() };
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((name, value)) = line.split_once(['=', ':']) else { continue };
+            let name = name.trim().to_lowercase();
+            if name == "callback_plugins" {
+                settings.callback_plugins = Some(directories(value, file));
+            }
+            settings.mentioned.insert(name);
+        }
         let variables = key.variables.keys().filter_map(|name| name.strip_prefix("ANSIBLE_"));
-        mentioned.extend(variables.map(str::to_lowercase));
-        Self { mentioned, is_unknown: true, ..Self::default() }
+        settings.mentioned.extend(variables.map(str::to_lowercase));
+        Ok(settings)
     }
 
     /// Returns whether a setting has an unknown value.
@@ -103,9 +125,22 @@ impl AnsibleSettings {
     }
 }
 
+/// Returns the directories in a value of a configuration file. Relative ones begin in the directory of the file (Ansible
+/// documentation, "Relative paths for configuration").
+fn directories(value: &str, file: &Path) -> Vec<PathBuf> {
+    let value = value.split(" ;").next().unwrap_or_default();
+    let names = value.split(':').map(str::trim).filter(|name| !name.is_empty());
+    let base = file.parent().unwrap_or(file);
+    names.map(|name| if name.starts_with('~') { name.into() } else { base.join(name) }).collect()
+}
+
 impl ConfigurationKey {
-    /// Returns the key of a manifest whose playbook uses this configuration file.
-    pub(crate) fn new(config: Option<&Path>, manifest: &Manifest) -> Self {
+    /// Returns the key of a manifest whose playbook uses this configuration file and this installation of Ansible.
+    pub(crate) fn new(
+        config: Option<&Path>,
+        manifest: &Manifest,
+        installation: InstallationState,
+    ) -> Self {
         let found = config.unwrap_or(Path::new(SYSTEM_CONFIG)).metadata();
         let changed =
             found.map(|found| ((found.ctime(), found.ctime_nsec()), found.ino(), found.len()));
@@ -113,6 +148,8 @@ impl ConfigurationKey {
             config: config.map(Path::to_owned),
             changed: changed.ok(),
             variables: manifest.grants.env.clone(),
+            dirs: manifest.grants.dirs.clone(),
+            installation,
         }
     }
 }
@@ -136,6 +173,12 @@ impl KnownSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::installation::Installation;
+
+    fn key(config: &Path, manifest: &Manifest) -> ConfigurationKey {
+        let ansible = Installation::find(Some(Path::new("/usr/bin/true"))).unwrap();
+        ConfigurationKey::new(Some(config), manifest, ansible.state)
+    }
 
     #[test]
     fn settings_are_found_among_other_lines() {
@@ -155,10 +198,13 @@ mod tests {
     fn names_in_a_configuration_are_found_without_ansible() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ansible.cfg");
-        std::fs::write(&file, "[defaults]\n# inventory = x\nRemote_Tmp: y\nroles_path=z\n")
-            .unwrap();
+        let text = b"[defaults]\n# inventory = \xe9\nRemote_Tmp: y\nroles_path=z\n\
+                     callback_plugins = Own:/srv/plugins ; note\n";
+        std::fs::write(&file, text).unwrap();
         let manifest = Manifest::parse("grants.env = { ANSIBLE_SSH_ARGS = 'x' }").unwrap();
-        let settings = AnsibleSettings::unknown(&ConfigurationKey::new(Some(&file), &manifest));
+        let settings = AnsibleSettings::unknown(&key(&file, &manifest)).unwrap();
+        let own = [folder.path().join("Own"), "/srv/plugins".into()];
+        assert_eq!(settings.callback_plugins.as_deref(), Some(&own[..]));
         assert!(!settings.has_inventory() && !settings.has_collections());
         assert!(
             settings.has_remote_tmp() && settings.has_roles() && settings.is_mentioned("ssh_args")
@@ -169,11 +215,12 @@ mod tests {
     fn a_changed_file_is_another_configuration() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ansible.cfg");
-        let key = || ConfigurationKey::new(Some(&file), &Manifest::default());
-        let none = key();
+        let now = || key(&file, &Manifest::default());
+        let none = now();
         std::fs::write(&file, "[defaults]").unwrap();
-        assert!(none != key() && key() == key());
-        let with = Manifest::parse("grants.env = { A = 'b' }").unwrap();
-        assert_ne!(ConfigurationKey::new(Some(&file), &with), key());
+        assert!(none != now() && now() == now());
+        for other in ["grants.env = { A = 'b' }", "[[grants.dirs]]\nhost = '/srv'"] {
+            assert_ne!(key(&file, &Manifest::parse(other).unwrap()), now(), "{other}");
+        }
     }
 }

@@ -26,8 +26,10 @@ pub(crate) async fn configure<'a>(
 ) -> Result<Play<'a>, CheckError> {
     let play = |settings| Play { task, dir, settings };
     let key = host.planner.configuration(task, dir)?;
+    let unknown =
+        |key| AnsibleSettings::unknown(key).map_err(|source| CheckError::Config { source });
     if !host.planner.has_python() {
-        return Ok(play(Arc::new(AnsibleSettings::unknown(&key))));
+        return Ok(play(Arc::new(unknown(&key)?)));
     }
     if let Some(settings) = host.settings.get(&key) {
         return Ok(play(settings));
@@ -37,8 +39,10 @@ pub(crate) async fn configure<'a>(
     if let Some(settings) = host.settings.get(&key) {
         return Ok(play(settings));
     }
-    let settings = ask(host, task, dir).await?;
-    let settings = Arc::new(settings.unwrap_or_else(|| AnsibleSettings::unknown(&key)));
+    let settings = match ask(host, task, dir).await? {
+        Some(settings) => Arc::new(settings),
+        None => Arc::new(unknown(&key)?),
+    };
     // A file that has changed meanwhile has another key, so it is read again next time.
     host.settings.insert(key, Arc::clone(&settings));
     Ok(play(settings))

@@ -94,7 +94,7 @@ pub enum CheckError {
     )]
     VaultPassword { path: PathBuf },
     #[error(
-        "{source}; `{}` is no Python program of Ansible: if it starts another `ansible-playbook`, name that one with \
+        "`{}` is not Ansible's own Python script; if it starts another `ansible-playbook`, name that one with \
          `ansible_playbook` under `[playbook]`",
         .program.display()
     )]
@@ -105,6 +105,8 @@ pub enum CheckError {
     NoSettings { output: String },
     #[error("cannot read the settings of Ansible within {}", humantime::format_duration(*timeout))]
     SlowSettings { timeout: Duration },
+    #[error("cannot read the configuration file of Ansible")]
+    Config { source: io::Error },
     #[error("cannot read the settings of Ansible")]
     Settings { source: serde_json::Error },
     #[error("{outcome}")]
@@ -121,8 +123,9 @@ impl CheckError {
                 matches!(outcome, Outcome::Shortage { .. })
             }
             Self::Wrapper { source, .. } => source.is_shortage(),
-            Self::SlowSettings { .. } => true,
+            Self::Config { source } => is_shortage(source),
             Self::VaultPassword { .. }
+            | Self::SlowSettings { .. }
             | Self::Message { .. }
             | Self::NoSettings { .. }
             | Self::Settings { .. } => false,

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use loopabull_launcher::Files;
+use tokio_util::sync::CancellationToken;
 
 use crate::ansible_settings::KnownSettings;
 use crate::error::{PlaybookError, StartError};
@@ -15,6 +16,7 @@ use crate::play::Play;
 use crate::process::Process;
 use crate::programs;
 use crate::settings::Settings;
+use crate::watch::{End, Limits};
 
 /// The planner, the path of the launcher, and the directory for the folders of the runs.
 #[derive(Debug)]
@@ -55,8 +57,19 @@ impl Host {
         Ok(files)
     }
 
-    /// Starts a program through the launcher.
-    pub(crate) fn start(&self, plan: &LaunchPlan) -> Result<Process, StartError> {
-        Process::start(&self.launcher, plan)
+    /// Runs a program through the launcher until all of its processes have ended, and removes the folder of the run.
+    pub(crate) async fn run(
+        &self,
+        folder: Folder,
+        plan: Result<LaunchPlan, StartError>,
+        limits: Limits<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<End, StartError> {
+        let end = match plan.and_then(|plan| Process::start(&self.launcher, &plan)) {
+            Ok(process) => Ok(process.watch(limits, cancel).await),
+            Err(error) => Err(error),
+        };
+        folder.remove().await;
+        end
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::PlaybookError;
@@ -21,7 +22,17 @@ pub(crate) struct Installation {
     /// The directory with the packages that pip installed for one user (`PYTHONUSERBASE`), if Ansible is one of
     /// them.
     pub(crate) user_base: Option<PathBuf>,
+    /// The path under which the program was looked for, if the configuration names one.
+    named: Option<PathBuf>,
+    pub(crate) state: InstallationState,
 }
+
+/// The files that show whether an installation was replaced. `None` for a file that does not exist.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct InstallationState(Vec<(PathBuf, Option<FileState>)>);
+
+/// The inode, and the time of the last change in seconds and nanoseconds.
+type FileState = (u64, i64, i64);
 
 /// The Python interpreter that the first lines of a script name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,16 +44,17 @@ pub(crate) struct Python {
 
 impl Installation {
     /// Finds the installation of a program, or of the `ansible-playbook` in the directories of `PATH`.
-    pub(crate) fn find(program: Option<&Path>) -> Result<Self, PlaybookError> {
-        let program = match program {
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, PlaybookError> {
+        let found = match named {
             Some(path) => path.to_owned(),
             None => on_path("ansible-playbook").ok_or(PlaybookError::NoAnsible)?,
         };
-        let named = program;
-        let program = without_links(&named);
+        let program = without_links(&found);
         let python = interpreter(&program, &search_path(&program));
+        let files = [Some(&found), Some(&program), python.as_ref().map(|python| &python.path)];
+        let state = InstallationState::read(files.into_iter().flatten());
         // The directory of the program may be a link, for example to a collection of dotfiles.
-        let user_base = [&program, &named].into_iter().find_map(|program| user_base(program));
+        let user_base = [&program, &found].into_iter().find_map(|program| user_base(program));
         let mut trees = trees(&program, python.as_ref());
         if let Some(base) = &user_base {
             // The directory is usually `~/.local`, which has private files too.
@@ -50,7 +62,29 @@ impl Installation {
             trees.push(program.clone());
             trees.extend(libs(base).filter_map(|lib| lib.canonicalize().ok()));
         }
-        Ok(Self { program, python, trees, user_base })
+        let named = named.map(Path::to_owned);
+        Ok(Self { program, python, trees, user_base, named, state })
+    }
+
+    /// Finds the installation again if it was replaced, for example by an upgrade. `None` if it is unchanged, or if it
+    /// is missing now.
+    pub(crate) fn find_changed(&self) -> Option<Self> {
+        let is_changed = self.state != self.state.read_again();
+        is_changed.then(|| Self::find(self.named.as_deref()).ok()).flatten()
+    }
+}
+
+impl InstallationState {
+    fn read<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let state = |path: &PathBuf| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.ino(), found.ctime(), found.ctime_nsec()))
+        };
+        Self(files.into_iter().map(|path| (path.clone(), state(path))).collect())
+    }
+
+    fn read_again(&self) -> Self {
+        Self::read(self.0.iter().map(|(path, _)| path))
     }
 }
 
@@ -187,6 +221,17 @@ mod tests {
             check_python(&script, Some((path.trim_matches('"'), None)));
         }
         check_python("#!/bin/sh\nexec /opt/bin/ansible-playbook \"$@\"", None);
+    }
+
+    #[test]
+    fn an_installation_that_comes_later_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().canonicalize().unwrap().join("ansible-playbook");
+        let missing = Installation::find(Some(&program)).unwrap();
+        assert!(missing.python.is_none() && missing.find_changed().is_none());
+        fs::write(&program, "#!/usr/bin/python3\n").unwrap();
+        let found = missing.find_changed().unwrap();
+        assert!(found.python.is_some() && found.find_changed().is_none());
     }
 
     #[test]

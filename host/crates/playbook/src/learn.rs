@@ -11,10 +11,7 @@ use crate::error::CheckError;
 use crate::host::Host;
 use crate::report::record;
 use crate::run::{Call, input, variables_of};
-use crate::watch::Limits;
 
-/// The number of files from which the list may be cut.
-const MAX_NAMED: usize = 450;
 /// The directories for temporary files.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -30,8 +27,8 @@ pub struct Learned {
     pub written: Vec<PathBuf>,
     /// Files that the playbook created, removed or replaced.
     pub created: Vec<PathBuf>,
-    /// True if the playbook used more files than are named.
-    pub is_cut: bool,
+    /// The reason why the playbook may have used more than is named.
+    pub unwatched: Option<String>,
 }
 
 /// Runs a playbook once without the layers for files and ports, and without changes by Ansible's modules if the task
@@ -44,22 +41,13 @@ pub(crate) async fn learn(
     let play = configure(host, call.task, call.dir).await?;
     let variables =
         variables_of(call).map_err(|error| CheckError::Message { reason: error.to_string() })?;
-    let limits = Limits {
-        timeout: call.timeout,
-        output: call.task.manifest.limits.output.as_u64(),
-        mask: call.secrets.mask(),
-    };
+    let limits = call.limits();
     let folder = host.make_folder(call.run_id.as_str())?;
     let plan = input(host, call, &play, &variables, &folder)
         .and_then(|arguments| host.planner.playbook(&play, folder.path(), arguments));
-    let started = plan.and_then(|plan| host.start(&host.planner.learning(plan)));
-    let end = match started {
-        Ok(process) => Ok(process.watch(limits, cancel).await),
-        Err(error) => Err(error),
-    };
-    folder.remove().await;
-    let end = end?;
-    let mut ports = Vec::new();
+    let plan = plan.map(|plan| host.planner.learning(plan));
+    let end = host.run(folder, plan, limits, cancel).await?;
+    let (mut ports, mut unwatched) = (Vec::new(), None);
     let (mut read, mut written, mut created) = (Vec::new(), Vec::new(), Vec::new());
     // A confined run has no access to the keys and the configuration of the real home.
     let ssh = host.planner.real_home(".ssh");
@@ -76,13 +64,13 @@ pub(crate) async fn learn(
                     FileAccess::Create => created.push(path.clone()),
                 }
             }
+            Report::Unwatched { reason } => unwatched = Some(reason.clone()),
             _ => (),
         }
     }
     ports.sort_unstable();
     let attempt = record(end, limits.timeout, &call.secrets);
-    let is_cut = read.len() + written.len() + created.len() >= MAX_NAMED;
-    Ok(Learned { attempt, ports, read, written, created, is_cut })
+    Ok(Learned { attempt, ports, read, written, created, unwatched })
 }
 
 /// Returns whether a file can need a grant: its directory is there after the run, and is no temporary directory, since

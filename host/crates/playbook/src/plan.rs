@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use loopabull_launcher::{Confinement, Environment, Files, Layer, Limits, User, Watch};
 use loopabull_model::{Access, Become, Task};
+use parking_lot::RwLock;
 
 use crate::ansible_settings::ConfigurationKey;
 use crate::environment::{self, Paths, RESULTS};
@@ -42,10 +43,10 @@ const CONTROL: u32 = RESULTS;
 /// The placeholder for the folder of a run in what does not depend on it.
 const ANY_FOLDER: &str = "/folder";
 
-/// The planner of runs, which knows the installed Ansible and the settings that all playbooks share.
+/// The planner of runs, which knows the installed Ansible, and the settings that all playbooks share.
 #[derive(Debug)]
 pub(crate) struct Planner {
-    ansible: Installation,
+    ansible: RwLock<Arc<Installation>>,
     /// The directory of our programs for Ansible.
     programs: PathBuf,
     user: Option<PlaybookUser>,
@@ -93,9 +94,22 @@ impl Planner {
             shared: SharedContent::of(user.as_ref()),
             required: layers(&settings.require)?,
             without: layers(&settings.without)?,
-            ansible,
+            ansible: RwLock::new(Arc::new(ansible)),
             user,
         })
+    }
+
+    /// Returns the installation of Ansible, which is found again after it was replaced.
+    fn ansible(&self) -> Arc<Installation> {
+        let known = Arc::clone(&self.ansible.read());
+        match known.find_changed() {
+            Some(changed) => {
+                let changed = Arc::new(changed);
+                *self.ansible.write() = Arc::clone(&changed);
+                changed
+            }
+            None => known,
+        }
     }
 
     /// Returns the user that playbooks run as. `None` means the user of the daemon.
@@ -152,13 +166,13 @@ impl Planner {
         if !play.settings.is_unknown || error.is_shortage() {
             return error;
         }
-        let program = self.ansible.program.clone();
+        let program = self.ansible().program.clone();
         CheckError::Wrapper { program, source: Box::new(error) }
     }
 
     /// Returns whether `ansible-playbook` is a Python program. Otherwise no controller can be started.
     pub(crate) fn has_python(&self) -> bool {
-        self.ansible.python.is_some()
+        self.ansible().python.is_some()
     }
 
     /// Plans a controller that can run a task. `folder` is the folder of the controller.
@@ -215,8 +229,9 @@ impl Planner {
         folder: &Path,
         argument: Option<OsString>,
     ) -> Result<LaunchPlan, StartError> {
-        let python = self.ansible.python.clone();
-        let not_python = || StartError::NotPython { path: self.ansible.program.clone() };
+        let ansible = self.ansible();
+        let python = ansible.python.clone();
+        let not_python = || StartError::NotPython { path: ansible.program.clone() };
         let python = python.ok_or_else(not_python)?;
         let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
         arguments.push(self.programs.join(program).into());
@@ -271,7 +286,8 @@ impl Planner {
         let (manifest, dir) = (&play.task.manifest, play.dir);
         let (grants, limits) = (&manifest.grants, &manifest.limits);
         let mut read = vec![dir.path().to_owned(), self.programs.clone()];
-        read.extend(self.ansible.trees.iter().cloned());
+        let ansible = self.ansible();
+        read.extend(ansible.trees.iter().cloned());
         read.extend(self.shared.dirs());
         read.extend(dir.linked().iter().cloned());
         read.push(folder.join(GIVEN));
@@ -324,7 +340,7 @@ impl Planner {
                 processes: Some(limits.processes.unwrap_or(PROCESSES)),
                 cpu_seconds: None,
             },
-            program: self.ansible.program.clone(),
+            program: ansible.program.clone(),
             arguments,
         })
     }
@@ -379,7 +395,8 @@ impl Planner {
 
     fn environment(&self, play: &Play<'_>, folder: &Path) -> Result<Environment, StartError> {
         let mut environment = self.own_environment(play.task, play.dir, folder)?;
-        environment::add(&mut environment, &play.settings, self.paths(play.dir, folder));
+        let ansible = self.ansible();
+        environment::add(&mut environment, &play.settings, self.paths(&ansible, play.dir, folder));
         Ok(environment)
     }
 
@@ -391,12 +408,19 @@ impl Planner {
         folder: &Path,
     ) -> Result<Environment, StartError> {
         let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
-        Ok(environment::environment(&task.manifest, self.paths(dir, folder), config))
+        let ansible = self.ansible();
+        let paths = self.paths(&ansible, dir, folder);
+        Ok(environment::environment(&task.manifest, paths, config))
     }
 
-    fn paths<'a>(&'a self, dir: &'a PlaybookDir, folder: &'a Path) -> Paths<'a> {
+    fn paths<'a>(
+        &'a self,
+        ansible: &'a Installation,
+        dir: &'a PlaybookDir,
+        folder: &'a Path,
+    ) -> Paths<'a> {
         Paths {
-            ansible: &self.ansible,
+            ansible,
             programs: &self.programs,
             shared: &self.shared,
             playbooks: dir.path(),
@@ -411,7 +435,7 @@ impl Planner {
         dir: &PlaybookDir,
     ) -> Result<ConfigurationKey, StartError> {
         let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
-        Ok(ConfigurationKey::new(config.as_deref(), &task.manifest))
+        Ok(ConfigurationKey::new(config.as_deref(), &task.manifest, self.ansible().state.clone()))
     }
 
     /// Plans the program that prints the settings of a playbook's configuration. `folder` is the folder of the

@@ -57,8 +57,8 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
             }),
             Report::Failed { code, reason } => failed = Some((code, reason)),
             Report::Denied { port } => playbook.denied_ports.push(port),
-            // Only the command `check --learn` asks for files.
-            Report::Used { .. } => (),
+            // Only the command `check --learn` asks for files, and says what it does not know.
+            Report::Used { .. } | Report::Unwatched { .. } => (),
             Report::Killed { count } => playbook.killed = count as u64,
             ended @ (Report::Exited { .. } | Report::Signalled { .. }) => exited = Some(ended),
         }

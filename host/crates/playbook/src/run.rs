@@ -45,6 +45,13 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
+impl Call<'_> {
+    pub(crate) fn limits(&self) -> Limits<'_> {
+        let output = self.task.manifest.limits.output.as_u64();
+        Limits { timeout: self.timeout, output, mask: self.secrets.mask() }
+    }
+}
+
 /// The runner of playbooks.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -73,11 +80,7 @@ impl Runner {
                 return Attempt::without_output(Outcome::Reject { reason });
             }
         };
-        let limits = Limits {
-            timeout: call.timeout,
-            output: call.task.manifest.limits.output.as_u64(),
-            mask: call.secrets.mask(),
-        };
+        let limits = call.limits();
         // The check of the playbook has read the settings already, unless the configuration has changed since.
         let configured = tokio::select! {
             configured = configure(&self.host, call.task, call.dir) => configured,
@@ -170,10 +173,12 @@ impl Runner {
                 let started = self.start_controller(request.play, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
-                    tracing::warn!(
-                        "cannot start a controller for task `{name}`: {}",
-                        chain(&error)
-                    );
+                    if matches!(error, ControllerError::Unguarded) {
+                        tracing::info!("every playbook is started cold: {error}");
+                    } else {
+                        let error = chain(&error);
+                        tracing::warn!("cannot start a controller for task `{name}`: {error}");
+                    }
                     ColdReason::NoController
                 })?
             }
@@ -225,8 +230,11 @@ impl Runner {
             }
             () = cancel.cancelled() => Err(ControllerError::Cancelled),
         };
-        if started.is_err() {
-            self.controllers.pause();
+        if let Err(error) = &started {
+            match error {
+                ControllerError::Unguarded => self.controllers.close().await,
+                _ => self.controllers.pause(),
+            }
             folder.remove().await;
         }
         started
@@ -241,16 +249,10 @@ impl Runner {
         let call = request.call;
         let folder = self.host.make_folder(call.run_id.as_str())?;
         let arguments = input(&self.host, call, request.play, request.variables, &folder);
-        let started = arguments.and_then(|arguments| {
-            let plan = self.host.planner.playbook(request.play, folder.path(), arguments)?;
-            self.host.start(&plan)
+        let plan = arguments.and_then(|arguments| {
+            self.host.planner.playbook(request.play, folder.path(), arguments)
         });
-        let end = match started {
-            Ok(process) => Ok(process.watch(request.limits, cancel).await),
-            Err(error) => Err(error),
-        };
-        folder.remove().await;
-        end
+        self.host.run(folder, plan, request.limits, cancel).await
     }
 }
 

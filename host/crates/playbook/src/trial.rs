@@ -41,11 +41,7 @@ pub(crate) async fn trial(
     secrets: &Secrets,
 ) -> Result<Attempt, StartError> {
     let folder = host.make_folder(name)?;
-    let started = plan(&folder).and_then(|plan| host.start(&plan));
-    let end = match started {
-        Ok(process) => Ok(process.watch(limits, &CancellationToken::new()).await),
-        Err(error) => Err(error),
-    };
-    folder.remove().await;
-    Ok(record(end?, limits.timeout, secrets))
+    let plan = plan(&folder);
+    let end = host.run(folder, plan, limits, &CancellationToken::new()).await?;
+    Ok(record(end, limits.timeout, secrets))
 }

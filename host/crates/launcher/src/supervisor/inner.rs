@@ -118,6 +118,13 @@ impl Inner<'_> {
         for report in watch.iter().flat_map(CallWatch::files) {
             self.reporter.write(&report);
         }
+        let shortcoming = match &watch {
+            Some(watch) => watch.shortcoming(),
+            None => watched.map(|_| "the watch could not be made".to_owned()),
+        };
+        if let Some(reason) = shortcoming {
+            self.reporter.write(&Report::Unwatched { reason });
+        }
         exit_code(status)
     }
 
