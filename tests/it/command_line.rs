@@ -261,6 +261,21 @@ fn messages_are_sent_by_hand_and_in_every_form() {
 }
 
 #[test]
+fn nothing_is_published_if_a_directory_of_tasks_cannot_be_read() {
+    let host = TestHost::new();
+    host.add_guest("a", "a", "", "i32.const 0");
+    host.write("loopabull.toml", "playbooks = 'nodri'\n");
+    host.write("message.json", message("m-1", "a", "{}"));
+    for command in [&["inject", "message.json"][..], &["send", "a", "{}"]] {
+        let output = host.run(&[&["--config", "loopabull.toml"], command].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot know which tasks want a message: `nodri`: "), "{said}");
+    }
+    assert!(!host.path("state/queue.db").exists());
+}
+
+#[test]
 fn injected_messages_wait_until_a_daemon_processes_them() {
     let host = TestHost::new();
     host.add_guest("good", "x", "", "i32.const 0");

@@ -52,9 +52,9 @@ fn a_warm_run_names_the_denied_port_and_file() {
     let daemon = host.start(&["--workers", "1"]);
     let port = "the sandbox denied TCP port 65001, which `tcp = [65001]` under `[grants]` allows";
     let file = format!(
-        "the sandbox denied `{file}`, which `host = \"{file}\"` under `[[grants.dirs]]` allows"
+        "the sandbox denied `{file}`, which `host = \"{file}\"` under `[[grants.dirs]]` grants"
     );
-    // The second and the third run are in one process, and a run that is denied a port ends it.
+    // A run that is denied a port ends its process, so the next one is told too.
     let expected = [(true, false), (false, true), (true, true), (true, true)];
     for (number, (uses_port, is_warm)) in expected.into_iter().enumerate() {
         let id = format!("m-{number}");

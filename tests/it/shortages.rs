@@ -11,7 +11,7 @@ use loopabull_testbed::Rabbit;
 
 use crate::auditor::Auditor;
 use crate::disk_full::Small;
-use crate::test_host::{Daemon, TestHost, wait_for};
+use crate::test_host::{Daemon, TestHost, untried, wait_for};
 
 /// The body of the messages.
 const BODY: &str = r#"{"sleep_ms":12}"#;
@@ -106,7 +106,8 @@ impl Bed<'_> {
                 let mut strace = Command::new("strace");
                 strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={FORKS}")]);
                 strace.args(["-e", &inject, "-p", &daemon.id()]);
-                return Some(strace.spawn().unwrap());
+                let strace = strace.spawn();
+                return Some(strace.expect("`cargo xtask test` installs strace"));
             }
             Shortage::Descriptors => self.limit_descriptors_to_open(daemon),
             Shortage::Disk => self.state.fill(),
@@ -118,7 +119,9 @@ impl Bed<'_> {
 
     fn end(&self, shortage: Shortage, daemon: &Daemon, program: Option<Child>) {
         if let Some(mut program) = program {
-            program.kill().unwrap();
+            // A call that is being changed gets its answer before strace ends.
+            let pid = program.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
             program.wait().unwrap();
         }
         match shortage {
@@ -153,7 +156,7 @@ impl Bed<'_> {
             assert_eq!(self.host.log().matches("panicked").count(), 0, "{}", self.host.log());
             let (status, problems) = daemon.get("/readyz");
             if shortage == Shortage::Descriptors && status == 200 {
-                // Some were in use only when they were counted.
+                // Descriptors that were open only during the count are free again.
                 self.limit_descriptors_to_open(daemon);
             }
             (status == 503).then_some(problems)
@@ -163,12 +166,6 @@ impl Bed<'_> {
         self.end(shortage, daemon, program);
         wait_for("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     }
-}
-
-/// Says that a part of the test was not tried. The line goes directly to standard error, because the test harness
-/// hides the captured output of tests that pass.
-fn untried(what: &str) {
-    std::io::Write::write_all(&mut std::io::stderr(), format!("{what}\n").as_bytes()).unwrap();
 }
 
 /// Runs this number of messages, while each kind of shortage is played this many times.

@@ -288,6 +288,12 @@ pub(crate) fn processes_with(text: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
 }
 
+/// Says that a part of the test was not tried. The line goes directly to standard error, because the test harness
+/// hides the captured output of tests that pass.
+pub(crate) fn untried(what: &str) {
+    std::io::Write::write_all(&mut std::io::stderr(), format!("{what}\n").as_bytes()).unwrap();
+}
+
 /// Waits until `look` returns a value. `what` names the condition in the text of a failure.
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_at_most(WAIT_LIMIT, what, look)

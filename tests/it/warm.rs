@@ -69,6 +69,20 @@ fn the_second_run_of_a_playbook_is_warm() {
 }
 
 #[test]
+fn without_namespaces_every_run_is_cold_and_that_is_said_once() {
+    let host = TestHost::new();
+    host.write("loopabull.toml", "[playbook]\nwithout = ['cgroup', 'namespaces']\n");
+    host.add_playbook("a", "", "    - debug: { msg: x }\n");
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    for (id, reason) in [("m-1", "first"), ("m-2", "no-controller"), ("m-3", "no-controller")] {
+        assert_eq!(report(&run(&host, &daemon, id, "a")).cold.as_deref(), Some(reason));
+    }
+    daemon.stop();
+    assert_eq!(host.log().matches("every playbook is started cold").count(), 1, "{}", host.log());
+    assert!(!host.log().contains("cannot start a controller"), "{}", host.log());
+}
+
+#[test]
 fn a_run_finds_nothing_of_the_previous_run() {
     let host = TestHost::new();
     // The play first records the files, processes and variables that it finds. Then it leaves files, a

@@ -14,6 +14,7 @@ use crate::commands::recordings::{self, read};
 use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
+use crate::modes;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
 
@@ -65,11 +66,15 @@ pub(crate) fn run(config: &Config, name: &str, file: &Path) -> Result<u8, Failur
     };
     let learned = block_on(playbooks.learn(call, &CancellationToken::new()));
     // The playbook could change the modes of the state directory.
-    state_dir::restrict(config)?;
+    let restricted = modes::restrict(&config.state, config.playbook.user.is_some());
     let learned = learned??;
     print_plain(&learned.attempt.output.text)?;
     print(&format!("outcome: {}\n\n", learned.attempt.outcome))?;
     print(&proposal(&learned))?;
+    if let Err((path, error)) = restricted {
+        let error = anyhow!("cannot set the mode of `{}` again: {error}", path.display());
+        return Err(error.into());
+    }
     let is_success = learned.attempt.outcome.is_success();
     Ok(if is_success { DONE } else { FAILED })
 }

@@ -52,7 +52,10 @@ impl Publisher {
         if let Some((folder, reason)) = discovery.unknown_dir() {
             let error =
                 anyhow!("cannot know which tasks want a message: `{}`: {reason}", folder.display());
-            return Err(Failure::with_hint(error, "run the command as the user of the daemon"));
+            return Err(Failure::with_hint(
+                error,
+                "check `tasks` and `playbooks` in the configuration, or run the command as the user of the daemon",
+            ));
         }
         let tasks = discovery.tasks;
         let queues = config.queues(&tasks);

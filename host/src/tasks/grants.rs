@@ -13,7 +13,7 @@ const SYSTEM: [&str; 5] = ["/dev", "/dev/pts", "/dev/shm", "/proc", "/sys"];
 /// Returns the reasons why directories and sockets cannot be granted, one clause for each. A
 /// granted path must not contain a symbolic link, because a user with write access to a parent
 /// directory could change the link. The path must not overlap the state directory. A writable path
-/// must not overlap the task directories and those to which their links may lead. The file of a secret may be a link, but must be in a
+/// must not overlap a task directory or a directory of `linked_dirs`. The file of a secret may be a link, but must be in a
 /// directory that the ceiling allows.
 pub(super) fn unfit(config: &Config, manifest: &Manifest) -> Vec<String> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -95,7 +95,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().canonicalize().unwrap();
         let at = |name: &str| folder.join(name);
-        for name in ["state", "tasks", "playbooks", "mirror"] {
+        for name in ["state", "tasks", "playbooks", "mirror", "release"] {
             std::fs::create_dir(at(name)).unwrap();
         }
         std::os::unix::fs::symlink("/", at("link")).unwrap();
@@ -103,6 +103,7 @@ mod tests {
             tasks: at("tasks"),
             playbooks: at("playbooks"),
             state: at("state"),
+            linked_dirs: vec![at("release")],
             ..Config::default()
         };
         let check_grant = |grant: &str, expected: Option<&str>| {
@@ -125,6 +126,8 @@ mod tests {
         check(&folder, "read-only", Some("overlaps a directory of the daemon"));
         check(&at("playbooks"), "read-only", None);
         check(&at("playbooks"), "read-write", Some("overlaps a directory of the daemon"));
+        check(&at("release"), "read-only", None);
+        check(&at("release"), "read-write", Some("overlaps a directory of the daemon"));
 
         let check_agent = |socket: &Path, expected: Option<&str>| {
             check_grant(&format!("grants.ssh_agent = '{}'", socket.display()), expected);

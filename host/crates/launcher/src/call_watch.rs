@@ -161,7 +161,7 @@ impl CallWatch {
     }
 
     /// Handles what the file descriptor announced. `is_readable` is false if only its end was announced. A port is
-    /// reported before its connection is tried, so whoever knows that the program is done can read all reports.
+    /// reported before its connection is tried, so all reports are readable once the program has ended.
     pub(crate) fn handle(&mut self, is_readable: bool, reporter: &Reporter) {
         if let Some(socket) = self.socket.take() {
             // If the program's process has installed no filter, its end of the socket is closed.

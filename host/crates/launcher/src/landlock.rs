@@ -46,9 +46,10 @@ pub(crate) fn confine(
     root: RootFilesystem,
 ) -> Result<Vec<(Layer, LayerState, String)>, LayerError> {
     let max_abi = confinement.landlock_abi.map_or(i32::MAX, i32::from);
+    let is_anything_protected = !confinement.files.grants_everything();
     let least = match root {
-        RootFilesystem::Private => ABI::V1,
-        RootFilesystem::Host => ABI::V3,
+        RootFilesystem::Host if is_anything_protected => ABI::V3,
+        RootFilesystem::Host | RootFilesystem::Private => ABI::V1,
     };
     let abi = REVIEWED.min(ABI::from(max_abi)).max(least);
     let ruleset = create_ruleset(confinement, abi, least)?;

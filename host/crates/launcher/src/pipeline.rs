@@ -192,7 +192,7 @@ impl Start<'_> {
                 Ok(())
             }
             UserNamespace::Inherited if is_root => {
-                let detail = "the kernel does not apply this limit to root";
+                let detail = "the kernel does not apply this limit to root; run playbooks as another user, or give the daemon a control group";
                 self.degraded(Layer::Processes, detail.to_owned())
             }
             UserNamespace::Inherited => {

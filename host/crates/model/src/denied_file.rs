@@ -21,7 +21,7 @@ impl fmt::Display for DeniedFile {
         let path = self.path.escape_debug();
         match self.access {
             Access::ReadOnly => {
-                write!(f, "`{path}`, which `host = \"{path}\"` under `[[grants.dirs]]` allows")
+                write!(f, "`{path}`, which `host = \"{path}\"` under `[[grants.dirs]]` grants")
             }
             Access::ReadWrite => {
                 write!(

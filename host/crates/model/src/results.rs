@@ -102,12 +102,12 @@ pub struct PlaybookReport {
 }
 
 impl PlaybookReport {
-    /// Returns a description of each denied port and file, with the grant that allows it.
+    /// Returns descriptions of the denied ports and of each denied file, with the grant that allows them.
     pub fn denials(&self) -> impl Iterator<Item = String> {
-        let ports = self.denied_ports.iter();
-        let ports = ports
-            .map(|port| format!("TCP port {port}, which `tcp = [{port}]` under `[grants]` allows"));
-        ports.chain(self.denied_files.iter().map(DeniedFile::to_string))
+        let ports = self.denied_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let ports = (!ports.is_empty())
+            .then(|| format!("TCP port {ports}, which `tcp = [{ports}]` under `[grants]` allows"));
+        ports.into_iter().chain(self.denied_files.iter().map(DeniedFile::to_string))
     }
 }
 

@@ -69,8 +69,10 @@ impl Installation {
     /// Finds the installation again if it was replaced, for example by an upgrade. `None` if it is unchanged, or if it
     /// is missing now.
     pub(crate) fn find_changed(&self) -> Option<Self> {
-        let is_changed = self.state != self.state.read_again();
-        is_changed.then(|| Self::find(self.named.as_deref()).ok()).flatten()
+        if self.state == self.state.read_again() {
+            return None;
+        }
+        Self::find(self.named.as_deref()).ok().filter(|found| found.program.exists())
     }
 }
 
@@ -232,6 +234,8 @@ mod tests {
         fs::write(&program, "#!/usr/bin/python3\n").unwrap();
         let found = missing.find_changed().unwrap();
         assert!(found.python.is_some() && found.find_changed().is_none());
+        fs::remove_file(&program).unwrap();
+        assert!(found.find_changed().is_none(), "a missing program replaced the installation");
     }
 
     #[test]

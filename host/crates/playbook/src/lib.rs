@@ -6,7 +6,8 @@
 //!
 //! The file name of a playbook comes from the daemon's list of tasks, never from a message. The message is in
 //! a file in the folder of the run. No part of the message is on the command line or in the environment. The
-//! output of Ansible is stored for people and not parsed, except one sentence (see `run`). Our callback plugin for Ansible reports the
+//! output of Ansible is stored for people and not parsed, except one sentence (see `run`) and the names of files in an error, which are only
+//! compared with the grants (see `denied_files`). Our callback plugin for Ansible reports the
 //! results as JSON.
 //!
 //! A module imports only modules from lower lines of this list:
@@ -166,6 +167,6 @@ impl Playbooks {
 
     /// Ends all idle controllers. Later runs start `ansible-playbook` as a new process.
     pub async fn close(&self) {
-        self.0.controllers.close().await;
+        let _was_open = self.0.controllers.close().await;
     }
 }

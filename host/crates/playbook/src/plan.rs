@@ -146,8 +146,19 @@ impl Planner {
         folder: &Path,
         arguments: Vec<OsString>,
     ) -> Result<LaunchPlan, StartError> {
-        let environment = self.environment(play, folder)?;
-        let confinement = self.confinement(play, folder, &environment, arguments)?;
+        self.playbook_with(&self.ansible(), play, folder, arguments)
+    }
+
+    /// Plans a run with an installation of Ansible, so that an upgrade changes no part of the plan.
+    fn playbook_with(
+        &self,
+        ansible: &Installation,
+        play: &Play<'_>,
+        folder: &Path,
+        arguments: Vec<OsString>,
+    ) -> Result<LaunchPlan, StartError> {
+        let environment = self.environment(ansible, play, folder)?;
+        let confinement = self.confinement(ansible, play, folder, &environment, arguments)?;
         Ok(LaunchPlan { confinement, environment })
     }
 
@@ -236,7 +247,7 @@ impl Planner {
         let mut arguments: Vec<OsString> = python.option.into_iter().map(OsString::from).collect();
         arguments.push(self.programs.join(program).into());
         arguments.extend(argument);
-        let mut plan = self.playbook(play, folder, arguments)?;
+        let mut plan = self.playbook_with(&ansible, play, folder, arguments)?;
         plan.confinement.program = python.path;
         Ok(plan)
     }
@@ -278,6 +289,7 @@ impl Planner {
 
     fn confinement(
         &self,
+        ansible: &Installation,
         play: &Play<'_>,
         folder: &Path,
         environment: &Environment,
@@ -286,7 +298,6 @@ impl Planner {
         let (manifest, dir) = (&play.task.manifest, play.dir);
         let (grants, limits) = (&manifest.grants, &manifest.limits);
         let mut read = vec![dir.path().to_owned(), self.programs.clone()];
-        let ansible = self.ansible();
         read.extend(ansible.trees.iter().cloned());
         read.extend(self.shared.dirs());
         read.extend(dir.linked().iter().cloned());
@@ -393,23 +404,27 @@ impl Planner {
         Ok(all)
     }
 
-    fn environment(&self, play: &Play<'_>, folder: &Path) -> Result<Environment, StartError> {
-        let mut environment = self.own_environment(play.task, play.dir, folder)?;
-        let ansible = self.ansible();
-        environment::add(&mut environment, &play.settings, self.paths(&ansible, play.dir, folder));
+    fn environment(
+        &self,
+        ansible: &Installation,
+        play: &Play<'_>,
+        folder: &Path,
+    ) -> Result<Environment, StartError> {
+        let mut environment = self.own_environment(ansible, play.task, play.dir, folder)?;
+        environment::add(&mut environment, &play.settings, self.paths(ansible, play.dir, folder));
         Ok(environment)
     }
 
     /// Returns the environment of a playbook without the variables that depend on Ansible's settings.
     fn own_environment(
         &self,
+        ansible: &Installation,
         task: &Task,
         dir: &PlaybookDir,
         folder: &Path,
     ) -> Result<Environment, StartError> {
         let config = dir.ansible_config(task.manifest.ansible.config.as_deref())?;
-        let ansible = self.ansible();
-        let paths = self.paths(&ansible, dir, folder);
+        let paths = self.paths(ansible, dir, folder);
         Ok(environment::environment(&task.manifest, paths, config))
     }
 
@@ -449,7 +464,7 @@ impl Planner {
         let play = Play { task, dir, settings: Arc::default() };
         let LaunchPlan { mut confinement, .. } =
             self.python_program(programs::SETTINGS, &play, folder, None)?;
-        let environment = self.own_environment(task, dir, folder)?;
+        let environment = self.own_environment(&self.ansible(), task, dir, folder)?;
         confinement.environment = environment.keys().cloned().collect();
         Ok(LaunchPlan { confinement, environment })
     }

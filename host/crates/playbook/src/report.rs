@@ -104,12 +104,18 @@ pub(crate) fn record(end: End, timeout: Duration, secrets: &Secrets) -> Attempt 
 
 /// Adds to a failure what the sandbox denied, with the grants that allow it.
 pub(crate) fn explain(outcome: Outcome, report: &PlaybookReport) -> Outcome {
-    let denials: Vec<_> = report.denials().collect();
-    if denials.is_empty() {
+    // A long reason is cut, but its explanation is not. It takes at most half of the text.
+    let mut explanation = String::new();
+    for denial in report.denials() {
+        let more = if explanation.is_empty() { "; the sandbox denied " } else { ", and " };
+        if (explanation.len() + more.len() + denial.len()) * 2 <= Reason::MAX_CHARS {
+            explanation += more;
+            explanation += &denial;
+        }
+    }
+    if explanation.is_empty() {
         return outcome;
     }
-    let explanation = format!("; the sandbox denied {}", denials.join(", and "));
-    // A long reason is cut, but its explanation is not.
     let room = Reason::MAX_CHARS.saturating_sub(explanation.chars().count());
     let explained = |reason: Reason| -> Reason {
         let reason: String = reason.as_str().chars().take(room).collect();
@@ -212,8 +218,17 @@ mod tests {
         let status = "x".repeat(Reason::MAX_CHARS).into();
         let explained = explain(Outcome::Exit { status }, &report).to_string();
         let expected = "xx; the sandbox denied TCP port 80, which `tcp = [80]` under `[grants]` allows, and \
-                        `/srv/a \\\"b\\\"`, which `host = \"/srv/a \\\"b\\\"\"` under `[[grants.dirs]]` allows";
+                        `/srv/a \\\"b\\\"`, which `host = \"/srv/a \\\"b\\\"\"` under `[[grants.dirs]]` grants";
         assert!(explained.ends_with(expected), "{explained}");
+        let long = DeniedFile { path: "/x".repeat(300), access: Access::ReadOnly };
+        let all = PlaybookReport {
+            denied_ports: (60_000..60_020).collect(),
+            denied_files: vec![long],
+            ..PlaybookReport::default()
+        };
+        let explained = explain(Outcome::Exit { status: "y".repeat(900).into() }, &all).to_string();
+        assert!(explained.contains("yyyy; the sandbox denied TCP port 60000, 60001, "));
+        assert!(explained.ends_with(" 60019]` under `[grants]` allows"), "{explained}");
         assert_eq!(explain(Outcome::Success, &report), Outcome::Success);
         let other = Outcome::Exit { status: "y".into() };
         assert_eq!(explain(other.clone(), &PlaybookReport::default()), other);

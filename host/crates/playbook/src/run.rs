@@ -8,8 +8,9 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use loopabull_launcher::Layer;
 use loopabull_model::{
-    Attempt, DeniedFile, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain,
+    Attempt, DeniedFile, LayerState, Message, NoHosts, Outcome, Results, RunId, Start, Task, chain,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +113,10 @@ impl Runner {
             }
         };
         let mut attempt = record(end, limits.timeout, &call.secrets);
-        let denied = self.denied_files(&play, &attempt).await;
+        if cold.is_some() && has_no_namespaces(&attempt) {
+            self.close_controllers("a controller needs namespaces, which this machine lacks").await;
+        }
+        let denied = self.denied_files(&play, &attempt);
         if let Some(report) = &mut attempt.playbook {
             report.cold = cold;
             report.denied_files = denied;
@@ -135,7 +139,7 @@ impl Runner {
     }
 
     /// Returns the files that a failed run named and that its sandbox denied.
-    async fn denied_files(&self, play: &Play<'_>, attempt: &Attempt) -> Vec<DeniedFile> {
+    fn denied_files(&self, play: &Play<'_>, attempt: &Attempt) -> Vec<DeniedFile> {
         if !matches!(
             attempt.outcome,
             Outcome::Exit { .. } | Outcome::Retry { .. } | Outcome::Unreadable { .. }
@@ -144,7 +148,7 @@ impl Runner {
         }
         // The run had such a plan, unless its files have changed meanwhile.
         let Ok(files) = self.host.files(play) else { return Vec::new() };
-        denied_files::find(attempt, files, &play.task.manifest.grants).await
+        denied_files::find(attempt, &files, &play.task.manifest.grants)
     }
 
     /// Runs a playbook in a controller. If the playbook was not run, returns the reason why it must be run
@@ -173,9 +177,7 @@ impl Runner {
                 let started = self.start_controller(request.play, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
-                    if matches!(error, ControllerError::Unguarded) {
-                        tracing::info!("every playbook is started cold: {error}");
-                    } else {
+                    if !matches!(error, ControllerError::Unguarded) {
                         let error = chain(&error);
                         tracing::warn!("cannot start a controller for task `{name}`: {error}");
                     }
@@ -232,12 +234,19 @@ impl Runner {
         };
         if let Err(error) = &started {
             match error {
-                ControllerError::Unguarded => self.controllers.close().await,
+                ControllerError::Unguarded => self.close_controllers(&error.to_string()).await,
                 _ => self.controllers.pause(),
             }
             folder.remove().await;
         }
         started
+    }
+
+    /// Gives up controllers until the daemon is started again.
+    async fn close_controllers(&self, reason: &str) {
+        if self.controllers.close().await {
+            tracing::info!("every playbook is started cold: {reason}");
+        }
     }
 
     /// Runs a playbook in a new process of `ansible-playbook`.
@@ -254,6 +263,12 @@ impl Runner {
         });
         self.host.run(folder, plan, request.limits, cancel).await
     }
+}
+
+/// Returns whether a run ended without namespaces.
+fn has_no_namespaces(attempt: &Attempt) -> bool {
+    let mut layers = attempt.playbook.iter().flat_map(|report| &report.layers);
+    layers.any(|layer| layer.layer == Layer::Namespaces.name() && layer.state != LayerState::Active)
 }
 
 /// Writes the secrets and the variables to files in the folder of a run. Returns the arguments of

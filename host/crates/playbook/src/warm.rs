@@ -69,13 +69,14 @@ impl Controllers {
     }
 
     /// Ends all idle controllers and closes the pool. A closed pool prevents new controllers and keeps no
-    /// idle ones.
-    pub(crate) async fn close(&self) {
-        self.capacity.store(0, Ordering::Relaxed);
+    /// idle ones. Returns whether the pool was open.
+    pub(crate) async fn close(&self) -> bool {
+        let was_open = self.capacity.swap(0, Ordering::Relaxed) > 0;
         let all = std::mem::take(&mut *lock(&self.idle));
         for controller in all {
             controller.end().await;
         }
+        was_open
     }
 
     /// Returns an unused name for the folder of a new controller.

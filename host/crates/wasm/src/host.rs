@@ -96,6 +96,11 @@ impl Host {
 }
 
 impl Host {
+    /// Closes the files and connections that the guest has left open.
+    pub(crate) fn close_files(&mut self) {
+        self.table = ResourceTable::new();
+    }
+
     /// Returns the HTTP exchanges of the run so far, one line each.
     pub(crate) fn requests(&self) -> Vec<String> {
         let EgressHooks(Some(egress)) = &self.hooks else { return Vec::new() };

@@ -40,7 +40,8 @@ pub(crate) async fn run(
     };
     let timeout = call.timeout + DEADLINE_GRACE;
     let result = tokio::time::timeout(timeout, handle(&mut store, pre, &call)).await;
-    let host = store.into_data();
+    let mut host = store.into_data();
+    host.close_files();
     let mut backtrace = None;
     // Secrets are masked before the text is truncated, because a truncated secret would not be found.
     let reason = |text: String| Reason::from(capabilities.mask.text(&text));
@@ -57,7 +58,7 @@ pub(crate) async fn run(
         Err(_) => outcome::deadline_passed(call.timeout),
     };
     let outcome = match outcome {
-        Outcome::Success | Outcome::Shortage { .. } => outcome,
+        Outcome::Success | Outcome::Shortage { .. } | Outcome::Limit { .. } => outcome,
         outcome => match capabilities.opens_descriptors().then(outcome::missing_descriptors) {
             Some(Some(reason)) => Outcome::Shortage { reason },
             Some(None) | None => outcome,

@@ -240,7 +240,8 @@ impl Controller {
         Ran::Ended { end, reuse: self.empty_folder().await }
     }
 
-    /// Returns the reports about denied ports. The launcher sent them before the run that has ended could go on.
+    /// Returns the reports about denied ports. The launcher reports a port before it lets the connection continue, so all
+    /// reports have arrived.
     fn denied(&mut self) -> Vec<Report> {
         let mut text = self.launcher.buffer().to_vec();
         self.launcher.consume(text.len());
