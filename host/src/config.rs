@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use loopabull_egress::{EgressLimits, TlsRoots, TlsRootsError};
 use loopabull_fedora_messaging::BusConfig;
 use loopabull_model::{Ceiling, QueueName, Start, Task, escape_harmful};
@@ -67,6 +68,7 @@ pub struct Config {
     pub grace: Duration,
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
+    pub journal: Journal,
     /// A fedora-messaging bus to consume.
     pub fedora_messaging: Option<BusConfig>,
     /// Path of a fedora-messaging configuration file. The queues in the file are consumed.
@@ -105,6 +107,20 @@ pub enum Role {
     Ingest,
     /// Only processes messages from the queue.
     Work,
+}
+
+/// How long the runs of this host are kept. Runs of the last hour are always kept.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// Time for which successful runs are kept.
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
+    /// Time for which all other runs are kept.
+    #[serde(with = "humantime_serde")]
+    pub keep_failed: Duration,
+    /// Size of the journal above which the oldest runs are deleted, successful ones first.
+    pub max_size: ByteSize,
 }
 
 /// A queue other than `workers`.
@@ -341,6 +357,7 @@ impl Default for Config {
             grace: Duration::from_secs(30),
             fedmsg: Fedmsg::default(),
             deduplication: Deduplication::default(),
+            journal: Journal::default(),
             fedora_messaging: None,
             fedora_messaging_config: None,
             datagrepper: None,
@@ -350,6 +367,13 @@ impl Default for Config {
             ceiling: Ceiling::default(),
             refused_tasks: RefusedTasks::default(),
         }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let day = Duration::from_hours(24);
+        Self { keep: 30 * day, keep_failed: 90 * day, max_size: ByteSize::gib(2) }
     }
 }
 

@@ -5,6 +5,7 @@
 //! The queues and the connections to buses have tasks of their own, which the daemon does not
 //! watch. The daemon does not process messages itself.
 
+mod housekeeping;
 mod orphans;
 mod playbook_checks;
 pub(crate) mod reexec;
@@ -27,13 +28,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Role, StaffedQueue};
+use crate::config::{self, Config, Role, StaffedQueue};
+use crate::daemon::housekeeping::Housekeeping;
 use crate::daemon::playbook_checks::PlaybookChecks;
 use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest;
 use crate::ingest::sources::{self, SourcesError};
-use crate::journal::Journal;
+use crate::journal::{Journal, Retention};
 use crate::observe::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
@@ -109,10 +111,10 @@ impl DaemonError {
                 "create the directory, or name another one with `--tasks` or `--playbooks`"
                     .to_owned(),
             ),
-            Self::Journal(StoreError::Version { path, .. }) => Some(format!(
-                "another version of loopabull-host wrote `{}`; move the file away to start without past runs",
-                path.display()
-            )),
+            Self::Journal(StoreError::Newer { .. }) => Some(
+                "start that version, or restore the state directory from before its start"
+                    .to_owned(),
+            ),
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }
@@ -159,6 +161,14 @@ impl Daemon {
         let mut parts = JoinSet::new();
         let queues = staffed_queues(config, &work);
         parts.spawn(Reload::new(config, &work, discovery).run());
+        let config::Journal { keep, keep_failed, max_size } = config.journal;
+        let housekeeping = Housekeeping {
+            journal: Arc::clone(&work.journal),
+            queues: Arc::clone(&work.queues),
+            retention: Retention { keep, keep_failed, max_size: max_size.as_u64() },
+            drain: shutdown.drain.clone(),
+        };
+        parts.spawn(housekeeping.run());
         if role != Role::Ingest {
             parts.spawn(PlaybookChecks::new(&work).run());
         }

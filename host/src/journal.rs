@@ -10,24 +10,30 @@
 
 mod effects;
 mod record;
+mod retention;
 mod rows;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use loopabull_model::{EntryId, Message, Run, RunId, TaskName};
-use loopabull_store::{Store, StoreError};
+use loopabull_store::{Schema, Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub use record::{Begun, Record};
+pub use record::{Begun, Filter, Record};
+pub use retention::Retention;
 use rows::{checked, read};
 
-/// Version of the schema. A journal file with another version is refused.
-const VERSION: i32 = 5;
+const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, INDEX_OF_TASKS] };
 
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS runs (
+/// Lists of the runs of a task or with an outcome sorted all runs.
+const INDEX_OF_TASKS: &str = "
+    CREATE INDEX runs_of_task ON runs (task, started_at_ms);
+    CREATE INDEX runs_of_outcome ON runs (outcome_name, started_at_ms);";
+
+const TABLES: &str = "
+    CREATE TABLE runs (
         id TEXT PRIMARY KEY,
         entry TEXT NOT NULL,
         message_id TEXT NOT NULL,
@@ -48,33 +54,33 @@ const SCHEMA: &str = "
         playbook TEXT NOT NULL,
         message TEXT                    -- JSON; NULL if it is too large to keep
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS outbox (     -- unsent messages of successful runs
+    CREATE TABLE outbox (     -- unsent messages of successful runs
         entry TEXT NOT NULL,
         place INTEGER NOT NULL,
         message TEXT NOT NULL,              -- JSON
         queued INTEGER NOT NULL,            -- 1: in the queues, not yet on the bus
         PRIMARY KEY (entry, place)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS state (      -- the state of tasks
+    CREATE TABLE state (      -- the state of tasks
         task TEXT NOT NULL,
         key TEXT NOT NULL,
         value BLOB NOT NULL,
         PRIMARY KEY (task, key)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS starts (     -- attempts that began and have no recorded run
+    CREATE TABLE starts (     -- attempts that began and have no recorded run
         entry TEXT PRIMARY KEY,
         task TEXT NOT NULL,
         running INTEGER NOT NULL,           -- 0: not any more
         crashes INTEGER NOT NULL,          -- how many daemons died while they ran the entry
         waited INTEGER NOT NULL             -- 1: the entry was delayed since the last death
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS crashes (    -- how many daemons in a row died with the task
+    CREATE TABLE crashes (    -- how many daemons in a row died with the task
         task TEXT PRIMARY KEY,
         count INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS runs_of_entry ON runs (entry, outcome_name);
-    CREATE INDEX IF NOT EXISTS runs_of_message ON runs (message_id);
-    CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_at_ms);";
+    CREATE INDEX runs_of_entry ON runs (entry, outcome_name);
+    CREATE INDEX runs_of_message ON runs (message_id);
+    CREATE INDEX runs_by_time ON runs (started_at_ms);";
 
 /// The runs of this host and their effects.
 #[derive(Debug)]
@@ -100,20 +106,10 @@ pub enum AfterQueues {
     Bus,
 }
 
-/// A filter for runs.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub task: Option<String>,
-    pub outcome: Option<String>,
-    pub message: Option<String>,
-    /// Maximum number of runs.
-    pub limit: u32,
-}
-
 impl Journal {
     /// Opens the journal in a state directory. Creates the file if it is missing.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
-        Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA, VERSION)? })
+        Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA)? })
     }
 
     /// Records a run with its effects. Returns the recorded run once it is on disk.
@@ -124,7 +120,10 @@ impl Journal {
         self.store.change(move |connection| effects::record(connection, record)).await
     }
 
-    /// Records the beginning of an attempt on disk. Returns whether the attempt may run.
+    /// Records the beginning of an attempt. Returns whether the attempt may run.
+    ///
+    /// The record survives the end of this process, but need not survive that of the machine: a loss of power is no
+    /// crash that a task may have caused.
     pub async fn begin(
         &self,
         entry: &EntryId,
@@ -132,13 +131,15 @@ impl Journal {
         attempt: u32,
     ) -> Result<Begun, StoreError> {
         let (entry, task) = (entry.clone(), task.clone());
-        self.store.change(move |connection| rows::begin(connection, &entry, &task, attempt)).await
+        let begin = move |connection: &Connection| rows::begin(connection, &entry, &task, attempt);
+        self.store.change_unsynced(begin).await
     }
 
     /// Records that an entry is not running any more, and that its run does not count as an attempt.
     pub async fn abandon(&self, entry: &EntryId) -> Result<(), StoreError> {
         let entry = entry.clone();
-        self.store.change(move |connection| rows::abandon(connection, &entry)).await.map(drop)
+        let abandon = move |connection: &Connection| rows::abandon(connection, &entry);
+        self.store.change_unsynced(abandon).await.map(drop)
     }
 
     /// Returns the emitted messages of an entry that are not in the queues yet, in order.
@@ -235,14 +236,9 @@ impl Journal {
     pub async fn list(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
         let query = move |connection: &Connection| {
             connection
-                .prepare(
-                    "SELECT * FROM runs
-                     WHERE (?1 IS NULL OR task = ?1) AND (?2 IS NULL OR outcome_name = ?2)
-                       AND (?3 IS NULL OR message_id = ?3)
-                     ORDER BY started_at_ms DESC, id LIMIT ?4",
-                )?
+                .prepare(&rows::list(&filter))?
                 .query_map(
-                    params![filter.task, filter.outcome, filter.message, filter.limit],
+                    params![filter.limit, filter.task, filter.outcome, filter.message],
                     read,
                 )?
                 .collect()
@@ -256,6 +252,23 @@ impl Journal {
             connection.query_row("SELECT * FROM runs WHERE id = ?1", [id.as_str()], read).optional()
         };
         self.store.read(query).await
+    }
+
+    /// Deletes some of the runs that need not be kept, and returns their number. Call it until that is 0. `now_ms` is the
+    /// time in milliseconds since 1970.
+    pub async fn delete_some(
+        &self,
+        retention: Retention,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let delete =
+            move |connection: &Connection| retention::delete_some(connection, retention, now_ms);
+        self.store.change_unsynced(delete).await
+    }
+
+    /// Gives the space of deleted runs back to the file system, if it is most of the file.
+    pub async fn shrink(&self) -> Result<(), StoreError> {
+        self.store.shrink().await
     }
 
     /// Returns the number of runs for each outcome.

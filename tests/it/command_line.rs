@@ -96,7 +96,7 @@ fn an_unknown_configuration_key_is_reported() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `journal`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&host, &["--config", "missing.toml"]), @"

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use loopabull_model::{MessageId, TaskName};
-use loopabull_store::{Store, StoreError};
+use loopabull_store::{Schema, Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::params;
 use sha2::{Digest, Sha256};
@@ -19,13 +19,14 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::config;
 
-const VERSION: i32 = 1;
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS recorded (
+const SCHEMA: Schema = Schema { oldest: 1, steps: &[TABLES] };
+
+const TABLES: &str = "
+    CREATE TABLE recorded (
         key BLOB PRIMARY KEY,
         at INTEGER NOT NULL  -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS by_age ON recorded (at);";
+    CREATE INDEX by_age ON recorded (at);";
 /// Number of new keys after which expired keys are deleted from the file.
 const SWEEP_INTERVAL: usize = 1000;
 
@@ -88,7 +89,7 @@ impl Dedup {
         path: &Path,
         config: &config::Deduplication,
     ) -> Result<Self, StoreError> {
-        let store = Store::open(path, SCHEMA, VERSION)?;
+        let store = Store::open(path, SCHEMA)?;
         let oldest = oldest(config.window);
         let max_keys = config.messages;
         let rows: Vec<(Vec<u8>, i64)> = store

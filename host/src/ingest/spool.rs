@@ -8,21 +8,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use loopabull_model::{Entry, EntryId, QueueName};
-use loopabull_store::{Store, StoreError};
+use loopabull_store::{Schema, Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Row, params};
 use tokio::sync::Notify;
 
-const VERSION: i32 = 1;
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS spooled (
+const SCHEMA: Schema = Schema { oldest: 1, steps: &[TABLES] };
+
+const TABLES: &str = "
+    CREATE TABLE spooled (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         entry TEXT NOT NULL,
         queue TEXT NOT NULL,
         task TEXT NOT NULL,
         message TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX IF NOT EXISTS by_queue ON spooled (queue, number);";
+    CREATE INDEX by_queue ON spooled (queue, number);";
 /// Maximum number of entries that are read from the file at once.
 const BATCH: usize = 64;
 
@@ -73,7 +74,7 @@ impl Spool {
     ///
     /// If the file cannot be opened or read.
     pub(super) async fn open(path: &Path, max_bytes: u64) -> Result<Self, StoreError> {
-        let store = Store::open(path, SCHEMA, VERSION)?;
+        let store = Store::open(path, SCHEMA)?;
         let sql = "SELECT queue, count(*), sum(length(CAST(message AS BLOB)))
             FROM spooled GROUP BY queue";
         let rows: Vec<(String, u64, u64)> = store

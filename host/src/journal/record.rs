@@ -1,5 +1,5 @@
-//! The types that the journal takes and returns: a run with its effects, and the answer whether an
-//! attempt may begin.
+//! The types that the journal takes and returns: a run with its effects, the answer whether an attempt may begin, and a
+//! filter for runs.
 
 use loopabull_model::{Message, Outcome, Run, StateChanges};
 
@@ -26,4 +26,14 @@ pub struct Record {
     /// Messages to send if the run succeeded, in the order of `run.emitted`.
     pub sends: Vec<Message>,
     pub state: StateChanges,
+}
+
+/// A filter for runs.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub task: Option<String>,
+    pub outcome: Option<String>,
+    pub message: Option<String>,
+    /// Maximum number of runs.
+    pub limit: u32,
 }

@@ -254,3 +254,77 @@ async fn a_failed_run_has_no_effects() {
     let read = journal.state_of(&"t".try_into().unwrap());
     assert_eq!(read("n".into()).await.unwrap(), None);
 }
+
+/// Without an index, a list would read and sort all runs.
+#[test]
+fn a_list_of_runs_uses_the_index_of_its_filter() {
+    let connection = Connection::open_in_memory().unwrap();
+    for step in SCHEMA.steps {
+        connection.execute_batch(step).unwrap();
+    }
+    for (task, outcome, message, expected) in [
+        (None, None, None, "SCAN runs USING INDEX runs_by_time"),
+        (Some("t"), None, None, "INDEX runs_of_task (task=?)"),
+        (None, Some("exit"), None, "INDEX runs_of_outcome (outcome_name=?)"),
+        (None, Some("success"), None, "INDEX runs_of_outcome (outcome_name=?)"),
+        (Some("t"), Some("exit"), None, "INDEX runs_of_outcome (outcome_name=?)"),
+        (Some("t"), Some("success"), None, "INDEX runs_of_task (task=?)"),
+        (Some("t"), Some("exit"), Some("m"), "INDEX runs_of_message (message_id=?)"),
+    ] {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let filter =
+            Filter { task: text(task), outcome: text(outcome), message: text(message), limit: 5 };
+        let query = format!("EXPLAIN QUERY PLAN {}", rows::list(&filter));
+        let mut statement = connection.prepare(&query).unwrap();
+        let parameters = params![5, task, outcome, message];
+        let plan = statement.query_map(parameters, |row| row.get::<_, String>(3)).unwrap();
+        let plan = plan.map(Result::unwrap).collect::<Vec<_>>().join("\n");
+        assert!(plan.contains(expected), "{filter:?}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn old_runs_are_deleted_unless_they_are_needed() {
+    const HOUR: i64 = 3_600_000;
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    let exit = || Outcome::Exit { status: "1".into() };
+    let now = 1000 * HOUR;
+    let runs = [
+        ("old", Outcome::Success, 30),
+        ("old-failed", exit(), 30),
+        ("older-failed", exit(), 60),
+        ("recent", Outcome::Success, 10),
+        ("in-progress", Outcome::Success, 99),
+        ("unsent", Outcome::Success, 99),
+        ("new", Outcome::Success, 0),
+    ];
+    for (id, outcome, hours) in runs {
+        let run = Run { started_at_ms: now - hours * HOUR, ..run(id, id, outcome) };
+        let sends = if id == "unsent" { vec![message()] } else { Vec::new() };
+        journal.record(Record { sends, ..without_effects(run) }).await.unwrap();
+    }
+    // Of this entry a later attempt is in progress.
+    let later = EntryId::new("entry of in-progress");
+    let mark = move |connection: &Connection| {
+        connection.execute("INSERT INTO starts VALUES (?1, 't', 1, 0, 0)", [later.as_str()])
+    };
+    journal.store.change(mark).await.unwrap();
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };
+    let delete = async |retention| {
+        while journal.delete_some(retention, now).await.unwrap() > 0 {}
+        let runs = journal.list(Filter { limit: 99, ..Filter::default() }).await.unwrap();
+        let mut ids: Vec<_> = runs.iter().map(|run| run.id.to_string()).collect();
+        ids.sort();
+        ids
+    };
+    let left = delete(retention).await;
+    assert_eq!(left, ["in-progress", "new", "old-failed", "recent", "unsent"]);
+    retention.max_size = 1;
+    assert_eq!(delete(retention).await, ["in-progress", "new", "unsent"]);
+    // No setting deletes a run of the last hour.
+    retention.keep = Duration::ZERO;
+    assert_eq!(delete(retention).await, ["in-progress", "new", "unsent"]);
+    assert_eq!(begin_entry(&journal, "entry of new").await, Begun::Succeeded);
+}

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{Pause, PausedBy, Reason, Target, chain};
-use loopabull_store::{Store, StoreError};
+use loopabull_store::{Schema, Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tokio::sync::watch;
 
-const VERSION: i32 = 2;
+const SCHEMA: Schema = Schema { oldest: 2, steps: &[TABLES] };
 
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS pauses (
+const TABLES: &str = "
+    CREATE TABLE pauses (
         kind TEXT NOT NULL CHECK (kind IN ('task', 'queue', 'worker')),
         name TEXT NOT NULL,
         reason TEXT NOT NULL,
@@ -47,7 +47,7 @@ type PauseMap = BTreeMap<Target, Pause>;
 impl Pauses {
     /// Opens the file in a state directory. The first [`Self::refresh`] reads the pauses.
     pub(crate) fn open(state: &Path) -> Result<Self, StoreError> {
-        let store = Store::open(&state.join("control.db"), SCHEMA, VERSION)?;
+        let store = Store::open(&state.join("control.db"), SCHEMA)?;
         Ok(Self {
             store,
             current: watch::Sender::new(Arc::default()),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::{Entry, QueueName, TaskName};
-use loopabull_store::Store;
+use loopabull_store::{Store, StoreError};
 use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,7 @@ pub struct Consumer {
 
 impl Embedded {
     pub(crate) fn open(file: &Path) -> Result<Self, QueueError> {
-        let store = Arc::new(Store::open(file, rows::SCHEMA, rows::VERSION)?);
+        let store = Arc::new(Store::open(file, rows::SCHEMA)?);
         let published = Arc::new(Notify::new());
         Ok(Self { file: file.to_owned(), store, published, lock: OnceCell::new() })
     }
@@ -173,6 +173,10 @@ impl Embedded {
         Ok(count as u64)
     }
 
+    pub(crate) async fn shrink(&self) -> Result<(), StoreError> {
+        self.store.shrink().await
+    }
+
     /// Makes this process the only consumer of the file, and requeues all claimed entries. The lock was free,
     /// so the process that claimed them has ended.
     async fn take_over(&self) -> Result<File, QueueError> {
@@ -200,7 +204,8 @@ impl Consumer {
             let (queue, is_new_first) = (self.queue.to_string(), self.was_retry);
             let claim =
                 move |connection: &Connection| rows::claim(connection, &queue, is_new_first);
-            if let Some(claimed) = self.store.change(claim).await? {
+            // A claim ends with this process anyway.
+            if let Some(claimed) = self.store.change_unsynced(claim).await? {
                 self.was_retry = claimed.is_retry;
                 let claim = Claim::new(claimed.row, &self.store, &self.published);
                 return Ok(Some((claimed.delivered, claim)));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use loopabull_model::{Entry, QueueName, TaskName};
+use loopabull_store::StoreError;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Backend, Config};
@@ -117,6 +118,14 @@ impl Queues {
         match self {
             Self::Embedded(queues) => queues.judge_dead_letters(queue, judge).await,
             Self::RabbitMq(queues) => queues.judge_dead_letters(queue, judge).await,
+        }
+    }
+
+    /// Gives the space of settled entries back to the file system, if it is most of the file. A broker does that by itself.
+    pub async fn shrink(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(queues) => queues.shrink().await,
+            Self::RabbitMq(_) => Ok(()),
         }
     }
 

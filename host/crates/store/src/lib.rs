@@ -1,29 +1,44 @@
 //! A SQLite file with one writer thread and group commit.
 //!
-//! This crate chooses the settings of the file: WAL, `synchronous=FULL`, and a busy timeout, because other
-//! processes may also open the file. A change is on disk when its caller gets the result. The crate does not
-//! know the content of the file: the queue and the journal have their own SQL.
+//! This crate chooses the settings of the file: WAL, and a busy timeout, because other processes may also open the
+//! file. A caller says what its change must survive: the end of the machine, then the change is on disk when the caller
+//! gets the result (`synchronous=FULL`); or only that of the process, then it is written and not synced
+//! (`synchronous=NORMAL`; <https://sqlite.org/pragma.html#pragma_synchronous>). The crate does not know the content of
+//! the file: the queue and the journal have their own SQL.
 //!
 //! Callers pass closures to the writer thread. The thread takes all waiting closures, up to `MAX_GROUP`, and
-//! runs them in one transaction. After the commit, it answers each caller. So a hundred publishers share the
-//! cost of one `fsync`.
+//! runs them in one transaction, which is synced if one of them needs it. After the commit, it answers each caller. So a
+//! hundred publishers share the cost of one `fsync`.
+
+mod error;
+mod schema;
+mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-/// Maximum number of changes in one commit.
-const MAX_GROUP: usize = 256;
+pub use crate::error::StoreError;
+pub use crate::schema::Schema;
+use crate::writer::{Change, Run, Survives, in_savepoint};
 
 /// Capacity of the channel to the thread. While the channel is full, callers wait.
 const MAX_WAITING: usize = 4096;
 
 /// Interval at which a caller retries while the channel is full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Number of unused bytes from which a file is shrunk. Fewer are soon used again.
+const MIN_UNUSED: u64 = 8 << 20;
+/// Maximum number of bytes that are copied to shrink a file.
+const MAX_COPIED: u64 = 64 << 20;
+
+/// Maximum number of idle connections for queries.
+const MAX_READERS: usize = 4;
 
 /// Time for which a change waits if another process has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,52 +48,29 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     changes: Option<mpsc::SyncSender<Change>>,
     thread: Option<JoinHandle<()>>,
+    /// Idle connections for queries.
+    readers: Arc<Mutex<Vec<Connection>>>,
     path: PathBuf,
 }
 
-/// The reason why an operation on a store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("cannot open the file `{path}`")]
-    Open { path: PathBuf, source: rusqlite::Error },
-    #[error("the file `{path}` has version {found}, but this program needs version {version}")]
-    Version { path: PathBuf, found: i32, version: i32 },
-    #[error("cannot start the writer thread of the file `{path}`")]
-    Thread { path: PathBuf, source: std::io::Error },
-    #[error("cannot change the file `{path}`")]
-    Change { path: PathBuf, source: rusqlite::Error },
-    #[error("cannot read the file `{path}`")]
-    Read { path: PathBuf, source: rusqlite::Error },
-    #[error("cannot commit to the file `{path}`: {reason}")]
-    Commit { path: PathBuf, reason: String },
-    #[error("the writer thread of the file `{path}` has ended")]
-    Gone { path: PathBuf },
-}
-
-/// A change that waits for the writer thread. The thread calls the change in a transaction, and keeps the
-/// answer until the commit. If the transaction cannot begin, the argument is `None`: the change does not run,
-/// and its caller gets the error.
-type Change = Box<dyn FnOnce(Option<&Connection>) -> Answer + Send>;
-/// Sends the result of a change to the caller. The argument is the result of the commit.
-type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
-
 impl Store {
-    /// Opens a file. If the file has no tables, creates them with the SQL statements in `schema`, and stores
-    /// `version` in the file. A file with another version is refused.
-    pub fn open(path: &Path, schema: &str, version: i32) -> Result<Self, StoreError> {
+    /// Opens a file. Creates its tables, or upgrades a file that an earlier version of this program wrote.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or upgraded, or if a newer version of this program wrote it.
+    pub fn open(path: &Path, schema: Schema) -> Result<Self, StoreError> {
         let cannot = |source| StoreError::Open { path: path.to_owned(), source };
         let connection = connect(path).map_err(cannot)?;
-        let found = initialize(&connection, schema, version).map_err(cannot)?;
-        if found != version {
-            return Err(StoreError::Version { path: path.to_owned(), found, version });
-        }
+        schema::upgrade(&connection, path, schema)?;
         let (changes, waiting) = mpsc::sync_channel(MAX_WAITING);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || run(connection, waiting))
+            .spawn(move || writer::run(connection, waiting))
             .map_err(|source| StoreError::Thread { path: path.to_owned(), source })?;
-        Ok(Self { changes: Some(changes), thread: Some(thread), path: path.to_owned() })
+        let (readers, path) = (Arc::default(), path.to_owned());
+        Ok(Self { changes: Some(changes), thread: Some(thread), readers, path })
     }
 
     /// Runs a change, and returns its result when the change is on disk.
@@ -89,9 +81,28 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.submit(Survives::Machine, change).await
+    }
+
+    /// Does the same as [`Store::change`], but returns when the change is written. The change survives the end of this
+    /// process. If the machine loses power before the next synced change, it may be lost, together with all later
+    /// changes of this kind; the file stays valid.
+    pub async fn change_unsynced<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.submit(Survives::Process, change).await
+    }
+
+    async fn submit<T, F>(&self, survives: Survives, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         let path = self.path.clone();
-        let mut waiting: Change = Box::new(move |connection| {
+        let run: Run = Box::new(move |connection| {
             let result = connection.map(|connection| in_savepoint(connection, change));
             Box::new(move |committed| {
                 let result = match (result, committed) {
@@ -107,6 +118,7 @@ impl Store {
                 drop(sender.send(result));
             })
         });
+        let mut waiting = Change { survives, run };
         let changes = self.changes.as_ref().expect("the sender is taken only by drop");
         loop {
             waiting = match changes.try_send(waiting) {
@@ -119,6 +131,23 @@ impl Store {
         receiver.await.map_err(|_| self.gone())?
     }
 
+    /// Gives the space that the file does not use back to the file system, if most of the file is unused and the rest is
+    /// small. Changes wait meanwhile.
+    pub async fn shrink(&self) -> Result<(), StoreError> {
+        self.read(|connection| {
+            let pragma =
+                |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+            let size = pragma("page_size")?;
+            let (all, unused) = (pragma("page_count")? * size, pragma("freelist_count")? * size);
+            if unused >= MIN_UNUSED && unused >= all / 4 * 3 && all - unused <= MAX_COPIED {
+                // The file itself is truncated by the checkpoint.
+                connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Runs a query on a separate connection. The query sees only committed data. It does not wait for
     /// changes, and changes do not wait for it.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -126,11 +155,23 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let path = self.path.clone();
+        let (path, readers) = (self.path.clone(), Arc::clone(&self.readers));
         let read = move || {
-            let connection = Connection::open(&path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            query(&connection)
+            let idle = lock(&readers).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => {
+                    let connection = Connection::open(&path)?;
+                    connection.busy_timeout(BUSY_TIMEOUT)?;
+                    connection
+                }
+            };
+            let result = query(&connection);
+            let mut idle = lock(&readers);
+            if result.is_ok() && idle.len() < MAX_READERS {
+                idle.push(connection);
+            }
+            result
         };
         let result = tokio::task::spawn_blocking(read).await.map_err(|_| self.gone())?;
         result.map_err(|source| StoreError::Read { path: self.path.clone(), source })
@@ -142,13 +183,17 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Waits until all submitted changes are on disk.
+    /// Waits until all submitted changes are written.
     fn drop(&mut self) {
         drop(self.changes.take());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -160,63 +205,12 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Creates the schema if the file has no tables. Returns the version of the file.
-fn initialize(connection: &Connection, schema: &str, version: i32) -> rusqlite::Result<i32> {
-    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
-    if count("SELECT count(*) FROM sqlite_schema")? == 0 {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {schema}; PRAGMA user_version = {version}; COMMIT"
-        ))?;
-    }
-    count("PRAGMA user_version")
-}
-
-fn run(mut connection: Connection, waiting: mpsc::Receiver<Change>) {
-    let mut answers: Vec<Answer> = Vec::with_capacity(MAX_GROUP);
-    while let Ok(first) = waiting.recv() {
-        // IMMEDIATE takes the write lock at the start. Otherwise a change could read data that another
-        // process changes before the write.
-        let committed = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => {
-                answers.push(first(Some(&transaction)));
-                // If the disk is full, SQLite rolls the transaction back by itself. A later change would then
-                // run without a transaction and be committed at once, although its caller gets an error. So
-                // the group ends there.
-                while answers.len() < MAX_GROUP
-                    && !transaction.is_autocommit()
-                    && let Ok(change) = waiting.try_recv()
-                {
-                    answers.push(change(Some(&transaction)));
-                }
-                transaction.commit().map_err(|error| error.to_string())
-            }
-            Err(error) => {
-                answers.push(first(None));
-                Err(error.to_string())
-            }
-        };
-        for answer in answers.drain(..) {
-            answer(committed.clone());
-        }
-    }
-}
-
-fn in_savepoint<T>(
-    connection: &Connection,
-    change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    connection.execute_batch("SAVEPOINT change")?;
-    let result = change(connection);
-    let end = if result.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
-    connection.execute_batch(end)?;
-    result
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY) STRICT";
+    const SCHEMA: Schema =
+        Schema { oldest: 1, steps: &["CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT"] };
 
     fn insert(n: i64) -> impl FnOnce(&Connection) -> rusqlite::Result<usize> {
         move |connection| connection.execute("INSERT INTO t VALUES (?1)", [n])
@@ -230,19 +224,19 @@ mod tests {
     async fn confirmed_changes_survive_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        let store = Store::open(&path, SCHEMA, 1).unwrap();
+        let store = Store::open(&path, SCHEMA).unwrap();
         for n in 0..1000 {
             store.change(insert(n)).await.unwrap();
         }
         drop(store);
-        let store = Store::open(&path, SCHEMA, 1).unwrap();
+        let store = Store::open(&path, SCHEMA).unwrap();
         assert_eq!(store.change(count).await.unwrap(), 1000);
     }
 
     #[tokio::test]
     async fn a_failed_change_is_rolled_back_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("a.db"), SCHEMA, 1).unwrap();
+        let store = Store::open(&folder.path().join("a.db"), SCHEMA).unwrap();
         let twice = |connection: &Connection| {
             insert(2)(connection)?;
             insert(1)(connection)
@@ -254,12 +248,82 @@ mod tests {
         assert_eq!(store.change(count).await.unwrap(), 2);
     }
 
+    /// Another process sees what was written, so it survives the end of this process.
+    #[tokio::test]
+    async fn a_change_is_synced_only_if_it_must_survive_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let store = Store::open(&path, SCHEMA).unwrap();
+        let level = |n| {
+            move |connection: &Connection| {
+                insert(n)(connection)?;
+                connection.pragma_query_value(None, "synchronous", |row| row.get::<_, u8>(0))
+            }
+        };
+        for n in [0, 10] {
+            assert_eq!(store.change(level(n)).await.unwrap(), 2);
+            assert_eq!(store.change_unsynced(level(n + 1)).await.unwrap(), 1);
+            // In a group of both kinds, all are synced.
+            let both =
+                tokio::join!(store.change_unsynced(level(n + 2)), store.change(level(n + 3)),);
+            assert_eq!(both.1.unwrap(), 2);
+            both.0.unwrap();
+        }
+        assert_eq!(count(&Connection::open(&path).unwrap()).unwrap(), 8);
+        let twice = store.change_unsynced(level(0)).await;
+        assert!(matches!(twice, Err(StoreError::Change { .. })));
+    }
+
+    #[tokio::test]
+    async fn queries_reuse_their_connections_and_see_each_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("a.db"), SCHEMA).unwrap();
+        for n in 0..10 {
+            store.change(insert(n)).await.unwrap();
+            assert_eq!(store.read(count).await.unwrap(), n + 1);
+        }
+        assert_eq!(lock(&store.readers).len(), 1);
+        let failed = store.read(|connection| connection.execute("nonsense", [])).await;
+        assert!(failed.is_err() && lock(&store.readers).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_shrinks_if_most_of_it_is_unused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let tables = Schema { oldest: 1, steps: &["CREATE TABLE b (bytes BLOB)"] };
+        let store = Store::open(&path, tables).unwrap();
+        let fill = |connection: &Connection| {
+            let sql =
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+                       INSERT INTO b SELECT zeroblob(3000) FROM n";
+            connection.execute(sql, [])
+        };
+        store.change(fill).await.unwrap();
+        let pages = |connection: &Connection| {
+            connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))
+        };
+        for (delete, is_small) in [
+            ("DELETE FROM b WHERE rowid <= 2000", false),
+            ("DELETE FROM b WHERE rowid > 2008", true),
+        ] {
+            store.change(|connection| connection.execute(delete, [])).await.unwrap();
+            store.shrink().await.unwrap();
+            assert_eq!(store.read(pages).await.unwrap() < 50, is_small, "{delete}");
+            let size = std::fs::metadata(&path).unwrap().len();
+            assert_eq!(size < 200_000, is_small, "{size} bytes after {delete}");
+        }
+        let rows = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM b", [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.change(rows).await.unwrap(), 8);
+    }
+
     #[tokio::test]
     async fn two_stores_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        let stores =
-            [Store::open(&path, SCHEMA, 1).unwrap(), Store::open(&path, SCHEMA, 1).unwrap()];
+        let stores = [Store::open(&path, SCHEMA).unwrap(), Store::open(&path, SCHEMA).unwrap()];
         for n in 0..100 {
             stores[n as usize % 2].change(insert(n)).await.unwrap();
         }
@@ -272,7 +336,7 @@ mod tests {
     async fn a_file_truncated_at_any_byte_of_its_last_transaction_opens_again() {
         let folder = tempfile::tempdir().unwrap();
         let (path, log) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
-        let store = Store::open(&path, SCHEMA, 1).unwrap();
+        let store = Store::open(&path, SCHEMA).unwrap();
         for n in 0..10 {
             store.change(insert(n)).await.unwrap();
         }
@@ -285,7 +349,7 @@ mod tests {
             std::fs::write(&copy, &main).unwrap();
             std::fs::write(copy.with_extension("db-wal"), &log[..length]).unwrap();
             let connection = connect(&copy).unwrap();
-            assert_eq!(initialize(&connection, SCHEMA, 1).unwrap(), 1);
+            schema::upgrade(&connection, &copy, SCHEMA).unwrap();
             insert(11)(&connection).unwrap();
             let rows = count(&connection).unwrap();
             drop(connection);
@@ -300,20 +364,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.db");
-        drop(Store::open(&path, SCHEMA, 1).unwrap());
-        let error = Store::open(&path, SCHEMA, 2).unwrap_err().to_string();
-        assert!(error.ends_with("has version 1, but this program needs version 2"), "{error}");
-    }
-
-    #[test]
     fn a_file_that_is_not_a_database_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         std::fs::write(&path, "not a database, but long enough to look at ".repeat(30)).unwrap();
-        let error = Store::open(&path, SCHEMA, 1).unwrap_err().to_string();
+        let error = Store::open(&path, SCHEMA).unwrap_err().to_string();
         assert_eq!(error, format!("cannot open the file `{}`", path.display()));
     }
 }

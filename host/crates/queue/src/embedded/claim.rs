@@ -1,6 +1,8 @@
 //! A claim: the row of an entry that was delivered and is not settled yet.
 //!
-//! To settle the delivery, the claim changes or deletes the row.
+//! To settle the delivery, the claim changes or deletes the row. That survives the end of the process. If the machine
+//! loses power, the entry may be delivered again, as with a broker that did not get the acknowledgement: whoever settles
+//! has recorded the run before, and recognises the entry.
 
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ impl Claim {
         let settlement = settlement.clone();
         let settle =
             move |connection: &Connection| rows::settle(connection, row, attempts, &settlement);
-        let changed = self.store.change(settle).await?;
+        let changed = self.store.change_unsynced(settle).await?;
         self.published.notify_one();
         if changed == 1 {
             Ok(())

@@ -3,17 +3,17 @@
 //! The crate `loopabull-store` runs these functions. It runs functions that change rows in a transaction.
 
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
+use loopabull_store::Schema;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::clock::{now_ms, steady_ms};
 use crate::dead_letter::{self, DeadLetter, DeathRecord, Verdict};
 use crate::delivered::{DELIVERY_LIMIT, DeliveredEntry};
 
-/// Version of the schema. A change that makes older files unusable must raise the version.
-pub(super) const VERSION: i32 = 3;
+pub(super) const SCHEMA: Schema = Schema { oldest: 3, steps: &[TABLES] };
 
-pub(super) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS entries (
+const TABLES: &str = "
+    CREATE TABLE entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         queue TEXT NOT NULL,
         entry TEXT NOT NULL UNIQUE,
@@ -30,12 +30,12 @@ pub(super) const SCHEMA: &str = "
         history TEXT NOT NULL DEFAULT '[]',   -- its earlier deaths, as JSON
         message TEXT NOT NULL                 -- the last column, so that the others are close together
     ) STRICT;
-    CREATE INDEX IF NOT EXISTS new ON entries (queue, due_ms, id)
+    CREATE INDEX new ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms = queued_ms;
-    CREATE INDEX IF NOT EXISTS retries ON entries (queue, due_ms, id)
+    CREATE INDEX retries ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms <> queued_ms;
-    CREATE INDEX IF NOT EXISTS held ON entries (queue, task, due_ms, id) WHERE state = 'held';
-    CREATE INDEX IF NOT EXISTS by_state ON entries (queue, state, queued_ms);";
+    CREATE INDEX held ON entries (queue, task, due_ms, id) WHERE state = 'held';
+    CREATE INDEX by_state ON entries (queue, state, queued_ms);";
 
 /// Selects the retry that has been due for the longest time. The query names its index. Without the name, SQLite
 /// would use the index `by_state` and sort all waiting entries for each claim.
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_delay_begins_again_if_the_clock_was_set_back() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(SCHEMA).unwrap();
+        connection.execute_batch(TABLES).unwrap();
         let later = steady_ms() + 2 * 24 * 3600 * 1000;
         let insert = "INSERT INTO entries (queue, entry, task, state, message, queued_ms, due_ms, delayed_ms)
             VALUES ('q', ?1, 't', 'waiting', '', ?2, ?2 + ?3, ?2)";
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_claim_does_not_sort_the_waiting_entries() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(SCHEMA).unwrap();
+        connection.execute_batch(TABLES).unwrap();
         let check = |sql: &str, parameters: &[&str], expected: &str| {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let parameters = rusqlite::params_from_iter(parameters);
