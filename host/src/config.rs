@@ -109,7 +109,7 @@ pub enum Role {
     Work,
 }
 
-/// How long the runs of this host are kept. Runs of the last hour are always kept.
+/// How long the runs of this host are kept. Runs that ended in the last hour are always kept.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {

@@ -111,10 +111,9 @@ impl DaemonError {
                 "create the directory, or name another one with `--tasks` or `--playbooks`"
                     .to_owned(),
             ),
-            Self::Journal(StoreError::Newer { .. }) => Some(
-                "start that version, or restore the state directory from before its start"
-                    .to_owned(),
-            ),
+            Self::Journal(StoreError::Newer { .. }) => {
+                Some("start that version again; the files are unchanged".to_owned())
+            }
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }

@@ -112,6 +112,11 @@ impl Journal {
         Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA)? })
     }
 
+    /// Opens the journal in a state directory to read it.
+    pub fn open_to_read(state: &Path) -> Result<Self, StoreError> {
+        Ok(Self { store: Store::open_to_read(&state.join("journal.db"), SCHEMA)? })
+    }
+
     /// Records a run with its effects. Returns the recorded run once it is on disk.
     ///
     /// If another run changed the state that this run had read, or if the state would exceed its

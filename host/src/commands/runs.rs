@@ -196,7 +196,7 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
 
 fn open(state: &Path) -> Result<Journal, Failure> {
     if state.join("journal.db").exists() {
-        return Ok(Journal::open(state)?);
+        return Ok(Journal::open_to_read(state)?);
     }
     let error = anyhow!("`{}` contains no journal", state.display());
     Err(Failure::with_hint(error, "name the daemon's state directory with `--state`"))

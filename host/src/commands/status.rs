@@ -84,7 +84,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
         ))?;
     }
     if config.state.join("journal.db").exists() {
-        let journal = Journal::open(&config.state)?;
+        let journal = Journal::open_to_read(&config.state)?;
         let counts = block_on(journal.count())??;
         let text: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
         print(&format!(

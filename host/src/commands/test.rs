@@ -52,7 +52,7 @@ pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
     state_dir::restrict(config)?;
     let journal = match config.state.join("journal.db").exists() {
-        true => Some(Arc::new(Journal::open(&config.state)?)),
+        true => Some(Arc::new(Journal::open_to_read(&config.state)?)),
         false => None,
     };
     let components = Arc::new(ComponentRunner::new(&config.components(1)?)?);

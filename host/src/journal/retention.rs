@@ -1,17 +1,17 @@
 //! Deletes old runs from the journal, a few at a time, so that workers wait only for moments.
 //!
-//! The journal recognises an entry that already had its run, if its delivery was not settled. So no run is deleted while
-//! an attempt of its entry is in progress or while messages of it wait in the outbox, and none that is younger than
-//! [`MIN_AGE`].
+//! The journal recognises an entry that already had its run, if its delivery was not settled. So no run is deleted that
+//! ended in the last hour ([`MIN_AGE`]), or while a later attempt of its entry is in progress or its messages wait in the
+//! outbox.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 /// The number of runs that are deleted in one change.
-const STEP: u32 = 200;
-/// The age below which no run is deleted, even if the journal is too large. A delivery is redelivered long before, if it
-/// was not settled.
+const STEP: u32 = 50;
+/// The time since the end of a run in which it is not deleted, even if the journal is too large. A delivery that was not
+/// settled comes back before, unless its host or its broker is away.
 const MIN_AGE: Duration = Duration::from_hours(1);
 
 /// How long runs are kept.
@@ -35,33 +35,31 @@ pub(super) fn delete_some(
         let age = i64::try_from(age.max(MIN_AGE).as_millis()).unwrap_or(i64::MAX);
         now_ms.saturating_sub(age)
     };
-    let (successful, all) = ("outcome_name = 'success' AND", "");
-    for (which, age) in [(successful, retention.keep), (all, retention.keep_failed)] {
-        let deleted = delete(connection, which, before(age))?;
+    let mut deletions = vec![
+        // Each condition is a range of the index `runs_of_outcome`.
+        ("outcome_name = 'success'", "", retention.keep),
+        ("outcome_name < 'success'", "", retention.keep_failed),
+        ("outcome_name > 'success'", "", retention.keep_failed),
+    ];
+    if size(connection)? > retention.max_size {
+        deletions.push(("outcome_name = 'success'", "ORDER BY started_at_ms", MIN_AGE));
+        deletions.push(("true", "ORDER BY started_at_ms", MIN_AGE));
+    }
+    for (which, order, age) in deletions {
+        let sql = format!(
+            "DELETE FROM runs WHERE id IN (
+                 SELECT id FROM runs
+                 WHERE {which} AND started_at_ms < ?1 AND started_at_ms + duration_us / 1000 < ?1
+                     AND entry NOT IN (SELECT entry FROM starts)
+                     AND entry NOT IN (SELECT entry FROM outbox)
+                 {order} LIMIT ?2)"
+        );
+        let deleted = connection.prepare_cached(&sql)?.execute(params![before(age), STEP])?;
         if deleted > 0 {
             return Ok(deleted);
         }
     }
-    if size(connection)? > retention.max_size {
-        for which in [successful, all] {
-            let deleted = delete(connection, which, before(MIN_AGE))?;
-            if deleted > 0 {
-                return Ok(deleted);
-            }
-        }
-    }
     Ok(0)
-}
-
-/// Deletes the oldest runs that began before a time.
-fn delete(connection: &Connection, which: &str, before_ms: i64) -> rusqlite::Result<usize> {
-    let sql = format!(
-        "DELETE FROM runs WHERE id IN (
-             SELECT id FROM runs WHERE {which} started_at_ms < ?1
-                 AND entry NOT IN (SELECT entry FROM starts) AND entry NOT IN (SELECT entry FROM outbox)
-             ORDER BY started_at_ms LIMIT ?2)"
-    );
-    connection.prepare_cached(&sql)?.execute(params![before_ms, STEP])
 }
 
 /// Returns the number of bytes that the content of the file takes.

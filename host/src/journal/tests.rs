@@ -319,6 +319,11 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
         ids.sort();
         ids
     };
+    let longer = Retention { keep: hours(100), keep_failed: hours(100), max_size: u64::MAX };
+    assert_eq!(delete(longer).await.len(), 7);
+    let long = Retention { keep: hours(100), ..retention };
+    let left = delete(long).await;
+    assert_eq!(left, ["in-progress", "new", "old", "old-failed", "recent", "unsent"]);
     let left = delete(retention).await;
     assert_eq!(left, ["in-progress", "new", "old-failed", "recent", "unsent"]);
     retention.max_size = 1;

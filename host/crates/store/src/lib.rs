@@ -37,6 +37,8 @@ const MIN_UNUSED: u64 = 8 << 20;
 /// Maximum number of bytes that are copied to shrink a file.
 const MAX_COPIED: u64 = 64 << 20;
 
+/// Time for which the truncation of a file waits for queries. Otherwise a later checkpoint truncates the file.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Maximum number of idle connections for queries.
 const MAX_READERS: usize = 4;
 
@@ -63,6 +65,22 @@ impl Store {
         let cannot = |source| StoreError::Open { path: path.to_owned(), source };
         let connection = connect(path).map_err(cannot)?;
         schema::upgrade(&connection, path, schema)?;
+        Self::start(path, connection)
+    }
+
+    /// Opens a file to read it. Does not upgrade it, since a daemon of the version that wrote it may still run.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened, or if its version is unknown.
+    pub fn open_to_read(path: &Path, schema: Schema) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Open { path: path.to_owned(), source };
+        let connection = connect(path).map_err(cannot)?;
+        schema::check(&connection, path, schema)?;
+        Self::start(path, connection)
+    }
+
+    fn start(path: &Path, connection: Connection) -> Result<Self, StoreError> {
         let (changes, waiting) = mpsc::sync_channel(MAX_WAITING);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let thread = std::thread::Builder::new()
@@ -141,7 +159,11 @@ impl Store {
             let (all, unused) = (pragma("page_count")? * size, pragma("freelist_count")? * size);
             if unused >= MIN_UNUSED && unused >= all / 4 * 3 && all - unused <= MAX_COPIED {
                 // The file itself is truncated by the checkpoint.
-                connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
+                connection.execute_batch("VACUUM")?;
+                // The checkpoint keeps writers waiting while a query is in progress.
+                connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
+                connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+                connection.busy_timeout(BUSY_TIMEOUT)?;
             }
             Ok(())
         })

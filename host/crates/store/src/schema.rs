@@ -25,29 +25,45 @@ impl Schema {
     }
 }
 
+/// Fails if this program cannot read a file. A file without tables can be read.
+pub(crate) fn check(
+    connection: &Connection,
+    path: &Path,
+    schema: Schema,
+) -> Result<(), StoreError> {
+    let found = version(connection)
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })?
+        .unwrap_or_else(|| schema.version());
+    let (path, oldest, known) = (path.to_owned(), schema.oldest, schema.version());
+    match found {
+        found if found > known => Err(StoreError::Newer { path, found, known }),
+        found if found < oldest => Err(StoreError::TooOld { path, found, oldest }),
+        _ => Ok(()),
+    }
+}
+
 /// Carries out the steps that a file lacks, each in a transaction.
 pub(crate) fn upgrade(
     connection: &Connection,
     path: &Path,
     schema: Schema,
 ) -> Result<(), StoreError> {
-    let cannot = |source| StoreError::Open { path: path.to_owned(), source };
     loop {
-        let path = path.to_owned();
-        let (oldest, known) = (schema.oldest, schema.version());
-        let to = match version(connection).map_err(cannot)? {
-            None => oldest,
-            Some(found) if found == known => return Ok(()),
-            Some(found) if found > known => return Err(StoreError::Newer { path, found, known }),
-            Some(found) if found < oldest => {
-                return Err(StoreError::TooOld { path, found, oldest });
+        check(connection, path, schema)?;
+        let found = version(connection)
+            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let to = match found {
+            None => schema.oldest,
+            Some(found) if found == schema.version() => return Ok(()),
+            Some(found) => {
+                tracing::info!("upgrading the file `{}` to version {}", path.display(), found + 1);
+                found + 1
             }
-            Some(found) => found + 1,
         };
-        let step = usize::try_from(to - oldest).ok().and_then(|step| schema.steps.get(step));
-        let step = step.copied().unwrap_or_default();
+        let step = usize::try_from(to - schema.oldest).ok();
+        let step = step.and_then(|step| schema.steps.get(step)).copied().unwrap_or_default();
         take_step(connection, step, to).map_err(|source| StoreError::Upgrade {
-            path,
+            path: path.to_owned(),
             to,
             source,
         })?;
