@@ -228,6 +228,8 @@ fn poison_messages_do_not_affect_good_messages() {
             assert_eq!(host.command(&next).status().unwrap().code(), None);
         }
         let daemon = auditor.start(&host, &[]);
+        // RabbitMQ may not have taken back yet what the killed daemon had received.
+        auditor.wait_until_done(&host, 101);
         daemon.wait_until_idle();
         let oracle = auditor.oracle(&host);
         let verdict = oracle.check(2);
