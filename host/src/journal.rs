@@ -25,10 +25,10 @@ pub use record::{Begun, Filter, Record};
 pub use retention::Retention;
 use rows::{checked, read};
 
-const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, INDEX_OF_TASKS] };
+const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, LIST_INDEXES] };
 
-/// Lists of the runs of a task or with an outcome sorted all runs.
-const INDEX_OF_TASKS: &str = "
+/// Without these indexes, a list of the runs of a task or with an outcome reads and sorts all runs.
+const LIST_INDEXES: &str = "
     CREATE INDEX runs_of_task ON runs (task, started_at_ms);
     CREATE INDEX runs_of_outcome ON runs (outcome_name, started_at_ms);";
 

@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// What a process did to a file.
+/// An operation of a process on a file, or the confirmation of a message.
 enum Event {
     Write {
         file: PathBuf,

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Access;
 
-/// A file or directory that a failed playbook named, and that its grants do not include.
+/// A file or directory that the error of a failed playbook names, and that the playbook could not use.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct DeniedFile {
-    /// Absolute path on this machine, without links.
+    /// Absolute path, as the error names it. Nobody has looked whether the file exists.
     pub path: String,
     /// The access that a grant must give. With [`Access::ReadWrite`], the file can be read already.
     pub access: Access,

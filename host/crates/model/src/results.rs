@@ -93,7 +93,7 @@ pub struct PlaybookReport {
     /// TCP ports to which the playbook tried to connect and which are not granted.
     #[serde(default)]
     pub denied_ports: Vec<u16>,
-    /// Files that the failed playbook named and that are not granted.
+    /// Files that the error of a failed playbook names and that are not granted.
     #[serde(default)]
     pub denied_files: Vec<DeniedFile>,
     /// Reason for a cold start; `None` if the run was started from a process that had already imported

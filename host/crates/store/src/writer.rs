@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 /// Maximum number of changes in one commit.
 const MAX_GROUP: usize = 256;
 
-/// What a change must survive.
+/// The event that a change must survive: the end of this process, or that of the machine.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Survives {
     Process,

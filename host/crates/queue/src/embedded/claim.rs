@@ -1,8 +1,8 @@
 //! A claim: the row of an entry that was delivered and is not settled yet.
 //!
-//! To settle the delivery, the claim changes or deletes the row. That survives the end of the process. If the machine
-//! loses power, the entry may be delivered again, as with a broker that did not get the acknowledgement: whoever settles
-//! has recorded the run before, and recognises the entry.
+//! To settle the delivery, the claim changes or deletes the row. The change survives the end of the process. If the
+//! machine loses power, the entry may be delivered again, as by a broker that did not get the acknowledgement. The host
+//! has recorded the run before it settles, so it recognises the entry.
 
 use std::sync::Arc;
 
