@@ -271,6 +271,26 @@ fn idle_connections_do_not_stop_runs_or_the_port() {
     daemon.stop();
 }
 
+/// Clients that need some time for their request use up all descriptors: none of them is closed for another one.
+#[test]
+fn new_connections_are_not_closed_if_no_descriptor_is_left() {
+    let host = host();
+    let daemon = host.start(&[]);
+    leave_no_descriptors(&daemon);
+    for _ in 0..5 {
+        let clients: Vec<_> =
+            (0..14).map(|_| TcpStream::connect(daemon.address()).unwrap()).collect();
+        std::thread::sleep(Duration::from_millis(150));
+        for mut client in clients {
+            client.write_all(b"GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut response = String::new();
+            client.read_to_string(&mut response).unwrap();
+            assert!(response.starts_with("HTTP/1.0 200 OK"), "{response:?}");
+        }
+    }
+    daemon.stop();
+}
+
 /// Clients that send requests and read no response are as idle as those that send none.
 #[test]
 fn clients_that_read_nothing_do_not_stop_the_port() {

@@ -9,20 +9,20 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Maximum number of connections. A further connection closes the oldest one without a request in
-/// progress.
+/// Maximum number of connections. A further connection closes the oldest idle one.
 const MAX_CONNECTIONS: usize = 64;
 /// Number of file descriptors in reserve. Each one lets one connection in while no other is left.
 const RESERVE: usize = 4;
@@ -34,7 +34,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for the last response of a connection.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before idle connections are looked for again, if all connections have a request in progress.
+/// Time that a new connection has for its first request before it counts as idle.
+const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
+/// Pause before idle connections are looked for again, if no connection is idle.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,6 +65,7 @@ struct Connections {
 
 /// A connected client.
 struct Client {
+    accepted_at: Instant,
     /// Cancelled to close the connection, and when the connection has ended.
     close: CancellationToken,
     is_busy: Arc<AtomicBool>,
@@ -75,7 +78,10 @@ impl Connections {
         loop {
             self.refill();
             let mut accepted = listener.accept().await;
-            while accepted.as_ref().is_err_and(lacks_descriptors) && self.reserve.pop().is_some() {
+            while accepted.as_ref().is_err_and(lacks_descriptors)
+                && is_waited_at(listener)
+                && self.reserve.pop().is_some()
+            {
                 // The closed descriptor is free for the next attempt.
                 accepted = listener.accept().await;
             }
@@ -86,7 +92,7 @@ impl Connections {
                 }
                 Err(error) => {
                     tracing::debug!("cannot accept a connection on the operator's port: {error}");
-                    if lacks_descriptors(&error) {
+                    if lacks_descriptors(&error) && is_waited_at(listener) {
                         self.forget_closed();
                         self.close_oldest();
                     }
@@ -114,10 +120,13 @@ impl Connections {
         self.clients.retain(|client| !client.close.is_cancelled());
     }
 
-    /// Closes the oldest connection without a request in progress, if there is one. A request in progress
-    /// takes a few seconds at most.
+    /// Closes the oldest idle connection, if there is one: it is not new, and has no request in progress. A request
+    /// in progress takes a few seconds at most.
     fn close_oldest(&self) {
-        let is_idle = |client: &&Client| !client.is_busy.load(Ordering::Relaxed);
+        let is_idle = |client: &&Client| {
+            !client.is_busy.load(Ordering::Relaxed)
+                && client.accepted_at.elapsed() >= FIRST_REQUEST_TIME
+        };
         if let Some(client) = self.clients.iter().find(is_idle) {
             client.close.cancel();
         }
@@ -133,7 +142,11 @@ impl Connections {
 
     fn spawn(&mut self, stream: TcpStream, router: Router, stop: CancellationToken) {
         let (close, is_busy) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-        self.clients.push_back(Client { close: close.clone(), is_busy: Arc::clone(&is_busy) });
+        self.clients.push_back(Client {
+            accepted_at: Instant::now(),
+            close: close.clone(),
+            is_busy: Arc::clone(&is_busy),
+        });
         self.tasks.spawn(async move {
             let _end = close.clone().drop_guard();
             tokio::select! {
@@ -146,6 +159,14 @@ impl Connections {
 
 fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Returns whether a client waits to be accepted. Without a free descriptor accept(2) fails with `EMFILE` whether one
+/// waits or not.
+fn is_waited_at(listener: &TcpListener) -> bool {
+    let mut events = [PollFd::new(listener, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut events, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 async fn serve_connection(
