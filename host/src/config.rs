@@ -7,6 +7,7 @@
 
 mod error;
 mod ingest;
+mod queues;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,12 +19,13 @@ use loopabull_egress::{EgressLimits, TlsRoots, TlsRootsError};
 use loopabull_fedora_messaging::BusConfig;
 use loopabull_model::{Ceiling, QueueName, Start, Task, escape_harmful};
 use loopabull_playbook::Settings;
-use loopabull_queue::{Backend, QueueConfig, RabbitMqConfig};
+use loopabull_queue::{Backend, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::Deserialize;
 
 pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
+pub use crate::config::queues::{NamedQueue, StaffedQueue};
 
 /// Default address of the operator's port.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8480);
@@ -51,8 +53,10 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// URL of RabbitMQ. Default: no RabbitMQ; the queue is embedded in the state directory.
     pub amqp_url: Option<String>,
-    /// Prefetch limit of each worker's consumer on RabbitMQ.
-    pub prefetch: u16,
+    /// Maximum number of messages of the default queue that one worker has received and not settled. The worker runs one of them; it
+    /// records and settles others meanwhile. Default: 1 for a queue with playbooks. For a queue whose tasks are components, as many
+    /// as need at most ten minutes if each one takes its whole `timeout`, and at most 64.
+    pub prefetch: Option<u16>,
     /// URL of RabbitMQ's management API, `http://user:password@host:15672`. The daemon reads the
     /// acknowledgement timeouts there.
     pub management_url: Option<String>,
@@ -123,26 +127,6 @@ pub struct Journal {
     pub max_size: ByteSize,
 }
 
-/// A queue other than `workers`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NamedQueue {
-    /// Number of workers for the queue. With one worker, this host processes the messages of the
-    /// queue one at a time.
-    pub workers: u32,
-    /// Whether all hosts together process the messages of the queue one at a time. Only one worker
-    /// consumes the queue. If the connection of that worker ends, a worker of another host takes
-    /// over.
-    pub exclusive_order: bool,
-}
-
-/// A queue and the number of its workers.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StaffedQueue {
-    pub config: QueueConfig,
-    pub workers: u32,
-}
-
 /// Settings of playbooks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -209,12 +193,19 @@ impl Config {
             return Err(ConfigError::AllowedHost { name: escape_harmful(name) });
         }
         // In AMQP, a prefetch of 0 means that there is no limit. So 0 is not allowed.
-        let own = [("workers", self.workers), ("prefetch", self.prefetch.into())];
-        let own = own.map(|(key, value)| (key.to_owned(), value));
-        let named =
-            self.queues.iter().map(|(n, queue)| (format!("queues.{n}.workers"), queue.workers));
+        let prefetch = |limit: Option<u16>| limit.map(u32::from);
+        let own = [
+            ("workers".to_owned(), Some(self.workers)),
+            ("prefetch".to_owned(), prefetch(self.prefetch)),
+        ];
+        let named = self.queues.iter().flat_map(|(name, queue)| {
+            [
+                (format!("queues.{name}.workers"), Some(queue.workers)),
+                (format!("queues.{name}.prefetch"), prefetch(queue.prefetch)),
+            ]
+        });
         for (key, value) in own.into_iter().chain(named) {
-            if !(1..=1000).contains(&value) {
+            if let Some(value) = value.filter(|value| !(1..=1000).contains(value)) {
                 return Err(ConfigError::Range { key, value });
             }
         }
@@ -273,24 +264,24 @@ impl Config {
         &self,
         tasks: impl IntoIterator<Item = &'a Task>,
     ) -> Vec<StaffedQueue> {
-        let mut named = self.queues.clone();
-        let mut tasks_of = BTreeMap::<_, Vec<_>>::new();
-        for task in tasks {
-            let queue = &task.manifest.queue;
-            named.entry(queue.clone()).or_default();
-            tasks_of.entry(queue.clone()).or_default().push(task.name.clone());
-        }
-        named.remove(&QueueName::default());
-        let mut new = |name: QueueName| QueueConfig {
-            tasks: tasks_of.remove(&name).unwrap_or_default(),
-            ..QueueConfig::new(name)
+        let Self { workers, prefetch, .. } = *self;
+        let default = NamedQueue { workers, exclusive_order: false, prefetch };
+        queues::staff(default, self.queues.clone(), tasks)
+    }
+
+    /// Returns the backend of the queues, and the settings of each queue.
+    pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
+        let backend = match &self.amqp_url {
+            Some(url) => Backend::RabbitMq(RabbitMqConfig {
+                idle_limit: RabbitMqConfig::IDLE_LIMIT,
+                url: url.clone(),
+                management: self.management_url.clone(),
+                ack_timeout: self.consumer_timeout,
+            }),
+            None => Backend::Embedded { file: self.state.join("queue.db") },
         };
-        let first = StaffedQueue { config: new(QueueName::default()), workers: self.workers };
-        let others = named.into_iter().map(|(name, queue)| StaffedQueue {
-            config: QueueConfig { exclusive_order: queue.exclusive_order, ..new(name) },
-            workers: queue.workers,
-        });
-        std::iter::once(first).chain(others).collect()
+        let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
+        loopabull_queue::Config { backend, queues }
     }
 
     /// Returns the settings of the component runner, for at most `instances` concurrent instances.
@@ -320,22 +311,6 @@ impl Config {
             ..Settings::new(self.state.clone(), runs)
         }
     }
-
-    /// Returns the backend of the queues, and the settings of each queue.
-    pub fn queues<'a>(&self, tasks: impl IntoIterator<Item = &'a Task>) -> loopabull_queue::Config {
-        let backend = match &self.amqp_url {
-            Some(url) => Backend::RabbitMq(RabbitMqConfig {
-                idle_limit: RabbitMqConfig::IDLE_LIMIT,
-                url: url.clone(),
-                prefetch: self.prefetch,
-                management: self.management_url.clone(),
-                ack_timeout: self.consumer_timeout,
-            }),
-            None => Backend::Embedded { file: self.state.join("queue.db") },
-        };
-        let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
-        loopabull_queue::Config { backend, queues }
-    }
 }
 
 impl Default for Config {
@@ -350,7 +325,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN,
             allowed_hosts: Vec::new(),
             amqp_url: None,
-            prefetch: 1,
+            prefetch: None,
             management_url: None,
             consumer_timeout: None,
             ignore_consumer_timeout: false,
@@ -377,33 +352,9 @@ impl Default for Journal {
     }
 }
 
-impl Default for NamedQueue {
-    fn default() -> Self {
-        Self { workers: 1, exclusive_order: false }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_queue_that_only_a_manifest_names_has_one_worker() {
-        let config: Config = toml::from_str("[queues.fast]\nworkers = 3").unwrap();
-        let task = |queue: &str| Task {
-            name: queue.try_into().unwrap(),
-            kind: loopabull_model::TaskKind::Playbook,
-            manifest: loopabull_model::Manifest {
-                queue: queue.try_into().unwrap(),
-                ..Default::default()
-            },
-        };
-        let tasks = [task("slow"), task("workers"), task("fast")];
-        let queues = config.staffed_queues(&tasks);
-        let found: Vec<_> =
-            queues.iter().map(|queue| (queue.config.name.as_str(), queue.workers)).collect();
-        assert_eq!(found, [("workers", 5), ("fast", 3), ("slow", 1)]);
-    }
 
     #[test]
     fn a_queue_with_exclusive_order_has_at_most_one_worker() {

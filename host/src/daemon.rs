@@ -45,6 +45,7 @@ use crate::work::ack_timeout::{self, TimeoutTooLong};
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
+use crate::work::starts::{StartError, Starts};
 use crate::work::unknown_tasks::UnknownTasks;
 use crate::work::workers;
 use loopabull_playbook::{PlaybookError, Playbooks};
@@ -80,6 +81,8 @@ pub(crate) enum DaemonError {
     Directory { folder: PathBuf, reason: String },
     #[error("cannot open the journal")]
     Journal(#[source] StoreError),
+    #[error(transparent)]
+    Starts(StartError),
     #[error("cannot open the stored pauses")]
     Pauses(#[source] StoreError),
     #[error("cannot open the queues")]
@@ -285,6 +288,7 @@ async fn open(
     shutdown: Shutdown,
 ) -> Result<Shared, DaemonError> {
     let journal = Arc::new(Journal::open(&config.state).map_err(DaemonError::Journal)?);
+    let starts = Starts::open(Arc::clone(&journal), &config.state).map_err(DaemonError::Starts)?;
     let pauses = Arc::new(Pauses::open(&config.state).map_err(DaemonError::Pauses)?);
     pauses.refresh().await.map_err(DaemonError::Pauses)?;
     // The pause of a worker ends with its daemon. So the pauses of workers that earlier daemons
@@ -320,6 +324,7 @@ async fn open(
         queues: Arc::new(queues),
         runner,
         journal,
+        starts: Arc::new(starts),
         pauses,
         health,
         activity: Arc::default(),

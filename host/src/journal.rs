@@ -5,9 +5,10 @@
 //! stored in the outbox, a table of the journal, until they are published.
 //!
 //! A run is recorded before its delivery is settled. If the daemon crashes in between, the entry is
-//! redelivered, and the journal recognizes it. Workers call the journal before and after each run.
+//! redelivered, and the journal recognizes it. Workers ask the journal before each run, and record the run after it.
 //! Only this module and its children contain SQL for runs.
 
+mod crash_counts;
 mod effects;
 mod record;
 mod retention;
@@ -16,16 +17,63 @@ mod rows;
 use std::path::Path;
 use std::sync::Arc;
 
-use loopabull_model::{EntryId, Message, Run, RunId, TaskName};
+use loopabull_model::{EntryId, Message, Outcome, Run, RunId, TaskName};
 use loopabull_store::{Schema, Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub use record::{Begun, Filter, Record};
+pub use record::{CrashCounts, Crashed, Cut, Ended, Filter, Record};
 pub use retention::Retention;
-use rows::{checked, read};
+use rows::read;
 
-const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, LIST_INDEXES] };
+const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, LIST_INDEXES, ROWS_BY_TIME] };
+
+/// Runs are stored in the order of their time, so that new ones are next to each other and a message of a kilobyte takes no
+/// page of its own. The crash of the last daemon of the earlier version is counted for its entries.
+const ROWS_BY_TIME: &str = "
+    ALTER TABLE runs RENAME TO earlier_runs;
+    CREATE TABLE runs (
+        id TEXT NOT NULL UNIQUE,
+        entry TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        task TEXT NOT NULL,
+        kind TEXT NOT NULL,             -- JSON
+        attempt INTEGER NOT NULL,
+        worker INTEGER NOT NULL,
+        started_at_ms INTEGER NOT NULL,
+        duration_us INTEGER NOT NULL,
+        outcome_name TEXT NOT NULL,
+        outcome TEXT NOT NULL,          -- JSON, as the seven below
+        output TEXT NOT NULL,
+        notes TEXT NOT NULL,
+        grants TEXT NOT NULL,
+        usage TEXT NOT NULL,
+        emitted TEXT NOT NULL,
+        playbook TEXT NOT NULL,
+        message TEXT                    -- NULL if it is too large to keep
+    ) STRICT;
+    INSERT INTO runs SELECT * FROM earlier_runs ORDER BY started_at_ms;
+    DROP TABLE earlier_runs;
+    CREATE INDEX runs_of_entry ON runs (entry, outcome_name);
+    CREATE INDEX runs_of_message ON runs (message_id);
+    CREATE INDEX runs_by_time ON runs (started_at_ms);
+    CREATE INDEX runs_of_task ON runs (task, started_at_ms);
+    CREATE INDEX runs_of_outcome ON runs (outcome_name, started_at_ms);
+    CREATE TABLE crashed_entries (  -- how many daemons died while they ran the entry
+        entry TEXT PRIMARY KEY,
+        crashes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE crashed_tasks (    -- how many daemons in a row died while they ran the task
+        task TEXT PRIMARY KEY,
+        crashes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO crashed_entries SELECT entry, crashes + running FROM starts WHERE crashes + running > 0;
+    INSERT INTO crashed_tasks SELECT * FROM crashes;
+    INSERT INTO crashed_tasks SELECT DISTINCT task, 1 FROM starts WHERE running = 1
+        ON CONFLICT (task) DO UPDATE SET crashes = crashes + 1;
+    DROP TABLE starts;
+    DROP TABLE crashes;";
 
 /// Without these indexes, a list of the runs of a task or with an outcome reads and sorts all runs.
 const LIST_INDEXES: &str = "
@@ -88,15 +136,6 @@ pub struct Journal {
     store: Store,
 }
 
-/// A task that was running when earlier daemons died.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Crashed {
-    pub task: TaskName,
-    /// Number of daemons that died while the task was running. A successful run of the task resets
-    /// the number.
-    pub count: u32,
-}
-
 /// Whether an emitted message is also published on the bus, after it was published to the queues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AfterQueues {
@@ -117,34 +156,24 @@ impl Journal {
         Ok(Self { store: Store::open_to_read(&state.join("journal.db"), SCHEMA)? })
     }
 
-    /// Records a run with its effects. Returns the recorded run once it is on disk.
+    /// Records runs with their effects, in this order. Returns the changed outcome of each run, if it has one, once all runs
+    /// are on disk.
     ///
-    /// If another run changed the state that this run had read, or if the state would exceed its
-    /// limit, no effects are recorded. The outcome of the returned run then names the reason.
-    pub async fn record(&self, record: Record) -> Result<Run, StoreError> {
-        self.store.change(move |connection| effects::record(connection, record)).await
-    }
-
-    /// Records the beginning of an attempt. Returns whether the attempt may run.
-    ///
-    /// The record survives the end of this process, but need not survive that of the machine: a loss of power is no
-    /// crash that a task may have caused.
-    pub async fn begin(
+    /// If another run changed the state that a run had read, or if the state would exceed its
+    /// limit, no effects of the run are recorded. The changed outcome then names the reason.
+    pub async fn record(
         &self,
-        entry: &EntryId,
-        task: &TaskName,
-        attempt: u32,
-    ) -> Result<Begun, StoreError> {
-        let (entry, task) = (entry.clone(), task.clone());
-        let begin = move |connection: &Connection| rows::begin(connection, &entry, &task, attempt);
-        self.store.change_unsynced(begin).await
+        records: Arc<Vec<Record>>,
+    ) -> Result<Vec<Option<Outcome>>, StoreError> {
+        let record = move |connection: &Connection| {
+            records.iter().map(|record| effects::record(connection, record)).collect()
+        };
+        self.store.change(record).await
     }
 
-    /// Records that an entry is not running any more, and that its run does not count as an attempt.
-    pub async fn abandon(&self, entry: &EntryId) -> Result<(), StoreError> {
-        let entry = entry.clone();
-        let abandon = move |connection: &Connection| rows::abandon(connection, &entry);
-        self.store.change_unsynced(abandon).await.map(drop)
+    /// Returns the run of an entry that counts as an attempt: the successful one, or else the last one.
+    pub fn ended(&self, entry: &EntryId) -> Result<Option<Ended>, StoreError> {
+        self.store.look_up(|connection| rows::ended(connection, entry))
     }
 
     /// Returns the emitted messages of an entry that are not in the queues yet, in order.
@@ -209,32 +238,12 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Returns the tasks that were running when the last daemon died, and adds the crash to their
-    /// counts. Another call for the same crash returns no tasks.
-    pub async fn take_crashed(&self) -> Result<Vec<Crashed>, StoreError> {
-        let take = |connection: &Connection| {
-            connection.execute(
-                "INSERT INTO crashes SELECT DISTINCT task, 1 FROM starts WHERE running = 1
-                 ON CONFLICT (task) DO UPDATE SET count = count + 1",
-                [],
-            )?;
-            let crashed = connection
-                .prepare(
-                    "SELECT task, count FROM crashes
-                     WHERE task IN (SELECT task FROM starts WHERE running = 1) ORDER BY task",
-                )?
-                .query_map([], |row| {
-                    Ok(Crashed { task: checked(row, "task")?, count: row.get(1)? })
-                })?
-                .collect();
-            connection.execute(
-                "UPDATE starts SET running = 0, waited = 0, crashes = crashes + 1
-                 WHERE running = 1",
-                [],
-            )?;
-            crashed
-        };
-        self.store.change(take).await
+    /// Counts the crash of the last daemon, for the entries that were running. Returns their tasks and all counts.
+    pub async fn count_crash(
+        &self,
+        running: Vec<Cut>,
+    ) -> Result<(Vec<Crashed>, CrashCounts), StoreError> {
+        self.store.change(move |connection| crash_counts::count(connection, &running)).await
     }
 
     /// Returns the runs that match the filter, newest first.

@@ -4,33 +4,43 @@
 use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateChanges, TaskName};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::crash_counts;
 use super::record::Record;
 use super::rows::{from_json, insert, json};
 
 /// Records a run with its effects. After a conflict or above a limit, records the run without
-/// effects, and with the conflict or the limit as its outcome.
-pub(super) fn record(connection: &Connection, record: Record) -> rusqlite::Result<Run> {
-    let Record { mut run, message, sends, state } = record;
+/// effects, and with the conflict or the limit as its outcome, which is returned.
+pub(super) fn record(
+    connection: &Connection,
+    record: &Record,
+) -> rusqlite::Result<Option<Outcome>> {
+    let Record { run, message, sends, state, ends_count } = record;
+    let has_effects = !(sends.is_empty() && state.written.is_empty());
     // A run without effects is not checked for a conflict: it changes nothing, and its result is
     // valid for the state that it had read.
-    if run.outcome.is_success() && !(sends.is_empty() && state.written.is_empty()) {
-        match conflict_or_limit(connection, &run.task, &state)? {
-            None => {
-                write(connection, &run.task, &state)?;
-                for (place, message) in sends.iter().enumerate() {
-                    connection
-                        .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0)")?
-                        .execute(params![run.entry.as_str(), place, json(message)])?;
-                }
-            }
-            Some(outcome) => {
-                run.outcome = outcome;
-                run.emitted.clear();
-            }
+    let changed = match run.outcome.is_success() && has_effects {
+        true => conflict_or_limit(connection, &run.task, state)?,
+        false => None,
+    };
+    let changed_run = changed.as_ref().map(|outcome| Run {
+        outcome: outcome.clone(),
+        emitted: Vec::new(),
+        ..run.clone()
+    });
+    let run = changed_run.as_ref().unwrap_or(run);
+    if run.outcome.is_success() {
+        write(connection, &run.task, state)?;
+        for (place, message) in sends.iter().enumerate() {
+            connection
+                .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0)")?
+                .execute(params![run.entry.as_str(), place, json(message)])?;
         }
     }
-    insert(connection, &run, &message)?;
-    Ok(run)
+    insert(connection, run, message)?;
+    if *ends_count {
+        crash_counts::end(connection, run)?;
+    }
+    Ok(changed)
 }
 
 /// Returns the value of a key in the state of a task.

@@ -1,22 +1,10 @@
-//! The types that the journal takes and returns: a run with its effects, the answer whether an attempt may begin, and a
+//! The types that the journal takes and returns: a run with its effects, the end of an attempt, counts of crashes, and a
 //! filter for runs.
 
-use loopabull_model::{Message, Outcome, Run, StateChanges};
+use std::collections::{HashMap, HashSet};
 
-/// The journal's answer to an attempt that is about to begin.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Begun {
-    /// The attempt may run. `crashes` daemons died while they ran the entry.
-    Run { crashes: u32 },
-    /// The entry must be delayed. It was running when several daemons died, and must not run at the
-    /// same time as another such entry.
-    Wait { crashes: u32 },
-    /// The entry already has a successful run, but the delivery was not settled.
-    Succeeded,
-    /// This attempt or a later attempt already has a recorded run, but the delivery was not
-    /// settled.
-    Ended { outcome: Outcome, attempt: u32, output: String },
-}
+use loopabull_model::{EntryId, Message, Outcome, Run, StateChanges, TaskName};
+use serde::{Deserialize, Serialize};
 
 /// A run with its message and its effects.
 #[derive(Clone, Debug)]
@@ -26,6 +14,39 @@ pub struct Record {
     /// Messages to send if the run succeeded, in the order of `run.emitted`.
     pub sends: Vec<Message>,
     pub state: StateChanges,
+    /// Whether the run ends a count of crashes, of its entry or of its task.
+    pub ends_count: bool,
+}
+
+/// The end of an attempt that has a recorded run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    pub attempt: u32,
+    pub outcome: Outcome,
+    pub output: String,
+}
+
+/// An entry whose run the end of a daemon cut off, and its task.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Cut {
+    pub entry: EntryId,
+    pub task: TaskName,
+}
+
+/// A task that was running when earlier daemons died.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Crashed {
+    pub task: TaskName,
+    /// Number of daemons that died while the task was running. A successful run of the task resets
+    /// the number.
+    pub count: u32,
+}
+
+/// The entries with which daemons died, with the number of these daemons, and the tasks.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CrashCounts {
+    pub entries: HashMap<EntryId, u32>,
+    pub tasks: HashSet<TaskName>,
 }
 
 /// A filter for runs.

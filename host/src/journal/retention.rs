@@ -1,8 +1,7 @@
 //! Deletes old runs from the journal, a few at a time, so that workers wait only for moments.
 //!
 //! The journal recognises an entry that already had its run, if its delivery was not settled. So no run is deleted that
-//! ended in the last hour ([`MIN_AGE`]), or while a later attempt of its entry is in progress or its messages wait in the
-//! outbox.
+//! ended in the last hour ([`MIN_AGE`]), or while daemons died with its entry or its messages wait in the outbox.
 
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ pub(super) fn delete_some(
             "DELETE FROM runs WHERE id IN (
                  SELECT id FROM runs
                  WHERE {which} AND started_at_ms < ?1 AND started_at_ms + duration_us / 1000 < ?1
-                     AND entry NOT IN (SELECT entry FROM starts)
+                     AND entry NOT IN (SELECT entry FROM crashed_entries)
                      AND entry NOT IN (SELECT entry FROM outbox)
                  {order} LIMIT ?2)"
         );

@@ -1,108 +1,37 @@
-//! Reads and writes the rows of runs, and decides whether an attempt may run.
+//! Reads and writes the rows of runs.
 
 use std::time::Duration;
 
-use loopabull_model::{EntryId, Message, Outcome, Output, RetryPolicy, Run, RunId, TaskName};
+use loopabull_model::{EntryId, Message, Outcome, Output, Run, RunId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::record::{Begun, Filter};
+use super::record::{Ended, Filter};
 
 /// Maximum size of a message that is stored with its run, in bytes of JSON.
 const MAX_MESSAGE_SIZE: usize = 256 << 10;
 
-/// Number of daemons that must die during runs of an entry before the entry is a suspect. The task
-/// of a suspect may be the cause of these deaths. A suspect is delayed, and runs only while no
-/// other suspect runs. So if the daemon dies again, at most one suspect can be the cause.
-const SUSPECT_CRASHES: u32 = 2;
-
-/// Records the beginning of an attempt. Returns whether the attempt may run.
-pub(super) fn begin(
-    connection: &Connection,
-    entry: &EntryId,
-    task: &TaskName,
-    attempt: u32,
-) -> rusqlite::Result<Begun> {
-    // If a run does not count as an attempt (`Outcome::is_attempt`), the attempt may run again.
-    let ended = connection
+/// Returns the run of an entry that counts as an attempt: the successful one, or else the last one. After a run that does
+/// not count (`Outcome::is_attempt`), the attempt may run again.
+pub(super) fn ended(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Option<Ended>> {
+    connection
         .prepare_cached(
             "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'shortage', 'unavailable')
              ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
         )?
         .query_row([entry.as_str()], |row| {
-            let outcome = from_json::<Outcome>(row, "outcome")?;
-            Ok((row.get::<_, u32>("attempt")?, outcome, from_json::<Output>(row, "output")?))
+            let (attempt, outcome) = (row.get("attempt")?, from_json(row, "outcome")?);
+            Ok(Ended { attempt, outcome, output: from_json::<Output>(row, "output")?.text })
         })
-        .optional()?;
-    match ended {
-        Some((_, outcome, _)) if outcome.is_success() => return Ok(Begun::Succeeded),
-        Some((ended, outcome, output)) if ended >= attempt => {
-            return Ok(Begun::Ended { outcome, attempt: ended, output: output.text });
-        }
-        _ => (),
-    }
-    let earlier = connection
-        .prepare_cached("SELECT running, crashes, waited FROM starts WHERE entry = ?1")?
-        .query_row([entry.as_str()], |row| {
-            Ok((row.get::<_, bool>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
-        })
-        .optional()?;
-    let (crashes, waited) = match earlier {
-        None => (0, false),
-        // This daemon began the attempt and could not record its run. That counts as a crash.
-        Some((true, crashes, _)) => (crashes.saturating_add(1), false),
-        Some((false, crashes, waited)) => (crashes, waited),
-    };
-    // An entry with `MAX_CRASHES` or more crashes is not delayed, because its attempt is refused
-    // later.
-    let is_suspect = (SUSPECT_CRASHES..RetryPolicy::MAX_CRASHES).contains(&crashes);
-    let waits = is_suspect && (!waited || runs_a_suspect(connection)?);
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO starts VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![entry.as_str(), task.as_str(), !waits, crashes, waits || waited])?;
-    Ok(if waits { Begun::Wait { crashes } } else { Begun::Run { crashes } })
+        .optional()
 }
 
-/// Records that an entry is not running any more, and that its run does not count as an attempt. If the
-/// daemon dies later, that is not a crash of the entry. The earlier crashes still count.
-pub(super) fn abandon(connection: &Connection, entry: &EntryId) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached("DELETE FROM starts WHERE entry = ?1 AND crashes = 0")?
-        .execute([entry.as_str()])?;
-    connection
-        .prepare_cached("UPDATE starts SET running = 0 WHERE entry = ?1")?
-        .execute([entry.as_str()])
-}
-
-/// Returns whether a suspect is running. The entry that is about to begin is not marked as running
-/// yet, so it is not counted.
-fn runs_a_suspect(connection: &Connection) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM starts WHERE running AND crashes >= ?1 AND crashes < ?2)",
-        )?
-        .query_row([SUSPECT_CRASHES, RetryPolicy::MAX_CRASHES], |row| row.get(0))
-}
-
-/// Inserts a run, and deletes the record of its beginning. A successful run also resets the number
-/// of crashes of its task.
+/// Inserts a run.
 pub(super) fn insert(
     connection: &Connection,
     run: &Run,
     message: &Message,
 ) -> rusqlite::Result<usize> {
-    if run.outcome.is_attempt() {
-        connection
-            .prepare_cached("DELETE FROM starts WHERE entry = ?1")?
-            .execute([run.entry.as_str()])?;
-    } else {
-        abandon(connection, &run.entry)?;
-    }
-    if run.outcome.is_success() {
-        connection
-            .prepare_cached("DELETE FROM crashes WHERE task = ?1")?
-            .execute([run.task.as_str()])?;
-    }
     connection
         .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)")?
         .execute(params![
@@ -150,7 +79,7 @@ pub(super) fn list(filter: &Filter) -> String {
         if is_given { format!("{column} = ?{parameter}") } else { format!("?{parameter} IS NULL") }
     });
     format!(
-        "SELECT * FROM runs WHERE {} ORDER BY started_at_ms DESC, id LIMIT ?1",
+        "SELECT * FROM runs WHERE {} ORDER BY started_at_ms DESC, id DESC LIMIT ?1",
         conditions.join(" AND ")
     )
 }

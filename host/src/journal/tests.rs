@@ -1,4 +1,4 @@
-//! Tests of the journal without a daemon: runs, beginnings of attempts, effects, and crashes.
+//! Tests of the journal without a daemon: runs, effects, and their retention.
 
 use std::time::Duration;
 
@@ -36,124 +36,26 @@ fn message() -> Message {
 
 /// A run without effects.
 fn without_effects(run: Run) -> Record {
-    Record { run, message: message(), sends: Vec::new(), state: StateChanges::default() }
+    let state = StateChanges::default();
+    Record { run, message: message(), sends: Vec::new(), state, ends_count: false }
+}
+
+async fn record(journal: &Journal, record: Record) -> Option<Outcome> {
+    journal.record(Arc::new(vec![record])).await.unwrap().remove(0)
 }
 
 #[tokio::test]
 async fn a_recorded_run_is_found_unchanged() {
     let state = tempfile::tempdir().unwrap();
     let failed = run("r-1", "m-1", retry());
-    Journal::open(state.path()).unwrap().record(without_effects(failed.clone())).await.unwrap();
+    record(&Journal::open(state.path()).unwrap(), without_effects(failed.clone())).await;
     let journal = Journal::open(state.path()).unwrap();
     assert_eq!(journal.find(RunId::new("r-1")).await.unwrap(), Some(failed));
     assert_eq!(journal.find(RunId::new("r-2")).await.unwrap(), None);
 }
 
-async fn begin(journal: &Journal, attempt: u32) -> Begun {
-    let (entry, task) = (EntryId::new("entry of m-1"), "t".try_into().unwrap());
-    journal.begin(&entry, &task, attempt).await.unwrap()
-}
-
-async fn begin_entry(journal: &Journal, entry: &str) -> Begun {
-    journal.begin(&EntryId::new(entry), &"t".try_into().unwrap(), 1).await.unwrap()
-}
-
 fn retry() -> Outcome {
     Outcome::Retry { reason: "x".into(), after: None }
-}
-
-#[tokio::test]
-async fn an_entry_that_succeeded_does_not_begin_again() {
-    let state = tempfile::tempdir().unwrap();
-    let journal = Journal::open(state.path()).unwrap();
-    journal.record(without_effects(run("r-1", "m-1", Outcome::Success))).await.unwrap();
-    assert_eq!(begin(&journal, 1).await, Begun::Succeeded);
-    assert_eq!(begin(&journal, 2).await, Begun::Succeeded);
-    let other = journal.begin(&EntryId::new("other"), &"t".try_into().unwrap(), 1).await;
-    assert_eq!(other.unwrap(), Begun::Run { crashes: 0 });
-}
-
-#[tokio::test]
-async fn an_attempt_that_had_its_run_does_not_begin_again() {
-    let state = tempfile::tempdir().unwrap();
-    let journal = Journal::open(state.path()).unwrap();
-    assert_eq!(begin(&journal, 1).await, Begun::Run { crashes: 0 });
-    journal.record(without_effects(run("r-1", "m-1", retry()))).await.unwrap();
-    let ended = Begun::Ended { outcome: retry(), attempt: 1, output: "text".into() };
-    assert_eq!(begin(&journal, 1).await, ended);
-    assert_eq!(begin(&journal, 2).await, Begun::Run { crashes: 0 });
-}
-
-#[tokio::test]
-async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
-    let state = tempfile::tempdir().unwrap();
-    let expected = [
-        vec![Begun::Run { crashes: 0 }],
-        vec![Begun::Run { crashes: 1 }],
-        vec![Begun::Wait { crashes: 2 }, Begun::Run { crashes: 2 }],
-        vec![Begun::Run { crashes: 3 }],
-    ];
-    for life in expected {
-        let journal = Journal::open(state.path()).unwrap();
-        journal.take_crashed().await.unwrap();
-        for begun in life {
-            assert_eq!(begin(&journal, 1).await, begun);
-        }
-    }
-    // A run that counts as an attempt ends the count.
-    let journal = Journal::open(state.path()).unwrap();
-    journal.record(without_effects(run("r-1", "m-1", retry()))).await.unwrap();
-    assert_eq!(begin(&journal, 2).await, Begun::Run { crashes: 0 });
-}
-
-#[tokio::test]
-async fn entries_that_several_daemons_died_with_run_one_after_the_other() {
-    let state = tempfile::tempdir().unwrap();
-    for _ in 0..2 {
-        let journal = Journal::open(state.path()).unwrap();
-        journal.take_crashed().await.unwrap();
-        begin_entry(&journal, "one").await;
-        begin_entry(&journal, "other").await;
-    }
-    let journal = Journal::open(state.path()).unwrap();
-    journal.take_crashed().await.unwrap();
-    let (wait, run) = (Begun::Wait { crashes: 2 }, Begun::Run { crashes: 2 });
-    assert_eq!(begin_entry(&journal, "one").await, wait);
-    assert_eq!(begin_entry(&journal, "other").await, wait);
-    assert_eq!(begin_entry(&journal, "one").await, run);
-    assert_eq!(begin_entry(&journal, "other").await, wait);
-    // The end of the first run lets the other entry run.
-    journal.abandon(&EntryId::new("one")).await.unwrap();
-    assert_eq!(begin_entry(&journal, "other").await, run);
-    journal.abandon(&EntryId::new("other")).await.unwrap();
-    assert_eq!(begin_entry(&journal, "one").await, run);
-    // An entry without crashes is not delayed.
-    assert_eq!(begin_entry(&journal, "third").await, Begun::Run { crashes: 0 });
-    let journal = Journal::open(state.path()).unwrap();
-    journal.take_crashed().await.unwrap();
-    // The daemon died while `one` was running, so `other` is not blamed.
-    assert_eq!(begin_entry(&journal, "one").await, Begun::Run { crashes: 3 });
-    assert_eq!(begin_entry(&journal, "other").await, run);
-}
-
-#[tokio::test]
-async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds() {
-    let state = tempfile::tempdir().unwrap();
-    let die = async || {
-        let journal = Journal::open(state.path()).unwrap();
-        let crashed = journal.take_crashed().await.unwrap();
-        assert_eq!(journal.take_crashed().await.unwrap(), []);
-        let entry = EntryId::new(uuid::Uuid::new_v4().to_string());
-        journal.begin(&entry, &"t".try_into().unwrap(), 1).await.unwrap();
-        crashed.into_iter().map(|crashed| crashed.count).collect::<Vec<_>>()
-    };
-    assert_eq!(die().await, [0; 0]);
-    assert_eq!(die().await, [1]);
-    assert_eq!(die().await, [2]);
-    let journal = Journal::open(state.path()).unwrap();
-    journal.record(without_effects(run("r-1", "m-2", Outcome::Success))).await.unwrap();
-    drop(journal);
-    assert_eq!(die().await, [1]);
 }
 
 /// A crash can leave any part of the last transaction on disk. The journal must then still open,
@@ -164,11 +66,11 @@ async fn a_journal_cut_within_its_last_transaction_opens_again() {
     let journal = Journal::open(state.path()).unwrap();
     for number in 0..5 {
         let id = format!("r-{number}");
-        journal.record(without_effects(run(&id, "m-1", Outcome::Success))).await.unwrap();
+        record(&journal, without_effects(run(&id, "m-1", Outcome::Success))).await;
     }
     let files = ["journal.db", "journal.db-wal"].map(|name| state.path().join(name));
     let before = std::fs::metadata(&files[1]).unwrap().len() as usize;
-    journal.record(without_effects(run("r-5", "m-1", Outcome::Success))).await.unwrap();
+    record(&journal, without_effects(run("r-5", "m-1", Outcome::Success))).await;
     let [file, log] = files.map(|path| std::fs::read(path).unwrap());
     assert!(log.len() > before);
     for length in loopabull_testbed::cuts(before..log.len()) {
@@ -187,7 +89,7 @@ async fn a_list_is_filtered_and_limited() {
     let journal = Journal::open(state.path()).unwrap();
     for number in 0..5 {
         let id = format!("r-{number}");
-        journal.record(without_effects(run(&id, "m-1", Outcome::Success))).await.unwrap();
+        record(&journal, without_effects(run(&id, "m-1", Outcome::Success))).await;
     }
     let list = |filter| async { journal.list(filter).await.unwrap().len() };
     assert_eq!(list(Filter { limit: 3, ..Filter::default() }).await, 3);
@@ -214,7 +116,10 @@ async fn a_run_has_effects_only_if_the_state_it_read_is_unchanged() {
         let sends = vec![message()];
         let mut run = run(id, id, Outcome::Success);
         run.emitted = vec![Emitted { id: sends[0].id.clone(), topic: sends[0].topic.clone() }];
-        journal.record(Record { run, message: message(), sends, state }).await.unwrap()
+        let changed = record(&journal, Record { sends, state, ..without_effects(run) }).await;
+        let recorded = journal.find(RunId::new(id)).await.unwrap().unwrap();
+        assert_eq!(changed.is_none(), recorded.outcome.is_success());
+        recorded
     };
     assert_eq!(record("r-1", changes(None, "1")).await.outcome, Outcome::Success);
     assert_eq!(read("n".into()).await.unwrap(), Some(b"1".to_vec()));
@@ -249,7 +154,7 @@ async fn a_failed_run_has_no_effects() {
         state: changes(None, "1"),
         ..without_effects(run("r-1", "m-1", retry()))
     };
-    journal.record(record).await.unwrap();
+    super::tests::record(&journal, record).await;
     assert_eq!(journal.unsent().await.unwrap(), []);
     let read = journal.state_of(&"t".try_into().unwrap());
     assert_eq!(read("n".into()).await.unwrap(), None);
@@ -295,21 +200,18 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
         ("old-failed", exit(), 30),
         ("older-failed", exit(), 60),
         ("recent", Outcome::Success, 10),
-        ("in-progress", Outcome::Success, 99),
+        ("crashed", Outcome::Success, 99),
         ("unsent", Outcome::Success, 99),
         ("new", Outcome::Success, 0),
     ];
     for (id, outcome, hours) in runs {
         let run = Run { started_at_ms: now - hours * HOUR, ..run(id, id, outcome) };
         let sends = if id == "unsent" { vec![message()] } else { Vec::new() };
-        journal.record(Record { sends, ..without_effects(run) }).await.unwrap();
+        record(&journal, Record { sends, ..without_effects(run) }).await;
     }
-    // Of this entry a later attempt is in progress.
-    let later = EntryId::new("entry of in-progress");
-    let mark = move |connection: &Connection| {
-        connection.execute("INSERT INTO starts VALUES (?1, 't', 1, 0, 0)", [later.as_str()])
-    };
-    journal.store.change(mark).await.unwrap();
+    // A daemon died with a later attempt of this entry.
+    let cut = Cut { entry: EntryId::new("entry of crashed"), task: "t".try_into().unwrap() };
+    journal.count_crash(vec![cut]).await.unwrap();
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };
     let delete = async |retention| {
@@ -323,13 +225,14 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
     assert_eq!(delete(longer).await.len(), 7);
     let long = Retention { keep: hours(100), ..retention };
     let left = delete(long).await;
-    assert_eq!(left, ["in-progress", "new", "old", "old-failed", "recent", "unsent"]);
+    assert_eq!(left, ["crashed", "new", "old", "old-failed", "recent", "unsent"]);
     let left = delete(retention).await;
-    assert_eq!(left, ["in-progress", "new", "old-failed", "recent", "unsent"]);
+    assert_eq!(left, ["crashed", "new", "old-failed", "recent", "unsent"]);
     retention.max_size = 1;
-    assert_eq!(delete(retention).await, ["in-progress", "new", "unsent"]);
+    assert_eq!(delete(retention).await, ["crashed", "new", "unsent"]);
     // No setting deletes a run of the last hour.
     retention.keep = Duration::ZERO;
-    assert_eq!(delete(retention).await, ["in-progress", "new", "unsent"]);
-    assert_eq!(begin_entry(&journal, "entry of new").await, Begun::Succeeded);
+    assert_eq!(delete(retention).await, ["crashed", "new", "unsent"]);
+    let ended = journal.ended(&EntryId::new("entry of new")).unwrap().unwrap();
+    assert_eq!(ended.outcome, Outcome::Success);
 }

@@ -4,7 +4,7 @@
 //! Many parts of the daemon report their activity here, and `/status` shows it. The lock is held
 //! for a moment and never over an `await`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use loopabull_model::{MessageId, QueueName, Run, TaskName};
@@ -31,12 +31,13 @@ pub(crate) struct Snapshot {
     pub counts: Counts,
 }
 
-/// A worker and the delivery that it processes.
+/// A worker and the deliveries that it processes.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerActivity {
     pub queue: QueueName,
-    /// Delivery in progress. None while the worker is idle.
-    pub processing: Option<Processing>,
+    /// Deliveries that are not settled, in the order of their receipt. The last one may be running; the others wait for
+    /// their settlement.
+    pub processing: VecDeque<Processing>,
 }
 
 /// A delivery that is being processed.
@@ -78,7 +79,8 @@ pub(crate) struct Counts {
     pub succeeded: u64,
 }
 
-/// A guard for a worker that processes a delivery. Dropping the guard marks the worker as idle.
+/// A guard for a delivery that a worker processes. The guards of a worker are dropped in the order of their deliveries.
+/// After the last one, the worker is idle.
 #[derive(Debug)]
 pub(crate) struct Busy<'a> {
     activity: &'a Activity,
@@ -88,7 +90,7 @@ pub(crate) struct Busy<'a> {
 impl Activity {
     /// Adds an idle worker.
     pub(crate) fn add_worker(&self, number: u32, queue: &QueueName) {
-        let worker = WorkerActivity { queue: queue.clone(), processing: None };
+        let worker = WorkerActivity { queue: queue.clone(), processing: VecDeque::new() };
         self.state.lock().workers.insert(number, worker);
     }
 
@@ -139,7 +141,7 @@ impl Activity {
         });
     }
 
-    /// Marks a worker as busy with a delivery until the returned guard is dropped.
+    /// Adds a delivery to those that a worker processes, until the returned guard is dropped.
     pub(crate) fn start(&self, worker: u32, delivery: &Delivery) -> Busy<'_> {
         let processing = Processing {
             task: delivery.entry.task.clone(),
@@ -147,7 +149,9 @@ impl Activity {
             attempt: delivery.attempt,
             since: Instant::now(),
         };
-        self.set_processing(worker, Some(processing));
+        if let Some(worker) = self.state.lock().workers.get_mut(&worker) {
+            worker.processing.push_back(processing);
+        }
         Busy { activity: self, worker }
     }
 
@@ -171,16 +175,12 @@ impl Activity {
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.state.lock().clone()
     }
-
-    fn set_processing(&self, worker: u32, processing: Option<Processing>) {
-        if let Some(worker) = self.state.lock().workers.get_mut(&worker) {
-            worker.processing = processing;
-        }
-    }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.activity.set_processing(self.worker, None);
+        if let Some(worker) = self.activity.state.lock().workers.get_mut(&self.worker) {
+            worker.processing.pop_front();
+        }
     }
 }

@@ -128,7 +128,9 @@ impl Status {
 
 impl From<(u32, WorkerActivity)> for WorkerStatus {
     fn from((number, worker): (u32, WorkerActivity)) -> Self {
-        let WorkerActivity { queue, processing } = worker;
+        let WorkerActivity { queue, mut processing } = worker;
+        // The others wait for their settlement, usually for a moment. If they wait longer, the oldest one tells why.
+        let processing = processing.pop_front();
         let seconds = processing.as_ref().map(|processing| processing.since.elapsed().as_secs());
         Self { number, queue, work: processing.map(Work::from), seconds }
     }

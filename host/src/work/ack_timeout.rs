@@ -36,6 +36,12 @@ pub(crate) async fn too_long<'a>(
 ) -> Vec<TimeoutTooLong> {
     let mut found = Vec::new();
     let mut known = BTreeMap::new();
+    let tasks: Vec<&Task> = tasks.into_iter().collect();
+    let staffed = config.staffed_queues(tasks.iter().copied());
+    let prefetch = |queue: &QueueName| {
+        let staffed = staffed.iter().find(|staffed| staffed.config.name == *queue);
+        staffed.map_or(1, |staffed| staffed.config.prefetch)
+    };
     for task in tasks {
         let queue = &task.manifest.queue;
         if !known.contains_key(queue) {
@@ -45,7 +51,7 @@ pub(crate) async fn too_long<'a>(
         let timeout = task.timeout();
         // The acknowledgement timeout of a prefetched delivery already runs while the delivery
         // waits for the runs before it.
-        let needed = timeout.saturating_mul(u32::from(config.prefetch));
+        let needed = timeout.saturating_mul(u32::from(prefetch(queue)));
         if needed + SETTLE_MARGIN >= broker.limit {
             let (task, queue) = (task.name.clone(), queue.clone());
             found.push(TimeoutTooLong { task, queue, timeout, needed, broker });

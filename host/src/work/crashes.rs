@@ -6,8 +6,8 @@
 
 use loopabull_model::{PausedBy, Target, chain};
 
-use crate::journal::Journal;
 use crate::work::pauses::Pauses;
+use crate::work::starts::Starts;
 
 /// Number of daemons that must die while a task is running before the task is paused. A successful
 /// run of the task resets the count. A single entry is refused after fewer crashes.
@@ -15,8 +15,8 @@ const MAX_CRASHES: u32 = 5;
 
 /// Counts the crash of the last daemon for the tasks that were running. Pauses a task whose count
 /// is at least `MAX_CRASHES`.
-pub(crate) async fn pause_crashing_tasks(journal: &Journal, pauses: &Pauses) {
-    let crashed = match journal.take_crashed().await {
+pub(crate) async fn pause_crashing_tasks(starts: &Starts, pauses: &Pauses) {
+    let crashed = match starts.take_crashed().await {
         Ok(crashed) => crashed,
         Err(error) => {
             return tracing::error!("cannot read the crashed tasks: {}", chain(error));

@@ -4,6 +4,8 @@
 use loopabull_queue::{AmqpError, QueueError};
 use loopabull_store::StoreError;
 
+use crate::work::starts::StartError;
+
 /// An error of a queue, of a file in the state directory, or of the bus.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
@@ -11,6 +13,8 @@ pub(crate) enum WorkError {
     Queue(#[from] QueueError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error(transparent)]
     Bus(#[from] AmqpError),
 }

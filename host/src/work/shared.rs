@@ -11,12 +11,14 @@ use crate::observe::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
+use crate::work::starts::Starts;
 
 /// Handles that several parts share. Each part clones the handles that it uses.
 pub(crate) struct Shared {
     pub queues: Arc<Queues>,
     pub runner: Arc<Runner>,
     pub journal: Arc<Journal>,
+    pub starts: Arc<Starts>,
     pub pauses: Arc<Pauses>,
     pub health: Arc<Health>,
     pub activity: Arc<Activity>,

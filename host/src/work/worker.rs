@@ -1,8 +1,9 @@
-//! A worker processes the deliveries of one queue, one at a time.
+//! A worker runs the deliveries of one queue, one at a time.
 //!
 //! A worker receives deliveries while neither the worker nor its queue is paused. After an error,
 //! it consumes the queue again. After a run, it goes on with the next delivery, whatever the
-//! outcome. There is one exception: the failure of a task with `on_failure = "stop-worker"` pauses
+//! outcome, and while the run is recorded and its delivery is settled. `prefetch` limits the deliveries
+//! that the worker has in flight. There is one exception: the failure of a task with `on_failure = "stop-worker"` pauses
 //! the worker.
 //!
 //! The worker passes entries to [`Deliveries`], and external messages to [`ExternalRouter`]. It
@@ -11,6 +12,7 @@
 pub(crate) mod admission;
 pub(crate) mod attempt;
 pub(crate) mod delivery;
+pub(crate) mod ending;
 pub(crate) mod retry;
 pub(crate) mod settle;
 
@@ -18,17 +20,22 @@ use std::sync::Arc;
 
 use loopabull_model::{QueueName, Target, chain};
 use loopabull_queue::{Backoff, Consumer, External, QueueError, Queues, Received};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::observe::health::{Condition, Need, Part};
 use crate::work::error::WorkError;
 use crate::work::external::ExternalRouter;
 use crate::work::pauses::Pauses;
 use crate::work::worker::delivery::Deliveries;
+use crate::work::worker::ending::Ending;
 use crate::work::worker::retry::Retries;
 
-/// A worker, which processes the deliveries of one queue, one at a time.
+/// A worker, which runs the deliveries of one queue, one at a time.
 pub(crate) struct Worker {
     pub queue: QueueName,
+    /// Maximum number of deliveries from their receipt to their settlement.
+    pub prefetch: u16,
     pub queues: Arc<Queues>,
     pub pauses: Arc<Pauses>,
     pub external: Arc<ExternalRouter>,
@@ -68,21 +75,35 @@ impl Worker {
     ) -> Result<(), WorkError> {
         let mut consumer = self.queues.consume(&self.queue).await?;
         condition.resolve();
-        let processed = self.process_all(&mut consumer, backoff).await;
+        let places = Semaphore::new(self.prefetch.into());
+        let (ended, waiting) = mpsc::unbounded_channel();
+        let process = async {
+            let processed = self.process_all(&mut consumer, &places, ended, backoff).await;
+            // The consumer is stopped first. Otherwise the broker would send the next deliveries
+            // after the last settlements.
+            self.retries.close(consumer.stop()).await;
+            processed
+        };
+        let endings = self.deliveries.endings.run(&self.retries, waiting);
+        let (processed, ()) = tokio::join!(process, endings);
         self.retries.close(consumer.close()).await;
         processed
     }
 
-    async fn process_all(
-        &self,
+    async fn process_all<'a>(
+        &'a self,
         consumer: &mut Consumer,
+        places: &'a Semaphore,
+        ended: UnboundedSender<Ending<'a>>,
         backoff: &mut Backoff,
     ) -> Result<(), WorkError> {
         while !self.is_paused() {
+            let place = places.acquire().await.expect("the semaphore is never closed");
             match self.receive(consumer).await? {
                 None => return Ok(()),
                 Some(Received::Delivery(delivery)) => {
-                    self.deliveries.process(&self.retries, delivery, consumer).await?;
+                    let ending = self.deliveries.process(&self.retries, delivery, place).await?;
+                    drop(ended.send(ending));
                 }
                 Some(Received::External(external)) => self.route(&external).await?,
             }

@@ -24,6 +24,7 @@ use crate::work::worker::Worker;
 use crate::work::worker::admission::Admission;
 use crate::work::worker::attempt::Attempts;
 use crate::work::worker::delivery::Deliveries;
+use crate::work::worker::ending::Endings;
 use crate::work::worker::retry::Retries;
 use crate::work::worker::settle::Settler;
 
@@ -35,7 +36,7 @@ pub(crate) async fn start(
     queues: &[StaffedQueue],
     parts: &mut JoinSet<()>,
 ) {
-    crashes::pause_crashing_tasks(&shared.journal, &shared.pauses).await;
+    crashes::pause_crashing_tasks(&shared.starts, &shared.pauses).await;
     let drain = &shared.shutdown.drain;
     let outbox = Arc::new(outbox(config, shared));
     let breakers =
@@ -46,14 +47,14 @@ pub(crate) async fn start(
         metrics: Arc::clone(&shared.metrics),
         activity: Arc::clone(&shared.activity),
     });
-    let staff = queues
-        .iter()
-        .flat_map(|queue| std::iter::repeat_n(&queue.config.name, queue.workers as usize));
+    let staff =
+        queues.iter().flat_map(|queue| std::iter::repeat_n(&queue.config, queue.workers as usize));
     for (number, queue) in (1..).zip(staff) {
-        shared.activity.add_worker(number, queue);
+        shared.activity.add_worker(number, &queue.name);
         let health = Arc::clone(&shared.health);
         let worker = Worker {
-            queue: queue.clone(),
+            queue: queue.name.clone(),
+            prefetch: queue.prefetch,
             queues: Arc::clone(&shared.queues),
             pauses: Arc::clone(&shared.pauses),
             external: Arc::clone(&external),
@@ -116,6 +117,14 @@ fn deliveries(
     outbox: &Arc<Outbox>,
     breakers: &Arc<Breakers>,
 ) -> Deliveries {
+    let attempts = Arc::new(Attempts {
+        runner: Arc::clone(&shared.runner),
+        journal: Arc::clone(&shared.journal),
+        starts: Arc::clone(&shared.starts),
+        task_locks: TaskLocks::default(),
+        metrics: Arc::clone(&shared.metrics),
+        cancel: shared.shutdown.cancel.clone(),
+    });
     Deliveries {
         catalog: Arc::clone(&shared.runner.catalog),
         admission: Admission {
@@ -125,20 +134,18 @@ fn deliveries(
             refused_tasks: config.refused_tasks,
             drain: shared.shutdown.drain.clone(),
         },
-        journal: Arc::clone(&shared.journal),
-        attempts: Attempts {
-            runner: Arc::clone(&shared.runner),
-            journal: Arc::clone(&shared.journal),
-            task_locks: TaskLocks::default(),
-            metrics: Arc::clone(&shared.metrics),
-            cancel: shared.shutdown.cancel.clone(),
+        starts: Arc::clone(&shared.starts),
+        attempts: Arc::clone(&attempts),
+        endings: Endings {
+            attempts,
+            outbox: Arc::clone(outbox),
+            settler: Settler {
+                metrics: Arc::clone(&shared.metrics),
+                cancel: shared.shutdown.cancel.clone(),
+            },
+            activity: Arc::clone(&shared.activity),
         },
-        outbox: Arc::clone(outbox),
         breakers: Arc::clone(breakers),
-        settler: Settler {
-            metrics: Arc::clone(&shared.metrics),
-            cancel: shared.shutdown.cancel.clone(),
-        },
         pauses: Arc::clone(&shared.pauses),
         activity: Arc::clone(&shared.activity),
     }

@@ -29,9 +29,6 @@ pub enum Backend {
 pub struct RabbitMqConfig {
     /// Address of the broker: `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub url: String,
-    /// Maximum number of unsettled deliveries that the broker sends to one worker. Use 1 for slow tasks. A
-    /// higher number raises the throughput of fast tasks, for example of components.
-    pub prefetch: u16,
     /// Address of the broker's HTTP API, `http://user:password@host:15672`. If set, the host asks the API for
     /// acknowledgement timeouts.
     pub management: Option<String>,
@@ -57,14 +54,17 @@ pub struct QueueConfig {
     pub name: QueueName,
     /// Whether at most one worker, of all workers on all hosts, consumes the queue at a time.
     pub exclusive_order: bool,
+    /// Maximum number of unsettled deliveries of one consumer. 1 is right for slow tasks. A
+    /// higher number raises the throughput of fast tasks, for example of components.
+    pub prefetch: u16,
     /// Tasks that are known to use the queue. The RabbitMQ backend looks for held entries of these tasks when
     /// it connects.
     pub tasks: Vec<TaskName>,
 }
 
 impl QueueConfig {
-    /// Returns the settings of a queue without exclusive order and without known tasks.
+    /// Returns the settings of a queue without exclusive order, with one delivery at a time, and without known tasks.
     pub fn new(name: QueueName) -> Self {
-        Self { name, exclusive_order: false, tasks: Vec::new() }
+        Self { name, exclusive_order: false, prefetch: 1, tasks: Vec::new() }
     }
 }

@@ -32,7 +32,9 @@ impl Queues {
     /// Opens the queues, and creates missing queues.
     pub async fn open(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
-            Backend::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
+            Backend::Embedded { file } => {
+                embedded::Embedded::open(file, &config.queues).map(Self::Embedded)
+            }
             Backend::RabbitMq(settings) => {
                 rabbitmq::RabbitMq::open(settings, &config.queues).await.map(Self::RabbitMq)
             }
@@ -42,7 +44,9 @@ impl Queues {
     /// Opens the queues for a command that inspects them. Does not create queues in RabbitMQ.
     pub async fn inspect(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
-            Backend::Embedded { file } => embedded::Embedded::open(file).map(Self::Embedded),
+            Backend::Embedded { file } => {
+                embedded::Embedded::open(file, &config.queues).map(Self::Embedded)
+            }
             Backend::RabbitMq(settings) => {
                 rabbitmq::RabbitMq::connect(settings, &config.queues).await.map(Self::RabbitMq)
             }
@@ -186,7 +190,7 @@ impl Consumer {
     /// entry after each acknowledgement.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(_) => Ok(()),
+            Self::Embedded(consumer) => consumer.give_back().await,
             Self::RabbitMq(consumer) => consumer.stop().await,
         }
     }
@@ -195,7 +199,7 @@ impl Consumer {
     /// `close`, its prefetched entries may be redelivered after later entries.
     pub async fn close(self) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(_) => Ok(()),
+            Self::Embedded(mut consumer) => consumer.give_back().await,
             Self::RabbitMq(consumer) => consumer.close().await,
         }
     }

@@ -50,10 +50,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     changes: Option<mpsc::SyncSender<Change>>,
     thread: Option<JoinHandle<()>>,
-    /// Idle connections for queries.
-    readers: Arc<Mutex<Vec<Connection>>>,
+    readers: Arc<Readers>,
     path: PathBuf,
 }
+
+/// The idle connections for queries.
+#[derive(Debug, Default)]
+struct Readers(Mutex<Vec<Connection>>);
 
 impl Store {
     /// Opens a file. Creates its tables, or upgrades a file that an earlier version of this program wrote.
@@ -178,24 +181,18 @@ impl Store {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (path, readers) = (self.path.clone(), Arc::clone(&self.readers));
-        let read = move || {
-            let idle = lock(&readers).pop();
-            let connection = match idle {
-                Some(connection) => connection,
-                None => {
-                    let connection = Connection::open(&path)?;
-                    connection.busy_timeout(BUSY_TIMEOUT)?;
-                    connection
-                }
-            };
-            let result = query(&connection);
-            let mut idle = lock(&readers);
-            if result.is_ok() && idle.len() < MAX_READERS {
-                idle.push(connection);
-            }
-            result
-        };
+        let read = move || readers.query(&path, query);
         let result = tokio::task::spawn_blocking(read).await.map_err(|_| self.gone())?;
+        result.map_err(|source| StoreError::Read { path: self.path.clone(), source })
+    }
+
+    /// Does the same as [`Store::read`], but on the calling thread. That is cheaper for a query that reads a few pages
+    /// through an index. It waits only while the file is shrunk.
+    pub fn look_up<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let result = self.readers.query(&self.path, query);
         result.map_err(|source| StoreError::Read { path: self.path.clone(), source })
     }
 
@@ -214,8 +211,33 @@ impl Drop for Store {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Readers {
+    /// Runs a query on an idle connection, or on a new one. A connection whose query failed is closed.
+    fn query<T>(
+        &self,
+        path: &Path,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let idle = self.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connection = Connection::open(path)?;
+                connection.busy_timeout(BUSY_TIMEOUT)?;
+                connection
+            }
+        };
+        let result = query(&connection)?;
+        let mut idle = self.lock();
+        if idle.len() < MAX_READERS {
+            idle.push(connection);
+        }
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -304,9 +326,9 @@ mod tests {
             store.change(insert(n)).await.unwrap();
             assert_eq!(store.read(count).await.unwrap(), n + 1);
         }
-        assert_eq!(lock(&store.readers).len(), 1);
+        assert_eq!(store.readers.lock().len(), 1);
         let failed = store.read(|connection| connection.execute("nonsense", [])).await;
-        assert!(failed.is_err() && lock(&store.readers).is_empty());
+        assert!(failed.is_err() && store.readers.lock().is_empty());
     }
 
     #[tokio::test]

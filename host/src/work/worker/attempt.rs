@@ -1,6 +1,7 @@
-//! An attempt runs a task on one delivery, and records the run in the journal.
+//! An attempt runs a task on one delivery.
 //!
-//! A run conflicts if another run changed the state of the task that this run had read. A
+//! The run is recorded behind the worker, while the next attempt runs. The run of a task with state is recorded before the
+//! attempt ends: the run conflicts if another run changed the state of the task that this run had read. A
 //! conflicting run is recorded, and then repeated once while no other run of the task is in
 //! progress. This module does not decide how the delivery is settled.
 
@@ -14,18 +15,20 @@ use loopabull_queue::Delivery;
 use loopabull_store::StoreError;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Begun, Journal, Record};
+use crate::journal::{Journal, Record};
 use crate::observe::health::Need;
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
 use crate::work::runner::{Call, Runner};
+use crate::work::starts::Starts;
 use crate::work::task_locks::TaskLocks;
 use crate::work::worker::retry::Retries;
 
-/// Runs tasks on deliveries and records the runs.
+/// Runs tasks on deliveries.
 pub(crate) struct Attempts {
     pub runner: Arc<Runner>,
     pub journal: Arc<Journal>,
+    pub starts: Arc<Starts>,
     pub task_locks: TaskLocks,
     pub metrics: Arc<Metrics>,
     /// Token that cancels the runs in progress.
@@ -43,35 +46,71 @@ pub(super) struct Planned<'a> {
     pub crashes: u32,
 }
 
+/// The run of an attempt.
+pub(super) enum Ran {
+    Unrecorded(Box<Record>),
+    Recorded(Box<Run>),
+}
+
+impl Ran {
+    pub(super) fn run(&self) -> &Run {
+        match self {
+            Self::Unrecorded(record) => &record.run,
+            Self::Recorded(run) => run,
+        }
+    }
+}
+
 impl Attempts {
-    /// Runs a task, records the run, and returns the recorded run. A run that could not start,
-    /// because the machine is short of something, is not recorded. If the run conflicts with
-    /// another run of the task, repeats it while no other run of the task is in progress.
-    pub(super) async fn run_and_record(
+    /// Runs a task. If the task has state, records the run, and if that conflicts with another run of the task, repeats
+    /// it while no other run of the task is in progress.
+    pub(super) async fn run(
         &self,
         retries: &Retries,
         planned: &Planned<'_>,
-    ) -> Result<Run, StoreError> {
+    ) -> Result<Ran, StoreError> {
         let has_state = planned.task.is_some_and(|task| task.manifest.grants.state.is_some());
         if !has_state {
-            return self.run_once(retries, planned).await;
+            return Ok(Ran::Unrecorded(Box::new(self.run_once(retries.worker, planned).await)));
         }
         let task = &planned.delivery.entry.task;
         let run = {
             let _lock = self.task_locks.shared(task).await;
-            self.run_once(retries, planned).await?
+            self.run_and_record(retries, planned).await?
         };
         if !matches!(run.outcome, Outcome::Conflict { .. }) {
-            return Ok(run);
+            return Ok(Ran::Recorded(Box::new(run)));
         }
         let _lock = self.task_locks.exclusive(task).await;
-        let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
-        let begin = || self.journal.begin(&entry.id, &entry.task, attempt);
-        if !matches!(retries.run(Need::Journal, begin).await?, Begun::Run { .. }) {
-            return Ok(run);
-        }
         self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
-        self.run_once(retries, planned).await
+        Ok(Ran::Recorded(Box::new(self.run_and_record(retries, planned).await?)))
+    }
+
+    /// Records runs, with retries, and returns them with their final outcomes.
+    pub(super) async fn record(
+        &self,
+        retries: &Retries,
+        records: Vec<Record>,
+    ) -> Result<Vec<Run>, StoreError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = Arc::new(records);
+        let record = || self.journal.record(Arc::clone(&records));
+        let changed = retries.run(Need::Journal, record).await?;
+        let records = Arc::unwrap_or_clone(records).into_iter().zip(changed);
+        let runs = records.map(|(record, changed)| {
+            let mut run = record.run;
+            if let Some(outcome) = changed {
+                run.outcome = outcome;
+                run.emitted.clear();
+            }
+            if record.ends_count {
+                self.starts.end_count(&run);
+            }
+            run
+        });
+        Ok(runs.collect())
     }
 
     /// Logs and counts a run. `task` is none if the task is not loaded.
@@ -80,18 +119,22 @@ impl Attempts {
         self.metrics.count_run(run, task);
     }
 
-    async fn run_once(&self, retries: &Retries, planned: &Planned<'_>) -> Result<Run, StoreError> {
-        let record = self.run(retries.worker, planned).await;
+    /// Runs a task and records the run, unless it could not start because the machine is short of something.
+    async fn run_and_record(
+        &self,
+        retries: &Retries,
+        planned: &Planned<'_>,
+    ) -> Result<Run, StoreError> {
+        let record = self.run_once(retries.worker, planned).await;
         if matches!(record.run.outcome, Outcome::Shortage { .. }) {
-            let entry = &record.run.entry;
-            retries.run(Need::Journal, || self.journal.abandon(entry)).await?;
             return Ok(record.run);
         }
-        retries.run(Need::Journal, || self.journal.record(record.clone())).await
+        let mut runs = self.record(retries, vec![record]).await?;
+        Ok(runs.pop().expect("each record has its run"))
     }
 
-    async fn run(&self, worker: u32, planned: &Planned<'_>) -> Record {
-        let id = RunId::new(uuid::Uuid::new_v4().simple().to_string());
+    async fn run_once(&self, worker: u32, planned: &Planned<'_>) -> Record {
+        let id = RunId::new(uuid::Uuid::now_v7().simple().to_string());
         let started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
         let attempt = self.attempt(&id, planned).await;
@@ -125,7 +168,8 @@ impl Attempts {
             emitted: sends.iter().map(emitted).collect(),
             playbook: attempt.playbook,
         };
-        Record { run, message: message.clone(), sends, state: attempt.effects.state }
+        let ends_count = self.starts.ends_count(&run);
+        Record { run, message: message.clone(), sends, state: attempt.effects.state, ends_count }
     }
 
     /// Runs the task. If the retry policy refuses the attempt, returns the outcome `Refused`

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use loopabull_model::Settlement;
 use loopabull_queue::{Delivery, QueueError};
 use tokio_util::sync::CancellationToken;
@@ -21,35 +22,57 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    /// Settles a delivery, with retries. If the claim on the entry is lost, the delivery cannot be
-    /// settled, and the retries end. The queue then redelivers the entry, and the journal
+    /// Settles deliveries in this order, with retries. If the claim on an entry is lost, its delivery cannot be
+    /// settled, and is not tried again. The queue then redelivers the entry, and the journal
     /// recognizes it.
     pub(super) async fn settle(
         &self,
         retries: &Retries,
-        delivery: &Delivery,
-        settlement: &Settlement,
+        mut deliveries: Vec<(&Delivery, Settlement)>,
     ) -> Result<(), QueueError> {
+        let is_ack = |(_, settlement): &(&Delivery, Settlement)| *settlement == Settlement::Ack;
         let mut retry = retries.start(Need::Queue);
-        loop {
+        while let Some(first) = deliveries.first() {
+            // Acknowledgements need not wait for each other. Other settlements do: held entries must stay in
+            // their order.
+            let count = match is_ack(first) {
+                true => deliveries.iter().take_while(|delivery| is_ack(delivery)).count(),
+                false => 1,
+            };
+            let group = deliveries[..count].iter();
+            let group = group.map(|(delivery, settlement)| delivery.settle(settlement));
             // A settlement is dropped only when the daemon must stop. The entry is then
             // redelivered, and the journal recognizes it.
             let settled = tokio::select! {
-                settled = delivery.settle(settlement) => settled,
+                settled = join_all(group) => settled,
                 () = self.timeout() => return Ok(()),
             };
-            let Err(error) = settled else { return Ok(()) };
-            if matches!(error, QueueError::LostClaim { .. }) {
-                self.metrics.lost_claims.inc();
-                let worker = retries.worker;
-                tracing::warn!(
-                    worker.number = worker,
-                    "{error}; the journal will recognize the redelivered entry"
-                );
-                return Ok(());
+            let (mut failed, mut error) = (Vec::new(), None);
+            for (delivery, settled) in deliveries.drain(..count).zip(settled) {
+                match settled {
+                    Ok(()) => (),
+                    Err(lost @ QueueError::LostClaim { .. }) => self.report(&lost, retries.worker),
+                    Err(other) => {
+                        failed.push(delivery);
+                        error = Some(other);
+                    }
+                }
             }
-            retry.wait(error).await?;
+            deliveries.splice(..0, failed);
+            match error {
+                Some(error) => retry.wait(error).await?,
+                None => retry.resolve(),
+            }
         }
+        Ok(())
+    }
+
+    fn report(&self, lost: &QueueError, worker: u32) {
+        self.metrics.lost_claims.inc();
+        tracing::warn!(
+            worker.number = worker,
+            "{lost}; the journal will recognize the redelivered entry"
+        );
     }
 
     /// Waits until all runs are cancelled, and then for [`SETTLE_TIMEOUT`]. In that time, a

@@ -2,6 +2,8 @@
 //!
 //! The crate `loopabull-store` runs these functions. It runs functions that change rows in a transaction.
 
+use std::collections::VecDeque;
+
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
 use loopabull_store::Schema;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -85,14 +87,32 @@ fn end_of(connection: &Connection, queue: &str) -> rusqlite::Result<i64> {
     Ok(now_ms().max(last.unwrap_or(0)))
 }
 
+/// Claims the next entries of a queue, up to `count`: a due retry and another entry by turns, which a retry begins unless
+/// `is_new_first`.
+pub(super) fn claim(
+    connection: &Connection,
+    queue: &str,
+    mut is_new_first: bool,
+    count: usize,
+) -> rusqlite::Result<VecDeque<Claimed>> {
+    let mut claimed = VecDeque::new();
+    while claimed.len() < count
+        && let Some(next) = claim_next(connection, queue, is_new_first)?
+    {
+        is_new_first = next.is_retry;
+        claimed.push_back(next);
+    }
+    Ok(claimed)
+}
+
 /// Claims the next entry of a queue: a due retry before other entries, or after them if `is_new_first`. An entry
 /// that cannot be read or that exceeds the delivery limit becomes a dead letter, and the following entry is
 /// claimed.
 ///
-/// Usually the journal counts the runs that a crash interrupted, and the host dead-letters an entry that has
-/// too many of them. The delivery limit is for the case that the journal cannot count them. RabbitMQ has the
+/// Usually the host counts the runs that a crash interrupted, and dead-letters an entry that has
+/// too many of them. The delivery limit is for the case that the host cannot count them. RabbitMQ has the
 /// same limit.
-pub(super) fn claim(
+fn claim_next(
     connection: &Connection,
     queue: &str,
     is_new_first: bool,
@@ -114,6 +134,14 @@ pub(super) fn claim(
         };
         settle(connection, row, attempts, &Settlement::dead_letter(reason))?;
     }
+}
+
+/// Ends claims whose entries were not delivered.
+pub(super) fn give_back(connection: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE entries SET state = 'waiting', claims = claims - 1 WHERE id = ?1 AND state = 'claimed'",
+    )?;
+    rows.iter().try_for_each(|row| statement.execute([row]).map(drop))
 }
 
 fn next(connection: &Connection, queue: &str, is_new_first: bool) -> rusqlite::Result<Option<i64>> {

@@ -241,7 +241,8 @@ impl Consumer {
         let channel = session.open_channel().await?;
         // Every new channel must set the prefetch. We do not use lapin's own recovery, because it does not
         // restore the prefetch.
-        let qos = channel.basic_qos(self.shared.settings.prefetch, BasicQosOptions::default());
+        let qos =
+            channel.basic_qos(self.shared.config(&self.queue).prefetch, BasicQosOptions::default());
         session.step("set the prefetch", qos).await?;
         let consume = channel.basic_consume(
             self.queue.as_str().into(),

@@ -29,7 +29,7 @@ impl Fixture {
     pub(crate) fn config(&self) -> Config {
         let backend = match self {
             Self::Embedded(folder) => Backend::Embedded { file: folder.path().join("queue.db") },
-            Self::RabbitMq(vhost) => rabbitmq_backend(&vhost.url(), 1),
+            Self::RabbitMq(vhost) => rabbitmq_backend(&vhost.url()),
         };
         let slow = QueueConfig::new("slow".try_into().unwrap());
         let mut workers = QueueConfig::new(QueueName::default());
@@ -42,16 +42,16 @@ impl Fixture {
     }
 }
 
-fn rabbitmq_backend(url: &str, prefetch: u16) -> Backend {
+fn rabbitmq_backend(url: &str) -> Backend {
     let (url, management, ack_timeout) = (url.to_owned(), None, None);
     let idle_limit = RabbitMqConfig::IDLE_LIMIT;
-    Backend::RabbitMq(RabbitMqConfig { url, prefetch, management, ack_timeout, idle_limit })
+    Backend::RabbitMq(RabbitMqConfig { url, management, ack_timeout, idle_limit })
 }
 
 /// Returns a configuration with one queue, in the RabbitMQ at `url`.
 pub(crate) fn config(url: &str, prefetch: u16) -> Config {
-    let queues = vec![QueueConfig::new(QueueName::default())];
-    Config { backend: rabbitmq_backend(url, prefetch), queues }
+    let queues = vec![QueueConfig { prefetch, ..QueueConfig::new(QueueName::default()) }];
+    Config { backend: rabbitmq_backend(url), queues }
 }
 
 pub(crate) fn workers() -> QueueName {
