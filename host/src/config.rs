@@ -55,7 +55,7 @@ pub struct Config {
     pub amqp_url: Option<String>,
     /// Maximum number of messages of the default queue that one worker has received and not settled. The worker runs one of them; it
     /// records and settles others meanwhile. Default: 1 for a queue with playbooks. For a queue whose tasks are components, as many
-    /// as need at most ten minutes if each one takes its whole `timeout`, and at most 64.
+    /// as need at most ten minutes and half of `consumer_timeout` if each one takes its whole `timeout`, and at most 32.
     pub prefetch: Option<u16>,
     /// URL of RabbitMQ's management API, `http://user:password@host:15672`. The daemon reads the
     /// acknowledgement timeouts there.
@@ -264,9 +264,9 @@ impl Config {
         &self,
         tasks: impl IntoIterator<Item = &'a Task>,
     ) -> Vec<StaffedQueue> {
-        let Self { workers, prefetch, .. } = *self;
+        let Self { workers, prefetch, consumer_timeout, .. } = *self;
         let default = NamedQueue { workers, exclusive_order: false, prefetch };
-        queues::staff(default, self.queues.clone(), tasks)
+        queues::staff(default, self.queues.clone(), consumer_timeout, tasks)
     }
 
     /// Returns the backend of the queues, and the settings of each queue.

@@ -312,7 +312,8 @@ async fn open(
     UnknownTasks::read(&config.state, &[], &health).add_to(&mut settings);
     let queues = Queues::open(&settings).await.map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
-        let too_long = ack_timeout::too_long(config, &queues, tasks()).await;
+        let staffed = config.staffed_queues(tasks());
+        let too_long = ack_timeout::too_long(&staffed, &queues, tasks()).await;
         if !too_long.is_empty() && !config.ignore_consumer_timeout {
             return Err(DaemonError::TimeoutTooLong(too_long));
         }

@@ -45,6 +45,8 @@ fn check(host: &TestHost, count: usize, flags: &[&str]) {
     assert_eq!(successes.len(), count, "each accepted message must have a successful run");
     let twice = successes.values().filter(|&&runs| runs > 1).count();
     assert_eq!(twice, 0, "a message that had succeeded was run again");
+    let blamed = entries(host, "state/journal.db", "SELECT entry FROM crashed_entries");
+    assert!(blamed.is_empty(), "entries that succeeded still count as crashed: {blamed:?}");
 }
 
 /// Returns the ids of entries that an SQL query finds in a database of the daemon.

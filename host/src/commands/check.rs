@@ -88,7 +88,9 @@ pub(crate) fn run(config: &Config, args: &CheckArgs) -> Result<u8, Failure> {
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
         match Queues::open(&config.queues(tasks())).await {
             Ok(queues) => {
-                for task in ack_timeout::too_long(config, &queues, tasks()).await {
+                for task in
+                    ack_timeout::too_long(&config.staffed_queues(tasks()), &queues, tasks()).await
+                {
                     problems.push(format!("{task}\nhint: {}", task.hint()));
                 }
             }

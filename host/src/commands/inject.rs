@@ -34,21 +34,12 @@ pub(crate) struct InjectArgs {
 
 pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
     block_on(async {
-        let publisher = Publisher::open(config, args.dry_run).await?;
+        let mut publisher = Publisher::open(config, args.dry_run).await?;
         let mut counts = Counts::default();
-        for file in &args.files {
-            let text = read(file)?;
-            for (number, message) in recordings::messages(&text).enumerate() {
-                match message {
-                    Ok(message) => publisher.publish(&message, &mut counts).await?,
-                    Err(reason) => {
-                        counts.rejected += 1;
-                        let (file, number) = (file.display(), number + 1);
-                        print(&format!("rejected: `{file}`, message {number}: {reason}\n"))?;
-                    }
-                }
-            }
-        }
+        let published = publish_all(&args.files, &mut publisher, &mut counts).await;
+        // What was read before an error is published.
+        publisher.flush().await?;
+        published?;
         for (topic, count) in &counts.without_task {
             let messages = counted(*count, "message", "messages");
             print(&format!("no task subscribes to topic `{topic}` ({messages})\n"))?;
@@ -60,4 +51,25 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
         print(&format!("{messages}, {entries} {verb}, {rejected} rejected\n"))?;
         Ok(counts.exit_code())
     })?
+}
+
+async fn publish_all(
+    files: &[PathBuf],
+    publisher: &mut Publisher,
+    counts: &mut Counts,
+) -> Result<(), Failure> {
+    for file in files {
+        let text = read(file)?;
+        for (number, message) in recordings::messages(&text).enumerate() {
+            match message {
+                Ok(message) => publisher.publish(&message, counts).await?,
+                Err(reason) => {
+                    counts.rejected += 1;
+                    let (file, number) = (file.display(), number + 1);
+                    print(&format!("rejected: `{file}`, message {number}: {reason}\n"))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -88,7 +88,7 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
         worker.map(Target::Worker),
     ];
     let targets: Vec<Target> = if *all {
-        block_on(pauses.list())??.into_keys().collect()
+        pauses.list()?.into_keys().collect()
     } else {
         named.into_iter().flatten().collect()
     };

@@ -28,11 +28,16 @@ pub(crate) struct Counts {
     pub without_task: BTreeMap<Topic, u64>,
 }
 
+/// Number of entries that are published together.
+const GROUP: usize = 256;
+
 /// The place to which messages are published.
 pub(crate) struct Publisher {
     routes: Routes,
     /// `None` for a dry run.
     queues: Option<Queues>,
+    /// Entries that are not published yet.
+    waiting: Vec<Entry>,
 }
 
 impl Counts {
@@ -61,19 +66,21 @@ impl Publisher {
         let queues = config.queues(&tasks);
         let routes = Routes::build(tasks);
         if is_dry {
-            return Ok(Self { routes, queues: None });
+            return Ok(Self { routes, queues: None, waiting: Vec::new() });
         }
         state_dir::make(&config.state)?;
-        Ok(Self { routes, queues: Some(Queues::open(&queues).await?) })
+        let queues = Some(Queues::open(&queues).await?);
+        Ok(Self { routes, queues, waiting: Vec::new() })
     }
 
     pub(crate) fn tasks(&self, message: &Message) -> Vec<Arc<Task>> {
         self.routes.resolve(&message.topic)
     }
 
-    /// Publishes an entry for each task that subscribes to the message. A dry run prints the tasks.
+    /// Publishes an entry for each task that subscribes to the message, at the latest with the next
+    /// [`Publisher::flush`]. A dry run prints the tasks.
     pub(crate) async fn publish(
-        &self,
+        &mut self,
         message: &Message,
         counts: &mut Counts,
     ) -> Result<(), Failure> {
@@ -83,21 +90,35 @@ impl Publisher {
             *counts.without_task.entry(message.topic.clone()).or_default() += 1;
         }
         for task in tasks {
-            match &self.queues {
-                None => print(&format!("message {}: task `{}`\n", message.id, task.name))?,
-                Some(queues) => {
-                    let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
-                    publish(queues, &Entry::new(id, &task, message)).await?;
-                }
+            if self.queues.is_none() {
+                print(&format!("message {}: task `{}`\n", message.id, task.name))?;
             }
+            let id = EntryId::new(uuid::Uuid::now_v7().simple().to_string());
+            self.waiting.push(Entry::new(id, &task, message));
             counts.entries += 1;
+        }
+        if self.waiting.len() >= GROUP {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the entries that wait.
+    pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
+        let entries = std::mem::take(&mut self.waiting);
+        let Some(queues) = &self.queues else { return Ok(()) };
+        let published = queues.publish_all(&entries.iter().collect::<Vec<_>>()).await;
+        for (entry, published) in entries.iter().zip(published) {
+            if published.is_err() {
+                publish(queues, entry).await?;
+            }
         }
         Ok(())
     }
 }
 
 /// Publishes an entry. Retries with back-off, for example while the broker is unavailable. Every
-/// attempt uses the same entry id, so the queue deduplicates them.
+/// attempt uses the same entry id, so the queue or the host that runs them recognises a second one.
 async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
     let mut backoff = Backoff::default();
     for _ in 0..PUBLISH_ATTEMPTS {

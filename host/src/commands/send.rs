@@ -47,9 +47,10 @@ pub(crate) fn run(config: &Config, args: SendArgs) -> Result<u8, Failure> {
     let message =
         from_bus(&text, properties, Some(clock::now_seconds())).context("cannot make a message")?;
     block_on(async {
-        let publisher = Publisher::open(config, args.dry_run).await?;
+        let mut publisher = Publisher::open(config, args.dry_run).await?;
         let mut counts = Counts::default();
         publisher.publish(&message, &mut counts).await?;
+        publisher.flush().await?;
         let tasks: Vec<_> =
             publisher.tasks(&message).iter().map(|task| format!("`{}`", task.name)).collect();
         match (tasks.is_empty(), args.dry_run) {

@@ -164,7 +164,7 @@ fn read_pauses(config: &Config) -> Result<BTreeMap<Target, Pause>, Failure> {
     if !config.state.join("control.db").exists() {
         return Ok(BTreeMap::new());
     }
-    Ok(block_on(Pauses::open(&config.state)?.list())??)
+    Ok(Pauses::open(&config.state)?.list()?)
 }
 
 /// Returns one line for each task that has held messages.

@@ -8,7 +8,7 @@ use loopabull_queue::QueueConfig;
 use serde::Deserialize;
 
 /// Maximum default of `prefetch`.
-const MAX_PREFETCH: u16 = 64;
+const MAX_PREFETCH: u16 = 32;
 /// Time that the messages of a default `prefetch` take at most, if each one takes the whole timeout of its task.
 const MAX_WINDOW: Duration = Duration::from_mins(10);
 
@@ -39,6 +39,7 @@ pub struct StaffedQueue {
 pub(super) fn staff<'a>(
     default: NamedQueue,
     mut named: BTreeMap<QueueName, NamedQueue>,
+    consumer_timeout: Option<Duration>,
     tasks: impl IntoIterator<Item = &'a Task>,
 ) -> Vec<StaffedQueue> {
     let mut tasks_of = BTreeMap::<_, Vec<_>>::new();
@@ -48,11 +49,12 @@ pub(super) fn staff<'a>(
         tasks_of.entry(queue.clone()).or_default().push(task);
     }
     named.remove(&QueueName::default());
+    let window = consumer_timeout.map_or(MAX_WINDOW, |timeout| MAX_WINDOW.min(timeout / 2));
     let queues = std::iter::once((QueueName::default(), default)).chain(named);
     let staffed = queues.map(|(name, queue)| {
         let NamedQueue { workers, exclusive_order, prefetch } = queue;
         let tasks = tasks_of.remove(&name).unwrap_or_default();
-        let prefetch = prefetch.unwrap_or_else(|| default_prefetch(&tasks));
+        let prefetch = prefetch.unwrap_or_else(|| default_prefetch(&tasks, window));
         let tasks = tasks.iter().map(|task| task.name.clone()).collect();
         StaffedQueue { config: QueueConfig { name, exclusive_order, prefetch, tasks }, workers }
     });
@@ -65,13 +67,13 @@ impl Default for NamedQueue {
     }
 }
 
-/// Returns the default prefetch of a queue with these tasks.
-fn default_prefetch(tasks: &[&Task]) -> u16 {
+/// Returns the default prefetch of a queue with these tasks, whose messages take at most the time `window`.
+fn default_prefetch(tasks: &[&Task], window: Duration) -> u16 {
     let is_component = |task: &&Task| task.kind == TaskKind::Component;
-    let longest = tasks.iter().map(|task| task.timeout()).max().unwrap_or(MAX_WINDOW);
+    let longest = tasks.iter().map(|task| task.timeout()).max().unwrap_or(window);
     match tasks.iter().all(is_component) {
         true => {
-            let fitting = MAX_WINDOW.as_millis() / longest.as_millis().max(1);
+            let fitting = window.as_millis() / longest.as_millis().max(1);
             u16::try_from(fitting).unwrap_or(MAX_PREFETCH).clamp(1, MAX_PREFETCH)
         }
         false => 1,
@@ -125,8 +127,11 @@ mod tests {
             .map(|queue| (queue.config.name.as_str(), queue.config.prefetch))
             .collect();
         let expected =
-            [("workers", 1), ("fast", 64), ("mixed", 1), ("set", 7), ("slow", 1), ("some", 20)];
+            [("workers", 1), ("fast", 32), ("mixed", 1), ("set", 7), ("slow", 1), ("some", 20)];
         assert_eq!(found, expected);
+        let config: Config = toml::from_str("consumer_timeout = '2m'").unwrap();
+        let queues = config.staffed_queues(&tasks[1..2]);
+        assert_eq!(queues[1].config.prefetch, 2);
         for text in ["prefetch = 0", "queues.a.prefetch = 0", "prefetch = 1001"] {
             let config: Config = toml::from_str(text).unwrap();
             assert!(matches!(config.validate(), Err(ConfigError::Range { .. })), "{text}");

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{QueueName, TaskName};
+use loopabull_model::TaskName;
 use loopabull_queue::Queues;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, StaffedQueue};
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
@@ -43,8 +43,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Applies changes in the task directories.
 pub(crate) struct Reload {
     config: Config,
-    /// Queues that have workers.
-    queues: Vec<QueueName>,
+    /// Queues that have workers, since the start.
+    queues: Vec<StaffedQueue>,
     work_queues: Arc<Queues>,
     runner: Arc<Runner>,
     health: Arc<Health>,
@@ -59,8 +59,7 @@ impl Reload {
     /// Creates a `Reload`. `current` is the discovery from which the current catalog was loaded.
     pub(crate) fn new(config: &Config, work: &Shared, current: Arc<Discovery>) -> Self {
         let catalog = work.runner.catalog.get();
-        let staffed = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
-        let queues = staffed.into_iter().map(|queue| queue.config.name).collect();
+        let queues = config.staffed_queues(catalog.routes.tasks().into_iter().map(Arc::as_ref));
         Self {
             config: config.clone(),
             queues,
@@ -164,7 +163,7 @@ impl Reload {
         let mut refused = Vec::new();
         for task in catalog.routes.tasks() {
             let queue = &task.manifest.queue;
-            if !self.queues.contains(queue) {
+            if !self.queues.iter().any(|staffed| staffed.config.name == *queue) {
                 let reason = format!("queue `{queue}` has no workers yet; restart the daemon");
                 refused.push((task.name.clone(), reason));
             }
@@ -172,7 +171,7 @@ impl Reload {
         let routes = Arc::clone(&catalog.routes);
         let tasks = routes.tasks().into_iter().map(Arc::as_ref);
         if !self.config.ignore_consumer_timeout {
-            for long in ack_timeout::too_long(&self.config, &self.work_queues, tasks).await {
+            for long in ack_timeout::too_long(&self.queues, &self.work_queues, tasks).await {
                 refused.push((long.task().clone(), format!("{long}; {}", long.hint())));
             }
         }

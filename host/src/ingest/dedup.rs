@@ -114,6 +114,8 @@ impl Dedup {
     /// Claims a message for a task. Waits while another copy of the message is claimed for the same
     /// task.
     ///
+    /// A caller with claims of its own must not wait for them: see [`Dedup::try_claim`].
+    ///
     /// A copy with [`Custody::Nobody`] does not wait for a copy with [`Custody::Source`], because
     /// the queue may be unavailable for a long time. The source keeps its copy until that copy is
     /// published, so the other copy is a duplicate.
@@ -129,25 +131,72 @@ impl Dedup {
             tokio::pin!(released);
             // The waiter is registered before the state is read, so that it misses no release.
             released.as_mut().enable();
-            {
-                let mut state = self.state.lock();
-                state.expire(oldest(self.window), self.max_keys);
-                if !self.window.is_zero() && state.recorded.contains_key(&key) {
-                    return Claimed::Duplicate;
-                }
-                match state.claimed.get(&key) {
-                    None => {
-                        state.claimed.insert(key, custody);
-                        return Claimed::New(Claim { dedup: self, key });
-                    }
-                    Some(Custody::Source) if custody == Custody::Nobody => {
-                        return Claimed::Duplicate;
-                    }
-                    Some(_) => (),
-                }
+            if let Some(claimed) = self.try_claim_key(key, custody) {
+                return claimed;
             }
             released.await;
         }
+    }
+
+    /// Claims a message for a task. Returns `None` where [`Dedup::claim`] waits.
+    pub(super) fn try_claim(
+        &self,
+        message: &MessageId,
+        task: &TaskName,
+        custody: Custody,
+    ) -> Option<Claimed<'_>> {
+        self.try_claim_key(key(message, task), custody)
+    }
+
+    fn try_claim_key(&self, key: Key, custody: Custody) -> Option<Claimed<'_>> {
+        let mut state = self.state.lock();
+        state.expire(oldest(self.window), self.max_keys);
+        if !self.window.is_zero() && state.recorded.contains_key(&key) {
+            return Some(Claimed::Duplicate);
+        }
+        match state.claimed.get(&key) {
+            None => {
+                state.claimed.insert(key, custody);
+                Some(Claimed::New(Claim { dedup: self, key }))
+            }
+            Some(Custody::Source) if custody == Custody::Nobody => Some(Claimed::Duplicate),
+            Some(_) => None,
+        }
+    }
+
+    /// Records that the tasks received the messages of these claims. Returns once the record is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written. The keys are then remembered only in memory.
+    pub(super) async fn record(&self, claims: Vec<Claim<'_>>) -> Result<(), StoreError> {
+        if self.window.is_zero() || claims.is_empty() {
+            return Ok(());
+        }
+        let at = clock::now_seconds();
+        let keys: Vec<Key> = claims.iter().map(|claim| claim.key).collect();
+        let sweep = {
+            let mut state = self.state.lock();
+            keys.iter().for_each(|key| state.insert(*key, at));
+            state.since_sweep += keys.len();
+            let is_due = state.since_sweep >= SWEEP_INTERVAL;
+            if is_due {
+                state.since_sweep = 0;
+            }
+            is_due.then(|| state.order.front().map_or(at, |(oldest, _)| *oldest))
+        };
+        let change = move |connection: &rusqlite::Connection| {
+            let insert = "INSERT OR REPLACE INTO recorded (key, at) VALUES (?1, ?2)";
+            let mut insert = connection.prepare_cached(insert)?;
+            for key in keys {
+                insert.execute(params![key.as_slice(), at])?;
+            }
+            if let Some(oldest) = sweep {
+                connection.execute("DELETE FROM recorded WHERE at < ?1", [oldest])?;
+            }
+            Ok(())
+        };
+        self.store.change(change).await
     }
 }
 
@@ -166,39 +215,6 @@ impl State {
             self.recorded.remove(key);
             self.order.pop_front();
         }
-    }
-}
-
-impl Claim<'_> {
-    /// Records that the task received the message. Returns once the record is on disk.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be written. The key is then remembered only in memory.
-    pub(super) async fn record(self) -> Result<(), StoreError> {
-        if self.dedup.window.is_zero() {
-            return Ok(());
-        }
-        let (at, key) = (clock::now_seconds(), self.key);
-        let sweep = {
-            let mut state = self.dedup.state.lock();
-            state.insert(key, at);
-            state.since_sweep += 1;
-            let is_due = state.since_sweep >= SWEEP_INTERVAL;
-            if is_due {
-                state.since_sweep = 0;
-            }
-            is_due.then(|| state.order.front().map_or(at, |(oldest, _)| *oldest))
-        };
-        let change = move |connection: &rusqlite::Connection| {
-            let insert = "INSERT OR REPLACE INTO recorded (key, at) VALUES (?1, ?2)";
-            connection.prepare_cached(insert)?.execute(params![key.as_slice(), at])?;
-            if let Some(oldest) = sweep {
-                connection.execute("DELETE FROM recorded WHERE at < ?1", [oldest])?;
-            }
-            Ok(())
-        };
-        self.dedup.store.change(change).await
     }
 }
 
@@ -255,7 +271,7 @@ mod tests {
     /// Claims a message and records it if it is new. Returns whether it was new.
     async fn is_new(dedup: &Dedup, message: &str, name: &str) -> bool {
         match dedup.claim(&id(message), &task(name), Custody::Nobody).await {
-            Claimed::New(claim) => claim.record().await.is_ok(),
+            Claimed::New(claim) => dedup.record(vec![claim]).await.is_ok(),
             Claimed::Duplicate => false,
         }
     }

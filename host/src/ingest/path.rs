@@ -16,6 +16,9 @@ use crate::observe::activity::Activity;
 use crate::observe::metrics::{ByRejection, Metrics};
 use crate::tasks::catalog::CurrentCatalog;
 
+/// Size of the entries from which no further ones are stored together, in bytes of their bodies.
+const MAX_GROUP_BYTES: usize = 4 << 20;
+
 /// The ingest path, which all sources share.
 pub(super) struct IngestPath {
     catalog: Arc<CurrentCatalog>,
@@ -36,15 +39,44 @@ impl IngestPath {
         Self { catalog, dedup, publisher, activity, metrics }
     }
 
-    /// Accepts a message that its source does not send again. Returns when each entry of the
-    /// message is stored or counted as lost.
-    pub(super) async fn accept(&self, message: &Message) {
-        for task in self.find_tasks(message) {
-            if let Some((claim, entry)) = self.claim(message, &task, Custody::Nobody).await {
-                let accepted = self.publisher.publish(&entry).await;
-                finish(claim, &entry, accepted).await;
+    /// Accepts messages that their source does not send again, in order. Returns when each entry of the
+    /// messages is stored or counted as lost.
+    pub(super) async fn accept(&self, messages: &[Message]) {
+        let (mut claims, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for message in messages {
+            if bytes > MAX_GROUP_BYTES {
+                self.store(std::mem::take(&mut claims), std::mem::take(&mut entries)).await;
+                bytes = 0;
+            }
+            for task in self.find_tasks(message) {
+                bytes += message.body.as_str().len();
+                let claimed = match self.dedup.try_claim(&message.id, &task.name, Custody::Nobody) {
+                    Some(claimed) => claimed,
+                    None => {
+                        // The other copy may be among our own claims.
+                        self.store(std::mem::take(&mut claims), std::mem::take(&mut entries)).await;
+                        self.dedup.claim(&message.id, &task.name, Custody::Nobody).await
+                    }
+                };
+                if let Some((claim, entry)) = self.entry(claimed, message, &task) {
+                    claims.push(claim);
+                    entries.push(entry);
+                }
             }
         }
+        self.store(claims, entries).await;
+    }
+
+    /// Stores claimed entries of messages that their source does not send again.
+    async fn store(&self, claims: Vec<Claim<'_>>, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let accepted = self.publisher.publish(&entries).await;
+        // The claim of a lost entry is dropped without a record, so that another copy of the message can be stored
+        // later.
+        let stored = claims.into_iter().zip(accepted).filter(|(_, accepted)| is_stored(*accepted));
+        self.record(stored.map(|(claim, _)| claim).collect()).await;
     }
 
     /// Accepts a message from the source named `source`. The source keeps the message until this
@@ -60,9 +92,11 @@ impl IngestPath {
         message: &Message,
     ) -> Result<(), Stopping> {
         for task in self.find_tasks(message) {
-            if let Some((claim, entry)) = self.claim(message, &task, Custody::Source).await {
-                let accepted = self.publisher.publish_kept(source, &entry).await?;
-                finish(claim, &entry, accepted).await;
+            let claimed = self.dedup.claim(&message.id, &task.name, Custody::Source).await;
+            if let Some((claim, entry)) = self.entry(claimed, message, &task)
+                && is_stored(self.publisher.publish_kept(source, &entry).await?)
+            {
+                self.record(vec![claim]).await;
             }
         }
         Ok(())
@@ -115,17 +149,17 @@ impl IngestPath {
         tasks
     }
 
-    /// Claims a message for a task and makes its entry. If the task has already received the
+    /// Makes the entry of a claimed message. If the task has already received the
     /// message, counts the duplicate and returns none.
-    async fn claim(
+    fn entry<'a>(
         &self,
+        claimed: Claimed<'a>,
         message: &Message,
         task: &Task,
-        custody: Custody,
-    ) -> Option<(Claim<'_>, Entry)> {
-        match self.dedup.claim(&message.id, &task.name, custody).await {
+    ) -> Option<(Claim<'a>, Entry)> {
+        match claimed {
             Claimed::New(claim) => {
-                let id = EntryId::new(uuid::Uuid::new_v4().simple().to_string());
+                let id = EntryId::new(uuid::Uuid::now_v7().simple().to_string());
                 Some((claim, Entry::new(id, task, message)))
             }
             Claimed::Duplicate => {
@@ -135,20 +169,20 @@ impl IngestPath {
             }
         }
     }
+
+    /// Records that tasks received messages.
+    async fn record(&self, claims: Vec<Claim<'_>>) {
+        let count = claims.len();
+        if let Err(error) = self.dedup.record(claims).await {
+            tracing::error!("{count} messages may be processed twice: {error}");
+        }
+    }
 }
 
-/// Records that a task received a message, if the entry was stored.
-async fn finish(claim: Claim<'_>, entry: &Entry, accepted: Accepted) {
+fn is_stored(accepted: Accepted) -> bool {
     match accepted {
-        Accepted::Queued | Accepted::Spooled | Accepted::Quarantined => {
-            if let Err(error) = claim.record().await {
-                let id = &entry.message.id;
-                tracing::error!(message.id = %id, "message `{id}` may be processed twice: {error}");
-            }
-        }
-        // The claim is dropped without a record, so that another copy of the message can be stored
-        // later.
-        Accepted::Lost => (),
+        Accepted::Queued | Accepted::Spooled | Accepted::Quarantined => true,
+        Accepted::Lost => false,
     }
 }
 
@@ -180,10 +214,19 @@ mod tests {
     async fn a_duplicate_is_counted_and_not_published_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder, 10_000).await;
-        path.accept(&message("1")).await;
-        path.accept(&message("1")).await;
+        path.accept(&[message("1")]).await;
+        path.accept(&[message("1")]).await;
         assert_eq!(path.accept_kept("bus", &message("1")).await, Ok(()));
         assert_eq!(counts(&path.metrics), Counts { published: 1, ..NONE });
+        assert_eq!(path.metrics.duplicates.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_among_messages_that_arrive_together_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder, 10_000).await;
+        path.accept(&["1", "2", "1", "3", "3"].map(message)).await;
+        assert_eq!(counts(&path.metrics), Counts { published: 3, ..NONE });
         assert_eq!(path.metrics.duplicates.get(), 2);
     }
 
@@ -192,8 +235,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder, 10_000).await;
         break_queue(&folder);
-        path.accept(&message("1")).await;
-        path.accept(&message("1")).await;
+        path.accept(&[message("1")]).await;
+        path.accept(&[message("1")]).await;
         assert_eq!(counts(&path.metrics), Counts { spooled: 1, ..NONE });
         assert_eq!(path.metrics.duplicates.get(), 1);
     }
@@ -203,8 +246,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder, 1).await;
         break_queue(&folder);
-        path.accept(&message("1")).await;
-        path.accept(&message("1")).await;
+        path.accept(&[message("1")]).await;
+        path.accept(&[message("1")]).await;
         assert_eq!(counts(&path.metrics), Counts { lost: 2, ..NONE });
         assert_eq!(path.metrics.duplicates.get(), 0);
     }

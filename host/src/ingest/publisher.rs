@@ -9,22 +9,26 @@ mod forward;
 #[cfg(test)]
 pub(super) mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopabull_model::{Entry, chain};
+use futures_util::future::join_all;
+use loopabull_model::{Entry, QueueName, chain};
 use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::log_limit::LogLimit;
 use crate::ingest::quarantine::{Quarantine, Quarantined, Stopping, Unusable};
-use crate::ingest::spool::{Pushed, Spool};
+use crate::ingest::spool::Spool;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics};
 
-/// Timeout for publishing an entry. After a timeout, the entry goes to the spool if the source does
-/// not send the message again.
+/// Timeout for publishing a group of entries to their queue. After a timeout, the entries go to the spool if their source
+/// does not send the messages again.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of entries in such a group.
+const GROUP: usize = 128;
 
 /// Stores entries in their queues, in the spool or in the quarantine.
 pub(super) struct Publisher {
@@ -63,14 +67,35 @@ impl Publisher {
         Self { queues, spool, quarantine, health, metrics, drain, losses: LogLimit::default() }
     }
 
-    /// Publishes an entry of a message that its source does not send again. If the queue is
-    /// unavailable, stores the entry in the spool.
-    pub(super) async fn publish(&self, entry: &Entry) -> Accepted {
-        let accepted = match self.try_publish(entry).await {
-            Some(accepted) => accepted,
-            None => self.spool(entry).await,
-        };
-        self.count(entry, accepted);
+    /// Publishes entries of messages that their source does not send again, those of one queue in order. If a
+    /// queue is unavailable, stores its entries in the spool. Returns where each entry was stored.
+    pub(super) async fn publish(&self, entries: &[Entry]) -> Vec<Accepted> {
+        let mut accepted = vec![Accepted::Lost; entries.len()];
+        // An entry must not overtake one that waits in the spool. All entries of a queue take the same way.
+        let spooled = self.spool.queues();
+        let (waiting, publishable): (Vec<usize>, Vec<usize>) =
+            (0..entries.len()).partition(|place| {
+                spooled.iter().any(|queue| *queue == entries[*place].queue.as_str())
+            });
+        let mut spooled = waiting;
+        if !publishable.is_empty() {
+            let published: Vec<&Entry> = publishable.iter().map(|place| &entries[*place]).collect();
+            let published = self.try_publish(&published).await;
+            for (place, published) in publishable.into_iter().zip(published) {
+                match published {
+                    Some(stored) => accepted[place] = stored,
+                    None => spooled.push(place),
+                }
+            }
+        }
+        spooled.sort_unstable();
+        let waiting: Vec<&Entry> = spooled.iter().map(|place| &entries[*place]).collect();
+        for (place, stored) in spooled.iter().zip(self.spool(&waiting).await) {
+            accepted[*place] = stored;
+        }
+        for (entry, accepted) in entries.iter().zip(&accepted) {
+            self.count(entry, *accepted);
+        }
         accepted
     }
 
@@ -111,32 +136,63 @@ impl Publisher {
         Ok(())
     }
 
-    /// Tries once to publish an entry. Returns none if the queue is unavailable, or if earlier
-    /// entries for the queue are waiting in the spool.
-    async fn try_publish(&self, entry: &Entry) -> Option<Accepted> {
-        if !self.spool.is_empty(&entry.queue) {
-            return None;
+    /// Tries once to publish entries. Returns for each where it was stored, or none if its queue is unavailable. An
+    /// unavailable queue delays no other.
+    async fn try_publish(&self, entries: &[&Entry]) -> Vec<Option<Accepted>> {
+        let mut by_queue: BTreeMap<&QueueName, Vec<usize>> = BTreeMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            by_queue.entry(&entry.queue).or_default().push(place);
         }
-        // After a timeout, the queue may have stored the entry. The entry is still published again,
-        // with the same id, and the queue deduplicates it.
-        match tokio::time::timeout(PUBLISH_TIMEOUT, self.queues.publish(entry)).await {
-            Ok(Ok(())) => {
-                self.resolve_problem();
-                return Some(Accepted::Queued);
-            }
-            Ok(Err(error)) if error.is_permanent() => {
-                return Some(self.quarantine_or_lose(entry, &error).await);
-            }
-            Ok(Err(error)) => self.report_problem(&chain(error)),
-            Err(_) => {
+        let published = by_queue.into_iter().map(async |(queue, places)| {
+            let entries: Vec<&Entry> = places.iter().map(|place| entries[*place]).collect();
+            places.into_iter().zip(self.try_publish_to(queue, &entries).await)
+        });
+        let (mut accepted, mut problem) = (vec![None; entries.len()], None);
+        for (place, published) in join_all(published).await.into_iter().flatten() {
+            accepted[place] = match published {
+                Ok(stored) => Some(stored),
+                Err(error) => {
+                    problem = Some(error);
+                    None
+                }
+            };
+        }
+        match problem {
+            Some(problem) => self.report_problem(&problem),
+            None => self.resolve_problem(),
+        }
+        accepted
+    }
+
+    /// Tries once to publish entries of one queue. An error is the problem of the queue.
+    async fn try_publish_to(
+        &self,
+        queue: &QueueName,
+        entries: &[&Entry],
+    ) -> Vec<Result<Accepted, String>> {
+        let mut accepted = Vec::with_capacity(entries.len());
+        for group in entries.chunks(GROUP) {
+            let publish = self.queues.publish_all(group);
+            let Ok(published) = tokio::time::timeout(PUBLISH_TIMEOUT, publish).await else {
+                // The queue may have stored an entry of this group. It is still published again,
+                // with the same id, and the host that runs one recognises the other.
                 let seconds = PUBLISH_TIMEOUT.as_secs();
-                let queue = &entry.queue;
-                self.report_problem(&format!(
-                    "queue `{queue}` did not store an entry within {seconds} s"
-                ));
+                let problem =
+                    format!("queue `{queue}` did not store its entries within {seconds} s");
+                accepted.resize(entries.len(), Err(problem));
+                return accepted;
+            };
+            for (entry, published) in group.iter().zip(published) {
+                accepted.push(match published {
+                    Ok(()) => Ok(Accepted::Queued),
+                    Err(error) if error.is_permanent() => {
+                        Ok(self.quarantine_or_lose(entry, &error).await)
+                    }
+                    Err(error) => Err(chain(error)),
+                });
             }
         }
-        None
+        accepted
     }
 
     async fn publish_until_stored(
@@ -179,16 +235,35 @@ impl Publisher {
         Err(Stopping)
     }
 
-    async fn spool(&self, entry: &Entry) -> Accepted {
-        let pushed = self.spool.push(entry).await;
+    async fn spool(&self, entries: &[&Entry]) -> Vec<Accepted> {
+        if entries.is_empty() {
+            return Vec::new();
+        }
+        let mut pushed = self.spool.push(entries).await;
+        if pushed.is_err() && entries.len() > 1 {
+            // Some of them may fit on a disk that is nearly full.
+            let mut stored = Vec::with_capacity(entries.len());
+            for entry in entries {
+                stored.push(self.spool.push(&[entry]).await.is_ok_and(|stored| stored[0]));
+            }
+            pushed = match stored.contains(&true) {
+                true => Ok(stored),
+                false => pushed,
+            };
+        }
         self.metrics.set_spool(self.spool.depth());
-        let problem = match pushed {
-            Ok(Pushed::Stored) => return Accepted::Spooled,
-            Ok(Pushed::Full) => "the spool is full".to_owned(),
-            Err(error) => chain(error),
+        let (stored, problem) = match pushed {
+            Ok(stored) => (stored, "the spool is full".to_owned()),
+            Err(error) => (vec![false; entries.len()], chain(error)),
         };
-        self.health.report(Part::Ingest, format_args!("messages are lost: {problem}"));
-        self.lose(entry, &problem)
+        let accepted = entries.iter().zip(stored).map(|(entry, is_stored)| match is_stored {
+            true => Accepted::Spooled,
+            false => {
+                self.health.report(Part::Ingest, format_args!("messages are lost: {problem}"));
+                self.lose(entry, &problem)
+            }
+        });
+        accepted.collect()
     }
 
     /// Quarantines an entry that its queue rejects permanently.

@@ -158,6 +158,7 @@ fn start_fedmsg(
         activity: Arc::clone(&shared.activity),
         metrics: Arc::clone(&shared.metrics),
         drain: shared.shutdown.drain.clone(),
+        cancel: shared.shutdown.cancel.clone(),
     };
     parts.spawn(source.run(sockets.received));
     Ok(sockets.thread)

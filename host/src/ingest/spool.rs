@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use loopabull_model::{Entry, EntryId, QueueName};
+use loopabull_model::{Entry, EntryId};
 use loopabull_store::{Schema, Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Row, params};
@@ -25,7 +26,9 @@ const TABLES: &str = "
     ) STRICT;
     CREATE INDEX by_queue ON spooled (queue, number);";
 /// Maximum number of entries that are read from the file at once.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
+/// Size of the messages from which no further entry is read at once, in bytes.
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// The entries that wait for their queues.
 #[derive(Debug)]
@@ -43,16 +46,6 @@ struct Waiting {
     /// Number of waiting entries for each queue. The key is the text in the file, which may not be
     /// a valid queue name.
     entries: BTreeMap<String, u64>,
-}
-
-/// The result of adding an entry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[must_use]
-pub(super) enum Pushed {
-    /// The entry is on disk.
-    Stored,
-    /// The spool is full, so the entry is not stored.
-    Full,
 }
 
 /// An entry as it is stored in the file.
@@ -97,18 +90,12 @@ impl Spool {
         (waiting.entries.values().sum(), waiting.bytes)
     }
 
-    /// Returns whether no entry waits for a queue. A new entry must not overtake an entry that
-    /// waits.
-    pub(super) fn is_empty(&self, queue: &QueueName) -> bool {
-        !self.contains(queue.as_str())
-    }
-
     /// Returns whether an entry waits for a queue.
     pub(super) fn contains(&self, queue: &str) -> bool {
         self.waiting.lock().entries.contains_key(queue)
     }
 
-    /// Returns the queues for which entries wait.
+    /// Returns the queues for which entries wait. A new entry must not overtake one that waits.
     pub(super) fn queues(&self) -> Vec<String> {
         self.waiting.lock().entries.keys().cloned().collect()
     }
@@ -118,38 +105,52 @@ impl Spool {
         self.filled.notified().await;
     }
 
-    /// Appends an entry. Returns once the entry is on disk.
+    /// Appends the entries that fit. Returns for each whether it does, once they are on disk.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
-    pub(super) async fn push(&self, entry: &Entry) -> Result<Pushed, StoreError> {
-        let message =
-            serde_json::to_string(&entry.message).expect("a message contains only JSON types");
-        let bytes = message.len() as u64;
-        let (id, queue, task) = (entry.id.clone(), entry.queue.clone(), entry.task.clone());
+    /// If the file cannot be written. Then it contains none of them.
+    pub(super) async fn push(&self, entries: &[&Entry]) -> Result<Vec<bool>, StoreError> {
+        let (mut rows, mut fits) = (Vec::with_capacity(entries.len()), Vec::new());
         {
-            // The entry is counted before it is written, so that a later entry cannot overtake it.
+            // The entries are counted before they are written, so that a later entry cannot overtake them.
             let mut waiting = self.waiting.lock();
-            if waiting.bytes + bytes > self.max_bytes {
-                return Ok(Pushed::Full);
+            for entry in entries {
+                let message = serde_json::to_string(&entry.message)
+                    .expect("a message contains only JSON types");
+                fits.push(waiting.bytes + message.len() as u64 <= self.max_bytes);
+                if !fits[fits.len() - 1] {
+                    continue;
+                }
+                waiting.add(entry.queue.as_str(), 1, message.len() as u64);
+                let (id, queue, task) = (entry.id.clone(), entry.queue.clone(), entry.task.clone());
+                rows.push((id, queue, task, message));
             }
-            waiting.add(queue.as_str(), 1, bytes);
         }
         let insert = "INSERT INTO spooled (entry, queue, task, message) VALUES (?1, ?2, ?3, ?4)";
+        let rows = Arc::new(rows);
+        let written = Arc::clone(&rows);
         let change = move |connection: &rusqlite::Connection| {
-            let values = params![id.as_str(), queue.as_str(), task.as_str(), message];
-            connection.prepare_cached(insert)?.execute(values)
+            let mut insert = connection.prepare_cached(insert)?;
+            for (id, queue, task, message) in written.iter() {
+                insert.execute(params![id.as_str(), queue.as_str(), task.as_str(), message])?;
+            }
+            Ok(())
         };
         let written = self.store.change(change).await;
         match written {
-            Ok(_) => self.filled.notify_one(),
-            Err(_) => self.waiting.lock().remove(entry.queue.as_str(), 1, bytes),
+            Ok(()) => self.filled.notify_one(),
+            Err(_) => {
+                let mut waiting = self.waiting.lock();
+                for (_, queue, _, message) in rows.iter() {
+                    waiting.remove(queue.as_str(), 1, message.len() as u64);
+                }
+            }
         }
-        written.map(|_| Pushed::Stored)
+        written.map(|()| fits)
     }
 
-    /// Returns the first entries of a queue, at most 64.
+    /// Returns the first entries of a queue, at most 256 or some megabytes.
     ///
     /// # Errors
     ///
@@ -161,23 +162,35 @@ impl Spool {
         self.store
             .read(move |connection| {
                 let mut statement = connection.prepare(sql)?;
-                statement.query_map(params![queue, BATCH], line)?.collect::<Result<_, _>>()
+                let (mut lines, mut bytes) = (Vec::new(), 0);
+                for found in statement.query_map(params![queue, BATCH], line)? {
+                    let found = found?;
+                    bytes += found.bytes;
+                    lines.push(found);
+                    if bytes > BATCH_BYTES {
+                        break;
+                    }
+                }
+                Ok(lines)
             })
             .await
     }
 
-    /// Removes the first entries of a queue. Returns the number of removed entries, once the change
-    /// is on disk.
+    /// Removes entries of a queue. Returns the number of removed entries, once the change is on disk.
     ///
     /// # Errors
     ///
     /// If the file cannot be changed.
-    pub(super) async fn remove(&self, queue: &str, first: &[Line]) -> Result<u64, StoreError> {
-        let Some(last) = first.last().map(|line| line.number) else { return Ok(0) };
-        let bytes = first.iter().map(|line| line.bytes).sum();
-        let delete = "DELETE FROM spooled WHERE queue = ?1 AND number <= ?2";
-        let of = queue.to_owned();
-        let change = move |file: &rusqlite::Connection| file.execute(delete, params![of, last]);
+    pub(super) async fn remove(&self, queue: &str, lines: &[&Line]) -> Result<u64, StoreError> {
+        if lines.is_empty() {
+            return Ok(0);
+        }
+        let bytes = lines.iter().map(|line| line.bytes).sum();
+        let numbers: Vec<i64> = lines.iter().map(|line| line.number).collect();
+        let change = move |file: &rusqlite::Connection| {
+            let mut delete = file.prepare_cached("DELETE FROM spooled WHERE number = ?1")?;
+            numbers.iter().map(|number| delete.execute([number])).sum::<rusqlite::Result<usize>>()
+        };
         let count = self.store.change(change).await? as u64;
         self.waiting.lock().remove(queue, count, bytes);
         Ok(count)

@@ -6,21 +6,27 @@ use loopabull_model::{EntryId, Run, TaskName};
 use rusqlite::Connection;
 
 use super::record::{CrashCounts, Crashed, Cut};
-use super::rows::checked;
+use super::rows::{self, checked};
 
 /// Counts the crash of the last daemon for the entries and the tasks that were running. Returns these tasks and all counts.
+/// An attempt whose run was recorded had ended: only its mark was left.
 pub(super) fn count(
     connection: &Connection,
     running: &[Cut],
 ) -> rusqlite::Result<(Vec<Crashed>, CrashCounts)> {
-    for Cut { entry, .. } in running {
+    let mut tasks = BTreeSet::new();
+    for Cut { entry, task, attempt } in running {
+        let ended = rows::ended(connection, entry)?;
+        if ended.is_some_and(|ended| ended.outcome.is_success() || ended.attempt >= *attempt) {
+            continue;
+        }
         connection.execute(
             "INSERT INTO crashed_entries VALUES (?1, 1)
              ON CONFLICT (entry) DO UPDATE SET crashes = crashes + 1",
             [entry.as_str()],
         )?;
+        tasks.insert(task);
     }
-    let tasks: BTreeSet<&TaskName> = running.iter().map(|cut| &cut.task).collect();
     let count = |task: &TaskName| {
         let count = connection.query_row(
             "INSERT INTO crashed_tasks VALUES (?1, 1)

@@ -26,11 +26,12 @@ pub struct Ended {
     pub output: String,
 }
 
-/// An entry whose run the end of a daemon cut off, and its task.
+/// A run that was in progress when a daemon ended: its entry, its task and its attempt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Cut {
     pub entry: EntryId,
     pub task: TaskName,
+    pub attempt: u32,
 }
 
 /// A task that was running when earlier daemons died.

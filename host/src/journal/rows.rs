@@ -14,9 +14,10 @@ const MAX_MESSAGE_SIZE: usize = 256 << 10;
 /// Returns the run of an entry that counts as an attempt: the successful one, or else the last one. After a run that does
 /// not count (`Outcome::is_attempt`), the attempt may run again.
 pub(super) fn ended(connection: &Connection, entry: &EntryId) -> rusqlite::Result<Option<Ended>> {
+    // Without the `+`, SQLite would plan the query anew for each entry.
     connection
         .prepare_cached(
-            "SELECT attempt, outcome, output FROM runs WHERE entry = ?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'shortage', 'unavailable')
+            "SELECT attempt, outcome, output FROM runs WHERE entry = +?1 AND outcome_name NOT IN ('cancelled', 'conflict', 'shortage', 'unavailable')
              ORDER BY outcome_name = 'success' DESC, attempt DESC LIMIT 1",
         )?
         .query_row([entry.as_str()], |row| {

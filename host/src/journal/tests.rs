@@ -200,7 +200,7 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
         ("old-failed", exit(), 30),
         ("older-failed", exit(), 60),
         ("recent", Outcome::Success, 10),
-        ("crashed", Outcome::Success, 99),
+        ("crashed", exit(), 99),
         ("unsent", Outcome::Success, 99),
         ("new", Outcome::Success, 0),
     ];
@@ -210,7 +210,8 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
         record(&journal, Record { sends, ..without_effects(run) }).await;
     }
     // A daemon died with a later attempt of this entry.
-    let cut = Cut { entry: EntryId::new("entry of crashed"), task: "t".try_into().unwrap() };
+    let entry = EntryId::new("entry of crashed");
+    let cut = Cut { entry, task: "t".try_into().unwrap(), attempt: 2 };
     journal.count_crash(vec![cut]).await.unwrap();
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };

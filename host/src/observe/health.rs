@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -34,6 +35,8 @@ pub(crate) enum Part {
     Playbooks,
     /// Tasks that have messages and are not installed.
     UnknownTasks,
+    /// Counting of the crash of the last daemon.
+    Crashes,
     /// Reading of the pauses, and release of held entries.
     Pauses,
     /// Sending of messages that earlier daemons left in the outbox.
@@ -42,25 +45,32 @@ pub(crate) enum Part {
     Publish,
     /// One worker, by its number, counted from 1.
     Worker(u32),
-    /// An operation that a worker must finish before it receives its next delivery.
+    /// An operation that a worker, or what follows behind it, must finish.
     WorkerNeeds(u32, Need),
 }
 
 /// The part of the daemon that a worker is waiting for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Need {
+    /// Looking up and marking an attempt that is about to begin.
+    Begin,
+    /// Recording of runs.
     Journal,
     /// The resources of this machine that a run needs, for example file descriptors.
     Machine,
     Outbox,
+    /// Settling of deliveries.
     Queue,
+    /// Routing of external messages.
+    Route,
 }
 
-/// A guard for the problem of one part. Dropping the guard resolves the problem.
+/// A guard for the problem of one part. Dropping the guard resolves the problem that it reported.
 #[derive(Debug)]
 pub(crate) struct Condition<'a> {
     health: &'a Health,
     part: Part,
+    has_reported: AtomicBool,
 }
 
 impl Health {
@@ -76,7 +86,7 @@ impl Health {
 
     /// Returns a guard for the problem of a part. Does not report a problem.
     pub(crate) fn condition(&self, part: Part) -> Condition<'_> {
-        Condition { health: self, part }
+        Condition { health: self, part, has_reported: AtomicBool::new(false) }
     }
 
     /// Returns one line for each problem, or no lines if the daemon is ready.
@@ -88,12 +98,15 @@ impl Health {
 impl Condition<'_> {
     /// Sets the problem of the part.
     pub(crate) fn report(&self, problem: impl fmt::Display) {
+        self.has_reported.store(true, Ordering::Relaxed);
         self.health.report(self.part.clone(), problem);
     }
 
-    /// Removes the problem of the part, if it has one.
+    /// Removes the problem that this guard reported, if there is one.
     pub(crate) fn resolve(&self) {
-        self.health.resolve(&self.part);
+        if self.has_reported.swap(false, Ordering::Relaxed) {
+            self.health.resolve(&self.part);
+        }
     }
 
     /// Returns the part of this guard.
@@ -120,6 +133,7 @@ impl fmt::Display for Part {
             Self::Tasks => f.write_str("tasks"),
             Self::Playbooks => f.write_str("playbooks"),
             Self::UnknownTasks => f.write_str("tasks that are not installed"),
+            Self::Crashes => f.write_str("crash of the last daemon"),
             Self::Pauses => f.write_str("pauses"),
             Self::Outbox => f.write_str("outbox"),
             Self::Publish => f.write_str("publish"),
@@ -132,10 +146,12 @@ impl fmt::Display for Part {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Begin => "begin of a run",
             Self::Journal => "journal",
             Self::Machine => "start of a run",
             Self::Outbox => "outbox",
             Self::Queue => "queue",
+            Self::Route => "external message",
         })
     }
 }
@@ -163,6 +179,9 @@ mod tests {
         assert_eq!(health.problems(), ["tasks: unreadable"]);
         condition.report("not connected");
         assert_eq!(health.problems(), ["tasks: unreadable", "publish: not connected"]);
+        // A guard that reported nothing resolves nothing.
+        drop(health.condition(Part::Publish));
+        assert_eq!(health.problems().len(), 2);
         drop(condition);
         assert_eq!(health.problems(), ["tasks: unreadable"]);
     }

@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The default log filter. lapin logs every closed channel as an error, even if the channel closes
 /// as expected, for example when we look for a queue that does not exist. We log such errors
-/// ourselves. The module with the longer name logs the causes of lost connections.
-const FILTER: &str = "info,lapin::channel=off,lapin::channels=info";
+/// ourselves. It also logs each returned message with its body. The module with the longer name logs the causes of lost connections.
+const FILTER: &str = "info,lapin::channel=off,lapin::channels=info,lapin::returned_messages=off";
 /// Number of lines that may wait for a slow reader.
 const MAX_WAITING: usize = 10_000;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use loopabull_model::{QueueName, Task, TaskName};
 use loopabull_queue::{AckTimeout, Queues};
 
-use crate::config::Config;
+use crate::config::StaffedQueue;
 
 /// Time to end, record and settle a run after the timeout of its task.
 const SETTLE_MARGIN: Duration = Duration::from_secs(30);
@@ -28,16 +28,15 @@ pub(crate) struct TimeoutTooLong {
     broker: AckTimeout,
 }
 
-/// Returns the tasks that may run longer than the acknowledgement timeout of their queue.
+/// Returns the tasks that may run longer than the acknowledgement timeout of their queue. `staffed` are the queues with the
+/// prefetch of their consumers.
 pub(crate) async fn too_long<'a>(
-    config: &Config,
+    staffed: &[StaffedQueue],
     queues: &Queues,
     tasks: impl IntoIterator<Item = &'a Task>,
 ) -> Vec<TimeoutTooLong> {
     let mut found = Vec::new();
     let mut known = BTreeMap::new();
-    let tasks: Vec<&Task> = tasks.into_iter().collect();
-    let staffed = config.staffed_queues(tasks.iter().copied());
     let prefetch = |queue: &QueueName| {
         let staffed = staffed.iter().find(|staffed| staffed.config.name == *queue);
         staffed.map_or(1, |staffed| staffed.config.prefetch)
@@ -78,10 +77,14 @@ impl TimeoutTooLong {
         } else {
             String::new()
         };
+        let fewer = match self.needed > self.timeout {
+            true => " and `prefetch = 1` for its queue",
+            false => "",
+        };
         format!(
             "put `consumer_timeout = {ms}` into rabbitmq.conf{policy}; if the broker already has that \
              timeout, set `consumer_timeout = \"{}\"` in the configuration of loopabull-host; or give \
-             the task a shorter `timeout` under `[limits]`",
+             the task a shorter `timeout` under `[limits]`{fewer}",
             humantime::format_duration(enough),
         )
     }

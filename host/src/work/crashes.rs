@@ -5,7 +5,10 @@
 //! during several crashes.
 
 use loopabull_model::{PausedBy, Target, chain};
+use loopabull_queue::Backoff;
+use tokio_util::sync::CancellationToken;
 
+use crate::observe::health::{Health, Part};
 use crate::work::pauses::Pauses;
 use crate::work::starts::Starts;
 
@@ -14,12 +17,27 @@ use crate::work::starts::Starts;
 const MAX_CRASHES: u32 = 5;
 
 /// Counts the crash of the last daemon for the tasks that were running. Pauses a task whose count
-/// is at least `MAX_CRASHES`.
-pub(crate) async fn pause_crashing_tasks(starts: &Starts, pauses: &Pauses) {
-    let crashed = match starts.take_crashed().await {
-        Ok(crashed) => crashed,
-        Err(error) => {
-            return tracing::error!("cannot read the crashed tasks: {}", chain(error));
+/// is at least `MAX_CRASHES`. Retries until that has succeeded or the daemon drains: without the counts, an entry that
+/// kills daemons would do so for ever.
+pub(crate) async fn pause_crashing_tasks(
+    starts: &Starts,
+    pauses: &Pauses,
+    health: &Health,
+    drain: &CancellationToken,
+) {
+    let (condition, mut backoff) = (health.condition(Part::Crashes), Backoff::default());
+    let crashed = loop {
+        match starts.take_crashed().await {
+            Ok(crashed) => break crashed,
+            Err(error) => {
+                let error = chain(error);
+                tracing::error!("cannot count the crash of the last daemon: {error}; retrying");
+                condition.report(error);
+                backoff.pause(drain).await;
+                if drain.is_cancelled() {
+                    return;
+                }
+            }
         }
     };
     for crashed in crashed {

@@ -150,7 +150,7 @@ impl Pauses {
             self.write(&target, &pause).await?;
             self.unwritten.lock().remove(&target);
         }
-        let mut current = self.list().await?;
+        let mut current = self.list()?;
         add(&mut current, self.unwritten.lock().clone());
         let current = Arc::new(current);
         let old = self.current();
@@ -163,10 +163,10 @@ impl Pauses {
     }
 
     /// Returns all pauses in the file.
-    pub(crate) async fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
+    pub(crate) fn list(&self) -> Result<BTreeMap<Target, Pause>, StoreError> {
         let read = |connection: &Connection| {
             connection
-                .prepare("SELECT kind, name, reason, since_ms, paused_by FROM pauses")?
+                .prepare_cached("SELECT kind, name, reason, since_ms, paused_by FROM pauses")?
                 .query_map([], |row| {
                     let (kind, by): (String, String) = (row.get(0)?, row.get(4)?);
                     let by = PausedBy::from_name(&by).unwrap_or(PausedBy::Daemon);
@@ -176,7 +176,7 @@ impl Pauses {
                 .filter_map(Result::transpose)
                 .collect()
         };
-        self.store.read(read).await
+        self.store.look_up(read)
     }
 
     /// Returns the current pauses.
@@ -254,7 +254,7 @@ mod tests {
         ] {
             pauses.pause(task(), by, &by.as_str().into()).await.unwrap();
             assert_eq!(pauses.current()[&task()].by, expected);
-            assert_eq!(pauses.list().await.unwrap()[&task()].reason, expected.as_str());
+            assert_eq!(pauses.list().unwrap()[&task()].reason, expected.as_str());
         }
     }
 

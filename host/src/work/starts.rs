@@ -1,14 +1,14 @@
 //! Begins attempts, and decides whether an entry may run if daemons died while it ran: it may be the cause.
 //!
 //! The journal keeps the counts of crashes. They are read once, when the daemon starts and adds the crash of the previous
-//! one, from the marks that this one left ([`Running`]). Later they only end.
+//! one, from the marks that this one left ([`Running`]). Later a daemon only deletes counts.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use loopabull_model::{EntryId, Outcome, RetryPolicy, Run, TaskName};
+use loopabull_model::{EntryId, Outcome, RetryPolicy, Run, TaskName, chain};
 use loopabull_store::StoreError;
 use parking_lot::Mutex;
 
@@ -62,14 +62,17 @@ pub(crate) enum Begun {
     Ended { outcome: Outcome, attempt: u32, output: String },
 }
 
-/// An attempt in progress. When it is dropped, the attempt has ended. If the daemon dies before, that is a crash of the
+/// An attempt in progress, until [`InProgress::end`]. If the daemon dies before, or this is dropped, that is a crash of the
 /// entry and its task.
 #[derive(Debug)]
 pub(crate) struct InProgress {
-    suspects: Arc<Mutex<Suspects>>,
-    is_suspect: bool,
-    _mark: Mark,
+    mark: Mark,
+    _suspect: Option<RunningSuspect>,
 }
+
+/// A suspect that is running. Others wait until it is dropped.
+#[derive(Debug)]
+struct RunningSuspect(Arc<Mutex<Suspects>>);
 
 /// The reason why an attempt could not begin, or why a crash could not be counted.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +105,10 @@ impl Starts {
             let mut suspects = self.suspects.lock();
             (suspects.entries, suspects.tasks) = (entries.collect(), counts.tasks);
         }
-        self.running.forget().map_err(|source| self.error(source))?;
+        if let Err(source) = self.running.forget() {
+            // The next daemon counts these marks again.
+            tracing::error!("{}", chain(self.error(source)));
+        }
         Ok(crashed)
     }
 
@@ -131,10 +137,10 @@ impl Starts {
             suspects.entries.insert(entry.clone(), CrashedEntry { crashes, has_waited: true });
             return Ok(Begun::Wait);
         }
-        let mark = self.running.mark(entry, task).map_err(|source| self.error(source))?;
+        let mark = self.running.mark(entry, task, attempt).map_err(|source| self.error(source))?;
         suspects.is_running |= is_suspect;
-        let suspects = Arc::clone(&self.suspects);
-        Ok(Begun::Run { crashes, in_progress: InProgress { suspects, is_suspect, _mark: mark } })
+        let suspect = is_suspect.then(|| RunningSuspect(Arc::clone(&self.suspects)));
+        Ok(Begun::Run { crashes, in_progress: InProgress { mark, _suspect: suspect } })
     }
 
     /// Returns whether a run ends a count of crashes, of its entry or of its task.
@@ -160,11 +166,16 @@ impl Starts {
     }
 }
 
-impl Drop for InProgress {
+impl InProgress {
+    /// Notes that the attempt has ended: its run is recorded, or is no attempt.
+    pub(crate) fn end(self) {
+        self.mark.end();
+    }
+}
+
+impl Drop for RunningSuspect {
     fn drop(&mut self) {
-        if self.is_suspect {
-            self.suspects.lock().is_running = false;
-        }
+        self.0.lock().is_running = false;
     }
 }
 

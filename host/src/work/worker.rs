@@ -17,11 +17,12 @@ pub(crate) mod retry;
 pub(crate) mod settle;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loopabull_model::{QueueName, Target, chain};
-use loopabull_queue::{Backoff, Consumer, External, QueueError, Queues, Received};
-use tokio::sync::Semaphore;
+use loopabull_queue::{Backoff, Consumer, Delivery, External, QueueError, Queues, Received};
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::observe::health::{Condition, Need, Part};
 use crate::work::error::WorkError;
@@ -30,6 +31,11 @@ use crate::work::pauses::Pauses;
 use crate::work::worker::delivery::Deliveries;
 use crate::work::worker::ending::Ending;
 use crate::work::worker::retry::Retries;
+
+/// Size of a message that takes a further permit, in bytes. So a worker has fewer large messages in flight.
+const LARGE: usize = 256 << 10;
+/// Duration of a run from which other workers get what this one has received in advance.
+const LONG: Duration = Duration::from_millis(50);
 
 /// A worker, which runs the deliveries of one queue, one at a time.
 pub(crate) struct Worker {
@@ -42,6 +48,22 @@ pub(crate) struct Worker {
     pub deliveries: Arc<Deliveries>,
     /// Retries of this worker, with the number of the worker.
     pub retries: Retries,
+}
+
+/// The line of deliveries from their receipt to their settlement.
+struct Line {
+    /// One permit for each delivery, and more for a large one.
+    permits: Semaphore,
+    /// Held while a run cannot be recorded.
+    journal_works: Mutex<()>,
+}
+
+impl Line {
+    /// Waits for permits.
+    async fn permits(&self, count: u16) -> SemaphorePermit<'_> {
+        let permits = self.permits.acquire_many(count.into()).await;
+        permits.expect("the semaphore is never closed")
+    }
 }
 
 impl Worker {
@@ -75,16 +97,17 @@ impl Worker {
     ) -> Result<(), WorkError> {
         let mut consumer = self.queues.consume(&self.queue).await?;
         condition.resolve();
-        let places = Semaphore::new(self.prefetch.into());
+        let line =
+            Line { permits: Semaphore::new(self.prefetch.into()), journal_works: Mutex::new(()) };
         let (ended, waiting) = mpsc::unbounded_channel();
         let process = async {
-            let processed = self.process_all(&mut consumer, &places, ended, backoff).await;
-            // The consumer is stopped first. Otherwise the broker would send the next deliveries
-            // after the last settlements.
+            let processed = self.process_all(&mut consumer, &line, ended, backoff).await;
+            // The consumer is stopped at once. Otherwise the broker would send further deliveries
+            // after the settlements.
             self.retries.close(consumer.stop()).await;
             processed
         };
-        let endings = self.deliveries.endings.run(&self.retries, waiting);
+        let endings = self.deliveries.endings.run(&self.retries, &line.journal_works, waiting);
         let (processed, ()) = tokio::join!(process, endings);
         self.retries.close(consumer.close()).await;
         processed
@@ -93,17 +116,28 @@ impl Worker {
     async fn process_all<'a>(
         &'a self,
         consumer: &mut Consumer,
-        places: &'a Semaphore,
+        line: &'a Line,
         ended: UnboundedSender<Ending<'a>>,
         backoff: &mut Backoff,
     ) -> Result<(), WorkError> {
+        let targets = self.targets();
         while !self.is_paused() {
-            let place = places.acquire().await.expect("the semaphore is never closed");
+            let permit = tokio::select! {
+                biased;
+                () = self.retries.drain.cancelled() => return Ok(()),
+                () = self.pauses.wait_until_paused(&targets) => return Ok(()),
+                permit = line.permits(1) => permit,
+            };
             match self.receive(consumer).await? {
                 None => return Ok(()),
                 Some(Received::Delivery(delivery)) => {
-                    let ending = self.deliveries.process(&self.retries, delivery, place).await?;
+                    let ending = self.process(consumer, line, permit, delivery).await?;
+                    let is_held = ending.rest.is_held();
                     drop(ended.send(ending));
+                    if is_held {
+                        // No later message of the task may run before this one is among the held ones.
+                        drop(line.permits(self.prefetch).await);
+                    }
                 }
                 Some(Received::External(external)) => self.route(&external).await?,
             }
@@ -112,25 +146,55 @@ impl Worker {
         Ok(())
     }
 
+    /// Runs the task of a delivery. While that takes long, other workers get what this one has received in advance.
+    async fn process<'a>(
+        &'a self,
+        consumer: &mut Consumer,
+        line: &'a Line,
+        mut permits: SemaphorePermit<'a>,
+        delivery: Delivery,
+    ) -> Result<Ending<'a>, WorkError> {
+        let weight = delivery.entry.message.body.as_str().len() / LARGE;
+        let others = u16::try_from(weight).unwrap_or(u16::MAX).min(self.prefetch - 1);
+        permits.merge(line.permits(others).await);
+        drop(line.journal_works.lock().await);
+        let process = self.deliveries.process(&self.retries, delivery, permits);
+        tokio::pin!(process);
+        tokio::select! {
+            biased;
+            ended = &mut process => return ended,
+            () = tokio::time::sleep(LONG) => (),
+        }
+        // What cannot be given back now is given back before the next claim.
+        let give_back = async {
+            if let Err(error) = consumer.give_back().await {
+                tracing::warn!("cannot give messages to other workers: {}", chain(error));
+            }
+        };
+        let (ended, ()) = tokio::join!(process, give_back);
+        ended
+    }
+
     /// Waits for the next delivery. Returns `None` once the daemon drains or a pause begins.
     async fn receive(&self, consumer: &mut Consumer) -> Result<Option<Received>, QueueError> {
         let (stop, targets) = (self.retries.drain.child_token(), self.targets());
         let receive = consumer.receive(&stop);
         tokio::pin!(receive);
         tokio::select! {
-            received = &mut receive => received,
+            biased;
             () = self.pauses.wait_until_paused(&targets) => {
                 // `receive` must not be dropped, because it may be writing a claim to disk. So it
                 // is told to stop, and awaited.
                 stop.cancel();
                 receive.await
             }
+            received = &mut receive => received,
         }
     }
 
     /// Routes an external message, with retries.
     async fn route(&self, external: &External) -> Result<(), QueueError> {
-        self.retries.run(Need::Queue, || self.external.route(&self.queue, external)).await
+        self.retries.run(Need::Route, || self.external.route(&self.queue, external)).await
     }
 
     /// Waits until neither the worker nor its queue is paused, or until the daemon drains. Reports

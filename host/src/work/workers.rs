@@ -36,8 +36,8 @@ pub(crate) async fn start(
     queues: &[StaffedQueue],
     parts: &mut JoinSet<()>,
 ) {
-    crashes::pause_crashing_tasks(&shared.starts, &shared.pauses).await;
     let drain = &shared.shutdown.drain;
+    crashes::pause_crashing_tasks(&shared.starts, &shared.pauses, &shared.health, drain).await;
     let outbox = Arc::new(outbox(config, shared));
     let breakers =
         Arc::new(Breakers::new(Arc::clone(&shared.pauses), &shared.runner.catalog.get()));

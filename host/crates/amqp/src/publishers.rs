@@ -1,28 +1,32 @@
 //! Publishing with the broker's confirms, over a pool of channels of one connection.
 //!
-//! Each publish has a channel for itself until its confirm arrives. If two publishes shared a channel, lapin
-//! could mix up their confirms and returned messages.
+//! Each publish has a channel for itself until its confirm arrives, and so has each window of messages. If two publishes
+//! shared a channel, lapin could mix up their confirms. Within a window it gives a returned message to the confirm that comes
+//! next, whichever that is; the caller must take care of that.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::broker::STEP_TIMEOUT;
 
-/// Maximum number of publishes at the same time, each on its own channel.
+/// Maximum number of windows at the same time, each on its own channel.
 const MAX_CHANNELS: usize = 32;
+/// Number of channels that a connection has at most, unless the broker is configured otherwise (`channel_max`).
+const MAX_NUMBERS: u32 = 2047;
 /// Interval at which a blocked publish checks whether the broker accepts messages again.
 const BLOCKED_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time for which a channel is used after the broker first refused a message on it.
 ///
 /// If a quorum queue is full, the broker refuses messages for it. On the same channel, the broker keeps
 /// refusing them even after the queue's limit was removed (seen on 3.10.8). So the channel must be replaced.
-/// It is not replaced at once, because the broker may accept one message beyond the limit on each new
+/// It is not replaced at once, because the broker may accept a window of messages beyond the limit on each new
 /// channel.
 const REFUSED_CHANNEL_LIFETIME: Duration = Duration::from_mins(1);
 
@@ -89,23 +93,23 @@ impl Publishers {
         self.stalled.load(Ordering::Relaxed) > 0
     }
 
-    /// Publishes a message and waits for the broker's answer, without a time limit.
+    /// Publishes a window of messages, in order, and waits for the broker's answers, without a time limit.
     pub(crate) async fn publish(
         &self,
-        publication: &Publication<'_>,
-    ) -> lapin::Result<Confirmation> {
+        window: &[Publication<'_>],
+    ) -> lapin::Result<Vec<Confirmation>> {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
         while self.is_blocked() {
             tokio::time::sleep(BLOCKED_POLL_INTERVAL).await;
         }
         let publish = async {
             let mut channel = self.confirm_channel().await?;
-            let confirmation = send(&channel.channel, publication).await?;
-            if matches!(confirmation, Confirmation::Nack(_)) {
+            let confirmations = send(&channel.channel, window).await?;
+            if confirmations.iter().any(|answer| matches!(answer, Confirmation::Nack(_))) {
                 channel.refused_at.get_or_insert_with(Instant::now);
             }
             self.idle.lock().push(channel);
-            Ok(confirmation)
+            Ok(confirmations)
         };
         tokio::pin!(publish);
         if let Ok(confirmation) = tokio::time::timeout(STEP_TIMEOUT, &mut publish).await {
@@ -131,16 +135,38 @@ impl Publishers {
             let reason = ShortString::from("messages were refused on this channel for too long");
             idle.channel.close(200, reason).await?;
         }
-        let channel = self.connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(ConfirmChannel { channel, refused_at: None })
+        for _ in 0..MAX_NUMBERS {
+            match self.connection.create_channel().await {
+                Ok(channel) => {
+                    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                    return Ok(ConfirmChannel { channel, refused_at: None });
+                }
+                // lapin fails each channel whose number had such an error before.
+                Err(error) if is_of_channel(&error) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ErrorKind::ChannelsLimitReached.into())
     }
 }
 
-async fn send(channel: &Channel, publication: &Publication<'_>) -> lapin::Result<Confirmation> {
-    let Publication { exchange, routing_key, body, properties, options } = publication;
-    let [exchange, key] = [*exchange, *routing_key].map(ShortString::from);
-    channel.basic_publish(exchange, key, *options, body, properties.clone()).await?.await
+async fn send(channel: &Channel, window: &[Publication<'_>]) -> lapin::Result<Vec<Confirmation>> {
+    let mut sent = Vec::with_capacity(window.len());
+    for Publication { exchange, routing_key, body, properties, options } in window {
+        let [exchange, key] = [*exchange, *routing_key].map(ShortString::from);
+        sent.push(channel.basic_publish(exchange, key, *options, body, properties.clone()).await?);
+    }
+    let mut confirmations = Vec::with_capacity(sent.len());
+    for confirm in sent {
+        confirmations.push(confirm.await?);
+    }
+    Ok(confirmations)
+}
+
+/// Returns whether the broker closed a channel, and not the connection, with this error.
+fn is_of_channel(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(_))
 }
 
 /// Counts one stalled publish, until this guard is dropped.

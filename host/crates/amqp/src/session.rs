@@ -126,28 +126,67 @@ impl Session {
     /// confirms the message after the alarm. If a timeout made the caller publish the message again, the
     /// message would be duplicated.
     pub async fn publish(&self, publication: &Publication<'_>) -> Result<Published, AmqpError> {
-        let confirmation = tokio::select! {
-            confirmation = self.publishers.publish(publication) => confirmation,
-            () = self.ended.cancelled() => return Err(self.broker.connection_lost("publish")),
-        };
-        let (broker, routing_key) =
-            (self.broker.name().to_owned(), publication.routing_key.to_owned());
-        let reason = match confirmation {
-            Ok(Confirmation::Ack(None)) => return Ok(Published::Confirmed),
-            // The broker returns a mandatory message only with the code 312, "no route".
-            Ok(Confirmation::Ack(Some(_))) => return Ok(Published::Unroutable),
-            Ok(Confirmation::Nack(_)) => "the broker refused the message".to_owned(),
-            Ok(Confirmation::NotRequested) => "confirms are not enabled on the channel".to_owned(),
-            Err(error) => match too_large(&error) {
-                // The broker closed only this channel, so the session continues.
-                Some(reason) => return Err(AmqpError::TooLarge { broker, routing_key, reason }),
-                None => {
-                    self.ended.cancel();
-                    return Err(self.broker.error("publish", error));
+        let window = std::slice::from_ref(publication);
+        let confirmation = match self.confirmations(window).await {
+            Ok(mut confirmations) => confirmations.pop().expect("each publish has an answer"),
+            Err(None) => return Err(self.broker.connection_lost("publish")),
+            Err(Some(source)) => {
+                // The broker closes only the channel of a message that is too large, so the session continues.
+                if let Some(reason) = too_large(&source) {
+                    let (broker, routing_key) =
+                        (self.broker.name().to_owned(), publication.routing_key.to_owned());
+                    return Err(AmqpError::TooLarge { broker, routing_key, reason });
                 }
-            },
+                self.ended.cancel();
+                return Err(self.broker.error("publish", source));
+            }
         };
-        Err(AmqpError::NotConfirmed { broker, routing_key, reason })
+        let reason = match confirmation {
+            Confirmation::Ack(None) => return Ok(Published::Confirmed),
+            // The broker returns a mandatory message only with the code 312, "no route".
+            Confirmation::Ack(Some(_)) => return Ok(Published::Unroutable),
+            Confirmation::Nack(_) => "the broker refused the message",
+            Confirmation::NotRequested => "confirms are not enabled on the channel",
+        };
+        Err(self.not_confirmed(publication, reason))
+    }
+
+    /// Publishes messages in order, and waits for the broker's confirms as [`Session::publish`] does. Returns for each
+    /// message whether the broker confirmed it. The others may or may not be stored: publish each of them alone, which
+    /// tells the reason.
+    ///
+    /// If the broker returned a message of the window, lapin does not tell which one (seen in 4.12.3), so none counts as
+    /// confirmed. If the channel or the connection is lost, none counts as confirmed either.
+    pub async fn publish_window(&self, window: &[Publication<'_>]) -> Vec<bool> {
+        let Ok(confirmations) = self.confirmations(window).await else {
+            return vec![false; window.len()];
+        };
+        let is_returned = |answer: &Confirmation| {
+            matches!(answer, Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))
+        };
+        let has_returned = confirmations.iter().any(is_returned);
+        let is_confirmed =
+            |answer: &Confirmation| !has_returned && matches!(answer, Confirmation::Ack(None));
+        confirmations.iter().map(is_confirmed).collect()
+    }
+
+    /// Publishes messages, and returns the broker's answers. `None` as the error means that the session has ended.
+    async fn confirmations(
+        &self,
+        window: &[Publication<'_>],
+    ) -> Result<Vec<Confirmation>, Option<lapin::Error>> {
+        tokio::select! {
+            confirmations = self.publishers.publish(window) => confirmations.map_err(Some),
+            () = self.ended.cancelled() => Err(None),
+        }
+    }
+
+    fn not_confirmed(&self, publication: &Publication<'_>, reason: &str) -> AmqpError {
+        AmqpError::NotConfirmed {
+            broker: self.broker.name().to_owned(),
+            routing_key: publication.routing_key.to_owned(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// Returns whether the broker blocks publishers because of an alarm.

@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use futures_util::future::join_all;
 use loopabull_model::Settlement;
 
 use crate::delivered::DeliveredEntry;
@@ -45,9 +46,9 @@ impl Delivery {
 
     /// Settles the delivery.
     ///
-    /// The embedded backend returns when the settlement is on disk. RabbitMQ does not confirm
-    /// acknowledgements, so it may redeliver a settled entry if the connection is lost right after the
-    /// settlement.
+    /// The embedded backend returns when the settlement is written, and does not sync it. RabbitMQ does not confirm
+    /// acknowledgements. So a settled entry may be redelivered after a loss of power, or if the connection is lost right
+    /// after the settlement.
     ///
     /// After [`QueueError::LostClaim`] the delivery cannot be settled any more, and the entry is redelivered.
     /// After any other error, the caller may call `settle` again.
@@ -56,6 +57,23 @@ impl Delivery {
             Claim::Embedded(claim) => claim.settle(&self.delivered, settlement).await,
             Claim::RabbitMq(claim) => claim.settle(&self.delivered, settlement).await,
         }
+    }
+}
+
+impl Delivery {
+    /// Acknowledges deliveries of one consumer, and returns the result of each as [`Delivery::settle`] does. With the
+    /// embedded backend they share one change.
+    pub async fn acknowledge(deliveries: &[&Self]) -> Vec<Result<(), QueueError>> {
+        let mut claims = Vec::with_capacity(deliveries.len());
+        for Self { delivered, claim } in deliveries {
+            if let Claim::Embedded(claim) = claim {
+                claims.push((claim, delivered));
+            }
+        }
+        if claims.len() == deliveries.len() {
+            return embedded::Claim::acknowledge(&claims).await;
+        }
+        join_all(deliveries.iter().map(|delivery| delivery.settle(&Settlement::Ack))).await
     }
 }
 

@@ -10,12 +10,14 @@ mod rows;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use loopabull_model::{Entry, QueueName, TaskName};
 use loopabull_store::{Store, StoreError};
+use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
@@ -30,11 +32,13 @@ use crate::error::QueueError;
 pub(crate) use claim::Claim;
 use rows::Claimed;
 
-/// Interval at which an idle worker looks for entries that other processes have published.
+/// Interval at which one task looks for entries that other processes have published, and for retries that are due. It wakes
+/// the idle workers.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time within which a worker that is fast has delivered a group of claimed entries.
-const FAST: Duration = Duration::from_millis(50);
+/// Time within which a worker that is fast has delivered a group of claimed entries. A worker gives claimed entries back
+/// while a run takes long.
+const FAST: Duration = Duration::from_millis(500);
 
 /// The queues in a SQLite file.
 #[derive(Debug)]
@@ -44,15 +48,22 @@ pub struct Embedded {
     published: Arc<Notify>,
     /// Number of releases of held entries, which are delivered before claimed ones that follow them.
     releases: Arc<AtomicU64>,
+    /// Claimed entries that could not be given back. The next claim does so.
+    stranded: Arc<Stranded>,
     prefetches: HashMap<QueueName, u16>,
+    /// The queues that have consumers.
+    consumed: Arc<Mutex<BTreeSet<QueueName>>>,
     /// Lock file. The first `consume` locks the file. The lock ends when the queues are dropped.
     lock: OnceCell<File>,
 }
 
+/// Rows of claimed entries that are not delivered.
+type Stranded = Mutex<Vec<i64>>;
+
 /// A worker's consumer of an embedded queue.
 ///
 /// It claims several entries in one change, so that fast tasks do not wait for a change each. The number doubles while the
-/// worker asks for the next group soon ([`FAST`]), up to the prefetch. So a slow task keeps no entries from other workers.
+/// worker needs the next group soon ([`FAST`]), up to the prefetch.
 #[derive(Debug)]
 pub struct Consumer {
     queue: QueueName,
@@ -60,6 +71,7 @@ pub struct Consumer {
     store: Arc<Store>,
     published: Arc<Notify>,
     releases: Arc<AtomicU64>,
+    stranded: Arc<Stranded>,
     /// Entries that are claimed and not delivered yet.
     claimed: VecDeque<Claimed>,
     /// Number of entries to claim next, and the time of the last claim.
@@ -79,7 +91,9 @@ impl Embedded {
             store: Arc::new(Store::open(file, rows::SCHEMA)?),
             published: Arc::default(),
             releases: Arc::default(),
+            stranded: Arc::default(),
             prefetches: queues.iter().map(|queue| (queue.name.clone(), queue.prefetch)).collect(),
+            consumed: Arc::default(),
             lock: OnceCell::new(),
         })
     }
@@ -91,16 +105,34 @@ impl Embedded {
         Ok(())
     }
 
+    pub(crate) async fn publish_all(&self, entries: &[&Entry]) -> Vec<Result<(), QueueError>> {
+        let rows: Vec<Entry> = entries.iter().copied().cloned().collect();
+        let insert = move |connection: &Connection| {
+            rows.iter().try_for_each(|entry| rows::insert(connection, entry).map(drop))
+        };
+        match self.store.change(insert).await {
+            Ok(()) => {
+                self.published.notify_waiters();
+                self.published.notify_one();
+                entries.iter().map(|_| Ok(())).collect()
+            }
+            // Only each entry alone tells which one cannot be stored.
+            Err(_) => join_all(entries.iter().map(|entry| self.publish(entry))).await,
+        }
+    }
+
     pub(crate) async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
         // The first call requeues all claimed entries. Other calls wait until the first call has finished, so
         // that their new claims are not requeued.
         self.lock.get_or_try_init(|| self.take_over()).await?;
+        self.consumed.lock().insert(queue.clone());
         Ok(Consumer {
             queue: queue.clone(),
             prefetch: self.prefetches.get(queue).copied().unwrap_or(1).into(),
             store: Arc::clone(&self.store),
             published: Arc::clone(&self.published),
             releases: Arc::clone(&self.releases),
+            stranded: Arc::clone(&self.stranded),
             claimed: VecDeque::new(),
             group: 1,
             claimed_at: Instant::now(),
@@ -114,7 +146,7 @@ impl Embedded {
         release: impl Fn(&TaskName) -> Release,
     ) -> Result<BTreeSet<HeldTask>, QueueError> {
         let mut others = BTreeSet::new();
-        for (queue, task) in self.store.read(rows::held).await? {
+        for (queue, task) in self.store.look_up(rows::held)? {
             let names = (QueueName::try_from(queue.as_str()), TaskName::try_from(task.as_str()));
             let (Ok(queue_name), Ok(task_name)) = names else { continue };
             let limit = match release(&task_name) {
@@ -229,7 +261,34 @@ impl Embedded {
             Err(TryLockError::Error(source)) => return Err(error(source)),
         }
         self.store.change(rows::take_over).await?;
+        let (store, consumed) = (Arc::downgrade(&self.store), Arc::clone(&self.consumed));
+        tokio::spawn(wake_idle(store, consumed, Arc::clone(&self.published)));
         Ok(lock)
+    }
+}
+
+/// Wakes idle workers if an entry waits for one of the queues, until the queues are closed. An error is left to the workers,
+/// which see it when they claim.
+async fn wake_idle(
+    store: Weak<Store>,
+    consumed: Arc<Mutex<BTreeSet<QueueName>>>,
+    published: Arc<Notify>,
+) {
+    loop {
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let Some(store) = store.upgrade() else { return };
+        let queues = consumed.lock().clone();
+        let is_waiting = store.look_up(|connection| {
+            for queue in &queues {
+                if rows::is_waiting(connection, queue.as_str())? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        });
+        if is_waiting.unwrap_or(true) {
+            published.notify_waiters();
+        }
     }
 }
 
@@ -250,10 +309,9 @@ impl Consumer {
                 let claim = Claim::new(claimed.row, &self.store, &self.published);
                 return Ok(Some((claimed.delivered, claim)));
             }
-            // Each of the three futures may be dropped, because nothing is claimed during the wait.
+            // Both futures may be dropped, because nothing is claimed during the wait.
             tokio::select! {
                 () = self.published.notified() => (),
-                () = tokio::time::sleep(POLL_INTERVAL) => (),
                 () = stop.cancelled() => (),
             }
         }
@@ -262,18 +320,34 @@ impl Consumer {
 
     /// Returns the entries that were claimed and not delivered to their positions in the queue.
     pub(crate) async fn give_back(&mut self) -> Result<(), QueueError> {
-        if self.claimed.is_empty() {
+        let claimed = self.claimed.drain(..).map(|claimed| claimed.row);
+        self.stranded.lock().extend(claimed);
+        let rows = std::mem::take(&mut *self.stranded.lock());
+        if rows.is_empty() {
             return Ok(());
         }
-        let rows: Vec<i64> = self.claimed.iter().map(|claimed| claimed.row).collect();
-        let give_back = move |connection: &Connection| rows::give_back(connection, &rows);
-        self.store.change_unsynced(give_back).await?;
-        self.claimed.clear();
-        self.published.notify_waiters();
-        Ok(())
+        let (store, stranded, published) =
+            (Arc::clone(&self.store), Arc::clone(&self.stranded), Arc::clone(&self.published));
+        // A task of its own, because this future may be dropped: the change is carried out once, or its rows are stranded
+        // again.
+        let given_back = tokio::spawn(async move {
+            let rows = Arc::new(rows);
+            let given = Arc::clone(&rows);
+            let give_back = move |connection: &Connection| rows::give_back(connection, &given);
+            let changed = store.change_unsynced(give_back).await;
+            match &changed {
+                Ok(()) => published.notify_waiters(),
+                Err(_) => stranded.lock().extend(rows.iter()),
+            }
+            changed
+        });
+        given_back.await.unwrap_or(Ok(())).map_err(QueueError::from)
     }
 
     async fn claim(&mut self) -> Result<(), QueueError> {
+        if !self.stranded.lock().is_empty() {
+            self.give_back().await?;
+        }
         let is_fast = self.claimed_at.elapsed() < FAST;
         self.group = if is_fast { (self.group * 2).min(self.prefetch) } else { 1 };
         self.seen_releases = self.releases.load(Ordering::Relaxed);
@@ -287,7 +361,15 @@ impl Consumer {
             // More entries may wait for other workers.
             self.published.notify_one();
         }
+        // A worker that found fewer is faster than the entries come.
+        self.group = self.claimed.len().max(1);
         Ok(())
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stranded.lock().extend(self.claimed.drain(..).map(|claimed| claimed.row));
     }
 }
 

@@ -16,6 +16,8 @@ pub enum QueueError {
     Lock { file: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Amqp(#[from] AmqpError),
+    #[error("an earlier entry for queue `{queue}` was not stored")]
+    Behind { queue: String },
     #[error(
         "queue `{queue}` in RabbitMQ at `{broker}` was declared without `exclusive_order`: {reason}"
     )]

@@ -65,6 +65,19 @@ impl Queues {
         }
     }
 
+    /// Publishes entries to their queues, those of one queue in order, and returns the result of each as
+    /// [`Queues::publish`] does. The entries share commits or confirms, so this is faster than to publish each alone.
+    ///
+    /// After the first entry of a queue that is not stored, the later ones of the queue fail with [`QueueError::Behind`]. If
+    /// RabbitMQ refuses some of those that it got together, because a queue is full, later ones may be stored
+    /// nevertheless. Publish few entries at once if they are large: all are in memory twice.
+    pub async fn publish_all(&self, entries: &[&Entry]) -> Vec<Result<(), QueueError>> {
+        match self {
+            Self::Embedded(queues) => queues.publish_all(entries).await,
+            Self::RabbitMq(queues) => queues.publish_all(entries).await,
+        }
+    }
+
     /// Returns a new consumer of a queue.
     ///
     /// With the embedded backend, the first call makes this process the only consumer of the file. It also
@@ -186,7 +199,16 @@ impl Consumer {
         }
     }
 
-    /// Stops receiving. Call `stop` before you settle the last delivery, because RabbitMQ sends the next
+    /// Lets other consumers have the entries that this one has claimed in advance. RabbitMQ's prefetched entries stay: it
+    /// cannot take them back without ending the consumer.
+    pub async fn give_back(&mut self) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(consumer) => consumer.give_back().await,
+            Self::RabbitMq(_) => Ok(()),
+        }
+    }
+
+    /// Stops receiving. Call `stop` as soon as no further delivery is wanted, because RabbitMQ sends the next
     /// entry after each acknowledgement.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {

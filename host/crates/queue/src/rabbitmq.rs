@@ -29,9 +29,10 @@ mod retries;
 mod shared;
 mod topology;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use loopabull_model::{Entry, QueueName, TaskName};
 
 use crate::config::{QueueConfig, RabbitMqConfig};
@@ -81,6 +82,21 @@ impl RabbitMq {
 
     pub(crate) async fn publish(&self, entry: &Entry) -> Result<(), QueueError> {
         self.shared.publish(&Outgoing::new(entry)).await
+    }
+
+    pub(crate) async fn publish_all(&self, entries: &[&Entry]) -> Vec<Result<(), QueueError>> {
+        let mut by_queue: BTreeMap<&QueueName, Vec<usize>> = BTreeMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            by_queue.entry(&entry.queue).or_default().push(place);
+        }
+        // One queue that accepts nothing delays no other.
+        let published = by_queue.into_iter().map(async |(queue, places)| {
+            let messages = places.iter().map(|place| Outgoing::new(entries[*place])).collect();
+            places.into_iter().zip(self.shared.publish_all(queue, messages).await)
+        });
+        let mut results: Vec<_> = join_all(published).await.into_iter().flatten().collect();
+        results.sort_unstable_by_key(|(place, _)| *place);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
     pub(crate) fn consume(&self, queue: &QueueName) -> Consumer {

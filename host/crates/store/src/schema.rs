@@ -13,8 +13,8 @@ pub struct Schema {
     /// The version of a file after the first step. Earlier versions are refused.
     pub oldest: i32,
     /// SQL statements. The first step creates the tables, and each further step raises the version by one. Once
-    /// published, a step never changes. A further step must leave valid what the previous version of the program
-    /// writes: a daemon of that version may still run while a command of this version opens the file.
+    /// published, a step never changes. If commands open the file with [`Store::open`](crate::Store::open), a further step must leave valid what the
+    /// previous version of the program writes: a daemon of that version may still run.
     pub steps: &'static [&'static str],
 }
 

@@ -91,9 +91,13 @@ pub(crate) fn in_savepoint<T>(
     connection: &Connection,
     change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    connection.execute_batch("SAVEPOINT change")?;
+    // Without the cache, SQLite would parse these statements for each change.
+    let execute = |sql: &str| connection.prepare_cached(sql)?.execute([]);
+    execute("SAVEPOINT change")?;
     let result = change(connection);
-    let end = if result.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
-    connection.execute_batch(end)?;
+    if result.is_err() {
+        execute("ROLLBACK TO change")?;
+    }
+    execute("RELEASE change")?;
     result
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use loopabull_model::chain;
+use loopabull_model::{Entry, chain};
 use loopabull_queue::{Backoff, QueueError};
 use loopabull_store::StoreError;
 
 use crate::ingest::publisher::{Accepted, Publisher};
-use crate::ingest::spool::Line;
 
 /// Interval at which the file is reread while an entry is counted but not written yet.
 const WRITE_INTERVAL: Duration = Duration::from_millis(5);
@@ -84,20 +83,33 @@ impl Publisher {
     /// Publishes the first entries of a queue and removes them from the spool.
     async fn forward_batch(&self, queue: &str) -> Result<Batch, StoreError> {
         let lines = self.spool.first(queue).await?;
-        let (mut results, mut failure) = (Vec::new(), None);
+        let entries: Vec<_> = lines.iter().filter_map(|line| line.entry.as_ref()).collect();
+        let mut published = self.queues.publish_all(&entries).await.into_iter();
+        let (mut stored, mut results, mut failure) = (Vec::new(), Vec::new(), None);
         for line in &lines {
-            match self.forward_line(line).await {
-                Ok(accepted) => results.push(accepted),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
+            let result = match &line.entry {
+                None => {
+                    self.log_loss(&line.id, "the entry in the spool cannot be parsed");
+                    Ok(Accepted::Lost)
                 }
+                Some(entry) => match published.next() {
+                    Some(published) => self.forwarded(entry, published).await,
+                    None => break,
+                },
+            };
+            match result {
+                Ok(accepted) => {
+                    stored.push(line);
+                    results.push(accepted);
+                }
+                // The first error has the reason. An entry after it may be stored nevertheless.
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        let removed = self.spool.remove(queue, &lines[..results.len()]).await?;
+        let removed = self.spool.remove(queue, &stored).await?;
         // Entries are counted after their removal, because an entry that stays in the file is
         // published again.
-        for (line, accepted) in lines.iter().zip(results) {
+        for (line, accepted) in stored.iter().zip(results) {
             match &line.entry {
                 Some(entry) => self.count(entry, accepted),
                 None => {
@@ -108,13 +120,13 @@ impl Publisher {
         Ok(Batch { removed, failure })
     }
 
-    /// Publishes one entry. After an error, the entry stays in the spool and is retried.
-    async fn forward_line(&self, line: &Line) -> Result<Accepted, QueueError> {
-        let Some(entry) = &line.entry else {
-            self.log_loss(&line.id, "the entry in the spool cannot be parsed");
-            return Ok(Accepted::Lost);
-        };
-        match self.queues.publish(entry).await {
+    /// Returns where an entry is stored. After an error, the entry stays in the spool and is published again.
+    async fn forwarded(
+        &self,
+        entry: &Entry,
+        published: Result<(), QueueError>,
+    ) -> Result<Accepted, QueueError> {
+        match published {
             Ok(()) => Ok(Accepted::Queued),
             Err(error) if error.is_permanent() => {
                 // If the daemon stops first, the entry stays in the spool.

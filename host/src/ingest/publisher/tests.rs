@@ -63,6 +63,10 @@ fn change(folder: &TempDir, file: &str, sql: &str) {
     file.execute_batch(sql).unwrap();
 }
 
+async fn publish(publisher: &Publisher, id: &str) -> Accepted {
+    publisher.publish(&[entry(id)]).await[0]
+}
+
 fn entry(id: &str) -> Entry {
     Entry::new(EntryId::new(id), &task(), &message(id))
 }
@@ -112,7 +116,7 @@ async fn forward_all(publisher: &Publisher) {
 async fn a_queued_entry_counts_as_published() {
     let folder = tempfile::tempdir().unwrap();
     let publisher = publisher(&folder, 10_000, 10_000).await;
-    assert_eq!(publisher.publish(&entry("1")).await, Accepted::Queued);
+    assert_eq!(publish(&publisher, "1").await, Accepted::Queued);
     assert_eq!(publisher.publish_kept("bus", &entry("2")).await, Ok(Accepted::Queued));
     assert_eq!(counts(&publisher.metrics), Counts { published: 2, ..NONE });
 }
@@ -122,15 +126,15 @@ async fn a_spooled_entry_counts_as_published_only_when_it_is_forwarded() {
     let folder = tempfile::tempdir().unwrap();
     let publisher = publisher(&folder, 10_000, 10_000).await;
     break_queue(&folder);
-    assert_eq!(publisher.publish(&entry("1")).await, Accepted::Spooled);
+    assert_eq!(publish(&publisher, "1").await, Accepted::Spooled);
     // The second entry must not overtake the first, which is still in the spool.
     repair_queue(&folder);
-    assert_eq!(publisher.publish(&entry("2")).await, Accepted::Spooled);
+    assert_eq!(publish(&publisher, "2").await, Accepted::Spooled);
     assert_eq!(counts(&publisher.metrics), Counts { spooled: 2, ..NONE });
     assert!(publisher.health.problems()[0].contains("messages wait in the spool"));
     forward_all(&publisher).await;
     assert_eq!(counts(&publisher.metrics), Counts { published: 2, spooled: 2, ..NONE });
-    assert_eq!(publisher.publish(&entry("3")).await, Accepted::Queued);
+    assert_eq!(publish(&publisher, "3").await, Accepted::Queued);
     assert!(publisher.health.problems().is_empty());
 }
 
@@ -139,7 +143,7 @@ async fn an_entry_beyond_the_limit_of_the_spool_is_lost_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let publisher = publisher(&folder, 1, 10_000).await;
     break_queue(&folder);
-    assert_eq!(publisher.publish(&entry("1")).await, Accepted::Lost);
+    assert_eq!(publish(&publisher, "1").await, Accepted::Lost);
     assert_eq!(counts(&publisher.metrics), Counts { lost: 1, ..NONE });
     assert!(publisher.health.problems()[0].contains("messages are lost: the spool is full"));
 }
@@ -207,8 +211,8 @@ async fn an_entry_of_the_spool_that_cannot_be_read_is_lost_and_delays_no_other()
     let folder = tempfile::tempdir().unwrap();
     let publisher = publisher(&folder, 10_000, 10_000).await;
     break_queue(&folder);
-    assert_eq!(publisher.publish(&entry("1")).await, Accepted::Spooled);
-    assert_eq!(publisher.publish(&entry("2")).await, Accepted::Spooled);
+    assert_eq!(publish(&publisher, "1").await, Accepted::Spooled);
+    assert_eq!(publish(&publisher, "2").await, Accepted::Spooled);
     change(&folder, "spool.db", "UPDATE spooled SET task = '' WHERE entry = '1'");
     repair_queue(&folder);
     forward_all(&publisher).await;

@@ -1,4 +1,4 @@
-//! Tests of the beginnings of attempts, without a daemon: a process that ends is a dropped [`Starts`] whose marks stay.
+//! Tests of the beginnings of attempts, without a daemon.
 
 use loopabull_model::{Message, StateChanges};
 
@@ -42,9 +42,13 @@ impl Daemon {
         }
     }
 
-    /// Ends all runs and records one.
+    /// Ends all runs.
+    fn end(&mut self) {
+        self.in_progress.drain(..).for_each(InProgress::end);
+    }
+
+    /// Records a run.
     async fn record(&mut self, entry: &str, outcome: Outcome) {
-        self.in_progress.clear();
         let message: Message =
             serde_json::from_str(r#"{"id":"m-1","topic":"a.b","body":{}}"#).unwrap();
         let json = serde_json::json!({
@@ -60,12 +64,6 @@ impl Daemon {
         let record = Record { run: run.clone(), message, sends: Vec::new(), state, ends_count };
         self.starts.journal.record(Arc::new(vec![record])).await.unwrap();
         self.starts.end_count(&run);
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.in_progress.drain(..).for_each(std::mem::forget);
     }
 }
 
@@ -110,7 +108,7 @@ async fn an_entry_that_several_daemons_died_with_waits_before_it_runs_again() {
     assert_eq!(daemon.begin("e", 2), Answer::Run(4));
     daemon.record("e", retry()).await;
     assert_eq!(daemon.begin("e", 2), Answer::Run(0));
-    daemon.in_progress.clear();
+    daemon.end();
     drop(daemon);
     let (mut daemon, _) = Daemon::start(state.path()).await;
     assert_eq!(daemon.begin("e", 2), Answer::Run(0));
@@ -130,9 +128,9 @@ async fn entries_that_several_daemons_died_with_run_one_after_the_other() {
     assert_eq!(daemon.begin("one", 1), Answer::Run(2));
     assert_eq!(daemon.begin("other", 1), Answer::Wait);
     // The end of the first run lets the other entry run.
-    daemon.in_progress.clear();
+    daemon.end();
     assert_eq!(daemon.begin("other", 1), Answer::Run(2));
-    daemon.in_progress.clear();
+    daemon.end();
     assert_eq!(daemon.begin("one", 1), Answer::Run(2));
     // An entry without crashes is not delayed.
     assert_eq!(daemon.begin("third", 1), Answer::Run(0));
@@ -162,4 +160,21 @@ async fn deaths_of_daemons_are_counted_for_each_running_task_until_it_succeeds()
     assert_eq!(Daemon::start(state.path()).await.1, [1]);
     // The last daemon ended while nothing ran.
     assert_eq!(Daemon::start(state.path()).await.1, [0; 0]);
+}
+
+/// The daemon died between the record of a run and the end of its mark.
+#[tokio::test]
+async fn the_mark_of_a_recorded_run_is_no_crash() {
+    let state = tempfile::tempdir().unwrap();
+    let (mut daemon, _) = Daemon::start(state.path()).await;
+    for entry in ["good", "failed", "cut"] {
+        daemon.begin(entry, 1);
+    }
+    daemon.record("good", Outcome::Success).await;
+    daemon.record("failed", retry()).await;
+    daemon.record("cut", Outcome::Cancelled).await;
+    drop(daemon);
+    let (mut daemon, counts) = Daemon::start(state.path()).await;
+    assert_eq!((counts, daemon.begin("failed", 2)), (vec![1], Answer::Run(0)));
+    assert_eq!(daemon.begin("cut", 1), Answer::Run(1));
 }

@@ -13,6 +13,7 @@ use loopabull_model::{
 };
 use loopabull_queue::Delivery;
 use loopabull_store::StoreError;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Journal, Record};
@@ -86,18 +87,23 @@ impl Attempts {
         Ok(Ran::Recorded(Box::new(self.run_and_record(retries, planned).await?)))
     }
 
-    /// Records runs, with retries, and returns them with their final outcomes.
+    /// Records runs, with retries, and returns them with their final outcomes. Holds `journal_works` while that fails.
     pub(super) async fn record(
         &self,
         retries: &Retries,
         records: Vec<Record>,
+        journal_works: Option<&Mutex<()>>,
     ) -> Result<Vec<Run>, StoreError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         let records = Arc::new(records);
         let record = || self.journal.record(Arc::clone(&records));
-        let changed = retries.run(Need::Journal, record).await?;
+        // A task with state is recorded by the worker itself, which then runs nothing anyway.
+        let changed = match journal_works {
+            Some(works) => retries.run_holding(Need::Journal, works, record).await?,
+            None => retries.run(Need::Begin, record).await?,
+        };
         let records = Arc::unwrap_or_clone(records).into_iter().zip(changed);
         let runs = records.map(|(record, changed)| {
             let mut run = record.run;
@@ -129,7 +135,7 @@ impl Attempts {
         if matches!(record.run.outcome, Outcome::Shortage { .. }) {
             return Ok(record.run);
         }
-        let mut runs = self.record(retries, vec![record]).await?;
+        let mut runs = self.record(retries, vec![record], None).await?;
         Ok(runs.pop().expect("each record has its run"))
     }
 

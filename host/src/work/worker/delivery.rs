@@ -25,7 +25,7 @@ use crate::work::pauses::Pauses;
 use crate::work::starts::{Begun, Starts};
 use crate::work::worker::admission::Admission;
 use crate::work::worker::attempt::{Attempts, Planned};
-use crate::work::worker::ending::{Ending, Endings, Rest, decide};
+use crate::work::worker::ending::{Ending, Endings, InFlight, Rest, decide};
 use crate::work::worker::retry::Retries;
 
 /// Delay of an entry that was running when two daemons died. The delay is shortened at random by up
@@ -33,8 +33,8 @@ use crate::work::worker::retry::Retries;
 const CRASH_DELAY: Duration = Duration::from_secs(5);
 
 /// Time after which a worker does not wait again with a delivery while the machine is short of something. With
-/// the last wait of the back-off, at most 15 s, it fits into the margin by which the acknowledgement timeout
-/// of a broker must exceed the timeout of a task.
+/// the last wait of the back-off, at most 15 s, that of one delivery fits into the margin by which the acknowledgement
+/// timeout of a broker must exceed the timeouts of the tasks.
 const MAX_SHORTAGE: Duration = Duration::from_secs(10);
 
 /// Maximum delay of a delivery that the worker requeues after such a time.
@@ -75,17 +75,17 @@ impl ShortageError {
 }
 
 impl Deliveries {
-    /// Runs the task of a delivery, unless it must not run. `place` is the place of the delivery among those that the
-    /// worker has in flight.
+    /// Runs the task of a delivery, unless it must not run. The delivery holds `permits` until it is settled.
     pub(super) async fn process<'a>(
         &'a self,
         retries: &Retries,
         mut delivery: Delivery,
-        place: SemaphorePermit<'a>,
+        permits: SemaphorePermit<'a>,
     ) -> Result<Ending<'a>, WorkError> {
-        let busy = self.activity.start(retries.worker, &delivery);
+        let in_flight =
+            InFlight { _busy: self.activity.start(retries.worker, &delivery), _permits: permits };
         let rest = self.attempt_until_started(retries, &mut delivery).await?;
-        Ok(Ending { delivery, rest, _busy: busy, _place: place })
+        Ok(Ending { delivery, rest, in_flight })
     }
 
     /// Attempts a delivery. While the machine is short of something that a run needs,
@@ -127,7 +127,7 @@ impl Deliveries {
         let settle = |settlement| Ok(Attempted::Ended(Rest::settle(settlement)));
         // The whole attempt uses this catalog, and so one version of all tasks.
         let catalog = self.catalog.get();
-        let (in_progress, _by_breaker) = match self.admission.admit(&catalog, entry) {
+        let (entry_in_progress, _by_breaker) = match self.admission.admit(&catalog, entry) {
             Ok(admitted) => admitted,
             Err(settlement) => return settle(settlement),
         };
@@ -146,7 +146,7 @@ impl Deliveries {
         let begin = || ready(self.starts.begin(&entry.id, &entry.task, delivery.attempt));
         let task = catalog.routes.task(&entry.task);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
-        let rest = match retries.run(Need::Journal, begin).await? {
+        let rest = match retries.run(Need::Begin, begin).await? {
             Begun::Run { crashes, in_progress: attempt } => {
                 let planned = Planned {
                     catalog: &catalog,
@@ -155,9 +155,16 @@ impl Deliveries {
                     policy: &policy,
                     crashes,
                 };
-                let ran = self.attempts.run(retries, &planned).await?;
+                let ran = match self.attempts.run(retries, &planned).await {
+                    Ok(ran) => ran,
+                    Err(error) => {
+                        attempt.end();
+                        return Err(error.into());
+                    }
+                };
                 let run = ran.run();
                 if let Outcome::Shortage { reason } = &run.outcome {
+                    attempt.end();
                     return Ok(Attempted::Short(ShortageError::new(entry, reason.clone())));
                 }
                 // The breaker and the pause of the worker apply to the next run already.
@@ -194,7 +201,7 @@ impl Deliveries {
                 Rest::settle(decide(&policy, &outcome, attempt, &output))
             }
         };
-        Ok(Attempted::Ended(rest.keeping(in_progress)))
+        Ok(Attempted::Ended(rest.keeping(entry_in_progress)))
     }
 
     /// Stops the worker if the policy says so for this outcome.

@@ -1,15 +1,17 @@
 //! The endings of attempts: records the runs, decides the settlements, sends the emitted messages, and settles the
 //! deliveries.
 //!
-//! That happens behind the worker, which runs its next delivery meanwhile. All endings that wait are taken in one step, so
-//! that they share one commit of the journal. They stay in their order.
+//! That happens behind the worker, which runs its next delivery meanwhile, in two stages: runs are recorded, and behind
+//! that the rest is done. So a queue or a bus that accepts nothing delays no record. Each stage takes all endings that
+//! wait in one step, so that they share a commit, and keeps their order.
 
 use std::sync::Arc;
 
 use loopabull_model::{Entry, Outcome, RetryPolicy, Run, Settlement, Task, chain};
 use loopabull_queue::Delivery;
-use tokio::sync::SemaphorePermit;
-use tokio::sync::mpsc::UnboundedReceiver;
+use loopabull_store::StoreError;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Mutex, SemaphorePermit};
 
 use crate::observe::activity::{Activity, Busy};
 use crate::observe::health::Need;
@@ -36,8 +38,13 @@ pub(crate) struct Endings {
 pub(super) struct Ending<'a> {
     pub delivery: Delivery,
     pub rest: Rest<'a>,
+    pub in_flight: InFlight<'a>,
+}
+
+/// The delivery is among those that its worker has in flight.
+pub(super) struct InFlight<'a> {
     pub _busy: Busy<'a>,
-    pub _place: SemaphorePermit<'a>,
+    pub _permits: SemaphorePermit<'a>,
 }
 
 /// What remains to be done with a delivery.
@@ -52,7 +59,16 @@ pub(super) struct Rest<'a> {
     sends: bool,
     /// The attempt, until its run is recorded.
     attempt: Option<InProgress>,
+    /// The entry, until its run is recorded. After that the journal recognises it.
     _entry: Option<EntryInProgress<'a>>,
+}
+
+/// A delivery whose run is recorded.
+struct Recorded<'a> {
+    delivery: Delivery,
+    settlement: Settlement,
+    sends: bool,
+    _in_flight: InFlight<'a>,
 }
 
 impl<'a> Rest<'a> {
@@ -76,68 +92,151 @@ impl<'a> Rest<'a> {
         Self { ran: Some(ran), task, settlement, attempt: Some(attempt), ..Self::default() }
     }
 
-    /// The entry is in progress until the delivery is settled.
+    /// Keeps the entry in progress until its run is recorded.
     pub(super) fn keeping(self, entry: EntryInProgress<'a>) -> Self {
         Self { _entry: Some(entry), ..self }
+    }
+
+    /// Returns whether the entry is held for its task.
+    pub(super) fn is_held(&self) -> bool {
+        self.settlement == Some(Settlement::Hold)
     }
 }
 
 impl Endings {
-    /// Ends attempts until there are no further ones.
-    pub(super) async fn run(&self, retries: &Retries, mut waiting: UnboundedReceiver<Ending<'_>>) {
+    /// Ends attempts until there are no further ones. While a run cannot be recorded, holds `journal_works`, so that the
+    /// worker runs no other one.
+    pub(super) async fn run<'a>(
+        &self,
+        retries: &Retries,
+        journal_works: &Mutex<()>,
+        ended: UnboundedReceiver<Ending<'a>>,
+    ) {
+        let (recorded, waiting) = mpsc::unbounded_channel();
+        let record = self.record_all(retries, journal_works, ended, recorded);
+        tokio::join!(record, self.settle_all(retries, waiting));
+    }
+
+    async fn record_all<'a>(
+        &self,
+        retries: &Retries,
+        journal_works: &Mutex<()>,
+        mut ended: UnboundedReceiver<Ending<'a>>,
+        recorded: UnboundedSender<Recorded<'a>>,
+    ) {
         let mut endings = Vec::new();
-        while waiting.recv_many(&mut endings, MAX_GROUP).await > 0 {
-            if let Err(error) = self.end(retries, std::mem::take(&mut endings)).await {
+        while ended.recv_many(&mut endings, MAX_GROUP).await > 0 {
+            if let Err(error) = self.record(retries, journal_works, &mut endings).await {
+                // They have ended: that is no crash.
+                endings
+                    .drain(..)
+                    .filter_map(|ending| ending.rest.attempt)
+                    .for_each(InProgress::end);
+                let (worker, error) = (retries.worker, chain(error));
+                tracing::warn!(
+                    worker.number = worker,
+                    "worker {worker} could not record its last runs: {error}"
+                );
+            }
+            for ending in endings.drain(..) {
+                drop(recorded.send(self.conclude(ending)));
+            }
+        }
+    }
+
+    /// Records the runs that are not recorded yet.
+    async fn record(
+        &self,
+        retries: &Retries,
+        journal_works: &Mutex<()>,
+        endings: &mut [Ending<'_>],
+    ) -> Result<(), StoreError> {
+        let (mut unrecorded, mut records) = (Vec::new(), Vec::new());
+        for (number, Ending { rest, .. }) in endings.iter_mut().enumerate() {
+            match rest.ran.take() {
+                Some(Ran::Unrecorded(record)) => {
+                    unrecorded.push(number);
+                    records.push(*record);
+                }
+                ran => rest.ran = ran,
+            }
+        }
+        let runs = self.attempts.record(retries, records, Some(journal_works)).await?;
+        for (number, run) in unrecorded.into_iter().zip(runs) {
+            endings[number].rest.ran = Some(Ran::Recorded(Box::new(run)));
+        }
+        Ok(())
+    }
+
+    /// Ends the attempt of a recorded run, and decides the settlement of the delivery.
+    fn conclude<'a>(&self, ending: Ending<'a>) -> Recorded<'a> {
+        let Ending { delivery, rest, in_flight } = ending;
+        if let Some(attempt) = rest.attempt {
+            attempt.end();
+        }
+        let run = rest.ran.as_ref().map(Ran::run);
+        let task = rest.task.as_deref();
+        let settlement = match (rest.settlement, run) {
+            (Some(settlement), _) => settlement,
+            (None, Some(run)) => settlement_of(task, run),
+            (None, None) => unreachable!("a delivery without a run has its settlement"),
+        };
+        let mut sends = rest.sends;
+        if let Some(run) = run {
+            self.attempts.report(run, task, &settlement);
+            self.activity.count_run(run);
+            sends |= !run.emitted.is_empty();
+        }
+        Recorded { delivery, settlement, sends, _in_flight: in_flight }
+    }
+
+    async fn settle_all(&self, retries: &Retries, mut waiting: UnboundedReceiver<Recorded<'_>>) {
+        let mut recorded = Vec::new();
+        while waiting.recv_many(&mut recorded, MAX_GROUP).await > 0 {
+            if let Err(error) = self.settle(retries, &recorded).await {
                 let (worker, error) = (retries.worker, chain(error));
                 tracing::warn!(
                     worker.number = worker,
                     "worker {worker} leaves its last messages to the next daemon: {error}"
                 );
             }
+            recorded.clear();
         }
     }
 
-    async fn end(&self, retries: &Retries, mut endings: Vec<Ending<'_>>) -> Result<(), WorkError> {
-        self.record(retries, &mut endings).await?;
-        let mut settlements = Vec::with_capacity(endings.len());
-        for Ending { delivery, rest, .. } in &mut endings {
-            let run = rest.ran.as_ref().map(Ran::run);
-            let settlement = match (rest.settlement.take(), run) {
-                (Some(settlement), _) => settlement,
-                (None, Some(run)) => settlement_of(rest.task.as_deref(), run),
-                (None, None) => unreachable!("a delivery without a run has its settlement"),
-            };
-            if let Some(run) = run {
-                self.attempts.report(run, rest.task.as_deref(), &settlement);
-                self.activity.count_run(run);
-            }
-            if rest.sends || run.is_some_and(|run| !run.emitted.is_empty()) {
-                self.send(retries, &delivery.entry).await?;
-            }
-            settlements.push(settlement);
-        }
-        let deliveries = endings.iter().map(|ending| &ending.delivery);
-        Ok(self.settler.settle(retries, deliveries.zip(settlements).collect()).await?)
-    }
-
-    /// Records the runs that are not recorded yet.
-    async fn record(&self, retries: &Retries, endings: &mut [Ending<'_>]) -> Result<(), WorkError> {
-        let (mut places, mut records) = (Vec::new(), Vec::new());
-        for (place, Ending { rest, .. }) in endings.iter_mut().enumerate() {
-            match rest.ran.take() {
-                Some(Ran::Unrecorded(record)) => {
-                    places.push(place);
-                    records.push(*record);
+    /// Sends the messages of runs, and settles their deliveries. A delivery whose messages cannot be sent is not settled.
+    async fn settle(&self, retries: &Retries, recorded: &[Recorded<'_>]) -> Result<(), WorkError> {
+        let (mut settlements, mut result) = (Vec::with_capacity(recorded.len()), Ok(()));
+        let timeout = self.settler.timeout();
+        tokio::pin!(timeout);
+        let mut is_late = false;
+        for Recorded { delivery, settlement, sends, .. } in recorded {
+            if *sends && !is_late {
+                let sent = tokio::select! {
+                    sent = self.send(retries, &delivery.entry) => sent,
+                    () = &mut timeout => {
+                        is_late = true;
+                        continue;
+                    }
+                };
+                if sent.is_err() {
+                    result = sent;
+                    continue;
                 }
-                ran => rest.ran = ran,
+            } else if *sends {
+                continue;
             }
+            settlements.push((delivery, settlement.clone()));
         }
-        let runs = self.attempts.record(retries, records).await?;
-        for (place, run) in places.into_iter().zip(runs) {
-            endings[place].rest.ran = Some(Ran::Recorded(Box::new(run)));
+        if is_late {
+            let worker = retries.worker;
+            tracing::warn!(
+                worker.number = worker,
+                "worker {worker} leaves emitted messages to the next daemon: no queue took them in time"
+            );
         }
-        endings.iter_mut().for_each(|ending| ending.rest.attempt = None);
-        Ok(())
+        self.settler.settle(retries, settlements).await?;
+        result
     }
 
     async fn send(&self, retries: &Retries, entry: &Entry) -> Result<(), WorkError> {

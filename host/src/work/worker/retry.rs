@@ -1,4 +1,4 @@
-//! Retries of the operations that a worker must finish before it receives its next delivery.
+//! Retries of the operations that a worker, or what follows behind it, must finish.
 //!
 //! An operation on a queue, the journal or the outbox is retried with back-off until it succeeds or
 //! the daemon drains. If an entry is not settled by then, it is redelivered after the restart.
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use loopabull_model::chain;
 use loopabull_queue::{Backoff, QueueError};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::health::{Condition, Health, Need, Part};
@@ -48,6 +49,31 @@ impl Retries {
             match operation().await {
                 Ok(value) => return Ok(value),
                 Err(error) => retry.wait(error).await?,
+            }
+        }
+    }
+
+    /// Does the same, and holds `works` while the operation fails.
+    pub(super) async fn run_holding<T, E, F>(
+        &self,
+        need: Need,
+        works: &Mutex<()>,
+        mut operation: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (mut retry, mut held) = (self.start(need), None);
+        loop {
+            match operation().await {
+                Ok(value) => return Ok(value),
+                Err(error) => {
+                    if held.is_none() {
+                        held = Some(works.lock().await);
+                    }
+                    retry.wait(error).await?;
+                }
             }
         }
     }
@@ -121,6 +147,27 @@ mod tests {
         };
         assert_eq!(retries.run(Need::Journal, operation).await.unwrap(), 4);
         assert!(retries.health.problems().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_operation_keeps_others_waiting_until_it_succeeds() {
+        let (retries, tries, works) = (retries(), Cell::new(0), Mutex::new(()));
+        let operation = || async {
+            tries.set(tries.get() + 1);
+            // The first try does not know yet that it fails.
+            assert_eq!(works.try_lock().is_err(), tries.get() > 1);
+            if tries.get() < 4 { Err(io::Error::other("the disk is full")) } else { Ok(()) }
+        };
+        let waiting = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(works.lock().await);
+            tries.get()
+        };
+        let (done, tries_before) =
+            tokio::join!(retries.run_holding(Need::Journal, &works, operation), waiting);
+        assert_eq!((done.is_ok(), tries_before), (true, 4));
+        retries.run_holding(Need::Journal, &works, async || Ok::<_, io::Error>(())).await.unwrap();
+        assert!(works.try_lock().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use loopabull_model::Settlement;
 use loopabull_queue::{Delivery, QueueError};
 use tokio_util::sync::CancellationToken;
@@ -39,12 +38,20 @@ impl Settler {
                 true => deliveries.iter().take_while(|delivery| is_ack(delivery)).count(),
                 false => 1,
             };
-            let group = deliveries[..count].iter();
-            let group = group.map(|(delivery, settlement)| delivery.settle(settlement));
+            let group = &deliveries[..count];
+            let settle = async {
+                match group {
+                    [(delivery, settlement)] => vec![delivery.settle(settlement).await],
+                    all => {
+                        let all: Vec<_> = all.iter().map(|(delivery, _)| *delivery).collect();
+                        Delivery::acknowledge(&all).await
+                    }
+                }
+            };
             // A settlement is dropped only when the daemon must stop. The entry is then
             // redelivered, and the journal recognizes it.
             let settled = tokio::select! {
-                settled = join_all(group) => settled,
+                settled = settle => settled,
                 () = self.timeout() => return Ok(()),
             };
             let (mut failed, mut error) = (Vec::new(), None);
@@ -77,7 +84,7 @@ impl Settler {
 
     /// Waits until all runs are cancelled, and then for [`SETTLE_TIMEOUT`]. In that time, a
     /// responsive broker still receives the settlement.
-    async fn timeout(&self) {
+    pub(super) async fn timeout(&self) {
         self.cancel.cancelled().await;
         tokio::time::sleep(SETTLE_TIMEOUT).await;
     }

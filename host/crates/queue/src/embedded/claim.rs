@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use loopabull_model::Settlement;
 use loopabull_store::Store;
 use rusqlite::Connection;
@@ -39,10 +40,38 @@ impl Claim {
             move |connection: &Connection| rows::settle(connection, row, attempts, &settlement);
         let changed = self.store.change_unsynced(settle).await?;
         self.published.notify_one();
-        if changed == 1 {
-            Ok(())
-        } else {
-            Err(QueueError::LostClaim { message: delivered.entry.message.id.to_string() })
+        judge(changed, delivered)
+    }
+
+    /// Acknowledges deliveries in one change.
+    pub(crate) async fn acknowledge(
+        claims: &[(&Self, &DeliveredEntry)],
+    ) -> Vec<Result<(), QueueError>> {
+        let Some((first, _)) = claims.first() else { return Vec::new() };
+        let rows: Vec<i64> = claims.iter().map(|(claim, _)| claim.row).collect();
+        let settle = move |connection: &Connection| -> rusqlite::Result<Vec<usize>> {
+            rows.iter().map(|row| rows::settle(connection, *row, 0, &Settlement::Ack)).collect()
+        };
+        match first.store.change_unsynced(settle).await {
+            Ok(changed) => {
+                let results = claims.iter().zip(changed);
+                results.map(|((_, delivered), changed)| judge(changed, delivered)).collect()
+            }
+            // Each alone has its own error, and its own chance.
+            Err(_) => {
+                let each = claims
+                    .iter()
+                    .map(|(claim, delivered)| claim.settle(delivered, &Settlement::Ack));
+                join_all(each).await
+            }
         }
+    }
+}
+
+/// Returns the result of a settlement from the number of changed rows.
+fn judge(changed: usize, delivered: &DeliveredEntry) -> Result<(), QueueError> {
+    match changed {
+        1 => Ok(()),
+        _ => Err(QueueError::LostClaim { message: delivered.entry.message.id.to_string() }),
     }
 }

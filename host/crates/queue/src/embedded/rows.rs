@@ -40,20 +40,21 @@ const TABLES: &str = "
     CREATE INDEX by_state ON entries (queue, state, queued_ms);";
 
 /// Selects the retry that has been due for the longest time. The query names its index. Without the name, SQLite
-/// would use the index `by_state` and sort all waiting entries for each claim.
+/// would use the index `by_state` and sort all waiting entries for each claim. Without the `+`, SQLite would plan each
+/// query of this kind anew for each value (seen in 3.54): the value might matter for the order.
 const NEXT_RETRY: &str = "
     SELECT id FROM entries INDEXED BY retries
-    WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2
+    WHERE queue = +?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2
     ORDER BY due_ms, id LIMIT 1";
 /// Selects the first entry that has no delay. The query does not compare its time with the clock, so that the
 /// entry is delivered even if the clock was set back.
 const NEXT_NEW: &str = "
     SELECT id FROM entries INDEXED BY new
-    WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
+    WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
 /// Selects the time of the last entry that has no delay.
 const LAST_NEW: &str = "
     SELECT due_ms FROM entries INDEXED BY new
-    WHERE queue = ?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms DESC, id DESC LIMIT 1";
+    WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms DESC, id DESC LIMIT 1";
 const CLAIM: &str = "
     UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
     RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history,
@@ -87,6 +88,9 @@ fn end_of(connection: &Connection, queue: &str) -> rusqlite::Result<i64> {
     Ok(now_ms().max(last.unwrap_or(0)))
 }
 
+/// Size of the messages from which no further entry is claimed in the same change, in bytes of their bodies.
+const MAX_CLAIMED_BYTES: usize = 1 << 20;
+
 /// Claims the next entries of a queue, up to `count`: a due retry and another entry by turns, which a retry begins unless
 /// `is_new_first`.
 pub(super) fn claim(
@@ -95,11 +99,13 @@ pub(super) fn claim(
     mut is_new_first: bool,
     count: usize,
 ) -> rusqlite::Result<VecDeque<Claimed>> {
-    let mut claimed = VecDeque::new();
+    let (mut claimed, mut bytes) = (VecDeque::new(), 0);
     while claimed.len() < count
+        && bytes < MAX_CLAIMED_BYTES
         && let Some(next) = claim_next(connection, queue, is_new_first)?
     {
         is_new_first = next.is_retry;
+        bytes += next.delivered.entry.message.body.as_str().len();
         claimed.push_back(next);
     }
     Ok(claimed)
@@ -161,6 +167,11 @@ fn next(connection: &Connection, queue: &str, is_new_first: bool) -> rusqlite::R
     }
 }
 
+/// Returns whether an entry of a queue can be claimed.
+pub(super) fn is_waiting(connection: &Connection, queue: &str) -> rusqlite::Result<bool> {
+    next(connection, queue, true).map(|row| row.is_some())
+}
+
 /// Requeues the entries that an ended process had claimed. If the clock was set back since a delay began, the
 /// delay begins again.
 pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
@@ -178,7 +189,7 @@ pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn end_delays(connection: &Connection, queue: &str) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE entries SET due_ms = 0
-         WHERE queue = ?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms > 0",
+         WHERE queue = +?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms > 0",
         [queue],
     )
 }
@@ -186,7 +197,9 @@ pub(super) fn end_delays(connection: &Connection, queue: &str) -> rusqlite::Resu
 /// Returns all pairs of a queue and a task that have held entries.
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     connection
-        .prepare("SELECT DISTINCT queue, task FROM entries INDEXED BY held WHERE state = 'held'")?
+        .prepare_cached(
+            "SELECT DISTINCT queue, task FROM entries INDEXED BY held WHERE state = 'held'",
+        )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
@@ -384,6 +397,16 @@ mod tests {
             assert!(plan.contains(expected), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
+        for sql in [NEXT_RETRY, NEXT_NEW, LAST_NEW] {
+            for queue in ["a", "b"] {
+                let mut statement = connection.prepare_cached(sql).unwrap();
+                let parameters = [queue, "1"];
+                let parameters = &parameters[..statement.parameter_count()];
+                assert!(!statement.exists(rusqlite::params_from_iter(parameters)).unwrap());
+            }
+            let statement = connection.prepare_cached(sql).unwrap();
+            assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
+        }
         // The query must search only a range of the index. Otherwise it would scan delayed entries too.
         check(NEXT_RETRY, &["", ""], "INDEX retries (queue=? AND due_ms<?)");
         check(NEXT_NEW, &[""], "INDEX new (queue=?)");

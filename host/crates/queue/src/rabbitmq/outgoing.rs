@@ -121,6 +121,11 @@ impl Outgoing {
         self
     }
 
+    /// Returns the size of the body in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.body.len()
+    }
+
     /// Returns the publication for the broker. The message is persistent. It is also mandatory, so the broker
     /// returns it if the queue does not exist.
     pub(super) fn publication(&self) -> Publication<'_> {

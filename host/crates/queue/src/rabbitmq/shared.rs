@@ -1,7 +1,7 @@
 //! The state that all consumers and publishers of one broker share, and the operations on the queues of the
 //! broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,13 @@ use crate::error::QueueError;
 /// acknowledgements could settle entries of the new queue.
 const RECREATION_DELAY: Duration = Duration::from_secs(1);
 
+/// Maximum number of messages whose confirms are waited for together, and of the bytes of their bodies.
+const WINDOW: usize = 128;
+const WINDOW_BYTES: usize = 1 << 20;
+/// Size of a body from which a message is published alone, in bytes. If the broker refuses it because of its size, it closes
+/// the channel of the publish.
+const LARGE: usize = 64 << 10;
+
 /// The effect of a missing queue for held entries, and what the operator can do.
 const MISSING_EFFECT: &str = "while the task is paused or refused, its messages are delivered and delayed again \
      each minute; create the queue with `loopabull-host broker apply` as a user who may configure it";
@@ -40,6 +47,9 @@ pub(super) struct Shared {
     queues: Vec<QueueConfig>,
     /// Queues that are known to exist on the broker with the arguments of our declaration.
     matching: Mutex<BTreeSet<QueueName>>,
+    /// Queues that did not store the last message. The next one is published alone: a broker takes a whole window before it
+    /// refuses the first message, although a queue is full.
+    refusing: Mutex<BTreeSet<QueueName>>,
     /// Queues that cannot be consumed, each with the reason.
     problems: Mutex<BTreeMap<QueueName, String>>,
 }
@@ -59,6 +69,7 @@ impl Shared {
             retries: DueRetries::default(),
             queues: queues.to_vec(),
             matching: Mutex::default(),
+            refusing: Mutex::default(),
             problems: Mutex::default(),
         };
         for queue in queues {
@@ -142,6 +153,76 @@ impl Shared {
             routing_key: outgoing.name.clone(),
             reason: "the queue is missing again although it was just created".to_owned(),
         }))
+    }
+
+    /// Publishes messages to one queue, in order and in windows. Returns the result of each. After the first one that is not
+    /// stored, no other is published: a later one must not overtake it.
+    ///
+    /// A message of a window that was not confirmed is published again alone, since only that tells why. If the broker had
+    /// stored it nevertheless, it is twice in the queue, and the host that ran one recognises the other by its entry id.
+    pub(super) async fn publish_all(
+        self: &Arc<Self>,
+        queue: &QueueName,
+        mut messages: VecDeque<Outgoing>,
+    ) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::with_capacity(messages.len());
+        let behind = || Err(QueueError::Behind { queue: queue.to_string() });
+        let mut has_failed = false;
+        while !messages.is_empty() && !has_failed {
+            let window = Arc::new(self.take_window(queue, &mut messages));
+            let confirmed = self.publish_window(&window).await;
+            for (message, is_confirmed) in window.iter().zip(confirmed) {
+                let result = match is_confirmed {
+                    true => Ok(()),
+                    false if has_failed => behind(),
+                    false => self.publish(message).await,
+                };
+                // A message that no queue will ever take stands in nobody's way.
+                has_failed |= result.as_ref().is_err_and(|error| !error.is_permanent());
+                results.push(result);
+            }
+            let mut refusing = self.refusing.lock();
+            match has_failed {
+                true => refusing.insert(queue.clone()),
+                false => refusing.remove(queue),
+            };
+        }
+        results.extend(messages.into_iter().map(|_| behind()));
+        results
+    }
+
+    /// Takes the next messages that are published together.
+    fn take_window(&self, queue: &QueueName, messages: &mut VecDeque<Outgoing>) -> Vec<Outgoing> {
+        let limit = if self.refusing.lock().contains(queue) { 1 } else { WINDOW };
+        let (mut window, mut bytes) = (Vec::new(), 0);
+        while let Some(message) = messages.front()
+            && window.len() < limit
+            && (window.is_empty() || message.size() < LARGE && bytes < WINDOW_BYTES)
+        {
+            let is_large = message.size() >= LARGE;
+            bytes += message.size();
+            window.extend(messages.pop_front());
+            if is_large {
+                break;
+            }
+        }
+        window
+    }
+
+    /// Publishes a window. Returns for each message whether it was confirmed. The window of one message is not published.
+    async fn publish_window(self: &Arc<Self>, window: &Arc<Vec<Outgoing>>) -> Vec<bool> {
+        let none = vec![false; window.len()];
+        let (1.., Ok(session)) = (window.len().saturating_sub(1), self.session().await) else {
+            return none;
+        };
+        // A caller that waits no longer must not drop the window while it is being written: lapin would close its channel
+        // before it sends the rest, and the broker closes the whole connection for that.
+        let window = Arc::clone(window);
+        let publish = tokio::spawn(async move {
+            let window: Vec<_> = window.iter().map(Outgoing::publication).collect();
+            session.publish_window(&window).await
+        });
+        publish.await.unwrap_or(none)
     }
 
     /// Creates a queue on the broker that is missing.

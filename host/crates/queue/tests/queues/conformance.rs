@@ -1,4 +1,5 @@
-//! The guarantees of the queues. The same tests run on both backends.
+//! The guarantees of the queues. The same tests run on both backends, with consumers that receive one entry and with
+//! consumers that receive several in advance.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fixture::{
     Fixture, consume, entry, judge, message, publish, receive, wait_for, wait_for_depth, workers,
 };
+use crate::together::entries_that_are_published_together_keep_their_order;
 
 macro_rules! conformance {
     ($($name:ident)*) => {
@@ -19,9 +21,19 @@ macro_rules! conformance {
                 super::$name(super::Fixture::embedded()).await;
             })*
         }
+        mod embedded_ahead {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Fixture::embedded().ahead()).await;
+            })*
+        }
         mod rabbitmq {
             $(#[tokio::test] async fn $name() {
                 super::$name(super::Fixture::rabbitmq()).await;
+            })*
+        }
+        mod rabbitmq_ahead {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Fixture::rabbitmq().ahead()).await;
             })*
         }
     };
@@ -31,6 +43,7 @@ conformance! {
     a_published_entry_is_delivered_unchanged
     an_entry_that_is_published_again_keeps_its_id
     deliveries_come_in_the_order_of_publishing
+    entries_that_are_published_together_keep_their_order
     an_acknowledged_entry_is_removed
     a_retry_is_the_next_attempt_after_its_delay
     a_delay_between_two_steps_is_kept

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::fixture::{Fixture, consume, judge, publish, receive, wait_for_depth};
-use loopabull_queue::Verdict;
+use crate::fixture::{Fixture, Storage, consume, judge, publish, receive, wait_for_depth};
+use loopabull_model::Settlement;
+use loopabull_queue::{Release, Verdict};
 use loopabull_testbed::cuts;
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn an_entry_that_is_never_settled_becomes_a_dead_letter() {
 #[tokio::test]
 async fn a_queue_file_cut_within_its_last_transaction_opens_again() {
     let fixture = Fixture::embedded();
-    let Fixture::Embedded(folder) = &fixture else { unreachable!() };
+    let Storage::Embedded(folder) = &fixture.storage else { unreachable!() };
     let (file, log) = (folder.path().join("queue.db"), folder.path().join("queue.db-wal"));
     let queues = fixture.open().await;
     publish(&queues, 0..5).await;
@@ -82,7 +83,7 @@ async fn a_queue_file_cut_within_its_last_transaction_opens_again() {
         let cut = tempfile::tempdir().unwrap();
         std::fs::write(cut.path().join("queue.db"), &file).unwrap();
         std::fs::write(cut.path().join("queue.db-wal"), &log[..length]).unwrap();
-        let cut = Fixture::Embedded(cut);
+        let cut = Fixture { storage: Storage::Embedded(cut), prefetch: 1 };
         let queues = cut.open().await;
         let waiting = queues.depth(&crate::fixture::workers()).await.unwrap().waiting;
         assert_eq!(
@@ -91,5 +92,64 @@ async fn a_queue_file_cut_within_its_last_transaction_opens_again() {
             "log cut to {length} of {} bytes",
             log.len()
         );
+    }
+}
+
+/// A consumer that is fast claims entries in advance. Another one gets them when the first one gives them back, also if
+/// it is dropped.
+#[tokio::test]
+async fn entries_that_were_claimed_in_advance_can_be_given_back() {
+    let fixture = Fixture::embedded().ahead();
+    let queues = fixture.open().await;
+    publish(&queues, 0..20).await;
+    let mut first = consume(&queues).await;
+    let mut number = 0;
+    let mut expect = |delivery: &loopabull_queue::Delivery| {
+        assert_eq!(delivery.entry.id.as_str(), format!("e-{number}"));
+        number += 1;
+    };
+    for _ in 0..4 {
+        let delivery = receive(&mut first).await;
+        expect(&delivery);
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    let claimed = queues.depth(&crate::fixture::workers()).await.unwrap().claimed.unwrap();
+    assert!(claimed > 1, "nothing was claimed in advance");
+    first.give_back().await.unwrap();
+    let claimed = queues.depth(&crate::fixture::workers()).await.unwrap().claimed;
+    assert_eq!(claimed, Some(0));
+    let mut second = consume(&queues).await;
+    for _ in 0..4 {
+        let delivery = receive(&mut second).await;
+        expect(&delivery);
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    // Without a word, as after an error.
+    drop(second);
+    for _ in 8..20 {
+        let delivery = receive(&mut first).await;
+        expect(&delivery);
+        delivery.settle(&Settlement::Ack).await.unwrap();
+    }
+    wait_for_depth(&queues, 0, 0).await;
+}
+
+/// Entries that are released go before those that a consumer has claimed in advance.
+#[tokio::test]
+async fn released_entries_go_before_those_claimed_in_advance() {
+    let fixture = Fixture::embedded().ahead();
+    let queues = fixture.open().await;
+    publish(&queues, 0..20).await;
+    let mut consumer = consume(&queues).await;
+    for _ in 0..3 {
+        receive(&mut consumer).await.settle(&Settlement::Hold).await.unwrap();
+    }
+    let claimed = queues.depth(&crate::fixture::workers()).await.unwrap().claimed.unwrap();
+    assert!(claimed > 0, "nothing was claimed in advance");
+    queues.release(|_| Release::All).await.unwrap();
+    for number in 0..20 {
+        let delivery = receive(&mut consumer).await;
+        assert_eq!(delivery.entry.id.as_str(), format!("e-{number}"));
+        delivery.settle(&Settlement::Ack).await.unwrap();
     }
 }

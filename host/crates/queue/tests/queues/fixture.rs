@@ -12,28 +12,41 @@ use loopabull_testbed::{Rabbit, Vhost};
 use tokio_util::sync::CancellationToken;
 
 /// The storage of one test's queues, which can be opened repeatedly.
-pub(crate) enum Fixture {
+pub(crate) struct Fixture {
+    pub(crate) storage: Storage,
+    /// The prefetch of the consumers.
+    pub(crate) prefetch: u16,
+}
+
+pub(crate) enum Storage {
     Embedded(tempfile::TempDir),
     RabbitMq(Vhost),
 }
 
 impl Fixture {
     pub(crate) fn embedded() -> Self {
-        Self::Embedded(tempfile::tempdir().unwrap())
+        let storage = Storage::Embedded(tempfile::tempdir().unwrap());
+        Self { storage, prefetch: 1 }
     }
 
     pub(crate) fn rabbitmq() -> Self {
-        Self::RabbitMq(Rabbit::shared().vhost())
+        Self { storage: Storage::RabbitMq(Rabbit::shared().vhost()), prefetch: 1 }
+    }
+
+    /// Lets consumers receive entries in advance.
+    pub(crate) fn ahead(self) -> Self {
+        Self { prefetch: 8, ..self }
     }
 
     pub(crate) fn config(&self) -> Config {
-        let backend = match self {
-            Self::Embedded(folder) => Backend::Embedded { file: folder.path().join("queue.db") },
-            Self::RabbitMq(vhost) => rabbitmq_backend(&vhost.url()),
+        let backend = match &self.storage {
+            Storage::Embedded(folder) => Backend::Embedded { file: folder.path().join("queue.db") },
+            Storage::RabbitMq(vhost) => rabbitmq_backend(&vhost.url()),
         };
         let slow = QueueConfig::new("slow".try_into().unwrap());
         let mut workers = QueueConfig::new(QueueName::default());
         workers.tasks.push(entry(1).task);
+        workers.prefetch = self.prefetch;
         Config { backend, queues: vec![workers, slow] }
     }
 

@@ -6,3 +6,4 @@ mod embedded;
 mod external;
 mod fixture;
 mod rabbitmq;
+mod together;

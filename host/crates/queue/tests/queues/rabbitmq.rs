@@ -10,7 +10,8 @@ use loopabull_testbed::{Proxy, Rabbit};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
-    Fixture, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth, workers,
+    Fixture, Storage, config, consume, entry, judge, publish, receive, receive_any, wait_for_depth,
+    workers,
 };
 
 /// When a worker stops, it requeues its prefetched entries. Being requeued must not count as an attempt.
@@ -211,7 +212,7 @@ async fn the_queues_reconnect_to_a_broker_that_was_killed() {
 async fn a_blocked_broker_is_reported_and_accepts_each_entry_once() {
     // This test has a node of its own, because an alarm blocks all publishers of a node.
     let rabbit: &'static Rabbit = Box::leak(Box::new(Rabbit::start()));
-    let fixture = Fixture::RabbitMq(rabbit.vhost());
+    let fixture = Fixture { storage: Storage::RabbitMq(rabbit.vhost()), prefetch: 1 };
     let queues = Arc::new(fixture.open().await);
     publish(&queues, [1]).await;
     assert_eq!(queues.problem(), None);
@@ -439,4 +440,46 @@ async fn a_silent_connection_is_opened_again() {
     proxy.swallow(false);
     publish(&queues, [2]).await;
     assert_eq!(waiting.await.unwrap(), entry(2));
+}
+
+/// The broker returns a whole window, because the queue was deleted. Then each entry is stored once.
+#[tokio::test]
+async fn a_window_for_a_deleted_queue_is_published_again() {
+    let vhost = Rabbit::shared().vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    vhost.delete_queue("workers");
+    let entries: Vec<_> = (0..50).map(entry).collect();
+    let published = queues.publish_all(&entries.iter().collect::<Vec<_>>()).await;
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    wait_for_depth(&queues, 50, 0).await;
+}
+
+/// A full queue takes a window before the broker refuses a message. Later windows have one message, and nothing is stored
+/// twice or after one that was refused alone.
+#[tokio::test]
+async fn what_a_full_queue_refuses_is_told_and_not_stored() {
+    let rabbit = Rabbit::shared();
+    let vhost = rabbit.vhost();
+    let queues = Queues::open(&config(&vhost.url(), 1)).await.unwrap();
+    let policy = ["set_policy", "-p", &vhost.name, "--apply-to", "queues", "full", "^workers$"];
+    rabbit.ctl(&[&policy[..], &["{\"max-length\":5}"]].concat());
+    let entries: Vec<_> = (0..400).map(entry).collect();
+    let entries: Vec<_> = entries.iter().collect();
+    let (mut stored, mut refused) = (0, 0);
+    for round in 0..3 {
+        let published = queues.publish_all(&entries[round * 100..]).await;
+        let count = published.iter().filter(|result| result.is_ok()).count() as u64;
+        stored += count;
+        refused += published.len() as u64 - count;
+        let first = published.iter().position(Result::is_err);
+        let Some(first) = first else { continue };
+        let error = published[first].as_ref().unwrap_err().to_string();
+        assert!(error.contains("refused the message"), "{error}");
+        if round > 0 {
+            // A message alone is refused before the others are tried.
+            assert!(count <= 1, "{count} stored in round {round}");
+        }
+    }
+    assert!(refused > 400, "the queue is not full");
+    wait_for_depth(&queues, stored, 0).await;
 }

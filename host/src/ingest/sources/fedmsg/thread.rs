@@ -23,9 +23,9 @@ use crate::observe::activity::{Activity, Link};
 use crate::observe::metrics::{ByEndpoint, Metrics};
 
 /// Maximum number of envelopes in the channel to the runtime.
-const MAX_ENVELOPES: usize = 4096;
-/// Maximum total size of the envelopes in the channel, in KiB.
-const MAX_KIB: usize = 64 << 10;
+const MAX_ENVELOPES: usize = 100_000;
+/// Maximum total size of the envelopes in the channel, in KiB: a burst of 50,000 messages of a kilobyte fits.
+const MAX_KIB: usize = 128 << 10;
 /// Interval at which the thread checks whether the channel to the runtime is still open.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
