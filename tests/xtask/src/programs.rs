@@ -22,7 +22,7 @@ pub(crate) enum Profile {
 pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     let folder = match given {
         Some(folder) => std::path::absolute(folder)?,
-        None => build(profile)?,
+        None => build(profile, &["loopabull-host", "loopabull-launcher"])?,
     };
     for program in ["loopabull-host", "loopabull-launch"] {
         let program = folder.join(program);
@@ -31,9 +31,21 @@ pub(crate) fn ours(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn build(profile: Profile) -> Result<PathBuf> {
+/// Returns the program of the raw limits. Builds it if none is given.
+///
+/// # Errors
+///
+/// If it cannot be built.
+pub(crate) fn raw_limits(given: Option<&Path>, profile: Profile) -> Result<PathBuf> {
+    match given {
+        Some(program) => Ok(std::path::absolute(program)?),
+        None => Ok(build(profile, &["loopabull-bench"])?.join("loopabull-bench")),
+    }
+}
+
+fn build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "-p", "loopabull-host", "-p", "loopabull-launcher"]);
+    build.arg("build").args(packages.iter().flat_map(|package| ["-p", package]));
     let folder = match profile {
         Profile::Debug => repository::binaries(),
         Profile::Release => {
@@ -41,6 +53,6 @@ fn build(profile: Profile) -> Result<PathBuf> {
             repository::binaries().with_file_name("release")
         }
     };
-    show("building the host", &mut build)?;
+    show(&format!("building {}", packages.join(" and ")), &mut build)?;
     Ok(folder)
 }

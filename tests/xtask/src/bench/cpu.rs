@@ -1,4 +1,6 @@
-//! The processor time of the child processes of this program. The kernel adds the time of a child when the
+//! The processor time of processes: of the children of this program together, or of one process.
+//!
+//! The kernel adds the time of a child when the
 //! child has ended and this program has waited for it. The time of a child includes that of its own children
 //! for which it has waited.
 
@@ -9,7 +11,12 @@ use anyhow::{Context, Result};
 
 use crate::command::{command, output};
 
-/// Reads the processor time of the child processes.
+/// Number of the field `utime` in proc_pid_stat(5), which `stime` follows.
+const ITSELF: usize = 14;
+/// Number of the field `cutime`, which `cstime` follows.
+const CHILDREN: usize = 16;
+
+/// Reads the processor time of processes.
 pub(super) struct Cpu {
     ticks_per_second: u32,
 }
@@ -26,16 +33,24 @@ impl Cpu {
     pub(super) fn children(&self) -> Result<Duration> {
         let stat =
             fs::read_to_string("/proc/self/stat").context("cannot read `/proc/self/stat`")?;
-        let ticks = ticks_of_children(&stat).context("`/proc/self/stat` has no times")?;
+        let ticks = ticks(&stat, CHILDREN).context("`/proc/self/stat` has no times")?;
+        Ok(Duration::from_secs(ticks) / self.ticks_per_second)
+    }
+
+    /// Returns the processor time of a process, without its children.
+    pub(super) fn process(&self, pid: u64) -> Result<Duration> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read `{path}`"))?;
+        let ticks = ticks(&stat, ITSELF).with_context(|| format!("`{path}` has no times"))?;
         Ok(Duration::from_secs(ticks) / self.ticks_per_second)
     }
 }
 
-/// Returns the sum of `cutime` and `cstime`, fields 16 and 17. The second field is the name of the
+/// Returns the sum of two times: the field with this number and the next one. The second field is the name of the
 /// program in parentheses, and may itself contain spaces and parentheses.
-fn ticks_of_children(stat: &str) -> Option<u64> {
+fn ticks(stat: &str, field: usize) -> Option<u64> {
     let (_, third_on) = stat.rsplit_once(") ")?;
-    let mut times = third_on.split_ascii_whitespace().skip(13).map(str::parse::<u64>);
+    let mut times = third_on.split_ascii_whitespace().skip(field - 3).map(str::parse::<u64>);
     Some(times.next()?.ok()? + times.next()?.ok()?)
 }
 
@@ -46,8 +61,8 @@ mod tests {
     #[test]
     fn the_times_are_found_after_a_name_with_spaces_and_parentheses() {
         let stat = "1 (a) b (c) S 2 3 4 5 6 7 8 9 10 11 12 13 140 15 20 0";
-        assert_eq!(ticks_of_children(stat), Some(155));
-        assert_eq!(ticks_of_children("1 (a) S 2"), None);
+        assert_eq!((ticks(stat, CHILDREN), ticks(stat, ITSELF)), (Some(155), Some(25)));
+        assert_eq!(ticks("1 (a) S 2", CHILDREN), None);
     }
 
     #[test]

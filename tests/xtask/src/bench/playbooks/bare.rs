@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::case::Case;
 use super::setup::{Sample, Setup, WORKERS, message, playbook};
-use super::workers::{SETSID, Workers};
+use crate::bench::workers::{SETSID, Workers};
 use crate::command::command;
 
 /// Runs the playbook for each file of variables.

@@ -6,8 +6,8 @@ use std::thread::available_parallelism;
 use anyhow::{Context, Result};
 
 use super::case::Case;
-use super::figures::Figures;
 use super::setup::{Sample, Setup, WORKERS};
+use crate::bench::figures::Figures;
 use crate::command::{command, output};
 
 /// The pairs of cases whose ratio is printed.

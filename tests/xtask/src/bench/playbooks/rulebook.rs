@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::case::Case;
 use super::setup::{Sample, Setup, TOPIC, WORKERS, message, playbook};
-use super::workers::Workers;
+use crate::bench::workers::Workers;
 use crate::command::{command, path_with};
 
 /// The source of the messages. The built-in source for files parses YAML, which takes 4 ms for each

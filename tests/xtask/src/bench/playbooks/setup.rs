@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::ansible_rulebook::AnsibleRulebook;
 use super::case::Case;
-use super::cpu::Cpu;
+use crate::bench::cpu::Cpu;
 use crate::interrupt::Interrupt;
 use crate::repository;
 

@@ -15,7 +15,7 @@ use ureq::Agent;
 
 use super::case::Case;
 use super::setup::{Sample, Setup, WORKERS, message};
-use super::workers::Workers;
+use crate::bench::workers::Workers;
 use crate::command::{command, output};
 use crate::status;
 

@@ -11,7 +11,7 @@ use loopabull_testbed::Rabbit;
 
 use super::case::Case;
 use super::setup::{Sample, Setup, TOPIC, WORKERS, message};
-use super::workers::Workers;
+use crate::bench::workers::Workers;
 use crate::command::{command, spawn, tail};
 use crate::python_loopabull::PythonLoopabull;
 

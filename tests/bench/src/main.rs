@@ -1,0 +1,66 @@
+//! The raw limits beside which `cargo xtask bench messages` measures the host: what a client of RabbitMQ, SQLite and
+//! wasmtime reach without anything around them.
+//!
+//! Each command does the work for a number of messages and prints how many seconds that took.
+#![expect(clippy::print_stdout, reason = "a program whose output another one reads")]
+
+mod body;
+mod broker;
+mod burst;
+mod component;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures a raw limit
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    limit: Limit,
+}
+
+#[derive(Subcommand)]
+enum Limit {
+    /// Publishes persistent messages to a durable queue, with a window of confirms
+    Publish(broker::Amqp),
+    /// Consumes and acknowledges each message of a queue
+    Consume(broker::Amqp),
+    /// Takes messages through an SQLite file: insert an entry; then insert its run and delete the entry. Each group is one
+    /// synced transaction
+    Sqlite {
+        /// The number of messages
+        messages: u32,
+        /// The size of a group
+        group: u32,
+    },
+    /// Calls the component `greet` in a fresh instance for each message
+    Component {
+        /// The directory of `greet.wasm` and `greet.toml`
+        tasks: PathBuf,
+        /// The number of messages
+        messages: u32,
+    },
+    /// Publishes fedmsg messages as fast as it can, after a line on standard input. Keeps all that the subscriber does
+    /// not take yet, and ends with its standard input
+    Burst {
+        /// The address to bind, for example `tcp://127.0.0.1:4001`
+        endpoint: String,
+        /// A file with one message in each line
+        file: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    let seconds = match Cli::parse().limit {
+        Limit::Publish(amqp) => broker::publish(&amqp)?,
+        Limit::Consume(amqp) => broker::consume(&amqp)?,
+        Limit::Sqlite { messages, group } => sqlite::cycle(messages, group)?,
+        Limit::Component { tasks, messages } => component::call(&tasks, messages)?,
+        Limit::Burst { endpoint, file } => burst::publish(&endpoint, &file)?,
+    };
+    println!("{seconds}");
+    Ok(())
+}

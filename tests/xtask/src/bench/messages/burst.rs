@@ -1,0 +1,97 @@
+//! A burst of fedmsg messages: how many are taken into the queue each second, and how many are dropped.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::case::Case;
+use super::host::{Daemon, Queue};
+use super::setup::{LIMIT, Sample, Setup, write_messages};
+use crate::command::{command, output, spawn};
+
+/// The time that a subscription needs to reach the publisher after the connection.
+const SUBSCRIPTION: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(100);
+
+/// A process that is killed on drop.
+struct Publisher(Child);
+
+/// Publishes all messages at once, and waits until each is in the queue or dropped.
+pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
+    let (folder, queue) = (setup.folder(case)?, Queue::start(case));
+    let messages = write_messages(&folder, setup.messages)?;
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let endpoint = format!("tcp://127.0.0.1:{port}");
+    let mut burst = command(&setup.raw);
+    burst.arg("burst").arg(&endpoint).arg(messages).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut publisher = Publisher(spawn(&mut burst)?);
+    let mut input = publisher.0.stdin.take().context("standard input is piped")?;
+    // Only the intake is measured.
+    output(setup.host(&folder, queue.url().as_deref()).args(["pause", "--queue", "workers"]))?;
+    let arguments = ["--unsigned", "--fedmsg", &endpoint];
+    let daemon = Daemon::start(setup, &folder, queue.url().as_deref(), &arguments)?;
+    wait(setup, || Ok(daemon.status()?["sources"][0]["connected"] == true))?;
+    std::thread::sleep(SUBSCRIPTION);
+
+    let start = Instant::now();
+    input.write_all(b"\n").context("the publisher does not read its input")?;
+    let (mut queued, mut lost) = (0, 0);
+    wait(setup, || {
+        let metrics = daemon.get("/metrics")?;
+        queued = total(&metrics, "loopabull_entries_published_total");
+        lost = total(&metrics, "loopabull_envelopes_dropped_total")
+            + total(&metrics, "loopabull_entries_lost_total");
+        Ok(queued + lost >= u64::from(setup.messages))
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let metrics = daemon.get("/metrics")?;
+    let spooled = total(&metrics, "loopabull_entries_spooled_total");
+    drop(input);
+    daemon.stop()?;
+    let note = format!("{lost} of {} dropped, {spooled} through the spool", setup.messages);
+    Ok(Sample { rate: queued as f64 / seconds, cpu: None, note: Some(note) })
+}
+
+/// Returns the sum of a counter over all its labels.
+fn total(metrics: &str, name: &str) -> u64 {
+    let values = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole = rest.starts_with('{') || rest.starts_with(' ');
+        rest.rsplit_once(' ').filter(|_| is_whole)?.1.parse::<u64>().ok()
+    });
+    values.sum()
+}
+
+fn wait(setup: &Setup, mut is_done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !is_done()? {
+        ensure!(!setup.interrupt.is_set(), "interrupted");
+        ensure!(start.elapsed() < LIMIT, "not finished after {} s", LIMIT.as_secs());
+        std::thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // Both calls fail only if the process has already ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels() {
+        let metrics =
+            "# HELP a_total x\na_total{t=\"x\"} 3\na_total{t=\"y\"} 4\na_total_more 9\nb_total 5\n";
+        assert_eq!((total(metrics, "a_total"), total(metrics, "b_total")), (7, 5));
+        assert_eq!(total(metrics, "c_total"), 0);
+    }
+}

@@ -1,0 +1,50 @@
+//! The raw limits, which the program `loopabull-bench` measures.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use loopabull_testbed::Rabbit;
+
+use super::case::Case;
+use super::setup::{Sample, Setup};
+use crate::command::{command, output};
+use crate::repository;
+
+/// The number of messages that a raw client of RabbitMQ has in flight, and the size of a group of SQLite.
+const WINDOW: &str = "100";
+const QUEUE: &str = "raw";
+
+/// Measures a lapin publisher or consumer.
+pub(super) fn amqp(setup: &Setup, case: Case) -> Result<Sample> {
+    let rabbit = Rabbit::start();
+    let (url, count) = (rabbit.vhost().url(), setup.messages.to_string());
+    let run = |what: &str| {
+        let mut raw = command(&setup.raw);
+        raw.args([what, &url, QUEUE, &count, WINDOW]);
+        measure(setup, &mut raw)
+    };
+    let published = run("publish")?;
+    if case == Case::RawPublish { Ok(published) } else { run("consume") }
+}
+
+/// Measures SQLite on the disk of the checkout.
+pub(super) fn sqlite(setup: &Setup) -> Result<Sample> {
+    let mut raw = command(&setup.raw);
+    raw.args(["sqlite", &setup.messages.to_string(), WINDOW]);
+    raw.current_dir(setup.folder(Case::RawSqlite)?);
+    measure(setup, &mut raw)
+}
+
+/// Measures bare calls of a component.
+pub(super) fn component(setup: &Setup) -> Result<Sample> {
+    let mut raw = command(&setup.raw);
+    raw.arg("component").arg(repository::tasks()).arg(setup.messages.to_string());
+    measure(setup, &mut raw)
+}
+
+/// Runs a command that prints how many seconds the messages took.
+fn measure(setup: &Setup, raw: &mut Command) -> Result<Sample> {
+    let said = output(raw)?;
+    let seconds: f64 = said.parse().with_context(|| format!("`{said}` is no number"))?;
+    Ok(Sample { rate: f64::from(setup.messages) / seconds, cpu: None, note: None })
+}

@@ -1,0 +1,95 @@
+//! The programs and the messages, which are the same in all rounds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::case::Case;
+use crate::bench::cpu::Cpu;
+use crate::command::command;
+use crate::interrupt::Interrupt;
+use crate::repository;
+
+/// The topic of all messages, to which the component `greet` subscribes.
+pub(super) const TOPIC: &str = "org.example.prod.greeting.new";
+/// The number of workers.
+pub(super) const WORKERS: usize = 5;
+/// The time limit of a round.
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
+
+/// The settings and programs of all rounds.
+pub(super) struct Setup {
+    /// The number of messages in a round of a fast system.
+    pub(super) messages: u32,
+    /// The folder of `loopabull-host`.
+    pub(super) binaries: PathBuf,
+    /// The program of the raw limits.
+    pub(super) raw: PathBuf,
+    /// A Python that has the other systems. Empty if none of them is measured.
+    pub(super) python: PathBuf,
+    pub(super) interrupt: Interrupt,
+    pub(super) cpu: Cpu,
+}
+
+/// The result of one round.
+pub(super) struct Sample {
+    /// Messages per second.
+    pub(super) rate: f64,
+    /// Processor time of the measured program for each message, in microseconds, if it was measured.
+    pub(super) cpu: Option<f64>,
+    /// A note for the text below the table.
+    pub(super) note: Option<String>,
+}
+
+impl Setup {
+    /// Creates an empty folder for a round, with the task `greet`.
+    pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
+        let folder = repository::target().join("bench").join(case.slug());
+        let cannot = || format!("cannot create the empty folder `{}`", folder.display());
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(cannot)?;
+        }
+        for name in ["tasks", "playbooks"] {
+            fs::create_dir_all(folder.join(name)).with_context(cannot)?;
+        }
+        for name in ["greet.wasm", "greet.toml"] {
+            let task = repository::tasks().join(name);
+            fs::copy(&task, folder.join("tasks").join(name)).with_context(|| {
+                format!("cannot copy `{}`; `cargo tasks` builds it", task.display())
+            })?;
+        }
+        Ok(folder)
+    }
+
+    /// Returns the command `loopabull-host` for a folder, on the broker at `url` or with the embedded queue.
+    pub(super) fn host(&self, folder: &Path, url: Option<&str>) -> Command {
+        let mut host = command(self.binaries.join("loopabull-host"));
+        let at = |name: &str| folder.join(name);
+        host.arg("--tasks").arg(at("tasks")).arg("--playbooks").arg(at("playbooks"));
+        host.arg("--state")
+            .arg(at("state"))
+            .env_remove("LOOPABULL_AMQP_URL")
+            .env_remove("RUST_LOG");
+        if let Some(url) = url {
+            host.args(["--amqp-url", url]);
+        }
+        host
+    }
+}
+
+/// Writes a file with one fedmsg message in each line, each of about a kilobyte. Returns its path.
+pub(super) fn write_messages(folder: &Path, count: u32) -> Result<PathBuf> {
+    let path = folder.join("messages.json");
+    let line = |number: u32| {
+        let msg = json!({"from": "ann", "text": "x".repeat(900)});
+        let id = format!("2026-{number:08}");
+        json!({"topic": TOPIC, "msg_id": id, "timestamp": 1_790_000_000, "i": number, "msg": msg})
+    };
+    let lines: String = (0..count).map(|number| format!("{}\n", line(number))).collect();
+    fs::write(&path, lines).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(path)
+}
