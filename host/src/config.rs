@@ -55,7 +55,7 @@ pub struct Config {
     pub amqp_url: Option<String>,
     /// Maximum number of messages of the default queue that one worker has received and not settled. The worker runs one of them; it
     /// records and settles others meanwhile. Default: 1 for a queue with playbooks. For a queue whose tasks are components, as many
-    /// as need at most ten minutes and half of `consumer_timeout` if each one takes its whole `timeout`, and at most 32.
+    /// as take at most ten minutes, or half of `consumer_timeout` if that is shorter, when each takes its whole `timeout`; at most 32.
     pub prefetch: Option<u16>,
     /// URL of RabbitMQ's management API, `http://user:password@host:15672`. The daemon reads the
     /// acknowledgement timeouts there.

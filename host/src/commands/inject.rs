@@ -37,7 +37,7 @@ pub(crate) fn run(config: &Config, args: &InjectArgs) -> Result<u8, Failure> {
         let mut publisher = Publisher::open(config, args.dry_run).await?;
         let mut counts = Counts::default();
         let published = publish_all(&args.files, &mut publisher, &mut counts).await;
-        // What was read before an error is published.
+        // After an error in a file, what was read before is published.
         publisher.flush().await?;
         published?;
         for (topic, count) in &counts.without_task {

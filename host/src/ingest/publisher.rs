@@ -152,7 +152,7 @@ impl Publisher {
             accepted[place] = match published {
                 Ok(stored) => Some(stored),
                 Err(error) => {
-                    problem = Some(error);
+                    problem.get_or_insert(error);
                     None
                 }
             };
@@ -182,14 +182,20 @@ impl Publisher {
                 accepted.resize(entries.len(), Err(problem));
                 return accepted;
             };
+            let mut first = None;
             for (entry, published) in group.iter().zip(published) {
                 accepted.push(match published {
                     Ok(()) => Ok(Accepted::Queued),
                     Err(error) if error.is_permanent() => {
                         Ok(self.quarantine_or_lose(entry, &error).await)
                     }
-                    Err(error) => Err(chain(error)),
+                    Err(error) => Err(first.get_or_insert_with(|| chain(error)).clone()),
                 });
+            }
+            if let Some(problem) = first {
+                // A later group must not overtake this one.
+                accepted.resize(entries.len(), Err(problem));
+                return accepted;
             }
         }
         accepted
@@ -239,23 +245,19 @@ impl Publisher {
         if entries.is_empty() {
             return Vec::new();
         }
-        let mut pushed = self.spool.push(entries).await;
-        if pushed.is_err() && entries.len() > 1 {
+        let full = || "the spool is full".to_owned();
+        let (stored, problem) = match self.spool.push(entries).await {
+            Ok(stored) => (stored, full()),
             // Some of them may fit on a disk that is nearly full.
-            let mut stored = Vec::with_capacity(entries.len());
-            for entry in entries {
-                stored.push(self.spool.push(&[entry]).await.is_ok_and(|stored| stored[0]));
+            Err(error) => {
+                let mut stored = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    stored.push(self.spool.push(&[entry]).await.is_ok_and(|stored| stored[0]));
+                }
+                (stored, chain(error))
             }
-            pushed = match stored.contains(&true) {
-                true => Ok(stored),
-                false => pushed,
-            };
-        }
-        self.metrics.set_spool(self.spool.depth());
-        let (stored, problem) = match pushed {
-            Ok(stored) => (stored, "the spool is full".to_owned()),
-            Err(error) => (vec![false; entries.len()], chain(error)),
         };
+        self.metrics.set_spool(self.spool.depth());
         let accepted = entries.iter().zip(stored).map(|(entry, is_stored)| match is_stored {
             true => Accepted::Spooled,
             false => {

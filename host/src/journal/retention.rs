@@ -1,7 +1,7 @@
 //! Deletes old runs from the journal, a few at a time, so that workers wait only for moments.
 //!
 //! The journal recognises an entry that already had its run, if its delivery was not settled. So no run is deleted that
-//! ended in the last hour ([`MIN_AGE`]), whose messages wait in the outbox, or with whose entry a daemon died later.
+//! ended in the last hour ([`MIN_AGE`]), whose messages wait in the outbox, or whose entry has a count of crashes.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The marks of the runs in progress, in a file of the state directory.
 //!
-//! The next daemon learns from the marks which runs the end of this one cut off. A mark must survive the end of the process;
-//! that of the machine it survives if the kernel has written it by then, usually within half a minute. So it is written in
+//! The next daemon learns from the marks which runs the end of this one cut off. A mark must survive the end of the process.
+//! It survives a loss of power only if the kernel has already written it, usually within half a minute. So it is written in
 //! place and never synced, which takes a microsecond.
 //!
 //! Each line of the file has one mark, a JSON object, or only spaces.

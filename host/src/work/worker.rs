@@ -32,9 +32,9 @@ use crate::work::worker::delivery::Deliveries;
 use crate::work::worker::ending::Ending;
 use crate::work::worker::retry::Retries;
 
-/// Size of a message that takes a further permit, in bytes. So a worker has fewer large messages in flight.
+/// Size of a message that takes a further permit, in bytes. So a worker has fewer large messages that are run and not settled.
 const LARGE: usize = 256 << 10;
-/// Duration of a run from which other workers get what this one has received in advance.
+/// After this time of a run, other workers get what this one has claimed in advance.
 const LONG: Duration = Duration::from_millis(50);
 
 /// A worker, which runs the deliveries of one queue, one at a time.
@@ -146,7 +146,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs the task of a delivery. While that takes long, other workers get what this one has received in advance.
+    /// Runs the task of a delivery. While that takes long, other workers get what this one has claimed in advance in the
+    /// embedded queue.
     async fn process<'a>(
         &'a self,
         consumer: &mut Consumer,

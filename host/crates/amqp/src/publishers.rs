@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind, PublisherConfirm};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -39,6 +39,16 @@ pub struct Publication<'a> {
     pub body: &'a [u8],
     pub properties: BasicProperties,
     pub options: BasicPublishOptions,
+}
+
+impl Publication<'_> {
+    fn to_parts(
+        &self,
+    ) -> (ShortString, ShortString, Vec<u8>, BasicProperties, BasicPublishOptions) {
+        let Self { exchange, routing_key, body, properties, options } = self;
+        let [exchange, key] = [*exchange, *routing_key].map(ShortString::from);
+        (exchange, key, body.to_vec(), properties.clone(), *options)
+    }
 }
 
 /// The broker's answer to a publish.
@@ -150,12 +160,24 @@ impl Publishers {
     }
 }
 
+/// Sends a window, and waits for the confirms.
+///
+/// The window is written by a task of its own, which goes on if the caller waits no longer: lapin would close the channel
+/// before it sends the rest, and the broker closes the whole connection for that.
 async fn send(channel: &Channel, window: &[Publication<'_>]) -> lapin::Result<Vec<Confirmation>> {
-    let mut sent = Vec::with_capacity(window.len());
-    for Publication { exchange, routing_key, body, properties, options } in window {
-        let [exchange, key] = [*exchange, *routing_key].map(ShortString::from);
-        sent.push(channel.basic_publish(exchange, key, *options, body, properties.clone()).await?);
-    }
+    let messages: Vec<_> = window.iter().map(Publication::to_parts).collect();
+    let channel = channel.clone();
+    let written = tokio::spawn(async move {
+        let mut sent = Vec::with_capacity(messages.len());
+        for (exchange, key, body, properties, options) in messages {
+            sent.push(channel.basic_publish(exchange, key, options, &body, properties).await?);
+        }
+        Ok(sent)
+    });
+    // The task ends early only with the runtime.
+    let written: lapin::Result<Vec<PublisherConfirm>> =
+        written.await.unwrap_or_else(|_| Err(ErrorKind::ChannelsLimitReached.into()));
+    let sent = written?;
     let mut confirmations = Vec::with_capacity(sent.len());
     for confirm in sent {
         confirmations.push(confirm.await?);

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use loopabull_model::{Entry, QueueName, TaskName};
 use loopabull_store::{Store, StoreError};
 use parking_lot::Mutex;
@@ -77,6 +76,8 @@ pub struct Consumer {
     /// Number of entries to claim next, and the time of the last claim.
     group: usize,
     claimed_at: Instant,
+    /// Whether claimed entries were given back since.
+    is_slow: bool,
     /// The number of releases at the last claim.
     seen_releases: u64,
     /// Whether the last entry was a retry. Then the next one is a new entry, if there is one: retries that fail
@@ -117,7 +118,21 @@ impl Embedded {
                 entries.iter().map(|_| Ok(())).collect()
             }
             // Only each entry alone tells which one cannot be stored.
-            Err(_) => join_all(entries.iter().map(|entry| self.publish(entry))).await,
+            Err(_) => {
+                let (mut results, mut failed) = (Vec::new(), BTreeSet::new());
+                for entry in entries {
+                    let queue = &entry.queue;
+                    let published = match failed.contains(queue) {
+                        true => Err(QueueError::Behind { queue: queue.to_string() }),
+                        false => self.publish(entry).await,
+                    };
+                    if published.is_err() {
+                        failed.insert(queue);
+                    }
+                    results.push(published);
+                }
+                results
+            }
         }
     }
 
@@ -136,6 +151,7 @@ impl Embedded {
             claimed: VecDeque::new(),
             group: 1,
             claimed_at: Instant::now(),
+            is_slow: false,
             seen_releases: 0,
             was_retry: false,
         })
@@ -262,7 +278,8 @@ impl Embedded {
         }
         self.store.change(rows::take_over).await?;
         let (store, consumed) = (Arc::downgrade(&self.store), Arc::clone(&self.consumed));
-        tokio::spawn(wake_idle(store, consumed, Arc::clone(&self.published)));
+        let stranded = Arc::clone(&self.stranded);
+        tokio::spawn(wake_idle(store, consumed, stranded, Arc::clone(&self.published)));
         Ok(lock)
     }
 }
@@ -272,6 +289,7 @@ impl Embedded {
 async fn wake_idle(
     store: Weak<Store>,
     consumed: Arc<Mutex<BTreeSet<QueueName>>>,
+    stranded: Arc<Stranded>,
     published: Arc<Notify>,
 ) {
     loop {
@@ -286,7 +304,7 @@ async fn wake_idle(
             }
             Ok(false)
         });
-        if is_waiting.unwrap_or(true) {
+        if is_waiting.unwrap_or(true) || !stranded.lock().is_empty() {
             published.notify_waiters();
         }
     }
@@ -318,8 +336,10 @@ impl Consumer {
         Ok(None)
     }
 
-    /// Returns the entries that were claimed and not delivered to their positions in the queue.
+    /// Returns the entries that were claimed and not delivered to their positions in the queue. The next claim takes one
+    /// entry.
     pub(crate) async fn give_back(&mut self) -> Result<(), QueueError> {
+        self.is_slow = true;
         let claimed = self.claimed.drain(..).map(|claimed| claimed.row);
         self.stranded.lock().extend(claimed);
         let rows = std::mem::take(&mut *self.stranded.lock());
@@ -348,7 +368,7 @@ impl Consumer {
         if !self.stranded.lock().is_empty() {
             self.give_back().await?;
         }
-        let is_fast = self.claimed_at.elapsed() < FAST;
+        let is_fast = !std::mem::take(&mut self.is_slow) && self.claimed_at.elapsed() < FAST;
         self.group = if is_fast { (self.group * 2).min(self.prefetch) } else { 1 };
         self.seen_releases = self.releases.load(Ordering::Relaxed);
         let (queue, is_new_first, count) = (self.queue.to_string(), self.was_retry, self.group);

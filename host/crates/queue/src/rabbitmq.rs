@@ -91,7 +91,8 @@ impl RabbitMq {
         }
         // One queue that accepts nothing delays no other.
         let published = by_queue.into_iter().map(async |(queue, places)| {
-            let messages = places.iter().map(|place| Outgoing::new(entries[*place])).collect();
+            let messages: Vec<_> =
+                places.iter().map(|place| Outgoing::new(entries[*place])).collect();
             places.into_iter().zip(self.shared.publish_all(queue, messages).await)
         });
         let mut results: Vec<_> = join_all(published).await.into_iter().flatten().collect();

@@ -58,7 +58,10 @@ impl FedmsgSource {
                 }
             }
             if self.cancel.is_cancelled() {
-                let count = received.len() + receiver.len();
+                while let Ok(waiting) = receiver.try_recv() {
+                    received.push(waiting);
+                }
+                let count = received.len();
                 for Received { endpoint, .. } in received {
                     self.metrics.dropped.get_or_create(&ByEndpoint { endpoint }).inc();
                 }

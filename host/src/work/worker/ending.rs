@@ -97,6 +97,11 @@ impl<'a> Rest<'a> {
         Self { _entry: Some(entry), ..self }
     }
 
+    /// Returns whether the run was taken to be recorded, and could not be.
+    fn is_lost(&self) -> bool {
+        self.attempt.is_some() && self.ran.is_none()
+    }
+
     /// Returns whether the entry is held for its task.
     pub(super) fn is_held(&self) -> bool {
         self.settlement == Some(Settlement::Hold)
@@ -127,11 +132,9 @@ impl Endings {
         let mut endings = Vec::new();
         while ended.recv_many(&mut endings, MAX_GROUP).await > 0 {
             if let Err(error) = self.record(retries, journal_works, &mut endings).await {
-                // They have ended: that is no crash.
-                endings
-                    .drain(..)
-                    .filter_map(|ending| ending.rest.attempt)
-                    .for_each(InProgress::end);
+                // Their messages are redelivered, and run again. They have ended: that is no crash.
+                let lost = endings.extract_if(.., |ending| ending.rest.is_lost());
+                lost.filter_map(|ending| ending.rest.attempt).for_each(InProgress::end);
                 let (worker, error) = (retries.worker, chain(error));
                 tracing::warn!(
                     worker.number = worker,
@@ -206,11 +209,18 @@ impl Endings {
 
     /// Sends the messages of runs, and settles their deliveries. A delivery whose messages cannot be sent is not settled.
     async fn settle(&self, retries: &Retries, recorded: &[Recorded<'_>]) -> Result<(), WorkError> {
-        let (mut settlements, mut result) = (Vec::with_capacity(recorded.len()), Ok(()));
+        // Acknowledgements of runs that emitted nothing wait for nobody.
+        let is_ready =
+            |recorded: &&Recorded<'_>| !recorded.sends && recorded.settlement == Settlement::Ack;
+        let ready = recorded.iter().filter(is_ready);
+        let ready = ready.map(|recorded| (&recorded.delivery, Settlement::Ack)).collect();
+        let mut result = self.settler.settle(retries, ready).await.map_err(WorkError::from);
+        let mut settlements = Vec::new();
         let timeout = self.settler.timeout();
         tokio::pin!(timeout);
         let mut is_late = false;
-        for Recorded { delivery, settlement, sends, .. } in recorded {
+        let others = recorded.iter().filter(|recorded| !is_ready(recorded));
+        for Recorded { delivery, settlement, sends, .. } in others {
             if *sends && !is_late {
                 let sent = tokio::select! {
                     sent = self.send(retries, &delivery.entry) => sent,
@@ -235,8 +245,7 @@ impl Endings {
                 "worker {worker} leaves emitted messages to the next daemon: no queue took them in time"
             );
         }
-        self.settler.settle(retries, settlements).await?;
-        result
+        result.and(self.settler.settle(retries, settlements).await.map_err(WorkError::from))
     }
 
     async fn send(&self, retries: &Retries, entry: &Entry) -> Result<(), WorkError> {

@@ -30,7 +30,7 @@ impl Settler {
         mut deliveries: Vec<(&Delivery, Settlement)>,
     ) -> Result<(), QueueError> {
         let is_ack = |(_, settlement): &(&Delivery, Settlement)| *settlement == Settlement::Ack;
-        let mut retry = retries.start(Need::Queue);
+        let (mut retry, mut result) = (retries.start(Need::Queue), Ok(()));
         while let Some(first) = deliveries.first() {
             // Acknowledgements need not wait for each other. Other settlements do: held entries must stay in
             // their order.
@@ -65,13 +65,20 @@ impl Settler {
                     }
                 }
             }
+            let failures = failed.len();
             deliveries.splice(..0, failed);
             match error {
-                Some(error) => retry.wait(error).await?,
                 None => retry.resolve(),
+                // While the daemon drains, each of the others has one try.
+                Some(error) => {
+                    if let Err(error) = retry.wait(error).await {
+                        deliveries.drain(..failures);
+                        result = Err(error);
+                    }
+                }
             }
         }
-        Ok(())
+        result
     }
 
     fn report(&self, lost: &QueueError, worker: u32) {

@@ -156,30 +156,38 @@ impl Shared {
     }
 
     /// Publishes messages to one queue, in order and in windows. Returns the result of each. After the first one that is not
-    /// stored, no other is published: a later one must not overtake it.
+    /// stored, no further window is published, so that later messages wait behind it. Later ones of the same window may be
+    /// stored.
     ///
-    /// A message of a window that was not confirmed is published again alone, since only that tells why. If the broker had
-    /// stored it nevertheless, it is twice in the queue, and the host that ran one recognises the other by its entry id.
+    /// The first message of a window that was not confirmed is published again alone, since only that tells why. If the broker
+    /// had stored it nevertheless, it is twice in the queue, and the host that ran one recognises the other by its entry id.
     pub(super) async fn publish_all(
-        self: &Arc<Self>,
+        &self,
         queue: &QueueName,
-        mut messages: VecDeque<Outgoing>,
+        messages: Vec<Outgoing>,
     ) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(messages.len());
-        let behind = || Err(QueueError::Behind { queue: queue.to_string() });
+        let mut results: Vec<Option<Result<(), QueueError>>> =
+            messages.iter().map(|_| None).collect();
+        let mut waiting: VecDeque<usize> = (0..messages.len()).collect();
         let mut has_failed = false;
-        while !messages.is_empty() && !has_failed {
-            let window = Arc::new(self.take_window(queue, &mut messages));
-            let confirmed = self.publish_window(&window).await;
-            for (message, is_confirmed) in window.iter().zip(confirmed) {
-                let result = match is_confirmed {
-                    true => Ok(()),
-                    false if has_failed => behind(),
-                    false => self.publish(message).await,
-                };
-                // A message that no queue will ever take stands in nobody's way.
-                has_failed |= result.as_ref().is_err_and(|error| !error.is_permanent());
-                results.push(result);
+        while !waiting.is_empty() && !has_failed {
+            let window = self.take_window(queue, &messages, &mut waiting);
+            let confirmed = self.publish_window(&messages, &window).await;
+            let mut unconfirmed = Vec::new();
+            for (number, is_confirmed) in window.into_iter().zip(confirmed) {
+                match is_confirmed {
+                    true => results[number] = Some(Ok(())),
+                    false => unconfirmed.push(number),
+                }
+            }
+            // Those after the first one are next, together again if it is stored.
+            let first = (!unconfirmed.is_empty()).then(|| unconfirmed.remove(0));
+            unconfirmed.into_iter().rev().for_each(|number| waiting.push_front(number));
+            if let Some(number) = first {
+                let result = self.publish(&messages[number]).await;
+                // A message refused for its size does not stop later ones.
+                has_failed = result.as_ref().is_err_and(|error| !error.is_permanent());
+                results[number] = Some(result);
             }
             let mut refusing = self.refusing.lock();
             match has_failed {
@@ -187,42 +195,46 @@ impl Shared {
                 false => refusing.remove(queue),
             };
         }
-        results.extend(messages.into_iter().map(|_| behind()));
-        results
+        let behind = || Err(QueueError::Behind { queue: queue.to_string() });
+        results.into_iter().map(|result| result.unwrap_or_else(behind)).collect()
     }
 
-    /// Takes the next messages that are published together.
-    fn take_window(&self, queue: &QueueName, messages: &mut VecDeque<Outgoing>) -> Vec<Outgoing> {
+    /// Takes the numbers of the next messages that are published together.
+    fn take_window(
+        &self,
+        queue: &QueueName,
+        messages: &[Outgoing],
+        waiting: &mut VecDeque<usize>,
+    ) -> Vec<usize> {
         let limit = if self.refusing.lock().contains(queue) { 1 } else { WINDOW };
         let (mut window, mut bytes) = (Vec::new(), 0);
-        while let Some(message) = messages.front()
+        while let Some(number) = waiting.front()
             && window.len() < limit
-            && (window.is_empty() || message.size() < LARGE && bytes < WINDOW_BYTES)
         {
-            let is_large = message.size() >= LARGE;
-            bytes += message.size();
-            window.extend(messages.pop_front());
-            if is_large {
+            let size = messages[*number].size();
+            let fits = size < LARGE && bytes + size <= WINDOW_BYTES;
+            if !window.is_empty() && !fits {
+                break;
+            }
+            bytes += size;
+            window.extend(waiting.pop_front());
+            if size >= LARGE {
                 break;
             }
         }
         window
     }
 
-    /// Publishes a window. Returns for each message whether it was confirmed. The window of one message is not published.
-    async fn publish_window(self: &Arc<Self>, window: &Arc<Vec<Outgoing>>) -> Vec<bool> {
+    /// Publishes a window. Returns for each message whether it was confirmed. A window of one message is left to the caller,
+    /// which publishes it alone.
+    async fn publish_window(&self, messages: &[Outgoing], window: &[usize]) -> Vec<bool> {
         let none = vec![false; window.len()];
-        let (1.., Ok(session)) = (window.len().saturating_sub(1), self.session().await) else {
+        if window.len() < 2 {
             return none;
-        };
-        // A caller that waits no longer must not drop the window while it is being written: lapin would close its channel
-        // before it sends the rest, and the broker closes the whole connection for that.
-        let window = Arc::clone(window);
-        let publish = tokio::spawn(async move {
-            let window: Vec<_> = window.iter().map(Outgoing::publication).collect();
-            session.publish_window(&window).await
-        });
-        publish.await.unwrap_or(none)
+        }
+        let Ok(session) = self.session().await else { return none };
+        let window: Vec<_> = window.iter().map(|number| messages[*number].publication()).collect();
+        session.publish_window(&window).await
     }
 
     /// Creates a queue on the broker that is missing.
