@@ -9,7 +9,7 @@ use crate::test_host::{Publisher, TestHost, message, processes_with, wait_for};
 
 const GREETING: &str = r#"{"from":"x","text":"y"}"#;
 
-/// Publishes messages, kills the daemon while it runs them, starts another daemon, and checks the journal.
+/// Publishes messages, kills three daemons while they run them, and checks the journal.
 fn check(host: &TestHost, count: usize, flags: &[&str]) {
     host.add_example("greet");
     let messages: Vec<String> = (0..count)
@@ -34,6 +34,18 @@ fn check(host: &TestHost, count: usize, flags: &[&str]) {
     });
     assert_eq!(daemon.wait(), None, "the signal must end the daemon");
     assert!(killed_at < count, "the kill must strike before the last run");
+    for _ in 0..2 {
+        daemon = host.start(flags);
+        // The earlier daemons may have left nothing to do.
+        for _ in 0..20 {
+            if daemon.count("runs") > 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        daemon.signal("KILL");
+        assert_eq!(daemon.wait(), None, "the signal must end the daemon");
+    }
     daemon = host.start(flags);
     // Thousands of runs take long on a machine that runs other tests at the same time.
     daemon.wait_until_idle_for(Duration::from_mins(5));
