@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loopabull_model::{Settlement, TaskName};
@@ -324,10 +325,10 @@ async fn published_entries_survive_reopening(fixture: Fixture) {
 async fn workers_share_the_entries(fixture: Fixture) {
     let queues = Arc::new(fixture.open().await);
     publish(&queues, 0..100).await;
-    let stop = CancellationToken::new();
+    let (stop, settled) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..5 {
-        let (queues, stop) = (queues.clone(), stop.clone());
+        let (queues, stop, settled) = (queues.clone(), stop.clone(), settled.clone());
         workers.spawn(async move {
             let mut consumer = consume(&queues).await;
             let mut seen = Vec::new();
@@ -335,10 +336,13 @@ async fn workers_share_the_entries(fixture: Fixture) {
                 let Received::Delivery(delivery) = received else { panic!("{received:?}") };
                 seen.push(delivery.entry.id.to_string());
                 delivery.settle(&Settlement::Ack).await.unwrap();
+                settled.fetch_add(1, Ordering::Relaxed);
             }
             seen
         });
     }
+    // An entry that a worker has received in advance is not waiting any more.
+    wait_for(&queues, |_| settled.load(Ordering::Relaxed) >= 100).await;
     wait_for_depth(&queues, 0, 0).await;
     stop.cancel();
     let seen: Vec<String> = workers.join_all().await.into_iter().flatten().collect();
