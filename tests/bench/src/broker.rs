@@ -15,7 +15,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 use crate::body::body;
 
-/// What is published or consumed.
+/// The arguments of a publisher or a consumer.
 #[derive(Args)]
 pub(crate) struct Amqp {
     /// The address of the broker

@@ -3,6 +3,7 @@
 
 mod cpu;
 mod figures;
+mod folder;
 mod messages;
 mod playbooks;
 mod workers;
@@ -10,7 +11,7 @@ mod workers;
 use anyhow::Result;
 use clap::Subcommand;
 
-/// What is measured.
+/// The measurement to make.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     /// Measures how many messages per second loopabull-host, other systems and raw clients process

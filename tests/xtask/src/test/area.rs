@@ -10,6 +10,8 @@ use crate::wasm_target::WasmTarget;
 
 /// The package with the tests of whole daemons.
 const HOST: &str = "loopabull-host";
+/// The package of this program.
+const XTASK: &str = "xtask";
 
 /// A selection of tests.
 #[derive(Debug, Eq, PartialEq)]
@@ -72,12 +74,11 @@ impl Area {
         let package = match name {
             "host" | "it" => return Ok(Self::Daemon(String::new())),
             "sdk" | "guest-sdk" | "task" => Some("loopabull-task"),
-            "house" | "testbed" => Some(name),
-            "xtask" => Some(name),
+            "bench" | "house" | "testbed" | XTASK => Some(name),
             _ => None,
         };
         if let Some(package) = package {
-            let own = if package == "xtask" || package.starts_with("loopabull-") {
+            let own = if package == XTASK || package.starts_with("loopabull-") {
                 package.to_owned()
             } else {
                 format!("loopabull-{package}")
@@ -101,7 +102,8 @@ impl Area {
             }
             "loopabull-fedmsg" => Needs { python: true, ..Needs::NOTHING },
             "loopabull-playbook" => Needs { ansible: true, ..Needs::NOTHING },
-            "loopabull-wasm" => Needs { components: true, ..Needs::NOTHING },
+            "loopabull-wasm" | "loopabull-bench" => Needs { components: true, ..Needs::NOTHING },
+            XTASK => Needs { rabbitmq: true, components: true, ..Needs::NOTHING },
             "loopabull-testbed" => Needs { components: false, ..Needs::ALL },
             _ => Needs::NOTHING,
         }
@@ -113,6 +115,8 @@ impl Area {
             // The whole workspace is built, as in a full run. A build of fewer packages could need the
             // dependencies with other features and compile them again.
             Self::All | Self::Daemon(_) => vec!["--workspace".into()],
+            // Its tests start programs of other packages.
+            Self::Package(package) if package == XTASK => vec!["--workspace".into()],
             Self::Package(package) => vec!["--package".into(), package.into()],
         }
     }
@@ -122,6 +126,9 @@ impl Area {
         match self {
             Self::Daemon(name) if name.is_empty() => vec![format!("-Epackage({HOST})").into()],
             Self::Daemon(name) => vec![format!("-Epackage({HOST}) and test({name})").into()],
+            Self::Package(package) if package == XTASK => {
+                vec![format!("-Epackage({XTASK})").into()]
+            }
             Self::All | Self::Package(_) => Vec::new(),
         }
     }
@@ -139,6 +146,7 @@ mod tests {
     fn a_crate_is_an_area_and_so_is_a_file_of_the_daemons_tests() {
         check("queue", &Area::Package("loopabull-queue".to_owned()));
         check("xtask", &Area::Package("xtask".to_owned()));
+        check("bench", &Area::Package("loopabull-bench".to_owned()));
         check("sdk", &Area::Package("loopabull-task".to_owned()));
         check("reload", &Area::Daemon("reload".to_owned()));
         assert!(Area::find("").is_err());

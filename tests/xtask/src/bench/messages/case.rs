@@ -1,4 +1,4 @@
-//! What is measured.
+//! The cases: systems that process messages, and their raw limits.
 
 use clap::ValueEnum;
 

@@ -36,7 +36,7 @@ pub(super) struct Daemon {
     pid: u64,
 }
 
-/// What a daemon has done until a moment.
+/// The number of runs and the processor time of a daemon at one moment.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     at: Instant,

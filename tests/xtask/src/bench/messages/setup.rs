@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::case::Case;
 use crate::bench::cpu::Cpu;
+use crate::bench::folder::empty_folder;
 use crate::command::command;
 use crate::interrupt::Interrupt;
 use crate::repository;
@@ -48,14 +49,7 @@ pub(super) struct Sample {
 impl Setup {
     /// Creates an empty folder for a round, with the task `greet`.
     pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
-        let folder = repository::target().join("bench").join(case.slug());
-        let cannot = || format!("cannot create the empty folder `{}`", folder.display());
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(cannot)?;
-        }
-        for name in ["tasks", "playbooks"] {
-            fs::create_dir_all(folder.join(name)).with_context(cannot)?;
-        }
+        let folder = empty_folder(&case.slug())?;
         for name in ["greet.wasm", "greet.toml"] {
             let task = repository::tasks().join(name);
             fs::copy(&task, folder.join("tasks").join(name)).with_context(|| {

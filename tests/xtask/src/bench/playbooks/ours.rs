@@ -55,7 +55,6 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
 impl Host {
     /// Writes the configuration and a file of messages, and returns the path of this file.
     fn write_files(&self, setup: &Setup, case: Case) -> std::io::Result<PathBuf> {
-        fs::create_dir(self.folder.join("tasks"))?;
         let ansible = setup.ansible_playbook.display().to_string();
         // The short names `cold` and `warm` of the cases are also the values of the setting `start`.
         let toml =

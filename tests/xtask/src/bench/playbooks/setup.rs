@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::ansible_rulebook::AnsibleRulebook;
 use super::case::Case;
 use crate::bench::cpu::Cpu;
+use crate::bench::folder::empty_folder;
 use crate::interrupt::Interrupt;
-use crate::repository;
 
 /// The topic, routing key and playbook of every message.
 pub(super) const TOPIC: &str = "org.example.prod.bench.run";
@@ -62,13 +62,9 @@ pub(super) struct Watch<'a> {
 impl Setup {
     /// Creates an empty folder for a round, with the playbook.
     pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
-        let folder = repository::target().join("bench").join(case.slug());
-        let cannot = || format!("cannot create the empty folder `{}`", folder.display());
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(cannot)?;
-        }
-        fs::create_dir_all(folder.join("playbooks")).with_context(cannot)?;
-        fs::write(playbook(&folder), PLAYBOOK).with_context(cannot)?;
+        let folder = empty_folder(case.slug())?;
+        let path = playbook(&folder);
+        fs::write(&path, PLAYBOOK).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(folder)
     }
 
