@@ -137,7 +137,8 @@ async fn readyz(State(web): State<Arc<Web>>) -> Response {
 
 async fn show_warnings(State(web): State<Arc<Web>>) -> Response {
     let depths = web.depths().await;
-    let mut lines = warnings::warnings(&depths, &web.pauses.current());
+    let mut lines =
+        warnings::warnings(&depths, &web.pauses.current(), web.activity.snapshot().losses);
     lines.extend(web.unread(&depths));
     list(&lines, "no warnings\n")
 }

@@ -227,6 +227,10 @@ fn messages_that_do_not_fit_in_the_spool_are_counted() {
     assert_eq!(lost(), 250 - kept);
     let logged = host.log().matches("the spool is full").count();
     assert_eq!(logged, 1, "the log must have one line each minute");
+    // Readiness is back, and the loss is still told.
+    let warned = daemon.get("/warnings");
+    let expected = format!("{} messages lost since the start of the daemon", 250 - kept);
+    assert!(warned.0 == 503 && warned.1.contains(&expected), "{warned:?}");
     daemon.stop();
     check_runs(&host, kept);
 }

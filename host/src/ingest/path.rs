@@ -73,6 +73,10 @@ impl IngestPath {
             return;
         }
         let accepted = self.publisher.publish(&entries).await;
+        let lost = accepted.iter().filter(|accepted| !is_stored(**accepted)).count();
+        if lost > 0 {
+            self.activity.lose(lost as u64);
+        }
         // The claim of a lost entry is dropped without a record, so that another copy of the message can be stored
         // later.
         let stored = claims.into_iter().zip(accepted).filter(|(_, accepted)| is_stored(*accepted));

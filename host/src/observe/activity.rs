@@ -29,6 +29,16 @@ pub(crate) struct Snapshot {
     /// Sources by their name.
     pub sources: BTreeMap<String, SourceActivity>,
     pub counts: Counts,
+    /// Messages that were lost since the start of the daemon. None if there were none.
+    pub losses: Option<Losses>,
+}
+
+/// Messages that were lost, because they could not be stored and their source does not send them again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Losses {
+    pub count: u64,
+    /// Time of the last loss.
+    pub last: Instant,
 }
 
 /// A worker and the deliveries that it processes.
@@ -131,6 +141,13 @@ impl Activity {
     /// Calls `change` with the counts.
     pub(crate) fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.state.lock().counts);
+    }
+
+    /// Notes that messages were lost.
+    pub(crate) fn lose(&self, count: u64) {
+        let losses = &mut self.state.lock().losses;
+        let earlier = losses.map_or(0, |losses| losses.count);
+        *losses = Some(Losses { count: earlier + count, last: Instant::now() });
     }
 
     /// Counts a run.

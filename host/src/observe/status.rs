@@ -104,7 +104,7 @@ impl Status {
         draining: bool,
         problems: Vec<String>,
     ) -> Self {
-        let warnings = warnings(&depths, pauses);
+        let warnings = warnings(&depths, pauses, activity.losses);
         let queues = depths
             .into_iter()
             .map(|(name, depth)| QueueStatus::new(name, depth, pauses, &why_held))

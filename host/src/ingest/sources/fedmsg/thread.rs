@@ -164,6 +164,7 @@ impl Thread {
 
     fn count_dropped(&self, endpoint: String) {
         self.metrics.dropped.get_or_create(&ByEndpoint { endpoint }).inc();
+        self.activity.lose(1);
         if let Some(count) = self.dropped.count() {
             tracing::error!("dropped {count} messages: they arrive faster than they are processed");
         }
