@@ -22,7 +22,7 @@ use loopabull_store::{Schema, Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub use record::{CrashCounts, Crashed, Cut, Ended, Filter, Record};
+pub use record::{CrashCounts, Crashed, Ended, Filter, InterruptedRun, Record};
 pub use retention::Retention;
 use rows::read;
 
@@ -241,7 +241,7 @@ impl Journal {
     /// Counts the crash of the last daemon, for the entries that were running. Returns their tasks and all counts.
     pub async fn count_crash(
         &self,
-        running: Vec<Cut>,
+        running: Vec<InterruptedRun>,
     ) -> Result<(Vec<Crashed>, CrashCounts), StoreError> {
         self.store.change(move |connection| crash_counts::count(connection, &running)).await
     }

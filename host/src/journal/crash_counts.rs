@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use loopabull_model::{EntryId, Run, TaskName};
 use rusqlite::Connection;
 
-use super::record::{CrashCounts, Crashed, Cut};
+use super::record::{CrashCounts, Crashed, InterruptedRun};
 use super::rows::{self, checked};
 
 /// Counts the crash of the last daemon for the entries and the tasks that were running. Returns these tasks and all counts.
 /// An attempt whose run was recorded had ended: only its mark was left.
 pub(super) fn count(
     connection: &Connection,
-    running: &[Cut],
+    running: &[InterruptedRun],
 ) -> rusqlite::Result<(Vec<Crashed>, CrashCounts)> {
     let mut tasks = BTreeSet::new();
-    for Cut { entry, task, attempt } in running {
+    for InterruptedRun { entry, task, attempt } in running {
         let ended = rows::ended(connection, entry)?;
         if ended.is_some_and(|ended| ended.outcome.is_success() || ended.attempt >= *attempt) {
             continue;

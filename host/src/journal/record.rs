@@ -28,7 +28,7 @@ pub struct Ended {
 
 /// A run that was in progress when a daemon ended: its entry, its task and its attempt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Cut {
+pub struct InterruptedRun {
     pub entry: EntryId,
     pub task: TaskName,
     pub attempt: u32,

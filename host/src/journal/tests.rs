@@ -211,7 +211,7 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
     }
     // A daemon died with a later attempt of this entry.
     let entry = EntryId::new("entry of crashed");
-    let cut = Cut { entry, task: "t".try_into().unwrap(), attempt: 2 };
+    let cut = InterruptedRun { entry, task: "t".try_into().unwrap(), attempt: 2 };
     journal.count_crash(vec![cut]).await.unwrap();
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };

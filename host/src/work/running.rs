@@ -15,7 +15,7 @@ use std::sync::Arc;
 use loopabull_model::{EntryId, TaskName};
 use parking_lot::Mutex;
 
-use crate::journal::Cut;
+use crate::journal::InterruptedRun;
 
 /// Length of a line, in bytes, with its end. An entry of ours with the longest name of a task fits.
 const LINE: usize = 512;
@@ -44,7 +44,7 @@ pub(crate) struct Mark {
 
 impl Running {
     /// Opens the file. Returns the marks that an ended process left in it; they stay until [`Running::forget`].
-    pub(crate) fn open(path: &Path) -> io::Result<(Arc<Self>, Vec<Cut>)> {
+    pub(crate) fn open(path: &Path) -> io::Result<(Arc<Self>, Vec<InterruptedRun>)> {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut text = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX)];
@@ -73,7 +73,7 @@ impl Running {
         task: &TaskName,
         attempt: u32,
     ) -> io::Result<Mark> {
-        let marked = Cut { entry: entry.clone(), task: task.clone(), attempt };
+        let marked = InterruptedRun { entry: entry.clone(), task: task.clone(), attempt };
         let text = serde_json::to_vec(&marked).expect("a mark is always valid JSON");
         let line = {
             let mut lines = self.lines.lock();
@@ -113,8 +113,8 @@ impl Mark {
 mod tests {
     use super::*;
 
-    fn marked(entry: &str) -> Cut {
-        Cut { entry: EntryId::new(entry), task: "t".try_into().unwrap(), attempt: 2 }
+    fn marked(entry: &str) -> InterruptedRun {
+        InterruptedRun { entry: EntryId::new(entry), task: "t".try_into().unwrap(), attempt: 2 }
     }
 
     fn mark(running: &Arc<Running>, entry: &str) -> Mark {

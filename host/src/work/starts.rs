@@ -12,7 +12,7 @@ use loopabull_model::{EntryId, Outcome, RetryPolicy, Run, TaskName, chain};
 use loopabull_store::StoreError;
 use parking_lot::Mutex;
 
-use crate::journal::{Crashed, Cut, Ended, Journal};
+use crate::journal::{Crashed, Ended, InterruptedRun, Journal};
 use crate::work::running::{Mark, Running};
 
 /// Number of daemons that must die during runs of an entry before the entry is a suspect. The task
@@ -27,7 +27,7 @@ pub(crate) struct Starts {
     path: PathBuf,
     running: Arc<Running>,
     /// Marks that the previous daemon left, until its crash is counted.
-    left: Mutex<Vec<Cut>>,
+    left: Mutex<Vec<InterruptedRun>>,
     suspects: Arc<Mutex<Suspects>>,
 }
 

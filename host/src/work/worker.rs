@@ -50,15 +50,15 @@ pub(crate) struct Worker {
     pub retries: Retries,
 }
 
-/// The line of deliveries from their receipt to their settlement.
-struct Line {
+/// The limits of the deliveries from their receipt to their settlement.
+struct Limits {
     /// One permit for each delivery, and more for a large one.
     permits: Semaphore,
     /// Held while a run cannot be recorded.
     journal_works: Mutex<()>,
 }
 
-impl Line {
+impl Limits {
     /// Waits for permits.
     async fn permits(&self, count: u16) -> SemaphorePermit<'_> {
         let permits = self.permits.acquire_many(count.into()).await;
@@ -97,17 +97,17 @@ impl Worker {
     ) -> Result<(), WorkError> {
         let mut consumer = self.queues.consume(&self.queue).await?;
         condition.resolve();
-        let line =
-            Line { permits: Semaphore::new(self.prefetch.into()), journal_works: Mutex::new(()) };
+        let limits =
+            Limits { permits: Semaphore::new(self.prefetch.into()), journal_works: Mutex::new(()) };
         let (ended, waiting) = mpsc::unbounded_channel();
         let process = async {
-            let processed = self.process_all(&mut consumer, &line, ended, backoff).await;
+            let processed = self.process_all(&mut consumer, &limits, ended, backoff).await;
             // The consumer is stopped at once. Otherwise the broker would send further deliveries
             // after the settlements.
             self.retries.close(consumer.stop()).await;
             processed
         };
-        let endings = self.deliveries.endings.run(&self.retries, &line.journal_works, waiting);
+        let endings = self.deliveries.endings.run(&self.retries, &limits.journal_works, waiting);
         let (processed, ()) = tokio::join!(process, endings);
         self.retries.close(consumer.close()).await;
         processed
@@ -116,7 +116,7 @@ impl Worker {
     async fn process_all<'a>(
         &'a self,
         consumer: &mut Consumer,
-        line: &'a Line,
+        limits: &'a Limits,
         ended: UnboundedSender<Ending<'a>>,
         backoff: &mut Backoff,
     ) -> Result<(), WorkError> {
@@ -126,17 +126,17 @@ impl Worker {
                 biased;
                 () = self.retries.drain.cancelled() => return Ok(()),
                 () = self.pauses.wait_until_paused(&targets) => return Ok(()),
-                permit = line.permits(1) => permit,
+                permit = limits.permits(1) => permit,
             };
             match self.receive(consumer).await? {
                 None => return Ok(()),
                 Some(Received::Delivery(delivery)) => {
-                    let ending = self.process(consumer, line, permit, delivery).await?;
+                    let ending = self.process(consumer, limits, permit, delivery).await?;
                     let is_held = ending.rest.is_held();
                     drop(ended.send(ending));
                     if is_held {
                         // No later message of the task may run before this one is among the held ones.
-                        drop(line.permits(self.prefetch).await);
+                        drop(limits.permits(self.prefetch).await);
                     }
                 }
                 Some(Received::External(external)) => self.route(&external).await?,
@@ -151,14 +151,14 @@ impl Worker {
     async fn process<'a>(
         &'a self,
         consumer: &mut Consumer,
-        line: &'a Line,
+        limits: &'a Limits,
         mut permits: SemaphorePermit<'a>,
         delivery: Delivery,
     ) -> Result<Ending<'a>, WorkError> {
         let weight = delivery.entry.message.body.as_str().len() / LARGE;
         let others = u16::try_from(weight).unwrap_or(u16::MAX).min(self.prefetch - 1);
-        permits.merge(line.permits(others).await);
-        drop(line.journal_works.lock().await);
+        permits.merge(limits.permits(others).await);
+        drop(limits.journal_works.lock().await);
         let process = self.deliveries.process(&self.retries, delivery, permits);
         tokio::pin!(process);
         tokio::select! {
@@ -166,7 +166,7 @@ impl Worker {
             ended = &mut process => return ended,
             () = tokio::time::sleep(LONG) => (),
         }
-        // What cannot be given back now is given back before the next claim.
+        // After an error, the next claim gives them back.
         let give_back = async {
             if let Err(error) = consumer.give_back().await {
                 tracing::warn!("cannot give messages to other workers: {}", chain(error));

@@ -4,6 +4,7 @@
 //! shared a channel, lapin could mix up their confirms. Within a window it gives a returned message to the confirm that comes
 //! next, whichever that is; the caller must take care of that.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -176,7 +177,7 @@ async fn send(channel: &Channel, window: &[Publication<'_>]) -> lapin::Result<Ve
     });
     // The task ends early only with the runtime.
     let written: lapin::Result<Vec<PublisherConfirm>> =
-        written.await.unwrap_or_else(|_| Err(ErrorKind::ChannelsLimitReached.into()));
+        written.await.unwrap_or_else(|ended| Err(io::Error::other(ended).into()));
     let sent = written?;
     let mut confirmations = Vec::with_capacity(sent.len());
     for confirm in sent {

@@ -5,7 +5,7 @@ use loopabull_model::{Message, StateChanges};
 use super::*;
 use crate::journal::Record;
 
-/// What `begin` answered, without the guard.
+/// The answer of `begin`, without the guard.
 #[derive(Debug, Eq, PartialEq)]
 enum Answer {
     Run(u32),

@@ -3,7 +3,8 @@
 //!
 //! That happens behind the worker, which runs its next delivery meanwhile, in two stages: runs are recorded, and behind
 //! that the rest is done. So a queue or a bus that accepts nothing delays no record. Each stage takes all endings that
-//! wait in one step, so that they share a commit, and keeps their order.
+//! wait in one step, so that they share a commit. Runs are recorded in their order. Acknowledgements may go before other
+//! settlements, which keep their order.
 
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ pub(super) struct InFlight<'a> {
     pub _permits: SemaphorePermit<'a>,
 }
 
-/// What remains to be done with a delivery.
+/// The remaining steps of a delivery.
 #[derive(Default)]
 pub(super) struct Rest<'a> {
     ran: Option<Ran>,
@@ -209,7 +210,7 @@ impl Endings {
 
     /// Sends the messages of runs, and settles their deliveries. A delivery whose messages cannot be sent is not settled.
     async fn settle(&self, retries: &Retries, recorded: &[Recorded<'_>]) -> Result<(), WorkError> {
-        // Acknowledgements of runs that emitted nothing wait for nobody.
+        // Acknowledgements of runs that emitted nothing do not wait for the sending of others.
         let is_ready =
             |recorded: &&Recorded<'_>| !recorded.sends && recorded.settlement == Settlement::Ack;
         let ready = recorded.iter().filter(is_ready);
