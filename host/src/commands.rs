@@ -1,4 +1,4 @@
-//! The subcommands. Each is in a file of its own. `failure`, `publisher`, `recordings` and `table` contain code
+//! The subcommands. Each is in a file of its own. `failure`, `publisher`, `queues`, `recordings` and `table` contain code
 //! that several subcommands use.
 //!
 //! A subcommand prints its results to standard output, and everything else to standard error.
@@ -12,6 +12,7 @@ pub(crate) mod inject;
 mod learn;
 pub(crate) mod pause;
 mod publisher;
+mod queues;
 mod recordings;
 pub(crate) mod retry;
 pub(crate) mod runs;

@@ -23,6 +23,8 @@ use loopabull_queue::{Backend, RabbitMqConfig};
 use loopabull_wasm::{EgressSetup, Setup};
 use serde::Deserialize;
 
+use crate::tables;
+
 pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
 pub use crate::config::queues::{NamedQueue, StaffedQueue};
@@ -278,7 +280,7 @@ impl Config {
                 management: self.management_url.clone(),
                 ack_timeout: self.consumer_timeout,
             }),
-            None => Backend::Embedded { file: self.state.join("queue.db") },
+            None => Backend::Embedded { file: tables::path(&self.state), schema: tables::SCHEMA },
         };
         let queues = self.staffed_queues(tasks).into_iter().map(|queue| queue.config).collect();
         loopabull_queue::Config { backend, queues }

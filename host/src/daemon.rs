@@ -35,7 +35,7 @@ use crate::daemon::reload::Reload;
 use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest;
 use crate::ingest::sources::{self, SourcesError};
-use crate::journal::{Journal, Retention};
+use crate::journal::{self, Journal, Retention};
 use crate::observe::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
@@ -117,6 +117,7 @@ impl DaemonError {
             Self::Journal(StoreError::Newer { .. }) => {
                 Some("start that version again; the files are unchanged".to_owned())
             }
+            Self::Queues(error) => error.hint().map(str::to_owned),
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }
@@ -166,7 +167,6 @@ impl Daemon {
         let config::Journal { keep, keep_failed, max_size } = config.journal;
         let housekeeping = Housekeeping {
             journal: Arc::clone(&work.journal),
-            queues: Arc::clone(&work.queues),
             retention: Retention { keep, keep_failed, max_size: max_size.as_u64() },
             drain: shutdown.drain.clone(),
         };
@@ -310,7 +310,9 @@ async fn open(
     let health = Arc::new(Health::default());
     let mut settings = config.queues(tasks());
     UnknownTasks::read(&config.state, &[], &health).add_to(&mut settings);
-    let queues = Queues::open(&settings).await.map_err(DaemonError::Queues)?;
+    let queues = Queues::open_in(&settings, journal.file(), journal::has_runs)
+        .await
+        .map_err(DaemonError::Queues)?;
     if role != Role::Ingest {
         let staffed = config.staffed_queues(tasks());
         let too_long = ack_timeout::too_long(&staffed, &queues, tasks()).await;

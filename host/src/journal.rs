@@ -1,11 +1,11 @@
-//! The journal stores the runs of this host and their effects, in one SQLite file.
+//! The journal stores the runs of this host and their effects, in the file that also has the embedded queue.
 //!
 //! The effects of a run are the state changes of its task, and the messages that the run emitted. A
 //! successful run is recorded in one transaction with all its effects. The emitted messages are
 //! stored in the outbox, a table of the journal, until they are published.
 //!
-//! A run is recorded before its delivery is settled. If the daemon crashes in between, the entry is
-//! redelivered, and the journal recognizes it. Workers ask the journal before each run, and record the run after it.
+//! A run is recorded before its delivery is settled, or in the same transaction if the queue is embedded. If the daemon
+//! crashes in between, the entry is redelivered, and the journal recognizes it. Workers ask the journal before each run, and record the run after it.
 //! Only this module and its children contain SQL for runs.
 
 mod crash_counts;
@@ -18,142 +18,39 @@ use std::path::Path;
 use std::sync::Arc;
 
 use loopabull_model::{EntryId, Message, Outcome, Run, RunId, TaskName};
-use loopabull_store::{Schema, Store, StoreError};
+use loopabull_store::{Store, StoreError};
 use loopabull_wasm::ReadState;
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub use record::{CrashCounts, Crashed, Ended, Filter, InterruptedRun, Record};
+use crate::tables;
+
+pub use record::{
+    AfterQueues, CrashCounts, Crashed, Ended, Filter, InterruptedRun, QueueChanges, Record,
+};
 pub use retention::Retention;
+pub(crate) use rows::has_runs;
 use rows::read;
-
-const SCHEMA: Schema = Schema { oldest: 5, steps: &[TABLES, LIST_INDEXES, ROWS_BY_TIME] };
-
-/// Runs are stored in the order of their time, so that new ones are next to each other and a message of a kilobyte takes no
-/// page of its own. The crash of the last daemon of the earlier version is counted for its entries.
-const ROWS_BY_TIME: &str = "
-    ALTER TABLE runs RENAME TO earlier_runs;
-    CREATE TABLE runs (
-        id TEXT NOT NULL UNIQUE,
-        entry TEXT NOT NULL,
-        message_id TEXT NOT NULL,
-        topic TEXT NOT NULL,
-        task TEXT NOT NULL,
-        kind TEXT NOT NULL,             -- JSON
-        attempt INTEGER NOT NULL,
-        worker INTEGER NOT NULL,
-        started_at_ms INTEGER NOT NULL,
-        duration_us INTEGER NOT NULL,
-        outcome_name TEXT NOT NULL,
-        outcome TEXT NOT NULL,          -- JSON, as the seven below
-        output TEXT NOT NULL,
-        notes TEXT NOT NULL,
-        grants TEXT NOT NULL,
-        usage TEXT NOT NULL,
-        emitted TEXT NOT NULL,
-        playbook TEXT NOT NULL,
-        message TEXT                    -- NULL if it is too large to keep
-    ) STRICT;
-    INSERT INTO runs SELECT * FROM earlier_runs ORDER BY started_at_ms;
-    DROP TABLE earlier_runs;
-    CREATE INDEX runs_of_entry ON runs (entry, outcome_name);
-    CREATE INDEX runs_of_message ON runs (message_id);
-    CREATE INDEX runs_by_time ON runs (started_at_ms);
-    CREATE INDEX runs_of_task ON runs (task, started_at_ms);
-    CREATE INDEX runs_of_outcome ON runs (outcome_name, started_at_ms);
-    CREATE TABLE crashed_entries (  -- how many daemons died while they ran the entry
-        entry TEXT PRIMARY KEY,
-        crashes INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE crashed_tasks (    -- how many daemons in a row died while they ran the task
-        task TEXT PRIMARY KEY,
-        crashes INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    INSERT INTO crashed_entries SELECT entry, crashes + running FROM starts WHERE crashes + running > 0;
-    INSERT INTO crashed_tasks SELECT * FROM crashes;
-    INSERT INTO crashed_tasks SELECT DISTINCT task, 1 FROM starts WHERE running = 1
-        ON CONFLICT (task) DO UPDATE SET crashes = crashes + 1;
-    DROP TABLE starts;
-    DROP TABLE crashes;";
-
-/// Without these indexes, a list of the runs of a task or with an outcome reads and sorts all runs.
-const LIST_INDEXES: &str = "
-    CREATE INDEX runs_of_task ON runs (task, started_at_ms);
-    CREATE INDEX runs_of_outcome ON runs (outcome_name, started_at_ms);";
-
-const TABLES: &str = "
-    CREATE TABLE runs (
-        id TEXT PRIMARY KEY,
-        entry TEXT NOT NULL,
-        message_id TEXT NOT NULL,
-        topic TEXT NOT NULL,
-        task TEXT NOT NULL,
-        kind TEXT NOT NULL,             -- JSON, as the three below
-        attempt INTEGER NOT NULL,
-        worker INTEGER NOT NULL,
-        started_at_ms INTEGER NOT NULL,
-        duration_us INTEGER NOT NULL,
-        outcome_name TEXT NOT NULL,
-        outcome TEXT NOT NULL,
-        output TEXT NOT NULL,
-        notes TEXT NOT NULL,
-        grants TEXT NOT NULL,           -- JSON, as the three below
-        usage TEXT NOT NULL,
-        emitted TEXT NOT NULL,
-        playbook TEXT NOT NULL,
-        message TEXT                    -- JSON; NULL if it is too large to keep
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE outbox (     -- unsent messages of successful runs
-        entry TEXT NOT NULL,
-        place INTEGER NOT NULL,
-        message TEXT NOT NULL,              -- JSON
-        queued INTEGER NOT NULL,            -- 1: in the queues, not yet on the bus
-        PRIMARY KEY (entry, place)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE state (      -- the state of tasks
-        task TEXT NOT NULL,
-        key TEXT NOT NULL,
-        value BLOB NOT NULL,
-        PRIMARY KEY (task, key)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE starts (     -- attempts that began and have no recorded run
-        entry TEXT PRIMARY KEY,
-        task TEXT NOT NULL,
-        running INTEGER NOT NULL,           -- 0: not any more
-        crashes INTEGER NOT NULL,          -- how many daemons died while they ran the entry
-        waited INTEGER NOT NULL             -- 1: the entry was delayed since the last death
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE crashes (    -- how many daemons in a row died with the task
-        task TEXT PRIMARY KEY,
-        count INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX runs_of_entry ON runs (entry, outcome_name);
-    CREATE INDEX runs_of_message ON runs (message_id);
-    CREATE INDEX runs_by_time ON runs (started_at_ms);";
 
 /// The runs of this host and their effects.
 #[derive(Debug)]
 pub struct Journal {
-    store: Store,
-}
-
-/// Whether an emitted message is also published on the bus, after it was published to the queues.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AfterQueues {
-    /// The message is only published to the queues.
-    Done,
-    /// The message is also published on the bus.
-    Bus,
+    store: Arc<Store>,
 }
 
 impl Journal {
     /// Opens the journal in a state directory. Creates the file if it is missing.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
-        Ok(Self { store: Store::open(&state.join("journal.db"), SCHEMA)? })
+        Ok(Self { store: Arc::new(Store::open(&tables::path(state), tables::SCHEMA)?) })
     }
 
     /// Opens the journal in a state directory to read it.
     pub fn open_to_read(state: &Path) -> Result<Self, StoreError> {
-        Ok(Self { store: Store::open_to_read(&state.join("journal.db"), SCHEMA)? })
+        Ok(Self { store: Arc::new(Store::open_to_read(&tables::path(state), tables::SCHEMA)?) })
+    }
+
+    /// Returns the file, which also has the embedded queue.
+    pub(crate) fn file(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
     }
 
     /// Records runs with their effects, in this order. Returns the changed outcome of each run, if it has one, once all runs
@@ -268,15 +165,22 @@ impl Journal {
         self.store.read(query).await
     }
 
-    /// Deletes some of the runs that need not be kept, and returns their number. Call it until that is 0. `now_ms` is the
-    /// time in milliseconds since 1970.
+    /// Returns about how many bytes of the file are the embedded queue, or 0 if the file is not larger than `max_size`.
+    pub async fn bytes_of_queue(&self, max_size: u64) -> Result<u64, StoreError> {
+        self.store.read(move |connection| retention::bytes_of_queue(connection, max_size)).await
+    }
+
+    /// Deletes some of the runs that need not be kept, and returns their number. Call it until that is 0. `queue` is the
+    /// size of the embedded queue, and `now_ms` the time in milliseconds since 1970.
     pub async fn delete_some(
         &self,
         retention: Retention,
+        queue: u64,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
-        let delete =
-            move |connection: &Connection| retention::delete_some(connection, retention, now_ms);
+        let delete = move |connection: &Connection| {
+            retention::delete_some(connection, retention, queue, now_ms)
+        };
         self.store.change_unsynced(delete).await
     }
 

@@ -14,6 +14,7 @@ pub mod journal;
 mod modes;
 mod observe;
 mod shutdown;
+mod tables;
 pub mod tasks;
 mod web;
 mod work;

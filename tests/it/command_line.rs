@@ -272,7 +272,7 @@ fn nothing_is_published_if_a_directory_of_tasks_cannot_be_read() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("cannot know which tasks want a message: `nodri`: "), "{said}");
     }
-    assert!(!host.path("state/queue.db").exists());
+    assert!(!host.path("state/journal.db").exists());
 }
 
 #[test]

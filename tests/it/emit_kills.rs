@@ -28,7 +28,8 @@ enum Died {
     AfterItSettled,
 }
 
-/// Processes the only delivery in the queue as a daemon does, up to the point where it dies.
+/// Processes the only delivery in the queue step by step, as a daemon does with RabbitMQ and as one of an earlier version did
+/// with the embedded queue, up to the point where it dies.
 async fn work_until(host: &TestHost, died: Died) {
     let config = Config {
         tasks: host.path("tasks"),
@@ -90,7 +91,8 @@ fn record(delivery: &Delivery, sends: Vec<Message>) -> Record {
         emitted: sends.iter().map(emitted).collect(),
         playbook: None,
     };
-    Record { run, message, sends, state: StateChanges::default(), ends_count: false }
+    let state = StateChanges::default();
+    Record { run, message, sends, state, ends_count: false, queue: None }
 }
 
 #[test]

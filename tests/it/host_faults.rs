@@ -153,52 +153,31 @@ fn a_message_is_run_once_after_a_kill_before_its_run_starts() {
     check_before_start(&["--amqp-url", &url]);
 }
 
-/// Kills the daemon after a run is recorded in the journal and before its entry is settled in the queue.
-fn check_after_record(flags: &[&str], stop_queue: impl Fn(&TestHost), start_queue: impl Fn()) {
-    let auditor = Auditor::new(flags, 3);
+/// Kills the daemon after a run is recorded in the journal and before its entry is settled in the queue. The embedded
+/// queue has no such moment.
+#[test]
+fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq() {
+    let (vhost, _) = rabbit();
+    let proxy = Proxy::start(Rabbit::shared().address());
+    let url = vhost.url_at(proxy.address());
+    let auditor = Auditor::new(&["--amqp-url", &url], 3);
     let host = auditor.host();
     let daemon = auditor.start(&host, &["--workers", "1"]);
     auditor.publish(&host, 0..1, r#"{"sleep_ms":1500}"#);
     auditor.wait_for_starts(1);
-    stop_queue(&host);
+    // The proxy drops the acknowledgement.
+    proxy.swallow(true);
     wait_for("the record of the run", || (host.runs().len() == 1).then_some(()));
     daemon.signal("KILL");
     assert_eq!(daemon.wait(), None);
-    start_queue();
+    proxy.cut();
+    proxy.swallow(false);
     let daemon = auditor.start(&host, &["--workers", "1"]);
     daemon.wait_until_idle();
     auditor.verdict(&host).assert_nothing_lost();
     assert_eq!(auditor.starts(), 1, "the message was run again");
     assert!(host.log().contains("already had a successful run"), "{}", host.log());
     daemon.stop();
-}
-
-#[test]
-fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_the_embedded_queue() {
-    // The daemon cannot settle an entry while another connection holds the write lock of the queue's file.
-    let lock = std::cell::RefCell::new(None);
-    check_after_record(
-        &[],
-        |host| {
-            let connection = rusqlite::Connection::open(host.path("state/queue.db")).unwrap();
-            connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-            *lock.borrow_mut() = Some(connection);
-        },
-        || drop(lock.borrow_mut().take()),
-    );
-}
-
-#[test]
-fn a_recorded_run_is_not_repeated_after_a_kill_before_settlement_with_rabbitmq() {
-    let (vhost, _) = rabbit();
-    let proxy = Proxy::start(Rabbit::shared().address());
-    let url = vhost.url_at(proxy.address());
-    // The proxy drops the acknowledgement.
-    let cut = || {
-        proxy.cut();
-        proxy.swallow(false);
-    };
-    check_after_record(&["--amqp-url", &url], |_| proxy.swallow(true), cut);
 }
 
 /// Poison messages, which make their task fail or kill the daemon, are not retried for ever. Each of the

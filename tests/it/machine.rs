@@ -168,10 +168,8 @@ fn modes_that_a_playbook_changed_are_set_again() {
     let host = host();
     host.write("loopabull.toml", "[playbook]\nwithout = ['cgroup', 'namespaces']\n");
     let state = host.path("state");
-    let tasks = format!(
-        "    - command: chmod {{{{ msg.mode }}}} {0}/journal.db {0}/queue.db {0}\n",
-        state.display()
-    );
+    let tasks =
+        format!("    - command: chmod {{{{ msg.mode }}}} {0}/journal.db {0}\n", state.display());
     host.add_playbook("opens", "", &tasks);
     let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
     for (id, mode) in [("m-1", "0777"), ("m-2", "0777"), ("m-3", "0000"), ("m-4", "4700")] {
@@ -179,7 +177,7 @@ fn modes_that_a_playbook_changed_are_set_again() {
         daemon.wait_until_idle();
         let run = host.runs().into_iter().next().unwrap();
         assert!(run.outcome.is_success(), "{mode}: {}\n{}", run.outcome, run.output.text);
-        for name in ["", "journal.db", "queue.db"] {
+        for name in ["", "journal.db"] {
             let found = fs::metadata(state.join(name)).unwrap().permissions().mode() & 0o7777;
             let expected = if name.is_empty() { 0o700 } else { 0o600 };
             assert_eq!(found, expected, "`{name}` after {mode}");

@@ -51,3 +51,49 @@ fn named_queues_are_independent_of_each_other_with_rabbitmq() {
     let url = Rabbit::shared().vhost().url();
     check(&["--amqp-url", &url]);
 }
+
+/// A worker of playbooks takes its next message only after the run of the one before, so another worker can have it. A worker of
+/// components has many messages in flight; in the embedded queue it gives back what it has claimed while a run takes long.
+fn check_side_by_side(flags: &[&str], component_waiting: u64) {
+    let host = TestHost::new();
+    let go = host.shared("go");
+    let tasks = format!("    - shell: while ! test -e {}; do sleep 0.05; done\n", go.display());
+    host.add_playbook("plays", "topics = ['p']\nqueue = 'plays'", &tasks);
+    host.add_guest("spins", "c", "[limits]\ntimeout = '1m'", "(loop $again br $again) unreachable");
+    let flags = [&["--workers", "1", "--queue", "plays=2"], flags].concat();
+    let messages: Vec<String> =
+        (0..43).map(|n| message(&format!("m-{n}"), if n < 3 { "p" } else { "c" }, "{}")).collect();
+    host.run_with_input(&[&["inject", "-"], &flags[4..]].concat(), &messages.join("\n"));
+    let daemon = host.start(&flags);
+    let busy = || {
+        let workers = daemon.status()["workers"].as_array().unwrap().clone();
+        workers.iter().all(|worker| !worker["work"].is_null()).then_some(())
+    };
+    wait_for("all workers to run", busy);
+    let waiting = |name: &str| {
+        let queues = daemon.status()["queues"].as_array().unwrap().clone();
+        queues.iter().find(|queue| queue["name"] == name).unwrap()["waiting"].as_u64()
+    };
+    wait_for("the window to be full", || {
+        (waiting("workers") == Some(component_waiting)).then_some(())
+    });
+    for _ in 0..10 {
+        assert_eq!((waiting("plays"), waiting("workers")), (Some(1), Some(component_waiting)));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    std::fs::write(go, "").unwrap();
+    wait_for("the playbooks", || (host.tally().get("plays success") == Some(&3)).then_some(()));
+    daemon.signal("KILL");
+    assert_eq!(daemon.wait(), None);
+}
+
+#[test]
+fn playbooks_get_one_message_at_a_time_beside_components_with_the_embedded_queue() {
+    check_side_by_side(&[], 39);
+}
+
+#[test]
+fn playbooks_get_one_message_at_a_time_beside_components_with_rabbitmq() {
+    let url = Rabbit::shared().vhost().url();
+    check_side_by_side(&["--amqp-url", &url], 40 - 10);
+}

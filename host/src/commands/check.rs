@@ -8,13 +8,12 @@ use clap::Args;
 use loopabull_fedora_messaging::Exchange;
 use loopabull_model::{LayerReport, Task, TaskKind, chain};
 use loopabull_playbook::Playbooks;
-use loopabull_queue::Queues;
 use loopabull_wasm::ComponentRunner;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::learn;
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain};
+use crate::commands::{block_on, print, print_plain, queues};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::catalog::Catalog;
@@ -86,7 +85,7 @@ pub(crate) fn run(config: &Config, args: &CheckArgs) -> Result<u8, Failure> {
         }
         check_playbooks(config, &catalog, &mut problems, &mut notes).await?;
         let tasks = || catalog.routes.tasks().into_iter().map(AsRef::as_ref);
-        match Queues::open(&config.queues(tasks())).await {
+        match queues::open(config, &config.queues(tasks())).await {
             Ok(queues) => {
                 for task in
                     ack_timeout::too_long(&config.staffed_queues(tasks()), &queues, tasks()).await

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use loopabull_model::{QueueName, TaskName, TopicPattern};
-use loopabull_queue::{DeadLetter, DeathRecord, QueueConfig, Queues, Verdict};
+use loopabull_queue::{DeadLetter, DeathRecord, QueueConfig, Verdict};
 
 use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain, time};
+use crate::commands::{block_on, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
 
@@ -200,11 +200,8 @@ fn visit(
         // option is read.
         queues.queues = vec![QueueConfig::new(queue.clone())];
     }
-    if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
-        return Ok(0);
-    }
     block_on(async {
-        let look = Queues::inspect(&queues).await?;
+        let Some(look) = queues::inspect(config, &queues).await? else { return Ok(0) };
         let mut count = 0;
         for queue in &queues.queues {
             count += look.judge_dead_letters(&queue.name, &mut judge).await?;

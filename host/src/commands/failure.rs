@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use loopabull_queue::QueueError;
+
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 
@@ -51,6 +53,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         let hint = error.downcast_ref().and_then(ConfigError::hint).map(str::to_owned);
         let hint = hint.or_else(|| error.downcast_ref().and_then(DaemonError::hint));
+        let queue_hint = || error.downcast_ref().and_then(QueueError::hint).map(str::to_owned);
+        let hint = hint.or_else(queue_hint);
         let is_usage = error.is::<ConfigError>()
             || matches!(
                 error.downcast_ref(),

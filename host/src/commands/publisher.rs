@@ -9,7 +9,7 @@ use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::{DONE, FAILED, Failure, NO_TASK};
-use crate::commands::print;
+use crate::commands::{print, queues};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::discovery::Discovery;
@@ -69,7 +69,7 @@ impl Publisher {
             return Ok(Self { routes, queues: None, waiting: Vec::new() });
         }
         state_dir::make(&config.state)?;
-        let queues = Some(Queues::open(&queues).await?);
+        let queues = Some(queues::open(config, &queues).await?);
         Ok(Self { routes, queues, waiting: Vec::new() })
     }
 

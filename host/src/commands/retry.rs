@@ -3,10 +3,10 @@
 use anyhow::anyhow;
 use clap::Args;
 use loopabull_model::QueueName;
-use loopabull_queue::{QueueError, Queues};
+use loopabull_queue::QueueError;
 
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::{block_on, print};
+use crate::commands::{block_on, print, queues};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
 
@@ -32,10 +32,13 @@ pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
         }
     }
     let counts = block_on(async {
-        let open = Queues::inspect(&queues).await?;
+        let open = queues::inspect(config, &queues).await?;
         let mut counts = Vec::new();
         for name in names {
-            let count = open.end_delays(&name).await?;
+            let count = match &open {
+                Some(open) => open.end_delays(&name).await?,
+                None => 0,
+            };
             counts.push((name, count));
         }
         Ok::<_, QueueError>(counts)

@@ -13,6 +13,7 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
 use crate::journal::{Filter, Journal};
+use crate::tables;
 
 /// List or show the runs of this host
 ///
@@ -195,7 +196,7 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
 }
 
 fn open(state: &Path) -> Result<Journal, Failure> {
-    if state.join("journal.db").exists() {
+    if tables::path(state).exists() {
         return Ok(Journal::open_to_read(state)?);
     }
     let error = anyhow!("`{}` contains no journal", state.display());

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use clap::Args;
 use loopabull_model::{Pause, Target, TaskName};
-use loopabull_queue::Queues;
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, counted, print, print_plain, time};
+use crate::commands::{block_on, counted, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::daemon::state_dir::{self, DaemonFile};
 use crate::journal::Journal;
 use crate::observe::status::{HeldStatus, PauseStatus, QueueStatus, SourceStatus, Status};
+use crate::tables;
 use crate::tasks::catalog::NOT_INSTALLED;
 use crate::tasks::discovery::Discovery;
 use crate::work::pauses::Pauses;
@@ -83,7 +83,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
             time(*since_ms)
         ))?;
     }
-    if config.state.join("journal.db").exists() {
+    if tables::path(&config.state).exists() {
         let journal = Journal::open_to_read(&config.state)?;
         let counts = block_on(journal.count())??;
         let text: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
@@ -133,9 +133,6 @@ fn read_queues(
     config: &Config,
     pauses: &BTreeMap<Target, Pause>,
 ) -> Result<Vec<QueueStatus>, Failure> {
-    if config.amqp_url.is_none() && !config.state.join("queue.db").exists() {
-        return Ok(Vec::new());
-    }
     let discovery = Discovery::read(config, None);
     let queues = config.queues(&discovery.tasks);
     let is_installed = |name: &TaskName| discovery.tasks.iter().any(|task| task.name == *name);
@@ -149,8 +146,8 @@ fn read_queues(
         }
     };
     let depths = block_on(async {
-        let open = Queues::inspect(&queues).await?;
         let mut depths = Vec::new();
+        let Some(open) = queues::inspect(config, &queues).await? else { return Ok(depths) };
         for queue in &queues.queues {
             let depth = open.depth(&queue.name).await?;
             depths.push(QueueStatus::new(queue.name.clone(), depth, pauses, why_held));

@@ -17,6 +17,7 @@ use crate::commands::{block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::journal::Journal;
+use crate::tables;
 use crate::tasks::case::Case;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
@@ -51,7 +52,7 @@ pub(crate) struct TestArgs {
 pub(crate) fn run(config: &Config, args: &TestArgs) -> Result<u8, Failure> {
     state_dir::make(&config.state)?;
     state_dir::restrict(config)?;
-    let journal = match config.state.join("journal.db").exists() {
+    let journal = match tables::path(&config.state).exists() {
         true => Some(Arc::new(Journal::open_to_read(&config.state)?)),
         false => None,
     };

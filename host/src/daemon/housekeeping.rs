@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::chain;
-use loopabull_queue::Queues;
 use loopabull_store::StoreError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,8 @@ use crate::journal::{Journal, Retention};
 const FIRST: Duration = Duration::from_hours(1);
 /// The interval at which the journal and the queue are looked through.
 const INTERVAL: Duration = Duration::from_mins(10);
+/// The number of steps after which the size of the queue is taken again.
+const STEPS: u32 = 500;
 /// The pause after each step, in which workers change the files.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 /// The difference between the clock and the time that has passed, above which somebody has set the clock.
@@ -26,7 +27,6 @@ const MAX_DIFFERENCE: Duration = Duration::from_mins(5);
 /// The files that are kept small.
 pub(super) struct Housekeeping {
     pub(super) journal: Arc<Journal>,
-    pub(super) queues: Arc<Queues>,
     pub(super) retention: Retention,
     pub(super) drain: CancellationToken,
 }
@@ -61,24 +61,27 @@ impl Housekeeping {
             Ok(count) => tracing::info!("deleted {count} old runs from the journal"),
             Err(error) => tracing::warn!("cannot delete old runs: {}", chain(&error)),
         }
-        for shrunk in [self.journal.shrink().await, self.queues.shrink().await] {
-            if let Err(error) = shrunk {
-                tracing::warn!("cannot shrink a file: {}", chain(&error));
-            }
+        if let Err(error) = self.journal.shrink().await {
+            tracing::warn!("cannot shrink the journal: {}", chain(&error));
         }
     }
 
     async fn delete(&self) -> Result<usize, StoreError> {
         let mut deleted = 0;
-        loop {
+        let mut queue = 0;
+        for step in 0.. {
+            if step % STEPS == 0 {
+                queue = self.journal.bytes_of_queue(self.retention.max_size).await?;
+            }
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-            match self.journal.delete_some(self.retention, now_ms).await? {
-                0 => return Ok(deleted),
+            match self.journal.delete_some(self.retention, queue, now_ms).await? {
+                0 => break,
                 count => deleted += count,
             }
             tokio::time::sleep(STEP_PAUSE).await;
         }
+        Ok(deleted)
     }
 }
 

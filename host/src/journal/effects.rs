@@ -5,7 +5,7 @@ use loopabull_model::{Counted, EntryId, Exceeded, Message, Outcome, Run, StateCh
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::crash_counts;
-use super::record::Record;
+use super::record::{AfterQueues, Record};
 use super::rows::{from_json, insert, json};
 
 /// Records a run with its effects. After a conflict or above a limit, records the run without
@@ -14,7 +14,7 @@ pub(super) fn record(
     connection: &Connection,
     record: &Record,
 ) -> rusqlite::Result<Option<Outcome>> {
-    let Record { run, message, sends, state, ends_count } = record;
+    let Record { run, message, sends, state, ends_count, queue } = record;
     let has_effects = !(sends.is_empty() && state.written.is_empty());
     // A run without effects is not checked for a conflict: it changes nothing, and its result is
     // valid for the state that it had read.
@@ -30,15 +30,22 @@ pub(super) fn record(
     let run = changed_run.as_ref().unwrap_or(run);
     if run.outcome.is_success() {
         write(connection, &run.task, state)?;
-        for (place, message) in sends.iter().enumerate() {
+        for entry in queue.iter().flat_map(|queue| &queue.entries) {
+            loopabull_queue::insert(connection, entry)?;
+        }
+        let is_sent = queue.as_ref().is_some_and(|queue| queue.after == AfterQueues::Done);
+        for (place, message) in sends.iter().enumerate().filter(|_| !is_sent) {
             connection
-                .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0)")?
-                .execute(params![run.entry.as_str(), place, json(message)])?;
+                .prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![run.entry.as_str(), place, json(message), queue.is_some()])?;
         }
     }
     insert(connection, run, message)?;
     if *ends_count {
         crash_counts::end(connection, run)?;
+    }
+    if let Some(queue) = queue.as_ref().filter(|_| changed.is_none()) {
+        queue.settlement.carry_out(connection)?;
     }
     Ok(changed)
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use loopabull_model::{EntryId, Message, Outcome, Run, StateChanges, TaskName};
+use loopabull_model::{Entry, EntryId, Message, Outcome, Run, StateChanges, TaskName};
+use loopabull_queue::FileSettlement;
 use serde::{Deserialize, Serialize};
 
 /// A run with its message and its effects.
@@ -16,6 +17,28 @@ pub struct Record {
     pub state: StateChanges,
     /// Whether the run ends a count of crashes, of its entry or of its task.
     pub ends_count: bool,
+    /// What the same transaction does in the embedded queue. Not if the outcome changes.
+    pub queue: Option<QueueChanges>,
+}
+
+/// The changes of the embedded queue that belong to a run.
+#[derive(Clone, Debug)]
+pub struct QueueChanges {
+    /// The entries for the messages to send.
+    pub entries: Vec<Entry>,
+    /// What becomes of these messages next.
+    pub after: AfterQueues,
+    /// The settlement of the delivery.
+    pub settlement: FileSettlement,
+}
+
+/// Whether an emitted message is also published on the bus, after it was published to the queues.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AfterQueues {
+    /// The message is only published to the queues.
+    Done,
+    /// The message is also published on the bus.
+    Bus,
 }
 
 /// The end of an attempt that has a recorded run.

@@ -24,10 +24,27 @@ pub struct Retention {
     pub max_size: u64,
 }
 
-/// Deletes up to [`STEP`] runs that need not be kept. Returns their number.
+/// Sums up about how many bytes the entries of the embedded queue take: 300 beside the message, with the indexes. A row that
+/// does not fit into a page twice has whole pages.
+const SUM_OF_ENTRIES: &str = "
+    SELECT coalesce(sum(iif(bytes > 1900, (bytes + 4095) / 4096 * 4096, bytes)), 0)
+    FROM (SELECT 300 + octet_length(message) + octet_length(output) AS bytes FROM entries)";
+
+/// Returns about how many bytes of the file are the embedded queue. Returns 0 without counting if the whole file is not
+/// larger than `max_size`.
+pub(super) fn bytes_of_queue(connection: &Connection, max_size: u64) -> rusqlite::Result<u64> {
+    if size(connection)? <= max_size {
+        return Ok(0);
+    }
+    connection.query_row(SUM_OF_ENTRIES, [], |row| row.get(0))
+}
+
+/// Deletes up to [`STEP`] runs that need not be kept. Returns their number. `queue` is the size of the embedded queue, in
+/// bytes.
 pub(super) fn delete_some(
     connection: &Connection,
     retention: Retention,
+    queue: u64,
     now_ms: i64,
 ) -> rusqlite::Result<usize> {
     let before = |age: Duration| {
@@ -40,7 +57,7 @@ pub(super) fn delete_some(
         ("outcome_name < 'success'", "", retention.keep_failed),
         ("outcome_name > 'success'", "", retention.keep_failed),
     ];
-    if size(connection)? > retention.max_size {
+    if size(connection)?.saturating_sub(queue) > retention.max_size {
         deletions.push(("outcome_name = 'success'", "ORDER BY started_at_ms", MIN_AGE));
         deletions.push(("true", "ORDER BY started_at_ms", MIN_AGE));
     }

@@ -27,6 +27,11 @@ pub(super) fn ended(connection: &Connection, entry: &EntryId) -> rusqlite::Resul
         .optional()
 }
 
+/// Returns whether an entry has runs.
+pub(crate) fn has_runs(connection: &Connection, entry: &EntryId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM runs WHERE entry = +?1")?.exists([entry.as_str()])
+}
+
 /// Inserts a run.
 pub(super) fn insert(
     connection: &Connection,

@@ -1,10 +1,13 @@
 //! Tests of the journal without a daemon: runs, effects, and their retention.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use loopabull_model::{Counted, Emitted, Exceeded, Output, TaskKind, Usage};
+use loopabull_model::{Counted, Emitted, Exceeded, Output, Settlement, TaskKind, Usage};
+use loopabull_queue::{Backend, Config, Queues, Received};
+use tokio_util::sync::CancellationToken;
 
-use loopabull_model::{Outcome, StateChanges};
+use loopabull_model::{Entry, Outcome, QueueName, StateChanges};
 
 use super::*;
 
@@ -37,7 +40,8 @@ fn message() -> Message {
 /// A run without effects.
 fn without_effects(run: Run) -> Record {
     let state = StateChanges::default();
-    Record { run, message: message(), sends: Vec::new(), state, ends_count: false }
+    let (message, sends, queue) = (message(), Vec::new(), None);
+    Record { run, message, sends, state, ends_count: false, queue }
 }
 
 async fn record(journal: &Journal, record: Record) -> Option<Outcome> {
@@ -160,11 +164,28 @@ async fn a_failed_run_has_no_effects() {
     assert_eq!(read("n".into()).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn the_size_of_the_queue_is_known_if_the_file_is_large() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = Journal::open(state.path()).unwrap();
+    assert_eq!(journal.bytes_of_queue(0).await.unwrap(), 0);
+    let size = |connection: &Connection| {
+        let id = EntryId::new("e");
+        let queue = QueueName::default();
+        let entry = Entry { id, queue, task: "t".try_into().unwrap(), message: message() };
+        loopabull_queue::insert(connection, &entry)
+    };
+    journal.file().change(size).await.unwrap();
+    let bytes = journal.bytes_of_queue(1).await.unwrap();
+    assert!((300..600).contains(&bytes), "{bytes}");
+    assert_eq!(journal.bytes_of_queue(1 << 30).await.unwrap(), 0);
+}
+
 /// Without an index, a list would read and sort all runs.
 #[test]
 fn a_list_of_runs_uses_the_index_of_its_filter() {
     let connection = Connection::open_in_memory().unwrap();
-    for step in SCHEMA.steps {
+    for step in tables::SCHEMA.steps {
         connection.execute_batch(step).unwrap();
     }
     for (task, outcome, message, expected) in [
@@ -215,13 +236,14 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
     journal.count_crash(vec![cut]).await.unwrap();
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };
-    let delete = async |retention| {
-        while journal.delete_some(retention, now).await.unwrap() > 0 {}
+    let delete_beside = async |retention, queue| {
+        while journal.delete_some(retention, queue, now).await.unwrap() > 0 {}
         let runs = journal.list(Filter { limit: 99, ..Filter::default() }).await.unwrap();
         let mut ids: Vec<_> = runs.iter().map(|run| run.id.to_string()).collect();
         ids.sort();
         ids
     };
+    let delete = async |retention| delete_beside(retention, 0).await;
     let longer = Retention { keep: hours(100), keep_failed: hours(100), max_size: u64::MAX };
     assert_eq!(delete(longer).await.len(), 7);
     let long = Retention { keep: hours(100), ..retention };
@@ -230,10 +252,73 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
     let left = delete(retention).await;
     assert_eq!(left, ["crashed", "new", "old-failed", "recent", "unsent"]);
     retention.max_size = 1;
+    // The file is large because of its queue.
+    assert_eq!(delete_beside(retention, 1 << 30).await.len(), 5);
     assert_eq!(delete(retention).await, ["crashed", "new", "unsent"]);
     // No setting deletes a run of the last hour.
     retention.keep = Duration::ZERO;
     assert_eq!(delete(retention).await, ["crashed", "new", "unsent"]);
     let ended = journal.ended(&EntryId::new("entry of new")).unwrap().unwrap();
     assert_eq!(ended.outcome, Outcome::Success);
+}
+
+/// Has one delivery received, and records its run with the changes in the queue. Returns the outcome that was changed.
+async fn record_with_queue(
+    journal: &Arc<Journal>,
+    queues: &Queues,
+    id: &str,
+    after: AfterQueues,
+    state: StateChanges,
+) -> Result<Option<Outcome>, StoreError> {
+    let queue = QueueName::default();
+    let task: TaskName = "t".try_into().unwrap();
+    let entry = Entry { id: EntryId::new(id), queue: queue.clone(), task, message: message() };
+    queues.publish(&entry).await.unwrap();
+    let mut consumer = queues.consume(&queue).await.unwrap();
+    let received = consumer.receive(&CancellationToken::new()).await.unwrap().unwrap();
+    let Received::Delivery(delivery) = received else { unreachable!() };
+    let sent = EntryId::new(format!("sent by {id}"));
+    let entries = vec![Entry { id: sent, queue: "sent".try_into().unwrap(), ..entry }];
+    let settlement = delivery.in_file(&Settlement::Ack).unwrap();
+    let record = Record {
+        sends: vec![message()],
+        state,
+        queue: Some(QueueChanges { entries, after, settlement }),
+        ..without_effects(run("r-1", id, Outcome::Success))
+    };
+    journal.record(Arc::new(vec![record])).await.map(|mut changed| changed.remove(0))
+}
+
+#[tokio::test]
+async fn a_run_its_messages_and_its_settlement_are_recorded_together() {
+    for (after, conflicts) in
+        [(AfterQueues::Done, false), (AfterQueues::Bus, false), (AfterQueues::Done, true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Journal::open(folder.path()).unwrap());
+        let backend = Backend::Embedded { file: PathBuf::new(), schema: tables::SCHEMA };
+        let config = Config { backend, queues: Vec::new() };
+        let open = async || Queues::open_in(&config, journal.file(), has_runs).await.unwrap();
+        let waiting = async || {
+            let queues = open().await;
+            let names = ["workers", "sent"].map(|name| QueueName::try_from(name).unwrap());
+            let depths =
+                [queues.depth(&names[0]).await.unwrap(), queues.depth(&names[1]).await.unwrap()];
+            depths.map(|depth| depth.waiting)
+        };
+        let state = if conflicts { changes(Some("9"), "1") } else { changes(None, "1") };
+        let changed =
+            record_with_queue(&journal, &open().await, "e-1", after, state).await.unwrap();
+        assert_eq!(changed.is_some(), conflicts);
+        assert_eq!(waiting().await, if conflicts { [1, 0] } else { [0, 1] }, "{after:?}");
+        assert_eq!(journal.unsent().await.unwrap(), []);
+        let on_bus = usize::from(after == AfterQueues::Bus);
+        assert_eq!(journal.awaiting_bus().await.unwrap().len(), on_bus);
+        // The id of this run exists, so it is not recorded, and nothing else happens.
+        let before = waiting().await;
+        let none = StateChanges::default();
+        record_with_queue(&journal, &open().await, "e-2", after, none).await.unwrap_err();
+        assert_eq!(waiting().await, [before[0] + 1, before[1]], "{after:?}");
+        assert_eq!(journal.awaiting_bus().await.unwrap().len(), on_bus);
+    }
 }

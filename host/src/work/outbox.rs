@@ -8,15 +8,16 @@
 //!
 //! [`BusPublisher`](super::bus_publisher::BusPublisher) publishes the messages on the bus
 //! separately, so that an unavailable bus does not delay workers. [`Journal::record`] fills the
-//! outbox, and [`Queues::publish`] receives the entries.
+//! outbox, and [`Queues::publish`] receives the entries. The entries for an embedded queue are in the transaction that
+//! records the run, so only messages for the bus wait in the outbox.
 
 use std::sync::Arc;
 
-use loopabull_model::{Entry, EntryId, Message, chain};
-use loopabull_queue::{Backoff, Queues};
+use loopabull_model::{Entry, EntryId, Message, Settlement, Task, chain};
+use loopabull_queue::{Backoff, Delivery, Queues};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{AfterQueues, Journal};
+use crate::journal::{AfterQueues, Journal, QueueChanges, Record};
 use crate::observe::activity::Activity;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics};
@@ -51,6 +52,27 @@ impl Outbox {
         Ok(())
     }
 
+    /// Has the transaction that records a run also send its messages and settle its delivery, if the queue is embedded.
+    pub(crate) fn include(
+        &self,
+        record: &mut Record,
+        delivery: &Delivery,
+        settlement: &Settlement,
+    ) {
+        let Some(settlement) = delivery.in_file(settlement) else { return };
+        let sends = record.sends.iter().filter(|_| record.run.outcome.is_success());
+        let entries = sends.flat_map(|message| self.entries(message)).collect();
+        record.queue = Some(QueueChanges { entries, after: self.after_queues, settlement });
+    }
+
+    /// Counts the messages of a run that were sent in this way.
+    pub(crate) fn included(&self, record: &Record) {
+        if record.run.outcome.is_success() && !record.sends.is_empty() {
+            self.queues.wake();
+            record.sends.iter().for_each(|message| self.count(message));
+        }
+    }
+
     /// Sends the messages that earlier daemons recorded but did not send, with retries. Then waits
     /// until the daemon drains, because a part that returns early stops the daemon.
     pub(crate) async fn run(self: Arc<Self>, health: Arc<Health>, drain: CancellationToken) {
@@ -75,11 +97,18 @@ impl Outbox {
     }
 
     async fn publish(&self, message: &Message) -> Result<(), WorkError> {
-        for task in self.catalog.get().routes.resolve(&message.topic) {
-            let entry = Entry::new(EntryId::derived(message, &task.name), &task, message);
+        for entry in self.entries(message) {
             self.queues.publish(&entry).await?;
         }
         Ok(())
+    }
+
+    /// Returns an entry for each task that subscribes to an emitted message.
+    fn entries(&self, message: &Message) -> Vec<Entry> {
+        let tasks = self.catalog.get().routes.resolve(&message.topic);
+        let entry =
+            |task: &Arc<Task>| Entry::new(EntryId::derived(message, &task.name), task, message);
+        tasks.iter().map(entry).collect()
     }
 
     /// Counts a message and its entries.

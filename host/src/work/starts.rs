@@ -112,14 +112,20 @@ impl Starts {
         Ok(crashed)
     }
 
-    /// Begins an attempt, unless the entry already has its run or must wait.
+    /// Begins an attempt, unless the entry already has its run or must wait. The journal is asked unless `has_runs` says
+    /// that it has no runs of the entry.
     pub(crate) fn begin(
         &self,
         entry: &EntryId,
         task: &TaskName,
         attempt: u32,
+        has_runs: Option<bool>,
     ) -> Result<Begun, StartError> {
-        match self.journal.ended(entry)? {
+        let ended = match has_runs {
+            Some(false) => None,
+            _ => self.journal.ended(entry)?,
+        };
+        match ended {
             Some(Ended { outcome, .. }) if outcome.is_success() => return Ok(Begun::Succeeded),
             Some(Ended { attempt: ended, outcome, output }) if ended >= attempt => {
                 return Ok(Begun::Ended { outcome, attempt: ended, output });

@@ -102,6 +102,7 @@ fn problem(tasks: &BTreeSet<HeldTask>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables;
 
     #[test]
     fn tasks_are_reported_and_remembered() {
@@ -120,7 +121,8 @@ mod tests {
 
         let mut unknown = UnknownTasks::read(state.path(), &queues, &health);
         let queues = vec![loopabull_queue::QueueConfig::new("workers".try_into().unwrap())];
-        let backend = loopabull_queue::Backend::Embedded { file: PathBuf::new() };
+        let (file, schema) = (PathBuf::new(), tables::SCHEMA);
+        let backend = loopabull_queue::Backend::Embedded { file, schema };
         let mut config = Config { backend, queues };
         unknown.add_to(&mut config);
         assert_eq!(config.queues[0].tasks.len(), 2);

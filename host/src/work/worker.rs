@@ -166,14 +166,8 @@ impl Worker {
             ended = &mut process => return ended,
             () = tokio::time::sleep(LONG) => (),
         }
-        // After an error, the next claim gives them back.
-        let give_back = async {
-            if let Err(error) = consumer.give_back().await {
-                tracing::warn!("cannot give messages to other workers: {}", chain(error));
-            }
-        };
-        let (ended, ()) = tokio::join!(process, give_back);
-        ended
+        consumer.give_back();
+        process.await
     }
 
     /// Waits for the next delivery. Returns `None` once the daemon drains or a pause begins.
@@ -184,8 +178,8 @@ impl Worker {
         tokio::select! {
             biased;
             () = self.pauses.wait_until_paused(&targets) => {
-                // `receive` must not be dropped, because it may be writing a claim to disk. So it
-                // is told to stop, and awaited.
+                // `receive` must not be dropped, because it may have received a delivery. So it is told to stop, and
+                // awaited.
                 stop.cancel();
                 receive.await
             }

@@ -121,6 +121,7 @@ fn deliveries(
         runner: Arc::clone(&shared.runner),
         journal: Arc::clone(&shared.journal),
         starts: Arc::clone(&shared.starts),
+        outbox: Arc::clone(outbox),
         task_locks: TaskLocks::default(),
         metrics: Arc::clone(&shared.metrics),
         cancel: shared.shutdown.cancel.clone(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use zmq::SocketType;
 
-const TOPIC: &str = "org.example.prod.greeting.new";
+pub(crate) const TOPIC: &str = "org.example.prod.greeting.new";
 
 /// Publishes each line of a file after a line on standard input, and returns the seconds. Ends with standard input.
 pub(crate) fn publish(endpoint: &str, file: &Path) -> Result<f64> {

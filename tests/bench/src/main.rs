@@ -1,13 +1,15 @@
 //! The raw limits beside which `cargo xtask bench messages` measures the host: what a client of RabbitMQ, SQLite and
-//! wasmtime reach without anything around them.
+//! wasmtime reach without anything around them. Also publishes messages at a rate, and fills a journal.
 //!
-//! Each command does the work for a number of messages and prints how many seconds that took.
+//! The command of a limit does the work for a number of messages and prints how many seconds that took.
 #![expect(clippy::print_stdout, reason = "a program whose output another one reads")]
 
 mod body;
 mod broker;
 mod burst;
 mod component;
+mod fill;
+mod pace;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -51,6 +53,23 @@ enum Limit {
         /// A file with one message in each line
         file: PathBuf,
     },
+    /// Publishes fedmsg messages at a steady rate, and prints a line for each: its id, and when it was sent and when a
+    /// subscriber had it, in milliseconds since 1970
+    Pace {
+        /// The address to bind
+        endpoint: String,
+        /// Messages per second
+        rate: u32,
+        /// The number of messages
+        messages: u32,
+    },
+    /// Fills a journal with copies of one of its runs
+    Fill {
+        /// The file
+        journal: PathBuf,
+        /// The number of copies
+        runs: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -60,6 +79,10 @@ fn main() -> Result<()> {
         Limit::Sqlite { messages, group } => sqlite::cycle(messages, group)?,
         Limit::Component { tasks, messages } => component::call(&tasks, messages)?,
         Limit::Burst { endpoint, file } => burst::publish(&endpoint, &file)?,
+        Limit::Pace { endpoint, rate, messages } => {
+            return pace::publish(&endpoint, rate, messages);
+        }
+        Limit::Fill { journal, runs } => return fill::fill(&journal, runs),
     };
     println!("{seconds}");
     Ok(())

@@ -16,6 +16,10 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Measures how many messages per second loopabull-host, other systems and raw clients process
     Messages(messages::Options),
+    /// Measures how the rate of messages changes with what is there already: a backlog, workers, tasks, runs, hosts
+    Growth(messages::growth::Options),
+    /// Measures the time from the bus to the start of a run
+    Latency(messages::latency::Options),
     /// Measures how many trivial playbooks per second loopabull-host and other systems run
     Playbooks(playbooks::Options),
 }
@@ -28,6 +32,8 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Messages(options) => messages::run(options),
+        Bench::Growth(options) => messages::growth::run(options),
+        Bench::Latency(options) => messages::latency::run(options),
         Bench::Playbooks(options) => playbooks::run(options),
     }
 }

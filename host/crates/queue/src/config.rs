@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loopabull_model::{QueueName, TaskName};
+use loopabull_store::Schema;
 
 /// The settings of the queues.
 #[derive(Clone, Debug)]
@@ -17,9 +18,10 @@ pub struct Config {
 /// The backend that stores the queues.
 #[derive(Clone, Debug)]
 pub enum Backend {
-    /// A SQLite file on this machine.
+    /// A SQLite file on this machine. Its schema contains [`TABLES`](crate::TABLES).
     Embedded {
         file: PathBuf,
+        schema: Schema,
     },
     RabbitMq(RabbitMqConfig),
 }

@@ -6,13 +6,6 @@ use loopabull_model::{Entry, Settlement};
 
 use crate::dead_letter::DeathRecord;
 
-/// Number of unsettled deliveries after which an entry becomes a dead letter.
-///
-/// If a connection is lost, RabbitMQ also counts the deliveries of its prefetched entries, although no worker
-/// has received them. So the limit is much higher than the number of attempts in any retry policy. The host
-/// counts attempts itself.
-pub(crate) const DELIVERY_LIMIT: u32 = 100;
-
 /// An entry that was delivered to a worker for one attempt.
 #[derive(Debug)]
 pub struct DeliveredEntry {
@@ -23,6 +16,8 @@ pub struct DeliveredEntry {
     pub attempt: u32,
     /// Time at which the entry was first published, in milliseconds since 1970.
     pub queued_at_ms: i64,
+    /// Whether the file of the embedded queue has runs of the entry. `None` with RabbitMQ, or if nobody looked.
+    pub has_runs: Option<bool>,
     /// Records of earlier dead-letterings, if the entry was requeued from the dead letters.
     pub(crate) history: Vec<DeathRecord>,
 }

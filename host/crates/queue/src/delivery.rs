@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use loopabull_model::Settlement;
 
 use crate::delivered::DeliveredEntry;
+use crate::embedded::FileSettlement;
 use crate::error::QueueError;
 use crate::rabbitmq::External;
 use crate::{embedded, rabbitmq};
@@ -58,9 +59,23 @@ impl Delivery {
             Claim::RabbitMq(claim) => claim.settle(&self.delivered, settlement).await,
         }
     }
-}
 
-impl Delivery {
+    /// Returns the settlement of a delivery of the embedded queue, for a transaction of the caller on the file of the
+    /// queues. `None` with RabbitMQ: call [`Delivery::settle`].
+    pub fn in_file(&self, settlement: &Settlement) -> Option<FileSettlement> {
+        match &self.claim {
+            Claim::Embedded(claim) => Some(claim.in_file(&self.delivered, settlement)),
+            Claim::RabbitMq(_) => None,
+        }
+    }
+
+    /// Ends the delivery after its [`FileSettlement`] was carried out and committed.
+    pub fn end(&self, settlement: &Settlement) {
+        if let Claim::Embedded(claim) = &self.claim {
+            claim.end(&self.delivered, settlement);
+        }
+    }
+
     /// Acknowledges deliveries of one consumer, and returns the result of each as [`Delivery::settle`] does. With the
     /// embedded backend they share one change.
     pub async fn acknowledge(deliveries: &[&Self]) -> Vec<Result<(), QueueError>> {

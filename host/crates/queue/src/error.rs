@@ -14,6 +14,14 @@ pub enum QueueError {
     Locked { file: PathBuf },
     #[error("cannot lock the file `{file}`")]
     Lock { file: PathBuf, source: std::io::Error },
+    #[error("another process still uses the file `{file}` of an earlier version")]
+    Earlier { file: PathBuf },
+    #[error("the file `{file}` has version {found}, and only version {known} can be taken over")]
+    EarlierVersion { file: PathBuf, found: i32, known: i32 },
+    #[error("cannot take over the file `{file}` of an earlier version")]
+    Unreadable { file: PathBuf, source: rusqlite::Error },
+    #[error("cannot delete the file `{file}` of an earlier version, whose entries were taken over")]
+    Delete { file: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Amqp(#[from] AmqpError),
     #[error("an earlier entry for queue `{queue}` was not stored")]
@@ -27,6 +35,19 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// Returns a hint for the operator.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Earlier { .. } => {
+                Some("end the daemon or the command of that version, then start again")
+            }
+            Self::Store(StoreError::NotUpgraded { .. }) => {
+                Some("start the daemon with this version, or restart it")
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether a retry is useless because the queue will never accept the message.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Amqp(AmqpError::TooLarge { .. }))

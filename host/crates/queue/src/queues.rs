@@ -1,15 +1,17 @@
 //! The interface of the queues and their consumers. Each function calls the backend in use.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use loopabull_model::{Entry, QueueName, TaskName};
-use loopabull_store::StoreError;
+use loopabull_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Backend, Config};
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::delivery::{Claim, Delivery, Received};
 use crate::depth::{Depth, HeldTask, Release};
+use crate::embedded::HasRuns;
 use crate::error::QueueError;
 use crate::rabbitmq::AckTimeout;
 use crate::{embedded, rabbitmq};
@@ -32,8 +34,11 @@ impl Queues {
     /// Opens the queues, and creates missing queues.
     pub async fn open(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
-            Backend::Embedded { file } => {
-                embedded::Embedded::open(file, &config.queues).map(Self::Embedded)
+            Backend::Embedded { file, schema } => {
+                let file = Arc::new(Store::open(file, *schema)?);
+                let queues = embedded::Embedded::new(file, None, &config.queues);
+                queues.take_over_earlier().await?;
+                Ok(Self::Embedded(queues))
             }
             Backend::RabbitMq(settings) => {
                 rabbitmq::RabbitMq::open(settings, &config.queues).await.map(Self::RabbitMq)
@@ -41,11 +46,34 @@ impl Queues {
         }
     }
 
-    /// Opens the queues for a command that inspects them. Does not create queues in RabbitMQ.
+    /// Does the same as [`Queues::open`], but embedded queues are in this open file. `has_runs` looks for runs of an entry
+    /// when it is delivered, for all entries that are claimed together in one transaction.
+    pub async fn open_in(
+        config: &Config,
+        file: Arc<Store>,
+        has_runs: HasRuns,
+    ) -> Result<Self, QueueError> {
+        match &config.backend {
+            Backend::Embedded { .. } => {
+                let queues = embedded::Embedded::new(file, Some(has_runs), &config.queues);
+                queues.take_over_earlier().await?;
+                Ok(Self::Embedded(queues))
+            }
+            Backend::RabbitMq(_) => Self::open(config).await,
+        }
+    }
+
+    /// Opens the queues for a command, which may run beside a daemon: does not upgrade the file of embedded queues, and does
+    /// not create queues in RabbitMQ.
+    ///
+    /// # Errors
+    ///
+    /// If another version of this program wrote the file, or if the broker cannot be reached.
     pub async fn inspect(config: &Config) -> Result<Self, QueueError> {
         match &config.backend {
-            Backend::Embedded { file } => {
-                embedded::Embedded::open(file, &config.queues).map(Self::Embedded)
+            Backend::Embedded { file, schema } => {
+                let file = Arc::new(Store::open_current(file, *schema)?);
+                Ok(Self::Embedded(embedded::Embedded::new(file, None, &config.queues)))
             }
             Backend::RabbitMq(settings) => {
                 rabbitmq::RabbitMq::connect(settings, &config.queues).await.map(Self::RabbitMq)
@@ -78,10 +106,16 @@ impl Queues {
         }
     }
 
+    /// Wakes the idle workers of this process, after entries were inserted into the file of embedded queues.
+    pub fn wake(&self) {
+        if let Self::Embedded(queues) = self {
+            queues.wake();
+        }
+    }
+
     /// Returns a new consumer of a queue.
     ///
-    /// With the embedded backend, the first call makes this process the only consumer of the file. It also
-    /// requeues the entries that an earlier process received and did not settle.
+    /// With the embedded backend, the first call makes this process the only consumer of the file.
     pub async fn consume(&self, queue: &QueueName) -> Result<Consumer, QueueError> {
         match self {
             Self::Embedded(queues) => queues.consume(queue).await.map(Consumer::Embedded),
@@ -138,14 +172,6 @@ impl Queues {
         }
     }
 
-    /// Gives the space of settled entries back to the file system, if it is most of the file. A broker does that by itself.
-    pub async fn shrink(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(queues) => queues.shrink().await,
-            Self::RabbitMq(_) => Ok(()),
-        }
-    }
-
     /// Returns the current problem of the queues, if there is one.
     pub fn problem(&self) -> Option<String> {
         match self {
@@ -173,10 +199,7 @@ impl Queues {
 
 impl Consumer {
     /// Waits for the next delivery. Returns `None` after `stop` is cancelled. While waiting, restores a lost
-    /// connection or a deleted queue.
-    ///
-    /// To stop waiting, cancel `stop`; do not drop the future. If the future is dropped while the embedded
-    /// backend writes a claim, the claimed entry is redelivered only after the process has restarted.
+    /// connection or a deleted queue. To stop waiting, cancel `stop`; do not drop the future.
     pub async fn receive(
         &mut self,
         stop: &CancellationToken,
@@ -201,10 +224,10 @@ impl Consumer {
 
     /// Lets other consumers have the entries that this one has claimed in advance. RabbitMQ's prefetched entries stay: it
     /// cannot take them back without ending the consumer.
-    pub async fn give_back(&mut self) -> Result<(), QueueError> {
+    pub fn give_back(&mut self) {
         match self {
-            Self::Embedded(consumer) => consumer.give_back().await,
-            Self::RabbitMq(_) => Ok(()),
+            Self::Embedded(consumer) => consumer.give_back(),
+            Self::RabbitMq(_) => (),
         }
     }
 
@@ -212,7 +235,10 @@ impl Consumer {
     /// entry after each acknowledgement.
     pub async fn stop(&mut self) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(consumer) => consumer.give_back().await,
+            Self::Embedded(consumer) => {
+                consumer.give_back();
+                Ok(())
+            }
             Self::RabbitMq(consumer) => consumer.stop().await,
         }
     }
@@ -221,7 +247,7 @@ impl Consumer {
     /// `close`, its prefetched entries may be redelivered after later entries.
     pub async fn close(self) -> Result<(), QueueError> {
         match self {
-            Self::Embedded(mut consumer) => consumer.give_back().await,
+            Self::Embedded(_) => Ok(()),
             Self::RabbitMq(consumer) => consumer.close().await,
         }
     }

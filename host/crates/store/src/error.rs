@@ -16,6 +16,10 @@ pub enum StoreError {
         "the file `{path}` is too old to be upgraded (it has version {found}, this program upgrades from version {oldest})"
     )]
     TooOld { path: PathBuf, found: i32, oldest: i32 },
+    #[error(
+        "the file `{path}` has version {found}; a daemon of this version upgrades it to version {known} when it starts"
+    )]
+    NotUpgraded { path: PathBuf, found: i32, known: i32 },
     #[error("cannot upgrade the file `{path}` to version {to}")]
     Upgrade { path: PathBuf, to: i32, source: rusqlite::Error },
     #[error("cannot start the writer thread of the file `{path}`")]

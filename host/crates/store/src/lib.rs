@@ -71,6 +71,18 @@ impl Store {
         Self::start(path, connection)
     }
 
+    /// Opens a file that a daemon may use now, so it is not upgraded.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened, or if another version of this program wrote it.
+    pub fn open_current(path: &Path, schema: Schema) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Open { path: path.to_owned(), source };
+        let connection = connect(path).map_err(cannot)?;
+        schema::check_current(&connection, path, schema)?;
+        Self::start(path, connection)
+    }
+
     /// Opens a file to read it. Does not upgrade it, since a daemon of the version that wrote it may still run.
     ///
     /// # Errors
@@ -194,6 +206,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         let result = self.readers.query(&self.path, query);
         result.map_err(|source| StoreError::Read { path: self.path.clone(), source })
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn gone(&self) -> StoreError {

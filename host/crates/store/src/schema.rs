@@ -42,6 +42,23 @@ pub(crate) fn check(
     }
 }
 
+/// Fails if a file needs an upgrade, or if this program cannot read it.
+pub(crate) fn check_current(
+    connection: &Connection,
+    path: &Path,
+    schema: Schema,
+) -> Result<(), StoreError> {
+    check(connection, path, schema)?;
+    let found =
+        version(connection).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    // Another process may be creating the tables.
+    let (found, known) = (found.unwrap_or_default(), schema.version());
+    match found < known {
+        true => Err(StoreError::NotUpgraded { path: path.to_owned(), found, known }),
+        false => Ok(()),
+    }
+}
+
 /// Carries out the steps that a file lacks, each in a transaction.
 pub(crate) fn upgrade(
     connection: &Connection,
@@ -126,6 +143,16 @@ mod tests {
         assert_eq!(sum(&new), ((0, None), Some(3)));
         let error = Store::open(&path, SCHEMA).unwrap_err().to_string();
         assert!(error.contains("a newer version of this program wrote the file"), "{error}");
+        drop(Store::open_current(&path, all).unwrap());
+        let longer = Schema { oldest: 1, steps: &[FIRST, FIRST, FIRST, FIRST] };
+        let error = Store::open_current(&path, longer).unwrap_err().to_string();
+        assert!(
+            error.contains("has version 3; a daemon of this version upgrades it to version 4"),
+            "{error}"
+        );
+        let error =
+            Store::open_current(&folder.path().join("none.db"), all).unwrap_err().to_string();
+        assert!(error.contains("has version 0;"), "{error}");
         let error = Store::open(&path, Schema { oldest: 4, ..SCHEMA }).unwrap_err().to_string();
         assert!(error.contains("is too old to be upgraded (it has version 3,"), "{error}");
     }

@@ -6,6 +6,7 @@ use loopabull_queue::{AmqpError, Backend, Config};
 use tempfile::TempDir;
 
 use super::*;
+use crate::tables;
 
 pub(in crate::ingest) const TOPIC: &str = "org.example.hello";
 
@@ -23,7 +24,7 @@ pub(in crate::ingest) async fn publisher_with(
     metrics: &Arc<Metrics>,
 ) -> Publisher {
     let path = |name: &str| folder.path().join(name);
-    let backend = Backend::Embedded { file: path("queue.db") };
+    let backend = Backend::Embedded { file: path("journal.db"), schema: tables::SCHEMA };
     let queues = Queues::open(&Config { backend, queues: Vec::new() }).await.unwrap();
     Publisher::new(
         Arc::new(queues),
@@ -51,11 +52,11 @@ pub(in crate::ingest) fn message(id: &str) -> Message {
 
 /// Makes every publish fail, until [`repair_queue`] is called.
 pub(in crate::ingest) fn break_queue(folder: &TempDir) {
-    change(folder, "queue.db", "ALTER TABLE entries RENAME TO away");
+    change(folder, "journal.db", "ALTER TABLE entries RENAME TO away");
 }
 
 fn repair_queue(folder: &TempDir) {
-    change(folder, "queue.db", "ALTER TABLE away RENAME TO entries");
+    change(folder, "journal.db", "ALTER TABLE away RENAME TO entries");
 }
 
 fn change(folder: &TempDir, file: &str, sql: &str) {

@@ -31,7 +31,7 @@ impl Daemon {
 
     fn begin(&mut self, entry: &str, attempt: u32) -> Answer {
         let task = "t".try_into().unwrap();
-        match self.starts.begin(&EntryId::new(entry), &task, attempt).unwrap() {
+        match self.starts.begin(&EntryId::new(entry), &task, attempt, None).unwrap() {
             Begun::Run { crashes, in_progress } => {
                 self.in_progress.push(in_progress);
                 Answer::Run(crashes)
@@ -61,7 +61,8 @@ impl Daemon {
         let run: Run = serde_json::from_value(json).unwrap();
         let ends_count = self.starts.ends_count(&run);
         let state = StateChanges::default();
-        let record = Record { run: run.clone(), message, sends: Vec::new(), state, ends_count };
+        let (sends, queue) = (Vec::new(), None);
+        let record = Record { run: run.clone(), message, sends, state, ends_count, queue };
         self.starts.journal.record(Arc::new(vec![record])).await.unwrap();
         self.starts.end_count(&run);
     }

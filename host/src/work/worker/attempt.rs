@@ -20,6 +20,7 @@ use crate::journal::{Journal, Record};
 use crate::observe::health::Need;
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
+use crate::work::outbox::Outbox;
 use crate::work::runner::{Call, Runner};
 use crate::work::starts::Starts;
 use crate::work::task_locks::TaskLocks;
@@ -30,6 +31,7 @@ pub(crate) struct Attempts {
     pub runner: Arc<Runner>,
     pub journal: Arc<Journal>,
     pub starts: Arc<Starts>,
+    pub outbox: Arc<Outbox>,
     pub task_locks: TaskLocks,
     pub metrics: Arc<Metrics>,
     /// Token that cancels the runs in progress.
@@ -50,14 +52,21 @@ pub(super) struct Planned<'a> {
 /// The run of an attempt.
 pub(super) enum Ran {
     Unrecorded(Box<Record>),
-    Recorded(Box<Run>),
+    Recorded(Box<RecordedRun>),
+}
+
+/// A run in the journal.
+pub(super) struct RecordedRun {
+    pub run: Run,
+    /// Whether the same transaction has sent its messages and settled the delivery.
+    pub is_settled: bool,
 }
 
 impl Ran {
     pub(super) fn run(&self) -> &Run {
         match self {
             Self::Unrecorded(record) => &record.run,
-            Self::Recorded(run) => run,
+            Self::Recorded(recorded) => &recorded.run,
         }
     }
 }
@@ -75,15 +84,15 @@ impl Attempts {
             return Ok(Ran::Unrecorded(Box::new(self.run_once(retries.worker, planned).await)));
         }
         let task = &planned.delivery.entry.task;
-        let run = {
+        let recorded = {
             let _lock = self.task_locks.shared(task).await;
             self.run_and_record(retries, planned).await?
         };
-        if !matches!(run.outcome, Outcome::Conflict { .. }) {
-            return Ok(Ran::Recorded(Box::new(run)));
+        if !matches!(recorded.run.outcome, Outcome::Conflict { .. }) {
+            return Ok(Ran::Recorded(Box::new(recorded)));
         }
         let _lock = self.task_locks.exclusive(task).await;
-        self.report(&run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
+        self.report(&recorded.run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
         Ok(Ran::Recorded(Box::new(self.run_and_record(retries, planned).await?)))
     }
 
@@ -93,7 +102,7 @@ impl Attempts {
         retries: &Retries,
         records: Vec<Record>,
         journal_works: Option<&Mutex<()>>,
-    ) -> Result<Vec<Run>, StoreError> {
+    ) -> Result<Vec<RecordedRun>, StoreError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -106,6 +115,10 @@ impl Attempts {
         };
         let records = Arc::unwrap_or_clone(records).into_iter().zip(changed);
         let runs = records.map(|(record, changed)| {
+            let is_settled = record.queue.is_some() && changed.is_none();
+            if is_settled {
+                self.outbox.included(&record);
+            }
             let mut run = record.run;
             if let Some(outcome) = changed {
                 run.outcome = outcome;
@@ -114,7 +127,7 @@ impl Attempts {
             if record.ends_count {
                 self.starts.end_count(&run);
             }
-            run
+            RecordedRun { run, is_settled }
         });
         Ok(runs.collect())
     }
@@ -130,10 +143,13 @@ impl Attempts {
         &self,
         retries: &Retries,
         planned: &Planned<'_>,
-    ) -> Result<Run, StoreError> {
-        let record = self.run_once(retries.worker, planned).await;
+    ) -> Result<RecordedRun, StoreError> {
+        let mut record = self.run_once(retries.worker, planned).await;
         if matches!(record.run.outcome, Outcome::Shortage { .. }) {
-            return Ok(record.run);
+            return Ok(RecordedRun { run: record.run, is_settled: false });
+        }
+        if record.run.outcome.is_success() {
+            self.outbox.include(&mut record, planned.delivery, &Settlement::Ack);
         }
         let mut runs = self.record(retries, vec![record], None).await?;
         Ok(runs.pop().expect("each record has its run"))
@@ -175,7 +191,8 @@ impl Attempts {
             playbook: attempt.playbook,
         };
         let ends_count = self.starts.ends_count(&run);
-        Record { run, message: message.clone(), sends, state: attempt.effects.state, ends_count }
+        let (message, state) = (message.clone(), attempt.effects.state);
+        Record { run, message, sends, state, ends_count, queue: None }
     }
 
     /// Runs the task. If the retry policy refuses the attempt, returns the outcome `Refused`

@@ -143,7 +143,8 @@ impl Deliveries {
         if let Some(settlement) = self.admission.refuse(&catalog, entry) {
             return settle(settlement);
         }
-        let begin = || ready(self.starts.begin(&entry.id, &entry.task, delivery.attempt));
+        let has_runs = delivery.has_runs;
+        let begin = || ready(self.starts.begin(&entry.id, &entry.task, delivery.attempt, has_runs));
         let task = catalog.routes.task(&entry.task);
         let policy = task.map_or_else(RetryPolicy::default, |task| task.manifest.retry.clone());
         let rest = match retries.run(Need::Begin, begin).await? {

@@ -1,10 +1,10 @@
-//! The endings of attempts: records the runs, decides the settlements, sends the emitted messages, and settles the
+//! The endings of attempts: decides the settlements, records the runs, sends the emitted messages, and settles the
 //! deliveries.
 //!
 //! That happens behind the worker, which runs its next delivery meanwhile, in two stages: runs are recorded, and behind
 //! that the rest is done. So a queue or a bus that accepts nothing delays no record. Each stage takes all endings that
-//! wait in one step, so that they share a commit. Runs are recorded in their order. Acknowledgements may go before other
-//! settlements, which keep their order.
+//! wait in one step, so that they share a commit. Runs are recorded in their order. With the embedded queue, the first stage
+//! also sends and settles, in the same transaction. Otherwise acknowledgements may go before other settlements.
 
 use std::sync::Arc;
 
@@ -142,8 +142,8 @@ impl Endings {
                     "worker {worker} could not record its last runs: {error}"
                 );
             }
-            for ending in endings.drain(..) {
-                drop(recorded.send(self.conclude(ending)));
+            for unsettled in endings.drain(..).filter_map(|ending| self.conclude(ending)) {
+                drop(recorded.send(unsettled));
             }
         }
     }
@@ -156,9 +156,13 @@ impl Endings {
         endings: &mut [Ending<'_>],
     ) -> Result<(), StoreError> {
         let (mut unrecorded, mut records) = (Vec::new(), Vec::new());
-        for (number, Ending { rest, .. }) in endings.iter_mut().enumerate() {
+        for (number, Ending { delivery, rest, .. }) in endings.iter_mut().enumerate() {
             match rest.ran.take() {
-                Some(Ran::Unrecorded(record)) => {
+                Some(Ran::Unrecorded(mut record)) => {
+                    let settlement = rest.settlement.clone();
+                    let settlement = settlement
+                        .unwrap_or_else(|| settlement_of(rest.task.as_deref(), &record.run));
+                    self.outbox.include(&mut record, delivery, &settlement);
                     unrecorded.push(number);
                     records.push(*record);
                 }
@@ -166,14 +170,14 @@ impl Endings {
             }
         }
         let runs = self.attempts.record(retries, records, Some(journal_works)).await?;
-        for (number, run) in unrecorded.into_iter().zip(runs) {
-            endings[number].rest.ran = Some(Ran::Recorded(Box::new(run)));
+        for (number, recorded) in unrecorded.into_iter().zip(runs) {
+            endings[number].rest.ran = Some(Ran::Recorded(Box::new(recorded)));
         }
         Ok(())
     }
 
-    /// Ends the attempt of a recorded run, and decides the settlement of the delivery.
-    fn conclude<'a>(&self, ending: Ending<'a>) -> Recorded<'a> {
+    /// Ends the attempt of a recorded run. Returns the delivery with its settlement, unless it is settled.
+    fn conclude<'a>(&self, ending: Ending<'a>) -> Option<Recorded<'a>> {
         let Ending { delivery, rest, in_flight } = ending;
         if let Some(attempt) = rest.attempt {
             attempt.end();
@@ -191,7 +195,13 @@ impl Endings {
             self.activity.count_run(run);
             sends |= !run.emitted.is_empty();
         }
-        Recorded { delivery, settlement, sends, _in_flight: in_flight }
+        if matches!(rest.ran, Some(Ran::Recorded(recorded)) if recorded.is_settled) {
+            // Another worker may receive the entry at once.
+            drop(rest._entry);
+            delivery.end(&settlement);
+            return None;
+        }
+        Some(Recorded { delivery, settlement, sends, _in_flight: in_flight })
     }
 
     async fn settle_all(&self, retries: &Retries, mut waiting: UnboundedReceiver<Recorded<'_>>) {

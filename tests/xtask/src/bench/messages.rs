@@ -6,23 +6,20 @@
 
 mod burst;
 mod case;
+pub(super) mod growth;
 mod host;
+pub(super) mod latency;
 mod options;
 mod peers;
 mod raw;
 mod report;
 mod setup;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::bench::cpu::Cpu;
 use crate::command::say;
 use crate::install::{self, Need};
-use crate::interrupt::Interrupt;
-use crate::programs::{self, Profile};
 use case::Case;
 pub(crate) use options::Options;
 use report::Report;
@@ -62,16 +59,11 @@ fn prepare(options: &Options, cases: &[Case]) -> Result<Setup> {
     if has_peers {
         needs.push(Need::Python);
     }
-    install::prepare(&needs)?;
-    let profile = if options.debug { Profile::Debug } else { Profile::Release };
-    Ok(Setup {
-        messages: options.messages,
-        binaries: programs::ours(options.bin_dir.as_deref(), profile)?,
-        raw: programs::raw_limits(options.raw_limits.as_deref(), profile)?,
-        python: if has_peers { install::peers_python()? } else { PathBuf::new() },
-        interrupt: Interrupt::listen()?,
-        cpu: Cpu::new()?,
-    })
+    let mut setup = Setup::prepare(&options.programs, &needs, options.messages)?;
+    if has_peers {
+        setup.python = install::peers_python()?;
+    }
+    Ok(setup)
 }
 
 fn measure(setup: &Setup, case: Case) -> Result<Sample> {

@@ -1,28 +1,23 @@
-//! The table of the embedded queues: its schema, and the SQL statements that read and change its rows.
+//! The table of the embedded queues, and the SQL statements that read and change its rows.
 //!
 //! The crate `loopabull-store` runs these functions. It runs functions that change rows in a transaction.
 
-use std::collections::VecDeque;
-
 use loopabull_model::{Entry, EntryId, Reason, Settlement, TaskName};
-use loopabull_store::Schema;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::clock::{now_ms, steady_ms};
 use crate::dead_letter::{self, DeadLetter, DeathRecord, Verdict};
-use crate::delivered::{DELIVERY_LIMIT, DeliveredEntry};
+use crate::delivered::DeliveredEntry;
 
-pub(super) const SCHEMA: Schema = Schema { oldest: 3, steps: &[TABLES] };
-
-const TABLES: &str = "
+/// The table of the embedded queues: a step of the schema of the file that contains them. As each step, it never changes.
+pub const TABLES: &str = "
     CREATE TABLE entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         queue TEXT NOT NULL,
         entry TEXT NOT NULL UNIQUE,
         task TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'held', 'dead')),
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'held', 'dead')),
         attempts INTEGER NOT NULL DEFAULT 0,  -- settled attempts
-        claims INTEGER NOT NULL DEFAULT 0,    -- unsettled claims since the last settled attempt
         queued_ms INTEGER NOT NULL,
         due_ms INTEGER NOT NULL,              -- a retry waits until then; defines the order
         delayed_ms INTEGER NOT NULL DEFAULT 0, -- when the wait of a retry began
@@ -37,40 +32,51 @@ const TABLES: &str = "
     CREATE INDEX retries ON entries (queue, due_ms, id)
         WHERE state = 'waiting' AND due_ms <> queued_ms;
     CREATE INDEX held ON entries (queue, task, due_ms, id) WHERE state = 'held';
-    CREATE INDEX by_state ON entries (queue, state, queued_ms);";
+    CREATE INDEX dead ON entries (queue, id) WHERE state = 'dead';";
 
-/// Selects the retry that has been due for the longest time. The query names its index. Without the name, SQLite
-/// would use the index `by_state` and sort all waiting entries for each claim. Without the `+`, SQLite would plan each
-/// query of this kind anew for each value (seen in 3.54): the value might matter for the order.
-const NEXT_RETRY: &str = "
+/// Selects the retries that are due, first the one that has been due for the longest time. Without the `+`, SQLite would
+/// plan each query of this kind anew for each value (seen in 3.54): the value might matter for the order.
+const NEXT_RETRIES: &str = "
     SELECT id FROM entries INDEXED BY retries
     WHERE queue = +?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2
-    ORDER BY due_ms, id LIMIT 1";
-/// Selects the first entry that has no delay. The query does not compare its time with the clock, so that the
-/// entry is delivered even if the clock was set back.
+    ORDER BY due_ms, id";
+/// Selects the entries that have no delay. The query does not compare their time with the clock, so that they are
+/// delivered even if the clock was set back.
 const NEXT_NEW: &str = "
     SELECT id FROM entries INDEXED BY new
-    WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id LIMIT 1";
+    WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms, id";
 /// Selects the time of the last entry that has no delay.
 const LAST_NEW: &str = "
     SELECT due_ms FROM entries INDEXED BY new
     WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms ORDER BY due_ms DESC, id DESC LIMIT 1";
-const CLAIM: &str = "
-    UPDATE entries SET state = 'claimed', claims = claims + 1 WHERE id = ?1
-    RETURNING id, queue, entry, task, message, attempts, claims, queued_ms, history,
-        due_ms <> queued_ms AS is_retry";
 
-/// An entry that was claimed.
-#[derive(Debug)]
-pub(super) struct Claimed {
+/// Returns whether the tables of the caller have a run of an entry.
+pub type HasRuns = fn(&Connection, &EntryId) -> rusqlite::Result<bool>;
+
+/// An entry that comes next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Next {
     pub(super) row: i64,
-    pub(super) delivered: DeliveredEntry,
-    /// Whether the entry had waited for this attempt.
+    /// Whether the entry has waited for another attempt.
     pub(super) is_retry: bool,
 }
 
-/// Inserts an entry, unless an entry with the same id exists.
-pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
+/// An entry that was loaded.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    Entry(Box<DeliveredEntry>),
+    /// The row cannot be read.
+    Unreadable {
+        attempts: u32,
+        reason: String,
+    },
+    /// The row does not exist any more.
+    Gone,
+}
+
+/// Publishes an entry to its embedded queue in the transaction of the connection, unless an entry with the same id exists.
+/// Call [`Queues::wake`](crate::Queues::wake) after the commit.
+pub fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
     let message = serde_json::to_string(&entry.message).expect("a message is always valid JSON");
     let sql =
         "INSERT OR IGNORE INTO entries (queue, entry, task, message, state, queued_ms, due_ms)
@@ -88,100 +94,77 @@ fn end_of(connection: &Connection, queue: &str) -> rusqlite::Result<i64> {
     Ok(now_ms().max(last.unwrap_or(0)))
 }
 
-/// Size of the messages from which no further entry is claimed in the same change, in bytes of their bodies.
-const MAX_CLAIMED_BYTES: usize = 1 << 20;
+/// Size of the messages from which no further entry is loaded with others, in bytes of their bodies.
+const MAX_LOADED_BYTES: usize = 1 << 20;
 
-/// Claims the next entries of a queue, up to `count`: a due retry and another entry by turns, which a retry begins unless
-/// `is_new_first`.
-pub(super) fn claim(
+/// Returns the next entries of a queue that are free, up to `count`: a due retry and another entry by turns, which a
+/// retry begins unless `is_new_first`.
+pub(super) fn next(
     connection: &Connection,
     queue: &str,
     mut is_new_first: bool,
     count: usize,
-) -> rusqlite::Result<VecDeque<Claimed>> {
-    let (mut claimed, mut bytes) = (VecDeque::new(), 0);
-    while claimed.len() < count
-        && bytes < MAX_CLAIMED_BYTES
-        && let Some(next) = claim_next(connection, queue, is_new_first)?
-    {
-        is_new_first = next.is_retry;
-        bytes += next.delivered.entry.message.body.as_str().len();
-        claimed.push_back(next);
-    }
-    Ok(claimed)
-}
-
-/// Claims the next entry of a queue: a due retry before other entries, or after them if `is_new_first`. An entry
-/// that cannot be read or that exceeds the delivery limit becomes a dead letter, and the following entry is
-/// claimed.
-///
-/// Usually the host counts the runs that a crash interrupted, and dead-letters an entry that has
-/// too many of them. The delivery limit is for the case that the host cannot count them. RabbitMQ has the
-/// same limit.
-fn claim_next(
-    connection: &Connection,
-    queue: &str,
-    is_new_first: bool,
-) -> rusqlite::Result<Option<Claimed>> {
-    loop {
-        let Some(row) = next(connection, queue, is_new_first)? else { return Ok(None) };
-        let mut statement = connection.prepare_cached(CLAIM)?;
-        let (claims, attempts, is_retry, delivered): (u32, _, _, _) =
-            statement.query_row([row], |row| {
-                let numbers = (row.get("claims")?, row.get("attempts")?, row.get("is_retry")?);
-                Ok((numbers.0, numbers.1, numbers.2, delivered_entry(row)))
-            })?;
-        let reason = match delivered {
-            Ok(delivered) if claims <= DELIVERY_LIMIT => {
-                return Ok(Some(Claimed { row, delivered, is_retry }));
-            }
-            Ok(_) => format!("delivered {DELIVERY_LIMIT} times and never settled"),
-            Err(reason) => reason,
+    is_free: impl Fn(i64) -> bool,
+) -> rusqlite::Result<Vec<Next>> {
+    let row = |row: &Row<'_>| row.get(0);
+    let is_free = |row: &rusqlite::Result<i64>| row.as_ref().map_or(true, |row| is_free(*row));
+    let (mut retries, mut new) =
+        (connection.prepare_cached(NEXT_RETRIES)?, connection.prepare_cached(NEXT_NEW)?);
+    let mut retries = retries.query_map(params![queue, steady_ms()], row)?.filter(is_free);
+    let mut new = new.query_map([queue], row)?.filter(is_free);
+    let mut found = Vec::new();
+    while found.len() < count {
+        let next = match is_new_first {
+            true => new.next().map(|row| (row, false)).or_else(|| Some((retries.next()?, true))),
+            false => retries.next().map(|row| (row, true)).or_else(|| Some((new.next()?, false))),
         };
-        settle(connection, row, attempts, &Settlement::dead_letter(reason))?;
+        let Some((row, is_retry)) = next else { break };
+        found.push(Next { row: row?, is_retry });
+        is_new_first = is_retry;
     }
+    Ok(found)
 }
 
-/// Ends claims whose entries were not delivered.
-pub(super) fn give_back(connection: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
+/// Loads entries, until their messages are large. All queries see the same state of the file.
+pub(super) fn load(
+    connection: &Connection,
+    found: &[Next],
+    has_runs: Option<HasRuns>,
+) -> rusqlite::Result<Vec<Loaded>> {
+    let transaction = connection.unchecked_transaction()?;
     let mut statement = connection.prepare_cached(
-        "UPDATE entries SET state = 'waiting', claims = claims - 1 WHERE id = ?1 AND state = 'claimed'",
+        "SELECT queue, entry, task, message, attempts, queued_ms, history FROM entries WHERE id = ?1",
     )?;
-    rows.iter().try_for_each(|row| statement.execute([row]).map(drop))
-}
-
-fn next(connection: &Connection, queue: &str, is_new_first: bool) -> rusqlite::Result<Option<i64>> {
-    let retry = || {
-        let mut statement = connection.prepare_cached(NEXT_RETRY)?;
-        statement.query_row(params![queue, steady_ms()], |row| row.get(0)).optional()
-    };
-    let new = || {
-        let mut statement = connection.prepare_cached(NEXT_NEW)?;
-        statement.query_row([queue], |row| row.get(0)).optional()
-    };
-    let first = if is_new_first { new()? } else { retry()? };
-    match first {
-        Some(id) => Ok(Some(id)),
-        None if is_new_first => retry(),
-        None => new(),
+    let (mut loaded, mut bytes) = (Vec::with_capacity(found.len()), 0);
+    for Next { row, .. } in found {
+        let read = |row: &Row<'_>| {
+            let attempts = row.get("attempts")?;
+            Ok(match delivered_entry(row) {
+                Ok(delivered) => Loaded::Entry(Box::new(delivered)),
+                Err(reason) => Loaded::Unreadable { attempts, reason },
+            })
+        };
+        let mut entry = statement.query_row([row], read).optional()?.unwrap_or(Loaded::Gone);
+        if let Loaded::Entry(delivered) = &mut entry {
+            let id = &delivered.entry.id;
+            delivered.has_runs = has_runs.map(|has_runs| has_runs(&transaction, id)).transpose()?;
+            bytes += delivered.entry.message.body.as_str().len();
+        }
+        loaded.push(entry);
+        if bytes >= MAX_LOADED_BYTES {
+            break;
+        }
     }
+    Ok(loaded)
 }
 
-/// Returns whether an entry of a queue can be claimed.
-pub(super) fn is_waiting(connection: &Connection, queue: &str) -> rusqlite::Result<bool> {
-    next(connection, queue, true).map(|row| row.is_some())
-}
-
-/// Requeues the entries that an ended process had claimed. If the clock was set back since a delay began, the
-/// delay begins again.
-pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("UPDATE entries SET state = 'waiting' WHERE state = 'claimed'", [])?;
+/// Begins the delays again that began before the clock was set back.
+pub(super) fn begin_delays_again(connection: &Connection) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE entries SET due_ms = ?1 + (due_ms - delayed_ms), delayed_ms = ?1
          WHERE due_ms <> queued_ms AND delayed_ms > ?1",
         [steady_ms()],
-    )?;
-    Ok(())
+    )
 }
 
 /// Ends the delays of all retries of a queue. Returns their number. The time of the daemon that waits may differ from
@@ -220,8 +203,7 @@ pub(super) fn release(
     )
 }
 
-/// Settles a claim. `attempts` is the entry's new count of attempts. Returns the number of changed rows: 1,
-/// or 0 if the row is not claimed any more.
+/// Settles a claimed entry. `attempts` is its new count of attempts. Returns the number of changed rows.
 pub(super) fn settle(
     connection: &Connection,
     id: i64,
@@ -229,15 +211,13 @@ pub(super) fn settle(
     settlement: &Settlement,
 ) -> rusqlite::Result<usize> {
     let execute = |set: &str, parameters: &[&dyn ToSql]| {
-        let sql = format!(
-            "UPDATE entries SET {set}, attempts = ?2, claims = 0
-             WHERE id = ?1 AND state = 'claimed'"
-        );
+        let sql =
+            format!("UPDATE entries SET {set}, attempts = ?2 WHERE id = ?1 AND state = 'waiting'");
         connection.prepare_cached(&sql)?.execute(parameters)
     };
     match settlement {
         Settlement::Ack => connection
-            .prepare_cached("DELETE FROM entries WHERE id = ?1 AND state = 'claimed'")?
+            .prepare_cached("DELETE FROM entries WHERE id = ?1 AND state = 'waiting'")?
             .execute([id]),
         Settlement::DeadLetter { reason, output } => execute(
             "state = 'dead', reason = ?3, output = ?4, died_ms = ?5",
@@ -268,7 +248,7 @@ pub(super) fn dead_letters(
 ) -> rusqlite::Result<Vec<(i64, DeadLetter)>> {
     connection
         .prepare(
-            "SELECT * FROM entries WHERE queue = ?1 AND state = 'dead' AND id > ?2
+            "SELECT * FROM entries INDEXED BY dead WHERE queue = ?1 AND state = 'dead' AND id > ?2
              ORDER BY id LIMIT 200",
         )?
         .query_map(params![queue, after], |row| Ok((row.get("id")?, dead_letter(row)?)))?
@@ -296,7 +276,7 @@ pub(super) fn carry_out(
                 serde_json::to_string(&history).expect("death records are always valid JSON");
             let sql = format!(
                 "UPDATE entries
-                 SET state = 'waiting', entry = ?3, attempts = 0, claims = 0, queued_ms = ?4,
+                 SET state = 'waiting', entry = ?3, attempts = 0, queued_ms = ?4,
                      due_ms = ?4, delayed_ms = 0, reason = '', output = '', died_ms = 0, history = ?5 {dead}"
             );
             let requeued = letter.id.requeued();
@@ -324,6 +304,7 @@ fn delivered_entry(row: &Row<'_>) -> Result<DeliveredEntry, String> {
         attempt: text::<u32>(row, "attempts")?.saturating_add(1),
         queued_at_ms: text(row, "queued_ms")?,
         history: serde_json::from_str(&history).map_err(undecodable)?,
+        has_runs: None,
     })
 }
 
@@ -367,7 +348,7 @@ mod tests {
         connection.execute(insert, params!["a", later, 120_000]).unwrap();
         connection.execute(insert, params!["b", later, 0]).unwrap();
         connection.execute(insert, params!["c", steady_ms() - 1000, 120_000]).unwrap();
-        take_over(&connection).unwrap();
+        begin_delays_again(&connection).unwrap();
         let wait = |entry: &str| {
             let select = "SELECT due_ms - ?2 FROM entries WHERE entry = ?1";
             connection.query_row(select, params![entry, steady_ms()], |row| row.get::<_, i64>(0))
@@ -375,10 +356,11 @@ mod tests {
         assert!((100_000..=120_000).contains(&wait("a").unwrap()));
         // A new entry waits for nothing, whatever its time is.
         assert!(wait("b").unwrap() > 120_000);
-        assert_eq!(next(&connection, "q", false).unwrap(), Some(2));
+        let next = || next(&connection, "q", false, 1, |_| true).unwrap()[0].row;
+        assert_eq!(next(), 2);
         assert!((100_000..=119_000).contains(&wait("c").unwrap()));
         assert_eq!(end_delays(&connection, "q").unwrap(), 2);
-        assert_eq!(next(&connection, "q", false).unwrap(), Some(1));
+        assert_eq!(next(), 1);
     }
 
     #[test]
@@ -397,7 +379,7 @@ mod tests {
             assert!(plan.contains(expected), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         };
-        for sql in [NEXT_RETRY, NEXT_NEW, LAST_NEW] {
+        for sql in [NEXT_RETRIES, NEXT_NEW, LAST_NEW] {
             for queue in ["a", "b"] {
                 let mut statement = connection.prepare_cached(sql).unwrap();
                 let parameters = [queue, "1"];
@@ -408,7 +390,7 @@ mod tests {
             assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
         }
         // The query must search only a range of the index. Otherwise it would scan delayed entries too.
-        check(NEXT_RETRY, &["", ""], "INDEX retries (queue=? AND due_ms<?)");
+        check(NEXT_RETRIES, &["", ""], "INDEX retries (queue=? AND due_ms<?)");
         check(NEXT_NEW, &[""], "INDEX new (queue=?)");
     }
 }

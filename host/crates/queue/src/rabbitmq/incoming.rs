@@ -33,6 +33,7 @@ pub(super) fn read(queue: &QueueName, raw: &RawDelivery) -> Incoming {
                 attempt: headers.attempts().saturating_add(1),
                 queued_at_ms: headers.number(QUEUED),
                 history: headers.history(),
+                has_runs: None,
             };
             Incoming::Entry(Box::new(delivered), remaining_delay(headers.number(REMAINING)))
         }

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::declaration::{self, Declaration};
 use super::shared::Shared;
-use super::topology::{DEFAULT_DELIVERY_LIMIT_SINCE, QUEUE_ACK_TIMEOUT_SINCE, QueueRole};
+use super::topology::{
+    DEFAULT_DELIVERY_LIMIT_SINCE, DELIVERY_LIMIT, QUEUE_ACK_TIMEOUT_SINCE, QueueRole,
+};
 use crate::config::{QueueConfig, RabbitMqConfig};
-use crate::delivered::DELIVERY_LIMIT;
 use crate::error::QueueError;
 
 /// First version of RabbitMQ that does not count `basic.nack` towards the delivery limit.

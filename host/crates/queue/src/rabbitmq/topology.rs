@@ -18,7 +18,6 @@ use loopabull_amqp::Version;
 use loopabull_model::{QueueName, TaskName};
 
 use crate::config::QueueConfig;
-use crate::delivered::DELIVERY_LIMIT;
 
 /// First version of RabbitMQ that supports an acknowledgement timeout for a single queue (3.12.0, release
 /// notes).
@@ -28,6 +27,12 @@ pub(super) const QUEUE_ACK_TIMEOUT_SINCE: Version = Version(3, 12, 0);
 /// reach existing queues. The value must therefore not depend on the configuration.
 pub(super) const DECLARED_ACK_TIMEOUT: Duration = Duration::from_hours(24);
 
+/// Number of unsettled deliveries after which an entry becomes a dead letter.
+///
+/// If a connection is lost, RabbitMQ also counts the deliveries of its prefetched entries, although no worker
+/// has received them. So the limit is much higher than the number of attempts in any retry policy. The host
+/// counts attempts itself.
+pub(super) const DELIVERY_LIMIT: u32 = 100;
 /// First version of RabbitMQ with a default delivery limit. The limit is 20, and the broker drops messages
 /// beyond it (4.0, release notes). So we declare a limit for every queue that we consume. For queues that
 /// need no limit we declare the largest number. We do not declare -1, because 3.10 then dead-letters every

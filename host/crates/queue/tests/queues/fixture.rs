@@ -6,10 +6,13 @@ use loopabull_fedmsg::{Envelope, Verifier};
 use loopabull_model::{Entry, EntryId, Message, QueueName};
 use loopabull_queue::{
     Backend, Config, Consumer, DeadLetter, Delivery, Depth, QueueConfig, Queues, RabbitMqConfig,
-    Received, Verdict,
+    Received, TABLES, Verdict,
 };
+use loopabull_store::Schema;
 use loopabull_testbed::{Rabbit, Vhost};
 use tokio_util::sync::CancellationToken;
+
+const SCHEMA: Schema = Schema { oldest: 1, steps: &[TABLES] };
 
 /// The storage of one test's queues, which can be opened repeatedly.
 pub(crate) struct Fixture {
@@ -40,7 +43,9 @@ impl Fixture {
 
     pub(crate) fn config(&self) -> Config {
         let backend = match &self.storage {
-            Storage::Embedded(folder) => Backend::Embedded { file: folder.path().join("queue.db") },
+            Storage::Embedded(folder) => {
+                Backend::Embedded { file: folder.path().join("a.db"), schema: SCHEMA }
+            }
             Storage::RabbitMq(vhost) => rabbitmq_backend(&vhost.url()),
         };
         let slow = QueueConfig::new("slow".try_into().unwrap());

@@ -13,18 +13,17 @@ use super::setup::{LIMIT, Sample, Setup, write_messages};
 use crate::command::{command, output, spawn};
 
 /// The time that a subscription needs to reach the publisher after the connection.
-const SUBSCRIPTION: Duration = Duration::from_millis(500);
+pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 
 /// A process that is killed on drop.
-struct Publisher(Child);
+pub(super) struct Publisher(pub(super) Child);
 
 /// Publishes all messages at once, and waits until each is in the queue or dropped.
 pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
-    let (folder, queue) = (setup.folder(case)?, Queue::start(case));
+    let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
     let messages = write_messages(&folder, setup.messages)?;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let endpoint = format!("tcp://127.0.0.1:{port}");
+    let endpoint = free_endpoint()?;
     let mut burst = command(&setup.raw);
     burst.arg("burst").arg(&endpoint).arg(messages).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut publisher = Publisher(spawn(&mut burst)?);
@@ -53,6 +52,12 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     daemon.stop()?;
     let note = format!("{lost} of {} dropped, {spooled} through the spool", setup.messages);
     Ok(Sample { rate: queued as f64 / seconds, cpu: None, note: Some(note) })
+}
+
+/// Returns an address of this machine that nobody uses.
+pub(super) fn free_endpoint() -> Result<String> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    Ok(format!("tcp://127.0.0.1:{port}"))
 }
 
 /// Returns the sum of a counter over all its labels.

@@ -45,8 +45,8 @@ pub(super) struct Moment {
 }
 
 impl Queue {
-    pub(super) fn start(case: Case) -> Self {
-        let rabbit = case.uses_rabbitmq().then(Rabbit::start);
+    pub(super) fn start(uses_rabbitmq: bool) -> Self {
+        let rabbit = uses_rabbitmq.then(Rabbit::start);
         let vhost = rabbit.as_ref().map(Rabbit::vhost);
         Self { _rabbit: rabbit, vhost }
     }
@@ -58,9 +58,9 @@ impl Queue {
 
 /// Measures `inject`.
 pub(super) fn inject(setup: &Setup, case: Case) -> Result<Sample> {
-    let (folder, queue) = (setup.folder(case)?, Queue::start(case));
+    let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
     let cpu_before = setup.cpu.children()?;
-    let seconds = publish(setup, &folder, queue.url().as_deref())?.as_secs_f64();
+    let seconds = publish(setup, &folder, queue.url().as_deref(), setup.messages)?.as_secs_f64();
     let cpu = setup.cpu.children()?.saturating_sub(cpu_before);
     let messages = f64::from(setup.messages);
     let cpu = Some(cpu.as_secs_f64() * 1e6 / messages);
@@ -69,8 +69,8 @@ pub(super) fn inject(setup: &Setup, case: Case) -> Result<Sample> {
 
 /// Measures the drain of a queue that is full before.
 pub(super) fn drain(setup: &Setup, case: Case) -> Result<Sample> {
-    let (folder, queue) = (setup.folder(case)?, Queue::start(case));
-    publish(setup, &folder, queue.url().as_deref())?;
+    let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
+    publish(setup, &folder, queue.url().as_deref(), setup.messages)?;
     let mut daemon = Daemon::start(setup, &folder, queue.url().as_deref(), &[])?;
     let messages = u64::from(setup.messages);
     let mut first = None;
@@ -86,19 +86,23 @@ pub(super) fn drain(setup: &Setup, case: Case) -> Result<Sample> {
         counts["runs"] == messages && counts["succeeded"] == messages,
         "{messages} messages, but {counts}"
     );
-    let journal = fs::metadata(folder.join("state/journal.db")).map_or(0, |file| file.len());
-    let note = format!("{memory} MiB resident, journal {} bytes a run", journal / messages);
+    let note = format!("{memory} MiB resident");
     let first = first.context("the daemon reports no runs")?;
     Ok(Sample { note: Some(note), ..last.since(first) })
 }
 
 /// Publishes messages with `inject`, and returns the time.
-fn publish(setup: &Setup, folder: &Path, url: Option<&str>) -> Result<Duration> {
-    let messages = write_messages(folder, setup.messages)?;
+pub(super) fn publish(
+    setup: &Setup,
+    folder: &Path,
+    url: Option<&str>,
+    count: u32,
+) -> Result<Duration> {
+    let messages = write_messages(folder, count)?;
     let start = Instant::now();
     let queued = output(setup.host(folder, url).arg("inject").arg(messages))?;
     let took = start.elapsed();
-    let expected = format!("{0} messages, {0} entries queued, 0 rejected", setup.messages);
+    let expected = format!("{count} messages, {count} entries queued, 0 rejected");
     ensure!(queued == expected, "not all messages are queued: {queued}");
     Ok(took)
 }
@@ -122,7 +126,10 @@ impl Daemon {
         arguments: &[&str],
     ) -> Result<Self> {
         let mut host = setup.host(folder, url);
-        host.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]).args(arguments);
+        host.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        if !arguments.contains(&"--workers") {
+            host.args(["--workers", &WORKERS.to_string()]);
+        }
         let notice: PathBuf = folder.join("state/daemon.json");
         let mut workers = Workers::default();
         workers.start(&host, Stdio::null(), folder.join("daemon.log"))?;
@@ -157,7 +164,7 @@ impl Daemon {
         }
     }
 
-    fn look(&self, setup: &Setup) -> Result<Moment> {
+    pub(super) fn look(&self, setup: &Setup) -> Result<Moment> {
         let runs = self.status()?["counts"]["runs"].as_u64();
         let cpu = setup.cpu.process(self.pid)?;
         Ok(Moment { at: Instant::now(), runs: runs.context("`/status` has no runs")?, cpu })

@@ -1,4 +1,4 @@
-//! The arguments of `cargo xtask bench messages`.
+//! The arguments of `cargo xtask bench messages`, and those that it shares with other measurements of messages.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,17 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_name = "NAME", num_args = 1..)]
     pub(super) only: Vec<Case>,
 
+    #[command(flatten)]
+    pub(super) programs: Programs,
+
+    /// Write the figures to this file as JSON, and a chart beside it as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+/// The programs that are measured.
+#[derive(Args)]
+pub(super) struct Programs {
     /// Use debug builds: only to try the command
     #[arg(long)]
     pub(super) debug: bool,
@@ -32,8 +43,4 @@ pub(crate) struct Options {
     /// Use this program `loopabull-bench`, and do not build it
     #[arg(long, value_name = "FILE")]
     pub(super) raw_limits: Option<PathBuf>,
-
-    /// Write the figures to this file as JSON, and a chart beside it as SVG
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
 }

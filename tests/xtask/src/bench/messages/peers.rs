@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Measures Celery or Dramatiq.
 pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
-    let folder = setup.folder(case)?;
+    let folder = setup.folder(&case.slug())?;
     let rabbit = Rabbit::start();
     let (url, log) = (rabbit.vhost().url(), folder.join("log"));
     fs::write(&log, "")?;
@@ -72,7 +72,7 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
 
 /// Measures the Python loopabull.
 pub(super) fn loopabull(setup: &Setup) -> Result<Sample> {
-    let folder = setup.folder(Case::Loopabull)?;
+    let folder = setup.folder(&Case::Loopabull.slug())?;
     let rabbit = Rabbit::start();
     let vhost = rabbit.vhost();
     fs::write(folder.join("playbooks").join(format!("{TOPIC}.yml")), "")?;

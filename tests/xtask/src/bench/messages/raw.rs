@@ -31,7 +31,7 @@ pub(super) fn amqp(setup: &Setup, case: Case) -> Result<Sample> {
 pub(super) fn sqlite(setup: &Setup) -> Result<Sample> {
     let mut raw = command(&setup.raw);
     raw.args(["sqlite", &setup.messages.to_string(), WINDOW]);
-    raw.current_dir(setup.folder(Case::RawSqlite)?);
+    raw.current_dir(setup.folder(&Case::RawSqlite.slug())?);
     measure(setup, &mut raw)
 }
 

@@ -41,7 +41,7 @@ impl Report {
     /// Prints the table and the ratios, and writes the files that the options name.
     pub(super) fn print(&self, setup: &Setup, options: &Options) -> Result<()> {
         let cores = available_parallelism().context("cannot count the cores")?;
-        let build = if options.debug { "debug build" } else { "release build" };
+        let build = if options.programs.debug { "debug build" } else { "release build" };
         println!(
             "{}{}\nMessages per round: {}. Rounds: {}. Workers: {WORKERS}. Cores: {cores}, {build}.\n{FOOTNOTE}",
             self.table(),

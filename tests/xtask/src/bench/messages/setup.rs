@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::case::Case;
+use super::options::Programs;
 use crate::bench::cpu::Cpu;
 use crate::bench::folder::empty_folder;
 use crate::command::command;
+use crate::install::{self, Need};
 use crate::interrupt::Interrupt;
+use crate::programs::{self, Profile};
 use crate::repository;
 
 /// The topic of all messages, to which the component `greet` subscribes.
@@ -47,9 +49,23 @@ pub(super) struct Sample {
 }
 
 impl Setup {
+    /// Installs what is needed, and builds the programs.
+    pub(super) fn prepare(programs: &Programs, needs: &[Need], messages: u32) -> Result<Self> {
+        install::prepare(needs)?;
+        let profile = if programs.debug { Profile::Debug } else { Profile::Release };
+        Ok(Self {
+            messages,
+            binaries: programs::ours(programs.bin_dir.as_deref(), profile)?,
+            raw: programs::raw_limits(programs.raw_limits.as_deref(), profile)?,
+            python: PathBuf::new(),
+            interrupt: Interrupt::listen()?,
+            cpu: Cpu::new()?,
+        })
+    }
+
     /// Creates an empty folder for a round, with the task `greet`.
-    pub(super) fn folder(&self, case: Case) -> Result<PathBuf> {
-        let folder = empty_folder(&case.slug())?;
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = empty_folder(name)?;
         for name in ["greet.wasm", "greet.toml"] {
             let task = repository::tasks().join(name);
             fs::copy(&task, folder.join("tasks").join(name)).with_context(|| {
