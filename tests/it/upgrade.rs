@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use loopabull_testbed::python;
 
@@ -42,6 +43,27 @@ fn every_entry_of_an_earlier_version_goes_on_as_it_was() {
     let journal = host.path("state/journal.db");
     let found = Command::new(python()).args(["-c", version]).arg(journal).output().unwrap();
     assert_eq!(text(&found.stdout), "5\n");
+    check(&host);
+}
+
+/// Each daemon is killed a little later than the one before, until one has upgraded all files.
+#[test]
+fn daemons_that_are_killed_during_an_upgrade_lose_nothing() {
+    let host = host();
+    for milliseconds in (0..).step_by(20) {
+        if !host.path("state/queue.db").exists() {
+            break;
+        }
+        let mut daemon = host.command(&["--listen", "127.0.0.1:0"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        daemon.kill().unwrap();
+        assert_eq!(daemon.wait().unwrap().code(), None, "the daemon ended by itself");
+    }
+    check(&host);
+}
+
+/// Works all entries of the earlier version.
+fn check(host: &TestHost) {
     let daemon = host.start(&["--workers", "2"]);
     let depths = ["waiting", "claimed", "delayed", "held", "dead"].map(|what| daemon.depth(what));
     // The queue is paused. What the killed daemon had claimed waits again.

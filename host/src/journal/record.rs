@@ -17,7 +17,7 @@ pub struct Record {
     pub state: StateChanges,
     /// Whether the run ends a count of crashes, of its entry or of its task.
     pub ends_count: bool,
-    /// What the same transaction does in the embedded queue. Not if the outcome changes.
+    /// Changes of the embedded queue in the same transaction. They are skipped if the outcome changes.
     pub queue: Option<QueueChanges>,
 }
 
@@ -26,7 +26,7 @@ pub struct Record {
 pub struct QueueChanges {
     /// The entries for the messages to send.
     pub entries: Vec<Entry>,
-    /// What becomes of these messages next.
+    /// Whether these messages are also published on the bus.
     pub after: AfterQueues,
     /// The settlement of the delivery.
     pub settlement: FileSettlement,

@@ -1,4 +1,4 @@
-//! A fedmsg publisher that sends everything at once and drops nothing.
+//! A fedmsg publisher that sends everything at once and drops nothing, and a subscriber that only receives.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use zmq::SocketType;
 
+/// The time limit of a subscriber for a message, in milliseconds.
+pub(crate) const RECEIVE_LIMIT: i32 = 30_000;
 pub(crate) const TOPIC: &str = "org.example.prod.greeting.new";
 
 /// Publishes each line of a file after a line on standard input, and returns the seconds. Ends with standard input.
@@ -18,6 +20,7 @@ pub(crate) fn publish(endpoint: &str, file: &Path) -> Result<f64> {
     // fedmsg's default, `high_water_mark = 0`, is no limit.
     socket.set_sndhwm(0)?;
     socket.bind(endpoint)?;
+    println!("bound");
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     let start = Instant::now();
@@ -27,4 +30,20 @@ pub(crate) fn publish(endpoint: &str, file: &Path) -> Result<f64> {
     let seconds = start.elapsed().as_secs_f64();
     while io::stdin().lock().read_line(&mut line)? > 0 {}
     Ok(seconds)
+}
+
+/// Receives messages, and returns the seconds from the first to the last.
+pub(crate) fn receive(endpoint: &str, messages: u32) -> Result<f64> {
+    let context = zmq::Context::new();
+    let socket = context.socket(SocketType::SUB)?;
+    socket.set_rcvhwm(0)?;
+    socket.set_rcvtimeo(RECEIVE_LIMIT)?;
+    socket.connect(endpoint)?;
+    socket.set_subscribe(b"")?;
+    socket.recv_multipart(0).context("the subscriber receives nothing")?;
+    let start = Instant::now();
+    for _ in 1..messages {
+        socket.recv_multipart(0).context("the subscriber misses a message")?;
+    }
+    Ok(start.elapsed().as_secs_f64())
 }

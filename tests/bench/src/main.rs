@@ -45,13 +45,20 @@ enum Limit {
         /// The number of messages
         messages: u32,
     },
-    /// Publishes fedmsg messages as fast as it can, after a line on standard input. Keeps all that the subscriber does
+    /// Publishes fedmsg messages as fast as it can, after a line on standard input. Prints a line when it is ready. Keeps all that the subscriber does
     /// not take yet, and ends with its standard input
     Burst {
         /// The address to bind, for example `tcp://127.0.0.1:4001`
         endpoint: String,
         /// A file with one message in each line
         file: PathBuf,
+    },
+    /// Receives fedmsg messages; prints the seconds from the first to the last
+    Receive {
+        /// The address of the publisher
+        endpoint: String,
+        /// The number of messages
+        messages: u32,
     },
     /// Publishes fedmsg messages at a steady rate, and prints a line for each: its id, and when it was sent and when a
     /// subscriber had it, in milliseconds since 1970
@@ -79,6 +86,7 @@ fn main() -> Result<()> {
         Limit::Sqlite { messages, group } => sqlite::cycle(messages, group)?,
         Limit::Component { tasks, messages } => component::call(&tasks, messages)?,
         Limit::Burst { endpoint, file } => burst::publish(&endpoint, &file)?,
+        Limit::Receive { endpoint, messages } => burst::receive(&endpoint, messages)?,
         Limit::Pace { endpoint, rate, messages } => {
             return pace::publish(&endpoint, rate, messages);
         }

@@ -6,12 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use zmq::SocketType;
 
-use crate::burst::TOPIC;
+use crate::burst::{RECEIVE_LIMIT, TOPIC};
 
 /// The time in which subscribers connect before the first message.
 const CONNECT: Duration = Duration::from_secs(4);
-/// The time limit of the subscriber for a message, in milliseconds.
-const RECEIVE_LIMIT: i32 = 10_000;
 
 /// Publishes messages and prints when each was sent and received.
 pub(crate) fn publish(endpoint: &str, rate: u32, messages: u32) -> Result<()> {

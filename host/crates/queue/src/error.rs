@@ -42,7 +42,7 @@ impl QueueError {
                 Some("end the daemon or the command of that version, then start again")
             }
             Self::Store(StoreError::NotUpgraded { .. }) => {
-                Some("start the daemon with this version, or restart it")
+                Some("start or restart the daemon with this version")
             }
             _ => None,
         }

@@ -73,7 +73,10 @@ fn measure(setup: &Setup, case: Case) -> Result<Sample> {
         Case::RawComponent => raw::component(setup),
         Case::DrainRabbitMq | Case::DrainEmbedded => host::drain(setup, case),
         Case::InjectRabbitMq | Case::InjectEmbedded => host::inject(setup, case),
-        Case::BurstRabbitMq | Case::BurstEmbedded => burst::measure(setup, case),
+        Case::RawReceive => burst::receive(setup),
+        Case::BurstRabbitMq | Case::BurstEmbedded | Case::BurstWithoutBroker => {
+            burst::measure(setup, case)
+        }
         Case::Celery | Case::Dramatiq => peers::measure(setup, case),
         Case::Loopabull => peers::loopabull(setup),
     }

@@ -14,7 +14,7 @@ pub(super) struct Claims(Mutex<HashMap<QueueName, BTreeSet<i64>>>);
 impl Claims {
     /// Claims the rows that `find` returns. It gets the claimed rows of the queue. No two callers find the same row.
     ///
-    /// A settlement is committed before its claim is removed. So a row that is not claimed is as the file has it.
+    /// A settlement is committed before its claim is removed. So the file is right about each row that is not claimed.
     pub(super) fn add<E>(
         &self,
         queue: &QueueName,

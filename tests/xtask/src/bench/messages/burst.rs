@@ -1,8 +1,9 @@
 //! A burst of fedmsg messages: how many are taken into the queue each second, and how many are dropped.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,8 @@ use crate::command::{command, output, spawn};
 
 /// The time that a subscription needs to reach the publisher after the connection.
 pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(500);
+/// The time for which RabbitMQ is away, besides its start.
+const AWAY: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 
 /// A process that is killed on drop.
@@ -24,10 +27,7 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
     let messages = write_messages(&folder, setup.messages)?;
     let endpoint = free_endpoint()?;
-    let mut burst = command(&setup.raw);
-    burst.arg("burst").arg(&endpoint).arg(messages).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut publisher = Publisher(spawn(&mut burst)?);
-    let mut input = publisher.0.stdin.take().context("standard input is piped")?;
+    let (_publisher, mut input) = Publisher::start(setup, &endpoint, &messages)?;
     // Only the intake is measured.
     output(setup.host(&folder, queue.url().as_deref()).args(["pause", "--queue", "workers"]))?;
     let arguments = ["--unsigned", "--fedmsg", &endpoint];
@@ -38,13 +38,24 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     let start = Instant::now();
     input.write_all(b"\n").context("the publisher does not read its input")?;
     let (mut queued, mut lost) = (0, 0);
-    wait(setup, || {
-        let metrics = daemon.get("/metrics")?;
-        queued = total(&metrics, "loopabull_entries_published_total");
-        lost = total(&metrics, "loopabull_envelopes_dropped_total")
-            + total(&metrics, "loopabull_entries_lost_total");
-        Ok(queued + lost >= u64::from(setup.messages))
-    })?;
+    let mut wait_for = |count: u32| {
+        wait(setup, || {
+            let metrics = daemon.get("/metrics")?;
+            queued = total(&metrics, "loopabull_entries_published_total");
+            lost = total(&metrics, "loopabull_envelopes_dropped_total")
+                + total(&metrics, "loopabull_entries_lost_total");
+            Ok(queued + lost >= u64::from(count))
+        })?;
+        anyhow::Ok(queued)
+    };
+    if let Some(rabbit) = queue.rabbit().filter(|_| case == Case::BurstWithoutBroker) {
+        let queued = wait_for(setup.messages / 3)?;
+        ensure!(queued < u64::from(setup.messages), "too few messages: all were queued at once");
+        rabbit.kill();
+        std::thread::sleep(AWAY);
+        rabbit.restart();
+    }
+    wait_for(setup.messages)?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = daemon.get("/metrics")?;
     let spooled = total(&metrics, "loopabull_entries_spooled_total");
@@ -52,6 +63,23 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     daemon.stop()?;
     let note = format!("{lost} of {} dropped, {spooled} through the spool", setup.messages);
     Ok(Sample { rate: queued as f64 / seconds, cpu: None, note: Some(note) })
+}
+
+/// Measures a subscriber that does nothing but receive.
+pub(super) fn receive(setup: &Setup) -> Result<Sample> {
+    let folder = setup.folder(&Case::RawReceive.slug())?;
+    let messages = write_messages(&folder, setup.messages)?;
+    let endpoint = free_endpoint()?;
+    let (_publisher, mut input) = Publisher::start(setup, &endpoint, &messages)?;
+    let mut receive = command(&setup.raw);
+    receive.arg("receive").arg(&endpoint).arg(setup.messages.to_string());
+    let subscriber = spawn(receive.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    std::thread::sleep(SUBSCRIPTION);
+    input.write_all(b"\n").context("the publisher does not read its input")?;
+    let said = subscriber.wait_with_output().context("the subscriber is lost")?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    let seconds: f64 = said.trim().parse().with_context(|| format!("`{said}` is no number"))?;
+    Ok(Sample { rate: f64::from(setup.messages) / seconds, cpu: None, note: None })
 }
 
 /// Returns an address of this machine that nobody uses.
@@ -78,6 +106,20 @@ fn wait(setup: &Setup, mut is_done: impl FnMut() -> Result<bool>) -> Result<()> 
         std::thread::sleep(TICK);
     }
     Ok(())
+}
+
+impl Publisher {
+    /// Starts a publisher, which publishes a file after a line on the returned input.
+    fn start(setup: &Setup, endpoint: &str, messages: &Path) -> Result<(Self, ChildStdin)> {
+        let mut burst = command(&setup.raw);
+        burst.arg("burst").arg(endpoint).arg(messages).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut publisher = Self(spawn(&mut burst)?);
+        let input = publisher.0.stdin.take().context("standard input is piped")?;
+        let said = publisher.0.stdout.take().context("standard output is piped")?;
+        let mut line = String::new();
+        BufReader::new(said).read_line(&mut line).context("the publisher does not start")?;
+        Ok((publisher, input))
+    }
 }
 
 impl Drop for Publisher {

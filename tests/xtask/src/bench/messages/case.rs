@@ -27,8 +27,12 @@ pub(crate) enum Case {
     InjectRabbitMq,
     /// `loopabull-host inject` into the embedded queue
     InjectEmbedded,
+    /// A ZeroMQ subscriber that only receives
+    RawReceive,
     /// A burst of fedmsg messages into RabbitMQ
     BurstRabbitMq,
+    /// A burst of fedmsg messages into RabbitMQ, which is killed in the middle and away for ten seconds
+    BurstWithoutBroker,
     /// A burst of fedmsg messages into the embedded queue
     BurstEmbedded,
 }
@@ -48,6 +52,8 @@ impl Case {
             Self::RawPublish => "raw: lapin publisher, 100 unconfirmed",
             Self::InjectRabbitMq => "`inject`, RabbitMQ quorum queue",
             Self::InjectEmbedded => "`inject`, embedded queue",
+            Self::RawReceive => "raw: ZeroMQ subscriber",
+            Self::BurstWithoutBroker => "fedmsg burst, RabbitMQ killed for 10 s",
             Self::BurstRabbitMq => "fedmsg burst, RabbitMQ quorum queue",
             Self::BurstEmbedded => "fedmsg burst, embedded queue",
         }
@@ -66,6 +72,7 @@ impl Case {
     pub(super) fn uses_rabbitmq(self) -> bool {
         let uses_none = [
             Self::RawComponent,
+            Self::RawReceive,
             Self::RawSqlite,
             Self::DrainEmbedded,
             Self::InjectEmbedded,

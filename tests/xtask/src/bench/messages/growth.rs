@@ -18,6 +18,9 @@ use super::setup::{LIMIT, Setup, WORKERS};
 use crate::command::{command, output, say};
 use crate::install::Need;
 
+/// The interval between two looks at `/status`. For each, the daemon counts its queue.
+const TICK: Duration = Duration::from_millis(100);
+
 /// The arguments of the command line.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -78,8 +81,10 @@ impl Curve {
 /// The result at one size.
 struct Point {
     size: u32,
-    /// Messages per second.
+    /// Messages worked per second.
     rate: f64,
+    /// Messages published per second by `inject`, which routes them.
+    published: f64,
     /// The longest time of a command that reads the journal meanwhile, if any was measured.
     command: Option<Duration>,
 }
@@ -104,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{}", table(curve, &points));
         let point = |point: &Point| {
             let command = point.command.map(|time| time.as_secs_f64() * 1e3);
-            json!({"size": point.size, "messages_per_second": point.rate, "command_ms": command})
+            json!({"size": point.size, "messages_per_second": point.rate, "published_per_second": point.published, "command_ms": command})
         };
         all.insert(curve.name(), points.iter().map(point).collect());
     }
@@ -117,13 +122,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn table(curve: Curve, points: &[Point]) -> String {
     let mut text = format!(
-        "| {} | messages/s | of the first | longest command |\n|--:|--:|--:|--:|\n",
+        "| {} | worked/s | of the first | published/s | longest command |\n|--:|--:|--:|--:|--:|\n",
         curve.name()
     );
     let first = points.first().map_or(1.0, |point| point.rate);
-    for Point { size, rate, command } in points {
+    for Point { size, rate, published, command } in points {
         let command = command.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()));
-        writeln!(text, "| {size} | {rate:.0} | {:.2} | {command} |", rate / first)
+        let part = rate / first;
+        writeln!(text, "| {size} | {rate:.0} | {part:.2} | {published:.0} | {command} |")
             .expect("a string takes all text");
     }
     text
@@ -141,79 +147,96 @@ fn measure(setup: &Setup, curve: Curve, size: u32) -> Result<Point> {
         Curve::Runs => add_runs(setup, &folder, size)?,
         Curve::Hosts => return hosts(setup, &folder, size),
     }
-    publish(setup, &folder, None, messages)?;
-    let mut daemon = Daemon::start(setup, &folder, None, &["--workers", &workers])?;
-    let reads = curve == Curve::Runs && size > 0;
-    let (rate, command) = drain(setup, &folder, std::slice::from_mut(&mut daemon), reads)?;
-    Ok(Point { size, rate, command })
+    let published = publish(setup, &folder, None, messages)?;
+    let published = f64::from(messages) / published.as_secs_f64();
+    set_paused(setup, &folder, None, true)?;
+    let daemon = Daemon::start(setup, &folder, None, &["--workers", &workers])?;
+    set_paused(setup, &folder, None, false)?;
+    let reads = match (curve, size) {
+        (Curve::Runs, 0) => Some(&READS[..READS.len() - 1]),
+        (Curve::Runs, _) => Some(&READS[..]),
+        _ => None,
+    };
+    let (rate, command) = drain(setup, &folder, &[daemon], reads)?;
+    Ok(Point { size, rate, published, command })
 }
 
-/// Works messages on the daemons, and returns the rate. Meanwhile reads the journal, if told so, and returns the longest time
-/// of a command.
+/// Waits until the daemons, which were paused, have worked the messages, and returns the rate. Meanwhile runs commands that read the journal, and returns the longest
+/// time of one.
 fn drain(
     setup: &Setup,
     folder: &Path,
-    daemons: &mut [Daemon],
-    reads: bool,
+    daemons: &[Daemon],
+    reads: Option<&[&[&str]]>,
 ) -> Result<(f64, Option<Duration>)> {
-    let runs = |daemons: &[Daemon]| {
+    let runs = || {
         daemons
             .iter()
             .map(|daemon| daemon.look(setup).map(|moment| moment.runs))
             .sum::<Result<u64>>()
     };
     let limit = Instant::now();
-    let (mut first, mut longest) = (None, None);
+    let (mut start, mut longest) = (Instant::now(), None);
     loop {
-        let (now, count) = (Instant::now(), runs(daemons)?);
+        let (now, count) = (Instant::now(), runs()?);
         ensure!(!setup.interrupt.is_set(), "interrupted");
         ensure!(limit.elapsed() < LIMIT, "not finished: {count} runs");
-        if count > 0 && first.is_none() {
-            first = Some((now, count));
+        match count {
+            0 => start = now,
+            count if count >= u64::from(setup.messages) => {
+                return Ok((count as f64 / (now - start).as_secs_f64(), longest));
+            }
+            _ => {
+                if let Some(commands) = reads {
+                    longest = longest.max(Some(read_journal(setup, folder, commands)?));
+                }
+            }
         }
-        if let Some((start, before)) = first
-            && count >= u64::from(setup.messages)
-        {
-            let seconds = (now - start).as_secs_f64().max(0.001);
-            return Ok(((count - before) as f64 / seconds, longest));
-        }
-        if reads && first.is_some() {
-            longest = longest.max(Some(read_journal(setup, folder)?));
-        }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(TICK);
     }
 }
 
-/// Returns the longest time of the commands that list, filter and show runs.
-fn read_journal(setup: &Setup, folder: &Path) -> Result<Duration> {
+/// Commands that list, filter and show runs. The last one shows a copy that `loopabull-bench fill` made; no run has the outcome `exit`.
+const READS: [&[&str]; 4] = [
+    &["runs", "list"],
+    &["runs", "list", "--task", "task-7"],
+    &["runs", "list", "--outcome", "exit"],
+    &["runs", "show", "00000000000000000000000000000001"],
+];
+
+/// Returns the longest time of the commands.
+fn read_journal(setup: &Setup, folder: &Path, commands: &[&[&str]]) -> Result<Duration> {
     let mut longest = Duration::ZERO;
-    for arguments in [
-        &["runs", "list"][..],
-        &["runs", "list", "--task", "task-7"],
-        &["runs", "list", "--outcome", "exit"],
-        &["runs", "show", FILLED],
-    ] {
+    for arguments in commands {
         let start = Instant::now();
-        output(setup.host(folder, None).args(arguments))?;
+        output(setup.host(folder, None).args(*arguments))?;
         longest = longest.max(start.elapsed());
     }
     Ok(longest)
 }
 
-/// The id of a run that fills the journal; see `loopabull-bench fill`.
-const FILLED: &str = "00000000000000000000000000000001";
-
 /// Several hosts work one queue.
 fn hosts(setup: &Setup, folder: &Path, count: u32) -> Result<Point> {
     let queue = Queue::start(true);
-    publish(setup, folder, queue.url().as_deref(), setup.messages)?;
-    let mut daemons = Vec::new();
+    let url = queue.url();
+    let published = publish(setup, folder, url.as_deref(), setup.messages)?;
+    let published = f64::from(setup.messages) / published.as_secs_f64();
+    let (mut daemons, mut folders) = (Vec::new(), Vec::new());
     for number in 1..=count {
         let folder = setup.folder(&format!("growth-host-{number}"))?;
-        daemons.push(Daemon::start(setup, &folder, queue.url().as_deref(), &[])?);
+        set_paused(setup, &folder, url.as_deref(), true)?;
+        daemons.push(Daemon::start(setup, &folder, url.as_deref(), &[])?);
+        folders.push(folder);
     }
-    let (rate, command) = drain(setup, folder, &mut daemons, false)?;
-    Ok(Point { size: count, rate, command })
+    folders.iter().try_for_each(|folder| set_paused(setup, folder, url.as_deref(), false))?;
+    let (rate, command) = drain(setup, folder, &daemons, None)?;
+    Ok(Point { size: count, rate, published, command })
+}
+
+/// Pauses the queue of a host or resumes it, so that nothing is worked before all is ready.
+fn set_paused(setup: &Setup, folder: &Path, url: Option<&str>, is_paused: bool) -> Result<()> {
+    let command = if is_paused { "pause" } else { "resume" };
+    output(setup.host(folder, url).args([command, "--queue", "workers"])).map(drop)
 }
 
 /// Adds tasks until there are `count`.

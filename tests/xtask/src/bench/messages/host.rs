@@ -23,8 +23,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// A broker of its own, if the case needs one. It is started only for its case, so that it does not slow down others.
 pub(super) struct Queue {
-    /// Kept alive while the case is measured.
-    _rabbit: Option<Rabbit>,
+    rabbit: Option<Rabbit>,
     vhost: Option<Vhost>,
 }
 
@@ -48,7 +47,11 @@ impl Queue {
     pub(super) fn start(uses_rabbitmq: bool) -> Self {
         let rabbit = uses_rabbitmq.then(Rabbit::start);
         let vhost = rabbit.as_ref().map(Rabbit::vhost);
-        Self { _rabbit: rabbit, vhost }
+        Self { rabbit, vhost }
+    }
+
+    pub(super) fn rabbit(&self) -> Option<&Rabbit> {
+        self.rabbit.as_ref()
     }
 
     pub(super) fn url(&self) -> Option<String> {

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     messages: u32,
 
     /// The rates, in messages per second
-    #[arg(long, value_name = "RATE", num_args = 1.., default_values_t = [20, 500])]
+    #[arg(long, value_name = "RATE", num_args = 1.., default_values_t = [20, 500], value_parser = clap::value_parser!(u32).range(1..))]
     rates: Vec<u32>,
 
     #[command(flatten)]

@@ -18,7 +18,8 @@ const FOOTNOTE: &str = "\
 Each number is the median of the rounds, with the minimum and the maximum. A message has about a kilobyte. The
 processor time is that of the daemon or of `inject`, without RabbitMQ. The host's rate counts recorded runs. The ideal
 takes, for each message, the time of the raw queue and that of the bare call, one after the other. `inject` includes its
-start and the reading of its file, the raw publisher neither. A burst is not signed. The task of Celery and Dramatiq
+start and the reading of its file, the raw publisher neither. A burst is not signed; that without RabbitMQ includes the
+time until RabbitMQ is back. Its ideal takes the time of the raw subscriber and that of the raw publisher, one after the other. The task of Celery and Dramatiq
 writes one byte; the Python loopabull starts a program for each message.";
 
 /// The results of all rounds.
@@ -97,10 +98,15 @@ impl Report {
                 ratios.push((name, of(case, self.median(peer))));
             }
         }
-        for case in [Case::InjectRabbitMq, Case::BurstRabbitMq] {
-            let name = format!("{} / raw-publish", case.slug());
-            ratios.push((name, of(case, self.median(Case::RawPublish))));
-        }
+        let publish = self.median(Case::RawPublish);
+        ratios
+            .push(("inject-rabbit-mq / raw-publish".to_owned(), of(Case::InjectRabbitMq, publish)));
+        let seconds = |rate: Option<f64>| Some(1.0 / rate?);
+        let received = seconds(self.median(Case::RawReceive));
+        let ideal =
+            received.zip(seconds(publish)).map(|(receive, publish)| 1.0 / (receive + publish));
+        let name = "burst-rabbit-mq / raw-receive and raw-publish".to_owned();
+        ratios.push((name, of(Case::BurstRabbitMq, ideal)));
         ratios.into_iter().filter_map(|(name, ratio)| Some((name, ratio?))).collect()
     }
 
