@@ -25,6 +25,7 @@ mod message;
 mod outcome;
 mod output;
 mod pattern;
+mod pattern_tree;
 mod pause;
 mod queue_name;
 mod reason;

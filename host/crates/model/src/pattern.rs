@@ -29,14 +29,20 @@ pub enum PatternError {
     PartialWildcard { pattern: String, word: String },
 }
 
+/// A word of a pattern.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-enum Word {
+pub(crate) enum Word {
     Literal(String),
     One,
     Any,
 }
 
 impl TopicPattern {
+    /// Returns the words of the pattern.
+    pub(crate) fn parts(&self) -> &[Word] {
+        &self.0
+    }
+
     /// Returns true if the pattern matches the topic.
     pub fn matches(&self, topic: &Topic) -> bool {
         // `reachable[i]` is true if the first `i` words of the pattern match the words of the topic so far. A

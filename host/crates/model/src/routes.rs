@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::{Task, TaskName, Topic, TopicPattern};
+use crate::pattern_tree::PatternTree;
+use crate::{Task, TaskName, Topic};
 
 /// The routing table, from topics to tasks.
 #[derive(Debug, Default)]
 pub struct Routes {
     tasks: HashMap<TaskName, Arc<Task>>,
     exact: HashMap<Topic, Vec<Arc<Task>>>,
-    wildcard: Vec<(TopicPattern, Arc<Task>)>,
+    wildcard: PatternTree<Arc<Task>>,
 }
 
 impl Routes {
@@ -30,7 +31,7 @@ impl Routes {
             for pattern in task.patterns() {
                 match pattern.as_topic() {
                     Some(topic) => routes.exact.entry(topic).or_default().push(Arc::clone(&task)),
-                    None => routes.wildcard.push((pattern, Arc::clone(&task))),
+                    None => routes.wildcard.insert(&pattern, Arc::clone(&task)),
                 }
             }
         }
@@ -40,8 +41,7 @@ impl Routes {
     /// Returns the tasks that want the topic, without duplicates and sorted by name.
     pub fn resolve(&self, topic: &Topic) -> Vec<Arc<Task>> {
         let exact = self.exact.get(topic).into_iter().flatten();
-        let wildcard = self.wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
-        let mut tasks: Vec<_> = exact.chain(wildcard.map(|(_, task)| task)).cloned().collect();
+        let mut tasks: Vec<_> = exact.chain(self.wildcard.find(topic)).cloned().collect();
         tasks.sort_by(|a, b| a.name.cmp(&b.name));
         tasks.dedup_by(|a, b| a.name == b.name);
         tasks

@@ -61,8 +61,9 @@ impl Rabbit {
 
     /// Closes all client connections of this node with a close frame of AMQP that has this reason.
     pub fn close_all_connections(&self, reason: &str) {
+        // A connection may end by itself after it was listed.
         self.eval(&format!(
-            "[rabbit_networking:close_connection(C, \"{reason}\") \
+            "[(catch rabbit_networking:close_connection(C, \"{reason}\")) \
              || C <- pg_local:get_members(rabbit_connections)]"
         ));
     }
