@@ -19,7 +19,6 @@ pub(crate) async fn open(config: &Config, queues: &QueuesConfig) -> Result<Queue
     if config.amqp_url.is_some() || !state_dir::is_locked(&config.state) {
         return Queues::open(queues).await;
     }
-    warn_of_earlier(config);
     let start = Instant::now();
     loop {
         match Queues::inspect(queues).await {
@@ -41,16 +40,13 @@ pub(crate) async fn inspect(
     if config.amqp_url.is_none() && !tables::path(&config.state).exists() {
         return Ok(None);
     }
-    warn_of_earlier(config);
-    Queues::inspect(queues).await.map(Some)
-}
-
-fn warn_of_earlier(config: &Config) {
-    let file = tables::path(&config.state);
-    if let Some(file) = loopabull_queue::earlier_file(&file).filter(|_| config.amqp_url.is_none()) {
+    if let Some(file) = loopabull_queue::earlier_file(&tables::path(&config.state))
+        && config.amqp_url.is_none()
+    {
         let file = file.display();
         tracing::warn!(
-            "messages in the file `{file}` of an earlier version wait until the daemon starts again"
+            "messages of an earlier version wait in the file `{file}` until a daemon takes them over"
         );
     }
+    Queues::inspect(queues).await.map(Some)
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use loopabull_model::{Counted, Emitted, Exceeded, Output, Settlement, TaskKind, Usage};
+use loopabull_model::{
+    Counted, Emitted, Entry, Exceeded, Outcome, Output, QueueName, Settlement, StateChanges,
+    TaskKind, Usage,
+};
 use loopabull_queue::{Backend, Config, Queues, Received};
 use tokio_util::sync::CancellationToken;
-
-use loopabull_model::{Entry, Outcome, QueueName, StateChanges};
 
 use super::*;
 
@@ -279,7 +280,7 @@ async fn record_with_queue(
     let Received::Delivery(delivery) = received else { unreachable!() };
     let sent = EntryId::new(format!("sent by {id}"));
     let entries = vec![Entry { id: sent, queue: "sent".try_into().unwrap(), ..entry }];
-    let settlement = delivery.in_file(&Settlement::Ack).unwrap();
+    let settlement = delivery.file_settlement(&Settlement::Ack).unwrap();
     let record = Record {
         sends: vec![message()],
         state,

@@ -59,7 +59,7 @@ impl Outbox {
         delivery: &Delivery,
         settlement: &Settlement,
     ) {
-        let Some(settlement) = delivery.in_file(settlement) else { return };
+        let Some(settlement) = delivery.file_settlement(settlement) else { return };
         let sends = record.sends.iter().filter(|_| record.run.outcome.is_success());
         let entries = sends.flat_map(|message| self.entries(message)).collect();
         record.queue = Some(QueueChanges { entries, after: self.after_queues, settlement });

@@ -16,7 +16,7 @@ pub(crate) struct PatternTree<T> {
     nodes: Vec<Node<T>>,
 }
 
-/// What follows after the same beginning of patterns.
+/// A node stands for the words with which some patterns begin.
 #[derive(Debug)]
 struct Node<T> {
     literals: HashMap<String, usize>,

@@ -62,9 +62,9 @@ impl Delivery {
 
     /// Returns the settlement of a delivery of the embedded queue, for a transaction of the caller on the file of the
     /// queues. `None` with RabbitMQ: call [`Delivery::settle`].
-    pub fn in_file(&self, settlement: &Settlement) -> Option<FileSettlement> {
+    pub fn file_settlement(&self, settlement: &Settlement) -> Option<FileSettlement> {
         match &self.claim {
-            Claim::Embedded(claim) => Some(claim.in_file(&self.delivered, settlement)),
+            Claim::Embedded(claim) => Some(claim.file_settlement(&self.delivered, settlement)),
             Claim::RabbitMq(_) => None,
         }
     }

@@ -1,12 +1,12 @@
 //! The embedded backend: all queues in one table of a SQLite file, for a single machine.
 //!
-//! The file belongs to the caller, which has tables of its own in it. So it can record a run and settle its delivery in one
-//! transaction ([`FileSettlement`]). One process consumes the queues, which a lock ensures. Other processes can still
+//! The file belongs to the caller, which has tables of its own in it. So the caller can record a run and settle its delivery
+//! in one transaction ([`FileSettlement`]). One process consumes the queues, which a lock ensures. Other processes can still
 //! publish entries and inspect the queues.
 //!
 //! The module `rows` has the table and the SQL statements that change it, `depth` those that count. `claims` has the claims
 //! of the consumers, which live in memory: they end with the process anyway. `consumer` claims, `claim` settles, `shared` is
-//! what these have in common, and `earlier` takes over the file of an earlier version.
+//! the open file, and `earlier` takes over the file of an earlier version.
 
 mod claim;
 mod claims;
@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Entry, QueueName, TaskName};
+use loopabull_model::{Entry, QueueName, TaskName, chain};
 use loopabull_store::Store;
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -45,6 +45,9 @@ use shared::Shared;
 /// Interval at which one task looks for entries that other processes have published, and for retries that are due. It wakes
 /// the idle workers.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Interval at which the process that consumes the queues looks for the file of an earlier version.
+const EARLIER_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time to wait for another process that has locked the queues.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -114,6 +117,10 @@ impl Embedded {
                 results
             }
         }
+    }
+
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.shared.problem.lock().clone()
     }
 
     pub(crate) fn wake(&self) {
@@ -214,8 +221,25 @@ impl Embedded {
         };
         self.shared.store.change(rows::begin_delays_again).await?;
         let (shared, consumed) = (Arc::downgrade(&self.shared), Arc::clone(&self.consumed));
+        tokio::spawn(take_over_later(shared.clone()));
         tokio::spawn(wake_idle(shared, consumed));
         Ok(lock)
+    }
+}
+
+/// Takes over what a command of an earlier version publishes into its own file, until the queues are closed.
+async fn take_over_later(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(EARLIER_INTERVAL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut problem = None;
+        if let Some(file) = earlier_file(shared.store.path()) {
+            match earlier::move_entries(&shared.store, &file).await {
+                Ok(()) => shared.published.notify_waiters(),
+                Err(error) => problem = Some(format!("messages wait: {}", chain(error))),
+            }
+        }
+        *shared.problem.lock() = problem;
     }
 }
 

@@ -175,7 +175,7 @@ impl Queues {
     /// Returns the current problem of the queues, if there is one.
     pub fn problem(&self) -> Option<String> {
         match self {
-            Self::Embedded(_) => None,
+            Self::Embedded(queues) => queues.problem(),
             Self::RabbitMq(queues) => queues.problem(),
         }
     }

@@ -61,7 +61,7 @@ pub(super) struct Rest<'a> {
     /// The attempt, until its run is recorded.
     attempt: Option<InProgress>,
     /// The entry, until its run is recorded. After that the journal recognises it.
-    _entry: Option<EntryInProgress<'a>>,
+    entry: Option<EntryInProgress<'a>>,
 }
 
 /// A delivery whose run is recorded.
@@ -95,7 +95,7 @@ impl<'a> Rest<'a> {
 
     /// Keeps the entry in progress until its run is recorded.
     pub(super) fn keeping(self, entry: EntryInProgress<'a>) -> Self {
-        Self { _entry: Some(entry), ..self }
+        Self { entry: Some(entry), ..self }
     }
 
     /// Returns whether the run was taken to be recorded, and could not be.
@@ -197,7 +197,7 @@ impl Endings {
         }
         if matches!(rest.ran, Some(Ran::Recorded(recorded)) if recorded.is_settled) {
             // Another worker may receive the entry at once.
-            drop(rest._entry);
+            drop(rest.entry);
             delivery.end(&settlement);
             return None;
         }

@@ -44,7 +44,7 @@ impl Claim {
         Self { row, shared: Arc::clone(shared) }
     }
 
-    pub(crate) fn in_file(
+    pub(crate) fn file_settlement(
         &self,
         delivered: &DeliveredEntry,
         settlement: &Settlement,
@@ -61,7 +61,7 @@ impl Claim {
         if !self.is_held(delivered) {
             return Err(lost(delivered));
         }
-        let change = self.in_file(delivered, settlement);
+        let change = self.file_settlement(delivered, settlement);
         let settle = move |connection: &Connection| change.carry_out(connection);
         self.shared.store.change_unsynced(settle).await?;
         self.end(delivered, settlement);
@@ -73,8 +73,9 @@ impl Claim {
         claims: &[(&Self, &DeliveredEntry)],
     ) -> Vec<Result<(), QueueError>> {
         let held = claims.iter().filter(|(claim, delivered)| claim.is_held(delivered));
-        let settlements: Vec<_> =
-            held.map(|(claim, delivered)| claim.in_file(delivered, &Settlement::Ack)).collect();
+        let settlements: Vec<_> = held
+            .map(|(claim, delivered)| claim.file_settlement(delivered, &Settlement::Ack))
+            .collect();
         let Some((first, _)) = claims.first() else { return Vec::new() };
         let settle = move |connection: &Connection| {
             settlements.iter().try_for_each(|settlement| settlement.carry_out(connection))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use loopabull_model::TaskName;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::clock::{now_ms, steady_ms};
 use crate::depth::{Depth, Held};
@@ -17,18 +17,18 @@ pub(super) fn count(
 ) -> rusqlite::Result<Depth> {
     let (now, steady) = (now_ms(), steady_ms());
     let age = |since: i64| milliseconds(now.saturating_sub(since));
-    let number = |sql: &str| {
-        connection
-            .prepare_cached(sql)?
-            .query_row(params![queue, steady], |row| row.get::<_, u64>(0))
+    let number = |sql: &str, parameters: &[&dyn ToSql]| {
+        connection.prepare_cached(sql)?.query_row(parameters, |row| row.get::<_, u64>(0))
     };
     let new = number(
-        "SELECT count(*) + 0 * ?2 FROM entries INDEXED BY new
+        "SELECT count(*) FROM entries INDEXED BY new
          WHERE queue = +?1 AND state = 'waiting' AND due_ms = queued_ms",
+        &[&queue],
     )?;
     let due = number(
         "SELECT count(*) FROM entries INDEXED BY retries
          WHERE queue = +?1 AND state = 'waiting' AND due_ms <> queued_ms AND due_ms <= ?2",
+        &[&queue, &steady],
     )?;
     let (delayed, last_due) = connection
         .prepare_cached(
@@ -39,7 +39,8 @@ pub(super) fn count(
             Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?))
         })?;
     let dead = number(
-        "SELECT count(*) + 0 * ?2 FROM entries INDEXED BY dead WHERE queue = +?1 AND state = 'dead'",
+        "SELECT count(*) FROM entries INDEXED BY dead WHERE queue = +?1 AND state = 'dead'",
+        &[&queue],
     )?;
     let count = claimed.len() as u64;
     let waiting = (new + due).saturating_sub(count);
@@ -64,17 +65,17 @@ fn oldest(
 ) -> rusqlite::Result<Option<i64>> {
     let claimed: Vec<_> = claimed.iter().map(i64::to_string).collect();
     let claimed = claimed.join(",");
-    let oldest = |condition: &str, index: &str| {
+    let oldest = |index: &str, condition: &str, parameters: &[&dyn ToSql]| {
         let sql = format!(
             "SELECT max(queued_ms, due_ms) FROM entries INDEXED BY {index}
-             WHERE queue = +?1 AND state = 'waiting' AND {condition} AND ?2 AND id NOT IN ({claimed})
+             WHERE queue = +?1 AND state = 'waiting' AND {condition} AND id NOT IN ({claimed})
              ORDER BY due_ms, id LIMIT 1"
         );
         let row = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-        connection.query_row(&sql, params![queue, steady], row).optional()
+        connection.query_row(&sql, parameters, row).optional()
     };
-    let new = oldest("due_ms = queued_ms", "new")?;
-    let due = oldest("due_ms <> queued_ms AND due_ms <= ?2", "retries")?;
+    let new = oldest("new", "due_ms = queued_ms", &[&queue])?;
+    let due = oldest("retries", "due_ms <> queued_ms AND due_ms <= ?2", &[&queue, &steady])?;
     Ok(new.into_iter().chain(due).min())
 }
 

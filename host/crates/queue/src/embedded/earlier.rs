@@ -48,10 +48,12 @@ pub(super) async fn take_over(store: &Store) -> Result<(), QueueError> {
     Ok(())
 }
 
-async fn move_entries(store: &Store, file: &Path) -> Result<(), QueueError> {
+/// Moves the entries, for the process that has locked the queues.
+pub(super) async fn move_entries(store: &Store, file: &Path) -> Result<(), QueueError> {
     let unreadable = |source| QueueError::Unreadable { file: file.to_owned(), source };
     let earlier =
         Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(unreadable)?;
+    earlier.busy_timeout(Duration::ZERO).map_err(unreadable)?;
     let version = earlier.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
     let version = version.map_err(unreadable)?;
     let tables = earlier.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));

@@ -1,22 +1,25 @@
-//! What the embedded queues share with their consumers and claims.
+//! The open file of the embedded queues, which their consumers and claims share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use loopabull_model::QueueName;
 use loopabull_store::{Store, StoreError};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
 use super::claims::Claims;
 use super::rows::{self, HasRuns};
 
-/// What the queues share with their consumers and claims.
+/// The open file of the queues, with the claims on its entries. The queues, their consumers and their claims share it.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) has_runs: Option<HasRuns>,
     pub(super) claims: Claims,
+    /// Why entries of an earlier version cannot be taken over.
+    pub(super) problem: Mutex<Option<String>>,
     /// Wakes idle workers when an entry may wait.
     pub(super) published: Notify,
     /// Number of releases of held entries, which are delivered before claimed ones that follow them.
@@ -25,8 +28,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(store: Arc<Store>, has_runs: Option<HasRuns>) -> Self {
-        let (claims, published) = (Claims::default(), Notify::new());
-        Self { store, has_runs, claims, published, releases: AtomicU64::new(0) }
+        let (claims, problem, published) = (Claims::default(), Mutex::default(), Notify::new());
+        Self { store, has_runs, claims, problem, published, releases: AtomicU64::new(0) }
     }
 
     /// Claims the next entries of a queue, up to `count`: a due retry and another entry by turns, which a retry begins

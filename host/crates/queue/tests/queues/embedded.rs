@@ -153,7 +153,7 @@ async fn a_delivery_is_settled_in_a_transaction_of_the_caller() {
     let delivery = receive(&mut consumer).await;
     assert_eq!(delivery.has_runs, Some(true));
     let settle = |delivery: &Delivery, number: u32| {
-        let settlement = delivery.in_file(&Settlement::Ack).unwrap();
+        let settlement = delivery.file_settlement(&Settlement::Ack).unwrap();
         store.change(move |connection| {
             settlement.carry_out(connection)?;
             connection.execute("INSERT INTO t VALUES (?1)", [number])
@@ -211,6 +211,30 @@ async fn a_file_of_an_earlier_version_that_is_in_use_is_not_taken_over() {
     drop(user);
     open.await.unwrap().unwrap();
     assert!(!folder.path().join("queue.db").exists());
+}
+
+/// A command of the earlier version may publish while a daemon of this one works.
+#[tokio::test]
+async fn a_file_of_an_earlier_version_that_appears_later_is_taken_over_too() {
+    let fixture = Fixture::embedded();
+    let Storage::Embedded(folder) = &fixture.storage else { unreachable!() };
+    let queues = fixture.open().await;
+    let _consumer = consume(&queues).await;
+    let user = write_earlier(folder.path());
+    let wait = async |is_reached: &dyn Fn(Option<String>) -> bool| {
+        for _ in 0..600 {
+            if is_reached(queues.problem()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the problem is {:?}", queues.problem());
+    };
+    wait(&|problem| problem.is_some_and(|problem| problem.contains("queue.db"))).await;
+    drop(user);
+    wait(&|problem| problem.is_none()).await;
+    assert!(!folder.path().join("queue.db").exists());
+    wait_for_depth(&queues, 2, 1).await;
 }
 
 #[tokio::test]
