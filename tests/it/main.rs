@@ -47,6 +47,7 @@ mod probe;
 mod publish;
 mod real_plays;
 mod reload;
+mod retention;
 mod several;
 mod shortages;
 mod signatures;

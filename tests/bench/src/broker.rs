@@ -13,7 +13,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use crate::body::body;
+use crate::body::{TOPIC, body, bus_message};
 
 /// The arguments of a publisher or a consumer.
 #[derive(Args)]
@@ -33,16 +33,32 @@ pub(crate) struct Amqp {
 
 /// Publishes messages and returns the seconds until the last confirm.
 pub(crate) fn publish(amqp: &Amqp) -> Result<f64> {
+    let body = body();
+    let body = body.as_str();
+    publish_each(amqp, |_| body)
+}
+
+/// Publishes bus messages in the form of the Python loopabull's queue, and returns the seconds until the last confirm. Of each hundred,
+/// `worked` are for the task `greet`; no task wants the others.
+pub(crate) fn publish_backlog(amqp: &Amqp, worked: u32) -> Result<f64> {
+    publish_each(amqp, |number| {
+        let topic = if number % 100 < worked { TOPIC } else { "org.example.prod.other.thing" };
+        bus_message(topic, number).to_string()
+    })
+}
+
+fn publish_each<M: AsRef<str>>(amqp: &Amqp, message: impl Fn(u32) -> M) -> Result<f64> {
     run(amqp, async |channel, amqp| {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let (body, start) = (body(), Instant::now());
+        let start = Instant::now();
         let mut unconfirmed = VecDeque::new();
-        for _ in 0..amqp.messages {
+        for number in 0..amqp.messages {
+            let body = message(number);
             let properties = BasicProperties::default().with_delivery_mode(2);
             let (exchange, key) = (ShortString::default(), ShortString::from(amqp.queue.as_str()));
             let options = BasicPublishOptions::default();
             let confirm =
-                channel.basic_publish(exchange, key, options, body.as_bytes(), properties);
+                channel.basic_publish(exchange, key, options, body.as_ref().as_bytes(), properties);
             unconfirmed.push_back(confirm.await?);
             if unconfirmed.len() >= usize::from(amqp.window)
                 && let Some(first) = unconfirmed.pop_front()

@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use zmq::SocketType;
 
+use crate::body::TOPIC;
+
 /// The time limit of a subscriber for a message, in milliseconds.
 pub(crate) const RECEIVE_LIMIT: i32 = 30_000;
-pub(crate) const TOPIC: &str = "org.example.prod.greeting.new";
 
 /// Publishes each line of a file after a line on standard input, and returns the seconds. Ends with standard input.
 pub(crate) fn publish(endpoint: &str, file: &Path) -> Result<f64> {

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 use zmq::SocketType;
 
-use crate::burst::{RECEIVE_LIMIT, TOPIC};
+use crate::body::{TOPIC, bus_message};
+use crate::burst::RECEIVE_LIMIT;
 
 /// The time in which subscribers connect before the first message.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -36,7 +36,7 @@ pub(crate) fn publish(endpoint: &str, rate: u32, messages: u32) -> Result<()> {
     for number in 0..messages {
         let due = Duration::from_secs(1) * number / rate;
         std::thread::sleep(due.saturating_sub(start.elapsed()));
-        let body = message(number).to_string();
+        let body = bus_message(TOPIC, number).to_string();
         sent.push(now()?);
         socket.send_multipart([TOPIC, &body], 0)?;
     }
@@ -46,12 +46,6 @@ pub(crate) fn publish(endpoint: &str, rate: u32, messages: u32) -> Result<()> {
         println!("2026-{number:08} {sent:.3} {received:.3}");
     }
     Ok(())
-}
-
-fn message(number: u32) -> Value {
-    let msg = json!({"from": "ann", "text": "x".repeat(900)});
-    let id = format!("2026-{number:08}");
-    json!({"topic": TOPIC, "msg_id": id, "timestamp": 1_790_000_000, "i": number, "msg": msg})
 }
 
 /// Returns the time in milliseconds since 1970.

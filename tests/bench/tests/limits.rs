@@ -27,3 +27,8 @@ fn a_component_is_called_for_each_message() {
     let tasks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks");
     check(&["component", tasks.to_str().unwrap(), "20"]);
 }
+
+#[test]
+fn a_signature_is_verified() {
+    check(&["verify", "10"]);
+}

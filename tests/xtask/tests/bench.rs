@@ -5,20 +5,25 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// The cases that need no Python package.
-const CASES: [&str; 10] = [
+/// The cases that need no other job queue.
+const CASES: [&str; 15] = [
     "raw-consume",
+    "raw-consume-classic",
     "raw-component",
     "drain-rabbit-mq",
+    "drain-classic",
     "raw-sqlite",
     "drain-embedded",
     "raw-publish",
     "inject-rabbit-mq",
     "inject-embedded",
     "raw-receive",
+    "burst-rabbit-mq",
     "burst-embedded",
+    "burst-signed",
+    "raw-verify",
 ];
 
 #[test]
@@ -62,6 +67,27 @@ fn the_benchmark_of_growth_measures_each_size() {
     assert!(points.iter().all(|point| point["messages_per_second"].as_f64() > Some(0.0)));
     assert!(said.contains("| runs | worked/s |"), "{said}");
     assert!(figures["runs"][1]["command_ms"].as_f64() > Some(0.0), "{figures}");
+}
+
+#[test]
+fn the_benchmark_of_the_day_after_works_both_backlogs() {
+    let (figures, said, _) = measure(&["day-after", "--messages", "200"]);
+    let rows = figures.as_array().unwrap();
+    let counts: Vec<_> = rows.iter().map(|row| (&row["runs"], &row["dead_letters"])).collect();
+    assert_eq!(counts, [(&json!(20), &json!(180)), (&json!(200), &json!(0))], "{figures}");
+    assert!(said.contains("| 10 | 20 | 180 |"), "{said}");
+}
+
+#[test]
+fn the_benchmark_of_memory_measures_both_queues() {
+    let (figures, said, _) = measure(&["memory", "--messages", "200", "--idle", "1"]);
+    let rows = figures.as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{figures}");
+    for row in rows {
+        assert_eq!(row["memory_mib"].as_array().unwrap().len(), 10, "{figures}");
+        assert!(row["journal_ratio"].as_f64() > Some(0.5), "{figures}");
+    }
+    assert!(said.contains("| embedded |") && said.contains("| rabbitmq |"), "{said}");
 }
 
 #[test]

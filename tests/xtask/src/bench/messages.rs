@@ -6,9 +6,11 @@
 
 mod burst;
 mod case;
+pub(super) mod day_after;
 pub(super) mod growth;
 mod host;
 pub(super) mod latency;
+pub(super) mod memory;
 mod options;
 mod peers;
 mod raw;
@@ -63,20 +65,25 @@ fn prepare(options: &Options, cases: &[Case]) -> Result<Setup> {
     if has_peers {
         setup.python = install::peers_python()?;
     }
+    if cases.iter().any(|case| case.signs()) {
+        setup.fedmsg_python = install::fedmsg_python()?;
+    }
     Ok(setup)
 }
 
 fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     match case {
-        Case::RawConsume | Case::RawPublish => raw::amqp(setup, case),
+        Case::RawConsume | Case::RawConsumeClassic | Case::RawPublish => raw::amqp(setup, case),
         Case::RawSqlite => raw::sqlite(setup),
         Case::RawComponent => raw::component(setup),
-        Case::DrainRabbitMq | Case::DrainEmbedded => host::drain(setup, case),
+        Case::RawVerify => raw::verify(setup),
+        Case::DrainRabbitMq | Case::DrainClassic | Case::DrainEmbedded => host::drain(setup, case),
         Case::InjectRabbitMq | Case::InjectEmbedded => host::inject(setup, case),
         Case::RawReceive => burst::receive(setup),
-        Case::BurstRabbitMq | Case::BurstEmbedded | Case::BurstWithoutBroker => {
-            burst::measure(setup, case)
-        }
+        Case::BurstRabbitMq
+        | Case::BurstEmbedded
+        | Case::BurstSigned
+        | Case::BurstWithoutBroker => burst::measure(setup, case),
         Case::Celery | Case::Dramatiq => peers::measure(setup, case),
         Case::Loopabull => peers::loopabull(setup),
     }

@@ -1,5 +1,6 @@
 //! A burst of fedmsg messages: how many are taken into the queue each second, and how many are dropped.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use loopabull_testbed::Pki;
 
 use super::case::Case;
 use super::host::{Daemon, Queue};
@@ -17,6 +19,10 @@ use crate::command::{command, output, spawn};
 pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(500);
 /// The time for which RabbitMQ is away, besides its start.
 const AWAY: Duration = Duration::from_secs(10);
+/// The common name of the publisher's certificate.
+const SIGNER: &str = "signer.example.org";
+/// Signs each line of a file: FOLDER CERTIFICATE FILE.
+const SIGN: &str = include_str!("sign.py");
 const TICK: Duration = Duration::from_millis(100);
 
 /// A process that is killed on drop.
@@ -25,16 +31,26 @@ pub(super) struct Publisher(pub(super) Child);
 /// Publishes all messages at once, and waits until each is in the queue or dropped.
 pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
-    let messages = write_messages(&folder, setup.messages)?;
+    let messages = write_messages(&folder, 0..setup.messages)?;
     let endpoint = free_endpoint()?;
+    let authority = (case == Case::BurstSigned).then(Pki::new);
+    let trust = match &authority {
+        Some(authority) => {
+            sign(setup, authority, &messages)?;
+            write_trust(&folder, authority)?
+        }
+        None => vec!["--unsigned".to_owned()],
+    };
     let (_publisher, mut input) = Publisher::start(setup, &endpoint, &messages)?;
     // Only the intake is measured.
     output(setup.host(&folder, queue.url().as_deref()).args(["pause", "--queue", "workers"]))?;
-    let arguments = ["--unsigned", "--fedmsg", &endpoint];
+    let mut arguments = vec!["--fedmsg", &endpoint];
+    arguments.extend(trust.iter().map(String::as_str));
     let daemon = Daemon::start(setup, &folder, queue.url().as_deref(), &arguments)?;
     wait(setup, || Ok(daemon.status()?["sources"][0]["connected"] == true))?;
     std::thread::sleep(SUBSCRIPTION);
 
+    let before = daemon.look(setup)?;
     let start = Instant::now();
     input.write_all(b"\n").context("the publisher does not read its input")?;
     let (mut queued, mut lost) = (0, 0);
@@ -57,18 +73,37 @@ pub(super) fn measure(setup: &Setup, case: Case) -> Result<Sample> {
     }
     wait_for(setup.messages)?;
     let seconds = start.elapsed().as_secs_f64();
+    let cpu = daemon.look(setup)?.cpu_since(before) * 1e6 / f64::from(setup.messages);
     let metrics = daemon.get("/metrics")?;
     let spooled = total(&metrics, "loopabull_entries_spooled_total");
     drop(input);
     daemon.stop()?;
     let note = format!("{lost} of {} dropped, {spooled} through the spool", setup.messages);
-    Ok(Sample { rate: queued as f64 / seconds, cpu: None, note: Some(note) })
+    Ok(Sample { rate: queued as f64 / seconds, cpu: Some(cpu), note: Some(note) })
+}
+
+/// Signs the messages of a file with the Python fedmsg, in place.
+fn sign(setup: &Setup, authority: &Pki, messages: &Path) -> Result<()> {
+    authority.leaf(SIGNER, 5);
+    authority.revoke(&[], 30);
+    let mut sign = command(&setup.fedmsg_python);
+    sign.args(["-c", SIGN]).arg(authority.folder()).arg(SIGNER).arg(messages);
+    output(&mut sign).map(drop)
+}
+
+/// Writes a configuration that trusts the authority, and returns the arguments that name it.
+fn write_trust(folder: &Path, authority: &Pki) -> Result<Vec<String>> {
+    let file = |name: &str| authority.file(name).display().to_string();
+    let text = format!("[fedmsg]\nca = '{}'\ncrl = '{}'\n", file("ca.crt"), file("crl.pem"));
+    let path = folder.join("loopabull.toml");
+    fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(vec!["--config".to_owned(), path.display().to_string()])
 }
 
 /// Measures a subscriber that does nothing but receive.
 pub(super) fn receive(setup: &Setup) -> Result<Sample> {
     let folder = setup.folder(&Case::RawReceive.slug())?;
-    let messages = write_messages(&folder, setup.messages)?;
+    let messages = write_messages(&folder, 0..setup.messages)?;
     let endpoint = free_endpoint()?;
     let (_publisher, mut input) = Publisher::start(setup, &endpoint, &messages)?;
     let mut receive = command(&setup.raw);

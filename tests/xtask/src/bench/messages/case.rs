@@ -7,10 +7,14 @@ use clap::ValueEnum;
 pub(crate) enum Case {
     /// A lapin consumer on a quorum queue that acknowledges each message, 100 in flight
     RawConsume,
+    /// The same consumer on a durable classic queue
+    RawConsumeClassic,
     /// Bare calls of the component `greet` in fresh instances, one after the other
     RawComponent,
     /// loopabull-host on a RabbitMQ quorum queue
     DrainRabbitMq,
+    /// loopabull-host on a durable classic queue of RabbitMQ
+    DrainClassic,
     /// SQLite: one row for an entry and one for its run with one index, in groups of 100
     RawSqlite,
     /// loopabull-host on its embedded queue
@@ -35,6 +39,10 @@ pub(crate) enum Case {
     BurstWithoutBroker,
     /// A burst of fedmsg messages into the embedded queue
     BurstEmbedded,
+    /// A burst of signed fedmsg messages into the embedded queue
+    BurstSigned,
+    /// The RSA operation that verifies a signature, one after the other
+    RawVerify,
 }
 
 impl Case {
@@ -42,8 +50,10 @@ impl Case {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::RawConsume => "raw: lapin consumer, 100 in flight, each acknowledged",
+            Self::RawConsumeClassic => "raw: lapin consumer, classic queue",
             Self::RawComponent => "raw: calls of `greet`",
             Self::DrainRabbitMq => "loopabull-host, RabbitMQ quorum queue",
+            Self::DrainClassic => "loopabull-host, RabbitMQ classic queue",
             Self::RawSqlite => "raw: SQLite, groups of 100",
             Self::DrainEmbedded => "loopabull-host, embedded queue",
             Self::Celery => "Celery 5.7.0, `acks_late`, 5 processes",
@@ -56,6 +66,8 @@ impl Case {
             Self::BurstWithoutBroker => "fedmsg burst, RabbitMQ killed for 10 s",
             Self::BurstRabbitMq => "fedmsg burst, RabbitMQ quorum queue",
             Self::BurstEmbedded => "fedmsg burst, embedded queue",
+            Self::BurstSigned => "fedmsg burst, signed, embedded queue",
+            Self::RawVerify => "raw: RSA verify",
         }
     }
 
@@ -69,6 +81,11 @@ impl Case {
         matches!(self, Self::Celery | Self::Dramatiq | Self::Loopabull)
     }
 
+    /// Returns whether the case needs certificates and a Python with fedmsg, which signs.
+    pub(super) fn signs(self) -> bool {
+        matches!(self, Self::BurstSigned | Self::RawVerify)
+    }
+
     pub(super) fn uses_rabbitmq(self) -> bool {
         let uses_none = [
             Self::RawComponent,
@@ -77,6 +94,8 @@ impl Case {
             Self::DrainEmbedded,
             Self::InjectEmbedded,
             Self::BurstEmbedded,
+            Self::BurstSigned,
+            Self::RawVerify,
         ];
         !uses_none.contains(&self)
     }

@@ -147,7 +147,7 @@ fn measure(setup: &Setup, curve: Curve, size: u32) -> Result<Point> {
         Curve::Runs => add_runs(setup, &folder, size)?,
         Curve::Hosts => return hosts(setup, &folder, size),
     }
-    let published = publish(setup, &folder, None, messages)?;
+    let published = publish(setup, &folder, None, 0..messages)?;
     let published = f64::from(messages) / published.as_secs_f64();
     set_paused(setup, &folder, None, true)?;
     let daemon = Daemon::start(setup, &folder, None, &["--workers", &workers])?;
@@ -219,7 +219,7 @@ fn read_journal(setup: &Setup, folder: &Path, commands: &[&[&str]]) -> Result<Du
 fn hosts(setup: &Setup, folder: &Path, count: u32) -> Result<Point> {
     let queue = Queue::start(true);
     let url = queue.url();
-    let published = publish(setup, folder, url.as_deref(), setup.messages)?;
+    let published = publish(setup, folder, url.as_deref(), 0..setup.messages)?;
     let published = f64::from(setup.messages) / published.as_secs_f64();
     let (mut daemons, mut folders) = (Vec::new(), Vec::new());
     for number in 1..=count {
@@ -268,7 +268,7 @@ fn add_runs(setup: &Setup, folder: &Path, count: u32) -> Result<()> {
     if count == 0 {
         return Ok(());
     }
-    publish(setup, folder, None, 2)?;
+    publish(setup, folder, None, 0..2)?;
     let mut daemon = Daemon::start(setup, folder, None, &[])?;
     daemon.wait(setup, |moment| moment.runs > 1)?;
     daemon.stop()?;

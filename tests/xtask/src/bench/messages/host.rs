@@ -1,6 +1,7 @@
 //! The measurement of loopabull-host: `inject`, and the drain of a queue.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +12,13 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::case::Case;
+use super::raw;
 use super::setup::{LIMIT, Sample, Setup, WORKERS, write_messages};
 use crate::bench::workers::Workers;
 use crate::command::output;
 
+/// The queue of tasks that name none.
+pub(super) const QUEUE: &str = "workers";
 /// The time limit for the daemon's answer to a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -63,7 +67,7 @@ impl Queue {
 pub(super) fn inject(setup: &Setup, case: Case) -> Result<Sample> {
     let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
     let cpu_before = setup.cpu.children()?;
-    let seconds = publish(setup, &folder, queue.url().as_deref(), setup.messages)?.as_secs_f64();
+    let seconds = publish(setup, &folder, queue.url().as_deref(), 0..setup.messages)?.as_secs_f64();
     let cpu = setup.cpu.children()?.saturating_sub(cpu_before);
     let messages = f64::from(setup.messages);
     let cpu = Some(cpu.as_secs_f64() * 1e6 / messages);
@@ -73,7 +77,10 @@ pub(super) fn inject(setup: &Setup, case: Case) -> Result<Sample> {
 /// Measures the drain of a queue that is full before.
 pub(super) fn drain(setup: &Setup, case: Case) -> Result<Sample> {
     let (folder, queue) = (setup.folder(&case.slug())?, Queue::start(case.uses_rabbitmq()));
-    publish(setup, &folder, queue.url().as_deref(), setup.messages)?;
+    if let Some(url) = queue.url().filter(|_| case == Case::DrainClassic) {
+        raw::declare_classic(setup, &url, QUEUE)?;
+    }
+    publish(setup, &folder, queue.url().as_deref(), 0..setup.messages)?;
     let mut daemon = Daemon::start(setup, &folder, queue.url().as_deref(), &[])?;
     let messages = u64::from(setup.messages);
     let mut first = None;
@@ -94,14 +101,15 @@ pub(super) fn drain(setup: &Setup, case: Case) -> Result<Sample> {
     Ok(Sample { note: Some(note), ..last.since(first) })
 }
 
-/// Publishes messages with `inject`, and returns the time.
+/// Publishes the messages with these numbers with `inject`, and returns the time.
 pub(super) fn publish(
     setup: &Setup,
     folder: &Path,
     url: Option<&str>,
-    count: u32,
+    numbers: Range<u32>,
 ) -> Result<Duration> {
-    let messages = write_messages(folder, count)?;
+    let count = numbers.len();
+    let messages = write_messages(folder, numbers)?;
     let start = Instant::now();
     let queued = output(setup.host(folder, url).arg("inject").arg(messages))?;
     let took = start.elapsed();
@@ -111,10 +119,15 @@ pub(super) fn publish(
 }
 
 impl Moment {
+    /// Returns the processor time since an earlier moment, in seconds.
+    pub(super) fn cpu_since(self, first: Self) -> f64 {
+        self.cpu.saturating_sub(first.cpu).as_secs_f64()
+    }
+
     /// Returns the rate and the processor time since an earlier moment.
     pub(super) fn since(self, first: Self) -> Sample {
         let runs = self.runs.saturating_sub(first.runs).max(1) as f64;
-        let cpu = (self.cpu.saturating_sub(first.cpu)).as_secs_f64() * 1e6 / runs;
+        let cpu = self.cpu_since(first) * 1e6 / runs;
         let rate = runs / (self.at - first.at).max(TICK).as_secs_f64();
         Sample { rate, cpu: Some(cpu), note: None }
     }
@@ -185,7 +198,7 @@ impl Daemon {
     }
 
     /// Returns the resident memory of the daemon, in MiB.
-    fn memory(&self) -> Result<u64> {
+    pub(super) fn memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -18,9 +18,10 @@ const QUEUE: &str = "raw";
 pub(super) fn amqp(setup: &Setup, case: Case) -> Result<Sample> {
     let rabbit = Rabbit::start();
     let (url, count) = (rabbit.vhost().url(), setup.messages.to_string());
+    let kind = if case == Case::RawConsumeClassic { "classic" } else { "quorum" };
     let run = |what: &str| {
         let mut raw = command(&setup.raw);
-        raw.args([what, &url, QUEUE, &count, WINDOW]);
+        raw.args([what, &url, QUEUE, &count, WINDOW, kind]);
         measure(setup, &mut raw)
     };
     let published = run("publish")?;
@@ -40,6 +41,26 @@ pub(super) fn component(setup: &Setup) -> Result<Sample> {
     let mut raw = command(&setup.raw);
     raw.arg("component").arg(repository::tasks()).arg(setup.messages.to_string());
     measure(setup, &mut raw)
+}
+
+/// Measures the RSA operation that verifies a signature.
+pub(super) fn verify(setup: &Setup) -> Result<Sample> {
+    let mut raw = command(&setup.raw);
+    let sample = measure(setup, raw.arg("verify").arg(setup.messages.to_string()))?;
+    Ok(Sample { cpu: Some(1e6 / sample.rate), ..sample })
+}
+
+/// Publishes messages in the form of the Python loopabull's queue, of which a task wants `worked` of each hundred.
+pub(super) fn fill_backlog(setup: &Setup, url: &str, queue: &str, worked: u32) -> Result<()> {
+    let (count, worked) = (setup.messages.to_string(), worked.to_string());
+    let mut raw = command(&setup.raw);
+    output(raw.args(["backlog", url, queue, &count, WINDOW, "--worked", &worked])).map(drop)
+}
+
+/// Declares a durable classic queue.
+pub(super) fn declare_classic(setup: &Setup, url: &str, queue: &str) -> Result<()> {
+    let mut raw = command(&setup.raw);
+    output(raw.args(["publish", url, queue, "0", WINDOW, "classic"])).map(drop)
 }
 
 /// Runs a command that prints how many seconds the messages took.

@@ -18,7 +18,8 @@ const FOOTNOTE: &str = "\
 Each number is the median of the rounds, with the minimum and the maximum. A message has about a kilobyte. The
 processor time is that of the daemon or of `inject`, without RabbitMQ. The host's rate counts recorded runs. The ideal
 takes, for each message, the time of the raw queue and that of the bare call, one after the other. `inject` includes its
-start and the reading of its file, the raw publisher neither. A burst is not signed; that without RabbitMQ includes the
+start and the reading of its file, the raw publisher neither. That
+of a burst includes the receiving by ZeroMQ. A burst without RabbitMQ includes the
 time until RabbitMQ is back. Its ideal takes the time of the raw subscriber and that of the raw publisher, one after the other. The task of Celery and Dramatiq
 writes one byte; the Python loopabull starts a program for each message.";
 
@@ -80,6 +81,12 @@ impl Report {
         rate(samples).median()
     }
 
+    /// Returns the median processor time of a case for each message, in microseconds, if it was measured.
+    fn median_cpu(&self, case: Case) -> Option<f64> {
+        let (_, samples) = self.rows.iter().find(|(known, _)| *known == case)?;
+        samples.iter().filter_map(|sample| sample.cpu).collect::<Figures>().median()
+    }
+
     /// Returns the name of each ratio, and its value.
     fn ratios(&self) -> Vec<(String, f64)> {
         let ideal = |queue: Case| {
@@ -90,6 +97,10 @@ impl Report {
         let (rabbitmq, embedded) = (Case::DrainRabbitMq, Case::DrainEmbedded);
         let mut ratios = vec![
             ("drain, RabbitMQ / ideal".to_owned(), of(rabbitmq, ideal(Case::RawConsume))),
+            (
+                "drain, RabbitMQ classic queue / ideal".to_owned(),
+                of(Case::DrainClassic, ideal(Case::RawConsumeClassic)),
+            ),
             ("drain, embedded / ideal".to_owned(), of(embedded, ideal(Case::RawSqlite))),
         ];
         for peer in [Case::Celery, Case::Dramatiq, Case::Loopabull] {
@@ -105,6 +116,11 @@ impl Report {
         let received = seconds(self.median(Case::RawReceive));
         let ideal =
             received.zip(seconds(publish)).map(|(receive, publish)| 1.0 / (receive + publish));
+        let added = self.median_cpu(Case::BurstSigned).zip(self.median_cpu(Case::BurstEmbedded));
+        let added = added.map(|(signed, unsigned)| signed - unsigned);
+        let verify = self.median_cpu(Case::RawVerify).zip(added);
+        let name = "raw-verify / the processor time that signatures add".to_owned();
+        ratios.push((name, verify.map(|(verify, added)| verify / added)));
         let name = "burst-rabbit-mq / raw-receive and raw-publish".to_owned();
         ratios.push((name, of(Case::BurstRabbitMq, ideal)));
         ratios.into_iter().filter_map(|(name, ratio)| Some((name, ratio?))).collect()

@@ -1,6 +1,7 @@
 //! The programs and the messages, which are the same in all rounds.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct Setup {
     pub(super) raw: PathBuf,
     /// A Python that has the other systems. Empty if none of them is measured.
     pub(super) python: PathBuf,
+    /// A Python that has fedmsg. Empty if nothing is signed.
+    pub(super) fedmsg_python: PathBuf,
     pub(super) interrupt: Interrupt,
     pub(super) cpu: Cpu,
 }
@@ -58,6 +61,7 @@ impl Setup {
             binaries: programs::ours(programs.bin_dir.as_deref(), profile)?,
             raw: programs::raw_limits(programs.raw_limits.as_deref(), profile)?,
             python: PathBuf::new(),
+            fedmsg_python: PathBuf::new(),
             interrupt: Interrupt::listen()?,
             cpu: Cpu::new()?,
         })
@@ -91,15 +95,15 @@ impl Setup {
     }
 }
 
-/// Writes a file with one fedmsg message in each line, each of about a kilobyte. Returns its path.
-pub(super) fn write_messages(folder: &Path, count: u32) -> Result<PathBuf> {
+/// Writes a file with one fedmsg message in each line, each of about a kilobyte. The numbers become their ids. Returns its path.
+pub(super) fn write_messages(folder: &Path, numbers: Range<u32>) -> Result<PathBuf> {
     let path = folder.join("messages.json");
     let line = |number: u32| {
         let msg = json!({"from": "ann", "text": "x".repeat(900)});
         let id = format!("2026-{number:08}");
         json!({"topic": TOPIC, "msg_id": id, "timestamp": 1_790_000_000, "i": number, "msg": msg})
     };
-    let lines: String = (0..count).map(|number| format!("{}\n", line(number))).collect();
+    let lines: String = numbers.map(|number| format!("{}\n", line(number))).collect();
     fs::write(&path, lines).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
 }
