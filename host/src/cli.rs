@@ -96,7 +96,7 @@ struct DaemonFlags {
     /// under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
-    /// Serve /livez, /readyz, /warnings, /metrics and /status on this address [default: 127.0.0.1:8480]
+    /// Serve the pages, /livez, /readyz, /warnings, /metrics and /status on this address [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDR", value_parser = listen)]
     listen: Option<SocketAddr>,
     /// Part of the work that this daemon does; `ingest` and `work` need `--amqp-url`
@@ -113,10 +113,12 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     Status(commands::status::StatusArgs),
     Runs(commands::runs::RunsArgs),
+    Explain(commands::explain::ExplainArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
     Pause(commands::pause::PauseArgs),
     Resume(commands::pause::ResumeArgs),
     Retry(commands::retry::RetryArgs),
+    Audit(commands::audit::AuditArgs),
     Broker(commands::broker::BrokerArgs),
     Tasks(commands::tasks::TasksArgs),
 }
@@ -155,10 +157,12 @@ impl Cli {
             Some(Command::Verify(args)) => commands::verify::run(&config, &args),
             Some(Command::Status(args)) => commands::status::run(&config, &args),
             Some(Command::Runs(args)) => commands::runs::run(&config, &args),
+            Some(Command::Explain(args)) => commands::explain::run(&config, &args),
             Some(Command::DeadLetters(args)) => commands::dead_letters::run(&config, &args),
             Some(Command::Pause(args)) => commands::pause::pause(&config, &args),
             Some(Command::Resume(args)) => commands::pause::resume(&config, &args),
             Some(Command::Retry(args)) => commands::retry::run(&config, &args),
+            Some(Command::Audit(args)) => commands::audit::run(&config, &args),
             Some(Command::Broker(args)) => commands::broker::run(&config, &args),
             Some(Command::Tasks(args)) => commands::tasks::run(&config, &args),
         }

@@ -1,16 +1,19 @@
-//! The subcommands. Each is in a file of its own. `failure`, `publisher`, `queues`, `recordings` and `table` contain code
+//! The subcommands. Each is in a file of its own. `failure`, `port`, `publisher`, `queues`, `recordings` and `table` contain code
 //! that several subcommands use.
 //!
 //! A subcommand prints its results to standard output, and everything else to standard error.
 
+pub(crate) mod audit;
 pub(crate) mod broker;
 pub(crate) mod check;
 pub(crate) mod daemon;
 pub(crate) mod dead_letters;
+pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod inject;
 mod learn;
 pub(crate) mod pause;
+mod port;
 mod publisher;
 mod queues;
 mod recordings;

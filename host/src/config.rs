@@ -49,10 +49,14 @@ pub struct Config {
     /// State directory: the journal, the embedded queue and the run directories. The daemon creates
     /// the directory if it is missing.
     pub state: PathBuf,
-    /// Address that serves `/livez`, `/readyz`, `/metrics` and `/status`.
+    /// Address that serves the pages, `/livez`, `/readyz`, `/warnings`, `/metrics` and `/status`.
     pub listen: SocketAddr,
     /// Host names under which `listen` may be addressed, besides IP addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
+    /// File with the token that a request needs. It must be set if `listen` can be reached from other machines.
+    pub token_file: Option<PathBuf>,
+    /// File with the token of operators, who may act and not only look. Default: nobody may act at the port.
+    pub operate_token_file: Option<PathBuf>,
     /// URL of RabbitMQ. Default: no RabbitMQ; the queue is embedded in the state directory.
     pub amqp_url: Option<String>,
     /// Maximum number of messages of the default queue that one worker has received and not settled. The worker runs one of them; it
@@ -75,6 +79,7 @@ pub struct Config {
     pub fedmsg: Fedmsg,
     pub deduplication: Deduplication,
     pub journal: Journal,
+    pub arrivals: Arrivals,
     /// A fedora-messaging bus to consume.
     pub fedora_messaging: Option<BusConfig>,
     /// Path of a fedora-messaging configuration file. The queues in the file are consumed.
@@ -113,6 +118,14 @@ pub enum Role {
     Ingest,
     /// Only processes messages from the queue.
     Work,
+}
+
+/// What is kept of messages that arrived, whether or not they ran.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Arrivals {
+    /// Number of arrivals that are kept, the newest ones. With 0, none is noted.
+    pub keep: u64,
 }
 
 /// How long the runs of this host are kept. Runs that ended in the last hour are always kept.
@@ -193,6 +206,9 @@ impl Config {
         };
         if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
             return Err(ConfigError::AllowedHost { name: escape_harmful(name) });
+        }
+        if !self.listen.ip().is_loopback() && self.token_file.is_none() {
+            return Err(ConfigError::NoToken { listen: self.listen });
         }
         // In AMQP, a prefetch of 0 means that there is no limit. So 0 is not allowed.
         let prefetch = |limit: Option<u16>| limit.map(u32::from);
@@ -326,6 +342,8 @@ impl Default for Config {
             state: "state".into(),
             listen: DEFAULT_LISTEN,
             allowed_hosts: Vec::new(),
+            token_file: None,
+            operate_token_file: None,
             amqp_url: None,
             prefetch: None,
             management_url: None,
@@ -335,6 +353,7 @@ impl Default for Config {
             fedmsg: Fedmsg::default(),
             deduplication: Deduplication::default(),
             journal: Journal::default(),
+            arrivals: Arrivals::default(),
             fedora_messaging: None,
             fedora_messaging_config: None,
             datagrepper: None,
@@ -344,6 +363,12 @@ impl Default for Config {
             ceiling: Ceiling::default(),
             refused_tasks: RefusedTasks::default(),
         }
+    }
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self { keep: 200_000 }
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Role, StaffedQueue};
+use crate::config::{self, Config, ConfigError, Role, StaffedQueue};
 use crate::daemon::housekeeping::Housekeeping;
 use crate::daemon::playbook_checks::PlaybookChecks;
 use crate::daemon::reload::Reload;
@@ -36,12 +36,15 @@ use crate::daemon::state_dir::{DaemonFile, StateError};
 use crate::ingest;
 use crate::ingest::sources::{self, SourcesError};
 use crate::journal::{self, Journal, Retention};
+use crate::observe::arrivals::Arrivals;
 use crate::observe::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::catalog::Catalog;
 use crate::tasks::discovery::Discovery;
-use crate::web::Web;
+use crate::web;
+use crate::web::token::Token;
 use crate::work::ack_timeout::{self, TimeoutTooLong};
+use crate::work::audit::Audit;
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
 use crate::work::shared::Shared;
@@ -93,6 +96,8 @@ pub(crate) enum DaemonError {
     TlsRoots(#[from] TlsRootsError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Token(#[from] ConfigError),
     #[error("cannot listen on `{address}`")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot run playbooks")]
@@ -114,13 +119,14 @@ impl DaemonError {
                 "create the directory, or name another one with `--tasks` or `--playbooks`"
                     .to_owned(),
             ),
-            Self::Journal(StoreError::Newer { .. }) => {
+            Self::Journal(StoreError::Newer { .. }) | Self::Pauses(StoreError::Newer { .. }) => {
                 Some("start that version again; the files are unchanged".to_owned())
             }
             Self::Queues(error) => error.hint().map(str::to_owned),
             Self::Listen { .. } => {
                 Some("name a free address with `--listen`; port 0 selects a free port".to_owned())
             }
+            Self::Token(error) => error.hint().map(str::to_owned),
             Self::TimeoutTooLong(tasks) => tasks.first().map(TimeoutTooLong::hint),
             _ => None,
         }
@@ -147,6 +153,11 @@ impl Daemon {
         role: Role,
         shutdown: Shutdown,
     ) -> Result<Self, DaemonError> {
+        let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        let operate = config.operate_token_file.as_deref().map(Token::read).transpose()?;
+        if token.is_some() && token == operate {
+            return Err(ConfigError::SameToken.into());
+        }
         state_dir::make(&config.state)?;
         state_dir::restrict(config)?;
         let lock = state_dir::lock(&config.state).await?;
@@ -174,7 +185,11 @@ impl Daemon {
         if role != Role::Ingest {
             parts.spawn(PlaybookChecks::new(&work).run());
         }
+        let audit = Audit::open(&config.state).map_err(DaemonError::Pauses)?;
+        let keep = config.arrivals.keep;
+        let arrivals = Arc::new(Arrivals::open(&config.state, keep));
         let ingest = ingest::shared::Shared {
+            arrivals: Arc::clone(&arrivals),
             catalog: Arc::clone(&work.runner.catalog),
             queues: Arc::clone(&work.queues),
             health: Arc::clone(&work.health),
@@ -184,7 +199,7 @@ impl Daemon {
         };
         let source = sources::start(config, role, ingest, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
-        let port = Web {
+        let port = web::shared::Shared {
             health: Arc::clone(&work.health),
             catalog: Arc::clone(&work.runner.catalog),
             activity: Arc::clone(&work.activity),
@@ -193,9 +208,20 @@ impl Daemon {
             names: queues.iter().map(|queue| queue.config.name.clone()).collect(),
             pauses: Arc::clone(&work.pauses),
             allowed_hosts: config.allowed_hosts.clone(),
+            journal: Arc::clone(&work.journal),
+            arrivals: Arc::clone(&arrivals),
+            history: Arc::default(),
+            token,
+            operate,
+            audit,
+            looking_at_dead_letters: tokio::sync::Mutex::default(),
             drain: shutdown.drain.clone(),
         };
-        web.spawn(port.serve(listener, web_stop.clone()));
+        web.spawn({
+            let (metrics, stop) = (Arc::clone(&work.metrics), web_stop.clone());
+            async move { arrivals.write(&metrics, stop).await }
+        });
+        web.spawn(web::serve(port, listener, web_stop.clone()));
         let daemon_file = DaemonFile::write(&config.state, address)?;
         // The workers start last. If a later step failed, it would interrupt their runs. The
         // remaining steps cannot fail.

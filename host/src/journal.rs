@@ -10,12 +10,16 @@
 
 mod crash_counts;
 mod effects;
+mod failures;
+mod find;
 mod record;
 mod retention;
 mod rows;
+mod search;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loopabull_model::{EntryId, Message, Outcome, Run, RunId, TaskName};
 use loopabull_store::{Store, StoreError};
@@ -24,12 +28,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::tables;
 
-pub use record::{
-    AfterQueues, CrashCounts, Crashed, Ended, Filter, InterruptedRun, QueueChanges, Record,
-};
+pub use failures::{FailureGroup, Failures};
+pub use find::{Found, Place, PlaceError};
+pub use record::{AfterQueues, CrashCounts, Crashed, Ended, InterruptedRun, QueueChanges, Record};
 pub use retention::Retention;
 pub(crate) use rows::has_runs;
 use rows::read;
+pub use search::{QUALIFIERS, Search, SearchError, term};
 
 /// The runs of this host and their effects.
 #[derive(Debug)]
@@ -143,17 +148,22 @@ impl Journal {
         self.store.change(move |connection| crash_counts::count(connection, &running)).await
     }
 
-    /// Returns the runs that match the filter, newest first.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
-        let query = move |connection: &Connection| {
-            connection
-                .prepare(&rows::list(&filter))?
-                .query_map(
-                    params![filter.limit, filter.task, filter.outcome, filter.message],
-                    read,
-                )?
-                .collect()
-        };
+    /// Returns up to `limit` runs that a search finds before a place, newest first. Looks for them for about `time`.
+    pub async fn search(
+        &self,
+        search: Search,
+        before: Option<Place>,
+        limit: usize,
+        time: Duration,
+    ) -> Result<Found, StoreError> {
+        let query =
+            move |connection: &Connection| find::find(connection, &search, before, limit, time);
+        self.store.read(query).await
+    }
+
+    /// Groups the failed runs that started since a time, in milliseconds since 1970. Looks through them for about `time`.
+    pub async fn failures(&self, since_ms: i64, time: Duration) -> Result<Failures, StoreError> {
+        let query = move |connection: &Connection| failures::failures(connection, since_ms, time);
         self.store.read(query).await
     }
 

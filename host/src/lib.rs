@@ -7,8 +7,10 @@
 pub mod cli;
 mod clock;
 mod commands;
+mod compare;
 pub mod config;
 mod daemon;
+mod explain;
 mod ingest;
 pub mod journal;
 mod modes;

@@ -5,7 +5,9 @@
 //! results.
 
 pub(crate) mod activity;
+pub(crate) mod arrivals;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod status;

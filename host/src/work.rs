@@ -2,8 +2,10 @@
 //! the pauses, and the outbox for messages that tasks emit.
 
 pub(crate) mod ack_timeout;
+pub(crate) mod audit;
 mod breakers;
 mod bus_publisher;
+mod control;
 mod crashes;
 mod error;
 mod external;

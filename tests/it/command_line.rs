@@ -41,10 +41,12 @@ fn the_short_help_names_every_command_and_flag() {
       verify        Check the signatures of recorded fedmsg messages
       status        Show queues, workers, sources, pauses and run counts
       runs          List or show the runs of this host
+      explain       Say why a message ran, or why nothing did
       dead-letters  List, show, requeue or drop dead letters
       pause         Pause a task or a queue until it is resumed
       resume        Resume a paused task or queue, or a stopped worker
       retry         Retry delayed messages now
+      audit         List what operators did on this host, newest first
       broker        Show or create the queues on RabbitMQ
       tasks         List the tasks, or create a new one
       help          Print this message or the help of the given subcommand(s)
@@ -67,8 +69,8 @@ fn the_short_help_names_every_command_and_flag() {
                                      issued by this CA (PEM)
           --crl <FILE>               Certificate revocation list of the CA
           --unsigned                 Accept fedmsg messages without checking their signatures
-          --listen <ADDR>            Serve /livez, /readyz, /warnings, /metrics and /status on this
-                                     address [default: 127.0.0.1:8480]
+          --listen <ADDR>            Serve the pages, /livez, /readyz, /warnings, /metrics and /status
+                                     on this address [default: 127.0.0.1:8480]
           --role <ROLE>              Part of the work that this daemon does; `ingest` and `work` need
                                      `--amqp-url` [default: all] [possible values: all, ingest, work]
       -h, --help                     Print help (see more with '--help')
@@ -96,7 +98,7 @@ fn an_unknown_configuration_key_is_reported() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `journal`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `token_file`, `operate_token_file`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `journal`, `arrivals`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&host, &["--config", "missing.toml"]), @"

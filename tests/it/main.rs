@@ -5,11 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
 #![expect(clippy::print_stdout, reason = "tests print the verdict of the oracle")]
 
+mod actions;
 mod ansible_settings;
 mod archive;
 mod auditor;
 mod broker;
 mod broker_faults;
+mod browser;
 mod cable;
 mod command_line;
 mod compat;
@@ -22,6 +24,7 @@ mod emit;
 mod emit_kills;
 mod escapes;
 mod examples;
+mod explain;
 mod external;
 mod failing_tasks;
 mod fedora_messaging;
@@ -39,6 +42,7 @@ mod masks;
 mod named_queues;
 mod new_task;
 mod other_languages;
+mod pages;
 mod pauses;
 mod plain_user;
 mod playbook_grants;

@@ -210,6 +210,26 @@ impl Daemon {
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     }
 
+    /// Sends a GET request with this value of `Authorization`. Returns the status and the body.
+    pub(crate) fn get_as(&self, path: &str, authorization: &str) -> (u16, String) {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let url = format!("http://{}{path}", self.address);
+        let request = ureq::Agent::from(config).get(url).header("Authorization", authorization);
+        let mut response = request.call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    /// Sends a GET request, and returns the headers of the answer, one on each line with its name in lower case.
+    pub(crate) fn head(&self, path: &str) -> String {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let url = format!("http://{}{path}", self.address);
+        let response = ureq::Agent::from(config).get(url).call().unwrap();
+        let line = |(name, value): (&_, &ureq::http::HeaderValue)| {
+            format!("{name}: {}\n", value.to_str().unwrap())
+        };
+        response.headers().iter().map(line).collect()
+    }
+
     pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }

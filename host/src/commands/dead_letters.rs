@@ -1,16 +1,16 @@
 //! The command `dead-letters` lists, requeues and drops dead letters.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use loopabull_model::{QueueName, TaskName, TopicPattern};
-use loopabull_queue::{DeadLetter, DeathRecord, QueueConfig, Verdict};
+use loopabull_model::{EntryId, QueueName, TaskName, TopicPattern};
+use loopabull_queue::{DeadLetter, DeadLetterFilter, DeathRecord, QueueConfig, Verdict};
 
 use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
-use crate::commands::{block_on, print, print_plain, queues, time};
+use crate::commands::{audit, block_on, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
 
@@ -57,7 +57,7 @@ struct Choice {
     #[command(flatten)]
     filter: Filter,
     /// Select all dead letters
-    #[arg(long, conflicts_with_all = ["id", "queue", "task", "topic", "reason", "older_than"])]
+    #[arg(long, conflicts_with_all = ["id", "queue", "task", "topic", "reason", "like", "older_than"])]
     all: bool,
 }
 
@@ -76,6 +76,9 @@ struct Filter {
     /// Only dead letters whose reason contains this text
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Only dead letters whose reason is this one, except for numbers, ids, paths and quoted names: `exit: build … failed`
+    #[arg(long, value_name = "REASON")]
+    like: Option<String>,
     /// Only dead letters that are older than this, for example `2d`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
@@ -95,10 +98,11 @@ fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
     let headings = ["DIED", "QUEUE", "TASK", "MESSAGE", "ATTEMPTS", "REASON", "ID"];
     let mut table = Table::new(&headings);
     let mut lines = String::new();
+    let matching = filter.with_ids(&[]);
     visit(config, filter.queue.as_ref(), |letter| {
-        if filter.matches(letter) && json {
+        if matching.matches(letter) && json {
             lines.push_str(&to_json(letter));
-        } else if filter.matches(letter) {
+        } else if matching.matches(letter) {
             let message = letter.message.as_ref();
             table.push(vec![
                 time(letter.death.died_at_ms),
@@ -167,18 +171,24 @@ fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failu
         let hint = "give ids, a filter such as `--task NAME`, or `--all`";
         return Err(Failure::with_hint(error, hint).with_code(BAD_USAGE));
     }
+    let filter = choice.filter.with_ids(&choice.id);
+    // The log of actions is opened before anything is done, so that nothing is done that cannot be recorded.
+    let audit = audit::open(config)?;
     let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
     let count = visit(config, choice.filter.queue.as_ref(), |letter| {
         // Two dead letters can have the same id, because an entry is published again if the
         // broker's confirm is lost. The verdict applies to both.
-        let is_meant = choice.id.is_empty() || choice.id.iter().any(|id| id == letter.id.as_str());
-        if !is_meant || !choice.filter.matches(letter) {
+        if !filter.matches(letter) {
             return Verdict::Keep;
         }
         left.remove(letter.id.as_str());
         verdict
     })?;
-    let done = if verdict == Verdict::Requeue { "requeued" } else { "dropped" };
+    let (action, done) = match verdict {
+        Verdict::Requeue => ("requeue", "requeued"),
+        Verdict::Drop | Verdict::Keep => ("drop", "dropped"),
+    };
+    audit::record(&audit, action, &filter.to_string(), count)?;
     print(&format!("{count} {done}\n"))?;
     match left.first() {
         Some(id) => Err(unknown(id)),
@@ -212,24 +222,26 @@ fn visit(
 
 impl Filter {
     fn is_empty(&self) -> bool {
-        let Self { queue, task, topic, reason, older_than } = self;
+        let Self { queue, task, topic, reason, like, older_than } = self;
         queue.is_none()
             && task.is_none()
             && topic.is_none()
             && reason.is_none()
+            && like.is_none()
             && older_than.is_none()
     }
 
-    /// Returns whether a dead letter matches. The queue is not compared, because the caller reads
-    /// only the selected queue.
-    fn matches(&self, letter: &DeadLetter) -> bool {
-        let topic = letter.message.as_ref().ok().map(|message| &message.topic);
-        let died = Duration::from_millis(letter.death.died_at_ms.try_into().unwrap_or(0));
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + died);
-        self.task.as_ref().is_none_or(|task| letter.task.as_ref() == Some(task))
-            && self.topic.as_ref().is_none_or(|p| topic.is_some_and(|topic| p.matches(topic)))
-            && self.reason.as_ref().is_none_or(|text| letter.death.reason.contains(text.as_str()))
-            && self.older_than.is_none_or(|oldest| age.is_ok_and(|age| age >= oldest))
+    /// Returns the filter, with these ids. The queue is not compared, because the caller reads only the selected queue.
+    fn with_ids(&self, ids: &[String]) -> DeadLetterFilter {
+        DeadLetterFilter {
+            ids: ids.iter().map(EntryId::new).collect(),
+            queue: self.queue.clone(),
+            task: self.task.clone(),
+            topic: self.topic.clone(),
+            reason: self.reason.clone(),
+            like: self.like.clone(),
+            older_than: self.older_than,
+        }
     }
 }
 

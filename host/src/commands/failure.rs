@@ -12,6 +12,8 @@ use crate::daemon::DaemonError;
 pub(crate) const DONE: u8 = 0;
 /// The command failed. The error is on standard error.
 pub(crate) const FAILED: u8 = 1;
+/// An argument is invalid. clap has the same code for what it refuses.
+pub(crate) const BAD_ARGUMENTS: u8 = 2;
 /// No task subscribes to the topic of a message.
 pub(crate) const NO_TASK: u8 = 3;
 /// The configuration is invalid. An invalid command line has the exit code 2 of clap.

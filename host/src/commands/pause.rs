@@ -1,11 +1,13 @@
 //! `pause` pauses tasks and queues. `resume` resumes paused tasks and queues, and stopped workers.
 
+use std::collections::BTreeMap;
+
 use anyhow::anyhow;
 use clap::Args;
-use loopabull_model::{PausedBy, QueueName, Target, TaskName};
+use loopabull_model::{Pause, PausedBy, QueueName, Target, TaskName};
 
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::{block_on, print};
+use crate::commands::{audit, block_on, print};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::discovery::Discovery;
@@ -73,15 +75,16 @@ pub(crate) fn pause(config: &Config, args: &PauseArgs) -> Result<u8, Failure> {
         let error = anyhow!("there is no task `{name}`");
         return Err(Failure::with_hint(error, "list the tasks with `loopabull-host tasks`"));
     }
-    let pauses = open(config)?;
+    let (audit, pauses) = (audit::open(config)?, open(config)?);
     block_on(pauses.pause(target.clone(), PausedBy::Operator, &args.reason.as_str().into()))??;
+    audit::record(&audit, "pause", &format!("{target}: {}", args.reason), 1)?;
     print(&format!("{target} is paused\n"))?;
     Ok(DONE)
 }
 
 pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> {
     let Resumed { task, queue, worker, all } = &args.target;
-    let pauses = open(config)?;
+    let (audit, pauses) = (audit::open(config)?, open(config)?);
     let named = [
         task.clone().map(Target::Task),
         queue.clone().map(Target::Queue),
@@ -100,6 +103,7 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
             let error = anyhow!("{target} is not paused");
             return Err(Failure::with_hint(error, "list the pauses with `loopabull-host status`"));
         }
+        audit::record(&audit, "resume", &target.to_string(), 1)?;
         print(&format!("{target} is resumed\n"))?;
     }
     Ok(DONE)
@@ -108,4 +112,12 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
 fn open(config: &Config) -> Result<Pauses, Failure> {
     state_dir::make(&config.state)?;
     Ok(Pauses::open(&config.state)?)
+}
+
+/// Returns the stored pauses.
+pub(super) fn stored(config: &Config) -> Result<BTreeMap<Target, Pause>, Failure> {
+    Ok(match Pauses::open_to_read(&config.state)? {
+        Some(pauses) => pauses.list()?,
+        None => BTreeMap::new(),
+    })
 }

@@ -6,7 +6,7 @@ use loopabull_model::QueueName;
 use loopabull_queue::QueueError;
 
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::{block_on, print, queues};
+use crate::commands::{audit, block_on, print, queues};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
 
@@ -31,6 +31,7 @@ pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
             return Err(Failure::with_hint(error, "list the queues with `loopabull-host status`"));
         }
     }
+    let audit = audit::open(config)?;
     let counts = block_on(async {
         let open = queues::inspect(config, &queues).await?;
         let mut counts = Vec::new();
@@ -44,6 +45,7 @@ pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
         Ok::<_, QueueError>(counts)
     })??;
     for (name, count) in counts {
+        audit::record(&audit, "retry", &format!("queue `{name}`"), count)?;
         let messages = if count == 1 { "message is" } else { "messages are" };
         print(&format!("queue `{name}`: {count} delayed {messages} due now\n"))?;
     }

@@ -1,18 +1,21 @@
 //! The command `runs` lists and shows the runs in the journal of this host.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use loopabull_model::{
     HostResults, LayerReport, PlaybookReport, Run, RunId, TaskFailure, TaskKind,
 };
 
-use crate::commands::failure::{DONE, Failure};
+use crate::commands::failure::{BAD_ARGUMENTS, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
+use crate::compare::{Line, Side, compare, good_run};
 use crate::config::Config;
-use crate::journal::{Filter, Journal};
+use crate::journal::{Journal, Search, term};
 use crate::tables;
 
 /// List or show the runs of this host
@@ -28,11 +31,24 @@ pub(crate) struct RunsArgs {
 enum RunsCommand {
     List(ListArgs),
     Show(ShowArgs),
+    Compare(CompareArgs),
 }
 
 /// List runs, newest first
-#[derive(Debug, Args)]
+///
+/// A search consists of terms such as `task:build`, `outcome:failure`, `topic:org.fedoraproject.#`, `after:2h`,
+/// `took:>5s`, `attempt:>1`, `msg.package:bash` or `text:"no space left"`. All must hold. A minus before a term
+/// negates it. `task:` and `outcome:` take several values: `task:a,b`. The qualifiers are task, outcome, topic,
+/// after, before, took, attempt, worker, kind, message, run, msg.NAME and text; the page for runs explains each.
+///
+/// Put the whole search into single quotes.
+///
+/// Example: `loopabull-host runs list 'outcome:failure after:1d -task:build'`
+#[derive(Debug, Default, Args)]
 struct ListArgs {
+    /// A search
+    #[arg(allow_hyphen_values = true)]
+    search: Vec<String>,
     /// Only runs of this task
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
@@ -60,24 +76,37 @@ struct ShowArgs {
     json: bool,
 }
 
+/// Show what differs between a run and a good run of its task
+///
+/// The good run is the last successful one before it, or else the newest successful one after it.
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// Id of the run, from `runs list`
+    id: String,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
 pub(crate) fn run(config: &Config, args: &RunsArgs) -> Result<u8, Failure> {
-    let default = || ListArgs { task: None, outcome: None, message: None, limit: 20, json: false };
+    let default = || ListArgs { limit: 20, ..ListArgs::default() };
     match &args.command {
         None => list(&config.state, &default()),
         Some(RunsCommand::List(args)) => list(&config.state, args),
         Some(RunsCommand::Show(args)) => show(&config.state, args),
+        Some(RunsCommand::Compare(args)) => compare_runs(&config.state, args),
     }
 }
 
 fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
     let journal = open(state)?;
-    let filter = Filter {
-        task: args.task.clone(),
-        outcome: args.outcome.clone(),
-        message: args.message.clone(),
-        limit: args.limit,
-    };
-    let runs = block_on(journal.list(filter))??;
+    let text = search_text(args);
+    let search = Search::parse(&text, Timestamp::now()).map_err(|error| {
+        let error = anyhow!("search `{text}`: {error}");
+        Failure::with_hint(error, "read `loopabull-host runs list --help`").with_code(BAD_ARGUMENTS)
+    })?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let runs = block_on(journal.search(search, None, limit, Duration::MAX))??.runs;
     if args.json {
         for run in &runs {
             print(&json(run))?;
@@ -102,12 +131,68 @@ fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
+/// Returns the search that the arguments ask for.
+fn search_text(args: &ListArgs) -> String {
+    let flags = [("task", &args.task), ("outcome", &args.outcome), ("message", &args.message)];
+    let flags = flags.into_iter().filter_map(|(name, value)| Some(term(name, value.as_deref()?)));
+    flags.chain(args.search.iter().cloned()).collect::<Vec<_>>().join(" ")
+}
+
+fn find(journal: &Journal, id: &str) -> Result<Run, Failure> {
+    block_on(journal.find(RunId::new(id)))??.ok_or_else(|| {
+        let error = anyhow!("no run has the id `{id}`");
+        Failure::with_hint(error, "list recent runs with `loopabull-host runs list`")
+    })
+}
+
+fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
+    let journal = open(state)?;
+    let run = find(&journal, &args.id)?;
+    let Some(other) = block_on(good_run(&journal, &run, Duration::MAX))?? else {
+        let error = anyhow!("no other run of task `{}` succeeded", run.task);
+        return Err(Failure::with_hint(
+            error,
+            "show the run alone with `loopabull-host runs show`",
+        ));
+    };
+    let (message, other_message) = block_on(async {
+        anyhow::Ok((
+            journal.message(run.id.clone()).await?,
+            journal.message(other.id.clone()).await?,
+        ))
+    })??;
+    let comparison = compare((&run, message.as_ref()), (&other, other_message.as_ref()));
+    if args.json {
+        let text = serde_json::to_string(&comparison).expect("a comparison has only JSON types");
+        print(&(text + "\n"))?;
+        return Ok(DONE);
+    }
+    let mut table = Table::new(&["", "THIS RUN", "GOOD RUN"]);
+    for fact in comparison.facts.iter().filter(|fact| fact.differs()) {
+        let cell = |text: &str| text.replace('\n', ", ");
+        table.push(vec![fact.name.to_owned(), cell(&fact.run), cell(&fact.other)]);
+    }
+    print(&table.render())?;
+    for (name, lines) in [("message", &comparison.message), ("output", &comparison.output)] {
+        print(&format!(
+            "\n{name}: {}\n",
+            if lines.is_empty() { "the same" } else { "+ this run, - good run" }
+        ))?;
+        for Line { side, text } in lines {
+            print_plain(&match side {
+                Side::Both => format!("  {text}\n"),
+                Side::Run => format!("+ {text}\n"),
+                Side::Other => format!("- {text}\n"),
+                Side::Gap => "  …\n".to_owned(),
+            })?;
+        }
+    }
+    Ok(DONE)
+}
+
 fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     let journal = open(state)?;
-    let Some(run) = block_on(journal.find(RunId::new(args.id.as_str())))?? else {
-        let error = anyhow!("no run has the id `{}`", args.id);
-        return Err(Failure::with_hint(error, "list recent runs with `loopabull-host runs list`"));
-    };
+    let run = find(&journal, &args.id)?;
     if args.json {
         print(&json(&run))?;
         return Ok(DONE);

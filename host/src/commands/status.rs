@@ -1,26 +1,21 @@
 //! The command `status` shows the queues, workers, sources and runs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use loopabull_model::{Pause, Target, TaskName};
 
 use crate::commands::failure::{DONE, FAILED, Failure};
+use crate::commands::port::{self, Answer};
 use crate::commands::table::Table;
-use crate::commands::{block_on, counted, print, print_plain, queues, time};
+use crate::commands::{block_on, counted, pause, print, print_plain, queues, time};
 use crate::config::Config;
-use crate::daemon::state_dir::{self, DaemonFile};
 use crate::journal::Journal;
 use crate::observe::status::{HeldStatus, PauseStatus, QueueStatus, SourceStatus, Status};
 use crate::tables;
 use crate::tasks::catalog::NOT_INSTALLED;
 use crate::tasks::discovery::Discovery;
-use crate::work::pauses::Pauses;
-
-/// Timeout for the daemon's response.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Show queues, workers, sources, pauses and run counts
 ///
@@ -33,21 +28,11 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
-/// The answer of the daemon that uses the state directory.
-enum Answer {
-    Running(Box<Status>),
-    NotRunning,
-    /// A daemon holds the lock of the directory and does not report its status, for the given reason.
-    Silent {
-        reason: String,
-    },
-}
-
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
-    let answer = ask_daemon(&config.state)?;
+    let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
     if args.json {
         let status = match &answer {
-            Answer::Running(status) => Some(status),
+            Answer::Running(answer) => Some(answer),
             Answer::NotRunning | Answer::Silent { .. } => None,
         };
         let text = serde_json::to_string(&status).expect("a status contains only JSON types");
@@ -55,7 +40,7 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
         return Ok(code(&answer));
     }
     match &answer {
-        Answer::Running(status) => print_plain(&daemon_text(status))?,
+        Answer::Running(answer) => print_plain(&daemon_text(answer))?,
         Answer::NotRunning if !config.state.exists() => print(&format!(
             "daemon   not running with the state directory `{}`, which does not exist\n",
             config.state.display()
@@ -65,9 +50,9 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     }
     let code = code(&answer);
     let (queues, pauses) = match answer {
-        Answer::Running(status) => (status.queues, status.pauses),
+        Answer::Running(answer) => (answer.queues, answer.pauses),
         Answer::NotRunning | Answer::Silent { .. } => {
-            let pauses = read_pauses(config)?;
+            let pauses = pause::stored(config)?;
             let queues = read_queues(config, &pauses)?;
             let pauses = pauses.into_iter().map(|(target, pause)| PauseStatus { target, pause });
             (queues, pauses.collect())
@@ -95,38 +80,11 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn code(answer: &Answer) -> u8 {
+fn code(answer: &Answer<Box<Status>>) -> u8 {
     match answer {
-        Answer::Running(status) if status.problems.is_empty() => DONE,
+        Answer::Running(answer) if answer.problems.is_empty() => DONE,
         _ => FAILED,
     }
-}
-
-/// Asks the daemon for its status.
-fn ask_daemon(state: &Path) -> Result<Answer, Failure> {
-    let daemon = DaemonFile::read(state).map_err(|error| {
-        Failure::with_hint(
-            error,
-            "run the command as the user of the daemon, or name its directory with `--state`",
-        )
-    })?;
-    if !state_dir::is_locked(state) {
-        return Ok(Answer::NotRunning);
-    }
-    let Some(daemon) = daemon else {
-        return Ok(Answer::Silent { reason: "has not started its port yet".to_owned() });
-    };
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(STATUS_TIMEOUT)).build().into();
-    let url = format!("http://{}/status", daemon.listen);
-    let text = agent.get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
-    let problem = match text.map(|text| serde_json::from_str::<Status>(&text)) {
-        Ok(Ok(status)) if status.pid == daemon.pid => return Ok(Answer::Running(Box::new(status))),
-        Ok(Ok(_)) => "is the port of another daemon".to_owned(),
-        Ok(Err(_)) => "answers in another form; the daemon may have another version".to_owned(),
-        Err(error) => format!("does not answer: {error}"),
-    };
-    Ok(Answer::Silent { reason: format!("{} {problem}", daemon.listen) })
 }
 
 fn read_queues(
@@ -155,13 +113,6 @@ fn read_queues(
         Ok::<_, loopabull_queue::QueueError>(depths)
     })??;
     Ok(depths)
-}
-
-fn read_pauses(config: &Config) -> Result<BTreeMap<Target, Pause>, Failure> {
-    if !config.state.join("control.db").exists() {
-        return Ok(BTreeMap::new());
-    }
-    Ok(Pauses::open(&config.state)?.list()?)
 }
 
 /// Returns one line for each task that has held messages.

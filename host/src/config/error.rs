@@ -1,5 +1,6 @@
 //! Errors in the configuration, with hints for the operator.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use loopabull_fedora_messaging::PythonConfigError;
@@ -24,6 +25,16 @@ pub enum ConfigError {
     ExclusiveOrder { queue: QueueName, workers: u32 },
     #[error("`{name}` in `allowed_hosts` is not the name of a host without a port")]
     AllowedHost { name: String },
+    #[error("`{listen}` can be reached from other machines, but no token is configured")]
+    NoToken { listen: SocketAddr },
+    #[error("the tokens in `token_file` and `operate_token_file` are the same")]
+    SameToken,
+    #[error("cannot read the token in `{path}`")]
+    Token { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the token in `{path}` cannot be used: it must have 32 to 512 ASCII characters and no spaces"
+    )]
+    TokenForm { path: PathBuf },
     #[error("`{address}` is not the address of a fedmsg publisher: {reason}")]
     Endpoint { address: String, reason: &'static str },
     #[error("the directories `state` and `{key}` overlap")]
@@ -40,6 +51,13 @@ impl ConfigError {
                 "name the certificate of the CA with `--ca FILE`, or with `ca` under `[fedmsg]`; to \
                  accept unsigned messages from anyone, use `--unsigned` or `verify = \"off\"`",
             ),
+            Self::NoToken { .. } | Self::TokenForm { .. } => Some(
+                "listen on 127.0.0.1, or make a token with `(umask 077; openssl rand -hex 32 > token)` and set \
+                 `token_file = \"token\"` in the configuration",
+            ),
+            Self::Token { .. } => {
+                Some("run the command as the daemon's user, who can read the token")
+            }
             Self::Endpoint { .. } => {
                 Some("write an address as `tcp://HOST:PORT` or `tcp://[IPV6]:PORT`")
             }

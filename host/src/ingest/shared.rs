@@ -5,6 +5,7 @@ use std::sync::Arc;
 use loopabull_queue::Queues;
 
 use crate::observe::activity::Activity;
+use crate::observe::arrivals::Arrivals;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -15,6 +16,7 @@ use crate::tasks::catalog::CurrentCatalog;
 pub(crate) struct Shared {
     pub(crate) catalog: Arc<CurrentCatalog>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) health: Arc<Health>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) metrics: Arc<Metrics>,

@@ -103,10 +103,10 @@ async fn open_path(config: &Config, shared: &Shared) -> Result<IngestPath, Sourc
     let spool = Spool::open(&state.join("spool.db"), spool_bytes).await;
     let spool = spool.map_err(SourcesError::Spool)?;
     let quarantine = Quarantine::open(state).map_err(SourcesError::Quarantine)?;
-    let Shared { catalog, queues, health, activity, metrics, shutdown } = shared.clone();
+    let Shared { catalog, queues, arrivals, health, activity, metrics, shutdown } = shared.clone();
     let own_metrics = Arc::clone(&metrics);
     let publisher = Publisher::new(queues, spool, quarantine, health, own_metrics, shutdown.drain);
-    Ok(IngestPath::new(catalog, dedup, publisher, activity, metrics))
+    Ok(IngestPath::new(catalog, dedup, publisher, arrivals, activity, metrics))
 }
 
 fn start_buses(

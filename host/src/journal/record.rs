@@ -1,5 +1,4 @@
-//! The types that the journal takes and returns: a run with its effects, the end of an attempt, counts of crashes, and a
-//! filter for runs.
+//! The types that the journal takes and returns: a run with its effects, the end of an attempt, and counts of crashes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -71,14 +70,4 @@ pub struct Crashed {
 pub struct CrashCounts {
     pub entries: HashMap<EntryId, u32>,
     pub tasks: HashSet<TaskName>,
-}
-
-/// A filter for runs.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub task: Option<String>,
-    pub outcome: Option<String>,
-    pub message: Option<String>,
-    /// Maximum number of runs.
-    pub limit: u32,
 }

@@ -6,7 +6,7 @@ use loopabull_model::{EntryId, Message, Outcome, Output, Run, RunId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::record::{Ended, Filter};
+use super::record::Ended;
 
 /// Maximum size of a message that is stored with its run, in bytes of JSON.
 const MAX_MESSAGE_SIZE: usize = 256 << 10;
@@ -66,30 +66,6 @@ pub(super) fn insert(
         ])
 }
 
-/// Returns the query for the runs that match a filter, newest first. Its parameters are the limit, the task, the outcome
-/// and the message.
-pub(super) fn list(filter: &Filter) -> String {
-    // An index on one column serves a query only if the condition on it is alone: failures are rarer than successes, and
-    // a message has few runs. The `+` keeps SQLite from the other indexes (<https://sqlite.org/optoverview.html>).
-    let by_message = filter.message.is_some();
-    let by_outcome = !by_message && filter.outcome.as_deref().is_some_and(|name| name != "success");
-    let by_task = !by_message && !by_outcome && filter.task.is_some();
-    let conditions = [
-        ("task", 2, filter.task.is_some(), by_task),
-        ("outcome_name", 3, filter.outcome.is_some(), by_outcome || !by_task && !by_message),
-        ("message_id", 4, by_message, true),
-    ];
-    let conditions = conditions.map(|(column, parameter, is_given, has_index)| {
-        let column = if has_index { column.to_owned() } else { format!("+{column}") };
-        // SQLite needs each parameter in the query.
-        if is_given { format!("{column} = ?{parameter}") } else { format!("?{parameter} IS NULL") }
-    });
-    format!(
-        "SELECT * FROM runs WHERE {} ORDER BY started_at_ms DESC, id DESC LIMIT ?1",
-        conditions.join(" AND ")
-    )
-}
-
 /// Reads a run from a row.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
@@ -111,6 +87,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
         emitted: from_json(row, "emitted")?,
         playbook: from_json(row, "playbook")?,
     })
+}
+
+/// Reads the message of a run, if it is stored.
+pub(super) fn stored_message(row: &Row<'_>) -> rusqlite::Result<Option<Message>> {
+    let stored: Option<String> = row.get("message")?;
+    stored.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()
 }
 
 /// Serializes a value to JSON for a column.

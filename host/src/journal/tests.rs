@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod search;
+
 fn run(id: &str, message: &str, outcome: Outcome) -> Run {
     Run {
         id: RunId::new(id),
@@ -38,6 +40,9 @@ fn message() -> Message {
     serde_json::from_str(r#"{"id":"m-1","topic":"a.b","body":{}}"#).unwrap()
 }
 
+/// The time of a search that takes as long as it needs.
+const NO_LIMIT: Duration = Duration::MAX;
+
 /// A run without effects.
 fn without_effects(run: Run) -> Record {
     let state = StateChanges::default();
@@ -47,6 +52,21 @@ fn without_effects(run: Run) -> Record {
 
 async fn record(journal: &Journal, record: Record) -> Option<Outcome> {
     journal.record(Arc::new(vec![record])).await.unwrap().remove(0)
+}
+
+/// Returns the ids of the runs that a search finds, in parts of this size.
+async fn found(journal: &Journal, text: &str, limit: usize) -> Vec<String> {
+    let search = Search::parse(text, "2026-11-30T12:00:00Z".parse().unwrap()).unwrap();
+    let (mut ids, mut place) = (Vec::new(), None);
+    loop {
+        let part = journal.search(search.clone(), place, limit, NO_LIMIT).await.unwrap();
+        assert!(part.runs.len() <= limit);
+        ids.extend(part.runs.iter().map(|run| run.id.as_str().to_owned()));
+        place = match part.next {
+            Some(next) => Some(next.to_string().parse().unwrap()),
+            None => return ids,
+        };
+    }
 }
 
 #[tokio::test]
@@ -96,10 +116,9 @@ async fn a_list_is_filtered_and_limited() {
         let id = format!("r-{number}");
         record(&journal, without_effects(run(&id, "m-1", Outcome::Success))).await;
     }
-    let list = |filter| async { journal.list(filter).await.unwrap().len() };
-    assert_eq!(list(Filter { limit: 3, ..Filter::default() }).await, 3);
-    let retries = Filter { outcome: Some("retry".into()), limit: 9, ..Filter::default() };
-    assert_eq!(list(retries).await, 0);
+    let all = journal.search(Search::default(), None, 3, NO_LIMIT).await.unwrap();
+    assert_eq!((all.runs.len(), all.next.is_some()), (3, true));
+    assert_eq!(found(&journal, "outcome:retry", 9).await, Vec::<String>::new());
     assert_eq!(journal.count().await.unwrap(), [("success".to_owned(), 5)]);
 }
 
@@ -182,34 +201,6 @@ async fn the_size_of_the_queue_is_known_if_the_file_is_large() {
     assert_eq!(journal.bytes_of_queue(1 << 30).await.unwrap(), 0);
 }
 
-/// Without an index, a list would read and sort all runs.
-#[test]
-fn a_list_of_runs_uses_the_index_of_its_filter() {
-    let connection = Connection::open_in_memory().unwrap();
-    for step in tables::SCHEMA.steps {
-        connection.execute_batch(step).unwrap();
-    }
-    for (task, outcome, message, expected) in [
-        (None, None, None, "SCAN runs USING INDEX runs_by_time"),
-        (Some("t"), None, None, "INDEX runs_of_task (task=?)"),
-        (None, Some("exit"), None, "INDEX runs_of_outcome (outcome_name=?)"),
-        (None, Some("success"), None, "INDEX runs_of_outcome (outcome_name=?)"),
-        (Some("t"), Some("exit"), None, "INDEX runs_of_outcome (outcome_name=?)"),
-        (Some("t"), Some("success"), None, "INDEX runs_of_task (task=?)"),
-        (Some("t"), Some("exit"), Some("m"), "INDEX runs_of_message (message_id=?)"),
-    ] {
-        let text = |text: Option<&str>| text.map(str::to_owned);
-        let filter =
-            Filter { task: text(task), outcome: text(outcome), message: text(message), limit: 5 };
-        let query = format!("EXPLAIN QUERY PLAN {}", rows::list(&filter));
-        let mut statement = connection.prepare(&query).unwrap();
-        let parameters = params![5, task, outcome, message];
-        let plan = statement.query_map(parameters, |row| row.get::<_, String>(3)).unwrap();
-        let plan = plan.map(Result::unwrap).collect::<Vec<_>>().join("\n");
-        assert!(plan.contains(expected), "{filter:?}: {plan}");
-    }
-}
-
 #[tokio::test]
 async fn old_runs_are_deleted_unless_they_are_needed() {
     const HOUR: i64 = 3_600_000;
@@ -239,8 +230,7 @@ async fn old_runs_are_deleted_unless_they_are_needed() {
     let mut retention = Retention { keep: hours(20), keep_failed: hours(40), max_size: u64::MAX };
     let delete_beside = async |retention, queue| {
         while journal.delete_some(retention, queue, now).await.unwrap() > 0 {}
-        let runs = journal.list(Filter { limit: 99, ..Filter::default() }).await.unwrap();
-        let mut ids: Vec<_> = runs.iter().map(|run| run.id.to_string()).collect();
+        let mut ids = found(&journal, "", 99).await;
         ids.sort();
         ids
     };

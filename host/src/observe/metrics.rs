@@ -115,6 +115,10 @@ metrics! {
     cold: Family<ByReason, Counter> = "playbook_cold_starts";
     /// Deliveries that the queue took back before they were settled.
     pub lost_claims: Counter = "claims_lost";
+    /// Arrivals that were not noted, because they came too fast or the file of notes could not be written.
+    pub arrivals_not_noted: Counter = "arrivals_not_noted";
+    /// Requests to the operator's port without the right token.
+    pub unauthorized: Counter = "requests_unauthorized";
     /// Log lines that could not be written.
     log_lines_lost: Counter = "log_lines_lost";
     /// Current pauses, by kind of target.
@@ -320,6 +324,8 @@ mod tests {
         loopabull_playbook_processes_killed Processes that playbooks left running and that were killed.
         loopabull_playbook_cold_starts Playbook runs that were started without a warm Ansible process, by reason.
         loopabull_claims_lost Deliveries that the queue took back before they were settled.
+        loopabull_arrivals_not_noted Arrivals that were not noted, because they came too fast or the file of notes could not be written.
+        loopabull_requests_unauthorized Requests to the operator's port without the right token.
         loopabull_log_lines_lost Log lines that could not be written.
         loopabull_pauses Current pauses, by kind of target.
         loopabull_queue_entries Entries of a queue, by state.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,11 +46,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut connections = Connections::default();
     loop {
-        let stream = tokio::select! {
-            stream = connections.accept(&listener) => stream,
+        let (stream, address) = tokio::select! {
+            accepted = connections.accept(&listener) => accepted,
             () = stop.cancelled() => break,
         };
-        connections.spawn(stream, router.clone(), stop.clone());
+        connections.spawn(stream, address, router.clone(), stop.clone());
     }
     connections.tasks.join_all().await;
 }
@@ -63,6 +64,10 @@ struct Connections {
     reserve: Vec<File>,
 }
 
+/// The address of a client, which each of its requests carries as an extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientAddress(pub(super) SocketAddr);
+
 /// A connected client.
 struct Client {
     accepted_at: Instant,
@@ -74,7 +79,7 @@ struct Client {
 impl Connections {
     /// Accepts a connection. Closes another one if there are too many, or if no file descriptor is left.
     /// When it is dropped, a connection that waits for room is lost, and nothing else.
-    async fn accept(&mut self, listener: &TcpListener) -> TcpStream {
+    async fn accept(&mut self, listener: &TcpListener) -> (TcpStream, ClientAddress) {
         loop {
             self.refill();
             let mut accepted = listener.accept().await;
@@ -86,9 +91,9 @@ impl Connections {
                 accepted = listener.accept().await;
             }
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     self.make_room().await;
-                    return stream;
+                    return (stream, ClientAddress(address));
                 }
                 Err(error) => {
                     tracing::debug!("cannot accept a connection on the operator's port: {error}");
@@ -140,7 +145,13 @@ impl Connections {
         }
     }
 
-    fn spawn(&mut self, stream: TcpStream, router: Router, stop: CancellationToken) {
+    fn spawn(
+        &mut self,
+        stream: TcpStream,
+        address: ClientAddress,
+        router: Router,
+        stop: CancellationToken,
+    ) {
         let (close, is_busy) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         self.clients.push_back(Client {
             accepted_at: Instant::now(),
@@ -150,7 +161,7 @@ impl Connections {
         self.tasks.spawn(async move {
             let _end = close.clone().drop_guard();
             tokio::select! {
-                () = serve_connection(stream, router, is_busy, stop) => (),
+                () = serve_connection(stream, address, router, is_busy, stop) => (),
                 () = close.cancelled() => (),
             }
         });
@@ -171,12 +182,14 @@ fn is_waited_at(listener: &TcpListener) -> bool {
 
 async fn serve_connection(
     stream: TcpStream,
+    address: ClientAddress,
     router: Router,
     is_busy: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(address);
         let (is_busy, response) = (Arc::clone(&is_busy), router.call(request));
         async move {
             is_busy.store(true, Ordering::Relaxed);

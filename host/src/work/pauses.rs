@@ -11,22 +11,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{Pause, PausedBy, Reason, Target, chain};
-use loopabull_store::{Schema, Store, StoreError};
+use loopabull_store::{Store, StoreError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tokio::sync::watch;
 
-const SCHEMA: Schema = Schema { oldest: 2, steps: &[TABLES] };
-
-const TABLES: &str = "
-    CREATE TABLE pauses (
-        kind TEXT NOT NULL CHECK (kind IN ('task', 'queue', 'worker')),
-        name TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        since_ms INTEGER NOT NULL,
-        paused_by TEXT NOT NULL,
-        PRIMARY KEY (kind, name)
-    ) STRICT, WITHOUT ROWID;";
+use crate::work::control;
 
 /// The pauses of this host.
 #[derive(Debug)]
@@ -47,14 +37,22 @@ type PauseMap = BTreeMap<Target, Pause>;
 impl Pauses {
     /// Opens the file in a state directory. The first [`Self::refresh`] reads the pauses.
     pub(crate) fn open(state: &Path) -> Result<Self, StoreError> {
-        let store = Store::open(&state.join("control.db"), SCHEMA)?;
-        Ok(Self {
+        Ok(Self::new(control::open(state)?))
+    }
+
+    /// Opens the file in a state directory to read it. `None` if there is none.
+    pub(crate) fn open_to_read(state: &Path) -> Result<Option<Self>, StoreError> {
+        Ok(control::open_to_read(state)?.map(Self::new))
+    }
+
+    fn new(store: Store) -> Self {
+        Self {
             store,
             current: watch::Sender::new(Arc::default()),
             unwritten: Mutex::default(),
             resumed: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
-        })
+        }
     }
 
     /// Pauses a target. A target that is already paused keeps its first reason, except that anything
@@ -69,7 +67,7 @@ impl Pauses {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let pause = Pause { reason: reason.to_string(), since_ms: since, by };
-        self.unwritten.lock().insert(target.clone(), pause);
+        add(&mut self.unwritten.lock(), [(target.clone(), pause)].into());
         let unwritten = self.unwritten.lock().clone();
         self.current.send_modify(|current| add(Arc::make_mut(current), unwritten));
         self.refresh().await
@@ -148,7 +146,11 @@ impl Pauses {
         let unwritten = self.unwritten.lock().clone();
         for (target, pause) in unwritten {
             self.write(&target, &pause).await?;
-            self.unwritten.lock().remove(&target);
+            // Meanwhile an operator may have replaced the pause of a breaker.
+            let mut unwritten = self.unwritten.lock();
+            if unwritten.get(&target) == Some(&pause) {
+                unwritten.remove(&target);
+            }
         }
         let mut current = self.list()?;
         add(&mut current, self.unwritten.lock().clone());

@@ -7,6 +7,7 @@
 //! started it, even if the test process is killed.
 
 mod ansible;
+mod browser;
 mod cable;
 mod cluster;
 mod fake_time;
@@ -23,6 +24,7 @@ mod repository;
 mod wal;
 
 pub use ansible::ansible_playbooks;
+pub use browser::{Browser, Colours, ConsoleLine};
 pub use cable::Cable;
 pub use cluster::Cluster;
 pub use fake_time::fake_time;

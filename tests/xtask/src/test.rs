@@ -16,6 +16,8 @@ use crate::command::{cargo, path_with, say, show};
 use crate::setup::Purpose;
 use crate::{demo, install, nextest, repository, tasks};
 
+/// The environment variable with the path of the script of axe-core.
+const AXE: &str = "LOOPABULL_TEST_AXE";
 /// The environment variable from which `loopabull_testbed::python` reads the path of the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 
@@ -52,6 +54,8 @@ struct Programs {
     ansibles: Vec<PathBuf>,
     /// A Python with fedmsg and fedora-messaging.
     python: Option<PathBuf>,
+    /// The script of axe-core.
+    axe: Option<PathBuf>,
 }
 
 /// The steps of a run: their durations, and the names of the failed steps.
@@ -142,6 +146,9 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     if needs.python {
         programs.python = Some(install::fedmsg_python()?);
     }
+    if needs.browser {
+        programs.axe = Some(install::axe()?);
+    }
     Ok(programs)
 }
 
@@ -178,6 +185,9 @@ fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Re
     }
     if let Some(python) = &programs.python {
         test.env(PYTHON, python);
+    }
+    if let Some(axe) = &programs.axe {
+        test.env(AXE, axe);
     }
     // All tests share one broker, except tests that kill or block a broker. These start their own.
     let rabbit = needs.rabbitmq.then(|| {

@@ -97,6 +97,11 @@ impl Envelope {
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
+
+    /// Returns the id in the body. It is not checked, and the body may have none.
+    pub fn id(&self) -> Option<&str> {
+        self.fields.msg_id.as_deref()
+    }
 }
 
 impl Fields {

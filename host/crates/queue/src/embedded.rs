@@ -4,7 +4,7 @@
 //! in one transaction ([`FileSettlement`]). One process consumes the queues, which a lock ensures. Other processes can still
 //! publish entries and inspect the queues.
 //!
-//! The module `rows` has the table and the SQL statements that change it, `depth` those that count. `claims` has the claims
+//! The module `rows` has the table and the SQL statements that change it, `depth` and `whereabouts` those that tell. `claims` has the claims
 //! of the consumers, which live in memory: they end with the process anyway. `consumer` claims, `claim` settles, `shared` is
 //! the open file, and `earlier` takes over the file of an earlier version.
 
@@ -16,6 +16,7 @@ mod earlier;
 mod lock;
 mod rows;
 mod shared;
+mod whereabouts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -23,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use loopabull_model::{Entry, QueueName, TaskName, chain};
+use loopabull_model::{Entry, EntryId, QueueName, TaskName, chain};
 use loopabull_store::Store;
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -33,6 +34,7 @@ use crate::config::QueueConfig;
 use crate::dead_letter::{DeadLetter, Verdict};
 use crate::depth::{Depth, HeldTask, Release};
 use crate::error::QueueError;
+use crate::whereabouts::Whereabouts;
 
 pub(crate) use claim::Claim;
 pub use claim::FileSettlement;
@@ -197,6 +199,17 @@ impl Embedded {
         let is_consumer = self.shared.has_runs.is_some() || self.lock.initialized();
         let claimed = depth.claimed.filter(|_| is_consumer);
         Ok(Depth { claimed, ..depth })
+    }
+
+    pub(crate) async fn whereabouts(
+        &self,
+        entry: &EntryId,
+    ) -> Result<Option<Whereabouts>, QueueError> {
+        let (entry, shared) = (entry.clone(), Arc::clone(&self.shared));
+        let find = move |connection: &Connection| {
+            whereabouts::find(connection, &entry, |queue| shared.claims.of(queue))
+        };
+        Ok(self.shared.store.read(find).await?)
     }
 
     pub(crate) async fn end_delays(&self, queue: &QueueName) -> Result<u64, QueueError> {

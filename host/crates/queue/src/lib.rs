@@ -11,12 +11,13 @@
 //!
 //! Ingest publishes entries to the queues, and workers receive the entries.
 //!
-//! The modules in order, each using only earlier ones: `clock`, `config`, `depth`, `dead_letter`,
+//! The modules in order, each using only earlier ones: `clock`, `config`, `depth`, `whereabouts`, `dead_letter`,
 //! `delivered`, `error`, the backends `embedded` and `rabbitmq`, `delivery`, `queues`.
 
 mod clock;
 mod config;
 mod dead_letter;
+mod dead_letter_filter;
 mod delivered;
 mod delivery;
 mod depth;
@@ -24,9 +25,11 @@ mod embedded;
 mod error;
 mod queues;
 mod rabbitmq;
+mod whereabouts;
 
 pub use config::{Backend, Config, QueueConfig, RabbitMqConfig};
 pub use dead_letter::{DeadLetter, DeathRecord, MAX_OUTPUT, Verdict};
+pub use dead_letter_filter::DeadLetterFilter;
 pub use delivered::DeliveredEntry;
 pub use delivery::{Delivery, Received};
 pub use depth::{Depth, Held, HeldTask, Release};
@@ -36,3 +39,4 @@ pub use loopabull_amqp::AmqpError;
 pub use loopabull_backoff::Backoff;
 pub use queues::{Consumer, Queues};
 pub use rabbitmq::{AckTimeout, AckTimeoutSource, Change, Declaration, External, Plan};
+pub use whereabouts::{EntryState, Whereabouts};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use loopabull_model::{Entry, QueueName, TaskName};
+use loopabull_model::{Entry, EntryId, QueueName, TaskName};
 use loopabull_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,7 @@ use crate::depth::{Depth, HeldTask, Release};
 use crate::embedded::HasRuns;
 use crate::error::QueueError;
 use crate::rabbitmq::AckTimeout;
+use crate::whereabouts::Whereabouts;
 use crate::{embedded, rabbitmq};
 
 /// The durable work queues.
@@ -186,6 +187,19 @@ impl Queues {
             Self::Embedded(queues) => queues.depth(queue).await,
             Self::RabbitMq(queues) => queues.depth(queue).await,
         }
+    }
+
+    /// Returns where an entry is, or `None` if it is in no queue. For RabbitMQ, which does not tell, always `None`.
+    pub async fn whereabouts(&self, entry: &EntryId) -> Result<Option<Whereabouts>, QueueError> {
+        match self {
+            Self::Embedded(queues) => queues.whereabouts(entry).await,
+            Self::RabbitMq(_) => Ok(None),
+        }
+    }
+
+    /// Returns whether [`Queues::whereabouts`] knows where entries are.
+    pub fn knows_whereabouts(&self) -> bool {
+        matches!(self, Self::Embedded(_))
     }
 
     /// Returns the acknowledgement timeout of a queue; `None` if deliveries may stay unsettled for ever.

@@ -242,15 +242,18 @@ impl Datagrepper {
         self.activity.receive(self.name());
         let message = trusted::from_recording(message.get().as_bytes());
         let topic = message.as_ref().ok().map(|message| message.topic.to_string());
-        if let Some(topic) = topic {
+        if let Some(topic) = &topic {
             let is_subscribed = self.fedmsg.topics.iter().any(|prefix| topic.starts_with(prefix));
             let is_checked = self.fedmsg.verify == Verify::Required;
-            let is_reserved = self.fedmsg.nitpicky || self.fedmsg.policy.contains_key(&topic);
+            let is_reserved = self.fedmsg.nitpicky || self.fedmsg.policy.contains_key(topic);
             if !is_subscribed {
                 return Ok(());
             }
             if is_checked && is_reserved {
                 self.path.count_rejection(UNSIGNED);
+                let id = message.as_ref().ok().map(|message| message.id.as_str());
+                let reason = "the archive has no signature, which this topic needs";
+                self.path.note_rejected(self.name(), id, Some(topic), reason);
                 return Ok(());
             }
         }
@@ -258,7 +261,7 @@ impl Datagrepper {
         match message {
             Ok(message) => self.path.accept_kept(self.name(), &message).await,
             Err(rejection) => {
-                self.path.reject(&rejection);
+                self.path.reject(self.name(), None, None, &rejection);
                 Ok(())
             }
         }

@@ -24,6 +24,8 @@ pub(super) use thread::{Connections, FedmsgError, Received, start};
 
 /// Maximum number of envelopes that are accepted together.
 const MAX_GROUP: usize = 256;
+/// The name of all fedmsg endpoints together.
+const SOURCE: &str = "fedmsg";
 /// Number of envelopes from which they are verified in parallel.
 const MIN_PARALLEL: usize = 16;
 
@@ -37,6 +39,13 @@ pub(super) struct FedmsgSource {
     pub drain: CancellationToken,
     /// Token that ends the draining.
     pub cancel: CancellationToken,
+}
+
+/// An envelope that was rejected, with its id and its topic if they could be read.
+struct Rejected {
+    id: Option<String>,
+    topic: Option<String>,
+    rejection: Rejection,
 }
 
 impl FedmsgSource {
@@ -75,17 +84,19 @@ impl FedmsgSource {
             for verified in self.verify(envelopes).await {
                 match verified {
                     Ok(message) => messages.push(message),
-                    Err(rejection) => self.path.reject(&rejection),
+                    Err(Rejected { id, topic, rejection }) => {
+                        self.path.reject(SOURCE, id.as_deref(), topic.as_deref(), &rejection);
+                    }
                 }
             }
-            self.path.accept(&messages).await;
+            self.path.accept(SOURCE, &messages).await;
         }
     }
 
     /// Counts an envelope. Returns it with the permit for its size.
     fn count(&self, received: Received) -> (Result<Envelope, Rejection>, OwnedSemaphorePermit) {
         self.activity.receive(&received.endpoint);
-        self.metrics.envelopes.get_or_create(&BySource { source: "fedmsg" }).inc();
+        self.metrics.envelopes.get_or_create(&BySource { source: SOURCE }).inc();
         (received.envelope, received.permit)
     }
 
@@ -93,12 +104,10 @@ impl FedmsgSource {
     async fn verify(
         &self,
         envelopes: Vec<Result<Envelope, Rejection>>,
-    ) -> Vec<Result<Message, Rejection>> {
+    ) -> Vec<Result<Message, Rejected>> {
         let verifier = Arc::clone(&self.verifier.borrow());
         let verify = move |envelopes: Vec<Result<Envelope, Rejection>>| {
-            let verified = envelopes.into_iter().map(|envelope| {
-                envelope.and_then(|envelope| verifier.verify(envelope, clock::now_seconds()))
-            });
+            let verified = envelopes.into_iter().map(|envelope| verify_one(&verifier, envelope));
             verified.collect::<Vec<_>>()
         };
         if envelopes.len() < MIN_PARALLEL {
@@ -118,4 +127,17 @@ impl FedmsgSource {
         }
         verified
     }
+}
+
+fn verify_one(
+    verifier: &Verifier,
+    envelope: Result<Envelope, Rejection>,
+) -> Result<Message, Rejected> {
+    let envelope = envelope.map_err(|rejection| Rejected { id: None, topic: None, rejection })?;
+    let (id, topic) = (envelope.id().map(str::to_owned), envelope.topic().clone());
+    verifier.verify(envelope, clock::now_seconds()).map_err(|rejection| Rejected {
+        id,
+        topic: Some(topic.to_string()),
+        rejection,
+    })
 }

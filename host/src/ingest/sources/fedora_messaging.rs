@@ -82,7 +82,7 @@ impl BusSource {
             content_encoding: delivery.content_encoding.as_deref(),
             body: &delivery.body,
         };
-        self.path.reject_delivery(reason, &unusable).await
+        self.path.reject_delivery(&self.name, reason, &unusable).await
     }
 
     /// Reports the state of the connection. Never returns.

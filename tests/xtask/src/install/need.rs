@@ -12,6 +12,8 @@ use crate::install::requirement::{self, Requirement, Unmet};
 pub(crate) enum Need {
     /// `ansible-playbook`, from Debian or from PyPI
     Ansible,
+    /// Chromium and chromedriver
+    Browser,
     /// Debian's compiler for components, if rustup provides none
     DebianCompiler,
     /// A library that sets the clock of one process
@@ -35,6 +37,7 @@ impl Need {
         use requirement as r;
         match self {
             Self::Ansible => vec![&r::ANSIBLE],
+            Self::Browser => vec![&r::BROWSER],
             Self::DebianCompiler => {
                 vec![&r::RUSTC, &r::CARGO, &r::RUST_SOURCES, &r::LINKER, &r::WASI_LIBC]
             }

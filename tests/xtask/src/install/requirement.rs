@@ -100,6 +100,13 @@ pub(super) static STRACE: Requirement = Requirement {
     takes: Duration::from_secs(5),
 };
 
+/// A browser, the program that drives it, and a font, for tests of the pages.
+pub(super) static BROWSER: Requirement = Requirement {
+    packages: &["chromium", "chromium-driver", "fonts-dejavu-core"],
+    check: Check::Present(|| on_path("chromium").is_some() && on_path("chromedriver").is_some()),
+    takes: Duration::from_secs(40),
+};
+
 /// The server and the client of ssh. The server is not started.
 pub(super) static SSH: Requirement = Requirement {
     packages: &["openssh-server", "openssh-client"],

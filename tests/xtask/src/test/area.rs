@@ -30,6 +30,8 @@ pub(super) struct Needs {
     pub(super) ansible: bool,
     /// A Python with fedmsg and fedora-messaging.
     pub(super) python: bool,
+    /// Chromium, and axe-core.
+    pub(super) browser: bool,
     /// `ip`, and a server and a client of ssh.
     pub(super) network: bool,
     /// The components of `tasks/` and `tests/fixtures/`.
@@ -37,10 +39,22 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    const NOTHING: Self =
-        Self { rabbitmq: false, ansible: false, python: false, network: false, components: false };
-    pub(super) const ALL: Self =
-        Self { rabbitmq: true, ansible: true, python: true, network: true, components: true };
+    const NOTHING: Self = Self {
+        rabbitmq: false,
+        ansible: false,
+        python: false,
+        browser: false,
+        network: false,
+        components: false,
+    };
+    pub(super) const ALL: Self = Self {
+        rabbitmq: true,
+        ansible: true,
+        python: true,
+        browser: true,
+        network: true,
+        components: true,
+    };
 
     /// Returns the needed programs that Debian packages provide.
     pub(super) fn list(self) -> Vec<Need> {
@@ -48,6 +62,9 @@ impl Needs {
         list.extend(self.rabbitmq.then_some(Need::RabbitMq));
         list.extend(self.ansible.then_some(Need::Ansible));
         list.extend((self.python || self.ansible).then_some(Need::Python));
+        if self.browser {
+            list.extend([Need::Browser, Need::Node]);
+        }
         if self.network {
             list.extend([Need::NetworkTools, Need::Ssh, Need::FakeTime, Need::Strace]);
         }
@@ -103,8 +120,8 @@ impl Area {
             "loopabull-fedmsg" => Needs { python: true, ..Needs::NOTHING },
             "loopabull-playbook" => Needs { ansible: true, ..Needs::NOTHING },
             "loopabull-wasm" | "loopabull-bench" => Needs { components: true, ..Needs::NOTHING },
-            XTASK => Needs { rabbitmq: true, components: true, ..Needs::NOTHING },
-            "loopabull-testbed" => Needs { components: false, ..Needs::ALL },
+            XTASK => Needs { rabbitmq: true, python: true, components: true, ..Needs::NOTHING },
+            "loopabull-testbed" => Needs { components: false, browser: false, ..Needs::ALL },
             _ => Needs::NOTHING,
         }
     }

@@ -1,0 +1,65 @@
+//! An operator: a client that may act, and not only look.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::connections::ClientAddress;
+use super::shared::Shared;
+
+/// The header that a browser sends only for our own script: a page of another site cannot set it without asking us first.
+const ACTION_HEADER: &str = "x-loopabull-action";
+
+/// A client that has the operator's token. The text says where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Operator(pub(super) String);
+
+impl FromRequestParts<Arc<Shared>> for Operator {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Arc<Shared>) -> Result<Self, Response> {
+        let refuse = |status: StatusCode, error: &str| {
+            (status, Json(json!({"error": error}))).into_response()
+        };
+        let Some(token) = &web.operate else {
+            let error = "the daemon has no token for actions: set `operate_token_file` in its configuration, or use the command line";
+            return Err(refuse(StatusCode::FORBIDDEN, error));
+        };
+        if !token.is_in(&parts.headers) {
+            web.metrics.unauthorized.inc();
+            let error = "an action needs the operator's token";
+            let mut response = refuse(StatusCode::UNAUTHORIZED, error);
+            let ask = "Basic realm=\"loopabull-host: the operator's token is the password\"";
+            let ask = ask.parse().expect("the value is valid");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+            return Err(response);
+        }
+        if is_basic(&parts.headers) && !is_own_script(&parts.headers) {
+            let error = format!(
+                "a request with a password also needs the header `{ACTION_HEADER}: 1`, and must not come from another site"
+            );
+            return Err(refuse(StatusCode::FORBIDDEN, &error));
+        }
+        let client = parts.extensions.get::<ClientAddress>();
+        let from = client.map_or("an unknown address".to_owned(), |at| at.0.ip().to_string());
+        Ok(Self(format!("operator's token from {from}")))
+    }
+}
+
+/// Returns whether a browser may have added the token by itself.
+fn is_basic(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.get(..5))
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+}
+
+fn is_own_script(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    headers.contains_key(ACTION_HEADER) && site.is_none_or(|site| site == b"same-origin")
+}

@@ -1,0 +1,236 @@
+//! The actions at the operator's port: who may act, and what is recorded.
+
+use serde_json::{Value, json};
+
+use crate::test_host::{Daemon, TestHost, message, text, wait_for};
+
+const OPERATE: &str = "0123456789abcdef0123456789abcdef";
+const LOOK: &str = "fedcba9876543210fedcba9876543210";
+
+fn host() -> TestHost {
+    let host = TestHost::new();
+    host.add_guest("good", "good", "", "i32.const 0");
+    host.add_guest(
+        "bad",
+        "bad",
+        "[retry]\nmax_attempts = 1\n[breaker]\nfailures = 0",
+        "unreachable",
+    );
+    host.add_guest(
+        "again",
+        "again",
+        "[retry]\nmax_attempts = 9\npauses = ['1h']\n[breaker]\nfailures = 0",
+        "unreachable",
+    );
+    host.write("operate", OPERATE).write("look", LOOK);
+    host
+}
+
+/// Sends an action with these headers. Returns the status and the answer.
+fn post(daemon: &Daemon, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let url = format!("http://{}/api/v1/{path}", daemon.address());
+    let mut request = ureq::Agent::from(config).post(url);
+    request = request.header("Content-Type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut answer = request.send(body).unwrap();
+    let said = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&said).unwrap_or(Value::String(said)))
+}
+
+fn act(daemon: &Daemon, path: &str, body: &Value) -> (u16, Value) {
+    let token = format!("Bearer {OPERATE}");
+    post(daemon, path, &[("Authorization", &token)], &body.to_string())
+}
+
+fn check(daemon: &Daemon, path: &str, body: &Value, expected: (u16, &str)) {
+    let (status, answer) = act(daemon, path, body);
+    let said = answer["said"].as_str().or(answer["error"].as_str()).unwrap_or_default();
+    assert!(status == expected.0 && said.contains(expected.1), "{path} {body}: {status} {answer}");
+}
+
+#[test]
+fn an_action_needs_the_token_of_operators() {
+    let host = host();
+    let pause = r#"{"kind": "task", "name": "good", "reason": "x"}"#;
+    let daemon = host.start(&["--workers", "1"]);
+    // Who may only look has no way to act.
+    let (status, answer) = post(&daemon, "pause", &[], pause);
+    assert_eq!(status, 403, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("operate_token_file"), "{answer}");
+    daemon.stop();
+
+    host.write("loopabull.toml", "token_file = 'look'\noperate_token_file = 'operate'\n");
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    let (bearer, look) = (format!("Bearer {OPERATE}"), format!("Bearer {LOOK}"));
+    // `operator:` and the token, as a browser sends it.
+    let basic = "Basic b3BlcmF0b3I6MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let cases: [(&[(&str, &str)], u16); 8] = [
+        (&[], 401),
+        (&[("Authorization", &look)], 401),
+        (&[("Authorization", "Bearer x")], 401),
+        // Another site can have a browser send the password, but not the header.
+        (&[("Authorization", basic)], 403),
+        (
+            &[
+                ("Authorization", basic),
+                ("X-Loopabull-Action", "1"),
+                ("Sec-Fetch-Site", "cross-site"),
+            ],
+            403,
+        ),
+        (&[("Authorization", basic), ("X-Loopabull-Action", "1"), ("Host", "evil.example")], 403),
+        (
+            &[
+                ("Authorization", basic),
+                ("X-Loopabull-Action", "1"),
+                ("Sec-Fetch-Site", "same-origin"),
+            ],
+            200,
+        ),
+        (&[("Authorization", &bearer)], 200),
+    ];
+    for (headers, expected) in cases {
+        let (status, answer) = post(&daemon, "pause", headers, pause);
+        assert_eq!(status, expected, "{headers:?}: {answer}");
+    }
+    // An action by GET does not exist, and the operator's token may also look.
+    assert_eq!(daemon.get_as("/api/v1/pause", &bearer).0, 405);
+    for token in [&bearer, &look] {
+        assert_eq!(daemon.get_as("/tasks", token).0, 200);
+    }
+    assert!(daemon.get_as("/tasks", &bearer).1.contains(">Resume</button>"));
+    daemon.stop();
+    host.write("look", OPERATE);
+    let same = host.run(&["--config", "loopabull.toml", "--listen", "127.0.0.1:0"]);
+    assert!(text(&same.stderr).contains("are the same"), "{same:?}");
+}
+
+#[test]
+fn actions_do_what_the_commands_do_and_are_recorded() {
+    let host = host();
+    host.write("loopabull.toml", "operate_token_file = 'operate'\n");
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    let mut messages: Vec<_> = (0..3).map(|n| message(&format!("b-{n}"), "bad", "{}")).collect();
+    messages.push(message("a-0", "again", "{}"));
+    host.inject(&messages);
+    wait_for("the runs", || (host.runs().len() == 4).then_some(()));
+    wait_for("the dead letters", || (daemon.depth("dead") == Some(3)).then_some(()));
+
+    let task = json!({"kind": "task", "name": "good", "reason": "<b>"});
+    check(&daemon, "pause", &task, (200, "task `good` is paused"));
+    let resume = json!({"kind": "task", "name": "good"});
+    check(&daemon, "resume", &resume, (200, "task `good` is resumed"));
+    check(&daemon, "resume", &resume, (409, "task `good` is not paused"));
+    check(
+        &daemon,
+        "retry",
+        &json!({"queue": "workers"}),
+        (200, "1 delayed messages of queue `workers`"),
+    );
+    wait_for("the second attempt", || (host.runs().len() == 5).then_some(()));
+    let count = json!({"verdict": "count", "task": "bad", "reason": "unreachable"});
+    check(&daemon, "dead-letters", &count, (200, "3 dead letters match"));
+    let none = json!({"verdict": "drop", "task": "bad", "reason": "another reason"});
+    check(&daemon, "dead-letters", &none, (200, "0 dead letters are dropped"));
+    for (like, expected) in [
+        ("trap: wasm trap: wasm `…` instruction executed", "3 dead letters match"),
+        ("trap: wasm trap", "0 dead letters match"),
+    ] {
+        let like = json!({"verdict": "count", "like": like});
+        check(&daemon, "dead-letters", &like, (200, expected));
+    }
+    let listed = host.run(&[
+        "dead-letters",
+        "list",
+        "--json",
+        "--like",
+        "trap: wasm trap: wasm `…` instruction executed",
+    ]);
+    assert_eq!(text(&listed.stdout).lines().count(), 3, "{listed:?}");
+    let requeue = json!({"verdict": "requeue", "task": "bad", "topic": "bad"});
+    check(&daemon, "dead-letters", &requeue, (200, "3 dead letters are requeued"));
+    wait_for("the runs", || (host.runs().len() == 8).then_some(()));
+    wait_for("the dead letters", || (daemon.depth("dead") == Some(3)).then_some(()));
+    let drop = json!({"verdict": "drop", "task": "bad", "queue": "workers"});
+    check(&daemon, "dead-letters", &drop, (200, "3 dead letters are dropped"));
+    assert_eq!(daemon.depth("dead"), Some(0));
+
+    // What is wrong is said, and nothing is done.
+    for (path, body, expected) in [
+        (
+            "pause",
+            json!({"kind": "task", "name": "none", "reason": ""}),
+            (404, "there is no task `none`"),
+        ),
+        (
+            "pause",
+            json!({"kind": "queue", "name": "none", "reason": ""}),
+            (404, "there is no queue `none`"),
+        ),
+        (
+            "pause",
+            json!({"kind": "house", "name": "x", "reason": ""}),
+            (400, "the kinds are task, queue and worker"),
+        ),
+        (
+            "pause",
+            json!({"kind": "worker", "name": "1", "reason": ""}),
+            (400, "a worker cannot be paused"),
+        ),
+        ("pause", json!({"kind": "task"}), (422, "missing field `name`")),
+        ("retry", json!({"queue": "none"}), (404, "there is no queue `none`")),
+        (
+            "dead-letters",
+            json!({"verdict": "drop"}),
+            (400, "name `ids`, `task`, `topic`, `reason` or `like`"),
+        ),
+        ("dead-letters", json!({"verdict": "eat", "task": "bad"}), (422, "unknown variant `eat`")),
+        (
+            "dead-letters",
+            json!({"verdict": "drop", "task": "bad", "queue": "none"}),
+            (404, "there is no queue"),
+        ),
+    ] {
+        check(&daemon, path, &body, expected);
+    }
+    assert_eq!(
+        act(&daemon, "pause", &json!({"kind": "task", "name": "x".repeat(100_000), "reason": ""}))
+            .0,
+        413
+    );
+
+    assert!(host.run(&["pause", "--task", "good", "--reason", "by command"]).status.success());
+    let audit = text(&host.run(&["audit", "--json"]).stdout);
+    let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            format!(
+                "{} {} {}",
+                line["action"].as_str().unwrap(),
+                line["target"].as_str().unwrap(),
+                line["count"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "pause task `good`: by command 1",
+            "drop dead letters: queue `workers`, task `bad` 3",
+            "requeue dead letters: task `bad`, topic `bad` 3",
+            "drop dead letters: task `bad`, reason with `another reason` 0",
+            "retry queue `workers` 1",
+            "resume task `good` 1",
+            "pause task `good`: <b> 1",
+        ]
+    );
+    assert!(lines[0]["who"].as_str().unwrap().starts_with("command of user "), "{audit}");
+    assert_eq!(lines[1]["who"], "operator's token from 127.0.0.1");
+    let page = daemon.get("/audit").1;
+    assert!(page.contains("&lt;b&gt;") && page.contains("by command"), "{page}");
+    daemon.stop();
+}
