@@ -23,7 +23,8 @@ pub(crate) struct Comparison {
     pub run: RunId,
     pub other: RunId,
     pub facts: Vec<Fact>,
-    pub message: Vec<Line>,
+    /// `None` if the message of a run is not stored.
+    pub message: Option<Vec<Line>>,
     pub output: Vec<Line>,
 }
 
@@ -114,7 +115,7 @@ pub(crate) fn compare(
             .into_iter()
             .filter(|fact| !fact.run.is_empty() || !fact.other.is_empty())
             .collect(),
-        message: lines(&text(message), &text(other_message)),
+        message: message.zip(other_message).map(|(one, two)| lines(&text(one), &text(two))),
         output: lines(&run.output.text, &other.output.text),
     }
 }
@@ -146,8 +147,7 @@ fn layers(run: &Run) -> String {
 }
 
 /// Returns a message as lines: its headers, its signer, and its body with line breaks.
-fn text(message: Option<&Message>) -> String {
-    let Some(message) = message else { return String::new() };
+fn text(message: &Message) -> String {
     let mut text = String::new();
     if let Some(signer) = &message.signer {
         writeln!(text, "signer: {signer}").expect("a string takes all text");

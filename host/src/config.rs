@@ -120,7 +120,7 @@ pub enum Role {
     Work,
 }
 
-/// What is kept of messages that arrived, whether or not they ran.
+/// The notes of messages that arrived, whether or not they ran.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Arrivals {

@@ -23,7 +23,7 @@ const NEAR: usize = 3;
 /// How often a dead letter can be requeued and still be found.
 const MAX_LIVES: usize = 10;
 
-/// What is known about the daemon and its messages.
+/// Explains messages and topics by what the host knows about them.
 pub(crate) struct Explainer<'a, R> {
     pub routes: &'a Routes,
     /// Returns why a task must not run.

@@ -13,7 +13,7 @@ use loopabull_model::{
 use crate::commands::failure::{BAD_ARGUMENTS, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
-use crate::compare::{Line, Side, compare, good_run};
+use crate::compare::{Comparison, Line, Side, compare, good_run};
 use crate::config::Config;
 use crate::journal::{Journal, Search, term};
 use crate::tables;
@@ -173,11 +173,14 @@ fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
         table.push(vec![fact.name.to_owned(), cell(&fact.run), cell(&fact.other)]);
     }
     print(&table.render())?;
-    for (name, lines) in [("message", &comparison.message), ("output", &comparison.output)] {
-        print(&format!(
-            "\n{name}: {}\n",
-            if lines.is_empty() { "the same" } else { "+ this run, - good run" }
-        ))?;
+    let Comparison { message, output, .. } = &comparison;
+    for (name, lines) in [("message", message.as_deref()), ("output", Some(&output[..]))] {
+        let Some(lines) = lines else {
+            print(&format!("\n{name}: not stored with one of the two runs\n"))?;
+            continue;
+        };
+        let legend = if lines.is_empty() { "the same" } else { "+ this run, - good run" };
+        print(&format!("\n{name}: {legend}\n"))?;
         for Line { side, text } in lines {
             print_plain(&match side {
                 Side::Both => format!("  {text}\n"),

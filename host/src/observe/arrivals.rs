@@ -1,4 +1,4 @@
-//! What arrived lately, whether or not it ran: the answer to "did this message arrive, and what became of it?"
+//! Notes what arrived lately, whether or not it ran. The notes answer: did this message arrive, and what became of it?
 //!
 //! Sources note each message and each rejected envelope here. They only add to a list in memory; a part of the daemon writes
 //! the list to the file `arrivals.db` a few times a second. A note that is lost, because the file cannot be written or the
@@ -50,7 +50,7 @@ pub(crate) struct Arrival {
     pub verdict: Verdict,
 }
 
-/// What became of a message when it arrived.
+/// The fate of a message when it arrived.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
@@ -83,7 +83,7 @@ pub(crate) struct Arrivals {
     noted: Notify,
 }
 
-/// Which arrivals to list.
+/// A selection of arrivals.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Which {
     All,

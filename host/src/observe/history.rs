@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(trend(&[0, 0]), Some(Trend::Steady));
         // 10 fewer in 20 seconds; 20 are left.
         assert_eq!(trend(&[30, 25, 20]), Some(Trend::Drains(Duration::from_secs(40))));
-        // What was more than five minutes ago does not count.
+        // A change more than five minutes ago does not count.
         let mut long = vec![900; 60];
         long.extend([100; 31]);
         assert_eq!(trend(&long), Some(Trend::Steady));

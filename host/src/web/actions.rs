@@ -1,4 +1,4 @@
-//! What an operator does from the page or by a program: pause, resume, retry, and judge dead letters.
+//! Carries out what an operator asks for on a page or by a program: pause, resume, retry, and judge dead letters.
 //!
 //! ```text
 //! POST /api/v1/pause         {"kind": "task" | "queue", "name": NAME, "reason": TEXT}

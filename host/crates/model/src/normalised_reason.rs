@@ -1,4 +1,4 @@
-//! What is the same in the reasons of failures of one kind.
+//! Finds what is the same in the reasons of failures of one kind.
 
 /// The number of characters of a reason that are compared.
 const MAX_CHARS: usize = 300;

@@ -40,7 +40,6 @@ async fn page(journal: &Journal, id: RunId) -> Result<Response, StoreError> {
     };
     let message = journal.message(run.id.clone()).await?;
     let other_message = journal.message(other.id.clone()).await?;
-    let (of_run, of_other) = (message.is_some(), other_message.is_some());
     let (run, other) = (Arc::new(run), Arc::new(other));
     let compared = (Arc::clone(&run), Arc::clone(&other));
     // The comparison of long texts takes a moment, in which a worker thread would do nothing else.
@@ -55,10 +54,9 @@ async fn page(journal: &Journal, id: RunId) -> Result<Response, StoreError> {
         h1 { "Comparison of two runs of " (run.task) }
         (facts(&comparison, &run, &other))
         h2 { "Message" }
-        @match (of_run, of_other) {
-            (true, true) => (difference(&comparison.message)),
-            (false, _) => p .soft { "The message is not stored with this run." },
-            (true, false) => p .soft { "The message is not stored with the good run." },
+        @match &comparison.message {
+            Some(lines) => (difference(lines)),
+            None => p .soft { "The message of one of the two runs is not stored." },
         }
         h2 { "Output" }
         (difference(&comparison.output))
