@@ -131,7 +131,7 @@ impl Worker {
             match self.receive(consumer).await? {
                 None => return Ok(()),
                 Some(Received::Delivery(delivery)) => {
-                    let ending = self.process(consumer, limits, permit, delivery).await?;
+                    let ending = self.process(consumer, limits, permit, *delivery).await?;
                     let is_held = ending.rest.is_held();
                     drop(ended.send(ending));
                     if is_held {
@@ -139,7 +139,7 @@ impl Worker {
                         drop(limits.permits(self.prefetch).await);
                     }
                 }
-                Some(Received::External(external)) => self.route(&external).await?,
+                Some(Received::External(externals)) => self.route(externals).await?,
             }
             backoff.reset();
         }
@@ -187,9 +187,14 @@ impl Worker {
         }
     }
 
-    /// Routes an external message, with retries.
-    async fn route(&self, external: &External) -> Result<(), QueueError> {
-        self.retries.run(Need::Route, || self.external.route(&self.queue, external)).await
+    /// Routes external messages, with retries.
+    async fn route(&self, externals: Vec<External>) -> Result<(), QueueError> {
+        let mut waiting = self.external.decide(&self.queue, externals);
+        let mut retry = self.retries.start(Need::Route);
+        while let Err(error) = self.external.settle(&mut waiting).await {
+            retry.wait(error).await?;
+        }
+        Ok(())
     }
 
     /// Waits until neither the worker nor its queue is paused, or until the daemon drains. Reports

@@ -18,10 +18,10 @@ use crate::{embedded, rabbitmq};
 #[derive(Debug)]
 pub enum Received {
     /// An entry, delivered for one attempt.
-    Delivery(Delivery),
-    /// A message that another program published to the queue. Only the RabbitMQ backend delivers external
-    /// messages.
-    External(External),
+    Delivery(Box<Delivery>),
+    /// Messages that another program published to the queue, in its order: all that arrived together. Only the RabbitMQ
+    /// backend delivers external messages.
+    External(Vec<External>),
 }
 
 /// An entry that was delivered to a worker for one attempt, and the claim that settles the delivery.

@@ -22,9 +22,12 @@ pub struct Depth {
     pub claimed: Option<u64>,
     /// Number of dead letters.
     pub dead: u64,
-    /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, and for RabbitMQ,
-    /// which does not report this time to clients.
+    /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, or if the time is unknown.
     pub oldest: Option<Duration>,
+    /// Whether the oldest entry may have waited for less. RabbitMQ does not report this time to clients. So it is the time since
+    /// the queue was last seen empty, or since the entry was published that this process received last, whichever is shorter. Until one
+    /// of them is known, it is the time since the first look, and then the entry may also have waited for longer.
+    pub is_oldest_estimated: bool,
 }
 
 /// The held entries of a task.

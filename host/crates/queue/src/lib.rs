@@ -38,5 +38,7 @@ pub use error::QueueError;
 pub use loopabull_amqp::AmqpError;
 pub use loopabull_backoff::Backoff;
 pub use queues::{Consumer, Queues};
-pub use rabbitmq::{AckTimeout, AckTimeoutSource, Change, Declaration, External, Plan};
+pub use rabbitmq::{
+    AckTimeout, AckTimeoutSource, Change, Declaration, Disposition, External, Plan,
+};
 pub use whereabouts::{EntryState, Whereabouts};

@@ -222,15 +222,15 @@ impl Consumer {
             Self::Embedded(consumer) => {
                 let received = consumer.receive(stop).await?;
                 Ok(received.map(|(delivered, claim)| {
-                    Received::Delivery(Delivery::new(delivered, Claim::Embedded(claim)))
+                    Received::Delivery(Box::new(Delivery::new(delivered, Claim::Embedded(claim))))
                 }))
             }
             Self::RabbitMq(consumer) => {
                 Ok(consumer.receive(stop).await.map(|received| match received {
-                    rabbitmq::Received::Entry(delivered, claim) => {
-                        Received::Delivery(Delivery::new(*delivered, Claim::RabbitMq(claim)))
-                    }
-                    rabbitmq::Received::External(external) => Received::External(external),
+                    rabbitmq::Received::Entry(delivered, claim) => Received::Delivery(Box::new(
+                        Delivery::new(*delivered, Claim::RabbitMq(claim)),
+                    )),
+                    rabbitmq::Received::External(externals) => Received::External(externals),
                 }))
             }
         }

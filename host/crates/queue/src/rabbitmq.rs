@@ -8,10 +8,11 @@
 //! not affect the deliveries of the other workers.
 //!
 //! The modules in order, each using only earlier ones: `topology` (the queues on the broker), `headers`,
-//! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `held`, `due`, `shared`,
+//! `outgoing` and `incoming` (an entry as a message of the broker), `declaration`, `ages`, `held`, `due`, `shared`,
 //! `retries`, `claim`, `external`, `release`, `consumer`, `delays`, `dead_letters`, `plan`, `ack_timeout`.
 
 mod ack_timeout;
+mod ages;
 mod claim;
 mod consumer;
 mod dead_letters;
@@ -47,7 +48,7 @@ pub use ack_timeout::{AckTimeout, AckTimeoutSource};
 pub(crate) use claim::Claim;
 pub(crate) use consumer::{Consumer, Received};
 pub use declaration::Declaration;
-pub use external::External;
+pub use external::{Disposition, External};
 pub use plan::{Change, Plan};
 
 /// The queues in RabbitMQ.
@@ -90,10 +91,10 @@ impl RabbitMq {
             by_queue.entry(&entry.queue).or_default().push(place);
         }
         // One queue that accepts nothing delays no other.
-        let published = by_queue.into_iter().map(async |(queue, places)| {
+        let published = by_queue.into_values().map(async |places| {
             let messages: Vec<_> =
                 places.iter().map(|place| Outgoing::new(entries[*place])).collect();
-            places.into_iter().zip(self.shared.publish_all(queue, messages).await)
+            places.into_iter().zip(self.shared.publish_all(messages, None).await)
         });
         let mut results: Vec<_> = join_all(published).await.into_iter().flatten().collect();
         results.sort_unstable_by_key(|(place, _)| *place);
@@ -142,6 +143,8 @@ impl RabbitMq {
                 QueueRole::Delay(_) | QueueRole::Held(_) => depth.delayed += count,
             }
         }
+        depth.oldest = self.shared.ages.oldest(queue, depth.waiting);
+        depth.is_oldest_estimated = depth.oldest.is_some();
         for task in self.shared.held.tasks_of(queue) {
             let role = QueueRole::Held(task.clone());
             let count = self.shared.count(&session, queue, &role).await?.unwrap_or(0);

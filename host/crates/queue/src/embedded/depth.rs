@@ -53,6 +53,7 @@ pub(super) fn count(
         claimed: Some(count),
         dead,
         oldest: oldest.map(age),
+        is_oldest_estimated: false,
     })
 }
 

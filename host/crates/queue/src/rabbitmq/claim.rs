@@ -60,6 +60,10 @@ impl Claim {
         Self { was_held: true, ..self }
     }
 
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub(super) fn was_held(&self) -> bool {
         self.was_held
     }
@@ -157,7 +161,7 @@ impl Claim {
 
     /// Returns whether the channel and the session of the delivery still exist. A delivery of an earlier
     /// session must not be settled, because the broker redelivers its message.
-    async fn is_valid(&self) -> bool {
+    pub(super) async fn is_valid(&self) -> bool {
         let session = self.shared.session().await;
         self.raw.acker.usable()
             && session.is_ok_and(|session| session.generation() == self.generation)

@@ -2,11 +2,14 @@
 //!
 //! While the held entries of a task are being released, the consumer delivers them before later entries.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::StreamExt;
+use futures_util::stream::Peekable;
+use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
+use lapin::message::Delivery as RawDelivery;
 use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
@@ -26,6 +29,9 @@ use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
 use crate::error::QueueError;
 
+/// Size of the bodies of external messages from which on no further one is received with them, in bytes.
+const GROUP_BYTES: usize = 1 << 20;
+
 /// A worker's consumer of one queue.
 #[derive(Debug)]
 pub struct Consumer {
@@ -41,7 +47,8 @@ pub struct Consumer {
 #[derive(Debug)]
 pub(crate) enum Received {
     Entry(Box<DeliveredEntry>, Claim),
-    External(External),
+    /// External messages, in the order of the queue.
+    External(Vec<External>),
 }
 
 /// A channel, and the AMQP consumer on the channel. If the channel closes, the AMQP consumer ends as well.
@@ -49,7 +56,7 @@ pub(crate) enum Received {
 struct Subscription {
     session: Arc<Session>,
     channel: Channel,
-    stream: lapin::Consumer,
+    stream: Peekable<lapin::Consumer>,
     /// Time of the last delivery on the channel, or of its opening.
     used: Instant,
 }
@@ -96,7 +103,7 @@ impl Consumer {
         let Some(Subscription { session, channel, stream, .. }) = self.subscription.as_mut() else {
             return Ok(());
         };
-        let cancel = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
+        let cancel = channel.basic_cancel(stream.get_ref().tag(), BasicCancelOptions::default());
         session.step("stop consuming", cancel).await?;
         loop {
             let next = tokio::select! {
@@ -194,7 +201,22 @@ impl Consumer {
         *used = Instant::now();
         match next {
             Some(Ok(raw)) => {
-                self.accept(Claim::new(&self.shared, &self.queue, generation, raw)).await
+                let claim = |raw| Claim::new(&self.shared, &self.queue, generation, raw);
+                self.shared.ages.deliver(&self.queue, incoming::queued_at_ms(&raw));
+                if !incoming::is_external(&raw) {
+                    return self.accept(claim(raw)).await;
+                }
+                let is_serial = self.shared.config(&self.queue).exclusive_order;
+                let mut bytes = raw.data.len();
+                let mut externals = vec![External::new(claim(raw))];
+                while !is_serial
+                    && bytes < GROUP_BYTES
+                    && let Some(raw) = next_external(stream)
+                {
+                    bytes += raw.data.len();
+                    externals.push(External::new(claim(raw)));
+                }
+                Ok(Some(Received::External(externals)))
             }
             Some(Err(source)) => Err(self.shared.broker.error("receive", source).into()),
             // The broker cancelled the consumer, because the queue was deleted or its node stopped.
@@ -214,7 +236,9 @@ impl Consumer {
                     return Ok(Some(Received::Entry(delivered, claim)));
                 }
             }
-            Incoming::External => return Ok(Some(Received::External(External::new(claim)))),
+            Incoming::External => {
+                return Ok(Some(Received::External(vec![External::new(claim)])));
+            }
             Incoming::Unreadable(reason) => claim.dead_letter_unread(&reason).await?,
         }
         Ok(None)
@@ -251,6 +275,14 @@ impl Consumer {
             FieldTable::default(),
         );
         let stream = session.step("consume the queue", consume).await?;
-        Ok(Subscription { session, channel, stream, used: Instant::now() })
+        Ok(Subscription { session, channel, stream: stream.peekable(), used: Instant::now() })
     }
+}
+
+/// Takes the next message if it has arrived already and is an external one. The prefetch of the channel limits how many there
+/// are.
+fn next_external(stream: &mut Peekable<lapin::Consumer>) -> Option<RawDelivery> {
+    let is_external =
+        |next: &lapin::Result<RawDelivery>| next.as_ref().is_ok_and(incoming::is_external);
+    Pin::new(stream).next_if(is_external).now_or_never()??.ok()
 }

@@ -20,12 +20,26 @@ pub(super) enum Incoming {
     Unreadable(Reason),
 }
 
+/// Returns whether another program published a message.
+pub(super) fn is_external(raw: &RawDelivery) -> bool {
+    let headers = Headers(raw);
+    headers.text(ENTRY).is_none() && headers.text(TASK).is_none()
+}
+
+/// Returns since when a message has been in its work queue, in milliseconds since 1970. `None` for an external message, and for
+/// an entry that was there before and came back.
+pub(super) fn queued_at_ms(raw: &RawDelivery) -> Option<i64> {
+    let headers = Headers(raw);
+    let is_new = headers.attempts() == 0 && remaining_delay(headers.number(REMAINING)).is_zero();
+    (!is_external(raw) && is_new).then(|| headers.number(QUEUED))
+}
+
 /// Reads a message of a queue.
 pub(super) fn read(queue: &QueueName, raw: &RawDelivery) -> Incoming {
-    let headers = Headers(raw);
-    if headers.text(ENTRY).is_none() && headers.text(TASK).is_none() {
+    if is_external(raw) {
         return Incoming::External;
     }
+    let headers = Headers(raw);
     match entry(queue, raw) {
         Ok(entry) => {
             let delivered = DeliveredEntry {

@@ -9,6 +9,7 @@ use loopabull_amqp::{AmqpError, Broker, Published, Session, Supervisor, Version}
 use loopabull_model::{QueueName, TaskName, chain};
 use parking_lot::Mutex;
 
+use super::ages::Ages;
 use super::declaration::{self, Declaration};
 use super::due::DueRetries;
 use super::held::HeldTasks;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     /// Version of the broker. `None` if it is unknown, for example over TLS.
     pub(super) version: Option<Version>,
     pub(super) settings: RabbitMqConfig,
+    pub(super) ages: Ages,
     pub(super) held: HeldTasks,
     pub(super) retries: DueRetries,
     supervisor: Supervisor,
@@ -49,7 +51,7 @@ pub(super) struct Shared {
     matching: Mutex<BTreeSet<QueueName>>,
     /// Queues that did not store the last message. The next one is published alone: a broker takes a whole window before it
     /// refuses the first message, although a queue is full.
-    refusing: Mutex<BTreeSet<QueueName>>,
+    refusing: Mutex<BTreeSet<String>>,
     /// Queues that cannot be consumed, each with the reason.
     problems: Mutex<BTreeMap<QueueName, String>>,
 }
@@ -65,6 +67,7 @@ impl Shared {
             version: broker.version().await,
             broker,
             settings: settings.clone(),
+            ages: Ages::default(),
             held: HeldTasks::default(),
             retries: DueRetries::default(),
             queues: queues.to_vec(),
@@ -155,23 +158,29 @@ impl Shared {
         }))
     }
 
-    /// Publishes messages to one queue, in order and in windows. Returns the result of each. After the first one that is not
+    /// Publishes messages to one queue of the broker, in order and in windows. Returns the result of each. After the first one that is not
     /// stored, no further window is published, so that later messages wait behind it. Later ones of the same window may be
     /// stored.
     ///
     /// The first message of a window that was not confirmed is published again alone, since only that tells why. If the broker
     /// had stored it nevertheless, it is twice in the queue, and the host that ran one recognises the other by its entry id.
+    ///
+    /// With `of`, the messages take the place of deliveries of this generation of the session. Once the session has ended,
+    /// nothing more is published, because the broker redelivers what they replace.
     pub(super) async fn publish_all(
         &self,
-        queue: &QueueName,
         messages: Vec<Outgoing>,
+        of: Option<u64>,
     ) -> Vec<Result<(), QueueError>> {
+        let Some(queue) = messages.first().map(|message| message.name.clone()) else {
+            return Vec::new();
+        };
         let mut results: Vec<Option<Result<(), QueueError>>> =
             messages.iter().map(|_| None).collect();
         let mut waiting: VecDeque<usize> = (0..messages.len()).collect();
         let mut has_failed = false;
-        while !waiting.is_empty() && !has_failed {
-            let window = self.take_window(queue, &messages, &mut waiting);
+        while !waiting.is_empty() && !has_failed && self.is_current(of).await {
+            let window = self.take_window(&queue, &messages, &mut waiting);
             let confirmed = self.publish_window(&messages, &window).await;
             let mut unconfirmed = Vec::new();
             for (number, is_confirmed) in window.into_iter().zip(confirmed) {
@@ -184,6 +193,9 @@ impl Shared {
             let first = (!unconfirmed.is_empty()).then(|| unconfirmed.remove(0));
             unconfirmed.into_iter().rev().for_each(|number| waiting.push_front(number));
             if let Some(number) = first {
+                if !self.is_current(of).await {
+                    break;
+                }
                 let result = self.publish(&messages[number]).await;
                 // A message refused for its size does not stop later ones.
                 has_failed = result.as_ref().is_err_and(|error| !error.is_permanent());
@@ -192,17 +204,23 @@ impl Shared {
             let mut refusing = self.refusing.lock();
             match has_failed {
                 true => refusing.insert(queue.clone()),
-                false => refusing.remove(queue),
+                false => refusing.remove(&queue),
             };
         }
-        let behind = || Err(QueueError::Behind { queue: queue.to_string() });
+        let behind = || Err(QueueError::Behind { queue: queue.clone() });
         results.into_iter().map(|result| result.unwrap_or_else(behind)).collect()
+    }
+
+    /// Returns whether the session still has this generation, if one is given.
+    async fn is_current(&self, generation: Option<u64>) -> bool {
+        let Some(generation) = generation else { return true };
+        self.session().await.is_ok_and(|session| session.generation() == generation)
     }
 
     /// Takes the numbers of the next messages that are published together.
     fn take_window(
         &self,
-        queue: &QueueName,
+        queue: &str,
         messages: &[Outgoing],
         waiting: &mut VecDeque<usize>,
     ) -> Vec<usize> {

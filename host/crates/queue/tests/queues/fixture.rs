@@ -114,8 +114,8 @@ pub(crate) async fn receive_any(consumer: &mut Consumer) -> Received {
 
 pub(crate) async fn receive(consumer: &mut Consumer) -> Delivery {
     match receive_any(consumer).await {
-        Received::Delivery(delivery) => delivery,
-        Received::External(external) => panic!("received an external message: {external:?}"),
+        Received::Delivery(delivery) => *delivery,
+        Received::External(externals) => panic!("received external messages: {externals:?}"),
     }
 }
 

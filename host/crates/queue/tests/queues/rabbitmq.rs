@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loopabull_model::Settlement;
-use loopabull_queue::{AmqpError, Backend, QueueError, Queues, Received, Verdict};
+use loopabull_queue::{
+    AmqpError, Backend, Disposition, External, QueueError, Queues, Received, Verdict,
+};
 use loopabull_testbed::{Proxy, Rabbit};
 use tokio_util::sync::CancellationToken;
 
@@ -394,10 +396,11 @@ async fn headers_that_do_not_fit_into_a_frame_do_not_end_the_connection() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     crate::external::publish_raw(&vhost, "", "workers", b"x", &names).await;
     let mut consumer = consume(&queues).await;
-    let Received::External(external) = receive_any(&mut consumer).await else {
+    let Received::External(externals) = receive_any(&mut consumer).await else {
         panic!("received an entry instead of an external message")
     };
-    external.refuse(&"no JSON".into()).await.unwrap();
+    let dead_letter = Disposition::DeadLetter("no JSON".into());
+    assert!(External::settle_all(&[(&externals[0], &dead_letter)]).await[0].is_ok());
     wait_for_depth(&queues, 0, 1).await;
     assert_eq!(judge(&queues, |_| Verdict::Keep).await[0].body, b"x");
     assert_eq!(queues.problem(), None);
