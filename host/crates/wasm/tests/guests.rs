@@ -107,7 +107,10 @@ async fn deep_recursion_is_a_trap() {
 #[tokio::test]
 async fn an_endless_loop_exceeds_its_deadline() {
     let expected = Outcome::Limit { exceeded: Exceeded::Deadline { allowed: SHORT } };
-    check("(loop $forever br $forever) unreachable", expected).await;
+    let attempt = run_wat(&guest("(loop $forever br $forever) unreachable"), SHORT).await;
+    assert_eq!(attempt.outcome, expected);
+    // The host interrupts the run each 10 ms. That is no call of the guest.
+    assert_eq!(attempt.usage.host_calls, 0);
 }
 
 #[tokio::test]
