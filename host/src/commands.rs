@@ -3,6 +3,7 @@
 //!
 //! A subcommand prints its results to standard output, and everything else to standard error.
 
+mod again;
 pub(crate) mod audit;
 pub(crate) mod broker;
 pub(crate) mod check;

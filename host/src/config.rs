@@ -8,6 +8,7 @@
 mod error;
 mod ingest;
 mod queues;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ use crate::tables;
 pub use crate::config::error::ConfigError;
 pub use crate::config::ingest::{Datagrepper, Deduplication, Endpoint, Fedmsg, Verify};
 pub use crate::config::queues::{NamedQueue, StaffedQueue};
+pub use crate::config::warnings::Warnings;
 
 /// Default address of the operator's port.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8480);
@@ -80,6 +82,7 @@ pub struct Config {
     pub deduplication: Deduplication,
     pub journal: Journal,
     pub arrivals: Arrivals,
+    pub warnings: Warnings,
     /// A fedora-messaging bus to consume.
     pub fedora_messaging: Option<BusConfig>,
     /// Path of a fedora-messaging configuration file. The queues in the file are consumed.
@@ -354,6 +357,7 @@ impl Default for Config {
             deduplication: Deduplication::default(),
             journal: Journal::default(),
             arrivals: Arrivals::default(),
+            warnings: Warnings::default(),
             fedora_messaging: None,
             fedora_messaging_config: None,
             datagrepper: None,

@@ -216,6 +216,9 @@ impl Daemon {
             audit,
             looking_at_dead_letters: tokio::sync::Mutex::default(),
             drain: shutdown.drain.clone(),
+            state: config.state.clone(),
+            limits: config.warnings,
+            encoding: parking_lot::Mutex::default(),
         };
         web.spawn({
             let (metrics, stop) = (Arc::clone(&work.metrics), web_stop.clone());

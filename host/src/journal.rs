@@ -175,6 +175,18 @@ impl Journal {
         self.store.read(query).await
     }
 
+    /// Returns the runs that repeat a run, oldest first, up to `limit`.
+    pub async fn repetitions(&self, of: &RunId, limit: u32) -> Result<Vec<Run>, StoreError> {
+        let start = EntryId::prefix_of_repetitions(of);
+        // The character after `-`, with which `start` ends.
+        let end = start.trim_end_matches('-').to_owned() + ".";
+        let query = move |connection: &Connection| {
+            let sql = "SELECT * FROM runs WHERE entry >= ?1 AND entry < ?2 ORDER BY started_at_ms LIMIT ?3";
+            connection.prepare(sql)?.query_map(params![start, end, limit], read)?.collect()
+        };
+        self.store.read(query).await
+    }
+
     /// Returns about how many bytes of the file are the embedded queue, or 0 if the file is not larger than `max_size`.
     pub async fn bytes_of_queue(&self, max_size: u64) -> Result<u64, StoreError> {
         self.store.read(move |connection| retention::bytes_of_queue(connection, max_size)).await

@@ -6,9 +6,11 @@
 
 pub(crate) mod activity;
 pub(crate) mod arrivals;
+pub(crate) mod failing;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod observation;
 pub(crate) mod status;
 pub(crate) mod warnings;

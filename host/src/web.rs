@@ -4,11 +4,11 @@
 //! GET /          the pages: overview, runs, failures, tasks
 //! GET /livez     200 as long as the daemon answers
 //! GET /readyz    200 if the daemon is ready, or 503 with one problem on each line: the sources are connected,
-//!                messages are stored, and all tasks can run
-//! GET /warnings  200 if nothing needs an operator, or 503 with one warning on each line: dead letters, held
-//!                messages, pauses, and messages that have waited for an hour
+//!                messages are stored, and all tasks can run. The warnings follow
+//! GET /warnings  200 if nothing needs an operator, or 503 with one warning on each line: see `warnings`
 //! GET /metrics   the metrics, in Prometheus' text format
 //! GET /explain   why a message ran or did not run, in JSON
+//! GET /sign-in   asks a browser for the token of operators, and leads back
 //! POST /api/v1/… the actions of an operator: see `actions`
 //! GET /status    the current activity, in JSON: see `Status`
 //! ```

@@ -2,6 +2,7 @@
 //! the pauses, and the outbox for messages that tasks emit.
 
 pub(crate) mod ack_timeout;
+pub(crate) mod again;
 pub(crate) mod audit;
 mod breakers;
 mod bus_publisher;

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::test_host::{Daemon, TestHost, message, text, wait_for};
 
-const OPERATE: &str = "0123456789abcdef0123456789abcdef";
-const LOOK: &str = "fedcba9876543210fedcba9876543210";
+pub(crate) const OPERATE: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const LOOK: &str = "fedcba9876543210fedcba9876543210";
 
 fn host() -> TestHost {
     let host = TestHost::new();
@@ -27,7 +27,12 @@ fn host() -> TestHost {
 }
 
 /// Sends an action with these headers. Returns the status and the answer.
-fn post(daemon: &Daemon, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+pub(crate) fn post(
+    daemon: &Daemon,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value) {
     let config = ureq::Agent::config_builder().http_status_as_error(false).build();
     let url = format!("http://{}/api/v1/{path}", daemon.address());
     let mut request = ureq::Agent::from(config).post(url);
@@ -40,7 +45,7 @@ fn post(daemon: &Daemon, path: &str, headers: &[(&str, &str)], body: &str) -> (u
     (answer.status().as_u16(), serde_json::from_str(&said).unwrap_or(Value::String(said)))
 }
 
-fn act(daemon: &Daemon, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn act(daemon: &Daemon, path: &str, body: &Value) -> (u16, Value) {
     let token = format!("Bearer {OPERATE}");
     post(daemon, path, &[("Authorization", &token)], &body.to_string())
 }
@@ -49,6 +54,46 @@ fn check(daemon: &Daemon, path: &str, body: &Value, expected: (u16, &str)) {
     let (status, answer) = act(daemon, path, body);
     let said = answer["said"].as_str().or(answer["error"].as_str()).unwrap_or_default();
     assert!(status == expected.0 && said.contains(expected.1), "{path} {body}: {status} {answer}");
+}
+
+/// Nobody needs a token to look. A browser asks for the token of operators at one page, and returns to a page of ours.
+#[test]
+fn a_browser_is_asked_for_the_token_of_operators() {
+    let host = host();
+    host.write("loopabull.toml", "operate_token_file = 'operate'\n");
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    assert_eq!(daemon.get("/").0, 200);
+    let sign_in = |to: &str, authorization: Option<&str>| {
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
+        let url = format!("http://{}/sign-in{to}", daemon.address());
+        let request = ureq::Agent::from(config).get(url);
+        let request = match authorization {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        };
+        let answer = request.call().unwrap();
+        let header =
+            |name| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), header("location"), header("www-authenticate"))
+    };
+    for wrong in [None, Some("Bearer x")] {
+        let (status, _, asks) = sign_in("?to=/failures", wrong);
+        assert_eq!(status, 401);
+        assert!(asks.unwrap().starts_with("Basic realm="));
+    }
+    let bearer = format!("Bearer {OPERATE}");
+    for (to, expected) in [
+        ("?to=/failures%3Fsince%3D2h", "/failures?since=2h"),
+        ("", "/"),
+        ("?to=//evil.example", "/"),
+        ("?to=/%5Cevil.example", "/"),
+        ("?to=https://evil.example", "/"),
+    ] {
+        let (status, location, _) = sign_in(to, Some(&bearer));
+        assert_eq!((status, location.as_deref()), (303, Some(expected)), "{to}");
+    }
+    daemon.stop();
 }
 
 #[test]

@@ -269,11 +269,16 @@ fn pages_of_a_hundred_thousand_runs_are_turned() {
 }
 
 /// Presses a button on the page by its name, within the row that has this text.
-fn press_button(browser: &Browser, row: &str, name: &str) {
+pub(crate) fn press_button(browser: &Browser, row: &str, name: &str) {
+    press_button_in(browser, "tr", row, name);
+}
+
+/// Presses a button in an element of this kind that has a text.
+pub(crate) fn press_button_in(browser: &Browser, kind: &str, row: &str, name: &str) {
     // The page may just be refreshed. The dialog that the button opens would block this script, so it is pressed later.
     let script = format!(
         "(function press() {{
-            const rows = [...document.querySelectorAll('tr')].filter((row) => row.innerText.includes({row:?}));
+            const rows = [...document.querySelectorAll({kind:?})].filter((row) => row.innerText.includes({row:?}));
             const buttons = rows.flatMap((row) => [...row.querySelectorAll('button')]);
             const button = buttons.find((button) => button.innerText === {name:?} && !button.disabled);
             if (button) button.click();
@@ -285,7 +290,7 @@ fn press_button(browser: &Browser, row: &str, name: &str) {
 }
 
 /// Waits until the page tells the result of an action.
-fn wait_until_said(browser: &Browser, text: &str) {
+pub(crate) fn wait_until_said(browser: &Browser, text: &str) {
     let script =
         format!("return document.getElementById('connection').innerText.includes({text:?})");
     browser.wait_until(text, &script);

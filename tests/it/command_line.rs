@@ -40,7 +40,7 @@ fn the_short_help_names_every_command_and_flag() {
       send          Publish one message to the queue
       verify        Check the signatures of recorded fedmsg messages
       status        Show queues, workers, sources, pauses and run counts
-      runs          List or show the runs of this host
+      runs          List, show, compare or repeat the runs of this host
       explain       Say why a message ran, or why nothing did
       dead-letters  List, show, requeue or drop dead letters
       pause         Pause a task or a queue until it is resumed
@@ -98,7 +98,7 @@ fn an_unknown_configuration_key_is_reported() {
       |
     1 | worker = 5
       | ^^^^^^
-    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `token_file`, `operate_token_file`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `journal`, `arrivals`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
+    unknown field `worker`, expected one of `workers`, `queues`, `tasks`, `playbooks`, `linked_dirs`, `state`, `listen`, `allowed_hosts`, `token_file`, `operate_token_file`, `amqp_url`, `prefetch`, `management_url`, `consumer_timeout`, `ignore_consumer_timeout`, `grace`, `fedmsg`, `deduplication`, `journal`, `arrivals`, `warnings`, `fedora_messaging`, `fedora_messaging_config`, `datagrepper`, `playbook`, `http`, `publish`, `ceiling`, `refused_tasks`
     [exit status 64]
     ");
     assert_snapshot!(session(&host, &["--config", "missing.toml"]), @"
@@ -312,8 +312,8 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     WORKER  QUEUE    TASK  MESSAGE  ATTEMPT  SECONDS
     1       workers  idle
     2       workers  idle
-    QUEUE    WAITING  OLDEST  DELAYED  HELD  RUNNING  DEAD LETTERS
-    workers  0        -       0        0     0        0
+    QUEUE    WAITING  OLDEST  EMPTY IN  DELAYED  HELD  RUNNING  DEAD LETTERS
+    workers  0        -       -         0        0     0        0
     runs     2 success
     [exit status 0]
     ");

@@ -31,6 +31,14 @@ impl Small {
         while std::io::Write::write_all(&mut file, &block).is_ok() {}
     }
 
+    /// Fills the remaining space but for this number of bytes.
+    pub(crate) fn leave(&self, bytes: u64) {
+        let space = rustix::fs::statvfs(&self.0).unwrap();
+        let free = space.f_bavail * space.f_frsize;
+        let file = std::fs::File::create(self.0.join("filler")).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - bytes).unwrap();
+    }
+
     pub(crate) fn empty(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }

@@ -6,6 +6,8 @@
 #![expect(clippy::print_stdout, reason = "tests print the verdict of the oracle")]
 
 mod actions;
+mod again;
+mod alerts;
 mod ansible_settings;
 mod archive;
 mod auditor;
@@ -41,6 +43,7 @@ mod many_playbooks;
 mod masks;
 mod named_queues;
 mod new_task;
+mod night;
 mod other_languages;
 mod pages;
 mod pauses;

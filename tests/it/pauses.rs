@@ -182,7 +182,9 @@ fn a_failed_task_can_stop_its_worker_until_the_worker_is_resumed() {
     host.inject(&[message("m-2", "y", "{}")]);
     wait_for_runs(&daemon, 2);
     host.inject(&[message("m-3", "x", "{}")]);
-    wait_for("workers to stop", || (daemon.get("/readyz").1.lines().count() == 2).then_some(()));
+    wait_for("workers to stop", || {
+        (daemon.get("/readyz").1.matches(": stopped: ").count() == 2).then_some(())
+    });
     host.inject(&[message("m-4", "y", "{}")]);
     assert_eq!(run(&host, &["resume", "--worker", "1"]), "worker `1` is resumed\n");
     wait_for_runs(&daemon, 4);

@@ -269,6 +269,12 @@ impl Daemon {
                     .all(|key| queue[key].as_u64().unwrap_or(0) == 0)
             };
             let queues = status["queues"].as_array()?;
+            // A busy broker may not tell the depth of each queue in time.
+            let problems = status["problems"].as_array()?;
+            let is_unread = |problem: &Value| problem.to_string().contains("cannot read the depth");
+            if problems.iter().any(is_unread) {
+                return None;
+            }
             (idle && !queues.is_empty() && queues.iter().all(is_empty)).then_some(())
         });
     }

@@ -10,6 +10,7 @@ use loopabull_model::{
     HostResults, LayerReport, PlaybookReport, Run, RunId, TaskFailure, TaskKind,
 };
 
+use crate::commands::again::{self, AgainArgs};
 use crate::commands::failure::{BAD_ARGUMENTS, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::journal::{Journal, Search, term};
 use crate::tables;
 
-/// List or show the runs of this host
+/// List, show, compare or repeat the runs of this host
 ///
 /// Without a subcommand, the 20 newest runs are listed.
 #[derive(Debug, Args)]
@@ -32,6 +33,7 @@ enum RunsCommand {
     List(ListArgs),
     Show(ShowArgs),
     Compare(CompareArgs),
+    Again(AgainArgs),
 }
 
 /// List runs, newest first
@@ -95,6 +97,7 @@ pub(crate) fn run(config: &Config, args: &RunsArgs) -> Result<u8, Failure> {
         Some(RunsCommand::List(args)) => list(&config.state, args),
         Some(RunsCommand::Show(args)) => show(&config.state, args),
         Some(RunsCommand::Compare(args)) => compare_runs(&config.state, args),
+        Some(RunsCommand::Again(args)) => again::run(config, &open(&config.state)?, args),
     }
 }
 
@@ -207,6 +210,9 @@ fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
     line("topic", run.topic.to_string());
     line("attempt", run.attempt.to_string());
     line("worker", run.worker.to_string());
+    if let Some(of) = run.entry.again_of() {
+        line("repeats", format!("run {of}"));
+    }
     line("started", time(run.started_at_ms));
     line("took", took(&run));
     line("outcome", run.outcome.to_string());

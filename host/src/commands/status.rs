@@ -12,6 +12,7 @@ use crate::commands::table::Table;
 use crate::commands::{block_on, counted, pause, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::observe::history::Trend;
 use crate::observe::status::{HeldStatus, PauseStatus, QueueStatus, SourceStatus, Status};
 use crate::tables;
 use crate::tasks::catalog::NOT_INSTALLED;
@@ -134,16 +135,25 @@ fn held_text(queues: &[QueueStatus]) -> String {
 }
 
 fn queues_text(queues: &[QueueStatus]) -> String {
-    let headings = ["QUEUE", "WAITING", "OLDEST", "DELAYED", "HELD", "RUNNING", "DEAD LETTERS"];
+    let headings =
+        ["QUEUE", "WAITING", "OLDEST", "EMPTY IN", "DELAYED", "HELD", "RUNNING", "DEAD LETTERS"];
     let mut table = Table::new(&headings);
     for queue in queues {
         let text = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
         let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0).map(text);
+        let oldest =
+            oldest.map(|time| if queue.is_oldest_estimated { format!("≤ {time}") } else { time });
         let longest = queue.longest_delay_seconds.filter(|_| queue.delayed > 0).map(text);
         table.push(vec![
             queue.name.to_string(),
             queue.waiting.to_string(),
             oldest.unwrap_or_else(|| "-".to_owned()),
+            match queue.trend.filter(|_| queue.waiting > 0) {
+                Some(Trend::Drains { drained_in_seconds }) => text(drained_in_seconds),
+                Some(Trend::Grows) => "it grows".to_owned(),
+                Some(Trend::Steady) => "it is steady".to_owned(),
+                None => "-".to_owned(),
+            },
             match longest {
                 Some(longest) => format!("{} (last due in {longest})", queue.delayed),
                 None => queue.delayed.to_string(),
@@ -167,6 +177,9 @@ fn daemon_text(status: &Status) -> String {
             text.push_str(&format!("         {problem}\n"));
         }
     }
+    for warning in &status.warnings {
+        text.push_str(&format!("warning  {warning}\n"));
+    }
     for source in &status.sources {
         let last = match source.seconds_since_last {
             Some(seconds) => {
@@ -179,8 +192,10 @@ fn daemon_text(status: &Status) -> String {
             (None, true) => "connected",
             (None, false) => "not connected yet",
         };
-        let SourceStatus { name, received, .. } = source;
-        text.push_str(&format!("source   {name}: {link}; {received} received, {last}\n"));
+        let SourceStatus { name, received, per_minute, .. } = source;
+        text.push_str(&format!(
+            "source   {name}: {link}; {received} received, {per_minute:.1} a minute, {last}\n"
+        ));
     }
     let mut table = Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);
     for worker in &status.workers {

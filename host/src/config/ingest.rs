@@ -219,7 +219,7 @@ impl Default for Fedmsg {
 }
 
 /// Deserializes a positive duration. The text `off` gives `None`.
-fn duration_or_off<'de, D: Deserializer<'de>>(
+pub(super) fn duration_or_off<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StaffedQueue};
+use crate::observe::activity::Activity;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
@@ -48,6 +49,7 @@ pub(crate) struct Reload {
     work_queues: Arc<Queues>,
     runner: Arc<Runner>,
     health: Arc<Health>,
+    activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     current: Arc<Discovery>,
@@ -66,6 +68,7 @@ impl Reload {
             work_queues: Arc::clone(&work.queues),
             runner: Arc::clone(&work.runner),
             health: Arc::clone(&work.health),
+            activity: Arc::clone(&work.activity),
             metrics: Arc::clone(&work.metrics),
             drain: work.shutdown.drain.clone(),
             current,
@@ -153,6 +156,7 @@ impl Reload {
         let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
         tracing::info!("reloaded the tasks; changed: {}", names.join(", "));
         self.runner.catalog.replace(catalog);
+        self.activity.forget_failures(&changed);
         self.metrics.reloads.inc();
         if self.short.is_empty() { RELOAD_INTERVAL } else { RETRY_INTERVAL }
     }

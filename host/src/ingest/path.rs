@@ -107,13 +107,8 @@ impl IngestPath {
         }
         let accepted = self.publisher.publish(&entries).await;
         let lost = entries.iter().zip(&accepted).filter(|(_, accepted)| !is_stored(**accepted));
-        let mut count = 0;
         for (entry, _) in lost {
-            count += 1;
             self.note_verdict(source, &entry.message, Verdict::Lost { task: entry.task.clone() });
-        }
-        if count > 0 {
-            self.activity.lose(count);
         }
         // The claim of a lost entry is dropped without a record, so that another copy of the message can be stored
         // later.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ingest::log_limit::LogLimit;
 use crate::ingest::quarantine::{Quarantine, Quarantined, Stopping, Unusable};
 use crate::ingest::spool::Spool;
+use crate::observe::activity::Activity;
 use crate::observe::health::{Health, Part};
 use crate::observe::metrics::{ByTask, Metrics};
 
@@ -36,6 +37,7 @@ pub(super) struct Publisher {
     spool: Spool,
     quarantine: Quarantine,
     health: Arc<Health>,
+    activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
     losses: LogLimit,
@@ -61,10 +63,12 @@ impl Publisher {
         spool: Spool,
         quarantine: Quarantine,
         health: Arc<Health>,
+        activity: Arc<Activity>,
         metrics: Arc<Metrics>,
         drain: CancellationToken,
     ) -> Self {
-        Self { queues, spool, quarantine, health, metrics, drain, losses: LogLimit::default() }
+        let losses = LogLimit::default();
+        Self { queues, spool, quarantine, health, activity, metrics, drain, losses }
     }
 
     /// Publishes entries of messages that their source does not send again, those of one queue in order. If a
@@ -129,6 +133,7 @@ impl Publisher {
             Quarantined::Stored => (),
             Quarantined::Full => {
                 self.metrics.lost_envelopes.inc();
+                self.activity.lose(1);
                 let id = delivery.id.unwrap_or_default();
                 self.log_loss(id, "the quarantine is full");
             }
@@ -321,10 +326,13 @@ impl Publisher {
             Accepted::Quarantined => {
                 self.metrics.quarantined.inc();
             }
-            Accepted::Lost => {
-                self.metrics.lost.inc();
-            }
+            Accepted::Lost => self.count_lost(),
         }
+    }
+
+    fn count_lost(&self) {
+        self.metrics.lost.inc();
+        self.activity.lose(1);
     }
 
     fn report_problem(&self, error: &str) {

@@ -105,7 +105,15 @@ async fn open_path(config: &Config, shared: &Shared) -> Result<IngestPath, Sourc
     let quarantine = Quarantine::open(state).map_err(SourcesError::Quarantine)?;
     let Shared { catalog, queues, arrivals, health, activity, metrics, shutdown } = shared.clone();
     let own_metrics = Arc::clone(&metrics);
-    let publisher = Publisher::new(queues, spool, quarantine, health, own_metrics, shutdown.drain);
+    let publisher = Publisher::new(
+        queues,
+        spool,
+        quarantine,
+        health,
+        Arc::clone(&activity),
+        own_metrics,
+        shutdown.drain,
+    );
     Ok(IngestPath::new(catalog, dedup, publisher, arrivals, activity, metrics))
 }
 

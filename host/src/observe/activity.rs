@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use loopabull_model::{MessageId, QueueName, Run, TaskName};
+use loopabull_model::{MessageId, Outcome, QueueName, Run, TaskName};
 use loopabull_queue::Delivery;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+use crate::observe::failing::Failing;
 
 /// The time that a source may need to connect, or to connect again, before the daemon is not ready.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +33,8 @@ pub(crate) struct Snapshot {
     pub counts: Counts,
     /// Messages that were lost since the start of the daemon. None if there were none.
     pub losses: Option<Losses>,
+    /// Tasks whose last runs failed.
+    pub failing: BTreeMap<TaskName, Failing>,
 }
 
 /// Messages that were lost, because they could not be stored and their source does not send them again.
@@ -63,6 +67,12 @@ pub(crate) struct Processing {
 #[derive(Clone, Debug)]
 pub(crate) struct SourceActivity {
     pub received: u64,
+    /// Time at which the source was started.
+    pub since: Instant,
+    /// Whether the source is an archive, which has something to send only now and then.
+    pub is_archive: bool,
+    /// Time at which the source was connected again after it had been unavailable for [`CONNECT_LIMIT`].
+    pub back_since: Option<Instant>,
     /// Time at which the last message was received.
     pub last: Option<Instant>,
     /// State of the connection. None until the source reports it for the first time.
@@ -106,16 +116,25 @@ impl Activity {
 
     /// Adds a source without messages, which connects now and stays connected.
     pub(crate) fn add_source(&self, name: &str) {
-        self.insert_source(name, Some(Instant::now()));
+        self.insert_source(name, false);
     }
 
     /// Adds a source without messages, which connects when it has something to fetch.
     pub(crate) fn add_archive(&self, name: &str) {
-        self.insert_source(name, None);
+        self.insert_source(name, true);
     }
 
-    fn insert_source(&self, name: &str, unconnected_since: Option<Instant>) {
-        let source = SourceActivity { received: 0, last: None, link: None, unconnected_since };
+    fn insert_source(&self, name: &str, is_archive: bool) {
+        let since = Instant::now();
+        let source = SourceActivity {
+            received: 0,
+            since,
+            is_archive,
+            back_since: None,
+            last: None,
+            link: None,
+            unconnected_since: (!is_archive).then_some(since),
+        };
         self.state.lock().sources.insert(name.to_owned(), source);
     }
 
@@ -130,6 +149,10 @@ impl Activity {
     /// Sets the state of the connection to a source.
     pub(crate) fn set_link(&self, source: &str, link: Link) {
         if let Some(source) = self.state.lock().sources.get_mut(source) {
+            let was_away = source.unconnected_since.is_some_and(|at| at.elapsed() >= CONNECT_LIMIT);
+            if link == Link::Connected && was_away {
+                source.back_since = Some(Instant::now());
+            }
             source.unconnected_since = match link {
                 Link::Connected => None,
                 Link::Lost(_) => source.unconnected_since.or_else(|| Some(Instant::now())),
@@ -152,10 +175,24 @@ impl Activity {
 
     /// Counts a run.
     pub(crate) fn count_run(&self, run: &Run) {
-        self.count(|counts| {
-            counts.runs += 1;
-            counts.succeeded += u64::from(run.outcome.is_success());
-        });
+        let mut state = self.state.lock();
+        state.counts.runs += 1;
+        if run.outcome.is_success() {
+            state.counts.succeeded += 1;
+            state.failing.remove(&run.task);
+        } else if is_failure(&run.outcome) {
+            state.failing.entry(run.task.clone()).or_default().add(&run.outcome);
+        }
+    }
+
+    /// Forgets the failures of tasks that have changed.
+    pub(crate) fn forget_failures(&self, changed: &[TaskName]) {
+        self.state.lock().failing.retain(|task, _| !changed.contains(task));
+    }
+
+    /// Forgets the failures of all tasks but these.
+    pub(crate) fn keep_failing(&self, is_installed: impl Fn(&TaskName) -> bool) {
+        self.state.lock().failing.retain(|task, _| is_installed(task));
     }
 
     /// Adds a delivery to those that a worker processes, until the returned guard is dropped.
@@ -192,6 +229,20 @@ impl Activity {
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.state.lock().clone()
     }
+}
+
+impl SourceActivity {
+    /// Returns since when the source has been silent although it was available.
+    pub(crate) fn silent_since(&self) -> Instant {
+        let last = self.last.unwrap_or(self.since);
+        self.back_since.map_or(last, |back| last.max(back))
+    }
+}
+
+/// Returns whether a run with this outcome failed. A task that asks for another attempt has not failed yet, and a run that does
+/// not count as an attempt says nothing about its task.
+fn is_failure(outcome: &Outcome) -> bool {
+    !outcome.is_success() && !matches!(outcome, Outcome::Retry { .. }) && outcome.is_attempt()
 }
 
 impl Drop for Busy<'_> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use loopabull_model::QueueName;
 use loopabull_queue::Depth;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::observe::activity::Counts;
@@ -19,8 +20,8 @@ const FINE: usize = 360;
 const COARSENESS: usize = 30;
 /// The number of samples of the last day.
 const COARSE: usize = 288;
-/// The time over which the change of a depth is measured.
-const TREND: Duration = Duration::from_mins(5);
+/// The time over which the change of a depth is measured. It is short, so that a burst that is worked off is not said to grow.
+const TREND: Duration = Duration::from_mins(1);
 
 /// The samples of the last hour and of the last day.
 #[derive(Default)]
@@ -43,13 +44,16 @@ struct Sample {
 }
 
 /// How the number of waiting messages changes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "trend", rename_all = "kebab-case")]
 pub(crate) enum Trend {
     /// It has been the same, or nearly so.
     Steady,
     Grows,
     /// At the same rate, nothing waits after this time.
-    Drains(Duration),
+    Drains {
+        drained_in_seconds: u64,
+    },
 }
 
 /// The series for a chart, oldest first. A value is absent if the daemon could not read it, or did not run yet.
@@ -116,7 +120,8 @@ impl History {
             change if change > 0 => Trend::Grows,
             change => {
                 let seconds = now as f64 * time.as_secs_f64() / change.unsigned_abs() as f64;
-                Trend::Drains(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+                // The conversion saturates.
+                Trend::Drains { drained_in_seconds: seconds as u64 }
             }
         })
     }
@@ -177,11 +182,16 @@ mod tests {
         assert_eq!(trend(&[5, 9]), Some(Trend::Grows));
         assert_eq!(trend(&[0, 0]), Some(Trend::Steady));
         // 10 fewer in 20 seconds; 20 are left.
-        assert_eq!(trend(&[30, 25, 20]), Some(Trend::Drains(Duration::from_secs(40))));
-        // A change more than five minutes ago does not count.
+        assert_eq!(trend(&[30, 25, 20]), Some(Trend::Drains { drained_in_seconds: 40 }));
+        // A change more than a minute ago does not count.
         let mut long = vec![900; 60];
-        long.extend([100; 31]);
+        long.extend([100; 7]);
         assert_eq!(trend(&long), Some(Trend::Steady));
+        // It grew before, and is worked off now.
+        assert_eq!(
+            trend(&[0, 100, 200, 190, 180, 170, 160, 150, 140]),
+            Some(Trend::Drains { drained_in_seconds: 140 })
+        );
     }
 
     #[test]

@@ -16,8 +16,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::observe::activity::Link;
+use crate::observe::history::Trend;
 use crate::observe::log;
-use loopabull_model::Target;
+use crate::observe::observation::Observation;
+use crate::observe::warnings::{Kind, warnings};
 
 /// Upper bounds of the buckets for run durations, in seconds. A component takes about a
 /// millisecond, and a long playbook takes up to 15 minutes.
@@ -125,9 +127,26 @@ metrics! {
     pauses: Family<ByKind, Count> = "pauses";
     /// Entries of a queue, by state.
     queue: Family<ByState, Count> = "queue_entries";
-    /// Age of the oldest waiting entry of a queue.
-    oldest_seconds: Family<ByQueue, Gauge<f64, AtomicU64>> = "queue_oldest_entry_age" in Seconds;
+    /// Age of the oldest waiting entry of a queue; with RabbitMQ, at most that.
+    oldest_seconds: Family<ByQueue, Number> = "queue_oldest_entry_age" in Seconds;
+    /// Time until nothing waits in a queue at the rate of the last minute; +Inf while the number of waiting entries grows or stays, NaN if the rate is not known.
+    drain_seconds: Family<ByQueue, Number> = "queue_drain_time" in Seconds;
+    /// Time since the last message of a source, or since it was started or available again.
+    silent_seconds: Family<ByEndpoint, Number> = "source_silence" in Seconds;
+    /// Runs of a task that failed in a row, since its last success.
+    failing: Family<ByTask, Count> = "task_failures_in_a_row";
+    /// Free space on the file system of the state directory; NaN if it is not known.
+    free_bytes: Number = "state_free" in Bytes;
+    /// Size of the journal, with its embedded queue; NaN if it is not known.
+    journal_bytes: Number = "journal_size" in Bytes;
+    /// Current problems: the lines of /readyz.
+    problems: Count = "problems";
+    /// Current warnings, by kind: the lines of /warnings.
+    warnings: Family<ByKind, Count> = "warnings";
 }
+
+/// A gauge of numbers with a fraction.
+type Number = Gauge<f64, AtomicU64>;
 
 /// The label of a source.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -228,17 +247,46 @@ impl Metrics {
         self.spooled_bytes.set(bytes);
     }
 
-    /// Returns all metrics as text, with the current depths of the queues and the current pauses.
-    pub(crate) fn encode<'a>(
-        &self,
-        depths: &[(QueueName, Depth)],
-        pauses: impl Iterator<Item = &'a Target>,
-    ) -> String {
-        for (name, depth) in depths {
+    /// Returns all metrics as text, with what the daemon sees of itself now.
+    pub(crate) fn encode(&self, seen: &Observation) -> String {
+        // What could not be read has no value.
+        self.queue.clear();
+        self.oldest_seconds.clear();
+        self.drain_seconds.clear();
+        for (name, depth) in &seen.depths {
             self.set_depth(name, depth);
+            let drain = match seen.trends.get(name) {
+                _ if depth.waiting == 0 => 0.0,
+                Some(Trend::Drains { drained_in_seconds }) => *drained_in_seconds as f64,
+                Some(Trend::Steady | Trend::Grows) => f64::INFINITY,
+                None => f64::NAN,
+            };
+            self.drain_seconds.get_or_create(&ByQueue { queue: name.to_string() }).set(drain);
+        }
+        for (name, source) in seen.activity.sources.iter().filter(|(_, source)| !source.is_archive)
+        {
+            let silence = source.silent_since().elapsed().as_secs_f64();
+            let label = ByEndpoint { endpoint: name.clone() };
+            self.silent_seconds.get_or_create(&label).set(silence);
+        }
+        self.failing.clear();
+        for (task, failing) in &seen.activity.failing {
+            let task = ByTask { task: task.to_string() };
+            self.failing.get_or_create(&task).set(failing.in_a_row);
+        }
+        let number = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
+        self.free_bytes.set(number(seen.space.free));
+        self.journal_bytes.set(number(seen.space.journal));
+        self.problems.set(seen.problems.len() as u64);
+        let warnings = warnings(seen);
+        // While a queue cannot be read, its warnings stay as they were. That is a problem of its own.
+        let is_known = |kind: &Kind| seen.is_complete || !kind.is_of_a_queue();
+        for kind in Kind::ALL.into_iter().filter(is_known) {
+            let count = warnings.iter().filter(|warning| warning.kind == kind).count();
+            self.warnings.get_or_create(&ByKind { kind: kind.as_str() }).set(count as u64);
         }
         let mut counts = [("task", 0), ("queue", 0), ("worker", 0)];
-        for target in pauses {
+        for target in seen.pauses.keys() {
             let kind = target.kind();
             counts.iter_mut().filter(|(k, _)| *k == kind).for_each(|(_, count)| *count += 1);
         }
@@ -276,7 +324,72 @@ impl Default for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use loopabull_model::{Outcome, TaskName};
+
     use super::*;
+    use crate::config::Warnings;
+    use crate::observe::activity::Activity;
+    use crate::observe::failing::Failing;
+    use crate::observe::observation::Space;
+
+    /// Returns an observation with one queue, one source and one task that fails.
+    fn seen() -> Observation {
+        let activity = Activity::default();
+        activity.add_source("bus");
+        let mut activity = activity.snapshot();
+        let mut failing = Failing::default();
+        failing.add(&Outcome::NoHosts);
+        activity.failing.insert(TaskName::try_from("x").unwrap(), failing);
+        let depth = Depth { waiting: 5, ..Depth::default() };
+        Observation {
+            depths: vec![(QueueName::default(), depth)],
+            trends: [(QueueName::default(), Trend::Grows)].into(),
+            activity,
+            pauses: Arc::default(),
+            is_complete: true,
+            space: Space { free: Some(7), files: None, journal: Some(8) },
+            problems: vec!["a problem".to_owned()],
+            limits: Warnings::default(),
+        }
+    }
+
+    #[test]
+    fn an_observation_is_encoded_whole() {
+        let metrics = Metrics::new();
+        let text = metrics.encode(&seen());
+        for line in [
+            "queue_entries{queue=\"workers\",state=\"waiting\"} 5",
+            "queue_drain_time_seconds{queue=\"workers\"} inf",
+            "source_silence_seconds{endpoint=\"bus\"} 0.",
+            "task_failures_in_a_row{task=\"x\"} 1",
+            "state_free_bytes 7.0",
+            "journal_size_bytes 8.0",
+            "problems 1",
+            "warnings{kind=\"disk\"} 1",
+            "warnings{kind=\"dead\"} 0",
+        ] {
+            assert!(text.contains(&format!("\nloopabull_{line}")), "{line} is not in:\n{text}");
+        }
+        let mut later = seen();
+        later.activity.failing.clear();
+        later.space = Space::default();
+        later.trends = [(QueueName::default(), Trend::Drains { drained_in_seconds: 9 })].into();
+        let text = metrics.encode(&later);
+        assert!(!text.contains("task_failures_in_a_row{"), "{text}");
+        assert!(text.contains("queue_drain_time_seconds{queue=\"workers\"} 9.0"), "{text}");
+        assert!(text.contains("loopabull_state_free_bytes NaN"), "{text}");
+
+        // The queue cannot be read any more. Its warnings stay, its numbers do not.
+        let mut dead = seen();
+        dead.depths[0].1.dead = 1;
+        metrics.encode(&dead);
+        let unread = Observation { depths: Vec::new(), is_complete: false, ..seen() };
+        let text = metrics.encode(&unread);
+        assert!(text.contains("loopabull_warnings{kind=\"dead\"} 1"), "{text}");
+        assert!(!text.contains("loopabull_queue_entries{"), "{text}");
+    }
 
     /// Returns the help lines of all metrics. Metrics with labels have a help line only after a
     /// sample was added.
@@ -292,7 +405,7 @@ mod tests {
         drop(metrics.degraded.get_or_create(&ByLayer { layer: text() }));
         drop(metrics.cold.get_or_create(&ByReason { reason: text() }));
         metrics.count_link("x", &Link::Lost(text()));
-        let text = metrics.encode(&[(QueueName::default(), Depth::default())], [].iter());
+        let text = metrics.encode(&seen());
         let help: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
         help.join("\n")
     }
@@ -329,7 +442,14 @@ mod tests {
         loopabull_log_lines_lost Log lines that could not be written.
         loopabull_pauses Current pauses, by kind of target.
         loopabull_queue_entries Entries of a queue, by state.
-        loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue.
+        loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue; with RabbitMQ, at most that.
+        loopabull_queue_drain_time_seconds Time until nothing waits in a queue at the rate of the last minute; +Inf while the number of waiting entries grows or stays, NaN if the rate is not known.
+        loopabull_source_silence_seconds Time since the last message of a source, or since it was started or available again.
+        loopabull_task_failures_in_a_row Runs of a task that failed in a row, since its last success.
+        loopabull_state_free_bytes Free space on the file system of the state directory; NaN if it is not known.
+        loopabull_journal_size_bytes Size of the journal, with its embedded queue; NaN if it is not known.
+        loopabull_problems Current problems: the lines of /readyz.
+        loopabull_warnings Current warnings, by kind: the lines of /warnings.
         ");
     }
 }

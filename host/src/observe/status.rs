@@ -6,10 +6,10 @@ use loopabull_model::{Pause, QueueName, Target, TaskName};
 use loopabull_queue::Depth;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::activity::{
-    Counts, Link, Processing, Snapshot, SourceActivity, WorkerActivity,
-};
-use crate::observe::warnings::warnings;
+use crate::observe::activity::{Counts, Link, Processing, SourceActivity, WorkerActivity};
+use crate::observe::history::Trend;
+use crate::observe::observation::Observation;
+use crate::observe::warnings;
 
 /// The status of the daemon.
 #[derive(Debug, Deserialize, Serialize)]
@@ -53,6 +53,8 @@ pub(crate) struct SourceStatus {
     pub name: String,
     pub received: u64,
     pub seconds_since_last: Option<u64>,
+    /// Messages a minute, the mean since the start of the source.
+    pub per_minute: f64,
     pub connected: bool,
     /// Reason why the source is not connected, if it is known.
     pub problem: Option<String>,
@@ -80,6 +82,11 @@ pub(crate) struct QueueStatus {
     pub claimed: Option<u64>,
     pub dead: u64,
     pub oldest_seconds: Option<u64>,
+    /// Whether the oldest message may have waited for less: see [`Depth::is_oldest_estimated`].
+    pub is_oldest_estimated: bool,
+    /// How the number of waiting messages changed in the last minute. None if it is not known.
+    #[serde(flatten)]
+    pub trend: Option<Trend>,
 }
 
 /// The held messages of a task in a queue.
@@ -94,20 +101,20 @@ pub(crate) struct HeldStatus {
 }
 
 impl Status {
-    /// Returns the status. `depths` contains only the queues whose depth could be read. `why_held` returns the reason
-    /// why messages of a task that is not paused are held.
+    /// Returns the status. `why_held` returns the reason why messages of a task that is not paused are held.
     pub(crate) fn new(
-        activity: Snapshot,
-        depths: Vec<(QueueName, Depth)>,
-        pauses: &BTreeMap<Target, Pause>,
+        seen: Observation,
         why_held: impl Fn(&TaskName) -> String,
         draining: bool,
-        problems: Vec<String>,
     ) -> Self {
-        let warnings = warnings(&depths, pauses, activity.losses);
+        let warnings = warnings::lines(&seen);
+        let Observation { depths, trends, activity, pauses, problems, .. } = seen;
         let queues = depths
             .into_iter()
-            .map(|(name, depth)| QueueStatus::new(name, depth, pauses, &why_held))
+            .map(|(name, depth)| {
+                let trend = trends.get(&name).copied();
+                QueueStatus { trend, ..QueueStatus::new(name, depth, &pauses, &why_held) }
+            })
             .collect();
         let pauses = pauses
             .iter()
@@ -152,6 +159,8 @@ impl From<(String, SourceActivity)> for SourceStatus {
             name,
             received: source.received,
             seconds_since_last: source.last.map(|last| last.elapsed().as_secs()),
+            per_minute: source.received as f64 * 60.0
+                / source.since.elapsed().as_secs_f64().max(1.0),
             connected: source.link == Some(Link::Connected),
             problem: match source.link {
                 Some(Link::Lost(reason)) => Some(reason),
@@ -190,6 +199,8 @@ impl QueueStatus {
             claimed: depth.claimed,
             dead: depth.dead,
             oldest_seconds: depth.oldest.map(|oldest| oldest.as_secs()),
+            is_oldest_estimated: depth.is_oldest_estimated,
+            trend: None,
         }
     }
 }

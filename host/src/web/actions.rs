@@ -4,6 +4,7 @@
 //! POST /api/v1/pause         {"kind": "task" | "queue", "name": NAME, "reason": TEXT}
 //! POST /api/v1/resume        {"kind": "task" | "queue" | "worker", "name": NAME}
 //! POST /api/v1/retry         {"queue": NAME}
+//! POST /api/v1/runs/again    {"run": ID, "body": JSON text, if it is to be another}
 //! POST /api/v1/dead-letters  {"verdict": "count" | "requeue" | "drop", "queue", "ids", "task", "topic", "reason", "like"}
 //! ```
 //!
@@ -16,27 +17,34 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use loopabull_model::{EntryId, PausedBy, QueueName, Target, TaskName, TopicPattern, chain};
+use loopabull_model::{EntryId, PausedBy, QueueName, RunId, Target, TaskName, TopicPattern, chain};
 use loopabull_queue::{DeadLetterFilter, Verdict};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::operator::Operator;
+use super::operator::{Operator, sign_in};
 use super::shared::Shared;
+use crate::work::again::{self, AgainError};
 
 /// Maximum size of a request's body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
+/// Maximum size of a request with the body of a message, in bytes. A journal stores messages up to 256 KiB, and their JSON text is
+/// a string in the request.
+const MAX_MESSAGE: usize = 1 << 20;
+
 /// Returns the routes of the actions.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/sign-in", get(sign_in))
         .route("/api/v1/pause", post(pause))
         .route("/api/v1/resume", post(resume))
         .route("/api/v1/retry", post(retry))
         .route("/api/v1/dead-letters", post(dead_letters))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .route("/api/v1/runs/again", post(run_again).layer(DefaultBodyLimit::max(MAX_MESSAGE)))
 }
 
 /// The result of an action: a number and a sentence, or the status and the sentence of an error.
@@ -61,6 +69,13 @@ struct Resume {
 #[serde(deny_unknown_fields)]
 struct Retry {
     queue: QueueName,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    run: String,
+    body: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,6 +159,33 @@ async fn retry(
         let count = web.queues.end_delays(&queue).await.map_err(ours)?;
         let recorded = record(&web, &operator, "retry", &format!("queue `{queue}`"), count).await;
         Ok((count, format!("{count} delayed messages of queue `{queue}` are due now{recorded}")))
+    })
+    .await
+}
+
+async fn run_again(
+    State(web): State<Arc<Shared>>,
+    operator: Operator,
+    body: Result<Json<Again>, JsonRejection>,
+) -> Response {
+    answer(async move {
+        let Again { run, body } = read(body)?;
+        let (run, catalog) = (RunId::new(run), web.catalog.get());
+        let entry = again::entry(&web.journal, &catalog.routes, &run, body.as_deref()).await;
+        let entry = entry.map_err(|error| {
+            let status = match error {
+                AgainError::NoRun(_) => StatusCode::NOT_FOUND,
+                AgainError::NoMessage(_) | AgainError::NoTask(_) => StatusCode::CONFLICT,
+                AgainError::Body(_) => StatusCode::BAD_REQUEST,
+                AgainError::Journal(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, chain(&error))
+        })?;
+        web.queues.publish(&entry).await.map_err(ours)?;
+        let id = &entry.message.id;
+        let target = format!("run `{run}`: message `{id}`");
+        let recorded = record(&web, &operator, "run again", &target, 1).await;
+        Ok((1, format!("message {id} is queued for `{}`{recorded}", entry.task)))
     })
     .await
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::explain::Explanation;
 use crate::observe::warnings;
-use crate::web::shared::Shared;
+use crate::web::shared::{Shared, UNREAD};
 
 /// Returns the routes of these paths.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -27,14 +27,19 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 }
 
 async fn readyz(State(web): State<Arc<Shared>>) -> Response {
-    list(&web.problems(&web.depths().await), "ready\n")
+    let seen = web.observe().await;
+    let warnings = warnings::lines(&seen).into_iter().map(|line| format!("warning: {line}"));
+    if seen.problems.is_empty() {
+        let lines: Vec<_> = std::iter::once("ready".to_owned()).chain(warnings).collect();
+        return (lines.join("\n") + "\n").into_response();
+    }
+    list(&seen.problems.iter().cloned().chain(warnings).collect::<Vec<_>>(), "")
 }
 
 async fn show_warnings(State(web): State<Arc<Shared>>) -> Response {
-    let depths = web.depths().await;
-    let mut lines =
-        warnings::warnings(&depths, &web.pauses.current(), web.activity.snapshot().losses);
-    lines.extend(web.unread(&depths));
+    let seen = web.observe().await;
+    let mut lines = warnings::lines(&seen);
+    lines.extend(seen.problems.into_iter().filter(|problem| problem == UNREAD));
     list(&lines, "no warnings\n")
 }
 
@@ -48,7 +53,11 @@ fn list(lines: &[String], none: &'static str) -> Response {
 
 async fn metrics(State(web): State<Arc<Shared>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = web.metrics.encode(&web.depths().await, web.pauses.current().keys());
+    let seen = web.observe().await;
+    let text = {
+        let _alone = web.encoding.lock();
+        web.metrics.encode(&seen)
+    };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::connections::ClientAddress;
@@ -23,21 +24,8 @@ impl FromRequestParts<Arc<Shared>> for Operator {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Arc<Shared>) -> Result<Self, Response> {
-        let refuse = |status: StatusCode, error: &str| {
-            (status, Json(json!({"error": error}))).into_response()
-        };
-        let Some(token) = &web.operate else {
-            let error = "the daemon has no token for actions: set `operate_token_file` in its configuration, or use the command line";
-            return Err(refuse(StatusCode::FORBIDDEN, error));
-        };
-        if !token.is_in(&parts.headers) {
-            web.metrics.unauthorized.inc();
-            let error = "an action needs the operator's token";
-            let mut response = refuse(StatusCode::UNAUTHORIZED, error);
-            let ask = "Basic realm=\"loopabull-host: the operator's token is the password\"";
-            let ask = ask.parse().expect("the value is valid");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
-            return Err(response);
+        if let Some(refusal) = refusal(web, &parts.headers) {
+            return Err(refusal);
         }
         if is_basic(&parts.headers) && !is_own_script(&parts.headers) {
             let error = format!(
@@ -49,6 +37,54 @@ impl FromRequestParts<Arc<Shared>> for Operator {
         let from = client.map_or("an unknown address".to_owned(), |at| at.0.ip().to_string());
         Ok(Self(format!("operator's token from {from}")))
     }
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({"error": error}))).into_response()
+}
+
+/// Returns the refusal of a request that does not have the operator's token. A browser then asks for it.
+fn refusal(web: &Shared, headers: &HeaderMap) -> Option<Response> {
+    let Some(token) = &web.operate else {
+        let error = "the daemon has no token for actions: set `operate_token_file` in its configuration, or use the command line";
+        return Some(refuse(StatusCode::FORBIDDEN, error));
+    };
+    if token.is_in(headers) {
+        return None;
+    }
+    web.metrics.unauthorized.inc();
+    let error = "an action needs the operator's token";
+    let mut response = refuse(StatusCode::UNAUTHORIZED, error);
+    if is_own_script(headers) {
+        // The script leads to the sign-in. If the browser asked now, the request would wait for the answer.
+        return Some(response);
+    }
+    let ask = "Basic realm=\"loopabull-host: the operator's token is the password\"";
+    let ask = ask.parse().expect("the value is valid");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+    Some(response)
+}
+
+/// The parameters of `/sign-in`.
+#[derive(Deserialize)]
+pub(super) struct Return {
+    /// Path of the page to which the browser returns.
+    #[serde(default)]
+    to: String,
+}
+
+/// Has a browser ask for the operator's token, and returns to a page of ours. From then on, the browser sends the token with
+/// each request. Without this page it would not ask, if everybody may look.
+pub(super) async fn sign_in(
+    State(web): State<Arc<Shared>>,
+    Query(Return { to }): Query<Return>,
+    headers: HeaderMap,
+) -> Response {
+    // `//host` and `/\host` would lead to another site.
+    let is_path = to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let is_ours = is_path && to.starts_with('/') && !to.starts_with("//");
+    refusal(&web, &headers)
+        .unwrap_or_else(|| Redirect::to(if is_ours { &to } else { "/" }).into_response())
 }
 
 /// Returns whether a browser may have added the token by itself.

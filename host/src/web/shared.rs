@@ -1,5 +1,6 @@
 //! What all answers of the operator's port share: the parts of the daemon on which they report.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::token::Token;
+use crate::config::Warnings;
 use crate::explain::{Explainer, Explanation};
 use crate::journal::Journal;
 use crate::observe::activity::Activity;
@@ -17,13 +19,18 @@ use crate::observe::arrivals::Arrivals;
 use crate::observe::health::Health;
 use crate::observe::history::{self, History};
 use crate::observe::metrics::Metrics;
+use crate::observe::observation::{Observation, Space};
 use crate::observe::status::Status;
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::audit::Audit;
 use crate::work::pauses::Pauses;
 
-/// Time limit for reading the depths of the queues. After this time, a response contains no depths.
+/// The problem if the depth of a queue cannot be read.
+pub(super) const UNREAD: &str = "queue: cannot read the depth of at least one queue";
+/// Time limit for reading the depths of the queues. After this time, a response contains those that were read.
 const DEPTH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit for reading how much space the disk has.
+const SPACE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The parts of the daemon on which the operator's port reports.
 pub(crate) struct Shared {
@@ -47,6 +54,12 @@ pub(crate) struct Shared {
     /// Locked while dead letters are looked through.
     pub looking_at_dead_letters: tokio::sync::Mutex<()>,
     pub drain: CancellationToken,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The limits from which on there is a warning.
+    pub limits: Warnings,
+    /// Locked while the metrics are written, because their values are set just before.
+    pub encoding: parking_lot::Mutex<()>,
 }
 
 impl Shared {
@@ -58,20 +71,40 @@ impl Shared {
             let at = interval.tick().await;
             let depths = self.depths().await;
             self.history.add(at, self.activity.snapshot().counts, &depths);
+            let catalog = self.catalog.get();
+            self.activity.keep_failing(|task| catalog.routes.task(task).is_some());
+        }
+    }
+
+    /// Returns what the daemon sees of itself now.
+    pub(super) async fn observe(&self) -> Observation {
+        let depths = self.depths().await;
+        let trend = |name: &QueueName| Some((name.clone(), self.history.trend(name)?));
+        let state = self.state.clone();
+        let space = tokio::task::spawn_blocking(move || Space::read(&state));
+        let space = tokio::time::timeout(SPACE_TIMEOUT, space).await;
+        Observation {
+            is_complete: depths.len() == self.names.len(),
+            trends: self.names.iter().filter_map(trend).collect(),
+            activity: self.activity.snapshot(),
+            pauses: self.pauses.current(),
+            // An error is a timeout, or the end of the runtime.
+            space: space.map(Result::unwrap_or_default).unwrap_or_default(),
+            problems: self.problems(&depths),
+            limits: self.limits,
+            depths,
         }
     }
 
     /// Returns the current status.
     pub(super) async fn status(&self) -> Status {
-        let depths = self.depths().await;
-        let activity = self.activity.snapshot();
-        let (problems, catalog) = (self.problems(&depths), self.catalog.get());
+        let catalog = self.catalog.get();
         let why_held = |task: &TaskName| match catalog.refused(task) {
             Some(reason) => format!("refused: {reason}"),
             None => "held by another host, or about to be released".to_owned(),
         };
         let draining = self.drain.is_cancelled();
-        Status::new(activity, depths, &self.pauses.current(), why_held, draining, problems)
+        Status::new(self.observe().await, why_held, draining)
     }
 
     /// Explains a message by its id, or else a topic.
@@ -88,22 +121,20 @@ impl Shared {
         explainer.explain(about).await
     }
 
-    /// Returns the depth of each queue that can be read, or no depths after [`DEPTH_TIMEOUT`].
-    pub(super) async fn depths(&self) -> Vec<(QueueName, Depth)> {
-        let read = async {
-            let mut depths = Vec::new();
-            for name in &self.names {
-                if let Ok(depth) = self.queues.depth(name).await {
-                    depths.push((name.clone(), depth));
-                }
+    /// Returns the depth of each queue that can be read within [`DEPTH_TIMEOUT`].
+    async fn depths(&self) -> Vec<(QueueName, Depth)> {
+        let until = tokio::time::Instant::now() + DEPTH_TIMEOUT;
+        let mut depths = Vec::new();
+        for name in &self.names {
+            if let Ok(Ok(depth)) = tokio::time::timeout_at(until, self.queues.depth(name)).await {
+                depths.push((name.clone(), depth));
             }
-            depths
-        };
-        tokio::time::timeout(DEPTH_TIMEOUT, read).await.unwrap_or_default()
+        }
+        depths
     }
 
     /// Returns one line for each problem. `depths` are the depths that could be read.
-    pub(super) fn problems(&self, depths: &[(QueueName, Depth)]) -> Vec<String> {
+    fn problems(&self, depths: &[(QueueName, Depth)]) -> Vec<String> {
         let mut problems = self.health.problems();
         problems.extend(self.activity.problems());
         problems.extend(self.catalog.get().problem_lines());
@@ -111,13 +142,9 @@ impl Shared {
         if self.drain.is_cancelled() {
             problems.push("draining: no new messages are received".to_owned());
         }
-        problems.extend(self.unread(depths));
+        if depths.len() < self.names.len() {
+            problems.push(UNREAD.to_owned());
+        }
         problems
-    }
-
-    /// Returns a line if the depth of a queue could not be read.
-    pub(super) fn unread(&self, depths: &[(QueueName, Depth)]) -> Option<String> {
-        (depths.len() < self.names.len())
-            .then(|| "queue: cannot read the depth of at least one queue".to_owned())
     }
 }

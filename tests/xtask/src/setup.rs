@@ -22,7 +22,7 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `cargo xtask demo`: Ansible and a compiler for components
     Demo,
-    /// `cargo xtask test`: also RabbitMQ, two more versions of Ansible, ssh, Python, Node.js and Chromium
+    /// `cargo xtask test`: also RabbitMQ, two more versions of Ansible, ssh, Python, Node.js, Chromium and promtool
     Test,
 }
 
@@ -45,6 +45,7 @@ impl Purpose {
                 Need::Python,
                 Need::Node,
                 Need::Browser,
+                Need::Prometheus,
             ],
         };
         needs.extend(WasmTarget::need());

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Message, QueueName, Task, TaskName};
+use crate::{Message, QueueName, RunId, Task, TaskName};
 
 /// One message for one task, in the queue of that task.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +21,9 @@ impl Entry {
         Self { id, queue, task, message: message.clone() }
     }
 }
+
+/// The start of the id of an entry that repeats a run.
+const AGAIN: &str = "again-";
 
 /// The id of an entry, which stays the same when the entry is published or delivered again.
 ///
@@ -61,6 +64,23 @@ impl EntryId {
         Self(format!("{first}~{}", life.saturating_add(1)))
     }
 
+    /// Returns an id with which a run is repeated. `unique` distinguishes several repetitions; both texts are made of letters
+    /// and digits.
+    pub fn again(run: &RunId, unique: &str) -> Self {
+        Self(format!("{AGAIN}{run}-{unique}"))
+    }
+
+    /// Returns the run that this entry repeats, if it repeats one.
+    pub fn again_of(&self) -> Option<RunId> {
+        let (run, _) = self.0.strip_prefix(AGAIN)?.rsplit_once('-')?;
+        Some(RunId::new(run))
+    }
+
+    /// Returns the start of the ids of all entries that repeat a run.
+    pub fn prefix_of_repetitions(run: &RunId) -> String {
+        format!("{AGAIN}{run}-")
+    }
+
     /// Returns true if a text is a valid id: 1 to 100 letters, digits, `-` and `~`.
     pub fn is_valid(text: &str) -> bool {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '~');
@@ -89,6 +109,18 @@ mod tests {
         assert_eq!(second.as_str(), "e~2");
         assert_eq!(second.requeued().as_str(), "e~3");
         assert_eq!(EntryId::new("e~x").requeued().as_str(), "e~2");
+    }
+
+    #[test]
+    fn a_repetition_knows_its_run() {
+        let run = RunId::new("0192f");
+        let id = EntryId::again(&run, "7");
+        assert!(EntryId::is_valid(id.as_str()));
+        assert!(id.as_str().starts_with(&EntryId::prefix_of_repetitions(&run)));
+        assert_eq!(id.again_of(), Some(run.clone()));
+        assert_eq!(id.requeued().again_of(), Some(run));
+        assert_eq!(EntryId::new("0192f").again_of(), None);
+        assert_eq!(EntryId::new("again-0192f").again_of(), None);
     }
 
     #[test]

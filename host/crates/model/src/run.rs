@@ -1,13 +1,12 @@
 //! The result of one attempt, and the run: the record of the attempt in the journal.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effects, Emitted, EntryId, MessageId, Outcome, Output, PlaybookReport, TaskKind, TaskName,
-    Topic, Usage,
+    Effects, Emitted, EntryId, MessageId, Outcome, Output, PlaybookReport, RunId, TaskKind,
+    TaskName, Topic, Usage,
 };
 
 /// The result of one attempt, as a runner returns it.
@@ -64,28 +63,4 @@ pub struct Run {
     pub emitted: Vec<Emitted>,
     /// Report of the playbook; `None` for a component.
     pub playbook: Option<PlaybookReport>,
-}
-
-/// The id of a run.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
-#[serde(transparent)]
-pub struct RunId(String);
-
-impl RunId {
-    /// Makes an id of a text. The text is not checked, because the journal simply finds no run for an invalid
-    /// id.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
 }

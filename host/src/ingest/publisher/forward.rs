@@ -112,9 +112,7 @@ impl Publisher {
         for (line, accepted) in stored.iter().zip(results) {
             match &line.entry {
                 Some(entry) => self.count(entry, accepted),
-                None => {
-                    self.metrics.lost.inc();
-                }
+                None => self.count_lost(),
             }
         }
         Ok(Batch { removed, failure })

@@ -31,6 +31,7 @@ pub(in crate::ingest) async fn publisher_with(
         Spool::open(&path("spool.db"), spool).await.unwrap(),
         Quarantine::with_limit(folder.path(), quarantine).unwrap(),
         Arc::default(),
+        Arc::default(),
         Arc::clone(metrics),
         CancellationToken::new(),
     )
@@ -146,6 +147,7 @@ async fn an_entry_beyond_the_limit_of_the_spool_is_lost_and_counted() {
     break_queue(&folder);
     assert_eq!(publish(&publisher, "1").await, Accepted::Lost);
     assert_eq!(counts(&publisher.metrics), Counts { lost: 1, ..NONE });
+    assert_eq!(publisher.activity.snapshot().losses.unwrap().count, 1);
     assert!(publisher.health.problems()[0].contains("messages are lost: the spool is full"));
 }
 
@@ -168,6 +170,7 @@ async fn an_entry_that_a_full_quarantine_cannot_store_is_lost() {
     assert_eq!(accepted, Ok(Accepted::Lost));
     publisher.count(&entry("1"), Accepted::Lost);
     assert_eq!(counts(&publisher.metrics), Counts { lost: 1, ..NONE });
+    assert_eq!(publisher.activity.snapshot().losses.unwrap().count, 1);
 }
 
 #[tokio::test]
@@ -184,6 +187,7 @@ async fn a_delivery_that_a_full_quarantine_cannot_store_is_counted_as_lost() {
     };
     assert_eq!(publisher.quarantine_delivery(&delivery).await, Ok(()));
     assert_eq!(publisher.metrics.lost_envelopes.get(), 1);
+    assert_eq!(publisher.activity.snapshot().losses.unwrap().count, 1);
     assert_eq!(counts(&publisher.metrics), NONE);
 }
 
@@ -218,4 +222,5 @@ async fn an_entry_of_the_spool_that_cannot_be_read_is_lost_and_delays_no_other()
     repair_queue(&folder);
     forward_all(&publisher).await;
     assert_eq!(counts(&publisher.metrics), Counts { published: 1, spooled: 2, lost: 1, ..NONE });
+    assert_eq!(publisher.activity.snapshot().losses.unwrap().count, 1);
 }

@@ -14,6 +14,22 @@ pub(super) fn button(web: &Shared, name: &str, path: &str, body: &Value, questio
     }
 }
 
+/// A button that also sends what a person wrote into the field `field`, as `body`.
+pub(super) fn button_with_text(
+    web: &Shared,
+    name: &str,
+    path: &str,
+    body: &Value,
+    question: &str,
+    field: &str,
+) -> Markup {
+    html! {
+        @if web.operate.is_some() {
+            button type="button" data-post=(path) data-body=(body.to_string()) data-question=(question) data-text=(field) { (name) }
+        }
+    }
+}
+
 /// A button that pauses a task or a queue, after asking for the reason.
 pub(super) fn pause(web: &Shared, kind: &str, name: &str) -> Markup {
     let (body, question) =

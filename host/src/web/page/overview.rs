@@ -95,8 +95,8 @@ fn queues(web: &Shared, queues: &[QueueStatus]) -> Markup {
                         td .number { (number(queue.waiting)) }
                         td { (chart(&[&web.history.waiting(&queue.name, Span::Hour)], "Waiting in the last hour")) }
                         td { (chart(&[&web.history.waiting(&queue.name, Span::Day)], "Waiting in the last day")) }
-                        td .number { (seconds(queue.oldest_seconds)) }
-                        td .nowrap { (drain(web, queue)) }
+                        td .number { @if queue.is_oldest_estimated && queue.oldest_seconds.is_some() { "≤ " } (seconds(queue.oldest_seconds)) }
+                        td .nowrap { (drain(queue)) }
                         td .number { (queue.claimed.map_or("–".to_owned(), number)) }
                         td .number { (number(queue.delayed)) }
                         td .number { (number(queue.held)) }
@@ -131,14 +131,16 @@ fn queue_buttons(web: &Shared, queue: &QueueStatus) -> Markup {
     }
 }
 
-fn drain(web: &Shared, queue: &QueueStatus) -> Markup {
+fn drain(queue: &QueueStatus) -> Markup {
     html! {
         @if queue.waiting == 0 { "–" }
         @else {
-            @match web.history.trend(&queue.name) {
-                Some(Trend::Drains(time)) => { "about " (rough(time)) },
-                Some(Trend::Grows) => b .bad { "never: it grows" },
-                Some(Trend::Steady) => span .warn { "not known: it stays at this number" },
+            @match queue.trend {
+                Some(Trend::Drains { drained_in_seconds }) => {
+                    "about " (rough(Duration::from_secs(drained_in_seconds)))
+                },
+                Some(Trend::Grows) => b .bad { "it grows" },
+                Some(Trend::Steady) => span .warn { "it stays at this number" },
                 None => span .soft { "not known yet" },
             }
         }
@@ -200,6 +202,7 @@ fn sources(sources: &[SourceStatus]) -> Markup {
                         th scope="col" { "Source" }
                         th scope="col" { "State" }
                         th scope="col" .number { "Messages" }
+                        th scope="col" .number { "A minute, on average" }
                         th scope="col" .number { "Last" }
                     }
                 }
@@ -213,6 +216,7 @@ fn sources(sources: &[SourceStatus]) -> Markup {
                                 @if let Some(problem) = &source.problem { " " (hostile(problem)) }
                             }
                             td .number { (number(source.received)) }
+                            td .number { (format!("{:.1}", source.per_minute)) }
                             td .number { @match source.seconds_since_last {
                                 Some(_) => { (seconds(source.seconds_since_last)) " ago" },
                                 None => "never",

@@ -7,7 +7,9 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use loopabull_model::{Message, PlaybookReport, Run, RunId, TaskKind};
 use maud::{Markup, html};
+use serde_json::json;
 
+use super::button::{button, button_with_text};
 use super::layout::{Tab, layout};
 use super::link::{path, search as link};
 use super::problem::{not_found, unreadable};
@@ -18,7 +20,7 @@ use crate::journal::{Search, term};
 use crate::web::shared::Shared;
 
 /// The number of runs of the same message that are listed.
-const RELATED: usize = 50;
+const RELATED: u32 = 50;
 /// The time for which they are looked for.
 const TIME: Duration = Duration::from_millis(60);
 
@@ -36,11 +38,11 @@ pub(super) async fn show(State(web): State<Arc<Shared>>, Path(id): Path<String>)
     let of_message = Search::of_message(run.message_id.as_str());
     let read = async {
         let message = web.journal.message(id).await?;
-        let found = web.journal.search(of_message, None, RELATED, TIME).await?;
-        Ok((message, found.runs))
+        let found = web.journal.search(of_message, None, RELATED as usize, TIME).await?;
+        Ok((message, found.runs, web.journal.repetitions(&run.id, RELATED).await?))
     };
-    let (message, related) = match read.await {
-        Ok(both) => both,
+    let (message, related, repetitions) = match read.await {
+        Ok(all) => all,
         Err(error) => return unreadable(&error),
     };
     let content = html! {
@@ -56,6 +58,11 @@ pub(super) async fn show(State(web): State<Arc<Shared>>, Path(id): Path<String>)
         }
         h2 { "Message" }
         (body(message.as_ref()))
+        @if let Some(message) = &message { (again(&web, &run, message)) }
+        @if !repetitions.is_empty() {
+            h2 { "Repetitions of this run" }
+            div .scroll tabindex="0" { (table(&repetitions)) }
+        }
         h2 { "All runs of this message" }
         div .scroll tabindex="0" { (table(&related)) }
         (grants(&run))
@@ -74,6 +81,7 @@ fn facts(run: &Run) -> Markup {
             dt { "Topic" } dd { (hostile(run.topic.as_str())) }
             dt { "Message" } dd { (hostile(run.message_id.as_str())) }
             dt { "Run" } dd { code { (run.id) } }
+            @if let Some(of) = run.entry.again_of() { dt { "Repeats" } dd { a href=(format!("/runs/{of}")) { "run " (of) } } }
             @for (key, value) in &run.notes { dt { "Note" } dd { (hostile(key)) " = " (hostile(value)) } }
             @if run.kind == TaskKind::Component {
                 dt { "Memory" } dd { (bytesize::ByteSize(run.usage.memory).to_string()) }
@@ -154,6 +162,22 @@ fn body(message: Option<&Message>) -> Markup {
                     @for (name, value) in &message.headers { dt { (hostile(name)) } dd { (hostile(value)) } }
                 }
                 pre tabindex="0" { (pretty(&message.body)) }
+            }
+        }
+    }
+}
+
+/// The buttons that repeat the run, with its message or with an edited copy.
+fn again(web: &Shared, run: &Run, message: &Message) -> Markup {
+    let (path, body) = ("/api/v1/runs/again", json!({"run": run.id}));
+    html! {
+        @if web.operate.is_some() {
+            p { (button(web, "Run again", path, &body, &format!("Run task {} again with this message?", run.task))) }
+            details {
+                summary { "Run again with an edited copy" }
+                label for="edited" { "Body of the copy, a JSON object. The original stays as it is." }
+                textarea #edited rows="16" spellcheck="false" autocomplete="off" { (pretty(&message.body)) }
+                p { (button_with_text(web, "Run the copy", path, &body, &format!("Run task {} with the edited copy?", run.task), "edited")) }
             }
         }
     }

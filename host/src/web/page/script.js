@@ -87,6 +87,11 @@ async function post(path, body) {
   const headers = { "Content-Type": "application/json", "X-Loopabull-Action": "1" };
   const url = new URL(path, location.origin);
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+  if (response.status === 401) {
+    // The browser asks for the token there, and comes back.
+    location.assign(new URL("/sign-in?to=" + encodeURIComponent(location.pathname + location.search), location.origin));
+    throw new Error("an action needs the operator's token");
+  }
   const text = await response.text();
   let answer = {};
   try {
@@ -102,6 +107,7 @@ async function post(path, body) {
 async function act(button) {
   const body = JSON.parse(button.dataset.body);
   let question = button.dataset.question;
+  if (button.dataset.text) body.body = document.getElementById(button.dataset.text).value;
   try {
     if (button.dataset.reason) {
       body.reason = prompt(button.dataset.reason);

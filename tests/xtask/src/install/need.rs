@@ -23,6 +23,8 @@ pub(crate) enum Need {
     NetworkTools,
     /// `npm` with `node`
     Node,
+    /// `promtool`
+    Prometheus,
     /// `python3` with `venv`
     Python,
     RabbitMq,
@@ -45,6 +47,7 @@ impl Need {
             Self::Java => vec![&r::JAVA],
             Self::NetworkTools => vec![&r::NETWORK_TOOLS],
             Self::Node => vec![&r::NODE],
+            Self::Prometheus => vec![&r::PROMETHEUS],
             Self::Python => vec![&r::PYTHON],
             Self::RabbitMq => vec![&r::RABBITMQ],
             Self::Ssh => vec![&r::SSH],

@@ -107,6 +107,13 @@ pub(super) static BROWSER: Requirement = Requirement {
     takes: Duration::from_secs(40),
 };
 
+/// The program that tests alert rules. The server is not started.
+pub(super) static PROMETHEUS: Requirement = Requirement {
+    packages: &["prometheus"],
+    check: Check::Present(|| on_path("promtool").is_some()),
+    takes: Duration::from_secs(25),
+};
+
 /// The server and the client of ssh. The server is not started.
 pub(super) static SSH: Requirement = Requirement {
     packages: &["openssh-server", "openssh-client"],

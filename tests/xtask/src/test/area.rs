@@ -30,7 +30,7 @@ pub(super) struct Needs {
     pub(super) ansible: bool,
     /// A Python with fedmsg and fedora-messaging.
     pub(super) python: bool,
-    /// Chromium, and axe-core.
+    /// Chromium, axe-core and promtool.
     pub(super) browser: bool,
     /// `ip`, and a server and a client of ssh.
     pub(super) network: bool,
@@ -63,7 +63,7 @@ impl Needs {
         list.extend(self.ansible.then_some(Need::Ansible));
         list.extend((self.python || self.ansible).then_some(Need::Python));
         if self.browser {
-            list.extend([Need::Browser, Need::Node]);
+            list.extend([Need::Browser, Need::Node, Need::Prometheus]);
         }
         if self.network {
             list.extend([Need::NetworkTools, Need::Ssh, Need::FakeTime, Need::Strace]);

@@ -1,0 +1,66 @@
+//! The command `runs again` repeats a run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use loopabull_model::{Routes, RunId};
+
+use crate::commands::failure::{DONE, Failure};
+use crate::commands::recordings::read;
+use crate::commands::{audit, block_on, print, print_plain, queues};
+use crate::compare::pretty;
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::tasks::discovery::Discovery;
+use crate::work::again::{self, AgainError};
+
+/// Repeat a run, with its message or with an edited copy of it
+///
+/// The task runs the message again, in today's version, whether or not the run succeeded. A running daemon does so at
+/// once; otherwise the message waits in the queue. The original run stays in the journal, and both are linked.
+///
+/// Example: `loopabull-host runs again ID --print > body.json`, edit the file, and then
+/// `loopabull-host runs again ID --body body.json`
+#[derive(Debug, Args)]
+pub(crate) struct AgainArgs {
+    /// Id of the run, from `runs list`
+    id: String,
+    /// Replace the body of the message by the JSON object in this file, or in standard input (`-`)
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Print the body of the message, and repeat nothing
+    #[arg(long, conflicts_with = "body")]
+    print: bool,
+}
+
+pub(super) fn run(config: &Config, journal: &Journal, args: &AgainArgs) -> Result<u8, Failure> {
+    let id = RunId::new(&args.id);
+    if args.print {
+        let message = block_on(again::message(journal, &id))?.map_err(failure)?;
+        print_plain(&(pretty(&message.body) + "\n"))?;
+        return Ok(DONE);
+    }
+    let body = args.body.as_deref().map(read).transpose()?;
+    let discovery = Discovery::read(config, None);
+    let settings = config.queues(&discovery.tasks);
+    let routes = Routes::build(discovery.tasks);
+    let entry = block_on(again::entry(journal, &routes, &id, body.as_deref()))?.map_err(failure)?;
+    let audit = audit::open(config)?;
+    block_on(async { queues::open(config, &settings).await?.publish(&entry).await })??;
+    audit::record(&audit, "run again", &format!("run `{id}`: message `{}`", entry.message.id), 1)?;
+    print(&format!("message {} is queued for `{}`\n", entry.message.id, entry.task))?;
+    Ok(DONE)
+}
+
+fn failure(error: AgainError) -> Failure {
+    let hint = match &error {
+        AgainError::NoRun(_) => "list recent runs with `loopabull-host runs list`",
+        AgainError::NoMessage(_) => {
+            "look for another run of the message with `loopabull-host runs list --message ID`"
+        }
+        AgainError::NoTask(_) => "list the tasks with `loopabull-host tasks`",
+        AgainError::Body(_) => "begin with the output of `loopabull-host runs again ID --print`",
+        AgainError::Journal(_) => "run the command as the user of the daemon",
+    };
+    Failure::with_hint(error, hint)
+}
