@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loopabull_model::{QueueName, TaskName};
+use serde::{Deserialize, Serialize};
 
 /// The number of entries in a queue, by state.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,11 +24,46 @@ pub struct Depth {
     /// Number of dead letters.
     pub dead: u64,
     /// Time that the oldest waiting entry has spent in the queue. `None` if no entry waits, or if the time is unknown.
-    pub oldest: Option<Duration>,
-    /// Whether the oldest entry may have waited for less. RabbitMQ does not report this time to clients. So it is the time since
-    /// the queue was last seen empty, or since the entry was published that this process received last, whichever is shorter. Until one
-    /// of them is known, it is the time since the first look, and then the entry may also have waited for longer.
-    pub is_oldest_estimated: bool,
+    pub oldest: Option<Oldest>,
+}
+
+/// How long the oldest waiting entry has been in the queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Oldest {
+    pub age: Duration,
+    pub bound: Bound,
+}
+
+/// How exact a time is. RabbitMQ does not report to clients since when an entry waits. So the time is that since the queue was last
+/// seen empty, or since the entry was published that this process received last, whichever is shorter. If neither is known, it is
+/// the time since the last delivery, or since the first look.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    #[default]
+    Exact,
+    AtMost,
+    AtLeast,
+}
+
+impl Bound {
+    /// Returns the sign before a time in a table, with a space.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::AtMost => "≤ ",
+            Self::AtLeast => "≥ ",
+        }
+    }
+
+    /// Returns the words before a time in a sentence, with a space.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::AtMost => "at most ",
+            Self::AtLeast => "at least ",
+        }
+    }
 }
 
 /// The held entries of a task.

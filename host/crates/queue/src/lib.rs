@@ -32,7 +32,7 @@ pub use dead_letter::{DeadLetter, DeathRecord, MAX_OUTPUT, Verdict};
 pub use dead_letter_filter::DeadLetterFilter;
 pub use delivered::DeliveredEntry;
 pub use delivery::{Delivery, Received};
-pub use depth::{Depth, Held, HeldTask, Release};
+pub use depth::{Bound, Depth, Held, HeldTask, Oldest, Release};
 pub use embedded::{FileSettlement, HasRuns, TABLES, earlier_file, insert};
 pub use error::QueueError;
 pub use loopabull_amqp::AmqpError;

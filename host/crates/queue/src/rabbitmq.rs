@@ -144,7 +144,6 @@ impl RabbitMq {
             }
         }
         depth.oldest = self.shared.ages.oldest(queue, depth.waiting);
-        depth.is_oldest_estimated = depth.oldest.is_some();
         for task in self.shared.held.tasks_of(queue) {
             let role = QueueRole::Held(task.clone());
             let count = self.shared.count(&session, queue, &role).await?.unwrap_or(0);

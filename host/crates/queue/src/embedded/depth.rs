@@ -7,7 +7,7 @@ use loopabull_model::TaskName;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::clock::{now_ms, steady_ms};
-use crate::depth::{Depth, Held};
+use crate::depth::{Bound, Depth, Held, Oldest};
 
 /// Counts the entries of a queue. The claimed rows wait no more.
 pub(super) fn count(
@@ -52,8 +52,7 @@ pub(super) fn count(
         held: held(connection, queue, age)?,
         claimed: Some(count),
         dead,
-        oldest: oldest.map(age),
-        is_oldest_estimated: false,
+        oldest: oldest.map(|since| Oldest { age: age(since), bound: Bound::Exact }),
     })
 }
 

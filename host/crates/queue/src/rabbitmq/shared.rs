@@ -139,8 +139,13 @@ impl Shared {
     /// Publishes a message and waits for the confirm. If the queue is missing, creates the queue and
     /// publishes again.
     pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), QueueError> {
+        self.publish_in(None, outgoing).await
+    }
+
+    /// Does the same, in the session of this generation.
+    async fn publish_in(&self, of: Option<u64>, outgoing: &Outgoing) -> Result<(), QueueError> {
         for _ in 0..2 {
-            let session = self.session().await?;
+            let session = self.session_of(of).await?;
             match session.publish(&outgoing.publication()).await? {
                 Published::Confirmed => return Ok(()),
                 Published::Unroutable if matches!(outgoing.role, QueueRole::Held(_)) => {
@@ -165,8 +170,8 @@ impl Shared {
     /// The first message of a window that was not confirmed is published again alone, since only that tells why. If the broker
     /// had stored it nevertheless, it is twice in the queue, and the host that ran one recognises the other by its entry id.
     ///
-    /// With `of`, the messages take the place of deliveries of this generation of the session. Once the session has ended,
-    /// nothing more is published, because the broker redelivers what they replace.
+    /// With `of`, the messages take the place of deliveries of this generation of the session. Nothing is published in a later
+    /// session, because the broker redelivers what they replace.
     pub(super) async fn publish_all(
         &self,
         messages: Vec<Outgoing>,
@@ -179,9 +184,9 @@ impl Shared {
             messages.iter().map(|_| None).collect();
         let mut waiting: VecDeque<usize> = (0..messages.len()).collect();
         let mut has_failed = false;
-        while !waiting.is_empty() && !has_failed && self.is_current(of).await {
+        while !waiting.is_empty() && !has_failed {
             let window = self.take_window(&queue, &messages, &mut waiting);
-            let confirmed = self.publish_window(&messages, &window).await;
+            let confirmed = self.publish_window(of, &messages, &window).await;
             let mut unconfirmed = Vec::new();
             for (number, is_confirmed) in window.into_iter().zip(confirmed) {
                 match is_confirmed {
@@ -193,10 +198,7 @@ impl Shared {
             let first = (!unconfirmed.is_empty()).then(|| unconfirmed.remove(0));
             unconfirmed.into_iter().rev().for_each(|number| waiting.push_front(number));
             if let Some(number) = first {
-                if !self.is_current(of).await {
-                    break;
-                }
-                let result = self.publish(&messages[number]).await;
+                let result = self.publish_in(of, &messages[number]).await;
                 // A message refused for its size does not stop later ones.
                 has_failed = result.as_ref().is_err_and(|error| !error.is_permanent());
                 results[number] = Some(result);
@@ -211,10 +213,15 @@ impl Shared {
         results.into_iter().map(|result| result.unwrap_or_else(behind)).collect()
     }
 
-    /// Returns whether the session still has this generation, if one is given.
-    async fn is_current(&self, generation: Option<u64>) -> bool {
-        let Some(generation) = generation else { return true };
-        self.session().await.is_ok_and(|session| session.generation() == generation)
+    /// Returns the session, if it has this generation, or if any will do.
+    async fn session_of(&self, generation: Option<u64>) -> Result<Arc<Session>, QueueError> {
+        let session = self.session().await?;
+        match generation {
+            Some(generation) if session.generation() != generation => {
+                Err(self.broker.connection_lost("publish").into())
+            }
+            Some(_) | None => Ok(session),
+        }
     }
 
     /// Takes the numbers of the next messages that are published together.
@@ -245,12 +252,17 @@ impl Shared {
 
     /// Publishes a window. Returns for each message whether it was confirmed. A window of one message is left to the caller,
     /// which publishes it alone.
-    async fn publish_window(&self, messages: &[Outgoing], window: &[usize]) -> Vec<bool> {
+    async fn publish_window(
+        &self,
+        of: Option<u64>,
+        messages: &[Outgoing],
+        window: &[usize],
+    ) -> Vec<bool> {
         let none = vec![false; window.len()];
         if window.len() < 2 {
             return none;
         }
-        let Ok(session) = self.session().await else { return none };
+        let Ok(session) = self.session_of(of).await else { return none };
         let window: Vec<_> = window.iter().map(|number| messages[*number].publication()).collect();
         session.publish_window(&window).await
     }
