@@ -11,8 +11,10 @@ pub(crate) mod daemon;
 pub(crate) mod dead_letters;
 pub(crate) mod explain;
 pub(crate) mod failure;
+pub(crate) mod failures;
 pub(crate) mod inject;
 mod learn;
+pub(crate) mod messages;
 pub(crate) mod pause;
 mod port;
 mod publisher;
@@ -41,8 +43,13 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Writes untrusted text to standard output. Removes control characters except line breaks and
 /// tabs.
 pub(crate) fn print_plain(text: &str) -> io::Result<()> {
-    let plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
-    print(&text.chars().filter(plain).collect::<String>())
+    print(&plain(text))
+}
+
+/// Returns untrusted text without control characters except line breaks and tabs.
+pub(crate) fn plain(text: &str) -> String {
+    let is_plain = |c: &char| matches!(c, '\n' | '\t') || !loopabull_model::is_harmful(*c);
+    text.chars().filter(is_plain).collect()
 }
 
 /// The time for which an idle thread for blocking work is kept: longer than any daemon runs.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use loopabull_model::{Body, Message, Run, RunId};
+use loopabull_model::{Body, Message, Run, RunId, is_harmful};
 use loopabull_store::StoreError;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
@@ -168,6 +168,22 @@ pub(crate) fn pretty(body: &Body) -> String {
     }
 }
 
+/// Returns a JSON text that means the same, without characters that a terminal or a person could take for something else.
+/// They stand in strings only, so they are written as `\u` with four digits.
+pub(crate) fn escape_in_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character != '\n' && is_harmful(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 /// Compares two texts line by line. Leaves out what is the same, except for some lines around each change.
 fn lines(run: &str, other: &str) -> Vec<Line> {
     let diff = TextDiff::configure().timeout(DIFF_LIMIT).diff_lines(other, run);
@@ -192,6 +208,15 @@ fn lines(run: &str, other: &str) -> Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let body = "{\n \"a\": \"\u{200f}x\u{202e}\u{7f}ä\u{1f600}\"\n}";
+        let escaped = escape_in_json(body);
+        assert_eq!(escaped, "{\n \"a\": \"\\u200fx\\u202e\\u007fä\u{1f600}\"\n}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&escaped), value(body));
+    }
 
     fn marks(run: &str, other: &str) -> String {
         let mark = |line: &Line| match line.side {

@@ -1,8 +1,10 @@
 //! The actions at the operator's port: who may act, and what is recorded.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::test_host::{Daemon, TestHost, message, text, wait_for};
+use crate::test_host::{Daemon, TestHost, message, repository, text, wait_for};
 
 pub(crate) const OPERATE: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LOOK: &str = "fedcba9876543210fedcba9876543210";
@@ -54,6 +56,54 @@ fn check(daemon: &Daemon, path: &str, body: &Value, expected: (u16, &str)) {
     let (status, answer) = act(daemon, path, body);
     let said = answer["said"].as_str().or(answer["error"].as_str()).unwrap_or_default();
     assert!(status == expected.0 && said.contains(expected.1), "{path} {body}: {status} {answer}");
+}
+
+/// What an operator can do on the pages, by a call and by a command is the same.
+#[test]
+fn every_action_has_its_page_its_call_and_its_command() {
+    let host = host();
+    host.write("loopabull.toml", "operate_token_file = 'operate'\n");
+    let daemon = host.start(&["--config", "loopabull.toml", "--workers", "1"]);
+    host.inject(&[
+        message("m-1", "good", "{}"),
+        message("b-1", "bad", "{}"),
+        message("a-1", "again", "{}"),
+    ]);
+    wait_for("the runs", || (host.runs().len() == 3).then_some(()));
+    wait_for("the retry", || (daemon.depth("delayed") == Some(1)).then_some(()));
+    check(&daemon, "pause", &json!({"kind": "task", "name": "good", "reason": "x"}), (200, ""));
+    let run = host.runs()[0].id.to_string();
+    let mut pages = BTreeSet::new();
+    for page in ["/", "/tasks", "/failures", &format!("/runs/{run}")] {
+        let html = daemon.get(page).1;
+        pages.extend(
+            html.split("data-post=\"/api/v1/")
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap().to_owned()),
+        );
+    }
+    let source = repository().join("host/src/web/actions.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let calls: BTreeSet<_> = source
+        .split(".route(\"/api/v1/")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(pages, calls);
+    let commands = [
+        ("pause", "pause"),
+        ("resume", "resume"),
+        ("retry", "retry"),
+        ("dead-letters", "dead-letters requeue"),
+        ("dead-letters", "dead-letters drop"),
+        ("runs/again", "runs again"),
+    ];
+    assert_eq!(calls, commands.iter().map(|(call, _)| (*call).to_owned()).collect());
+    for (_, command) in commands {
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        assert!(host.run(&words).status.success(), "{command}");
+    }
+    daemon.stop();
 }
 
 /// Nobody needs a token to look. A browser asks for the token of operators at one page, and returns to a page of ours.

@@ -12,8 +12,8 @@ fn site(flags: &[&str]) -> (TestHost, Daemon) {
     let host = TestHost::new();
     host.add_guest("good", "good", "", "i32.const 0");
     host.add_guest("bad", "bad", "[retry]\nmax_attempts = 1\n", "unreachable");
-    host.write("look", LOOK).write("operate", OPERATE);
-    host.write("loopabull.toml", "operate_token_file = 'operate'\n[deduplication]\n");
+    host.write("operate", OPERATE);
+    host.write("loopabull.toml", "operate_token_file = 'operate'\n");
     let own = ["--config", "loopabull.toml", "--workers", "1"];
     let daemon = host.start(&[&own[..], flags].concat());
     (host, daemon)
@@ -37,7 +37,8 @@ fn body_of(host: &TestHost, run: &Run) -> Value {
 fn check_command(flags: &[&str]) {
     let (host, daemon) = site(flags);
     let inject = [&["inject", "one.json"], flags].concat();
-    host.write("one.json", message("m-1", "bad", r#"{"n":12345678901234567890.50}"#));
+    let body = "{\"n\":12345678901234567890.50,\"t\":\"\u{200f}x\u{202e}\"}";
+    host.write("one.json", message("m-1", "bad", body));
     assert!(host.run(&inject).status.success());
     let first = runs(&host, 1).remove(0);
     assert!(!first.outcome.is_success());
@@ -64,7 +65,9 @@ fn check_command(flags: &[&str]) {
     assert!(is_done && said.starts_with("message m-1.edited-"), "{said}");
     let copy = runs(&host, 4).remove(0);
     assert!(copy.message_id.as_str().starts_with("m-1.edited-"), "{copy:?}");
-    assert_eq!(body_of(&host, &copy), json!({"n": 2}));
+    // No character of the message is lost on the way over a terminal.
+    assert_eq!(body_of(&host, &copy), json!({"n": 2, "t": "\u{200f}x\u{202e}"}));
+    assert!(!body.contains('\u{202e}'), "{body}");
     assert!(
         text(&host.run(&["runs", "show", copy.id.as_str()]).stdout).contains(first.id.as_str())
     );
@@ -104,11 +107,14 @@ fn a_run_is_repeated_by_a_program_and_on_the_page() {
     let id = first.id.as_str();
     let (status, answer) = post(&daemon, "runs/again", &[], &json!({"run": id}).to_string());
     assert_eq!(status, 401, "{answer}");
+    let look = format!("Bearer {LOOK}");
+    let wrong = [("Authorization", look.as_str())];
+    assert_eq!(post(&daemon, "runs/again", &wrong, &json!({"run": id}).to_string()).0, 401);
     for (body, expected) in [
         (json!({"run": id}), 200),
         (json!({"run": id, "body": "{\"n\":2}"}), 200),
         (json!({"run": id, "body": "{"}), 400),
-        (json!({"run": id, "body": "x".repeat(2 << 20)}), 413),
+        (json!({"run": id, "body": "x".repeat(5 << 20)}), 413),
         (json!({"run": "nothing"}), 404),
         (json!({}), 422),
     ] {
@@ -116,9 +122,22 @@ fn a_run_is_repeated_by_a_program_and_on_the_page() {
         assert_eq!(status, expected, "{answer}");
     }
     runs(&host, 3);
+    let audit = text(&host.run(&["audit"]).stdout);
+    assert_eq!(audit.matches("run again").count(), 2, "{audit}");
+    assert_eq!(runs(&host, 3).pop().unwrap(), first, "the original stays as it is");
 
     let browser = Browser::start(1280, 900, Colours::Light);
+    // What was written stays while the browser asks for the token.
+    browser.open(&format!("http://{}/runs/{id}", daemon.address()));
+    browser.run("document.querySelector('main details').open = true");
+    browser.run("document.querySelector('#edited').value = '{\"n\": 9}'");
+    press_button_in(&browser, "p", "Run the copy", "Run the copy");
+    browser.accept_dialog(None);
+    wait_for("the sign-in", || browser.url().contains("/sign-in?to=").then_some(()));
     let page = format!("http://operator:{OPERATE}@{}/sign-in?to=/runs/{id}", daemon.address());
+    browser.open(&page);
+    browser
+        .wait_until("the text", "return document.querySelector('#edited').value === '{\"n\": 9}'");
     browser.open(&page);
     press_button_in(&browser, "p", "Run again", "Run again");
     assert_eq!(browser.accept_dialog(None), "Run task good again with this message?");

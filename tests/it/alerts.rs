@@ -87,10 +87,10 @@ fn each_alert_fires_for_its_reason_and_no_other() {
         check(&host, &healthy.replace(&line, &format!("{series} {after}\n")), &[alert]);
     }
     // Prometheus does not know of the daemon.
-    check(&host, &healthy.replace("up{job=\"loopabull\"} 1\n", ""), &["LoopabullDown"]);
+    check(&host, &healthy.replace("up{job=\"loopabull\"} 1\n", ""), &["LoopabullUnknown"]);
     // There are no other alerts, and no other kinds of warnings.
     let rules = fs::read_to_string(folder().join("alerts.yml")).unwrap();
-    assert_eq!(rules.matches("- alert: ").count(), cases.len());
+    assert_eq!(rules.matches("- alert: ").count(), cases.len() + 1);
     assert_eq!(healthy.matches("\nloopabull_warnings{").count(), cases.len() - 2);
 }
 

@@ -41,6 +41,8 @@ fn the_short_help_names_every_command_and_flag() {
       verify        Check the signatures of recorded fedmsg messages
       status        Show queues, workers, sources, pauses and run counts
       runs          List, show, compare or repeat the runs of this host
+      failures      List failed runs in groups, those with the latest runs first
+      messages      List the messages that arrived lately, whether or not they ran, newest first
       explain       Say why a message ran, or why nothing did
       dead-letters  List, show, requeue or drop dead letters
       pause         Pause a task or a queue until it is resumed

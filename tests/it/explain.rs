@@ -132,6 +132,22 @@ fn every_fate_of_a_message_is_explained() {
         ],
     );
 
+    let arrivals = |flags: &[&str]| {
+        text(&site.host.run(&[&["messages", "--limit", "50"], flags].concat()).stdout)
+    };
+    let all = arrivals(&[]);
+    for end in ["accepted for good", "duplicate for good", "no task wants it", "accepted for later"]
+    {
+        assert!(all.lines().any(|line| line.trim_end().ends_with(end)), "{end}: {all}");
+    }
+    assert!(all.contains("rejected: "), "{all}");
+    assert_eq!(arrivals(&["--message", "m-good", "--json"]).lines().count(), 2);
+    assert_eq!(arrivals(&["--topic", "org.example.prod.later"]).lines().count(), 2);
+    let failures = text(&site.host.run(&["failures"]).stdout);
+    assert!(failures.lines().nth(1).unwrap().starts_with("2     bad   "), "{failures}");
+    let group = text(&site.host.run(&["failures", "--json"]).stdout);
+    let group: serde_json::Value = serde_json::from_str(&group).unwrap();
+    assert_eq!((&group["count"], &group["task"]), (&2.into(), &"bad".into()));
     let (_, page) = site.daemon.get("/messages");
     for text in
         ["m-good", "m-none", "m-forged", "no task wants it", "duplicate for good", "rejected"]

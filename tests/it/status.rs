@@ -1,6 +1,8 @@
 //! `status`, `/readyz` and `/warnings` tell the truth about the daemon, its sources and held messages.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use loopabull_testbed::Rabbit;
 
@@ -10,6 +12,26 @@ use crate::test_host::{Daemon, TestHost, message, text, wait_for};
 fn status(host: &TestHost, flags: &[&str]) -> (String, bool) {
     let output = host.run(&[&["status"], flags].concat());
     (text(&output.stdout) + &text(&output.stderr), output.status.success())
+}
+
+/// `--watch` shows each change, until nobody reads its output any more.
+#[test]
+fn the_status_is_watched_until_its_reader_ends() {
+    let host = TestHost::new();
+    host.add_guest("good", "good", "", "i32.const 0");
+    let daemon = host.start(&[]);
+    let mut command = host.command(&["status", "--watch", "--interval", "500ms"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().any(|line| line == "runs     none"));
+    host.inject(&[message("m-1", "good", "{}")]);
+    assert!(lines.by_ref().any(|line| line == "runs     1 success"));
+    drop(lines);
+    let code = wait_for("the end of the command", || child.try_wait().unwrap());
+    assert_eq!(code.code(), Some(0));
+    let (said, _) = status(&host, &["--watch", "--interval", "1ms"]);
+    assert!(said.contains("the shortest time is 500ms"), "{said}");
+    daemon.stop();
 }
 
 #[test]

@@ -7,8 +7,8 @@ use loopabull_model::{Routes, RunId};
 
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::recordings::read;
-use crate::commands::{audit, block_on, print, print_plain, queues};
-use crate::compare::pretty;
+use crate::commands::{audit, block_on, print, queues};
+use crate::compare::{escape_in_json, pretty};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::tasks::discovery::Discovery;
@@ -16,8 +16,12 @@ use crate::work::again::{self, AgainError};
 
 /// Repeat a run, with its message or with an edited copy of it
 ///
-/// The task runs the message again, in today's version, whether or not the run succeeded. A running daemon does so at
-/// once; otherwise the message waits in the queue. The original run stays in the journal, and both are linked.
+/// The message joins the end of the task's queue, and the present version of the task runs it, whether or not the run
+/// succeeded. The original entry is left alone: if it still waits for another attempt, that attempt runs too; if it is a
+/// dead letter, drop it afterwards, or requeue it instead. `runs show` of the repetition names the original run, and the
+/// page of the original run lists the repetitions that ran on this host.
+///
+/// An edited copy is not signed, and has the headers and the topic of the original.
 ///
 /// Example: `loopabull-host runs again ID --print > body.json`, edit the file, and then
 /// `loopabull-host runs again ID --body body.json`
@@ -28,7 +32,7 @@ pub(crate) struct AgainArgs {
     /// Replace the body of the message by the JSON object in this file, or in standard input (`-`)
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Print the body of the message, and repeat nothing
+    /// Print the body of the message with sorted keys, and repeat nothing
     #[arg(long, conflicts_with = "body")]
     print: bool,
 }
@@ -37,7 +41,7 @@ pub(super) fn run(config: &Config, journal: &Journal, args: &AgainArgs) -> Resul
     let id = RunId::new(&args.id);
     if args.print {
         let message = block_on(again::message(journal, &id))?.map_err(failure)?;
-        print_plain(&(pretty(&message.body) + "\n"))?;
+        print(&(escape_in_json(&pretty(&message.body)) + "\n"))?;
         return Ok(DONE);
     }
     let body = args.body.as_deref().map(read).transpose()?;
@@ -45,9 +49,10 @@ pub(super) fn run(config: &Config, journal: &Journal, args: &AgainArgs) -> Resul
     let settings = config.queues(&discovery.tasks);
     let routes = Routes::build(discovery.tasks);
     let entry = block_on(again::entry(journal, &routes, &id, body.as_deref()))?.map_err(failure)?;
+    // It is recorded before it is done, so that nothing is done that cannot be recorded.
     let audit = audit::open(config)?;
-    block_on(async { queues::open(config, &settings).await?.publish(&entry).await })??;
     audit::record(&audit, "run again", &format!("run `{id}`: message `{}`", entry.message.id), 1)?;
+    block_on(async { queues::open(config, &settings).await?.publish(&entry).await })??;
     print(&format!("message {} is queued for `{}`\n", entry.message.id, entry.task))?;
     Ok(DONE)
 }

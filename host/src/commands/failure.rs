@@ -35,13 +35,15 @@ impl Failure {
 
     /// Prints the error and its hint to standard error, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        let mut stderr = std::io::stderr().lock();
         // If standard error is closed, nobody can read the error, so a failed write is ignored.
-        drop(writeln!(stderr, "loopabull-host: {:#}", self.error));
-        if let Some(hint) = self.hint {
-            drop(writeln!(stderr, "hint: {hint}"));
-        }
+        drop(write!(std::io::stderr().lock(), "loopabull-host: {}", self.text()));
         ExitCode::from(self.code)
+    }
+
+    /// Returns the error and its hint, a line each.
+    pub(crate) fn text(&self) -> String {
+        let hint = self.hint.as_ref().map_or(String::new(), |hint| format!("hint: {hint}\n"));
+        format!("{:#}\n{hint}", self.error)
     }
 
     /// Replaces the exit code.

@@ -97,12 +97,12 @@ pub(crate) fn run(config: &Config, args: &RunsArgs) -> Result<u8, Failure> {
         Some(RunsCommand::List(args)) => list(&config.state, args),
         Some(RunsCommand::Show(args)) => show(&config.state, args),
         Some(RunsCommand::Compare(args)) => compare_runs(&config.state, args),
-        Some(RunsCommand::Again(args)) => again::run(config, &open(&config.state)?, args),
+        Some(RunsCommand::Again(args)) => again::run(config, &journal(&config.state)?, args),
     }
 }
 
 fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
-    let journal = open(state)?;
+    let journal = journal(state)?;
     let text = search_text(args);
     let search = Search::parse(&text, Timestamp::now()).map_err(|error| {
         let error = anyhow!("search `{text}`: {error}");
@@ -149,7 +149,7 @@ fn find(journal: &Journal, id: &str) -> Result<Run, Failure> {
 }
 
 fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
-    let journal = open(state)?;
+    let journal = journal(state)?;
     let run = find(&journal, &args.id)?;
     let Some(other) = block_on(good_run(&journal, &run, Duration::MAX))?? else {
         let error = anyhow!("no other run of task `{}` succeeded", run.task);
@@ -197,7 +197,7 @@ fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
 }
 
 fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
-    let journal = open(state)?;
+    let journal = journal(state)?;
     let run = find(&journal, &args.id)?;
     if args.json {
         print(&json(&run))?;
@@ -289,7 +289,8 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     }
 }
 
-fn open(state: &Path) -> Result<Journal, Failure> {
+/// Opens the journal of a state directory to read it.
+pub(super) fn journal(state: &Path) -> Result<Journal, Failure> {
     if tables::path(state).exists() {
         return Ok(Journal::open_to_read(state)?);
     }

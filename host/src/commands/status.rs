@@ -1,15 +1,17 @@
 //! The command `status` shows the queues, workers, sources and runs.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use loopabull_model::{Pause, Target, TaskName};
 
 use crate::commands::failure::{DONE, FAILED, Failure};
 use crate::commands::port::{self, Answer};
 use crate::commands::table::Table;
-use crate::commands::{block_on, counted, pause, print, print_plain, queues, time};
+use crate::commands::{block_on, counted, pause, plain, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::observe::history::Trend;
@@ -27,11 +29,25 @@ pub(crate) struct StatusArgs {
     /// Print the daemon's status as a JSON object
     #[arg(long)]
     json: bool,
+    /// Show the status again and again, until the command is interrupted
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+    /// Time between two looks of `--watch`
+    #[arg(long, value_name = "TIME", default_value = "2s", requires = "watch", value_parser = interval)]
+    interval: Duration,
 }
 
+/// The shortest time between two looks.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Clears the terminal, and goes to its first line (ECMA-48, ED and CUP).
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
-    let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
+    if args.watch {
+        return watch(config, args.interval);
+    }
     if args.json {
+        let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
         let status = match &answer {
             Answer::Running(answer) => Some(answer),
             Answer::NotRunning | Answer::Silent { .. } => None,
@@ -40,15 +56,54 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
         print(&(text + "\n"))?;
         return Ok(code(&answer));
     }
-    match &answer {
-        Answer::Running(answer) => print_plain(&daemon_text(answer))?,
-        Answer::NotRunning if !config.state.exists() => print(&format!(
+    let (text, code) = look(config)?;
+    print_plain(&text)?;
+    Ok(code)
+}
+
+/// Shows the status until the reader of the output goes away.
+fn watch(config: &Config, interval: Duration) -> Result<u8, Failure> {
+    let is_terminal = std::io::stdout().is_terminal();
+    loop {
+        let text = match look(config) {
+            Ok((text, _)) => plain(&text),
+            // The state directory may be that of a daemon that is just starting.
+            Err(failure) => failure.text(),
+        };
+        let now = Timestamp::now().strftime("%H:%M:%S UTC");
+        let (before, after) = if is_terminal { (CLEAR, "") } else { ("", "\n") };
+        let mut output = std::io::stdout().lock();
+        let written = write!(output, "{before}{now}\n{text}{after}").and_then(|()| output.flush());
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(DONE),
+            written => written?,
+        }
+        drop(output);
+        std::thread::sleep(interval);
+    }
+}
+
+/// Parses the time between two looks.
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < MIN_INTERVAL {
+        return Err(format!("the shortest time is {}", humantime::format_duration(MIN_INTERVAL)));
+    }
+    Ok(time)
+}
+
+/// Returns the status as text, and the exit code.
+fn look(config: &Config) -> Result<(String, u8), Failure> {
+    let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
+    let mut text = match &answer {
+        Answer::Running(answer) => daemon_text(answer),
+        Answer::NotRunning if !config.state.exists() => format!(
             "daemon   not running with the state directory `{}`, which does not exist\n",
             config.state.display()
-        ))?,
-        Answer::NotRunning => print("daemon   not running\n")?,
-        Answer::Silent { reason } => print_plain(&format!("daemon   running, but {reason}\n"))?,
-    }
+        ),
+        Answer::NotRunning => "daemon   not running\n".to_owned(),
+        Answer::Silent { reason } => format!("daemon   running, but {reason}\n"),
+    };
     let code = code(&answer);
     let (queues, pauses) = match answer {
         Answer::Running(answer) => (answer.queues, answer.pauses),
@@ -59,26 +114,22 @@ pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
             (queues, pauses.collect())
         }
     };
-    print(&queues_text(&queues))?;
-    print_plain(&held_text(&queues))?;
+    text.push_str(&queues_text(&queues));
+    text.push_str(&held_text(&queues));
     for PauseStatus { target, pause } in &pauses {
         let Pause { reason, since_ms, by } = pause;
         let by = by.as_str();
-        print_plain(&format!(
-            "paused   {target} by the {by} since {}: {reason}\n",
-            time(*since_ms)
-        ))?;
+        let since = time(*since_ms);
+        text.push_str(&format!("paused   {target} by the {by} since {since}: {reason}\n"));
     }
     if tables::path(&config.state).exists() {
         let journal = Journal::open_to_read(&config.state)?;
         let counts = block_on(journal.count())??;
-        let text: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-        print(&format!(
-            "runs     {}\n",
-            if text.is_empty() { "none".into() } else { text.join(", ") }
-        ))?;
+        let counts: Vec<_> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+        let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+        text.push_str(&format!("runs     {counts}\n"));
     }
-    Ok(code)
+    Ok((text, code))
 }
 
 fn code(answer: &Answer<Box<Status>>) -> u8 {
@@ -141,8 +192,7 @@ fn queues_text(queues: &[QueueStatus]) -> String {
     for queue in queues {
         let text = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
         let oldest = queue.oldest_seconds.filter(|_| queue.waiting > 0).map(text);
-        let oldest =
-            oldest.map(|time| if queue.is_oldest_estimated { format!("≤ {time}") } else { time });
+        let oldest = oldest.map(|time| format!("{}{time}", queue.oldest_bound.sign()));
         let longest = queue.longest_delay_seconds.filter(|_| queue.delayed > 0).map(text);
         table.push(vec![
             queue.name.to_string(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use loopabull_model::{Outcome, RunId, TaskName, normalised_reason};
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
 
 use super::rows::{checked, from_json};
 use super::search::failed_outcomes;
@@ -17,7 +18,7 @@ const MAX_GROUPS: usize = 200;
 const MAX_SAMPLE: usize = 300;
 
 /// Failed runs of a task whose reasons differ only in numbers, ids, paths and quoted names.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct FailureGroup {
     pub task: TaskName,
     pub outcome: String,

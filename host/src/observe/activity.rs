@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use loopabull_model::{MessageId, Outcome, QueueName, Run, TaskName};
+use loopabull_model::{MessageId, Outcome, QueueName, Run, TaskKind, TaskName};
 use loopabull_queue::Delivery;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ use crate::observe::failing::Failing;
 
 /// The time that a source may need to connect, or to connect again, before the daemon is not ready.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// The time after the last failure of a task for which the failures are remembered.
+const FAILURES_SHOWN: Duration = Duration::from_hours(24);
 
 /// The current activity of the daemon.
 #[derive(Debug, Default)]
@@ -180,7 +183,7 @@ impl Activity {
         if run.outcome.is_success() {
             state.counts.succeeded += 1;
             state.failing.remove(&run.task);
-        } else if is_failure(&run.outcome) {
+        } else if is_failure(run) {
             state.failing.entry(run.task.clone()).or_default().add(&run.outcome);
         }
     }
@@ -190,9 +193,10 @@ impl Activity {
         self.state.lock().failing.retain(|task, _| !changed.contains(task));
     }
 
-    /// Forgets the failures of all tasks but these.
+    /// Forgets the failures of all tasks but these, and those that are older than [`FAILURES_SHOWN`].
     pub(crate) fn keep_failing(&self, is_installed: impl Fn(&TaskName) -> bool) {
-        self.state.lock().failing.retain(|task, _| is_installed(task));
+        let is_new = |failing: &Failing| failing.last.elapsed() < FAILURES_SHOWN;
+        self.state.lock().failing.retain(|task, failing| is_installed(task) && is_new(failing));
     }
 
     /// Adds a delivery to those that a worker processes, until the returned guard is dropped.
@@ -239,10 +243,15 @@ impl SourceActivity {
     }
 }
 
-/// Returns whether a run with this outcome failed. A task that asks for another attempt has not failed yet, and a run that does
-/// not count as an attempt says nothing about its task.
-fn is_failure(outcome: &Outcome) -> bool {
-    !outcome.is_success() && !matches!(outcome, Outcome::Retry { .. }) && outcome.is_attempt()
+/// Returns whether a run says that its task fails. A run that does not count as an attempt says nothing, and neither does a
+/// repetition that an operator tried. A component may ask for a second attempt as a part of its work; a playbook whose hosts
+/// cannot be reached has failed.
+fn is_failure(run: &Run) -> bool {
+    let is_asking = matches!(run.outcome, Outcome::Retry { .. })
+        && run.kind == TaskKind::Component
+        && run.attempt == 1;
+    let is_tried = run.entry.again_of().is_some();
+    !run.outcome.is_success() && run.outcome.is_attempt() && !is_asking && !is_tried
 }
 
 impl Drop for Busy<'_> {

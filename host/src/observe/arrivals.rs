@@ -4,6 +4,7 @@
 //! the list to the file `arrivals.db` a few times a second. A note that is lost, because the file cannot be written or the
 //! daemon dies, is no loss of a message. The file keeps the newest notes only.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,6 +64,29 @@ pub(crate) enum Verdict {
     Rejected { reason: String },
     /// It could not be stored for this task.
     Lost { task: TaskName },
+}
+
+impl fmt::Display for Verdict {
+    /// Writes what became of the message, in a few words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { tasks, duplicate_for } => {
+                let tasks: Vec<_> = tasks.iter().map(|stored| stored.task.to_string()).collect();
+                let others: Vec<_> = duplicate_for.iter().map(ToString::to_string).collect();
+                let mut parts = Vec::new();
+                if !tasks.is_empty() {
+                    parts.push(format!("accepted for {}", tasks.join(", ")));
+                }
+                if !others.is_empty() {
+                    parts.push(format!("duplicate for {}", others.join(", ")));
+                }
+                f.write_str(&parts.join("; "))
+            }
+            Self::Unrouted => f.write_str("no task wants it"),
+            Self::Rejected { reason } => write!(f, "rejected: {reason}"),
+            Self::Lost { task } => write!(f, "lost for {task}"),
+        }
+    }
 }
 
 /// A task for which a message was stored, and the entry.

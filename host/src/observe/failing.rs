@@ -1,6 +1,7 @@
 //! Tasks whose last runs failed.
 
 use std::fmt;
+use std::time::Instant;
 
 use loopabull_model::{Outcome, normalised_reason};
 
@@ -10,10 +11,12 @@ const MAX_REASONS: usize = 5;
 const MAX_REASON: usize = 200;
 
 /// A task whose last runs failed, without a success between them.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failing {
     /// Number of the runs.
     pub in_a_row: u64,
+    /// Time at which the last of them was counted.
+    pub last: Instant,
     /// How many runs failed for which reason, each reason with `…` in place of numbers, names and paths. Runs with further
     /// reasons are only in `in_a_row`.
     reasons: Vec<(String, u64)>,
@@ -23,6 +26,7 @@ impl Failing {
     /// Adds a failed run.
     pub(crate) fn add(&mut self, outcome: &Outcome) {
         self.in_a_row += 1;
+        self.last = Instant::now();
         let text: String = outcome.to_string().chars().take(MAX_REASON).collect();
         let reason = normalised_reason(&text);
         if let Some((_, count)) = self.reasons.iter_mut().find(|(known, _)| *known == reason) {
@@ -30,6 +34,12 @@ impl Failing {
         } else if self.reasons.len() < MAX_REASONS {
             self.reasons.push((reason, 1));
         }
+    }
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self { in_a_row: 0, last: Instant::now(), reasons: Vec::new() }
     }
 }
 

@@ -127,7 +127,7 @@ metrics! {
     pauses: Family<ByKind, Count> = "pauses";
     /// Entries of a queue, by state.
     queue: Family<ByState, Count> = "queue_entries";
-    /// Age of the oldest waiting entry of a queue; with RabbitMQ, at most that.
+    /// Age of the oldest waiting entry of a queue; with RabbitMQ, an estimate.
     oldest_seconds: Family<ByQueue, Number> = "queue_oldest_entry_age" in Seconds;
     /// Time until nothing waits in a queue at the rate of the last minute; +Inf while the number of waiting entries grows or stays, NaN if the rate is not known.
     drain_seconds: Family<ByQueue, Number> = "queue_drain_time" in Seconds;
@@ -279,11 +279,13 @@ impl Metrics {
         self.journal_bytes.set(number(seen.space.journal));
         self.problems.set(seen.problems.len() as u64);
         let warnings = warnings(seen);
-        // While a queue cannot be read, its warnings stay as they were. That is a problem of its own.
-        let is_known = |kind: &Kind| seen.is_complete || !kind.is_of_a_queue();
-        for kind in Kind::ALL.into_iter().filter(is_known) {
-            let count = warnings.iter().filter(|warning| warning.kind == kind).count();
-            self.warnings.get_or_create(&ByKind { kind: kind.as_str() }).set(count as u64);
+        for kind in Kind::ALL {
+            let count = warnings.iter().filter(|warning| warning.kind == kind).count() as u64;
+            let gauge = self.warnings.get_or_create(&ByKind { kind: kind.as_str() });
+            // A queue that cannot be read may still have its warnings. That it cannot be read is a problem of its own.
+            let is_known = seen.is_complete || !kind.is_of_a_queue();
+            let before = if is_known { 0 } else { gauge.get() };
+            gauge.set(count.max(before));
         }
         let mut counts = [("task", 0), ("queue", 0), ("worker", 0)];
         for target in seen.pauses.keys() {
@@ -311,7 +313,7 @@ impl Metrics {
         if let Some(claimed) = depth.claimed {
             set("claimed", claimed);
         }
-        let oldest = depth.oldest.unwrap_or_default().as_secs_f64();
+        let oldest = depth.oldest.map_or(0.0, |oldest| oldest.age.as_secs_f64());
         self.oldest_seconds.get_or_create(&ByQueue { queue: queue.clone() }).set(oldest);
     }
 }
@@ -442,7 +444,7 @@ mod tests {
         loopabull_log_lines_lost Log lines that could not be written.
         loopabull_pauses Current pauses, by kind of target.
         loopabull_queue_entries Entries of a queue, by state.
-        loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue; with RabbitMQ, at most that.
+        loopabull_queue_oldest_entry_age_seconds Age of the oldest waiting entry of a queue; with RabbitMQ, an estimate.
         loopabull_queue_drain_time_seconds Time until nothing waits in a queue at the rate of the last minute; +Inf while the number of waiting entries grows or stays, NaN if the rate is not known.
         loopabull_source_silence_seconds Time since the last message of a source, or since it was started or available again.
         loopabull_task_failures_in_a_row Runs of a task that failed in a row, since its last success.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loopabull_model::{Pause, QueueName, Target, TaskName};
-use loopabull_queue::Depth;
+use loopabull_queue::{Bound, Depth};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::activity::{Counts, Link, Processing, SourceActivity, WorkerActivity};
@@ -82,8 +82,8 @@ pub(crate) struct QueueStatus {
     pub claimed: Option<u64>,
     pub dead: u64,
     pub oldest_seconds: Option<u64>,
-    /// Whether the oldest message may have waited for less: see [`Depth::is_oldest_estimated`].
-    pub is_oldest_estimated: bool,
+    /// How exact this time is.
+    pub oldest_bound: Bound,
     /// How the number of waiting messages changed in the last minute. None if it is not known.
     #[serde(flatten)]
     pub trend: Option<Trend>,
@@ -198,8 +198,8 @@ impl QueueStatus {
             waiting: depth.waiting,
             claimed: depth.claimed,
             dead: depth.dead,
-            oldest_seconds: depth.oldest.map(|oldest| oldest.as_secs()),
-            is_oldest_estimated: depth.is_oldest_estimated,
+            oldest_seconds: depth.oldest.map(|oldest| oldest.age.as_secs()),
+            oldest_bound: depth.oldest.map(|oldest| oldest.bound).unwrap_or_default(),
             trend: None,
         }
     }

@@ -115,14 +115,14 @@ pub(crate) fn warnings(seen: &Observation) -> Vec<Warning> {
             warn(Kind::Dead, format!("queue `{name}`: {} {letters}", depth.dead));
         }
         let wait = limits.wait.unwrap_or(Duration::MAX);
-        if let Some(oldest) = depth.oldest.filter(|oldest| *oldest >= wait) {
-            let (time, waiting) = (whole_seconds(oldest), depth.waiting);
+        if let Some(oldest) = depth.oldest.filter(|oldest| oldest.age >= wait) {
+            let (time, waiting) = (whole_seconds(oldest.age), depth.waiting);
             let what = match waiting {
                 1 => "a message has".to_owned(),
                 waiting => format!("the oldest of {waiting} waiting messages has"),
             };
-            let at_most = if depth.is_oldest_estimated { "at most " } else { "" };
-            warn(Kind::Wait, format!("queue `{name}`: {what} waited for {at_most}{time}"));
+            let bound = oldest.bound.words();
+            warn(Kind::Wait, format!("queue `{name}`: {what} waited for {bound}{time}"));
         }
     }
     warnings
@@ -187,7 +187,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use loopabull_model::{Outcome, Pause, PausedBy, QueueName, Target, TaskName};
-    use loopabull_queue::{Depth, Held};
+    use loopabull_queue::{Bound, Depth, Held, Oldest};
 
     use super::*;
     use crate::config::Warnings;
@@ -214,7 +214,7 @@ mod tests {
         let depth = Depth {
             dead: 2,
             held: [(task.clone(), Held { count: 1, oldest: None })].into(),
-            oldest: Some(Duration::from_millis(7_200_500)),
+            oldest: Some(Oldest { age: Duration::from_millis(7_200_500), bound: Bound::Exact }),
             waiting: 3,
             ..Depth::default()
         };
@@ -245,7 +245,8 @@ mod tests {
             all.limits.failures = failures;
             assert!(!lines(&all).iter().any(|line| line.contains("runs failed:")));
         }
-        all.depths[0].1.is_oldest_estimated = true;
+        let age = Duration::from_secs(7200);
+        all.depths[0].1.oldest = Some(Oldest { age, bound: Bound::AtMost });
         assert!(lines(&all).last().unwrap().ends_with(" has waited for at most 2h"));
         all.limits.wait = None;
         assert!(!lines(&all).iter().any(|line| line.contains("waited")));

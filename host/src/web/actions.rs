@@ -12,6 +12,7 @@
 //! same names do the same. Every action needs the operator's token, see `guard`, and is a line of the audit log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
@@ -31,9 +32,11 @@ use crate::work::again::{self, AgainError};
 /// Maximum size of a request's body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// Maximum size of a request with the body of a message, in bytes. A journal stores messages up to 256 KiB, and their JSON text is
-/// a string in the request.
-const MAX_MESSAGE: usize = 1 << 20;
+/// Maximum size of a request with the body of a message, in bytes. A journal stores messages up to 256 KiB. The page shows a body with
+/// indentation, at most four times as long, and sends it as a string with escapes.
+const MAX_MESSAGE: usize = 4 << 20;
+/// Time limit for publishing the message of a repeated run.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Returns the routes of the actions.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -181,11 +184,21 @@ async fn run_again(
             };
             (status, chain(&error))
         })?;
-        web.queues.publish(&entry).await.map_err(ours)?;
         let id = &entry.message.id;
         let target = format!("run `{run}`: message `{id}`");
         let recorded = record(&web, &operator, "run again", &target, 1).await;
-        Ok((1, format!("message {id} is queued for `{}`{recorded}", entry.task)))
+        match tokio::time::timeout(PUBLISH_TIMEOUT, web.queues.publish(&entry)).await {
+            Ok(Ok(())) => Ok((1, format!("message {id} is queued for `{}`{recorded}", entry.task))),
+            Ok(Err(error)) if error.is_permanent() => {
+                Err((StatusCode::PAYLOAD_TOO_LARGE, chain(&error)))
+            }
+            Ok(Err(error)) => Err(ours(error)),
+            Err(_) => {
+                let text =
+                    format!("the queue has not confirmed message {id} yet; it may still run");
+                Err((StatusCode::SERVICE_UNAVAILABLE, text))
+            }
+        }
     })
     .await
 }
@@ -282,7 +295,15 @@ fn target(kind: &str, name: String) -> Result<Target, (StatusCode, String)> {
 }
 
 fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, (StatusCode, String)> {
-    body.map(|Json(body)| body).map_err(|error| (error.status(), error.body_text()))
+    body.map(|Json(body)| body).map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let text = format!(
+                "the request is too large: the limit is {MAX_BODY} bytes, and {MAX_MESSAGE} to run again"
+            );
+            (StatusCode::PAYLOAD_TOO_LARGE, text)
+        }
+        status => (status, error.body_text()),
+    })
 }
 
 fn bad(text: String) -> (StatusCode, String) {

@@ -123,6 +123,7 @@ impl Shared {
 
     /// Returns the depth of each queue that can be read within [`DEPTH_TIMEOUT`].
     async fn depths(&self) -> Vec<(QueueName, Depth)> {
+        // One after the other: a slow broker would answer for none in time if it were asked for all at once.
         let until = tokio::time::Instant::now() + DEPTH_TIMEOUT;
         let mut depths = Vec::new();
         for name in &self.names {

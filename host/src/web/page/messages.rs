@@ -12,7 +12,7 @@ use super::link::encoded;
 use super::problem::unreadable;
 use super::words::{ago, hostile};
 use crate::explain::{Explanation, Sentence};
-use crate::observe::arrivals::{Arrival, Stored, Verdict, Which};
+use crate::observe::arrivals::{Arrival, Verdict, Which};
 use crate::web::shared::Shared;
 
 /// The number of arrivals on the page.
@@ -96,25 +96,18 @@ fn table(arrivals: &[Arrival]) -> Markup {
 fn row(arrival: &Arrival) -> Markup {
     let Arrival { at_ms, source, message, topic, verdict } = arrival;
     let link = |text: &str| html! { a href=(format!("/messages?about={}", encoded(text))) { (hostile(text)) } };
+    let class = match verdict {
+        Verdict::Rejected { .. } | Verdict::Lost { .. } => "bad",
+        Verdict::Unrouted => "soft",
+        Verdict::Accepted { .. } => "",
+    };
     html! {
         tr data-key=(format!("{at_ms} {}", message.as_deref().unwrap_or_default())) {
             td .nowrap { (ago(*at_ms)) }
             td .cut { (hostile(source)) }
             td .cut { @match message { Some(message) => (link(message)), None => "–" } }
             td .cut { @match topic { Some(topic) => (link(topic)), None => "–" } }
-            td .cut {
-                @match verdict {
-                    Verdict::Rejected { reason } => { b .bad { "rejected" } " " (hostile(reason)) },
-                    Verdict::Lost { task } => { b .bad { "lost" } " for " (task) },
-                    Verdict::Unrouted => span .soft { "no task wants it" },
-                    Verdict::Accepted { tasks, duplicate_for } => {
-                        @if !tasks.is_empty() { "accepted for " @for Stored { task, .. } in tasks { (task) " " } }
-                        @if !duplicate_for.is_empty() {
-                            span .soft { "duplicate for " @for task in duplicate_for { (task) " " } }
-                        }
-                    },
-                }
-            }
+            td .cut { span class=(class) { (hostile(&verdict.to_string())) } }
         }
     }
 }

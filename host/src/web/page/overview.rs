@@ -95,7 +95,7 @@ fn queues(web: &Shared, queues: &[QueueStatus]) -> Markup {
                         td .number { (number(queue.waiting)) }
                         td { (chart(&[&web.history.waiting(&queue.name, Span::Hour)], "Waiting in the last hour")) }
                         td { (chart(&[&web.history.waiting(&queue.name, Span::Day)], "Waiting in the last day")) }
-                        td .number { @if queue.is_oldest_estimated && queue.oldest_seconds.is_some() { "≤ " } (seconds(queue.oldest_seconds)) }
+                        td .number { @if queue.oldest_seconds.is_some() { (queue.oldest_bound.sign()) } (seconds(queue.oldest_seconds)) }
                         td .nowrap { (drain(queue)) }
                         td .number { (queue.claimed.map_or("–".to_owned(), number)) }
                         td .number { (number(queue.delayed)) }

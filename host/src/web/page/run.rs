@@ -15,7 +15,7 @@ use super::link::{path, search as link};
 use super::problem::{not_found, unreadable};
 use super::runs::table;
 use super::words::{ago, exact, hostile, number, outcome, took};
-use crate::compare::pretty;
+use crate::compare::{escape_in_json, pretty};
 use crate::journal::{Search, term};
 use crate::web::shared::Shared;
 
@@ -170,14 +170,20 @@ fn body(message: Option<&Message>) -> Markup {
 /// The buttons that repeat the run, with its message or with an edited copy.
 fn again(web: &Shared, run: &Run, message: &Message) -> Markup {
     let (path, body) = ("/api/v1/runs/again", json!({"run": run.id}));
+    let warning = match run.outcome.is_success() {
+        true => "",
+        false => {
+            " The original entry is left alone: if it still waits for another attempt, that attempt runs too; if it is a dead letter, drop it afterwards."
+        }
+    };
     html! {
         @if web.operate.is_some() {
-            p { (button(web, "Run again", path, &body, &format!("Run task {} again with this message?", run.task))) }
+            p { (button(web, "Run again", path, &body, &format!("Run task {} again with this message?{warning}", run.task))) }
             details {
                 summary { "Run again with an edited copy" }
-                label for="edited" { "Body of the copy, a JSON object. The original stays as it is." }
-                textarea #edited rows="16" spellcheck="false" autocomplete="off" { (pretty(&message.body)) }
-                p { (button_with_text(web, "Run the copy", path, &body, &format!("Run task {} with the edited copy?", run.task), "edited")) }
+                label for="edited" { "Body of the copy, a JSON object. The original run stays as it is. The copy is not signed, and has the headers and the topic of the original." }
+                textarea #edited rows="16" spellcheck="false" autocomplete="off" { (escape_in_json(&pretty(&message.body))) }
+                p { (button_with_text(web, "Run the copy", path, &body, &format!("Run task {} with the edited copy?{warning}", run.task), "edited")) }
             }
         }
     }

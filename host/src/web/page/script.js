@@ -82,13 +82,17 @@ function say(text, isError) {
   state.className = isError ? "bad" : "good";
 }
 
-async function post(path, body) {
+/** Where the text of a field is kept while the browser asks for the token. */
+const kept = (field) => `${location.pathname}#${field.id}`;
+
+async function post(path, body, field) {
   // The header tells the daemon that this is its own page: no other site can send it.
   const headers = { "Content-Type": "application/json", "X-Loopabull-Action": "1" };
   const url = new URL(path, location.origin);
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
   if (response.status === 401) {
     // The browser asks for the token there, and comes back.
+    if (field) sessionStorage.setItem(kept(field), field.value);
     location.assign(new URL("/sign-in?to=" + encodeURIComponent(location.pathname + location.search), location.origin));
     throw new Error("an action needs the operator's token");
   }
@@ -107,7 +111,8 @@ async function post(path, body) {
 async function act(button) {
   const body = JSON.parse(button.dataset.body);
   let question = button.dataset.question;
-  if (button.dataset.text) body.body = document.getElementById(button.dataset.text).value;
+  const field = button.dataset.text ? document.getElementById(button.dataset.text) : null;
+  if (field) body.body = field.value;
   try {
     if (button.dataset.reason) {
       body.reason = prompt(button.dataset.reason);
@@ -122,7 +127,7 @@ async function act(button) {
     }
     if (!button.dataset.reason && !confirm(question)) return;
     button.disabled = true;
-    say((await post(button.dataset.post, body)).said, false);
+    say((await post(button.dataset.post, body, field)).said, false);
     button.disabled = false;
     button.blur();
     await refresh();
@@ -170,5 +175,12 @@ document.addEventListener("click", (event) => {
 document.getElementById("help-button").addEventListener("click", () => {
   document.getElementById("help").showModal();
 });
+for (const field of document.querySelectorAll("textarea")) {
+  const text = sessionStorage.getItem(kept(field));
+  if (text === null) continue;
+  sessionStorage.removeItem(kept(field));
+  field.value = text;
+  field.closest("details").open = true;
+}
 if (location.hash === "#search") document.querySelector("input[type=search]")?.focus();
 setTimeout(live, LIVE_MILLISECONDS);

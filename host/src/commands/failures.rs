@@ -1,0 +1,55 @@
+//! The command `failures` lists the failed runs of this host in groups.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::commands::failure::{DONE, Failure};
+use crate::commands::runs::journal;
+use crate::commands::table::Table;
+use crate::commands::{block_on, print, print_plain, time};
+use crate::config::Config;
+
+/// List failed runs in groups, those with the latest runs first
+///
+/// The runs of a group have the same task, and their reasons differ only in numbers, names and paths. The dead letters of a
+/// group are requeued with `loopabull-host dead-letters requeue --task TASK --like REASON`.
+#[derive(Debug, Args)]
+pub(crate) struct FailuresArgs {
+    /// How far to look back, for example `2h`
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Print a JSON object for each group
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(config: &Config, args: &FailuresArgs) -> Result<u8, Failure> {
+    let journal = journal(&config.state)?;
+    let span = i64::try_from(args.since.as_millis()).unwrap_or(i64::MAX);
+    let since_ms = Timestamp::now().as_millisecond().saturating_sub(span);
+    let failures = block_on(journal.failures(since_ms, Duration::MAX))??;
+    if args.json {
+        for group in &failures.groups {
+            let text = serde_json::to_string(group).expect("a group contains only JSON types");
+            print(&(text + "\n"))?;
+        }
+        return Ok(DONE);
+    }
+    let mut table = Table::new(&["RUNS", "TASK", "LAST", "LAST RUN", "REASON"]);
+    for group in &failures.groups {
+        table.push(vec![
+            group.count.to_string(),
+            group.task.to_string(),
+            time(group.last_ms),
+            group.last.to_string(),
+            group.reason.clone(),
+        ]);
+    }
+    print_plain(&table.render())?;
+    if failures.is_partial {
+        print("older failures are not shown; name a shorter time with `--since`\n")?;
+    }
+    Ok(DONE)
+}
