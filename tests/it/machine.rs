@@ -10,8 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use loopabull_testbed::{Rabbit, ansible_playbooks, fake_time};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::test_host::{Daemon, TestHost, message, wait_for};
+use crate::test_host::{Daemon, TestHost, message, untried, wait_at_most, wait_for};
 
 /// Waits until a daemon has checked its playbooks, and limits it to the file descriptors that it has then.
 fn leave_no_descriptors(daemon: &Daemon) {
@@ -266,6 +268,62 @@ fn idle_connections_do_not_stop_runs_or_the_port() {
     assert_eq!(last.read(&mut [0; 1024]).unwrap(), 0, "an idle connection is closed");
     check_runs(&host, &daemon, 4);
     drop(idle);
+    daemon.stop();
+}
+
+/// 5,000 clients connect and send nothing, or a head that does not end.
+#[test]
+fn five_thousand_connections_stop_neither_runs_nor_the_port() {
+    const CLIENTS: u64 = 5000;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < CLIENTS + 1000) {
+        return untried("5,000 connections: this machine allows a process fewer descriptors");
+    }
+    let host = host();
+    let daemon = host.start(&["--workers", "2"]);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(CLIENTS + 1000), ..limit }).unwrap();
+    let (address, runtime) = (daemon.address().to_owned(), tokio::runtime::Runtime::new().unwrap());
+    for number in 0..CLIENTS {
+        let address = address.clone();
+        runtime.spawn(async move {
+            let Ok(mut client) = tokio::net::TcpStream::connect(address).await else { return };
+            if number % 2 == 0 {
+                drop(client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await);
+            }
+            // Until the port closes the connection.
+            drop(client.read(&mut [0; 100]).await);
+        });
+    }
+    wait_for("the flood", || (descriptors(&daemon) > 64).then_some(()));
+    host.inject(&messages(4));
+    wait_for("the runs", || (host.runs().len() == 4).then_some(()));
+    wait_at_most(Duration::from_secs(30), "an answer", || {
+        (daemon.get("/livez").0 == 200).then_some(())
+    });
+    assert!(descriptors(&daemon) < 130, "{}", descriptors(&daemon));
+    runtime.shutdown_background();
+    check_runs(&host, &daemon, 4);
+    daemon.stop();
+}
+
+/// A head that is too large, or has too many headers, is refused, and the next client is served.
+#[test]
+fn large_heads_are_refused() {
+    let host = host();
+    let daemon = host.start(&[]);
+    let large = format!("X-Large: {}\r\n", "a".repeat(100_000));
+    let many: String = (0..5000).map(|number| format!("X-{number}: a\r\n")).collect();
+    for headers in [large, many] {
+        let mut client = TcpStream::connect(daemon.address()).unwrap();
+        let head = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        // The port may answer and close before it has read all.
+        drop(client.write_all(head.as_bytes()));
+        let mut answer = [0; 12];
+        if client.read_exact(&mut answer).is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 431");
+        }
+        assert_eq!(daemon.get("/livez").0, 200);
+    }
     daemon.stop();
 }
 

@@ -35,8 +35,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for the last response of a connection.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time that a new connection has for its first request before it counts as idle.
+/// Time that a new connection has for its first request before it counts as idle, if no descriptor is left.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
+/// The same time, if there are too many connections. With it, [`MAX_CONNECTIONS`] make room for 640 further ones in a second: 5,000
+/// idle clients delay others for some seconds.
+const SHORT_REQUEST_TIME: Duration = Duration::from_millis(100);
 /// Pause before idle connections are looked for again, if no connection is idle.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after a connection could not be accepted.
@@ -99,7 +102,7 @@ impl Connections {
                     tracing::debug!("cannot accept a connection on the operator's port: {error}");
                     if lacks_descriptors(&error) && is_waited_at(listener) {
                         self.forget_closed();
-                        self.close_oldest();
+                        self.close_oldest(FIRST_REQUEST_TIME);
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -114,7 +117,7 @@ impl Connections {
             if self.tasks.len() < MAX_CONNECTIONS {
                 return;
             }
-            self.close_oldest();
+            self.close_oldest(SHORT_REQUEST_TIME);
             // If all have a request in progress, one of them may soon be idle.
             drop(tokio::time::timeout(BUSY_PAUSE, self.tasks.join_next()).await);
         }
@@ -125,12 +128,11 @@ impl Connections {
         self.clients.retain(|client| !client.close.is_cancelled());
     }
 
-    /// Closes the oldest idle connection, if there is one: it is not new, and has no request in progress. A request
+    /// Closes the oldest idle connection, if there is one: it is older than `age`, and has no request in progress. A request
     /// in progress takes a few seconds at most.
-    fn close_oldest(&self) {
+    fn close_oldest(&self, age: Duration) {
         let is_idle = |client: &&Client| {
-            !client.is_busy.load(Ordering::Relaxed)
-                && client.accepted_at.elapsed() >= FIRST_REQUEST_TIME
+            !client.is_busy.load(Ordering::Relaxed) && client.accepted_at.elapsed() >= age
         };
         if let Some(client) = self.clients.iter().find(is_idle) {
             client.close.cancel();
