@@ -42,7 +42,7 @@ fn the_short_help_names_every_command_and_flag() {
       status        Show queues, workers, sources, pauses and run counts
       runs          List, show, compare or repeat the runs of this host
       failures      List failed runs in groups, those with the latest runs first
-      messages      List the messages that arrived lately, whether or not they ran, newest first
+      messages      List the newest messages from the sources, whether or not they ran
       explain       Say why a message ran, or why nothing did
       dead-letters  List, show, requeue or drop dead letters
       pause         Pause a task or a queue until it is resumed

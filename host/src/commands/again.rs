@@ -16,10 +16,10 @@ use crate::work::again::{self, AgainError};
 
 /// Repeat a run, with its message or with an edited copy of it
 ///
-/// The message joins the end of the task's queue, and the present version of the task runs it, whether or not the run
-/// succeeded. The original entry is left alone: if it still waits for another attempt, that attempt runs too; if it is a
-/// dead letter, drop it afterwards, or requeue it instead. `runs show` of the repetition names the original run, and the
-/// page of the original run lists the repetitions that ran on this host.
+/// You can repeat failed and successful runs. The message joins the end of the task's queue and runs with the current
+/// version of the task. The original stays: a pending retry still runs. A dead letter is either requeued without
+/// repeating its run, or dropped afterwards. `runs show` of the repetition names the original run, and the page of the
+/// original lists the repetitions that ran on this host.
 ///
 /// An edited copy is not signed, and has the headers and the topic of the original.
 ///

@@ -13,8 +13,8 @@ use crate::config::Config;
 
 /// List failed runs in groups, those with the latest runs first
 ///
-/// The runs of a group have the same task, and their reasons differ only in numbers, names and paths. The dead letters of a
-/// group are requeued with `loopabull-host dead-letters requeue --task TASK --like REASON`.
+/// The runs of a group have the same task, and their reasons differ only in numbers, names and paths. Of each outcome, the
+/// newest 2,000 runs are counted. The dead letters of a group are requeued with `loopabull-host dead-letters requeue --task TASK --like REASON`.
 #[derive(Debug, Args)]
 pub(crate) struct FailuresArgs {
     /// How far to look back, for example `2h`
@@ -37,7 +37,7 @@ pub(crate) fn run(config: &Config, args: &FailuresArgs) -> Result<u8, Failure> {
         }
         return Ok(DONE);
     }
-    let mut table = Table::new(&["RUNS", "TASK", "LAST", "LAST RUN", "REASON"]);
+    let mut table = Table::new(&["RUNS", "TASK", "LAST FAILURE", "ITS ID", "REASON"]);
     for group in &failures.groups {
         table.push(vec![
             group.count.to_string(),
@@ -49,7 +49,9 @@ pub(crate) fn run(config: &Config, args: &FailuresArgs) -> Result<u8, Failure> {
     }
     print_plain(&table.render())?;
     if failures.is_partial {
-        print("older failures are not shown; name a shorter time with `--since`\n")?;
+        print(
+            "the list is not complete: older runs were not counted; a shorter `--since` gives exact counts\n",
+        )?;
     }
     Ok(DONE)
 }

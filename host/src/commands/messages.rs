@@ -1,5 +1,6 @@
-//! The command `messages` lists what arrived lately.
+//! The command `messages` lists the newest messages from the sources.
 
+use anyhow::anyhow;
 use clap::Args;
 
 use crate::commands::failure::{DONE, Failure};
@@ -8,16 +9,16 @@ use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
 use crate::observe::arrivals::{Arrivals, Which};
 
-/// List the messages that arrived lately, whether or not they ran, newest first
+/// List the newest messages from the sources, whether or not they ran
 ///
-/// Shows what came from a source and what became of it. `loopabull-host explain ID` says more about one of them. Messages from
-/// `inject`, `send` and tasks, and those that other programs publish into our queues, are not listed.
+/// `loopabull-host explain ID` says more about one of them. Messages from `inject`, `send` and tasks, and those that other
+/// programs publish into the queues, are not listed.
 #[derive(Debug, Args)]
 pub(crate) struct MessagesArgs {
     /// Only messages on this topic
     #[arg(long, value_name = "TOPIC", conflicts_with = "message")]
     topic: Option<String>,
-    /// Only arrivals of this message
+    /// Only this message
     #[arg(long, value_name = "ID")]
     message: Option<String>,
     /// Maximum number of messages
@@ -29,7 +30,12 @@ pub(crate) struct MessagesArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &MessagesArgs) -> Result<u8, Failure> {
-    let Some(arrivals) = Arrivals::open_to_read(&config.state)? else { return Ok(DONE) };
+    let Some(arrivals) = Arrivals::open_to_read(&config.state)? else {
+        let error = anyhow!("`{}` has no list of arrivals", config.state.display());
+        let hint =
+            "name the daemon's state directory with `--state`, and see `keep` under `[arrivals]`";
+        return Err(Failure::with_hint(error, hint));
+    };
     let which = match (&args.topic, &args.message) {
         (Some(topic), _) => Which::OfTopic(topic.clone()),
         (None, Some(message)) => Which::OfMessage(message.clone()),

@@ -29,15 +29,15 @@ pub(crate) struct StatusArgs {
     /// Print the daemon's status as a JSON object
     #[arg(long)]
     json: bool,
-    /// Show the status again and again, until the command is interrupted
+    /// Show the status repeatedly, until the command is interrupted
     #[arg(long, conflicts_with = "json")]
     watch: bool,
-    /// Time between two looks of `--watch`
+    /// Time between two updates
     #[arg(long, value_name = "TIME", default_value = "2s", requires = "watch", value_parser = interval)]
     interval: Duration,
 }
 
-/// The shortest time between two looks.
+/// The shortest time between two updates.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 /// Clears the terminal, and goes to its first line (ECMA-48, ED and CUP).
 const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
@@ -83,7 +83,7 @@ fn watch(config: &Config, interval: Duration) -> Result<u8, Failure> {
     }
 }
 
-/// Parses the time between two looks.
+/// Parses the time between two updates.
 fn interval(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time < MIN_INTERVAL {
@@ -200,8 +200,9 @@ fn queues_text(queues: &[QueueStatus]) -> String {
             oldest.unwrap_or_else(|| "-".to_owned()),
             match queue.trend.filter(|_| queue.waiting > 0) {
                 Some(Trend::Drains { drained_in_seconds }) => text(drained_in_seconds),
-                Some(Trend::Grows) => "it grows".to_owned(),
-                Some(Trend::Steady) => "it is steady".to_owned(),
+                Some(Trend::Grows) => "grows".to_owned(),
+                Some(Trend::Steady) => "steady".to_owned(),
+                None if queue.waiting > 0 => "unknown".to_owned(),
                 None => "-".to_owned(),
             },
             match longest {
@@ -244,7 +245,7 @@ fn daemon_text(status: &Status) -> String {
         };
         let SourceStatus { name, received, per_minute, .. } = source;
         text.push_str(&format!(
-            "source   {name}: {link}; {received} received, {per_minute:.1} a minute, {last}\n"
+            "source   {name}: {link}; {received} received, {per_minute:.1} a minute on average, {last}\n"
         ));
     }
     let mut table = Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::ingest::duration_or_off;
 
-/// The limits from which on the daemon warns.
+/// The limits for warnings.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Warnings {
@@ -19,7 +19,7 @@ pub struct Warnings {
     pub silence: Option<Duration>,
     /// Free space on the file system of the state directory, below which the daemon warns. 0: never.
     pub free: ByteSize,
-    /// Number of runs of a task that fail in a row, from which on the daemon warns. 0: never.
+    /// Number of runs of a task that fail in a row, with which the daemon warns. 0: never.
     pub failures: u64,
 }
 

@@ -139,9 +139,9 @@ metrics! {
     free_bytes: Number = "state_free" in Bytes;
     /// Size of the journal, with its embedded queue; NaN if it is not known.
     journal_bytes: Number = "journal_size" in Bytes;
-    /// Current problems: the lines of /readyz.
+    /// Number of current problems; each makes /readyz answer 503.
     problems: Count = "problems";
-    /// Current warnings, by kind: the lines of /warnings.
+    /// Number of current warnings, by kind; /warnings has their text.
     warnings: Family<ByKind, Count> = "warnings";
 }
 
@@ -450,8 +450,8 @@ mod tests {
         loopabull_task_failures_in_a_row Runs of a task that failed in a row, since its last success.
         loopabull_state_free_bytes Free space on the file system of the state directory; NaN if it is not known.
         loopabull_journal_size_bytes Size of the journal, with its embedded queue; NaN if it is not known.
-        loopabull_problems Current problems: the lines of /readyz.
-        loopabull_warnings Current warnings, by kind: the lines of /warnings.
+        loopabull_problems Number of current problems; each makes /readyz answer 503.
+        loopabull_warnings Number of current warnings, by kind; /warnings has their text.
         ");
     }
 }

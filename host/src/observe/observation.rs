@@ -26,7 +26,7 @@ pub(crate) struct Observation {
     pub space: Space,
     /// One line for each problem.
     pub problems: Vec<String>,
-    /// The limits from which on there is a warning.
+    /// The limits for warnings.
     pub limits: Warnings,
 }
 

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use loopabull_queue::Bound;
 
 use crate::observe::activity::{Link, Losses, SourceActivity};
 use crate::observe::failing::Failing;
@@ -79,7 +80,7 @@ impl Kind {
     }
 }
 
-/// Returns what an operator should look at, the kinds in their order but those of a queue together.
+/// Returns what an operator should look at, in the order of the kinds. Those of a queue come together.
 pub(crate) fn warnings(seen: &Observation) -> Vec<Warning> {
     let Observation { activity, limits, .. } = seen;
     let mut warnings = Vec::new();
@@ -118,11 +119,15 @@ pub(crate) fn warnings(seen: &Observation) -> Vec<Warning> {
         if let Some(oldest) = depth.oldest.filter(|oldest| oldest.age >= wait) {
             let (time, waiting) = (whole_seconds(oldest.age), depth.waiting);
             let what = match waiting {
-                1 => "a message has".to_owned(),
-                waiting => format!("the oldest of {waiting} waiting messages has"),
+                1 => "a message".to_owned(),
+                waiting => format!("the oldest of {waiting} waiting messages"),
             };
-            let bound = oldest.bound.words();
-            warn(Kind::Wait, format!("queue `{name}`: {what} waited for {bound}{time}"));
+            let text = match oldest.bound {
+                Bound::Exact => format!("{what} has waited for {time}"),
+                Bound::AtMost => format!("{what} may have waited for up to {time}"),
+                Bound::AtLeast => format!("{what} has waited for at least {time}"),
+            };
+            warn(Kind::Wait, format!("queue `{name}`: {text}"));
         }
     }
     warnings
@@ -168,8 +173,8 @@ fn silent(name: &str, source: &SourceActivity, limit: Duration) -> Option<String
     (is_connected && since.elapsed() >= limit).then(|| {
         let time = time_since(since);
         match source.last {
-            Some(_) => format!("{name}: connected, but silent for {time}"),
-            None => format!("{name}: connected, but has sent nothing since its start {time} ago"),
+            Some(_) => format!("source {name}: connected, but no message for {time}"),
+            None => format!("source {name}: connected, but no message yet for {time}"),
         }
     })
 }
@@ -187,7 +192,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use loopabull_model::{Outcome, Pause, PausedBy, QueueName, Target, TaskName};
-    use loopabull_queue::{Bound, Depth, Held, Oldest};
+    use loopabull_queue::{Depth, Held, Oldest};
 
     use super::*;
     use crate::config::Warnings;
@@ -247,7 +252,7 @@ mod tests {
         }
         let age = Duration::from_secs(7200);
         all.depths[0].1.oldest = Some(Oldest { age, bound: Bound::AtMost });
-        assert!(lines(&all).last().unwrap().ends_with(" has waited for at most 2h"));
+        assert!(lines(&all).last().unwrap().ends_with(" messages may have waited for up to 2h"));
         all.limits.wait = None;
         assert!(!lines(&all).iter().any(|line| line.contains("waited")));
         let mut old = nothing();
@@ -277,11 +282,11 @@ mod tests {
         let connected = || Some(Link::Connected);
         assert_eq!(
             warn(source(Some(long_ago), connected()), hour),
-            ["bus: connected, but silent for 2h"]
+            ["source bus: connected, but no message for 2h"]
         );
         assert_eq!(
             warn(source(None, connected()), hour),
-            ["bus: connected, but has sent nothing since its start 2h ago"]
+            ["source bus: connected, but no message yet for 2h"]
         );
         assert!(warn(source(Some(Instant::now()), connected()), hour).is_empty());
         assert!(warn(source(None, connected()), None).is_empty());

@@ -186,16 +186,17 @@ async fn run_again(
         })?;
         let id = &entry.message.id;
         let target = format!("run `{run}`: message `{id}`");
-        let recorded = record(&web, &operator, "run again", &target, 1).await;
+        // Nothing runs that is not recorded.
+        web.audit.record(&operator.0, "run again", &target, 1).await.map_err(ours)?;
         match tokio::time::timeout(PUBLISH_TIMEOUT, web.queues.publish(&entry)).await {
-            Ok(Ok(())) => Ok((1, format!("message {id} is queued for `{}`{recorded}", entry.task))),
+            Ok(Ok(())) => Ok((1, format!("message {id} is queued for `{}`", entry.task))),
             Ok(Err(error)) if error.is_permanent() => {
                 Err((StatusCode::PAYLOAD_TOO_LARGE, chain(&error)))
             }
             Ok(Err(error)) => Err(ours(error)),
             Err(_) => {
                 let text =
-                    format!("the queue has not confirmed message {id} yet; it may still run");
+                    format!("the queue has not confirmed message {id}; it may still run, so look for it before you repeat it");
                 Err((StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
@@ -297,10 +298,7 @@ fn target(kind: &str, name: String) -> Result<Target, (StatusCode, String)> {
 fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, (StatusCode, String)> {
     body.map(|Json(body)| body).map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let text = format!(
-                "the request is too large: the limit is {MAX_BODY} bytes, and {MAX_MESSAGE} to run again"
-            );
-            (StatusCode::PAYLOAD_TOO_LARGE, text)
+            (StatusCode::PAYLOAD_TOO_LARGE, "the request is too large".to_owned())
         }
         status => (status, error.body_text()),
     })

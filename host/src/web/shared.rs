@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub drain: CancellationToken,
     /// The state directory.
     pub state: PathBuf,
-    /// The limits from which on there is a warning.
+    /// The limits for warnings.
     pub limits: Warnings,
     /// Locked while the metrics are written, because their values are set just before.
     pub encoding: parking_lot::Mutex<()>,

@@ -16,7 +16,7 @@ pub(crate) enum AgainError {
     #[error("no run has the id `{0}`")]
     NoRun(RunId),
     #[error(
-        "the message of run `{0}` is not stored: it is larger than 256 KiB, or the run was cancelled or could not start"
+        "the message of run `{0}` is not stored: it is larger than 256 KiB, or the run did not count as an attempt and the host tries again"
     )]
     NoMessage(RunId),
     #[error("task `{0}` is not installed, or its manifest cannot be read")]

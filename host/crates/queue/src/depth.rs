@@ -34,15 +34,15 @@ pub struct Oldest {
     pub bound: Bound,
 }
 
-/// How exact a time is. RabbitMQ does not report to clients since when an entry waits. So the time is that since the queue was last
-/// seen empty, or since the entry was published that this process received last, whichever is shorter. If neither is known, it is
-/// the time since the last delivery, or since the first look.
+/// How exact the age of an entry is. RabbitMQ does not report since when an entry waits.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
     #[default]
     Exact,
+    /// The time since the queue was last seen empty, or since the last received entry was published, whichever is shorter.
     AtMost,
+    /// Neither is known: the time since the last delivery, or since the first look.
     AtLeast,
 }
 
@@ -53,15 +53,6 @@ impl Bound {
             Self::Exact => "",
             Self::AtMost => "≤ ",
             Self::AtLeast => "≥ ",
-        }
-    }
-
-    /// Returns the words before a time in a sentence, with a space.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Exact => "",
-            Self::AtMost => "at most ",
-            Self::AtLeast => "at least ",
         }
     }
 }

@@ -139,9 +139,9 @@ fn drain(queue: &QueueStatus) -> Markup {
                 Some(Trend::Drains { drained_in_seconds }) => {
                     "about " (rough(Duration::from_secs(drained_in_seconds)))
                 },
-                Some(Trend::Grows) => b .bad { "it grows" },
-                Some(Trend::Steady) => span .warn { "it stays at this number" },
-                None => span .soft { "not known yet" },
+                Some(Trend::Grows) => b .bad { "grows" },
+                Some(Trend::Steady) => span .warn { "steady" },
+                None => span .soft { "unknown" },
             }
         }
     }

@@ -154,7 +154,7 @@ fn results(playbook: &PlaybookReport) -> Markup {
 fn body(message: Option<&Message>) -> Markup {
     html! {
         @match message {
-            None => p .soft { "The message is not stored with this run: it is larger than 256 KiB, or the run did not count as an attempt and is repeated. See the other runs of this message below." },
+            None => p .soft { "The message is not stored with this run: it is larger than 256 KiB, or the run did not count as an attempt and the host tries again. See the other runs of this message below." },
             Some(message) => {
                 dl {
                     @if let Some(signer) = &message.signer { dt { "Signed by" } dd { (hostile(signer)) } }
@@ -173,7 +173,7 @@ fn again(web: &Shared, run: &Run, message: &Message) -> Markup {
     let warning = match run.outcome.is_success() {
         true => "",
         false => {
-            " The original entry is left alone: if it still waits for another attempt, that attempt runs too; if it is a dead letter, drop it afterwards."
+            " The original stays. If it waits for a retry, it will run too. If it is a dead letter, drop it afterwards."
         }
     };
     html! {

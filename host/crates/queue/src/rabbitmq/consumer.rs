@@ -29,7 +29,7 @@ use super::topology::QueueRole;
 use crate::delivered::DeliveredEntry;
 use crate::error::QueueError;
 
-/// Size of the bodies of external messages from which on no further one is received with them, in bytes.
+/// Once the bodies of a group of external messages have this many bytes, no further message joins it.
 const GROUP_BYTES: usize = 1 << 20;
 
 /// A worker's consumer of one queue.

@@ -47,7 +47,7 @@ impl External {
     }
 
     /// Settles messages that were received together, and returns the result of each. Publishes what takes their place in windows,
-    /// and then acknowledges each message of which all is stored.
+    /// and then acknowledges each message whose copies are all stored.
     ///
     /// After [`QueueError::LostClaim`] a message cannot be settled any more, and the broker redelivers it. After any other
     /// error, the caller may settle it again, with the same entries.
