@@ -249,7 +249,7 @@ impl Metrics {
 
     /// Returns all metrics as text, with what the daemon sees of itself now.
     pub(crate) fn encode(&self, seen: &Observation) -> String {
-        // What could not be read has no value.
+        // A queue that could not be read has no value.
         self.queue.clear();
         self.oldest_seconds.clear();
         self.drain_seconds.clear();

@@ -1,5 +1,5 @@
-//! What the daemon sees of itself at one moment. `status`, the pages, `/readyz`, `/warnings` and `/metrics` show it, and so
-//! say the same.
+//! An observation is what the daemon sees of itself at one moment. `status`, the pages, `/readyz`, `/warnings` and `/metrics`
+//! all show an observation, so they say the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::observe::activity::Snapshot;
 use crate::observe::history::Trend;
 use crate::tables;
 
-/// What the daemon sees of itself at one moment.
+/// The state of the daemon, as it sees it at one moment.
 pub(crate) struct Observation {
     /// The depths that could be read.
     pub depths: Vec<(QueueName, Depth)>,

@@ -19,7 +19,7 @@ const LOSS_SHOWN: Duration = Duration::from_hours(24);
 /// The number of files that can still be created, below which there is a warning.
 const FEW_FILES: u64 = 1000;
 
-/// What a warning is about. The metric `loopabull_warnings` has it as its label, and each kind has an alert rule.
+/// The subject of a warning. The metric `loopabull_warnings` has it as its label, and each kind has an alert rule.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Kind {
     /// Messages were lost.

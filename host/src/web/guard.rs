@@ -1,5 +1,5 @@
-//! What stands before every answer of the operator's port: which host a request may name, who may look, and what a browser may
-//! do with the answer.
+//! Guards the operator's port: checks which host a request names and who sends it, and tells browsers what they may do with the
+//! answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -17,18 +17,18 @@ use crate::depth::{Bound, Oldest};
 /// no leader (`rabbit_quorum_queue:stat`).
 const EMPTY_FOR: Duration = Duration::from_secs(30);
 
-/// What is known about the entries of each queue.
+/// The facts from which the age of the oldest entry of each queue is estimated.
 #[derive(Debug, Default)]
 pub(super) struct Ages(Mutex<BTreeMap<QueueName, Age>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Age {
-    /// Since when the entry that was delivered last had been in the queue, in milliseconds since 1970. Later deliveries for
-    /// which this time is unknown leave it as it is, and so does a look at an empty queue.
+    /// Time at which the last delivered entry was published, in milliseconds since 1970. A later delivery without a known time
+    /// and a look at an empty queue leave it as it is.
     delivered_ms: Option<i64>,
     /// Time of the last delivery, or of the first look.
     unmoved_since: Option<Instant>,
-    /// Since when each look found nothing.
+    /// Time of the first of the last looks, all of which found nothing.
     empty_since: Option<Instant>,
     /// Time of the last look at an empty queue.
     last_empty: Option<Instant>,
@@ -96,7 +96,7 @@ mod tests {
         ages.deliver(&queue, Some(now_ms() - 5 * HOUR));
         assert_eq!(look(5, 10), Some((Bound::AtMost, 5 * 3600)));
         ages.deliver(&queue, Some(now_ms() - 3 * HOUR));
-        // What an external message or a retry says nothing about stays known.
+        // An external message and a retry leave the known time as it is.
         ages.deliver(&queue, None);
         assert_eq!(look(5, 10), Some((Bound::AtMost, 3 * 3600)));
         // Looks at an empty queue within seconds prove nothing.

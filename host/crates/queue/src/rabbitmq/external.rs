@@ -11,7 +11,7 @@ use super::outgoing::Outgoing;
 use super::topology::QueueRole;
 use crate::error::QueueError;
 
-/// What becomes of an external message.
+/// The way in which an external message is settled.
 #[derive(Debug)]
 pub enum Disposition {
     /// These entries, one for each task that wants the message, take its place. There is at least one.
