@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::Peekable;
 use futures_util::{FutureExt, StreamExt};
@@ -31,6 +31,8 @@ use crate::error::QueueError;
 
 /// Once the bodies of a group of external messages have this many bytes, no further message joins it.
 const GROUP_BYTES: usize = 1 << 20;
+/// Time that a subscription which has begun may take after a stop.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// A worker's consumer of one queue.
 #[derive(Debug)]
@@ -140,12 +142,24 @@ impl Consumer {
         let is_usable = |s: &Subscription| s.session.is_up() && s.channel.status().connected();
         if !self.subscription.as_ref().is_some_and(is_usable) {
             self.subscription = None;
-            let opened = tokio::select! {
-                opened = self.subscribe() => opened?,
-                () = stop.cancelled() => return Ok(None),
+            let opened = {
+                let opening = self.subscribe();
+                tokio::pin!(opening);
+                tokio::select! {
+                    opened = &mut opening => Some(opened?),
+                    // If `subscribe` were dropped while the broker carries it out, nobody would end that consumer, and its
+                    // prefetched entries would wait for the end of the connection.
+                    () = stop.cancelled() => {
+                        tokio::time::timeout(STOP_LIMIT, opening).await.ok().and_then(Result::ok)
+                    }
+                }
             };
+            let Some(opened) = opened else { return Ok(None) };
             self.subscription = Some(opened);
             self.shared.set_problem(&self.queue, None);
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
         }
         let Subscription { session, stream, used, .. } =
             self.subscription.as_mut().expect("the subscription was opened above");

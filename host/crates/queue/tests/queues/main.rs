@@ -6,4 +6,5 @@ mod embedded;
 mod external;
 mod fixture;
 mod rabbitmq;
+mod subscription;
 mod together;
