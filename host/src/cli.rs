@@ -96,7 +96,7 @@ struct DaemonFlags {
     /// under `[fedmsg]`.
     #[arg(long)]
     unsigned: bool,
-    /// Serve the pages, /livez, /readyz, /warnings, /metrics and /status on this address [default: 127.0.0.1:8480]
+    /// Serve the pages, /api/v1, /livez, /readyz, /warnings and /metrics on this address [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDR", value_parser = listen)]
     listen: Option<SocketAddr>,
     /// Part of the work that this daemon does; `ingest` and `work` need `--amqp-url`
@@ -107,6 +107,7 @@ struct DaemonFlags {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(commands::check::CheckArgs),
+    Doctor(commands::doctor::DoctorArgs),
     Test(commands::test::TestArgs),
     Inject(commands::inject::InjectArgs),
     Send(commands::send::SendArgs),
@@ -153,6 +154,7 @@ impl Cli {
                 commands::daemon::run(&config, role)
             }
             Some(Command::Check(args)) => commands::check::run(&config, &args),
+            Some(Command::Doctor(args)) => commands::doctor::run(&config, &args),
             Some(Command::Test(args)) => commands::test::run(&config, &args),
             Some(Command::Inject(args)) => commands::inject::run(&config, &args),
             Some(Command::Send(args)) => commands::send::run(&config, args),

@@ -1,4 +1,4 @@
-//! The subcommands. Each is in a file of its own. `failure`, `port`, `publisher`, `queues`, `recordings` and `table` contain code
+//! The subcommands. Each is in a file of its own. `client`, `failure`, `finding`, `journal`, `publisher`, `queues`, `recordings` and `table` contain code
 //! that several subcommands use.
 //!
 //! A subcommand prints its results to standard output, and everything else to standard error.
@@ -6,17 +6,21 @@
 mod again;
 pub(crate) mod audit;
 pub(crate) mod broker;
+mod cancel;
 pub(crate) mod check;
+mod client;
 pub(crate) mod daemon;
 pub(crate) mod dead_letters;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod failures;
+mod finding;
 pub(crate) mod inject;
+mod journal;
 mod learn;
 pub(crate) mod messages;
 pub(crate) mod pause;
-mod port;
 mod publisher;
 mod queues;
 mod recordings;
@@ -38,6 +42,12 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Writes a line about the command itself to standard error: what it does instead, or what is missing from its output.
+pub(crate) fn note(text: &str) {
+    // If standard error is closed, nobody can read the line.
+    drop(writeln!(io::stderr().lock(), "note: {}", plain(text)));
 }
 
 /// Writes untrusted text to standard output. Removes control characters except line breaks and

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use loopabull_model::{Body, Message, Run, RunId, is_harmful};
 use loopabull_store::StoreError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
+use utoipa::ToSchema;
 
 use crate::journal::{Journal, Search, term};
 
@@ -18,7 +19,7 @@ const CONTEXT: usize = 3;
 const MAX_GROWTH: usize = 4;
 
 /// A run beside another one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Comparison {
     pub run: RunId,
     pub other: RunId,
@@ -32,22 +33,22 @@ pub(crate) struct Comparison {
 type OfRun = fn(&Run) -> String;
 
 /// A fact about both runs.
-#[derive(Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Fact {
-    pub name: &'static str,
+    pub name: String,
     pub run: String,
     pub other: String,
 }
 
 /// A line of two texts.
-#[derive(Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Line {
     pub side: Side,
     pub text: String,
 }
 
 /// The text that has a line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Side {
     Both,
@@ -107,7 +108,8 @@ pub(crate) fn compare(
         ("hosts", hosts),
         ("sandbox", layers),
     ];
-    let facts = facts.map(|(name, of)| Fact { name, run: of(run), other: of(other) });
+    let facts =
+        facts.map(|(name, of)| Fact { name: name.to_owned(), run: of(run), other: of(other) });
     Comparison {
         run: run.id.clone(),
         other: other.id.clone(),

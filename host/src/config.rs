@@ -51,7 +51,7 @@ pub struct Config {
     /// State directory: the journal, the embedded queue and the run directories. The daemon creates
     /// the directory if it is missing.
     pub state: PathBuf,
-    /// Address that serves the pages, `/livez`, `/readyz`, `/warnings`, `/metrics` and `/status`.
+    /// Address that serves the pages, `/api/v1`, `/livez`, `/readyz`, `/warnings` and `/metrics`.
     pub listen: SocketAddr,
     /// Host names under which `listen` may be addressed, besides IP addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
@@ -198,7 +198,7 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            reason: escape_harmful(error.to_string().trim_end()),
+            reason: escape_harmful(without_secret(&text, &error).trim_end()),
         })
     }
 
@@ -380,6 +380,20 @@ impl Default for Journal {
     fn default() -> Self {
         let day = Duration::from_hours(24);
         Self { keep: 30 * day, keep_failed: 90 * day, max_size: ByteSize::gib(2) }
+    }
+}
+
+/// Returns the text of an error. It quotes the line, except one with a URL, which can contain a password.
+fn without_secret(text: &str, error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    if !shown.contains("://") {
+        return shown;
+    }
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+    match error.message() {
+        message if message.contains("://") => format!("TOML parse error at line {line}"),
+        message => format!("TOML parse error at line {line}: {message}"),
     }
 }
 

@@ -10,6 +10,7 @@ mod orphans;
 mod playbook_checks;
 pub(crate) mod reexec;
 mod reload;
+pub(crate) mod socket;
 pub(crate) mod state_dir;
 
 use std::fs::File;
@@ -24,7 +25,7 @@ use loopabull_model::{Target, TaskKind};
 use loopabull_queue::{QueueError, Queues};
 use loopabull_store::StoreError;
 use loopabull_wasm::{ComponentRunner, EngineError};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +71,7 @@ pub(crate) struct Daemon {
     web_stop: CancellationToken,
     source: Option<JoinHandle<()>>,
     grace: Duration,
-    daemon_file: PathBuf,
+    state: PathBuf,
     /// Lock on the state directory, held while the daemon runs.
     _lock: File,
 }
@@ -161,6 +162,8 @@ impl Daemon {
         state_dir::make(&config.state)?;
         state_dir::restrict(config)?;
         let lock = state_dir::lock(&config.state).await?;
+        // A killed daemon leaves its file, with its key.
+        DaemonFile::remove(&config.state);
         state_dir::kill_orphans(&config.state)?;
         let discovery = Arc::new(Discovery::read(config, None));
         if let Some((folder, reason)) = discovery.unknown_dir().cloned() {
@@ -199,6 +202,10 @@ impl Daemon {
         };
         let source = sources::start(config, role, ingest, &mut parts).await?;
         let (mut web, web_stop) = (JoinSet::new(), CancellationToken::new());
+        let daemon_file = DaemonFile::new(address);
+        let cannot = |source| StateError::Socket { path: config.state.clone(), source };
+        let socket =
+            socket::bind(&config.state).and_then(UnixListener::from_std).map_err(cannot)?;
         let port = web::shared::Shared {
             health: Arc::clone(&work.health),
             catalog: Arc::clone(&work.runner.catalog),
@@ -207,12 +214,14 @@ impl Daemon {
             queues: Arc::clone(&work.queues),
             names: queues.iter().map(|queue| queue.config.name.clone()).collect(),
             pauses: Arc::clone(&work.pauses),
+            cancellations: Arc::clone(&work.cancellations),
             allowed_hosts: config.allowed_hosts.clone(),
             journal: Arc::clone(&work.journal),
             arrivals: Arc::clone(&arrivals),
             history: Arc::default(),
             token,
             operate,
+            key: Token::of(&daemon_file.key),
             audit,
             looking_at_dead_letters: tokio::sync::Mutex::default(),
             drain: shutdown.drain.clone(),
@@ -224,8 +233,8 @@ impl Daemon {
             let (metrics, stop) = (Arc::clone(&work.metrics), web_stop.clone());
             async move { arrivals.write(&metrics, stop).await }
         });
-        web.spawn(web::serve(port, listener, web_stop.clone()));
-        let daemon_file = DaemonFile::write(&config.state, address)?;
+        web.spawn(web::serve(port, listener, socket, web_stop.clone()));
+        daemon_file.write(&config.state)?;
         // The workers start last. If a later step failed, it would interrupt their runs. The
         // remaining steps cannot fail.
         if role != Role::Ingest {
@@ -233,8 +242,8 @@ impl Daemon {
             parts.spawn(expire_controllers(Arc::clone(&work.runner), shutdown.drain.clone()));
         }
         tracing::info!("ready: http://{address}/readyz");
-        let grace = config.grace;
-        Ok(Self { shutdown, parts, web, web_stop, source, grace, daemon_file, _lock: lock })
+        let (grace, state) = (config.grace, config.state.clone());
+        Ok(Self { shutdown, parts, web, web_stop, source, grace, state, _lock: lock })
     }
 
     /// Waits for the stop signal. Then stops the sources and the workers, and after them the HTTP
@@ -262,7 +271,8 @@ impl Daemon {
             // closed now.
             drop(tokio::task::spawn_blocking(move || source.join()).await);
         }
-        drop(std::fs::remove_file(&self.daemon_file));
+        DaemonFile::remove(&self.state);
+        socket::remove(&self.state);
         match ended {
             None => stopped,
             Some(reason) => Err(DaemonError::PartEnded {
@@ -356,6 +366,7 @@ async fn open(
         queues: Arc::new(queues),
         runner,
         journal,
+        cancellations: Arc::default(),
         starts: Arc::new(starts),
         pauses,
         health,

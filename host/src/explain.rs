@@ -10,6 +10,7 @@ use loopabull_model::{EntryId, NearMiss, Pause, Routes, Run, Target, TaskName, T
 use loopabull_queue::{EntryState, QueueError, Queues, Whereabouts};
 use loopabull_store::StoreError;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::journal::{Journal, Search};
 use crate::observe::arrivals::{Arrival, Arrivals, Stored, Verdict, Which};
@@ -36,13 +37,13 @@ pub(crate) struct Explainer<'a, R> {
 }
 
 /// The answer, in the order in which things happened.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Explanation {
     pub sentences: Vec<Sentence>,
 }
 
 /// A sentence, and the run of which it tells.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Sentence {
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,9 +84,8 @@ impl<R: Fn(&TaskName) -> Option<String>> Explainer<'_, R> {
 
     async fn arrivals(&self, which: Which) -> Result<Vec<Arrival>, StoreError> {
         let Some(arrivals) = self.arrivals else { return Ok(Vec::new()) };
-        let mut list = arrivals.list(which, LIMIT as u32).await?;
-        list.reverse();
-        Ok(list)
+        let list = arrivals.list(which, None, LIMIT as u32).await?;
+        Ok(list.into_iter().rev().map(|noted| noted.arrival).collect())
     }
 
     /// Returns the runs of a message, oldest first.
@@ -207,7 +207,8 @@ impl<R: Fn(&TaskName) -> Option<String>> Explainer<'_, R> {
             }
         };
         let Some((entry, found)) = found else {
-            if last.is_some_and(|run| run.outcome.is_failure()) {
+            let is_over = |run: &Run| run.outcome.is_attempt() && !run.outcome.is_success();
+            if last.is_some_and(is_over) {
                 explanation.say(format!(
                     "For task `{task}` it is in no queue of this host any more: its dead letter was dropped."
                 ));

@@ -17,6 +17,7 @@ mod retention;
 mod rows;
 mod search;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,7 +213,7 @@ impl Journal {
     }
 
     /// Returns the number of runs for each outcome.
-    pub async fn count(&self) -> Result<Vec<(String, u64)>, StoreError> {
+    pub async fn count(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let query = |connection: &Connection| {
             connection
                 .prepare("SELECT outcome_name, count(*) FROM runs GROUP BY 1 ORDER BY 1")?

@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md describes the path of one message through these modules, and which module may
 //! import which.
 
+mod api;
 pub mod cli;
 mod clock;
 mod commands;
@@ -15,6 +16,7 @@ mod ingest;
 pub mod journal;
 mod modes;
 mod observe;
+mod percent;
 mod shutdown;
 mod tables;
 pub mod tasks;

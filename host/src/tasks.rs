@@ -6,6 +6,7 @@ pub(crate) mod catalog;
 pub mod discovery;
 mod files;
 mod grants;
+pub(crate) mod list;
 pub(crate) mod playbook;
 pub(crate) mod secrets;
 mod stamp;

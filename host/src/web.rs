@@ -7,40 +7,51 @@
 //!                messages are stored, and all tasks can run. The warnings follow
 //! GET /warnings  200 if nothing needs an operator, or 503 with one warning on each line: see `warnings`
 //! GET /metrics   the metrics, in Prometheus' text format
-//! GET /explain   why a message ran or did not run, in JSON
 //! GET /sign-in   asks a browser for the token of operators, and leads back
-//! POST /api/v1/… the actions of an operator: see `actions`
-//! GET /status    the current activity, in JSON: see `Status`
+//! /api/v1/…      what the pages show and do, in JSON: see `api`
 //! ```
 
-mod actions;
+mod api;
 mod connections;
 mod guard;
 mod health;
-mod operator;
+pub(crate) mod operator;
 mod page;
+mod peer;
 pub(crate) mod shared;
 pub(crate) mod token;
 
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::web::shared::Shared;
 
-/// Serves requests until `stop` is cancelled.
-pub(crate) async fn serve(shared: Shared, listener: TcpListener, stop: CancellationToken) {
+/// Serves requests at the operator's port, and those of commands at the socket, until `stop` is cancelled.
+pub(crate) async fn serve(
+    shared: Shared,
+    listener: TcpListener,
+    socket: UnixListener,
+    stop: CancellationToken,
+) {
     let shared = Arc::new(shared);
     let router = Router::new()
         .merge(health::routes())
-        .merge(actions::routes())
+        .merge(api::routes())
+        .merge(operator::routes())
         .merge(page::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
         .with_state(Arc::clone(&shared));
+    let served = async {
+        tokio::join!(
+            connections::serve(listener, router.clone(), stop.clone()),
+            connections::serve(socket, router, stop),
+        )
+    };
     tokio::select! {
-        () = connections::serve(listener, router, stop) => (),
+        _ = served => (),
         () = shared.keep_history() => (),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod again;
 pub(crate) mod audit;
 mod breakers;
 mod bus_publisher;
+pub(crate) mod cancellations;
 mod control;
 mod crashes;
 mod error;

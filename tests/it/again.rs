@@ -81,6 +81,9 @@ fn check_command(flags: &[&str]) {
     let unknown = host.run(&["runs", "again", "nothing"]);
     assert!(text(&unknown.stderr).contains("no run has the id `nothing`"), "{unknown:?}");
     std::fs::remove_file(host.path("tasks/bad.wasm")).unwrap();
+    wait_for("the task to go", || {
+        (!daemon.get("/api/v1/tasks").1.contains("\"bad\"")).then_some(())
+    });
     let (said, is_done) = again(&[]);
     assert!(!is_done && said.contains("task `bad` is not installed"), "{said}");
     let audit = text(&host.run(&["audit"]).stdout);

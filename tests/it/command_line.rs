@@ -35,12 +35,13 @@ fn the_short_help_names_every_command_and_flag() {
 
     Commands:
       check         Check the configuration, the tasks and the queue
+      doctor        Examine what the daemon needs on this machine, and say what to do
       test          Run a task once on a recorded message, without a bus or a queue
       inject        Publish recorded messages to the queue
       send          Publish one message to the queue
       verify        Check the signatures of recorded fedmsg messages
       status        Show queues, workers, sources, pauses and run counts
-      runs          List, show, compare or repeat the runs of this host
+      runs          List, show, compare, repeat or cancel the runs of this host
       failures      List failed runs in groups, those with the latest runs first
       messages      List the newest messages from the sources, whether or not they ran
       explain       Say why a message ran, or why nothing did
@@ -71,7 +72,7 @@ fn the_short_help_names_every_command_and_flag() {
                                      issued by this CA (PEM)
           --crl <FILE>               Certificate revocation list of the CA
           --unsigned                 Accept fedmsg messages without checking their signatures
-          --listen <ADDR>            Serve the pages, /livez, /readyz, /warnings, /metrics and /status
+          --listen <ADDR>            Serve the pages, /api/v1, /livez, /readyz, /warnings and /metrics
                                      on this address [default: 127.0.0.1:8480]
           --role <ROLE>              Part of the work that this daemon does; `ingest` and `work` need
                                      `--amqp-url` [default: all] [possible values: all, ingest, work]
@@ -311,7 +312,7 @@ fn injected_messages_wait_until_a_daemon_processes_them() {
     daemon.wait_until_idle();
     assert_snapshot!(session(&host, &["status"]), @"
     daemon   ready
-    WORKER  QUEUE    TASK  MESSAGE  ATTEMPT  SECONDS
+    WORKER  QUEUE    TASK  MESSAGE  ATTEMPT  SECONDS  RUN
     1       workers  idle
     2       workers  idle
     QUEUE    WAITING  OLDEST  EMPTY IN  DELAYED  HELD  RUNNING  DEAD LETTERS

@@ -49,7 +49,6 @@ fn check(flags: &[&str]) {
         (vec!["--older-than", "1h"], 0),
         (vec!["--older-than", "0s", "--task", "rejects"], 3),
         (vec!["--queue", "workers"], 6),
-        (vec!["--queue", "no-such-queue"], 0),
     ] {
         assert_eq!(list(&host, flags, &filter).len(), count, "{filter:?}");
     }
@@ -61,13 +60,18 @@ fn check(flags: &[&str]) {
     assert!(shown.contains("task     traps") && shown.contains("wasm `unreachable`"), "{shown}");
 
     assert_eq!(run(&host, flags, &["dead-letters", "drop"]).0, 64);
+    for verb in ["list", "drop"] {
+        let (code, said) = run(&host, flags, &["dead-letters", verb, "--queue", "no-such-queue"]);
+        assert_eq!(code, 1);
+        assert!(said.contains("there is no queue `no-such-queue`"), "{said}");
+    }
     let (code, said) = run(&host, flags, &["dead-letters", "drop", "no-such-id"]);
     assert_eq!(code, 1);
     assert!(said.contains("no dead letter has the id `no-such-id`"), "{said}");
     let (code, said) = run(&host, flags, &["dead-letters", "drop", id]);
-    assert_eq!((code, said.as_str()), (0, "1 dropped\n"));
+    assert_eq!((code, said.as_str()), (0, "1 dead letter is dropped\n"));
     let (_, said) = run(&host, flags, &["dead-letters", "requeue", "--task", "traps"]);
-    assert_eq!(said, "2 requeued\n");
+    assert_eq!(said, "2 dead letters are requeued\n");
     // The two requeued entries fail again. The history of each contains its first dead-lettering.
     wait_for("the requeued entries to fail again", || {
         let letters = list(&host, flags, &["--task", "traps"]);
@@ -78,7 +82,7 @@ fn check(flags: &[&str]) {
     assert_eq!(runs, 5);
     assert_eq!(
         run(&host, flags, &["dead-letters", "drop", "--all"]),
-        (0, "5 dropped\n".to_owned())
+        (0, "5 dead letters are dropped\n".to_owned())
     );
     assert_eq!(list(&host, flags, &[]).len(), 0);
     daemon.stop();

@@ -375,7 +375,7 @@ fn a_request_for_another_host_is_refused() {
     host.write("loopabull.toml", "allowed_hosts = ['queue.example.org']\n");
     let daemon = host.start(&["--config", "loopabull.toml"]);
     let get = |name: &str| {
-        let url = format!("http://{}/status", daemon.address());
+        let url = format!("http://{}/api/v1/status", daemon.address());
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let response = ureq::Agent::from(config).get(url).header("Host", name).call().unwrap();
         response.status().as_u16()

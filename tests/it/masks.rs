@@ -213,7 +213,7 @@ fn check(messages: usize, seed: u64) {
     let pieces = pieces(&secrets);
     let count: usize = pieces.values().map(HashSet::len).sum();
     assert!(count > 500, "the secrets have only {count} pieces");
-    check_value("/status", &daemon.status(), &pieces);
+    check_value("/api/v1/status", &daemon.status(), &pieces);
     check_bytes("/metrics", daemon.get("/metrics").1.as_bytes(), &pieces);
     daemon.stop();
     let mut marks = 0;

@@ -74,7 +74,9 @@ impl Night {
         self.send("m-broken-0", "org.test.broken", "{}");
         self.send("m-none", "org.test.goods", "{}");
         self.publisher.send(&[b"org.test.good", message("m-false", "other", "{}").as_bytes()]);
-        wait_for("the long run", || self.daemon.get("/status").1.contains("m-hang").then_some(()));
+        wait_for("the long run", || {
+            self.daemon.get("/api/v1/status").1.contains("m-hang").then_some(())
+        });
         let messages: Vec<_> =
             (0..self.waiting).map(|n| message(&format!("m-{n}"), "org.test.good", "{}")).collect();
         self.host.write("messages.json", messages.join("\n"));

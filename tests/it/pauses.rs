@@ -31,7 +31,10 @@ fn wait_for_runs(daemon: &Daemon, count: u64) {
 fn check_task(flags: &[&str]) {
     let host = TestHost::new();
     host.add_guest("good", "x", "", "i32.const 0").add_guest("other", "y", "", "i32.const 0");
-    assert_eq!(run(&host, &["pause", "--task", "good"]), "task `good` is paused\n");
+    assert_eq!(
+        run(&host, &["pause", "--task", "good"]),
+        "task `good` is paused for the next daemon: none is running\n"
+    );
     let one = [&["--workers", "1"], flags].concat();
     let daemon = host.start(&one);
     inject(&host, flags, &[("m-1", "x"), ("m-2", "y"), ("m-3", "x"), ("m-4", "y")]);

@@ -231,7 +231,7 @@ impl Daemon {
     }
 
     pub(crate) fn status(&self) -> Value {
-        serde_json::from_str(&self.get("/status").1).unwrap()
+        serde_json::from_str(&self.get("/api/v1/status").1).unwrap()
     }
 
     /// Returns the number of `waiting`, `delayed`, `held`, `claimed` or `dead` entries of the queue

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loopabull_testbed::python;
 
-use crate::test_host::{TestHost, repository, text};
+use crate::test_host::{TestHost, repository, text, wait_for};
 
 /// Makes the files of a state directory from the texts in `tests/fixtures/upgrade`, as Python's `iterdump` wrote them.
 const MAKE: &str = "
@@ -76,6 +76,7 @@ fn check(host: &TestHost) {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
     assert!(host.run(&["dead-letters", "requeue", "--all"]).status.success());
+    wait_for("the release of what was held", || (daemon.depth("held") == Some(0)).then_some(()));
     daemon.wait_until_idle();
     daemon.stop();
     let tally = host.tally();

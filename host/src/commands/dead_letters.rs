@@ -4,15 +4,23 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use loopabull_model::{EntryId, QueueName, TaskName, TopicPattern};
-use loopabull_queue::{DeadLetter, DeadLetterFilter, DeathRecord, QueueConfig, Verdict};
+use loopabull_queue::{
+    DeadLetter, DeadLetterFilter, DeathRecord, QueueConfig, QueueError, Verdict,
+};
 
+use crate::api::{DeadLetterList, JudgeRequest, Judged, Number, Text, VerdictName};
+use crate::commands::client::{Client, Remote};
 use crate::commands::failure::{BAD_USAGE, DONE, Failure};
 use crate::commands::table::Table;
 use crate::commands::{audit, block_on, print, print_plain, queues, time};
 use crate::config::Config;
 use crate::tasks::discovery::Discovery;
+
+/// The number of ids in a request, which may have 64 KiB.
+const BATCH: usize = 200;
 
 /// List, show, requeue or drop dead letters
 ///
@@ -24,6 +32,8 @@ use crate::tasks::discovery::Discovery;
 pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
     command: Option<DeadLettersCommand>,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,10 +84,10 @@ struct Filter {
     #[arg(long, value_name = "PATTERN", value_parser = |text: &str| TopicPattern::try_from(text))]
     topic: Option<TopicPattern>,
     /// Only dead letters whose reason contains this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
     /// Only dead letters whose reason is this one, except for numbers, ids, paths and quoted names: `exit: build … failed`
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = NonEmptyStringValueParser::new())]
     like: Option<String>,
     /// Only dead letters that are older than this, for example `2d`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
@@ -85,49 +95,92 @@ struct Filter {
 }
 
 pub(crate) fn run(config: &Config, args: &DeadLettersArgs) -> Result<u8, Failure> {
+    let remote = &args.remote;
     match &args.command {
-        None => list(config, &Filter::default(), false),
-        Some(DeadLettersCommand::List { filter, json }) => list(config, filter, *json),
-        Some(DeadLettersCommand::Show { id, json }) => show(config, id, *json),
-        Some(DeadLettersCommand::Requeue(choice)) => judge(config, choice, Verdict::Requeue),
-        Some(DeadLettersCommand::Drop(choice)) => judge(config, choice, Verdict::Drop),
+        None => list(config, remote, &Filter::default(), false),
+        Some(DeadLettersCommand::List { filter, json }) => list(config, remote, filter, *json),
+        Some(DeadLettersCommand::Show { id, json }) => show(config, remote, id, *json),
+        Some(DeadLettersCommand::Requeue(choice)) => {
+            judge(config, remote, choice, VerdictName::Requeue)
+        }
+        Some(DeadLettersCommand::Drop(choice)) => judge(config, remote, choice, VerdictName::Drop),
     }
 }
 
-fn list(config: &Config, filter: &Filter, json: bool) -> Result<u8, Failure> {
+/// Returns the dead letters that match.
+fn find(
+    config: &Config,
+    remote: &Remote,
+    filter: &Filter,
+    id: Option<&str>,
+) -> Result<Vec<DeadLetter>, Failure> {
+    let queue = filter.queue.as_ref().map(ToString::to_string);
+    let task = filter.task.as_ref().map(ToString::to_string);
+    let topic = filter.topic.as_ref().map(ToString::to_string);
+    let older = filter.older_than.map(|age| age.as_millis().to_string());
+    let ask = |daemon: &Client| {
+        let mut dead_letters = Vec::new();
+        let mut skip: Option<String> = None;
+        loop {
+            let parameters = [
+                ("id", id),
+                ("queue", queue.as_deref()),
+                ("task", task.as_deref()),
+                ("topic", topic.as_deref()),
+                ("reason", filter.reason.as_deref()),
+                ("like", filter.like.as_deref()),
+                ("older_than_ms", older.as_deref()),
+                ("skip", skip.as_deref()),
+                ("limit", Some("100000")),
+            ];
+            let part: DeadLetterList = daemon.get("dead-letters", &parameters)?;
+            dead_letters.extend(part.dead_letters);
+            match part.next {
+                Some(next) => skip = Some(next.to_string()),
+                None => return Ok(dead_letters),
+            }
+        }
+    };
+    remote.look(config, ask, || {
+        let ids: Vec<String> = id.map(str::to_owned).into_iter().collect();
+        let (matching, mut dead_letters) = (filter.with_ids(&ids), Vec::new());
+        visit(config, filter.queue.as_ref(), |letter| {
+            if matching.matches(letter) {
+                dead_letters.push(letter.clone());
+            }
+            Verdict::Keep
+        })?;
+        Ok(dead_letters)
+    })
+}
+
+fn list(config: &Config, remote: &Remote, filter: &Filter, json: bool) -> Result<u8, Failure> {
     let headings = ["DIED", "QUEUE", "TASK", "MESSAGE", "ATTEMPTS", "REASON", "ID"];
     let mut table = Table::new(&headings);
-    let mut lines = String::new();
-    let matching = filter.with_ids(&[]);
-    visit(config, filter.queue.as_ref(), |letter| {
-        if matching.matches(letter) && json {
-            lines.push_str(&to_json(letter));
-        } else if matching.matches(letter) {
-            let message = letter.message.as_ref();
-            table.push(vec![
-                time(letter.death.died_at_ms),
-                letter.queue.to_string(),
-                letter.task.as_ref().map_or("-".to_owned(), ToString::to_string),
-                message.map_or("-".to_owned(), |message| message.id.to_string()),
-                letter.death.attempts.to_string(),
-                shortened(&letter.death.reason),
-                letter.id.to_string(),
-            ]);
+    for letter in &find(config, remote, filter, None)? {
+        if json {
+            print(&to_json(letter))?;
+            continue;
         }
-        Verdict::Keep
-    })?;
-    print(if json { lines } else { table.render() }.as_str())?;
+        let message = letter.message.as_ref();
+        table.push(vec![
+            time(letter.death.died_at_ms),
+            letter.queue.to_string(),
+            letter.task.as_ref().map_or("-".to_owned(), ToString::to_string),
+            message.map_or("-".to_owned(), |message| message.id.to_string()),
+            letter.death.attempts.to_string(),
+            shortened(&letter.death.reason),
+            letter.id.to_string(),
+        ]);
+    }
+    if !json {
+        print(&table.render())?;
+    }
     Ok(DONE)
 }
 
-fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
-    let mut found = None;
-    visit(config, None, |letter| {
-        if letter.id.as_str() == id {
-            found = Some(letter.clone());
-        }
-        Verdict::Keep
-    })?;
+fn show(config: &Config, remote: &Remote, id: &str, json: bool) -> Result<u8, Failure> {
+    let found = find(config, remote, &Filter::default(), Some(id))?.pop();
     let Some(letter) = found else { return Err(unknown(id)) };
     if json {
         print(&to_json(&letter))?;
@@ -165,32 +218,83 @@ fn show(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn judge(config: &Config, choice: &Choice, verdict: Verdict) -> Result<u8, Failure> {
+fn judge(
+    config: &Config,
+    remote: &Remote,
+    choice: &Choice,
+    name: VerdictName,
+) -> Result<u8, Failure> {
     if choice.id.is_empty() && choice.filter.is_empty() && !choice.all {
         let error = anyhow!("no dead letters are selected");
         let hint = "give ids, a filter such as `--task NAME`, or `--all`";
         return Err(Failure::with_hint(error, hint).with_code(BAD_USAGE));
     }
+    if let Some(daemon) = remote.wait_for(config)? {
+        return judge_at(&daemon, choice, name);
+    }
     let filter = choice.filter.with_ids(&choice.id);
     // The log of actions is opened before anything is done, so that nothing is done that cannot be recorded.
     let audit = audit::open(config)?;
-    let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
-    let count = visit(config, choice.filter.queue.as_ref(), |letter| {
-        // Two dead letters can have the same id, because an entry is published again if the
-        // broker's confirm is lost. The verdict applies to both.
-        if !filter.matches(letter) {
-            return Verdict::Keep;
-        }
-        left.remove(letter.id.as_str());
-        verdict
-    })?;
-    let (action, done) = match verdict {
-        Verdict::Requeue => ("requeue", "requeued"),
-        Verdict::Drop | Verdict::Keep => ("drop", "dropped"),
+    let (action, verdict) = match name {
+        VerdictName::Requeue => ("requeue", Verdict::Requeue),
+        VerdictName::Drop => ("drop", Verdict::Drop),
+        VerdictName::Count => ("count", Verdict::Keep),
     };
-    audit::record(&audit, action, &filter.to_string(), count)?;
-    print(&format!("{count} {done}\n"))?;
+    let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
+    let count = audit::record_around(&audit, action, &filter.to_string(), || {
+        let count = visit(config, choice.filter.queue.as_ref(), |letter| {
+            // Two dead letters can have the same id, because an entry is published again if the
+            // broker's confirm is lost. The verdict applies to both.
+            if !filter.matches(letter) {
+                return Verdict::Keep;
+            }
+            left.remove(letter.id.as_str());
+            verdict
+        })?;
+        Ok((count, count))
+    })?;
+    print(&(name.say(count) + "\n"))?;
     match left.first() {
+        Some(id) => Err(unknown(id)),
+        None => Ok(DONE),
+    }
+}
+
+fn judge_at(daemon: &Client, choice: &Choice, verdict: VerdictName) -> Result<u8, Failure> {
+    let Choice { id, filter, all } = choice;
+    let Filter { queue, task, topic, reason, like, older_than } = filter;
+    let age = older_than.map(|age| Number(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+    let request = |ids: &[String]| JudgeRequest {
+        verdict,
+        queue: queue.clone(),
+        ids: ids.iter().cloned().map(Text).collect(),
+        task: task.clone(),
+        topic: topic.clone(),
+        reason: reason.clone().map(Text),
+        like: like.clone().map(Text),
+        older_than_ms: age,
+        all: *all,
+    };
+    let batches: Vec<&[String]> =
+        if id.is_empty() { vec![&[]] } else { id.chunks(BATCH).collect() };
+    let (mut count, mut unknown_ids, mut more) = (0, Vec::new(), String::new());
+    for ids in batches {
+        let judged: Judged = match daemon.post("dead-letters", &request(ids)) {
+            Ok(judged) => judged,
+            Err(error) if count > 0 => {
+                print(&(verdict.say(count) + &more + "\n"))?;
+                return Err(error.into_failure());
+            }
+            Err(error) => return Err(error.into_failure()),
+        };
+        // What follows, such as that the audit log cannot be written.
+        let said = judged.said.strip_prefix(&verdict.say(judged.count));
+        more = said.unwrap_or_default().to_owned();
+        count += judged.count;
+        unknown_ids.extend(judged.unknown_ids);
+    }
+    print(&(verdict.say(count) + &more + "\n"))?;
+    match unknown_ids.first() {
         Some(id) => Err(unknown(id)),
         None => Ok(DONE),
     }
@@ -205,19 +309,31 @@ fn visit(
 ) -> Result<u64, Failure> {
     let tasks = Discovery::read(config, None).tasks;
     let mut queues = config.queues(&tasks);
+    // `--queue` may name a queue that no manifest names any more. So only the queue of the option is read.
+    let unknown = queue.filter(|queue| !queues.queues.iter().any(|known| known.name == **queue));
     if let Some(queue) = queue {
-        // `--queue` may name a queue that no manifest names any more. So only the queue of the
-        // option is read.
         queues.queues = vec![QueueConfig::new(queue.clone())];
     }
-    block_on(async {
+    let mut seen = 0_u64;
+    let count = block_on(async {
         let Some(look) = queues::inspect(config, &queues).await? else { return Ok(0) };
         let mut count = 0;
         for queue in &queues.queues {
-            count += look.judge_dead_letters(&queue.name, &mut judge).await?;
+            let judge = |letter: &DeadLetter| {
+                seen += 1;
+                judge(letter)
+            };
+            count += look.judge_dead_letters(&queue.name, judge).await?;
         }
-        Ok(count)
-    })?
+        Ok::<_, QueueError>(count)
+    })??;
+    match unknown.filter(|_| seen == 0) {
+        Some(queue) => {
+            let error = anyhow!("there is no queue `{queue}`");
+            Err(Failure::with_hint(error, "list the queues with `loopabull-host status`"))
+        }
+        None => Ok(count),
+    }
 }
 
 impl Filter {

@@ -4,8 +4,8 @@ use anyhow::anyhow;
 use clap::Args;
 use loopabull_model::{Routes, TaskName};
 
+use crate::commands::client::Remote;
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::port::{self, Answer};
 use crate::commands::{block_on, pause, print, print_plain, queues};
 use crate::config::Config;
 use crate::explain::{Explainer, Explanation};
@@ -28,25 +28,19 @@ use crate::tasks::discovery::Discovery;
 pub(crate) struct ExplainArgs {
     /// The id of a message, or a topic
     about: String,
+    #[command(flatten)]
+    remote: Remote,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(config: &Config, args: &ExplainArgs) -> Result<u8, Failure> {
-    let explanation = match port::ask(config, "/explain", &[("about", &args.about)])? {
-        Answer::Running(answer) => answer,
-        Answer::NotRunning => {
-            tracing::info!("no daemon is running, so its files are read");
-            from_files(config, &args.about)?
-        }
-        Answer::Silent { reason } => {
-            tracing::warn!(
-                "the daemon {reason}; its files are read instead, so what its workers do now is not known"
-            );
-            from_files(config, &args.about)?
-        }
-    };
+    let explanation = args.remote.look(
+        config,
+        |daemon| daemon.get("explain", &[("about", Some(&args.about))]),
+        || from_files(config, &args.about),
+    )?;
     if args.json {
         let text = serde_json::to_string(&explanation).expect("sentences are only JSON types");
         print(&(text + "\n"))?;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::commands::client::Remote;
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::runs::journal;
+use crate::commands::journal::journal;
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::config::Config;
+use crate::journal::Failures;
 
 /// List failed runs in groups, those with the latest runs first
 ///
@@ -20,16 +22,24 @@ pub(crate) struct FailuresArgs {
     /// How far to look back, for example `2h`
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = humantime::parse_duration)]
     since: Duration,
+    #[command(flatten)]
+    remote: Remote,
     /// Print a JSON object for each group
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(config: &Config, args: &FailuresArgs) -> Result<u8, Failure> {
-    let journal = journal(&config.state)?;
-    let span = i64::try_from(args.since.as_millis()).unwrap_or(i64::MAX);
-    let since_ms = Timestamp::now().as_millisecond().saturating_sub(span);
-    let failures = block_on(journal.failures(since_ms, Duration::MAX))??;
+    let since = humantime::format_duration(args.since).to_string();
+    let failures: Failures = args.remote.look(
+        config,
+        |daemon| daemon.get("failures", &[("since", Some(&since))]),
+        || {
+            let span = i64::try_from(args.since.as_millis()).unwrap_or(i64::MAX);
+            let since_ms = Timestamp::now().as_millisecond().saturating_sub(span);
+            Ok(block_on(journal(&config.state)?.failures(since_ms, Duration::MAX))??)
+        },
+    )?;
     if args.json {
         for group in &failures.groups {
             let text = serde_json::to_string(group).expect("a group contains only JSON types");

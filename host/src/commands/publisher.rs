@@ -9,7 +9,7 @@ use loopabull_queue::{Backoff, QueueError, Queues};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::{DONE, FAILED, Failure, NO_TASK};
-use crate::commands::{print, queues};
+use crate::commands::{note, print, queues};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tasks::discovery::Discovery;
@@ -123,7 +123,7 @@ async fn publish(queues: &Queues, entry: &Entry) -> Result<(), QueueError> {
     let mut backoff = Backoff::default();
     for _ in 0..PUBLISH_ATTEMPTS {
         match queues.publish(entry).await {
-            Err(error) => tracing::warn!("cannot publish an entry: {}; retrying", chain(error)),
+            Err(error) => note(&format!("cannot publish an entry: {}; retrying", chain(error))),
             done => return done,
         }
         backoff.pause(&CancellationToken::new()).await;

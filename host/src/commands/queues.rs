@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use loopabull_queue::{Config as QueuesConfig, QueueError, Queues};
 use loopabull_store::StoreError;
 
+use crate::commands::note;
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::tables;
@@ -44,9 +45,9 @@ pub(crate) async fn inspect(
         && config.amqp_url.is_none()
     {
         let file = file.display();
-        tracing::warn!(
+        note(&format!(
             "messages of an earlier version wait in the file `{file}` until a daemon takes them over"
-        );
+        ));
     }
     Queues::inspect(queues).await.map(Some)
 }

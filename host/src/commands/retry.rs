@@ -2,13 +2,18 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use hyper::StatusCode;
 use loopabull_model::QueueName;
-use loopabull_queue::QueueError;
 
+use crate::api::{Done, RetryRequest, due};
+use crate::commands::client::{ClientError, Remote};
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::{audit, block_on, print, queues};
 use crate::config::Config;
+use crate::observe::status::Status;
 use crate::tasks::discovery::Discovery;
+
+const NO_QUEUE: &str = "list the queues with `loopabull-host status`";
 
 /// Retry delayed messages now
 ///
@@ -19,35 +24,52 @@ pub(crate) struct RetryArgs {
     /// Only the messages of this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<QueueName>,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
+    let Some(daemon) = args.remote.wait_for(config)? else {
+        return without_daemon(config, args);
+    };
+    let queues = match &args.queue {
+        Some(queue) => vec![queue.clone()],
+        None => {
+            let status: Status = daemon.get("status", &[]).map_err(ClientError::into_failure)?;
+            status.queues.into_iter().map(|queue| queue.name).collect()
+        }
+    };
+    for queue in queues {
+        let done = daemon.post("retry", &RetryRequest { queue });
+        let Done { said, .. } = done.map_err(|error: ClientError| match error.status() {
+            Some(StatusCode::NOT_FOUND) => Failure::with_hint(error, NO_QUEUE),
+            _ => error.into_failure(),
+        })?;
+        print(&(said + "\n"))?;
+    }
+    Ok(DONE)
+}
+
+fn without_daemon(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
     let queues = config.queues(&Discovery::read(config, None).tasks);
     let mut names: Vec<QueueName> = queues.queues.iter().map(|queue| queue.name.clone()).collect();
     if let Some(name) = &args.queue {
         names.retain(|known| known == name);
         if names.is_empty() {
-            let error = anyhow!("there is no queue `{name}`");
-            return Err(Failure::with_hint(error, "list the queues with `loopabull-host status`"));
+            return Err(Failure::with_hint(anyhow!("there is no queue `{name}`"), NO_QUEUE));
         }
     }
     let audit = audit::open(config)?;
-    let counts = block_on(async {
-        let open = queues::inspect(config, &queues).await?;
-        let mut counts = Vec::new();
-        for name in names {
+    let open = block_on(queues::inspect(config, &queues))??;
+    for name in names {
+        let count = audit::record_around(&audit, "retry", &format!("queue `{name}`"), || {
             let count = match &open {
-                Some(open) => open.end_delays(&name).await?,
+                Some(open) => block_on(open.end_delays(&name))??,
                 None => 0,
             };
-            counts.push((name, count));
-        }
-        Ok::<_, QueueError>(counts)
-    })??;
-    for (name, count) in counts {
-        audit::record(&audit, "retry", &format!("queue `{name}`"), count)?;
-        let messages = if count == 1 { "message is" } else { "messages are" };
-        print(&format!("queue `{name}`: {count} delayed {messages} due now\n"))?;
+            Ok((count, count))
+        })?;
+        print(&(due(&name, count) + "\n"))?;
     }
     Ok(DONE)
 }

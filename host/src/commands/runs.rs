@@ -1,6 +1,5 @@
 //! The command `runs` lists and shows the runs in the journal of this host.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -11,21 +10,29 @@ use loopabull_model::{
 };
 
 use crate::commands::again::{self, AgainArgs};
+use crate::commands::cancel::{self, CancelArgs};
+use crate::commands::client::{Client, ClientError, Remote, found};
 use crate::commands::failure::{BAD_ARGUMENTS, DONE, Failure};
+use crate::commands::journal::journal;
 use crate::commands::table::Table;
 use crate::commands::{block_on, print, print_plain, time};
 use crate::compare::{Comparison, Line, Side, compare, good_run};
 use crate::config::Config;
-use crate::journal::{Journal, Search, term};
-use crate::tables;
+use crate::journal::{Found, Journal, Search, term};
+use crate::percent::encoded;
 
-/// List, show, compare or repeat the runs of this host
+/// The maximum number of runs that the daemon is asked for at once.
+const PART: usize = 500;
+
+/// List, show, compare, repeat or cancel the runs of this host
 ///
 /// Without a subcommand, the 20 newest runs are listed.
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
     command: Option<RunsCommand>,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +41,7 @@ enum RunsCommand {
     Show(ShowArgs),
     Compare(CompareArgs),
     Again(AgainArgs),
+    Cancel(CancelArgs),
 }
 
 /// List runs, newest first
@@ -43,13 +51,12 @@ enum RunsCommand {
 /// negates it. `task:` and `outcome:` take several values: `task:a,b`. The qualifiers are task, outcome, topic,
 /// after, before, took, attempt, worker, kind, message, run, msg.NAME and text; the page for runs explains each.
 ///
-/// Put the whole search into single quotes.
+/// Put the whole search into single quotes. Write `--` before a search that begins with a minus.
 ///
 /// Example: `loopabull-host runs list 'outcome:failure after:1d -task:build'`
 #[derive(Debug, Default, Args)]
 struct ListArgs {
     /// A search
-    #[arg(allow_hyphen_values = true)]
     search: Vec<String>,
     /// Only runs of this task
     #[arg(long, value_name = "NAME")]
@@ -91,25 +98,33 @@ struct CompareArgs {
 }
 
 pub(crate) fn run(config: &Config, args: &RunsArgs) -> Result<u8, Failure> {
+    let remote = &args.remote;
     let default = || ListArgs { limit: 20, ..ListArgs::default() };
     match &args.command {
-        None => list(&config.state, &default()),
-        Some(RunsCommand::List(args)) => list(&config.state, args),
-        Some(RunsCommand::Show(args)) => show(&config.state, args),
-        Some(RunsCommand::Compare(args)) => compare_runs(&config.state, args),
-        Some(RunsCommand::Again(args)) => again::run(config, &journal(&config.state)?, args),
+        None => list(config, remote, &default()),
+        Some(RunsCommand::List(args)) => list(config, remote, args),
+        Some(RunsCommand::Show(args)) => show(config, remote, args),
+        Some(RunsCommand::Compare(args)) => compare_runs(config, remote, args),
+        Some(RunsCommand::Again(args)) => again::run(config, remote, args),
+        Some(RunsCommand::Cancel(args)) => cancel::run(config, remote, args),
     }
 }
 
-fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
-    let journal = journal(state)?;
+fn list(config: &Config, remote: &Remote, args: &ListArgs) -> Result<u8, Failure> {
     let text = search_text(args);
     let search = Search::parse(&text, Timestamp::now()).map_err(|error| {
         let error = anyhow!("search `{text}`: {error}");
         Failure::with_hint(error, "read `loopabull-host runs list --help`").with_code(BAD_ARGUMENTS)
     })?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let runs = block_on(journal.search(search, None, limit, Duration::MAX))??.runs;
+    let runs = remote.look(
+        config,
+        |daemon| ask_for_runs(daemon, &text, limit),
+        || {
+            let journal = journal(&config.state)?;
+            Ok(block_on(journal.search(search, None, limit, Duration::MAX))??.runs)
+        },
+    )?;
     if args.json {
         for run in &runs {
             print(&json(run))?;
@@ -134,6 +149,24 @@ fn list(state: &Path, args: &ListArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
+/// Asks for runs part by part, because the daemon looks for each part for a short time only.
+fn ask_for_runs(daemon: &Client, search: &str, limit: usize) -> Result<Vec<Run>, ClientError> {
+    let mut runs = Vec::new();
+    let mut before: Option<String> = None;
+    while runs.len() < limit {
+        let part = (limit - runs.len()).min(PART).to_string();
+        let parameters =
+            [("search", Some(search)), ("before", before.as_deref()), ("limit", Some(&part))];
+        let found: Found = daemon.get("runs", &parameters)?;
+        runs.extend(found.runs);
+        before = match found.next {
+            Some(place) => Some(place.to_string()),
+            None => break,
+        };
+    }
+    Ok(runs)
+}
+
 /// Returns the search that the arguments ask for.
 fn search_text(args: &ListArgs) -> String {
     let flags = [("task", &args.task), ("outcome", &args.outcome), ("message", &args.message)];
@@ -141,30 +174,33 @@ fn search_text(args: &ListArgs) -> String {
     flags.chain(args.search.iter().cloned()).collect::<Vec<_>>().join(" ")
 }
 
-fn find(journal: &Journal, id: &str) -> Result<Run, Failure> {
-    block_on(journal.find(RunId::new(id)))??.ok_or_else(|| {
+fn find(config: &Config, remote: &Remote, id: &str) -> Result<Run, Failure> {
+    let run = remote.look(
+        config,
+        |daemon| found(daemon.get(&format!("runs/{}", encoded(id)), &[])),
+        || Ok(block_on(journal(&config.state)?.find(RunId::new(id)))??),
+    )?;
+    run.ok_or_else(|| {
         let error = anyhow!("no run has the id `{id}`");
         Failure::with_hint(error, "list recent runs with `loopabull-host runs list`")
     })
 }
 
-fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
-    let journal = journal(state)?;
-    let run = find(&journal, &args.id)?;
-    let Some(other) = block_on(good_run(&journal, &run, Duration::MAX))?? else {
+fn compare_runs(config: &Config, remote: &Remote, args: &CompareArgs) -> Result<u8, Failure> {
+    let run = find(config, remote, &args.id)?;
+    let path = format!("runs/{}/compare", encoded(&args.id));
+    let comparison = remote.look(
+        config,
+        |daemon| found(daemon.get(&path, &[])),
+        || compare_in_files(&journal(&config.state)?, &run),
+    )?;
+    let Some(comparison) = comparison else {
         let error = anyhow!("no other run of task `{}` succeeded", run.task);
         return Err(Failure::with_hint(
             error,
             "show the run alone with `loopabull-host runs show`",
         ));
     };
-    let (message, other_message) = block_on(async {
-        anyhow::Ok((
-            journal.message(run.id.clone()).await?,
-            journal.message(other.id.clone()).await?,
-        ))
-    })??;
-    let comparison = compare((&run, message.as_ref()), (&other, other_message.as_ref()));
     if args.json {
         let text = serde_json::to_string(&comparison).expect("a comparison has only JSON types");
         print(&(text + "\n"))?;
@@ -173,7 +209,7 @@ fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
     let mut table = Table::new(&["", "THIS RUN", "GOOD RUN"]);
     for fact in comparison.facts.iter().filter(|fact| fact.differs()) {
         let cell = |text: &str| text.replace('\n', ", ");
-        table.push(vec![fact.name.to_owned(), cell(&fact.run), cell(&fact.other)]);
+        table.push(vec![fact.name.clone(), cell(&fact.run), cell(&fact.other)]);
     }
     print(&table.render())?;
     let Comparison { message, output, .. } = &comparison;
@@ -196,9 +232,18 @@ fn compare_runs(state: &Path, args: &CompareArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn show(state: &Path, args: &ShowArgs) -> Result<u8, Failure> {
-    let journal = journal(state)?;
-    let run = find(&journal, &args.id)?;
+/// Compares a run with a good run, if there is one.
+fn compare_in_files(journal: &Journal, run: &Run) -> Result<Option<Comparison>, Failure> {
+    Ok(block_on(async {
+        let Some(other) = good_run(journal, run, Duration::MAX).await? else { return Ok(None) };
+        let message = journal.message(run.id.clone()).await?;
+        let other_message = journal.message(other.id.clone()).await?;
+        anyhow::Ok(Some(compare((run, message.as_ref()), (&other, other_message.as_ref()))))
+    })??)
+}
+
+fn show(config: &Config, remote: &Remote, args: &ShowArgs) -> Result<u8, Failure> {
+    let run = find(config, remote, &args.id)?;
     if args.json {
         print(&json(&run))?;
         return Ok(DONE);
@@ -287,15 +332,6 @@ fn show_playbook(playbook: &PlaybookReport, table: &mut Table) {
     for LayerReport { layer, state, detail } in &playbook.layers {
         line("layer", format!("{layer} {}: {detail}", state.as_str()));
     }
-}
-
-/// Opens the journal of a state directory to read it.
-pub(super) fn journal(state: &Path) -> Result<Journal, Failure> {
-    if tables::path(state).exists() {
-        return Ok(Journal::open_to_read(state)?);
-    }
-    let error = anyhow!("`{}` contains no journal", state.display());
-    Err(Failure::with_hint(error, "name the daemon's state directory with `--state`"))
 }
 
 fn json(run: &Run) -> String {

@@ -8,8 +8,9 @@ use clap::Args;
 use jiff::Timestamp;
 use loopabull_model::{Pause, Target, TaskName};
 
+use crate::api::RunCounts;
+use crate::commands::client::{Client, ClientError, Daemon, Remote};
 use crate::commands::failure::{DONE, FAILED, Failure};
-use crate::commands::port::{self, Answer};
 use crate::commands::table::Table;
 use crate::commands::{block_on, counted, pause, plain, print, print_plain, queues, time};
 use crate::config::Config;
@@ -22,8 +23,8 @@ use crate::tasks::discovery::Discovery;
 
 /// Show queues, workers, sources, pauses and run counts
 ///
-/// Asks the daemon that uses the state directory. If no daemon is running, reads the queue and the
-/// journal directly. The exit status is 0 only if a daemon is running and ready.
+/// Asks the daemon that uses the state directory, or the one at `--url`. If no local daemon is running or it does not answer,
+/// reads the queue and the journal directly. The exit status is 0 only if a daemon is running and ready.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Print the daemon's status as a JSON object
@@ -35,6 +36,8 @@ pub(crate) struct StatusArgs {
     /// Time between two updates
     #[arg(long, value_name = "TIME", default_value = "2s", requires = "watch", value_parser = interval)]
     interval: Duration,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 /// The shortest time between two updates.
@@ -44,28 +47,28 @@ const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 
 pub(crate) fn run(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     if args.watch {
-        return watch(config, args.interval);
+        return watch(config, args);
     }
     if args.json {
-        let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
+        let answer = ask(config, &args.remote)?;
         let status = match &answer {
-            Answer::Running(answer) => Some(answer),
+            Answer::Running(_, answer) => Some(answer),
             Answer::NotRunning | Answer::Silent { .. } => None,
         };
         let text = serde_json::to_string(&status).expect("a status contains only JSON types");
         print(&(text + "\n"))?;
         return Ok(code(&answer));
     }
-    let (text, code) = look(config)?;
+    let (text, code) = look(config, &args.remote)?;
     print_plain(&text)?;
     Ok(code)
 }
 
 /// Shows the status until the reader of the output goes away.
-fn watch(config: &Config, interval: Duration) -> Result<u8, Failure> {
+fn watch(config: &Config, args: &StatusArgs) -> Result<u8, Failure> {
     let is_terminal = std::io::stdout().is_terminal();
     loop {
-        let text = match look(config) {
+        let text = match look(config, &args.remote) {
             Ok((text, _)) => plain(&text),
             // The state directory may be that of a daemon that is just starting.
             Err(failure) => failure.text(),
@@ -79,7 +82,7 @@ fn watch(config: &Config, interval: Duration) -> Result<u8, Failure> {
             written => written?,
         }
         drop(output);
-        std::thread::sleep(interval);
+        std::thread::sleep(args.interval);
     }
 }
 
@@ -92,11 +95,30 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// The answer of the daemon.
+enum Answer {
+    Running(Client, Box<Status>),
+    NotRunning,
+    Silent { reason: String },
+}
+
+fn ask(config: &Config, remote: &Remote) -> Result<Answer, Failure> {
+    Ok(match remote.find(config)? {
+        Daemon::Running(daemon) => match daemon.get("status", &[]) {
+            Ok(status) => Answer::Running(daemon, status),
+            Err(ClientError::Silent(reason)) if !remote.is_elsewhere() => Answer::Silent { reason },
+            Err(error) => return Err(error.into_failure()),
+        },
+        Daemon::NotRunning => Answer::NotRunning,
+        Daemon::Silent => Answer::Silent { reason: "cannot be asked yet".to_owned() },
+    })
+}
+
 /// Returns the status as text, and the exit code.
-fn look(config: &Config) -> Result<(String, u8), Failure> {
-    let answer = port::ask::<Box<Status>>(config, "/status", &[])?;
+fn look(config: &Config, remote: &Remote) -> Result<(String, u8), Failure> {
+    let answer = ask(config, remote)?;
     let mut text = match &answer {
-        Answer::Running(answer) => daemon_text(answer),
+        Answer::Running(_, answer) => daemon_text(answer),
         Answer::NotRunning if !config.state.exists() => format!(
             "daemon   not running with the state directory `{}`, which does not exist\n",
             config.state.display()
@@ -105,13 +127,22 @@ fn look(config: &Config) -> Result<(String, u8), Failure> {
         Answer::Silent { reason } => format!("daemon   running, but {reason}\n"),
     };
     let code = code(&answer);
-    let (queues, pauses) = match answer {
-        Answer::Running(answer) => (answer.queues, answer.pauses),
+    let (queues, pauses, counts) = match answer {
+        Answer::Running(daemon, answer) => {
+            // They may take longer than the status.
+            let counts = daemon.get("run-counts", &[]).ok();
+            let counts = counts.map(|RunCounts { counts }| counts);
+            (answer.queues, answer.pauses, counts)
+        }
         Answer::NotRunning | Answer::Silent { .. } => {
             let pauses = pause::stored(config)?;
             let queues = read_queues(config, &pauses)?;
             let pauses = pauses.into_iter().map(|(target, pause)| PauseStatus { target, pause });
-            (queues, pauses.collect())
+            let counts = match tables::path(&config.state).exists() {
+                true => Some(block_on(Journal::open_to_read(&config.state)?.count())??),
+                false => None,
+            };
+            (queues, pauses.collect(), counts)
         }
     };
     text.push_str(&queues_text(&queues));
@@ -122,9 +153,7 @@ fn look(config: &Config) -> Result<(String, u8), Failure> {
         let since = time(*since_ms);
         text.push_str(&format!("paused   {target} by the {by} since {since}: {reason}\n"));
     }
-    if tables::path(&config.state).exists() {
-        let journal = Journal::open_to_read(&config.state)?;
-        let counts = block_on(journal.count())??;
+    if let Some(counts) = counts {
         let counts: Vec<_> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
         let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
         text.push_str(&format!("runs     {counts}\n"));
@@ -132,9 +161,9 @@ fn look(config: &Config) -> Result<(String, u8), Failure> {
     Ok((text, code))
 }
 
-fn code(answer: &Answer<Box<Status>>) -> u8 {
+fn code(answer: &Answer) -> u8 {
     match answer {
-        Answer::Running(answer) if answer.problems.is_empty() => DONE,
+        Answer::Running(_, answer) if answer.problems.is_empty() => DONE,
         _ => FAILED,
     }
 }
@@ -248,7 +277,8 @@ fn daemon_text(status: &Status) -> String {
             "source   {name}: {link}; {received} received, {per_minute:.1} a minute on average, {last}\n"
         ));
     }
-    let mut table = Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS"]);
+    let mut table =
+        Table::new(&["WORKER", "QUEUE", "TASK", "MESSAGE", "ATTEMPT", "SECONDS", "RUN"]);
     for worker in &status.workers {
         let mut row = vec![worker.number.to_string(), worker.queue.to_string()];
         match &worker.work {
@@ -257,6 +287,7 @@ fn daemon_text(status: &Status) -> String {
                 work.message_id.clone(),
                 work.attempt.to_string(),
                 worker.seconds.unwrap_or_default().to_string(),
+                work.run.as_ref().map_or("-".to_owned(), ToString::to_string),
             ]),
             None => row.push("idle".to_owned()),
         }

@@ -23,11 +23,14 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between attempts to lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The content of `daemon.json` in the state directory. Commands read the daemon's address from it.
+/// The content of `daemon.json` in the state directory, which commands read.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct DaemonFile {
     pub pid: u32,
+    /// The address of the operator's port.
     pub listen: SocketAddr,
+    /// What a command sends as its token to the socket.
+    pub key: String,
 }
 
 /// The reason why a state directory cannot be used.
@@ -49,6 +52,8 @@ pub(crate) enum StateError {
     ReadDaemonFile { path: PathBuf, source: std::io::Error },
     #[error("cannot write the daemon file `{path}`")]
     DaemonFile { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen at the socket for commands in `{path}`")]
+    Socket { path: PathBuf, source: std::io::Error },
 }
 
 impl StateError {
@@ -86,17 +91,27 @@ impl DaemonFile {
         state.join("daemon.json")
     }
 
-    /// Writes the file for this process atomically and returns its path.
-    pub(crate) fn write(state: &Path, listen: SocketAddr) -> Result<PathBuf, StateError> {
+    /// Makes the content for this process, with a new key.
+    pub(crate) fn new(listen: SocketAddr) -> Self {
+        let key = uuid::Uuid::new_v4().simple().to_string();
+        Self { pid: std::process::id(), listen, key }
+    }
+
+    /// Removes the file.
+    pub(crate) fn remove(state: &Path) {
+        drop(fs::remove_file(Self::path(state)));
+    }
+
+    /// Writes the file atomically.
+    pub(crate) fn write(&self, state: &Path) -> Result<(), StateError> {
         let path = Self::path(state);
-        let daemon = Self { pid: std::process::id(), listen };
-        let text = serde_json::to_string(&daemon).expect("a daemon file contains only JSON types");
+        let text = serde_json::to_string(self).expect("a daemon file contains only JSON types");
         tempfile::NamedTempFile::new_in(state)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.persist(&path).map_err(|error| error.error)
             })
-            .map(|_| path.clone())
+            .map(drop)
             .map_err(|source| StateError::DaemonFile { path, source })
     }
 }

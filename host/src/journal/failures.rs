@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use loopabull_model::{Outcome, RunId, TaskName, normalised_reason};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::rows::{checked, from_json};
 use super::search::failed_outcomes;
@@ -18,7 +19,7 @@ const MAX_GROUPS: usize = 200;
 const MAX_SAMPLE: usize = 300;
 
 /// Failed runs of a task whose reasons differ only in numbers, ids, paths and quoted names.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct FailureGroup {
     pub task: TaskName,
     pub outcome: String,
@@ -34,7 +35,7 @@ pub struct FailureGroup {
 }
 
 /// The groups of the failed runs since a time.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Failures {
     /// Those with the latest runs first.
     pub groups: Vec<FailureGroup>,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use loopabull_model::Run;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::rows;
 use super::search::{Comparison, Condition, Search};
@@ -19,16 +21,18 @@ const FIRST_WINDOW: usize = 250;
 const MAX_WINDOW: usize = 2000;
 
 /// A part of the runs that a search finds.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct Found {
     /// Newest first.
     pub runs: Vec<Run>,
     /// Where the next part begins, if there may be more.
+    #[schema(value_type = Option<String>)]
     pub next: Option<Place>,
 }
 
 /// A place in the order of the runs: before a run, which need not exist any more.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Place {
     /// In milliseconds since 1970.
     pub started_at_ms: i64,
@@ -43,6 +47,20 @@ pub struct PlaceError;
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.started_at_ms, self.row)
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        place.to_string()
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = PlaceError;
+
+    fn try_from(text: String) -> Result<Self, PlaceError> {
+        text.parse()
     }
 }
 

@@ -20,7 +20,7 @@ pub const QUALIFIERS: [(&str, &str); 13] = [
     ("task:", "task:build,deploy — runs of these tasks"),
     (
         "outcome:",
-        "outcome:failure — runs that did not succeed and are not repeated anyway (all but success, cancelled and conflict); or names: outcome:exit,deadline",
+        "outcome:failure — runs that did not succeed and are not repeated anyway (all but success, cancelled, aborted and conflict); or names: outcome:exit,deadline",
     ),
     ("topic:", "topic:org.fedoraproject.*.buildsys.# — a topic, with AMQP's wildcards"),
     (
@@ -284,7 +284,8 @@ fn qualified(name: &str, value: &str, now: Timestamp) -> Result<Condition, Strin
 
 /// Returns the names of the outcomes of runs that did not succeed and are not repeated anyway.
 pub(super) fn failed_outcomes() -> impl Iterator<Item = &'static str> {
-    let is_failed = |name: &&str| !matches!(*name, "success" | "cancelled" | "conflict");
+    let is_failed =
+        |name: &&str| !matches!(*name, "success" | "cancelled" | "aborted" | "conflict");
     Outcome::NAMES.into_iter().filter(is_failed)
 }
 
@@ -422,10 +423,11 @@ mod tests {
     }
 
     #[test]
-    fn failure_is_what_did_not_succeed_and_is_not_repeated() {
+    fn failure_is_what_did_not_succeed_by_itself_and_is_not_repeated() {
         let [Condition::Outcome(names)] = &conditions("outcome:failure")[..] else { panic!() };
-        assert_eq!(names.len(), Outcome::NAMES.len() - 3);
-        assert!(!["success", "cancelled", "conflict"].iter().any(|name| names.contains(name)));
+        assert_eq!(names.len(), Outcome::NAMES.len() - 4);
+        let others = ["success", "cancelled", "aborted", "conflict"];
+        assert!(!others.iter().any(|name| names.contains(name)));
     }
 
     #[test]

@@ -104,7 +104,7 @@ async fn a_journal_cut_within_its_last_transaction_opens_again() {
         std::fs::write(cut.path().join("journal.db-wal"), &log[..length]).unwrap();
         let runs = Journal::open(cut.path()).unwrap().count().await.unwrap();
         let expected = if length == log.len() { 6 } else { 5 };
-        assert_eq!(runs, [("success".to_owned(), expected)], "{length} of {}", log.len());
+        assert_eq!(runs, [("success".to_owned(), expected)].into(), "{length} of {}", log.len());
     }
 }
 
@@ -119,7 +119,7 @@ async fn a_list_is_filtered_and_limited() {
     let all = journal.search(Search::default(), None, 3, NO_LIMIT).await.unwrap();
     assert_eq!((all.runs.len(), all.next.is_some()), (3, true));
     assert_eq!(found(&journal, "outcome:retry", 9).await, Vec::<String>::new());
-    assert_eq!(journal.count().await.unwrap(), [("success".to_owned(), 5)]);
+    assert_eq!(journal.count().await.unwrap(), [("success".to_owned(), 5)].into());
 }
 
 fn changes(read: Option<&str>, written: &str) -> StateChanges {

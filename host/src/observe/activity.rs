@@ -1,7 +1,7 @@
 //! The current activity of the daemon: the state of each worker and source, and counts since the
 //! start.
 //!
-//! Many parts of the daemon report their activity here, and `/status` shows it. The lock is held
+//! Many parts of the daemon report their activity here, and `/api/v1/status` shows it. The lock is held
 //! for a moment and never over an `await`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,6 +11,7 @@ use loopabull_model::{MessageId, Outcome, QueueName, Run, TaskKind, TaskName};
 use loopabull_queue::Delivery;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::observe::failing::Failing;
 
@@ -93,7 +94,7 @@ pub(crate) enum Link {
 }
 
 /// Counts since the start of the daemon.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Counts {
     pub accepted: u64,
     pub rejected: u64,
@@ -244,14 +245,15 @@ impl SourceActivity {
 }
 
 /// Returns whether a run says that its task fails. A run that does not count as an attempt says nothing, and neither does a
-/// repetition that an operator tried. A component may ask for a second attempt as a part of its work; a playbook whose hosts
+/// repetition that an operator tried, or a run that an operator cancelled. A component may ask for a second attempt as a part of its work; a playbook whose hosts
 /// cannot be reached has failed.
 fn is_failure(run: &Run) -> bool {
     let is_asking = matches!(run.outcome, Outcome::Retry { .. })
         && run.kind == TaskKind::Component
         && run.attempt == 1;
     let is_tried = run.entry.again_of().is_some();
-    !run.outcome.is_success() && run.outcome.is_attempt() && !is_asking && !is_tried
+    let is_aborted = matches!(run.outcome, Outcome::Aborted { .. });
+    !run.outcome.is_success() && run.outcome.is_attempt() && !is_asking && !is_tried && !is_aborted
 }
 
 impl Drop for Busy<'_> {

@@ -15,6 +15,7 @@ use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::observe::metrics::Metrics;
 
@@ -40,7 +41,7 @@ const MAX_PENDING: usize = 50_000;
 const MAX_TEXT: usize = 256;
 
 /// A message that arrived, or an envelope that was rejected.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Arrival {
     /// In milliseconds since 1970.
     pub at_ms: i64,
@@ -51,8 +52,17 @@ pub(crate) struct Arrival {
     pub verdict: Verdict,
 }
 
+/// An arrival, as it was noted.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
+pub(crate) struct Noted {
+    /// Number of the note.
+    pub id: i64,
+    #[serde(flatten)]
+    pub arrival: Arrival,
+}
+
 /// The fate of a message when it arrived.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     /// It was accepted for these tasks, and is a duplicate for the others. A further note says for which of the tasks it was
@@ -90,7 +100,7 @@ impl fmt::Display for Verdict {
 }
 
 /// A task for which a message was stored, and the entry.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Stored {
     pub task: TaskName,
     pub entry: EntryId,
@@ -217,16 +227,24 @@ impl Arrivals {
         store.change_unsynced(insert).await
     }
 
-    /// Returns up to `limit` arrivals, newest first.
-    pub(crate) async fn list(&self, which: Which, limit: u32) -> Result<Vec<Arrival>, StoreError> {
+    /// Returns up to `limit` arrivals before a note, newest first.
+    pub(crate) async fn list(
+        &self,
+        which: Which,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Noted>, StoreError> {
+        let before = before.unwrap_or(i64::MAX);
         let query = move |connection: &Connection| {
             let (condition, value) = match &which {
                 Which::All => ("?2 IS NULL", None),
                 Which::OfMessage(id) => ("message = ?2", Some(id)),
                 Which::OfTopic(topic) => ("topic = ?2", Some(topic)),
             };
-            let sql = format!("SELECT * FROM arrivals WHERE {condition} ORDER BY id DESC LIMIT ?1");
-            connection.prepare(&sql)?.query_map(params![limit, value], arrival)?.collect()
+            let sql = format!(
+                "SELECT * FROM arrivals WHERE {condition} AND id < ?3 ORDER BY id DESC LIMIT ?1"
+            );
+            connection.prepare(&sql)?.query_map(params![limit, value, before], noted)?.collect()
         };
         self.read(query).await.map(Option::unwrap_or_default)
     }
@@ -255,16 +273,17 @@ impl Arrivals {
     }
 }
 
-fn arrival(row: &Row<'_>) -> rusqlite::Result<Arrival> {
+fn noted(row: &Row<'_>) -> rusqlite::Result<Noted> {
     let verdict: String = row.get("verdict")?;
     let unreadable = || Verdict::Rejected { reason: "this note cannot be read".to_owned() };
-    Ok(Arrival {
+    let arrival = Arrival {
         at_ms: row.get("at_ms")?,
         source: row.get("source")?,
         message: row.get("message")?,
         topic: row.get("topic")?,
         verdict: serde_json::from_str(&verdict).unwrap_or_else(|_| unreadable()),
-    })
+    };
+    Ok(Noted { id: row.get("id")?, arrival })
 }
 
 /// Cuts a text that could be long, because a rejected envelope can contain anything.
@@ -305,8 +324,8 @@ mod tests {
     }
 
     async fn ids(arrivals: &Arrivals, which: Which) -> Vec<String> {
-        let list = arrivals.list(which, 10).await.unwrap();
-        list.into_iter().map(|arrival| arrival.message.unwrap()).collect()
+        let list = arrivals.list(which, None, 10).await.unwrap();
+        list.into_iter().map(|noted| noted.arrival.message.unwrap()).collect()
     }
 
     #[tokio::test]
@@ -319,6 +338,9 @@ mod tests {
         }
         flush(&arrivals).await;
         assert_eq!(ids(&arrivals, Which::All).await, ["m-4", "m-3", "m-2"]);
+        let newest = arrivals.list(Which::All, None, 1).await.unwrap()[0].id;
+        let before = arrivals.list(Which::All, Some(newest), 1).await.unwrap();
+        assert_eq!(before[0].arrival.message.as_deref(), Some("m-3"));
         assert_eq!(ids(&arrivals, Which::OfTopic("a".into())).await, ["m-4", "m-2"]);
         assert_eq!(ids(&arrivals, Which::OfMessage("m-3".into())).await, ["m-3"]);
         assert_eq!(ids(&arrivals, Which::OfMessage("m-0".into())).await, Vec::<String>::new());
@@ -349,7 +371,7 @@ mod tests {
         let verdict = Verdict::Rejected { reason: long.clone() };
         arrivals.note("bus", Some(&long), Some(&long), verdict, &Metrics::default());
         flush(&arrivals).await;
-        let noted = &arrivals.list(Which::All, 1).await.unwrap()[0];
+        let noted = &arrivals.list(Which::All, None, 1).await.unwrap()[0].arrival;
         assert_eq!(noted.message.as_ref().unwrap().chars().count(), MAX_TEXT + 1);
         assert!(serde_json::to_string(noted).unwrap().len() < 10_000);
     }

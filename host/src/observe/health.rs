@@ -1,7 +1,7 @@
 //! Readiness: the current problems of the daemon's parts.
 //!
 //! A part reports its problem when the problem begins, and resolves it when the problem ends. The
-//! daemon is ready if there are no problems. `/readyz`, `/status` and the command `status` show all
+//! daemon is ready if there are no problems. `/readyz`, `/api/v1/status` and the command `status` show all
 //! problems. The lock is held for a moment and never over an `await`.
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use loopabull_queue::Depth;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::observe::activity::Counts;
 
@@ -44,7 +45,7 @@ struct Sample {
 }
 
 /// How the number of waiting messages changes.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "trend", rename_all = "kebab-case")]
 pub(crate) enum Trend {
     /// It has been the same, or nearly so.

@@ -1,10 +1,11 @@
-//! The status of the daemon, which `/status` serves as JSON and the command `status` reads.
+//! The status of the daemon, which `/api/v1/status` serves as JSON and the command `status` reads.
 
 use std::collections::BTreeMap;
 
-use loopabull_model::{Pause, QueueName, Target, TaskName};
+use loopabull_model::{Pause, QueueName, RunId, Target, TaskName};
 use loopabull_queue::{Bound, Depth};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::observe::activity::{Counts, Link, Processing, SourceActivity, WorkerActivity};
 use crate::observe::history::Trend;
@@ -12,7 +13,7 @@ use crate::observe::observation::Observation;
 use crate::observe::warnings;
 
 /// The status of the daemon.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Status {
     /// Process id of the daemon.
     pub pid: u32,
@@ -30,7 +31,7 @@ pub(crate) struct Status {
 }
 
 /// A worker and the delivery that it processes.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct WorkerStatus {
     pub number: u32,
     pub queue: QueueName,
@@ -40,15 +41,17 @@ pub(crate) struct WorkerStatus {
 }
 
 /// The delivery that a worker processes.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Work {
+    /// Id of the run. None if the task has not started yet, or its run has ended.
+    pub run: Option<RunId>,
     pub task: String,
     pub message_id: String,
     pub attempt: u32,
 }
 
 /// A source and its connection.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct SourceStatus {
     pub name: String,
     pub received: u64,
@@ -61,7 +64,7 @@ pub(crate) struct SourceStatus {
 }
 
 /// A pause and its target.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct PauseStatus {
     pub target: Target,
     #[serde(flatten)]
@@ -69,7 +72,7 @@ pub(crate) struct PauseStatus {
 }
 
 /// The depth of a queue: see [`Depth`].
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct QueueStatus {
     pub name: QueueName,
     pub waiting: u64,
@@ -90,7 +93,7 @@ pub(crate) struct QueueStatus {
 }
 
 /// The held messages of a task in a queue.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct HeldStatus {
     pub task: TaskName,
     pub count: u64,
@@ -146,6 +149,7 @@ impl From<(u32, WorkerActivity)> for WorkerStatus {
 impl From<Processing> for Work {
     fn from(processing: Processing) -> Self {
         Self {
+            run: None,
             task: processing.task.to_string(),
             message_id: processing.message_id.to_string(),
             attempt: processing.attempt,

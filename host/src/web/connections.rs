@@ -1,4 +1,4 @@
-//! The connections of the operator's port: their number and their time are limited.
+//! The connections of the operator's port and of the socket for commands: their number and their time are limited.
 //!
 //! Any user of this machine can connect to the port. So idle or slow clients must neither use up the file
 //! descriptors that runs need nor keep other clients waiting. A few descriptors are kept in reserve, so
@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,9 +19,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::process::geteuid;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
 
 /// Maximum number of connections. A further connection closes the oldest idle one.
 const MAX_CONNECTIONS: usize = 64;
@@ -33,8 +37,10 @@ const MAX_HEAD: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which a connection gets no further request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time limit for the last response of a connection.
+/// Time limit for sending the last response of a connection, once it is there.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two looks whether it is there.
+const LAST_RESPONSE_TICK: Duration = Duration::from_millis(500);
 /// Time that a new connection has for its first request before it counts as idle, if no descriptor is left.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// The same time, if there are too many connections. With it, [`MAX_CONNECTIONS`] make room for 640 further ones in a second: 5,000
@@ -45,15 +51,44 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A listener, and what is known of those who connect to it.
+pub(super) trait Listen: AsFd + Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, address) = Self::accept(self).await?;
+        Ok((stream, Peer::Address(address)))
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
+        let user = stream.peer_cred()?.uid();
+        if user != 0 && user != geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user}")));
+        }
+        Ok((stream, Peer::User(user)))
+    }
+}
+
 /// Serves connections until `stop` is cancelled. Then waits for the last responses.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(super) async fn serve(listener: impl Listen, router: Router, stop: CancellationToken) {
     let mut connections = Connections::default();
     loop {
-        let (stream, address) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = connections.accept(&listener) => accepted,
             () = stop.cancelled() => break,
         };
-        connections.spawn(stream, address, router.clone(), stop.clone());
+        connections.spawn(stream, peer, router.clone(), stop.clone());
     }
     connections.tasks.join_all().await;
 }
@@ -67,10 +102,6 @@ struct Connections {
     reserve: Vec<File>,
 }
 
-/// The address of a client, which each of its requests carries as an extension.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub(super) SocketAddr);
-
 /// A connected client.
 struct Client {
     accepted_at: Instant,
@@ -82,7 +113,7 @@ struct Client {
 impl Connections {
     /// Accepts a connection. Closes another one if there are too many, or if no file descriptor is left.
     /// When it is dropped, a connection that waits for room is lost, and nothing else.
-    async fn accept(&mut self, listener: &TcpListener) -> (TcpStream, ClientAddress) {
+    async fn accept<L: Listen>(&mut self, listener: &L) -> (L::Stream, Peer) {
         loop {
             self.refill();
             let mut accepted = listener.accept().await;
@@ -94,9 +125,9 @@ impl Connections {
                 accepted = listener.accept().await;
             }
             match accepted {
-                Ok((stream, address)) => {
+                Ok(accepted) => {
                     self.make_room().await;
-                    return (stream, ClientAddress(address));
+                    return accepted;
                 }
                 Err(error) => {
                     tracing::debug!("cannot accept a connection on the operator's port: {error}");
@@ -128,8 +159,7 @@ impl Connections {
         self.clients.retain(|client| !client.close.is_cancelled());
     }
 
-    /// Closes the oldest idle connection, if there is one: it is older than `age`, and has no request in progress. A request
-    /// in progress takes a few seconds at most.
+    /// Closes the oldest idle connection, if there is one: it is older than `age`, and has no request in progress.
     fn close_oldest(&self, age: Duration) {
         let is_idle = |client: &&Client| {
             !client.is_busy.load(Ordering::Relaxed) && client.accepted_at.elapsed() >= age
@@ -149,8 +179,8 @@ impl Connections {
 
     fn spawn(
         &mut self,
-        stream: TcpStream,
-        address: ClientAddress,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: Peer,
         router: Router,
         stop: CancellationToken,
     ) {
@@ -163,7 +193,7 @@ impl Connections {
         self.tasks.spawn(async move {
             let _end = close.clone().drop_guard();
             tokio::select! {
-                () = serve_connection(stream, address, router, is_busy, stop) => (),
+                () = serve_connection(stream, peer, router, is_busy, stop) => (),
                 () = close.cancelled() => (),
             }
         });
@@ -176,22 +206,23 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 
 /// Returns whether a client waits to be accepted. Without a free descriptor accept(2) fails with `EMFILE` whether one
 /// waits or not.
-fn is_waited_at(listener: &TcpListener) -> bool {
+fn is_waited_at(listener: &impl AsFd) -> bool {
     let mut events = [PollFd::new(listener, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut events, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 async fn serve_connection(
-    stream: TcpStream,
-    address: ClientAddress,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Peer,
     router: Router,
     is_busy: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
+    let at_work = Arc::clone(&is_busy);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(address);
+        request.extensions_mut().insert(peer);
         let (is_busy, response) = (Arc::clone(&is_busy), router.call(request));
         async move {
             is_busy.store(true, Ordering::Relaxed);
@@ -215,7 +246,16 @@ async fn serve_connection(
             }
         } => {
             connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(LAST_RESPONSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            let mut busy_until = Instant::now();
+            loop {
+                match tokio::time::timeout(LAST_RESPONSE_TICK, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    // An action may take minutes.
+                    Err(_) if at_work.load(Ordering::Relaxed) => busy_until = Instant::now(),
+                    Err(_) if busy_until.elapsed() >= LAST_RESPONSE_TIMEOUT => break Ok(()),
+                    Err(_) => (),
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -10,6 +10,8 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::api::{self, Refused};
+use super::peer::Peer;
 use crate::web::shared::Shared;
 
 /// The headers of every answer. A page loads nothing from elsewhere, runs no script but its own file, and is shown in no frame.
@@ -30,8 +32,23 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match refusal(&web, request.headers()) {
-        Some(refusal) => refusal,
+    let is_for_programs = {
+        let rest = request.uri().path().strip_prefix(api::PREFIX);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut response = match refusal(&web, &request) {
+        Some((status, error)) => {
+            let mut response = match is_for_programs {
+                true => Refused::new(status, error).into_response(),
+                false => (status, error + "\n").into_response(),
+            };
+            if status == StatusCode::UNAUTHORIZED {
+                let ask = "Basic realm=\"loopabull-host: the token is the password\"";
+                let ask = ask.parse().expect("the value is valid");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+            }
+            response
+        }
         None => next.run(request).await,
     };
     for (name, value) in HEADERS {
@@ -44,20 +61,26 @@ pub(super) async fn guard(
     response
 }
 
-fn refusal(web: &Shared, headers: &HeaderMap) -> Option<Response> {
+/// Returns the status and the sentence for a request that must not be answered.
+fn refusal(web: &Shared, request: &Request) -> Option<(StatusCode, String)> {
+    let headers = request.headers();
+    if let Some(Peer::User(_)) = request.extensions().get() {
+        return (!web.key.is_in(headers)).then(|| {
+            let text = "the key of `daemon.json` in the state directory is missing or wrong";
+            (StatusCode::UNAUTHORIZED, text.to_owned())
+        });
+    }
     // A web page whose host name was made to point to this machine (DNS rebinding) sends its own name.
     if let Some(host) = host_of(headers).filter(|host| !is_allowed(host, &web.allowed_hosts)) {
-        let text = format!("host `{host}` is not in `allowed_hosts` of the configuration\n");
-        return Some((StatusCode::FORBIDDEN, text).into_response());
+        let text = format!("host `{host}` is not in `allowed_hosts` of the configuration");
+        return Some((StatusCode::FORBIDDEN, text));
     }
     let token = web.token.as_ref()?;
     if token.is_in(headers) || web.operate.as_ref().is_some_and(|operate| operate.is_in(headers)) {
         return None;
     }
     web.metrics.unauthorized.inc();
-    let ask =
-        [(header::WWW_AUTHENTICATE, "Basic realm=\"loopabull-host: the token is the password\"")];
-    Some((StatusCode::UNAUTHORIZED, ask, "the token is missing or wrong\n").into_response())
+    Some((StatusCode::UNAUTHORIZED, "the token is missing or wrong".to_owned()))
 }
 
 /// Returns the host of the `Host` header without its port. A client without the header is no browser.

@@ -1,17 +1,13 @@
-//! The paths for machines: health, warnings, metrics and status.
+//! The paths for programs that watch the daemon: health, warnings and metrics.
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use loopabull_model::chain;
-use serde::Deserialize;
-use serde_json::json;
 
-use crate::explain::Explanation;
 use crate::observe::warnings;
 use crate::web::shared::{Shared, UNREAD};
 
@@ -22,8 +18,6 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/readyz", get(readyz))
         .route("/warnings", get(show_warnings))
         .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route("/explain", get(explain))
 }
 
 async fn readyz(State(web): State<Arc<Shared>>) -> Response {
@@ -59,25 +53,4 @@ async fn metrics(State(web): State<Arc<Shared>>) -> Response {
         web.metrics.encode(&seen)
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// The parameters of `/explain`.
-#[derive(Deserialize)]
-struct About {
-    about: String,
-}
-
-async fn explain(State(web): State<Arc<Shared>>, Query(About { about }): Query<About>) -> Response {
-    match web.explain(&about).await {
-        Ok(Explanation { sentences }) => {
-            Json(json!({"pid": std::process::id(), "sentences": sentences})).into_response()
-        }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, chain(&error) + "\n").into_response(),
-    }
-}
-
-async fn status(State(web): State<Arc<Shared>>) -> Response {
-    let text =
-        serde_json::to_string(&web.status().await).expect("a status contains only JSON types");
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -23,6 +23,7 @@ use crate::observe::observation::{Observation, Space};
 use crate::observe::status::Status;
 use crate::tasks::catalog::CurrentCatalog;
 use crate::work::audit::Audit;
+use crate::work::cancellations::Cancellations;
 use crate::work::pauses::Pauses;
 
 /// The problem if the depth of a queue cannot be read.
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub queues: Arc<Queues>,
     pub names: Vec<QueueName>,
     pub pauses: Arc<Pauses>,
+    pub cancellations: Arc<Cancellations>,
     /// Host names under which the port may be addressed, besides IP addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
     pub journal: Arc<Journal>,
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     pub token: Option<Token>,
     /// The token of operators, who may act. Without one, nobody may.
     pub operate: Option<Token>,
+    /// The key of commands, which come to the socket: see `daemon::socket`.
+    pub key: Token,
     pub audit: Audit,
     /// Locked while dead letters are looked through.
     pub looking_at_dead_letters: tokio::sync::Mutex<()>,
@@ -104,7 +108,13 @@ impl Shared {
             None => "held by another host, or about to be released".to_owned(),
         };
         let draining = self.drain.is_cancelled();
-        Status::new(self.observe().await, why_held, draining)
+        let mut status = Status::new(self.observe().await, why_held, draining);
+        for worker in &mut status.workers {
+            if let Some(work) = &mut worker.work {
+                work.run = self.cancellations.of_worker(worker.number, &work.message_id);
+            }
+        }
+        status
     }
 
     /// Explains a message by its id, or else a topic.

@@ -26,7 +26,8 @@ impl Token {
         Ok(Self::of(&read(path)?))
     }
 
-    fn of(text: &str) -> Self {
+    /// Returns the token with this text.
+    pub(crate) fn of(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 

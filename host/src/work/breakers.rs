@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loopabull_model::{
-    Breaker, BreakerChange, Entry, EntryId, PausedBy, Run, Target, Task, TaskName,
+    Breaker, BreakerChange, Entry, EntryId, Outcome, PausedBy, Run, Target, Task, TaskName,
 };
 use parking_lot::Mutex;
 
@@ -94,9 +94,12 @@ impl Breakers {
         match change {
             BreakerChange::None => (),
             BreakerChange::Opened { pause, was_trial } => {
-                let failures = match was_trial {
-                    true => "the message that was tried failed".to_owned(),
-                    false => format!(
+                let failures = match (was_trial, &run.outcome) {
+                    (true, Outcome::Aborted { .. }) => {
+                        "the run of the message that was tried was cancelled".to_owned()
+                    }
+                    (true, _) => "the message that was tried failed".to_owned(),
+                    (false, _) => format!(
                         "{} consecutive failures within {}",
                         policy.failures,
                         humantime::format_duration(policy.window)

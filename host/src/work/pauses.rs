@@ -56,21 +56,27 @@ impl Pauses {
     }
 
     /// Pauses a target. A target that is already paused keeps its first reason, except that anything
-    /// replaces the pause of a circuit breaker. Returns once the pause is on disk. After an error, the
-    /// pause has taken effect anyway, and a later [`Self::refresh`] writes it.
+    /// replaces the pause of a circuit breaker. Returns whether the pause took effect, once it is on disk. After an error, it has
+    /// taken effect anyway, and a later [`Self::refresh`] writes it.
     pub(crate) async fn pause(
         &self,
         target: Target,
         by: PausedBy,
         reason: &Reason,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let pause = Pause { reason: reason.to_string(), since_ms: since, by };
-        add(&mut self.unwritten.lock(), [(target.clone(), pause)].into());
-        let unwritten = self.unwritten.lock().clone();
-        self.current.send_modify(|current| add(Arc::make_mut(current), unwritten));
-        self.refresh().await
+        let mut is_new = true;
+        self.current.send_modify(|current| {
+            is_new = current.get(&target).is_none_or(Pause::can_be_replaced);
+            if is_new {
+                let mut unwritten = self.unwritten.lock();
+                add(&mut unwritten, [(target.clone(), pause)].into());
+                add(Arc::make_mut(current), unwritten.clone());
+            }
+        });
+        self.refresh().await.map(|()| is_new)
     }
 
     /// Pauses a target on behalf of the daemon, and logs the reason.
@@ -131,7 +137,10 @@ impl Pauses {
             )
         };
         let count = self.store.change(delete).await?;
-        self.refresh().await?;
+        // The pause has ended in the file, so a later refresh ends it here too.
+        if let Err(error) = self.refresh().await {
+            tracing::warn!("cannot reread the pauses yet: {}", chain(error));
+        }
         Ok(count > 0)
     }
 
@@ -152,15 +161,19 @@ impl Pauses {
                 unwritten.remove(&target);
             }
         }
-        let mut current = self.list()?;
-        add(&mut current, self.unwritten.lock().clone());
-        let current = Arc::new(current);
-        let old = self.current();
-        if old != current {
-            self.current.send_replace(Arc::clone(&current));
-        }
-        let ended = old.keys().filter(|target| !current.contains_key(target));
-        self.resumed.lock().extend(ended.cloned());
+        let mut listed = self.list()?;
+        let mut ended = Vec::new();
+        self.current.send_if_modified(|current| {
+            // Meanwhile another pause may have taken effect.
+            add(&mut listed, self.unwritten.lock().clone());
+            ended.extend(current.keys().filter(|target| !listed.contains_key(target)).cloned());
+            let has_changed = **current != listed;
+            if has_changed {
+                *current = Arc::new(std::mem::take(&mut listed));
+            }
+            has_changed
+        });
+        self.resumed.lock().extend(ended);
         Ok(())
     }
 
@@ -215,7 +228,7 @@ impl Pauses {
 fn add(pauses: &mut PauseMap, more: PauseMap) {
     for (target, pause) in more {
         let current = pauses.entry(target).or_insert_with(|| pause.clone());
-        if current.by == PausedBy::Breaker {
+        if current.can_be_replaced() {
             *current = Pause { since_ms: current.since_ms, ..pause };
         }
     }

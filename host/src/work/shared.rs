@@ -9,6 +9,7 @@ use crate::observe::activity::Activity;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::work::cancellations::Cancellations;
 use crate::work::pauses::Pauses;
 use crate::work::runner::Runner;
 use crate::work::starts::Starts;
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub runner: Arc<Runner>,
     pub journal: Arc<Journal>,
     pub starts: Arc<Starts>,
+    pub cancellations: Arc<Cancellations>,
     pub pauses: Arc<Pauses>,
     pub health: Arc<Health>,
     pub activity: Arc<Activity>,

@@ -124,6 +124,7 @@ fn deliveries(
         outbox: Arc::clone(outbox),
         task_locks: TaskLocks::default(),
         metrics: Arc::clone(&shared.metrics),
+        cancellations: Arc::clone(&shared.cancellations),
         cancel: shared.shutdown.cancel.clone(),
     });
     Deliveries {

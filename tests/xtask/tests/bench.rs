@@ -60,7 +60,7 @@ fn measure(arguments: &[&str]) -> (Value, String, String) {
 
 #[test]
 fn the_benchmark_of_growth_measures_each_size() {
-    let arguments = ["growth", "--messages", "50", "--up-to", "10000", "--only", "runs"];
+    let arguments = ["growth", "--messages", "1000", "--up-to", "10000", "--only", "runs"];
     let (figures, said, _) = measure(&arguments);
     let points = figures["runs"].as_array().unwrap();
     assert_eq!(points.len(), 2, "{figures}");

@@ -14,10 +14,12 @@ use serde_json::value::RawValue;
 
 pub use error::{BodyError, MAX_DEPTH};
 use scan::Surrogates;
+use utoipa::ToSchema;
 
 /// A JSON text that passed all checks.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = Value)]
 pub struct Body(Box<RawValue>);
 
 impl Body {

@@ -117,7 +117,8 @@ impl Breaker {
                     *self = Self::default();
                     BreakerChange::Closed
                 }
-                outcome if outcome.is_failure() => {
+                // An operator who cancels the trial does not trust the task yet.
+                outcome if outcome.is_failure() || matches!(outcome, Outcome::Aborted { .. }) => {
                     self.open((pause * 2).min(Self::MAX_PAUSE.max(policy.pause)), true, now)
                 }
                 _ => BreakerChange::None,
@@ -183,7 +184,7 @@ mod tests {
     }
 
     /// Checks after which outcomes the breaker opens. Each letter is one outcome, one second after the
-    /// previous one: `x` is a failure, `.` a success, `r` a rejected message.
+    /// previous one: `x` is a failure, `.` a success, `r` a rejected message, `a` a run that an operator cancelled.
     fn check(failures: u32, window: u64, outcomes: &str, expected: Option<usize>) {
         let policy = BreakerPolicy { failures, window: seconds(window), ..Default::default() };
         let mut breaker = Breaker::default();
@@ -192,6 +193,7 @@ mod tests {
             let outcome = match letter {
                 'x' => trap(),
                 'r' => Outcome::Reject { reason: "x".into() },
+                'a' => Outcome::Aborted { reason: "x".into() },
                 _ => Outcome::Success,
             };
             let entry = EntryId::new(index.to_string());
@@ -215,6 +217,24 @@ mod tests {
     fn a_rejected_message_neither_counts_nor_clears() {
         check(2, 60, "xrx", Some(2));
         check(2, 60, "rrrr", None);
+    }
+
+    #[test]
+    fn a_run_that_an_operator_cancelled_neither_counts_nor_clears() {
+        check(2, 60, "xax", Some(2));
+        check(2, 60, "aaaa", None);
+    }
+
+    #[test]
+    fn a_trial_that_an_operator_cancelled_proves_nothing() {
+        let policy = BreakerPolicy { failures: 1, ..Default::default() };
+        let (entry, mut breaker) = (EntryId::new("1"), Breaker::default());
+        breaker.count(&policy, &entry, &trap(), seconds(0));
+        let now = policy.pause + seconds(1);
+        assert!(breaker.asks_for_trial(now) && breaker.admit(&entry, now));
+        let aborted = Outcome::Aborted { reason: "x".into() };
+        let change = breaker.count(&policy, &entry, &aborted, now);
+        assert!(matches!(change, BreakerChange::Opened { was_trial: true, .. }), "{change:?}");
     }
 
     #[test]

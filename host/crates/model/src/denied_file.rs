@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Access;
 
 /// A file or directory that the error of a failed playbook names, and that the playbook could not use.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct DeniedFile {
     /// Absolute path, as the error names it. Nobody has looked whether the file exists.
     pub path: String,

@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+/// How serde writes a [`Duration`]. This type only describes it.
+#[derive(Debug, ToSchema)]
+#[schema(as = Duration)]
+pub struct DurationForm {
+    /// Whole seconds.
+    pub secs: u64,
+    /// The rest, in nanoseconds.
+    #[schema(maximum = 999_999_999)]
+    pub nanos: u32,
+}
 
 /// Reads a duration. Zero is an error.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::{Message, QueueName, RunId, Task, TaskName};
 
@@ -30,8 +31,9 @@ const AGAIN: &str = "again-";
 /// Queues deduplicate entries by this id. So if it is uncertain whether a queue has an entry, the host
 /// publishes the entry again. The id of the message cannot be used for this, because the publisher chooses
 /// message ids and may use an id twice.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String)]
 pub struct EntryId(String);
 
 impl EntryId {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{HttpGrant, TaskKind, TopicPattern};
 
@@ -56,7 +57,7 @@ impl DirGrant {
 }
 
 /// The kind of access to a directory.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
     #[default]

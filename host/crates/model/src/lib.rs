@@ -49,6 +49,7 @@ pub use breaker::{Breaker, BreakerChange};
 pub use breaker_policy::BreakerPolicy;
 pub use ceiling::Ceiling;
 pub use denied_file::DeniedFile;
+pub use duration::DurationForm;
 pub use effects::{Effects, StateChanges};
 pub use emission::Emission;
 pub use entry::{Entry, EntryId};

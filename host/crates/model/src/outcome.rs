@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::Reason;
+use crate::{DurationForm, Reason};
 
 /// The outcome of an attempt.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// The task processed the message.
@@ -18,6 +19,7 @@ pub enum Outcome {
         reason: Reason,
         /// Delay that the task asks for, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<DurationForm>)]
         after: Option<Duration>,
     },
     /// The task rejects the message, because no attempt can succeed.
@@ -47,16 +49,21 @@ pub enum Outcome {
     Refused { reason: Reason },
     /// The run was cancelled because the daemon stops.
     Cancelled,
+    /// An operator cancelled the run. The reason names the operator.
+    Aborted { reason: Reason },
     /// Another run of the task changed the state that this run had read. The attempt does not count.
     Conflict { key: Reason },
 }
 
 /// The limit that a run exceeded.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(tag = "limit", rename_all = "kebab-case")]
 pub enum Exceeded {
     /// Wall-clock time of the run.
-    Deadline { allowed: Duration },
+    Deadline {
+        #[schema(value_type = DurationForm)]
+        allowed: Duration,
+    },
     /// Memory of the run, in bytes.
     Memory { allowed: u64, wanted: u64 },
     /// Number of things of one kind.
@@ -64,7 +71,7 @@ pub enum Exceeded {
 }
 
 /// The things whose number is limited.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counted {
     /// Messages that the run sends.
@@ -102,7 +109,7 @@ impl Counted {
 
 impl Outcome {
     /// All names that [`Outcome::name`] returns.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "success",
         "retry",
         "reject",
@@ -118,6 +125,7 @@ impl Outcome {
         "unavailable",
         "refused",
         "cancelled",
+        "aborted",
         "conflict",
     ];
 
@@ -139,6 +147,7 @@ impl Outcome {
             Self::Unavailable { .. } => "unavailable",
             Self::Refused { .. } => "refused",
             Self::Cancelled => "cancelled",
+            Self::Aborted { .. } => "aborted",
             Self::Conflict { .. } => "conflict",
         }
     }
@@ -149,10 +158,13 @@ impl Outcome {
     }
 
     /// Returns true if the task failed. The outcome is not a failure if the task rejected the message, if the run
-    /// was refused, or if the run does not count as an attempt.
+    /// was refused, if an operator cancelled it, or if it does not count as an attempt.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Success | Self::Reject { .. } | Self::Refused { .. })
-            && self.is_attempt()
+        let is_other = matches!(
+            self,
+            Self::Success | Self::Reject { .. } | Self::Refused { .. } | Self::Aborted { .. }
+        );
+        !is_other && self.is_attempt()
     }
 
     /// Returns true if the run counts as an attempt.
@@ -180,7 +192,8 @@ impl fmt::Display for Outcome {
             | Self::Shortage { reason }
             | Self::Unavailable { reason }
             | Self::Unreadable { reason }
-            | Self::Refused { reason } => write!(f, "{}: {reason}", self.name()),
+            | Self::Refused { reason }
+            | Self::Aborted { reason } => write!(f, "{}: {reason}", self.name()),
             Self::Exit { status } => write!(f, "{}: {status}", self.name()),
             Self::Limit { exceeded: Exceeded::Deadline { allowed } } => {
                 write!(f, "deadline: still running after {}", humantime::format_duration(*allowed))
@@ -209,6 +222,7 @@ mod tests {
             Outcome::Reject { reason: "no".into() },
             Outcome::Unreadable { reason: "no".into() },
             Outcome::NoHosts,
+            Outcome::Aborted { reason: "by ann".into() },
             Outcome::Retry { reason: "no".into(), after: Some(Duration::from_millis(5)) },
             Outcome::Limit {
                 exceeded: Exceeded::Deadline { allowed: Duration::from_millis(1500) },

@@ -1,9 +1,10 @@
 //! The output of a run: text of limited size, which is kept with the run.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The text that a task wrote, up to the limit.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Output {
     pub text: String,
     /// Number of bytes beyond the limit, which were dropped.

@@ -7,13 +7,15 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Topic;
 use crate::topic::is_word_character;
 
 /// A pattern for topics, for example `org.fedoraproject.*.buildsys.#`.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct TopicPattern(Vec<Word>);
 
 /// The reason why a text is not a topic pattern.

@@ -6,11 +6,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{QueueName, TaskName};
 
 /// A task, a queue or a worker that can be paused.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ToSchema)]
 #[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
 pub enum Target {
     Task(TaskName),
@@ -20,7 +21,7 @@ pub enum Target {
 }
 
 /// The reason and the start time of a pause.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Pause {
     pub reason: String,
     /// Start time, in milliseconds since 1970.
@@ -29,7 +30,7 @@ pub struct Pause {
 }
 
 /// The one who began a pause.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PausedBy {
     Operator,
@@ -37,6 +38,13 @@ pub enum PausedBy {
     Breaker,
     /// The daemon, for another reason. Only an operator ends the pause.
     Daemon,
+}
+
+impl Pause {
+    /// Returns whether another pause of the same target replaces this one: a breaker would end it by itself.
+    pub fn can_be_replaced(&self) -> bool {
+        self.by == PausedBy::Breaker
+    }
 }
 
 impl PausedBy {

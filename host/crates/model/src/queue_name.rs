@@ -3,13 +3,15 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The name of a queue: 1 to 40 letters, digits, `-` and `_`.
 ///
 /// Dots are not allowed, because the names of the host's auxiliary queues on the broker consist of the
 /// queue's name, a dot and a suffix (`workers.dead`).
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct QueueName(String);
 
 /// The reason why a text is not the name of a queue.

@@ -6,11 +6,13 @@
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A reason: one line of at most [`Reason::MAX_CHARS`] characters. Control characters and characters that
 /// change the writing direction are escaped.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct Reason(String);
 
 impl Reason {

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{DeniedFile, Reason};
 
 /// The results of a playbook.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Results {
     /// Results by host, for the first [`Results::MAX_HOSTS`] hosts.
     pub hosts: BTreeMap<String, HostResults>,
@@ -28,7 +29,7 @@ pub struct Results {
 }
 
 /// The number of tasks on a host, by result.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct HostResults {
     pub ok: u64,
@@ -41,7 +42,7 @@ pub struct HostResults {
 }
 
 /// A task that failed on a host, or a host that was unreachable.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct TaskFailure {
     pub host: Reason,
     pub task: Reason,
@@ -82,7 +83,7 @@ impl Results {
 }
 
 /// The report of a playbook run, in addition to the outcome.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct PlaybookReport {
     /// Results of the playbook; `None` if the callback plugin reported nothing.
     pub results: Option<Results>,
@@ -112,7 +113,7 @@ impl PlaybookReport {
 }
 
 /// The state of a confinement layer during a run.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct LayerReport {
     pub layer: String,
     pub state: LayerState,
@@ -121,7 +122,7 @@ pub struct LayerReport {
 }
 
 /// Whether a confinement layer was active.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
     Active,

@@ -95,9 +95,10 @@ impl RetryPolicy {
             Outcome::Shortage { .. } | Outcome::Unavailable { .. } => Settlement::Requeue {
                 after: UNAVAILABLE_DELAY.mul_f64(1.0 + chance.clamp(0.0, 1.0)),
             },
-            Outcome::Reject { .. } | Outcome::Refused { .. } | Outcome::Unreadable { .. } => {
-                Settlement::dead_letter(outcome.to_string())
-            }
+            Outcome::Reject { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Unreadable { .. }
+            | Outcome::Aborted { .. } => Settlement::dead_letter(outcome.to_string()),
             _ if self.on_failure != OnFailure::Retry => Settlement::dead_letter(format!(
                 "{outcome} (attempt {attempt}; the retry policy allows no retry)"
             )),
@@ -232,6 +233,15 @@ mod tests {
     fn a_refused_entry_is_dead_lettered() {
         let outcome = Outcome::Refused { reason: "no more".into() };
         check(&RetryPolicy::default(), &outcome, 1, Settlement::dead_letter("refused: no more"));
+    }
+
+    /// The operator would wonder if it ran again.
+    #[test]
+    fn a_run_that_an_operator_cancelled_is_not_repeated() {
+        let outcome = Outcome::Aborted { reason: "by ann".into() };
+        check(&RetryPolicy::default(), &outcome, 1, Settlement::dead_letter("aborted: by ann"));
+        let policy = RetryPolicy { on_failure: OnFailure::StopWorker, ..RetryPolicy::default() };
+        assert!(!policy.stops_worker(&outcome));
     }
 
     #[test]

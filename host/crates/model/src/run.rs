@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
-    Effects, Emitted, EntryId, MessageId, Outcome, Output, PlaybookReport, RunId, TaskKind,
-    TaskName, Topic, Usage,
+    DurationForm, Effects, Emitted, EntryId, MessageId, Outcome, Output, PlaybookReport, RunId,
+    TaskKind, TaskName, Topic, Usage,
 };
 
 /// The result of one attempt, as a runner returns it.
@@ -38,7 +39,7 @@ impl Attempt {
 }
 
 /// The record of one attempt.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Run {
     pub id: RunId,
     pub entry: EntryId,
@@ -52,6 +53,7 @@ pub struct Run {
     pub worker: u32,
     /// Start time, in milliseconds since 1970.
     pub started_at_ms: i64,
+    #[schema(value_type = DurationForm)]
     pub duration: Duration,
     pub outcome: Outcome,
     pub output: Output,

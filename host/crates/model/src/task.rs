@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::topic::is_word_character;
 use crate::{Limits, Manifest, TaskKind, Topic, TopicPattern};
@@ -20,8 +21,9 @@ pub struct Task {
 ///
 /// The name has ASCII letters, digits and `-_+~:@.`, and does not start with a dot or a dash. So a topic can
 /// be a task name, and a task name is never a path, a hidden file or a command-line option.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct TaskName(String);
 
 /// The reason why a text is not the name of a task.

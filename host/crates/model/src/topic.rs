@@ -6,13 +6,15 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A dotted routing key, for example `org.fedoraproject.prod.buildsys.build.state.change`.
 ///
 /// A topic has 1 to 255 bytes, the limit of an AMQP routing key. A topic consists of words joined by single
 /// dots. Words consist of ASCII letters, digits and `-`, `_`, `+`, `~`, `:`, `@`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct Topic(String);
 
 /// The reason why a text is not a topic.

@@ -1,11 +1,12 @@
 //! The resources that a run used, and the messages that it sent.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{MessageId, Topic};
 
 /// The resources that a run used.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct Usage {
     /// Maximum size of all linear memories and tables together, in bytes.
@@ -17,7 +18,7 @@ pub struct Usage {
 }
 
 /// A message that a run sent.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Emitted {
     pub id: MessageId,
     pub topic: Topic,

@@ -162,7 +162,7 @@ pub(crate) enum ControllerError {
     NotTaken { timeout: Duration },
     #[error("the timeout of the run expired before the controller was ready")]
     Deadline,
-    #[error("the daemon is stopping")]
+    #[error("the run was cancelled")]
     Cancelled,
     #[error("the path `{path}` is not UTF-8")]
     NotUtf8 { path: PathBuf },

@@ -177,7 +177,7 @@ impl Runner {
                 let started = self.start_controller(request.play, key, timeout, cancel).await;
                 started.map_err(|error| {
                     let name = &task.name;
-                    if !matches!(error, ControllerError::Unguarded) {
+                    if !matches!(error, ControllerError::Unguarded | ControllerError::Cancelled) {
                         let error = chain(&error);
                         tracing::warn!("cannot start a controller for task `{name}`: {error}");
                     }
@@ -235,6 +235,7 @@ impl Runner {
         if let Err(error) = &started {
             match error {
                 ControllerError::Unguarded => self.close_controllers(&error.to_string()).await,
+                ControllerError::Cancelled => (),
                 _ => self.controllers.pause(),
             }
             folder.remove().await;

@@ -2,8 +2,12 @@
 //!
 //! This module does not store dead letters. The backends store and read them.
 
+use std::borrow::Cow;
+
 use loopabull_model::{EntryId, Message, QueueName, TaskName};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Maximum number of bytes of a run's output that a dead letter keeps. RabbitMQ stores the output in a
 /// header, and all headers of a message must fit into one frame of 128 KiB.
@@ -12,17 +16,16 @@ pub const MAX_OUTPUT: usize = 4 << 10;
 pub(crate) const MAX_HISTORY: usize = 10;
 
 /// A dead-lettered entry or external message.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(from = "Form", into = "Form")]
 pub struct DeadLetter {
     pub id: EntryId,
     pub queue: QueueName,
     /// Task of the entry. `None` if the task cannot be read, and for an external message.
     pub task: Option<TaskName>,
     /// Message of the entry, or the reason why the message cannot be read.
-    #[serde(serialize_with = "message_or_text")]
     pub message: Result<Message, String>,
     /// Body of the message in the queue, byte for byte.
-    #[serde(skip)]
     pub body: Vec<u8>,
     pub death: DeathRecord,
     /// End of the output of the entry's last run.
@@ -31,8 +34,62 @@ pub struct DeadLetter {
     pub history: Vec<DeathRecord>,
 }
 
+/// How a dead letter is written as JSON.
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
+struct Form {
+    id: EntryId,
+    queue: QueueName,
+    task: Option<TaskName>,
+    message: Option<Message>,
+    /// The reason why the message cannot be read. Then `body` has what is in the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+    /// Bytes that are not UTF-8 are replaced by `\u{fffd}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    death: DeathRecord,
+    output: String,
+    history: Vec<DeathRecord>,
+}
+
+impl PartialSchema for DeadLetter {
+    fn schema() -> RefOr<Schema> {
+        Form::schema()
+    }
+}
+
+impl ToSchema for DeadLetter {
+    fn name() -> Cow<'static, str> {
+        "DeadLetter".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Form::schemas(schemas);
+    }
+}
+
+impl From<DeadLetter> for Form {
+    fn from(letter: DeadLetter) -> Self {
+        let DeadLetter { id, queue, task, message, body, death, output, history } = letter;
+        let (message, unreadable, body) = match message {
+            Ok(message) => (Some(message), None, None),
+            Err(reason) => (None, Some(reason), Some(String::from_utf8_lossy(&body).into_owned())),
+        };
+        Self { id, queue, task, message, unreadable, body, death, output, history }
+    }
+}
+
+impl From<Form> for DeadLetter {
+    fn from(form: Form) -> Self {
+        let Form { id, queue, task, message, unreadable, body, death, output, history } = form;
+        let message = message.ok_or_else(|| unreadable.unwrap_or_default());
+        let body = body.unwrap_or_default().into_bytes();
+        Self { id, queue, task, message, body, death, output, history }
+    }
+}
+
 /// The record of one dead-lettering: its reason and its time.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct DeathRecord {
     pub reason: String,
     /// Number of attempts before the dead-lettering.
@@ -69,13 +126,6 @@ pub(crate) fn with_death(mut history: Vec<DeathRecord>, death: DeathRecord) -> V
     history
 }
 
-fn message_or_text<S: serde::Serializer>(
-    message: &Result<Message, String>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    message.as_ref().ok().serialize(serializer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +137,32 @@ mod tests {
         assert_eq!(tail(&text).len(), MAX_OUTPUT);
         let odd = format!("{text}x");
         assert_eq!(tail(&odd).len(), MAX_OUTPUT - 1);
+    }
+
+    /// A program that reads dead letters as JSON also sees why one of them cannot be read.
+    #[test]
+    fn a_dead_letter_survives_serialization() {
+        let message = r#"{"id":"1","topic":"a.b","body":{"n":1}}"#;
+        for message in [Ok(serde_json::from_str(message).unwrap()), Err("no JSON".to_owned())] {
+            let letter = DeadLetter {
+                id: EntryId::new("e"),
+                queue: "q".parse().unwrap(),
+                task: None,
+                body: if message.is_ok() { Vec::new() } else { b"{".to_vec() },
+                message,
+                death: DeathRecord {
+                    reason: "x".into(),
+                    attempts: 1,
+                    queued_at_ms: 1,
+                    died_at_ms: 2,
+                },
+                output: "o".to_owned(),
+                history: Vec::new(),
+            };
+            let json = serde_json::to_string(&letter).unwrap();
+            let read: DeadLetter = serde_json::from_str(&json).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{letter:?}"));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loopabull_model::{QueueName, TaskName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The number of entries in a queue, by state.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,7 +36,7 @@ pub struct Oldest {
 }
 
 /// How exact the age of an entry is. RabbitMQ does not report since when an entry waits.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
     #[default]

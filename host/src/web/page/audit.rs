@@ -16,7 +16,7 @@ use crate::work::audit::Action;
 const LIMIT: u32 = 200;
 
 pub(super) async fn show(State(web): State<Arc<Shared>>) -> Response {
-    let actions = match web.audit.list(LIMIT).await {
+    let actions = match web.audit.list(None, LIMIT).await {
         Ok(actions) => actions,
         Err(error) => return unreadable(&error),
     };
@@ -37,13 +37,13 @@ pub(super) async fn show(State(web): State<Arc<Shared>>) -> Response {
                             }
                         }
                         tbody {
-                            @for Action { at_ms, who, action, target, count } in &actions {
+                            @for Action { at_ms, who, action, target, count, .. } in &actions {
                                 tr {
                                     td .nowrap { (ago(*at_ms)) }
                                     td .cut { (hostile(who)) }
                                     td { (action) }
                                     td .cut { (hostile(target)) }
-                                    td .number { (number(*count)) }
+                                    td .number { @match count { Some(count) => (number(*count)), None => "not known" } }
                                 }
                             }
                         }

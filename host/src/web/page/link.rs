@@ -3,6 +3,7 @@
 use loopabull_model::Run;
 
 use crate::journal::Place;
+use crate::percent::encoded;
 
 /// Returns the address of a run.
 pub(super) fn path(run: &Run) -> String {
@@ -13,20 +14,6 @@ pub(super) fn path(run: &Run) -> String {
 pub(super) fn search(text: &str, before: Option<Place>) -> String {
     let before = before.map_or(String::new(), |place| format!("&before={place}"));
     format!("/runs?q={}{before}", encoded(text))
-}
-
-/// Encodes a text for a URL.
-pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b':' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::layout::{Tab, layout};
-use super::link::encoded;
 use super::problem::unreadable;
 use super::words::{ago, hostile};
 use crate::explain::{Explanation, Sentence};
-use crate::observe::arrivals::{Arrival, Verdict, Which};
+use crate::observe::arrivals::{Arrival, Noted, Verdict, Which};
+use crate::percent::encoded;
 use crate::web::shared::Shared;
 
 /// The number of arrivals on the page.
@@ -38,7 +38,7 @@ pub(super) async fn show(
             Err(error) => return unreadable(&error),
         },
     };
-    let arrivals = match web.arrivals.list(Which::All, LIMIT).await {
+    let arrivals = match web.arrivals.list(Which::All, None, LIMIT).await {
         Ok(arrivals) => arrivals,
         Err(error) => return unreadable(&error),
     };
@@ -70,7 +70,7 @@ fn sentences(explanation: &Explanation) -> Markup {
     }
 }
 
-fn table(arrivals: &[Arrival]) -> Markup {
+fn table(arrivals: &[Noted]) -> Markup {
     html! {
         @if arrivals.is_empty() {
             p .soft { "No arrival is noted: nothing came from a source yet, or " code { "keep" } " under " code { "[arrivals]" } " is 0. Messages from " code { "inject" } ", " code { "send" } " and tasks, and external messages, are not listed here." }
@@ -93,7 +93,7 @@ fn table(arrivals: &[Arrival]) -> Markup {
     }
 }
 
-fn row(arrival: &Arrival) -> Markup {
+fn row(Noted { id, arrival }: &Noted) -> Markup {
     let Arrival { at_ms, source, message, topic, verdict } = arrival;
     let link = |text: &str| html! { a href=(format!("/messages?about={}", encoded(text))) { (hostile(text)) } };
     let class = match verdict {
@@ -102,7 +102,7 @@ fn row(arrival: &Arrival) -> Markup {
         Verdict::Accepted { .. } => "",
     };
     html! {
-        tr data-key=(format!("{at_ms} {}", message.as_deref().unwrap_or_default())) {
+        tr data-key=(id) {
             td .nowrap { (ago(*at_ms)) }
             td .cut { (hostile(source)) }
             td .cut { @match message { Some(message) => (link(message)), None => "–" } }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use loopabull_model::Target;
+use loopabull_model::{RunId, Target};
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::chart::chart;
 use super::layout::{Tab, layout};
 use super::words::{ago, counted, hostile, number, rough};
 use crate::observe::history::{Span, Trend};
-use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status, WorkerStatus};
+use crate::observe::status::{PauseStatus, QueueStatus, SourceStatus, Status, Work, WorkerStatus};
 use crate::web::shared::Shared;
 
 pub(super) async fn show(State(web): State<Arc<Shared>>) -> Response {
@@ -168,6 +168,7 @@ fn workers(web: &Shared, workers: &[WorkerStatus]) -> Markup {
                     th scope="col" .number { "Attempt" }
                     th scope="col" .number { "Running for" }
                     th scope="col" .number { "Time limit" }
+                    @if web.operate.is_some() { th scope="col" { "Act" } }
                 }
             }
             tbody {
@@ -182,14 +183,25 @@ fn workers(web: &Shared, workers: &[WorkerStatus]) -> Markup {
                                 td .number { (work.attempt) }
                                 td .number { (seconds(worker.seconds)) }
                                 td .number { (limit(&work.task).map_or("–".to_owned(), rough)) }
+                                @if web.operate.is_some() {
+                                    td { @if let Some(run) = &work.run { (cancel(web, run, work)) } }
+                                }
                             }
-                            None => td colspan="5" .soft { "idle" },
+                            None => td colspan=(if web.operate.is_some() { 6 } else { 5 }) .soft { "idle" },
                         }
                     }
                 }
             }
         }
     }
+}
+
+fn cancel(web: &Shared, run: &RunId, work: &Work) -> Markup {
+    let question = format!(
+        "Cancel the run of task {} on message {}? Its message becomes a dead letter.",
+        work.task, work.message_id
+    );
+    button(web, "Cancel", "/api/v1/runs/cancel", &json!({"run": run}), &question)
 }
 
 fn sources(sources: &[SourceStatus]) -> Markup {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loopabull_model::{
-    Attempt, Emitted, Message, Outcome, RetryPolicy, Run, RunId, Settlement, Task, TaskKind,
+    Attempt, Emitted, Message, Outcome, RetryPolicy, Run, Settlement, Task, TaskKind,
 };
 use loopabull_queue::Delivery;
 use loopabull_store::StoreError;
@@ -20,6 +20,7 @@ use crate::journal::{Journal, Record};
 use crate::observe::health::Need;
 use crate::observe::metrics::Metrics;
 use crate::tasks::catalog::Catalog;
+use crate::work::cancellations::{Cancellable, Cancellations};
 use crate::work::outbox::Outbox;
 use crate::work::runner::{Call, Runner};
 use crate::work::starts::Starts;
@@ -34,7 +35,8 @@ pub(crate) struct Attempts {
     pub outbox: Arc<Outbox>,
     pub task_locks: TaskLocks,
     pub metrics: Arc<Metrics>,
-    /// Token that cancels the runs in progress.
+    pub cancellations: Arc<Cancellations>,
+    /// Token that cancels all runs in progress.
     pub cancel: CancellationToken,
 }
 
@@ -79,21 +81,28 @@ impl Attempts {
         retries: &Retries,
         planned: &Planned<'_>,
     ) -> Result<Ran, StoreError> {
+        let message = &planned.delivery.entry.message.id;
+        let begin = || self.cancellations.begin(retries.worker, message, &self.cancel);
+        let run = begin();
         let has_state = planned.task.is_some_and(|task| task.manifest.grants.state.is_some());
         if !has_state {
-            return Ok(Ran::Unrecorded(Box::new(self.run_once(retries.worker, planned).await)));
+            return Ok(Ran::Unrecorded(Box::new(
+                self.run_once(retries.worker, &run, planned).await,
+            )));
         }
         let task = &planned.delivery.entry.task;
         let recorded = {
-            let _lock = self.task_locks.shared(task).await;
-            self.run_and_record(retries, planned).await?
+            let _lock = unless_cancelled(&run, self.task_locks.shared(task)).await;
+            self.run_and_record(retries, &run, planned).await?
         };
         if !matches!(recorded.run.outcome, Outcome::Conflict { .. }) {
             return Ok(Ran::Recorded(Box::new(recorded)));
         }
-        let _lock = self.task_locks.exclusive(task).await;
+        drop(run);
+        let run = begin();
+        let _lock = unless_cancelled(&run, self.task_locks.exclusive(task)).await;
         self.report(&recorded.run, planned.task, &Settlement::Requeue { after: Duration::ZERO });
-        Ok(Ran::Recorded(Box::new(self.run_and_record(retries, planned).await?)))
+        Ok(Ran::Recorded(Box::new(self.run_and_record(retries, &run, planned).await?)))
     }
 
     /// Records runs, with retries, and returns them with their final outcomes. Holds `journal_works` while that fails.
@@ -142,9 +151,10 @@ impl Attempts {
     async fn run_and_record(
         &self,
         retries: &Retries,
+        run: &Cancellable<'_>,
         planned: &Planned<'_>,
     ) -> Result<RecordedRun, StoreError> {
-        let mut record = self.run_once(retries.worker, planned).await;
+        let mut record = self.run_once(retries.worker, run, planned).await;
         if matches!(record.run.outcome, Outcome::Shortage { .. }) {
             return Ok(RecordedRun { run: record.run, is_settled: false });
         }
@@ -155,11 +165,10 @@ impl Attempts {
         Ok(runs.pop().expect("each record has its run"))
     }
 
-    async fn run_once(&self, worker: u32, planned: &Planned<'_>) -> Record {
-        let id = RunId::new(uuid::Uuid::now_v7().simple().to_string());
+    async fn run_once(&self, worker: u32, run: &Cancellable<'_>, planned: &Planned<'_>) -> Record {
         let started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Instant::now();
-        let attempt = self.attempt(&id, planned).await;
+        let attempt = self.attempt(run, planned).await;
         let duration = start.elapsed();
         let (entry, number) = (&planned.delivery.entry, planned.delivery.attempt);
         let message = &entry.message;
@@ -172,7 +181,7 @@ impl Attempts {
             |message: &Message| Emitted { id: message.id.clone(), topic: message.topic.clone() };
         let task = planned.task;
         let run = Run {
-            id,
+            id: run.id.clone(),
             entry: entry.id.clone(),
             message_id: message.id.clone(),
             topic: message.topic.clone(),
@@ -197,7 +206,7 @@ impl Attempts {
 
     /// Runs the task. If the retry policy refuses the attempt, returns the outcome `Refused`
     /// instead.
-    async fn attempt(&self, id: &RunId, planned: &Planned<'_>) -> Attempt {
+    async fn attempt(&self, run: &Cancellable<'_>, planned: &Planned<'_>) -> Attempt {
         let (entry, attempt) = (&planned.delivery.entry, planned.delivery.attempt);
         if let Some(reason) = planned.policy.refuse(attempt, planned.crashes) {
             return Attempt::without_output(Outcome::Refused { reason });
@@ -205,11 +214,30 @@ impl Attempts {
         let call = Call {
             task: &entry.task,
             message: &entry.message,
-            run_id: id,
+            run_id: &run.id,
             attempt,
             state: self.journal.state_of(&entry.task),
         };
-        self.runner.run(planned.catalog, call, &self.cancel).await
+        // It may have been cancelled while it waited for its turn.
+        let mut attempt = match run.cancel.is_cancelled() {
+            true => Attempt::without_output(Outcome::Cancelled),
+            false => self.runner.run(planned.catalog, call, &run.cancel).await,
+        };
+        // A playbook that is cancelled can end in other ways too, and none of them is to be retried.
+        if let Some(who) = run.end()
+            && !attempt.outcome.is_success()
+        {
+            attempt.outcome = Outcome::Aborted { reason: format!("by {who}").into() };
+        }
+        attempt
+    }
+}
+
+/// Waits for a lock, or until the run is cancelled, which then needs none.
+async fn unless_cancelled<T>(run: &Cancellable<'_>, lock: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        lock = lock => Some(lock),
+        () = run.cancel.cancelled() => None,
     }
 }
 
@@ -236,7 +264,7 @@ fn log(run: &Run, settlement: &Settlement) {
             )
         };
     }
-    if run.outcome.is_success() {
+    if run.outcome.is_success() || matches!(run.outcome, Outcome::Aborted { .. }) {
         line!(info);
     } else {
         line!(warn);

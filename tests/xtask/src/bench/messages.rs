@@ -1,7 +1,7 @@
 //! `cargo xtask bench messages`: measures how many messages per second the host publishes, takes in, and works with the
 //! component `greet`, beside raw clients that do no more than they must, and beside other job queues.
 //!
-//! All messages exist before they are worked. The host's rate is that of recorded runs between two looks at `/status`, that of
+//! All messages exist before they are worked. The host's rate is that of recorded runs between two looks at `/api/v1/status`, that of
 //! another system the progress between two looks at what its tasks leave. A raw client measures itself.
 
 mod burst;

@@ -111,7 +111,7 @@ impl Daemon {
     /// Requests the daemon's status.
     pub(crate) fn status(&mut self) -> Result<Status> {
         self.check_alive()?;
-        let url = format!("http://{}/status", self.listen);
+        let url = format!("http://{}/api/v1/status", self.listen);
         let asked =
             self.agent.get(&url).call().and_then(|answer| answer.into_body().read_to_string());
         let text = asked.with_context(|| format!("cannot read `{url}`"))?;

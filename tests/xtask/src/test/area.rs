@@ -30,7 +30,7 @@ pub(super) struct Needs {
     pub(super) ansible: bool,
     /// A Python with fedmsg and fedora-messaging.
     pub(super) python: bool,
-    /// Chromium, axe-core and promtool.
+    /// Chromium, axe-core, promtool and Schemathesis.
     pub(super) browser: bool,
     /// `ip`, and a server and a client of ssh.
     pub(super) network: bool,

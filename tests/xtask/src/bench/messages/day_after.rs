@@ -22,7 +22,7 @@ use crate::install::Need;
 const WORKED: [u32; 2] = [10, 100];
 /// The time limit for one backlog.
 const LIMIT: Duration = Duration::from_mins(20);
-/// The interval between two looks at `/status`.
+/// The interval between two looks at `/api/v1/status`.
 const TICK: Duration = Duration::from_millis(250);
 
 /// The arguments of the command line.

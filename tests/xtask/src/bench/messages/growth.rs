@@ -18,7 +18,7 @@ use super::setup::{LIMIT, Setup, WORKERS};
 use crate::command::{command, output, say};
 use crate::install::Need;
 
-/// The interval between two looks at `/status`. For each, the daemon counts its queue.
+/// The interval between two looks at `/api/v1/status`. For each, the daemon counts its queue.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The arguments of the command line.
@@ -151,23 +151,25 @@ fn measure(setup: &Setup, curve: Curve, size: u32) -> Result<Point> {
     let published = f64::from(messages) / published.as_secs_f64();
     set_paused(setup, &folder, None, true)?;
     let daemon = Daemon::start(setup, &folder, None, &["--workers", &workers])?;
+    let resumed = Instant::now();
     set_paused(setup, &folder, None, false)?;
     let reads = match (curve, size) {
         (Curve::Runs, 0) => Some(&READS[..READS.len() - 1]),
         (Curve::Runs, _) => Some(&READS[..]),
         _ => None,
     };
-    let (rate, command) = drain(setup, &folder, &[daemon], reads)?;
+    let (rate, command) = drain(setup, &folder, &[daemon], reads, resumed)?;
     Ok(Point { size, rate, published, command })
 }
 
-/// Waits until the daemons, which were paused, have worked the messages, and returns the rate. Meanwhile runs commands that read the journal, and returns the longest
+/// Waits until the daemons, which were resumed after `resumed`, have worked the messages, and returns the rate. Meanwhile runs commands that read the journal, and returns the longest
 /// time of one.
 fn drain(
     setup: &Setup,
     folder: &Path,
     daemons: &[Daemon],
     reads: Option<&[&[&str]]>,
+    resumed: Instant,
 ) -> Result<(f64, Option<Duration>)> {
     let runs = || {
         daemons
@@ -176,7 +178,7 @@ fn drain(
             .sum::<Result<u64>>()
     };
     let limit = Instant::now();
-    let (mut start, mut longest) = (Instant::now(), None);
+    let (mut start, mut longest) = (resumed, None);
     loop {
         let (now, count) = (Instant::now(), runs()?);
         ensure!(!setup.interrupt.is_set(), "interrupted");
@@ -228,8 +230,9 @@ fn hosts(setup: &Setup, folder: &Path, count: u32) -> Result<Point> {
         daemons.push(Daemon::start(setup, &folder, url.as_deref(), &[])?);
         folders.push(folder);
     }
+    let resumed = Instant::now();
     folders.iter().try_for_each(|folder| set_paused(setup, folder, url.as_deref(), false))?;
-    let (rate, command) = drain(setup, folder, &daemons, None)?;
+    let (rate, command) = drain(setup, folder, &daemons, None, resumed)?;
     Ok(Point { size: count, rate, published, command })
 }
 

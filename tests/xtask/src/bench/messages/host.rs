@@ -22,7 +22,7 @@ pub(super) const QUEUE: &str = "workers";
 /// The time limit for the daemon's answer to a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The interval between two looks at `/status`. The daemon counts its queue for each.
+/// The interval between two looks at `/api/v1/status`. The daemon counts its queue for each.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A broker of its own, if the case needs one. It is started only for its case, so that it does not slow down others.
@@ -183,12 +183,12 @@ impl Daemon {
     pub(super) fn look(&self, setup: &Setup) -> Result<Moment> {
         let runs = self.status()?["counts"]["runs"].as_u64();
         let cpu = setup.cpu.process(self.pid)?;
-        Ok(Moment { at: Instant::now(), runs: runs.context("`/status` has no runs")?, cpu })
+        Ok(Moment { at: Instant::now(), runs: runs.context("`/api/v1/status` has no runs")?, cpu })
     }
 
     pub(super) fn status(&self) -> Result<Value> {
-        let text = self.get("/status")?;
-        serde_json::from_str(&text).context("`/status` is not JSON")
+        let text = self.get("/api/v1/status")?;
+        serde_json::from_str(&text).context("`/api/v1/status` is not JSON")
     }
 
     pub(super) fn get(&self, path: &str) -> Result<String> {

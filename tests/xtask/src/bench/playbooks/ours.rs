@@ -71,7 +71,7 @@ impl Host {
     fn unsettled(&self, agent: &Agent) -> Option<u64> {
         let notice = File::open(self.folder.join("state/daemon.json")).ok()?;
         let notice: Value = serde_json::from_reader(notice).ok()?;
-        let url = format!("http://{}/status", notice["listen"].as_str()?);
+        let url = format!("http://{}/api/v1/status", notice["listen"].as_str()?);
         let text = agent.get(url).call().ok()?.into_body().read_to_string().ok()?;
         status::unsettled(&serde_json::from_str(&text).ok()?)
     }
