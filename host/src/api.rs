@@ -6,7 +6,7 @@ mod bounds;
 use std::collections::BTreeMap;
 
 use loopabull_model::{QueueName, RunId, TaskName, TopicPattern};
-use loopabull_queue::DeadLetter;
+use loopabull_queue::{DeadLetter, Verdict};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,12 +36,12 @@ pub(crate) struct Refusal {
 pub(crate) struct PauseRequest {
     pub kind: PausableKind,
     pub name: String,
-    /// Why. The pages and `status` show it. If it is empty, they show `by hand`.
+    /// The reason, which the pages and `status` show. If it is empty, they show `by hand`.
     #[schema(inline)]
     pub reason: Text<4096>,
 }
 
-/// What can be paused.
+/// The kinds of things that an operator can pause.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum PausableKind {
@@ -58,7 +58,7 @@ pub(crate) struct ResumeRequest {
     pub name: String,
 }
 
-/// What can be resumed.
+/// The kinds of things that an operator can resume.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ResumableKind {
@@ -125,6 +125,24 @@ pub(crate) struct JudgeRequest {
 }
 
 impl VerdictName {
+    /// Returns the verdict on each dead letter that matches.
+    pub(crate) fn verdict(self) -> Verdict {
+        match self {
+            Self::Count => Verdict::Keep,
+            Self::Requeue => Verdict::Requeue,
+            Self::Drop => Verdict::Drop,
+        }
+    }
+
+    /// Returns the name of the action in the audit log, if it changes anything.
+    pub(crate) fn action(self) -> Option<&'static str> {
+        match self {
+            Self::Count => None,
+            Self::Requeue => Some("requeue"),
+            Self::Drop => Some("drop"),
+        }
+    }
+
     /// Says to how many dead letters the verdict applied.
     pub(crate) fn say(self, count: u64) -> String {
         let (dead_letters, are) =
@@ -152,11 +170,11 @@ pub(crate) struct Judged {
 /// A time in milliseconds, at most 100 years.
 pub(crate) type Age = Number<0, 3_155_760_000_000>;
 
-/// What is to be done with dead letters.
+/// The verdict of an operator on dead letters.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum VerdictName {
-    /// Nothing: the answer says how many match.
+    /// They stay. The answer says how many match.
     Count,
     /// They return to their queue, and their attempts are counted from 1 again.
     Requeue,

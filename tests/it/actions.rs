@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::api::operations;
+use crate::api::{operations, send};
 use crate::test_host::{Daemon, TestHost, message, text, wait_for};
 
 pub(crate) const OPERATE: &str = "0123456789abcdef0123456789abcdef";
@@ -36,16 +36,7 @@ pub(crate) fn post(
     headers: &[(&str, &str)],
     body: &str,
 ) -> (u16, Value) {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    let url = format!("http://{}/api/v1/{path}", daemon.address());
-    let mut request = ureq::Agent::from(config).post(url);
-    request = request.header("Content-Type", "application/json");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let mut answer = request.send(body).unwrap();
-    let said = answer.body_mut().read_to_string().unwrap();
-    (answer.status().as_u16(), serde_json::from_str(&said).unwrap_or(Value::String(said)))
+    send(daemon, "POST", &format!("/api/v1/{path}"), headers, body)
 }
 
 pub(crate) fn act(daemon: &Daemon, path: &str, body: &Value) -> (u16, Value) {

@@ -42,19 +42,19 @@ fn start(host: &TestHost) -> Daemon {
     daemon
 }
 
-/// Sends a request. Returns the status and the answer.
-fn send(
+/// Sends a request with these headers. Returns the status and the answer.
+pub(crate) fn send(
     daemon: &Daemon,
     method: &str,
     path: &str,
-    token: Option<&str>,
+    headers: &[(&str, &str)],
     body: &str,
 ) -> (u16, Value) {
     let url = format!("http://{}{path}", daemon.address());
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     request = request.header("Content-Type", "application/json");
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {token}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -65,9 +65,22 @@ fn send(
     (answer.status().as_u16(), serde_json::from_str(&said).unwrap_or(Value::String(said)))
 }
 
+/// Sends a request with this token, if there is one.
+fn send_as(
+    daemon: &Daemon,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> (u16, Value) {
+    let value = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<_> = value.iter().map(|value| ("Authorization", value.as_str())).collect();
+    send(daemon, method, path, &headers, body)
+}
+
 /// Returns the method and the path of each operation.
 pub(crate) fn operations(daemon: &Daemon) -> Vec<(String, String)> {
-    let (status, document) = send(daemon, "GET", "/api/v1/openapi.json", Some(OPERATE), "");
+    let (status, document) = send_as(daemon, "GET", "/api/v1/openapi.json", Some(OPERATE), "");
     assert_eq!(status, 200);
     let paths = document["paths"].as_object().unwrap().clone();
     let of = |(path, operations): (String, Value)| {
@@ -88,30 +101,30 @@ fn nothing_is_told_or_done_without_the_right_token() {
     for (method, path) in &operations {
         let path = path.replace("{id}", "x");
         for token in [None, Some("wrong"), Some(&OPERATE[1..])] {
-            let (status, answer) = send(&daemon, method, &path, token, "{}");
+            let (status, answer) = send_as(&daemon, method, &path, token, "{}");
             assert_eq!(status, 401, "{method} {path}");
             let names: Vec<_> = answer.as_object().unwrap().keys().collect();
             assert_eq!(names, ["error"], "{method} {path}: {answer}");
         }
-        let (status, _) = send(&daemon, method, &path, Some(LOOK), "{}");
+        let (status, _) = send_as(&daemon, method, &path, Some(LOOK), "{}");
         let is_refused = matches!(status, 401 | 403);
         assert_eq!(is_refused, method == "POST", "{method} {path}: {status}");
-        let (status, _) = send(&daemon, method, &path, Some(OPERATE), "{}");
+        let (status, _) = send_as(&daemon, method, &path, Some(OPERATE), "{}");
         assert!(!matches!(status, 401 | 403 | 500..), "{method} {path}: {status}");
     }
     let list = |parameters: &str| {
         let path = format!("/api/v1/dead-letters?limit=1&{parameters}");
-        send(&daemon, "GET", &path, Some(LOOK), "").1
+        send_as(&daemon, "GET", &path, Some(LOOK), "").1
     };
     let (first, second) = (list(""), list("skip=1"));
     assert_eq!([&first["matching"], &first["next"]], [2, 1], "{first}");
     assert!(second["next"].is_null() && list("skip=2")["dead_letters"] == serde_json::json!([]));
     assert_ne!(first["dead_letters"][0]["id"], second["dead_letters"][0]["id"]);
     for path in ["/api/v1", "/api/v1/openapi.json", "/api/v1/", "/api/v1/nothing"] {
-        assert_eq!(send(&daemon, "GET", path, None, "").0, 401, "{path}");
+        assert_eq!(send_as(&daemon, "GET", path, None, "").0, 401, "{path}");
     }
-    assert_eq!(send(&daemon, "GET", "/api/v1/nothing", Some(LOOK), "").0, 404);
-    assert_eq!(send(&daemon, "DELETE", "/api/v1/runs", Some(OPERATE), "").0, 405);
+    assert_eq!(send_as(&daemon, "GET", "/api/v1/nothing", Some(LOOK), "").0, 404);
+    assert_eq!(send_as(&daemon, "DELETE", "/api/v1/runs", Some(OPERATE), "").0, 405);
     assert_eq!(text(&host.run(&["audit"]).stdout), text(&before));
     daemon.stop();
 }

@@ -11,7 +11,7 @@ use crate::commands::client::{ClientError, Remote};
 use crate::commands::failure::{DONE, Failure};
 use crate::commands::journal::journal;
 use crate::commands::recordings::read;
-use crate::commands::{audit, block_on, print, queues};
+use crate::commands::{audit, block_on, print, print_plain, queues};
 use crate::compare::{escape_in_json, pretty};
 use crate::config::Config;
 use crate::percent::encoded;
@@ -67,7 +67,7 @@ pub(super) fn run(config: &Config, remote: &Remote, args: &AgainArgs) -> Result<
         };
         Failure::with_hint(error, hint)
     })?;
-    print(&(said + "\n"))?;
+    print_plain(&(said + "\n"))?;
     Ok(DONE)
 }
 

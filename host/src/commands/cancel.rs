@@ -8,7 +8,7 @@ use loopabull_model::RunId;
 use crate::api::{CancelRequest, Done};
 use crate::commands::client::{ClientError, Remote};
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::print;
+use crate::commands::print_plain;
 use crate::config::Config;
 
 const NO_RUN: &str = "list the runs in progress with `loopabull-host status`";
@@ -34,6 +34,6 @@ pub(super) fn run(config: &Config, remote: &Remote, args: &CancelArgs) -> Result
         Some(StatusCode::NOT_FOUND) => Failure::with_hint(error, NO_RUN),
         _ => error.into_failure(),
     })?;
-    print(&(said + "\n"))?;
+    print_plain(&(said + "\n"))?;
     Ok(DONE)
 }

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::api::Refusal;
 use crate::commands::failure::{BAD_ARGUMENTS, Failure};
-use crate::commands::{block_on, note};
+use crate::commands::{block_on, note, plain};
 use crate::config::Config;
 use crate::daemon::socket;
 use crate::daemon::state_dir::{self, DaemonFile};
@@ -38,7 +38,7 @@ const START_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum size of an answer, in bytes.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Which daemon is asked.
+/// The choice of the daemon that a command asks.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Remote {
     /// Ask the daemon at this address, not the one that uses the state directory: for example http://10.0.0.7:8480
@@ -260,7 +260,8 @@ impl Client {
             exchanged.map_err(|error| silent(error.to_string()))?.map_err(silent)?;
         if !status.is_success() {
             let error = match serde_json::from_slice::<Refusal>(&text) {
-                Ok(Refusal { error }) => error,
+                // A daemon elsewhere could send anything to this terminal.
+                Ok(Refusal { error }) => plain(&error),
                 Err(_) => format!("the daemon answers with the status {status}"),
             };
             return Err(ClientError::Refused { status, error });

@@ -235,11 +235,7 @@ fn judge(
     let filter = choice.filter.with_ids(&choice.id);
     // The log of actions is opened before anything is done, so that nothing is done that cannot be recorded.
     let audit = audit::open(config)?;
-    let (action, verdict) = match name {
-        VerdictName::Requeue => ("requeue", Verdict::Requeue),
-        VerdictName::Drop => ("drop", Verdict::Drop),
-        VerdictName::Count => ("count", Verdict::Keep),
-    };
+    let action = name.action().expect("the subcommands requeue and drop");
     let mut left: BTreeSet<&str> = choice.id.iter().map(String::as_str).collect();
     let count = audit::record_around(&audit, action, &filter.to_string(), || {
         let count = visit(config, choice.filter.queue.as_ref(), |letter| {
@@ -249,7 +245,7 @@ fn judge(
                 return Verdict::Keep;
             }
             left.remove(letter.id.as_str());
-            verdict
+            name.verdict()
         })?;
         Ok((count, count))
     })?;
@@ -282,18 +278,18 @@ fn judge_at(daemon: &Client, choice: &Choice, verdict: VerdictName) -> Result<u8
         let judged: Judged = match daemon.post("dead-letters", &request(ids)) {
             Ok(judged) => judged,
             Err(error) if count > 0 => {
-                print(&(verdict.say(count) + &more + "\n"))?;
+                print_plain(&(verdict.say(count) + &more + "\n"))?;
                 return Err(error.into_failure());
             }
             Err(error) => return Err(error.into_failure()),
         };
-        // What follows, such as that the audit log cannot be written.
+        // The daemon may add that it cannot write the audit log.
         let said = judged.said.strip_prefix(&verdict.say(judged.count));
         more = said.unwrap_or_default().to_owned();
         count += judged.count;
         unknown_ids.extend(judged.unknown_ids);
     }
-    print(&(verdict.say(count) + &more + "\n"))?;
+    print_plain(&(verdict.say(count) + &more + "\n"))?;
     match unknown_ids.first() {
         Some(id) => Err(unknown(id)),
         None => Ok(DONE),

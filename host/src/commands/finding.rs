@@ -1,15 +1,15 @@
-//! What the command `doctor` found.
+//! The findings of the command `doctor`.
 
 use serde::Serialize;
 
-/// What was found about one thing.
+/// A finding about one thing that the daemon needs.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) level: Level,
     /// The thing, for example `disk`.
     pub(super) about: &'static str,
     pub(super) text: String,
-    /// What to do.
+    /// The advice to the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hint: Option<String>,
 }

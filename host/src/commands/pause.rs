@@ -11,7 +11,7 @@ use loopabull_model::{Pause, PausedBy, QueueName, Target, TaskName};
 use crate::api::{Done, PausableKind, PauseRequest, ResumableKind, ResumeRequest, Text};
 use crate::commands::client::{Client, ClientError, Remote};
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::{audit, block_on, print};
+use crate::commands::{audit, block_on, print, print_plain};
 use crate::config::Config;
 use crate::daemon::state_dir;
 use crate::observe::status::Status;
@@ -89,7 +89,7 @@ pub(crate) fn pause(config: &Config, args: &PauseArgs) -> Result<u8, Failure> {
         };
         let request = PauseRequest { kind, name: target.name(), reason: Text(args.reason.clone()) };
         let Done { said, .. } = daemon.post("pause", &request).map_err(failure)?;
-        print(&(said + "\n"))?;
+        print_plain(&(said + "\n"))?;
         return Ok(DONE);
     }
     let tasks = Discovery::read(config, None).tasks;
@@ -140,7 +140,7 @@ pub(crate) fn resume(config: &Config, args: &ResumeArgs) -> Result<u8, Failure> 
             Some(daemon) => resume_at(daemon, &target)?,
             None => resume_in_files(config, &target)?,
         };
-        print(&(said + "\n"))?;
+        print_plain(&(said + "\n"))?;
     }
     Ok(DONE)
 }

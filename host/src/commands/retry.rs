@@ -8,7 +8,7 @@ use loopabull_model::QueueName;
 use crate::api::{Done, RetryRequest, due};
 use crate::commands::client::{ClientError, Remote};
 use crate::commands::failure::{DONE, Failure};
-use crate::commands::{audit, block_on, print, queues};
+use crate::commands::{audit, block_on, print, print_plain, queues};
 use crate::config::Config;
 use crate::observe::status::Status;
 use crate::tasks::discovery::Discovery;
@@ -45,7 +45,7 @@ pub(crate) fn run(config: &Config, args: &RetryArgs) -> Result<u8, Failure> {
             Some(StatusCode::NOT_FOUND) => Failure::with_hint(error, NO_QUEUE),
             _ => error.into_failure(),
         })?;
-        print(&(said + "\n"))?;
+        print_plain(&(said + "\n"))?;
     }
     Ok(DONE)
 }

@@ -133,17 +133,7 @@ async fn carry_out_verdict(
     name: VerdictName,
     filter: &DeadLetterFilter,
 ) -> Result<Judged, Refused> {
-    let verdict = match name {
-        VerdictName::Count => Verdict::Keep,
-        VerdictName::Requeue => Verdict::Requeue,
-        VerdictName::Drop => Verdict::Drop,
-    };
-    let action = match name {
-        VerdictName::Count => None,
-        VerdictName::Requeue => Some("requeue"),
-        VerdictName::Drop => Some("drop"),
-    };
-    let line = match action {
+    let line = match name.action() {
         Some(action) => Some(Line::begin(web, operator, action, &filter.to_string()).await),
         None => None,
     };
@@ -156,7 +146,7 @@ async fn carry_out_verdict(
         }
         matching += 1;
         unknown.retain(|id| *id != letter.id);
-        verdict
+        name.verdict()
     });
     let changed = looked.await;
     // After an error, the number of those that matched is the most that can have been changed.
